@@ -1,0 +1,213 @@
+"""What a step is: the folder it runs in, the request it reads, the report it leaves.
+
+A run of a step is one folder::
+
+    request.json   step, version, params, inputs (name -> path and sha256), lock digest
+    outputs/       the files that the step module declares in OUTPUTS, nothing else
+    log.txt        what the step printed (written by whoever started it)
+    report.json    written last: status, digests, metrics, versions, seconds, error
+
+A step module has `Params`, `IMAGE`, `INPUTS`, `OUTPUTS`, `VERSION`, `run` and `stub`; see `StepModule`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, Protocol, cast
+
+from pydantic import BaseModel, ConfigDict, Field
+
+STEPS: dict[str, str] = {
+    "ingest": "containers.ingest",
+    "teacher_info": "containers.mace.teacher_info",
+    "mace_label": "containers.mace.label",
+    "pace_select": "containers.tensorpot.select",
+    "dataset": "containers.tensorpot.dataset",
+    "pace_train": "containers.tensorpot.pace_train",
+    "pace_activeset": "containers.tensorpot.activeset",
+    "evaluate": "containers.tensorpot.evaluate",
+}
+"""Every step by name. A new step is a module and a line here."""
+
+Image = Literal["mace", "tensorpot"]
+
+
+class Closed(BaseModel):
+    """Base of everything that crosses a process border: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class StepError(Exception):
+    """A step could not do its work; the message says what failed and the mend."""
+
+
+class BadInput(StepError):
+    """The user's data or settings are wrong; the message names the file and the row or key."""
+
+
+class OutOfMemory(StepError):
+    """The step, or the program it runs, was refused memory."""
+
+
+class ProgramMissing(StepError):
+    """A program that the step needs is not installed in its environment."""
+
+
+class InputFile(Closed):
+    """One file that a step reads."""
+
+    path: Path = Field(description="absolute path as the step sees it")
+    sha256: str = Field(description="digest of the content, checked by the step before it reads")
+
+
+class Resources(Closed):
+    """What a step may use. Never part of the cache key: a machine does not change the science."""
+
+    threads: int = Field(1, ge=1, description="CPU threads of the numerical libraries")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="where torch and TensorFlow compute")
+
+
+class Request(Closed):
+    """What a step is asked to do; `key` names the answer."""
+
+    step: str
+    version: int
+    lock: str = Field(description="sha256 of the image's environment lock")
+    params: dict[str, Any]
+    inputs: dict[str, tuple[InputFile, ...]]
+    stub: bool = Field(False, description="write the declared stub instead of computing")
+    resources: Resources = Resources()
+
+    @property
+    def key(self) -> str:
+        """sha256 over everything that decides the outputs, as hex. Paths and resources are left out."""
+        inputs = {name: [file.sha256 for file in files] for name, files in self.inputs.items()}
+        decides = [self.step, self.version, self.lock, self.params, inputs, self.stub]
+        return hashlib.sha256(canonical_json(decides)).hexdigest()
+
+
+class OutputFile(Closed):
+    """One file that a step wrote, relative to `outputs/`."""
+
+    name: str
+    sha256: str
+    size: int = Field(description="bytes")
+
+
+class Failure(Closed):
+    """Why a step failed: the exception's class name and its message."""
+
+    kind: str
+    message: str
+
+
+class Report(Closed):
+    """What a step did. `seal` guards the report itself against damage."""
+
+    status: Literal["ok", "failed"]
+    step: str
+    key: str
+    outputs: dict[str, OutputFile] = {}
+    metrics: dict[str, Any] = Field({}, description="figures with the unit in the key")
+    versions: dict[str, str] = Field({}, description="packages really imported from, by metadata")
+    seconds: float
+    peak_memory_MB: float = Field(description="largest resident size of the step or a child of it")
+    error: Failure | None = None
+    seal: str = ""
+
+    def sealed(self) -> Report:
+        """The same report with its seal set."""
+        return self.model_copy(update={"seal": self._digest()})
+
+    @property
+    def intact(self) -> bool:
+        """Whether the content still is what was sealed."""
+        return self.seal == self._digest()
+
+    def _digest(self) -> str:
+        return hashlib.sha256(canonical_json(self.model_dump(mode="json", exclude={"seal"}))).hexdigest()
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The input files of a run by the names in the module's INPUTS."""
+
+    files: Mapping[str, tuple[Path, ...]]
+
+    def all(self, name: str) -> tuple[Path, ...]:
+        """Every file given under `name`; empty when there is none."""
+        return self.files.get(name, ())
+
+    def one(self, name: str) -> Path:
+        """The only file under `name`."""
+        (path,) = self.all(name)
+        return path
+
+
+class Progress(Protocol):
+    """How a step tells how far it is: `progress(done, total, text)`."""
+
+    def __call__(self, done: float, total: float, text: str = "") -> None: ...
+
+
+def no_progress(done: float, total: float, text: str = "") -> None:
+    """The progress of a step that nobody watches."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a step may use and whom it tells."""
+
+    resources: Resources = Resources()
+    progress: Progress = no_progress
+
+
+class StepModule(Protocol):
+    """The shape of a step module. Its top level imports only light packages; `run` imports the heavy ones."""
+
+    IMAGE: Image
+    VERSION: int  # raised when results would change
+    INPUTS: dict[str, str]  # name -> what it is
+    OUTPUTS: dict[str, str]  # name -> file name in outputs/
+    Params: type[Closed]
+
+    def run(self, inputs: Inputs, outputs: Path, params: Any, machine: Machine) -> dict[str, Any]: ...
+
+    def stub(self, inputs: Inputs, outputs: Path, params: Any, machine: Machine) -> dict[str, Any]: ...
+
+
+def load_step(name: str) -> StepModule:
+    """The module of the step called `name`."""
+    if name not in STEPS:
+        raise StepError(f"no step is called {name!r}; the steps are {', '.join(STEPS)}")
+    module: ModuleType = importlib.import_module(STEPS[name])
+    return cast(StepModule, module)
+
+
+def canonical_json(value: Any) -> bytes:
+    """JSON with sorted keys and no spaces: equal values give equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's content, as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write `data` so that `path` is either absent, old or complete, also after a power cut."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with partial.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -1,0 +1,27 @@
+"""Errors of a prediction, with the unit in the name."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+MILLI = 1000.0
+
+
+def errors(quantity: str, unit: str, reference: ArrayLike, predicted: ArrayLike) -> dict[str, float | None]:
+    """MAE, RMSE and largest absolute error of one quantity, 1000 times the unit of the arrays.
+
+    Args:
+        quantity: first word of the keys: `energy`, `force`, `stress`.
+        unit: last words of the keys, e.g. `meV_per_A` for arrays in eV/Å.
+        reference, predicted: any equal shapes; force arrays give errors per Cartesian component.
+
+    Returns:
+        `{quantity}_mae_{unit}`, `{quantity}_rmse_{unit}`, `{quantity}_max_{unit}`; None when there is no number.
+    """
+    difference = MILLI * np.abs(np.asarray(predicted, dtype=float) - np.asarray(reference, dtype=float)).ravel()
+    names = [f"{quantity}_{statistic}_{unit}" for statistic in ("mae", "rmse", "max")]
+    if difference.size == 0:
+        return dict.fromkeys(names)
+    figures = (difference.mean(), np.sqrt((difference**2).mean()), difference.max())
+    return dict(zip(names, map(float, figures), strict=True))

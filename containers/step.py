@@ -1,0 +1,146 @@
+"""Run one step in its folder: `python -m containers.step FOLDER` (0: done, 1: failed, 2: bad input)."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from containers.contract import (
+    BadInput,
+    Failure,
+    Inputs,
+    Machine,
+    OutOfMemory,
+    OutputFile,
+    Progress,
+    Report,
+    Request,
+    StepError,
+    StepModule,
+    file_digest,
+    load_step,
+    no_progress,
+    write_atomic,
+)
+from containers.lock import check_environment
+
+PROGRESS_MARK = "@progress "
+
+
+def execute(folder: Path, progress: Progress = no_progress) -> Report:
+    """Do what `folder/request.json` asks, leave `folder/report.json`, and return it.
+
+    A failure of the step is a report too; only an unreadable request raises.
+    """
+    request = Request.model_validate_json((folder / "request.json").read_bytes())
+    (folder / "report.json").unlink(missing_ok=True)
+    started = time.monotonic()
+    done: dict[str, Any] = {}
+    try:
+        done = _compute(request, folder / "outputs", progress)
+        status, error = "ok", None
+    except Exception as exception:  # every failure of a step ends in its report
+        if not isinstance(exception, StepError):
+            traceback.print_exc()
+        status, error = "failed", _failure(exception)
+    report = Report(
+        status=status,
+        step=request.step,
+        key=request.key,
+        seconds=round(time.monotonic() - started, 3),
+        peak_memory_MB=_peak_memory_MB(),
+        error=error,
+        **done,
+    ).sealed()
+    write_atomic(folder / "report.json", report.model_dump_json(indent=1).encode())
+    return report
+
+
+def _compute(request: Request, outputs: Path, progress: Progress) -> dict[str, Any]:
+    module = load_step(request.step)
+    if request.version != module.VERSION:
+        raise StepError(f"the request asks for {request.step} version {request.version}, this is {module.VERSION}")
+    versions = check_environment(module.IMAGE)
+    params = _params(module, request)
+    inputs = _checked_inputs(module, request)
+    shutil.rmtree(outputs, ignore_errors=True)
+    outputs.mkdir()
+    work = module.stub if request.stub else module.run
+    metrics = work(inputs, outputs, params, Machine(request.resources, progress))
+    return {"outputs": collect_outputs(module, outputs), "metrics": metrics, "versions": versions}
+
+
+def _params(module: StepModule, request: Request) -> Any:
+    try:
+        return module.Params.model_validate(request.params)
+    except ValidationError as error:
+        raise BadInput(f"parameters of {request.step}: {error}") from None
+
+
+def _checked_inputs(module: StepModule, request: Request) -> Inputs:
+    if unknown := set(request.inputs) - set(module.INPUTS):
+        raise StepError(f"{request.step} has no input called {', '.join(sorted(unknown))}")
+    for name, files in request.inputs.items():
+        for file in files:
+            if not file.path.is_file():
+                raise BadInput(f"input {name} of {request.step} does not exist: {file.path}")
+            if file_digest(file.path) != file.sha256:
+                raise BadInput(f"input {name} of {request.step} changed since it was digested: {file.path}. Run again.")
+    return Inputs({name: tuple(file.path for file in files) for name, files in request.inputs.items()})
+
+
+def collect_outputs(module: StepModule, outputs: Path) -> dict[str, OutputFile]:
+    """Digests of the declared outputs; raises when one is missing, undeclared or not a plain file."""
+    written = {path.name for path in outputs.iterdir()}
+    declared = set(module.OUTPUTS.values())
+    if written != declared:
+        missing, extra = sorted(declared - written), sorted(written - declared)
+        raise StepError(f"outputs differ from what the step declares: missing {missing}, not declared {extra}")
+    paths = {name: outputs / file for name, file in module.OUTPUTS.items()}
+    if odd := [path.name for path in paths.values() if path.is_symlink() or not path.is_file()]:
+        raise StepError(f"outputs must be plain files, not links or folders: {odd}")
+    return {
+        name: OutputFile(name=path.name, sha256=file_digest(path), size=path.stat().st_size)
+        for name, path in paths.items()
+    }
+
+
+def _failure(exception: Exception) -> Failure:
+    if isinstance(exception, MemoryError):
+        exception = OutOfMemory(str(exception) or "Python ran out of memory")
+    message = str(exception) if isinstance(exception, StepError) else f"{type(exception).__name__}: {exception}"
+    return Failure(kind=type(exception).__name__, message=message)
+
+
+def _peak_memory_MB() -> float:
+    kib = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return round(kib / 1024, 1)
+
+
+def print_progress(done: float, total: float, text: str = "") -> None:
+    """Progress as a marked line on standard output, which the runner turns into a bar."""
+    print(PROGRESS_MARK + json.dumps([done, total, text]), flush=True)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the step of the folder named on the command line."""
+    if len(arguments) != 1 or not (Path(arguments[0]) / "request.json").is_file():
+        print("usage: python -m containers.step FOLDER   (a folder with a request.json)", file=sys.stderr)
+        return 2
+    report = execute(Path(arguments[0]).absolute(), print_progress)
+    if report.error is None:
+        return 0
+    print(f"{report.error.kind}: {report.error.message}", file=sys.stderr)
+    return 2 if report.error.kind == BadInput.__name__ else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,111 @@
+"""Structures as Arrow tables: schema, content ids, and the way from and to `ase.Atoms` without loss.
+
+Units: positions and cell Å, energy eV (total), forces eV/Å, stress eV/Å³ (ASE sign, Voigt xx yy zz yz xz xy).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+
+STRUCTURES = pa.schema(
+    [
+        ("id", pa.string()),
+        ("numbers", pa.list_(pa.int32())),
+        ("positions", pa.list_(pa.float64())),  # N*3, row by row
+        ("cell", pa.list_(pa.float64(), 9)),  # row by row
+        ("pbc", pa.list_(pa.bool_(), 3)),
+        ("source", pa.string()),  # file it came from
+        ("row", pa.int32()),  # its place in that file, from 0
+        ("group", pa.string()),  # a class: bulk, surface, ...
+        ("family", pa.string()),  # parent or trajectory; near copies share it
+    ]
+)
+LABELS = pa.schema(
+    [
+        *STRUCTURES,
+        ("energy", pa.float64()),
+        ("forces", pa.list_(pa.float64())),  # N*3
+        ("stress", pa.list_(pa.float64(), 6)),  # null unless periodic in all three directions
+    ]
+)
+KEPT_INFO = ("id", "source", "row", "group", "family")
+
+
+def structure_id(atoms: Atoms) -> str:
+    """sha256 of numbers, positions, cell and pbc: what the teacher reads. Names and order of files do not enter."""
+    digest = hashlib.sha256()
+    digest.update(np.asarray(atoms.numbers, dtype="<i4").tobytes())
+    for lengths in (atoms.positions, atoms.cell.array):
+        digest.update((np.asarray(lengths, dtype="<f8") + 0.0).tobytes())  # + 0.0 makes -0.0 equal 0.0
+    digest.update(np.asarray(atoms.pbc, dtype=np.uint8).tobytes())
+    return digest.hexdigest()
+
+
+def structures_table(structures: Sequence[Atoms]) -> pa.Table:
+    """One row a structure; `info` must have the keys of KEPT_INFO (see `ingest`)."""
+    return pa.Table.from_pydict(_columns(structures), schema=STRUCTURES)
+
+
+def labels_table(structures: Sequence[Atoms]) -> pa.Table:
+    """Like `structures_table`, with energy, forces and stress from each structure's calculator."""
+    columns = _columns(structures)
+    results = [atoms.calc.results for atoms in structures]
+    columns["energy"] = [float(result["energy"]) for result in results]
+    columns["forces"] = [np.asarray(result["forces"], dtype=float).ravel() for result in results]
+    columns["stress"] = [result.get("stress") for result in results]
+    return pa.Table.from_pydict(columns, schema=LABELS)
+
+
+def _columns(structures: Sequence[Atoms]) -> dict[str, list[object]]:
+    columns: dict[str, list[object]] = {key: [atoms.info[key] for atoms in structures] for key in KEPT_INFO}
+    columns["numbers"] = [atoms.numbers.astype(np.int32) for atoms in structures]
+    columns["positions"] = [atoms.positions.ravel() for atoms in structures]
+    columns["cell"] = [atoms.cell.array.ravel() for atoms in structures]
+    columns["pbc"] = [[bool(flag) for flag in atoms.pbc] for atoms in structures]
+    return columns
+
+
+def atoms_from_table(table: pa.Table) -> list[Atoms]:
+    """The structures of a table in its order; labels come as a `SinglePointCalculator`, float64 untouched."""
+    labelled = "energy" in table.column_names
+    return [_atoms(row, labelled) for row in table.to_pylist()]
+
+
+def _atoms(row: dict[str, object], labelled: bool) -> Atoms:
+    atoms = Atoms(
+        numbers=row["numbers"],
+        positions=np.asarray(row["positions"], dtype=float).reshape(-1, 3),
+        cell=np.asarray(row["cell"], dtype=float).reshape(3, 3),
+        pbc=row["pbc"],
+        info={key: row[key] for key in KEPT_INFO},
+    )
+    if labelled:
+        results = {"energy": row["energy"], "forces": np.asarray(row["forces"], dtype=float).reshape(-1, 3)}
+        if row["stress"] is not None:
+            results["stress"] = np.asarray(row["stress"], dtype=float)
+        atoms.calc = SinglePointCalculator(atoms, **results)
+    return atoms
+
+
+def read_atoms(path: Path) -> list[Atoms]:
+    """Every structure of a Parquet file."""
+    return atoms_from_table(pq.read_table(path))
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Parquet whose bytes depend on the table alone."""
+    pq.write_table(table, path, compression="zstd", row_group_size=10_000)
+
+
+def select_rows(table: pa.Table, ids: Iterable[str]) -> pa.Table:
+    """The rows with these ids, in the table's order."""
+    wanted = set(ids)
+    return table.filter(pa.array([key in wanted for key in table.column("id").to_pylist()], type=pa.bool_()))
