@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field
 STEPS: dict[str, str] = {
     "ingest": "containers.ingest",
     "teacher_info": "containers.mace.teacher_info",
+    "teacher_fetch": "containers.mace.fetch",
     "mace_label": "containers.mace.label",
     "pace_select": "containers.tensorpot.select",
     "dataset": "containers.tensorpot.dataset",

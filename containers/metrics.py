@@ -18,8 +18,14 @@ def errors(quantity: str, unit: str, reference: ArrayLike, predicted: ArrayLike)
 
     Returns:
         `{quantity}_mae_{unit}`, `{quantity}_rmse_{unit}`, `{quantity}_max_{unit}`; None when there is no number.
+
+    Raises:
+        ValueError: the shapes differ (numpy would spread one over the other without a word).
     """
-    difference = MILLI * np.abs(np.asarray(predicted, dtype=float) - np.asarray(reference, dtype=float)).ravel()
+    expected, found = np.asarray(reference, dtype=float), np.asarray(predicted, dtype=float)
+    if expected.shape != found.shape:
+        raise ValueError(f"{quantity}: reference has shape {expected.shape}, prediction {found.shape}")
+    difference = MILLI * np.abs(found - expected).ravel()
     names = [f"{quantity}_{statistic}_{unit}" for statistic in ("mae", "rmse", "max")]
     if difference.size == 0:
         return dict.fromkeys(names)

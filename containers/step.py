@@ -25,6 +25,7 @@ from containers.contract import (
     Request,
     StepError,
     StepModule,
+    canonical_json,
     file_digest,
     load_step,
     no_progress,
@@ -47,7 +48,7 @@ def execute(folder: Path, progress: Progress = no_progress) -> Report:
     try:
         done = _compute(request, folder / "outputs", progress)
         status, error = "ok", None
-    except Exception as exception:  # every failure of a step ends in its report
+    except Exception as exception:  # noqa: BLE001  every failure of a step ends in its report
         if not isinstance(exception, StepError):
             traceback.print_exc()
         status, error = "failed", _failure(exception)
@@ -75,7 +76,16 @@ def _compute(request: Request, outputs: Path, progress: Progress) -> dict[str, A
     outputs.mkdir()
     work = module.stub if request.stub else module.run
     metrics = work(inputs, outputs, params, Machine(request.resources, progress))
+    _check_metrics(metrics, request.step)
     return {"outputs": collect_outputs(module, outputs), "metrics": metrics, "versions": versions}
+
+
+def _check_metrics(metrics: dict[str, Any], step: str) -> None:
+    """A metric that JSON cannot hold would otherwise break the report itself."""
+    try:
+        canonical_json(metrics)
+    except (TypeError, ValueError) as error:
+        raise StepError(f"metrics of {step} must be finite and plain JSON: {error}") from error
 
 
 def _params(module: StepModule, request: Request) -> Any:
@@ -121,8 +131,16 @@ def _failure(exception: Exception) -> Failure:
 
 
 def _peak_memory_MB() -> float:
-    kib = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    kib = max(_own_peak_KiB(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
     return round(kib / 1024, 1)
+
+
+def _own_peak_KiB() -> int:
+    """From Linux's VmHWM: `ru_maxrss` of a started process begins at the size of the one that started it."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.is_file() else []
+    peaks = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
+    return peaks[0] if peaks else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def print_progress(done: float, total: float, text: str = "") -> None:

@@ -1,0 +1,57 @@
+# The project's commands. Everything runs in .venv, made on first use.
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+# PyPI's torch for Linux on x86_64 is the CUDA build (several GB); +cpu asks for the other one and refuses that.
+TORCH ?= torch==2.13.0$(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),+cpu)
+READY := $(VENV)/.ready
+
+.PHONY: help setup demo test test-unit lint bench ui lock step-digests clean
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(READY)  ## make .venv with every package pinned (CPU builds)
+
+$(READY): pyproject.toml constraints.txt requirements-no-deps.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
+	  || { echo "Python 3.11 is needed (python-ace is built for it); set PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet '$(TORCH)' || { \
+	  echo "No CPU build of torch was found. Give pip PyTorch's CPU index (PIP_EXTRA_INDEX_URL; its address is on"; \
+	  echo "PyTorch's page 'Get started', compute platform CPU), or take the CUDA build: make $(MAKECMDGOALS) TORCH=torch==2.13.0"; \
+	  exit 1; }
+	$(BIN)/pip install --quiet --no-deps -r requirements-no-deps.txt
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[mace,tensorpot,dev]'
+	@touch $@
+
+demo: $(READY)  ## distil the bundled silicon example into runs/silicon/ (at most 5 minutes on 2 cores)
+	$(BIN)/python -m flows.distill
+
+test: $(READY)  ## every test: unit, Prefect server, real MACE and pacemaker
+	$(BIN)/python -m pytest
+
+test-unit: $(READY)  ## the fast tests only
+	$(BIN)/python -m pytest tests/unit
+
+lint: $(READY)  ## ruff, mypy, the layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)  ## the figures the project promises, one line each (about 25 minutes)
+	$(BIN)/python benchmarks/labelling.py
+	$(BIN)/python benchmarks/whole_way.py
+
+ui: $(READY)  ## Prefect server on localhost:4200 with a worker and the deployments; Ctrl-C ends all
+	$(BIN)/python deployments/ui.py
+
+lock: $(READY)  ## write constraints.txt and the images' locks from what is installed
+	$(BIN)/python deployments/lock.py
+
+step-digests: $(READY)  ## record the steps' source digests (REASON="why results are unchanged" for the same version)
+	$(BIN)/python -m containers.versions record "$(REASON)"
+
+clean:  ## remove .venv and caches; results in store/ and runs/ stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build *.egg-info

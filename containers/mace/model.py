@@ -1,0 +1,83 @@
+"""Load a MACE model and say what it is. Imports torch and mace: only steps import this, inside `run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mace  # noqa: F401  first: it sets how e3nn and torch unpickle
+import numpy as np
+import torch
+from ase.data import chemical_symbols
+from mace.modules import MACE
+
+from containers.contract import BadInput, StepError
+from containers.mace.teacher_info import Teacher
+
+MEND = "Give a model that mace-torch saved (NAME.model)."
+
+
+def load_model(path: Path, device: str = "cpu") -> torch.nn.Module:
+    """The MACE model in `path`, in evaluation mode, its weights frozen.
+
+    A `.model` file is a pickle: opening it runs its code.
+
+    Raises:
+        BadInput: the file is not a MACE model with energies.
+        StepError: `device` is cuda and torch sees none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise StepError("torch sees no CUDA device; set the device to cpu, or install a CUDA build of torch")
+    model = _unpickle(path, device)
+    if reason := _not_a_teacher(model):
+        raise BadInput(f"{path} is not a MACE model that can be a teacher: {reason}. {MEND}")
+    model.eval()
+    model.requires_grad_(False)
+    return model
+
+
+def _unpickle(path: Path, device: str) -> torch.nn.Module:
+    try:
+        return torch.load(path, map_location=device, weights_only=False)
+    except MemoryError:
+        raise
+    except Exception as error:  # bytes that are not a pickle can raise anything
+        raise BadInput(f"{path} cannot be opened as a MACE model ({type(error).__name__}: {error}). {MEND}") from error
+
+
+def _not_a_teacher(model: object) -> str | None:
+    """Why `model` cannot label, or None."""
+    if isinstance(model, torch.jit.ScriptModule):
+        return "it is compiled TorchScript (a LAMMPS export?); the model before its conversion is needed"
+    if isinstance(model, dict):
+        return "it holds a dictionary (a checkpoint or state dict), not the model"
+    if not isinstance(model, MACE):
+        return f"it holds a {type(model).__name__}, which is not a MACE with energies"
+    return None
+
+
+def model_heads(model: torch.nn.Module) -> list[str]:
+    """Names of the readouts; models from before there were heads have one, `Default`."""
+    return list(getattr(model, "heads", None) or ["Default"])
+
+
+def describe(model: torch.nn.Module) -> Teacher:
+    """Elements, cutoff, heads and reference energies of a model."""
+    heads = model_heads(model)
+    numbers = [int(number) for number in model.atomic_numbers]
+    order = np.argsort(numbers)
+    elements = [chemical_symbols[numbers[place]] for place in order]
+    energies = np.atleast_2d(model.atomic_energies_fn.atomic_energies.cpu().numpy())  # [heads, elements]
+    if energies.shape != (len(heads), len(numbers)):
+        raise BadInput(f"the model has heads {heads} but reference energies of shape {energies.shape}. {MEND}")
+    return Teacher(
+        model_class=type(model).__name__,
+        dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
+        elements=tuple(elements),
+        r_max_A=round(float(model.r_max), 6),  # kept as float32 in the model: 4.9 must not become 4.900000095
+        num_interactions=int(model.num_interactions),
+        heads=tuple(heads),
+        e0s_eV={
+            head: dict(zip(elements, (float(energy) for energy in row[order]), strict=True))
+            for head, row in zip(heads, energies, strict=True)
+        },
+    )

@@ -1,0 +1,82 @@
+"""`pace_activeset`: the active set (`.asi`) of the trained potential, from every atom of its training frame.
+
+With it, `potential.yaml` gives the extrapolation grade γ of any atom: up to 1 inside what training saw. The set is the
+linear one, the same as that of the program `pace_activeset --all-atoms`; core repulsion does not change it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from containers.contract import BadInput, Closed, Image, Inputs, Machine
+from containers.tensorpot.frames import read_frame
+
+if TYPE_CHECKING:
+    from pyace import ACEBBasisSet
+
+IMAGE: Image = "tensorpot"
+VERSION = 1
+INPUTS = {"potential": "trained B-basis potential (.yaml)", "train": "the frame it was trained on (.pckl.gzip)"}
+OUTPUTS = {"asi": "potential.asi"}
+
+
+class Params(Closed):
+    """How the active set is found."""
+
+    gamma_tolerance: float = Field(
+        1.01, ge=1, description="MaxVol stops when no training atom has a larger extrapolation grade; pacemaker's value"
+    )
+
+
+def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
+    """Write `potential.asi`: the inverse active set of each element.
+
+    An element whose training atoms span fewer directions than it has functions is completed with tiny volumes, so
+    that any atom outside the span has a huge grade; such elements are in the metric `deficient_elements`.
+    """
+    from containers.tensorpot.active_rows import inverse
+    from containers.tensorpot.projections import active_sets
+
+    basis = load_basis(inputs.one("potential"))
+    structures = list(read_frame(inputs.one("train"))["ase_atoms"])
+    sets = active_sets(basis, structures, params.gamma_tolerance, machine.progress)
+    inverses = {name: inverse(active.rows, active.functions) for name, active in sets.items()}
+    (outputs / OUTPUTS["asi"]).write_bytes(asi_bytes(inverses))
+    return {
+        "functions": {name: active.functions for name, active in sets.items()},
+        "environments": {name: active.environments for name, active in sets.items()},
+        "spanned": {name: len(active.rows) for name, active in sets.items()},
+        "deficient_elements": [name for name, active in sets.items() if len(active.rows) < active.functions],
+    }
+
+
+def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
+    """A readable `.asi` with one function an element."""
+    symbols = sorted({symbol for atoms in read_frame(inputs.one("train"))["ase_atoms"] for symbol in atoms.symbols})
+    (outputs / OUTPUTS["asi"]).write_bytes(asi_bytes(dict.fromkeys(symbols, np.eye(1))))
+    ones = dict.fromkeys(symbols, 1)
+    return {"functions": ones, "environments": ones, "spanned": ones, "deficient_elements": []}
+
+
+def load_basis(path: Path) -> ACEBBasisSet:
+    """The B-basis in a potential file; `BadInput` when it is none."""
+    from pyace import ACEBBasisSet, BBasisConfiguration
+
+    try:
+        return ACEBBasisSet(BBasisConfiguration(str(path)))
+    except RuntimeError as error:
+        raise BadInput(f"{path} is not a B-basis potential of pacemaker (.yaml): {error}") from None
+
+
+def asi_bytes(inverses: Mapping[str, np.ndarray]) -> bytes:
+    """The inverse active sets as pacemaker's `.asi`: an uncompressed npz with one (F, F) array an element."""
+    packed = io.BytesIO()
+    arrays: dict[str, Any] = {name: np.ascontiguousarray(matrix) for name, matrix in inverses.items()}
+    np.savez(packed, **arrays)
+    return packed.getvalue()

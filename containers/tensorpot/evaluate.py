@@ -1,0 +1,197 @@
+"""`evaluate`: how well the student does on structures that training never saw, against the teacher and against DFT.
+
+The student gives energies without the reference energies (E0); they are added here, so that totals are compared.
+Stress is compared where structure and reference are periodic in three directions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from ase import Atoms
+from ase.calculators.calculator import Calculator
+from pydantic import Field
+
+from containers.contract import BadInput, Closed, Image, Inputs, Machine
+from containers.metrics import errors
+from containers.structures import read_atoms, write_table
+from containers.tensorpot.distances import nearest
+from containers.tensorpot.frames import (
+    ONE_PLACE,
+    atoms_of_frame,
+    energy_corrected,
+    geometry,
+    overlap,
+    padded,
+    read_frame,
+)
+
+IMAGE: Image = "tensorpot"
+VERSION = 1
+INPUTS = {
+    "potential": "the student (B-basis .yaml)",
+    "asi": "its active set (.asi)",
+    "test": "test frame with the teacher's labels (.pckl.gzip from the dataset step)",
+    "dft_test": "DFT data for evaluation (optional; Parquet, containers.structures.LABELS)",
+}
+OUTPUTS = {"evaluation": "evaluation.json", "parity": "parity.parquet"}
+PARITY = pa.schema(
+    [
+        ("against", pa.string()),  # teacher | dft
+        ("id", pa.string()),
+        ("quantity", pa.string()),  # energy_eV_per_atom | force_eV_per_A | stress_eV_per_A3
+        ("reference", pa.float64()),
+        ("predicted", pa.float64()),
+        ("gamma", pa.float64()),  # largest extrapolation grade of the structure's atoms
+    ]
+)
+UNITS = {
+    "energy_eV_per_atom": ("energy", "meV_per_atom"),
+    "force_eV_per_A": ("force", "meV_per_A"),
+    "stress_eV_per_A3": ("stress", "meV_per_A3"),
+}
+
+
+class Params(Closed):
+    """What the student's energies are relative to."""
+
+    e0s_eV: dict[str, float] = Field(description="eV an atom; reference energies that training subtracted")
+    elements: tuple[str, ...] = Field(min_length=1, description="elements of the potential")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One structure: reference and student.
+
+    Attributes:
+        values: quantity of PARITY -> (reference, predicted), flat arrays of equal length.
+        gamma: (N,) extrapolation grade of each atom.
+    """
+
+    id: str
+    values: dict[str, tuple[np.ndarray, np.ndarray]]
+    gamma: np.ndarray
+
+
+def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
+    """Write `evaluation.json` and `parity.parquet`; the metrics are the figures after `teacher_` or `dft_`."""
+    student = load_student(inputs.one("potential"), inputs.one("asi"))
+    sets = _reference_sets(inputs, params)
+    total = sum(map(len, sets.values()))
+    compared: dict[str, list[Compared]] = {}
+    done = 0
+    for against, structures in sets.items():
+        compared[against] = []
+        for atoms in structures:
+            compared[against].append(compare(atoms, student, params))
+            done += 1
+            machine.progress(done, total, f"against {against}")
+    return _write(outputs, compared)
+
+
+def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
+    """The evaluation of a student without errors."""
+    compared = {
+        against: [_perfect(atoms) for atoms in structures]
+        for against, structures in _reference_sets(inputs, params).items()
+    }
+    return _write(outputs, compared)
+
+
+def load_student(potential: Path, asi: Path) -> Calculator:
+    """The student as an ASE calculator that also gives `gamma`; energies are without the E0s."""
+    from pyace import PyACECalculator
+
+    from containers.tensorpot.activeset import load_basis
+
+    student = PyACECalculator(load_basis(potential))
+    student.set_active_set(str(asi))
+    return student
+
+
+def compare(atoms: Atoms, student: Calculator, params: Params) -> Compared:
+    """Reference (the structure's own calculator) and student on one structure of any periodicity."""
+    seen = padded(atoms, float(student.cutoff)) if atoms.pbc.any() else geometry(atoms)
+    student.calculate(seen)
+    results = student.results
+    energy = results["energy"] - energy_corrected(0.0, atoms, params.e0s_eV)
+    predicted = {"energy": energy, "forces": results["forces"], "stress": results.get("stress")}
+    return Compared(str(atoms.info["id"]), paired(atoms, predicted), np.asarray(results["gamma"], dtype=float))
+
+
+def paired(atoms: Atoms, predicted: dict[str, Any]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Reference and prediction of each quantity in the units of PARITY; stress only where both have one."""
+    reference = atoms.calc.results
+    per_atom = 1 / len(atoms)
+    values = {
+        "energy_eV_per_atom": (np.array([reference["energy"] * per_atom]), np.array([predicted["energy"] * per_atom])),
+        "force_eV_per_A": (np.ravel(reference["forces"]), np.ravel(predicted["forces"])),
+    }
+    if atoms.pbc.all() and reference.get("stress") is not None and predicted["stress"] is not None:
+        values["stress_eV_per_A3"] = (np.ravel(reference["stress"]), np.ravel(predicted["stress"]))
+    return values
+
+
+def figures(compared: Sequence[Compared]) -> dict[str, Any]:
+    """Errors, counts and extrapolation of one set; None where nothing can be compared."""
+    gamma = np.concatenate([one.gamma for one in compared])
+    found: dict[str, Any] = {"structures": len(compared), "atoms": len(gamma)}
+    for quantity, (name, unit) in UNITS.items():
+        pairs = [one.values[quantity] for one in compared if quantity in one.values]
+        reference, predicted = (np.concatenate([pair[k] for pair in pairs] or [np.zeros(0)]) for k in (0, 1))
+        found |= errors(name, unit, reference, predicted)
+    return found | {"gamma_max": float(gamma.max()), "gamma_share_above_1": float((gamma > 1).mean())}
+
+
+def _reference_sets(inputs: Inputs, params: Params) -> dict[str, list[Atoms]]:
+    sets = {"teacher": atoms_of_frame(read_frame(inputs.one("test")))}
+    if inputs.all("dft_test"):
+        sets["dft"] = [atoms for path in inputs.all("dft_test") for atoms in read_atoms(path)]
+        for atoms in sets["dft"]:
+            _refuse_unusable(atoms, params.elements)
+    return sets
+
+
+def _refuse_unusable(atoms: Atoms, elements: Sequence[str]) -> None:
+    if reason := overlap(atoms, nearest(atoms, 2 * ONE_PLACE)):
+        raise BadInput(f"{atoms.info['source']}, row {atoms.info['row']} (from 0): {reason}. Mend it or take it out.")
+    if unknown := sorted(set(atoms.get_chemical_symbols()) - set(elements)):
+        raise BadInput(
+            f"{atoms.info['source']}, row {atoms.info['row']} (from 0) has {', '.join(unknown)}, which the potential"
+            f" ({', '.join(elements)}) does not: take it out of the DFT test files."
+        )
+
+
+def _perfect(atoms: Atoms) -> Compared:
+    reference = atoms.calc.results
+    predicted = {key: reference.get(key) for key in ("energy", "forces", "stress")}
+    return Compared(str(atoms.info["id"]), paired(atoms, predicted), np.zeros(len(atoms)))
+
+
+def _write(outputs: Path, compared: dict[str, list[Compared]]) -> dict[str, Any]:
+    found = {against: figures(ones) for against, ones in compared.items() if ones}
+    evaluation = {"teacher": found["teacher"], "dft": found.get("dft")}
+    (outputs / OUTPUTS["evaluation"]).write_text(json.dumps(evaluation, indent=1, sort_keys=True) + "\n")
+    tables = [_parity(against, one) for against, ones in compared.items() for one in ones]
+    write_table(outputs / OUTPUTS["parity"], pa.concat_tables(tables).combine_chunks())
+    return {f"{against}_{key}": value for against, values in found.items() for key, value in values.items()}
+
+
+def _parity(against: str, one: Compared) -> pa.Table:
+    quantities = [name for name, (reference, _) in one.values.items() for _ in reference]
+    count = len(quantities)
+    columns = {
+        "against": [against] * count,
+        "id": [one.id] * count,
+        "quantity": quantities,
+        "reference": np.concatenate([reference for reference, _ in one.values.values()]),
+        "predicted": np.concatenate([predicted for _, predicted in one.values.values()]),
+        "gamma": np.full(count, one.gamma.max()),
+    }
+    return pa.Table.from_pydict(columns, schema=PARITY)

@@ -1,0 +1,123 @@
+"""A fitted potential: checked, stripped of time and user, written, and compared with data.
+
+Needs pyace, imported inside the functions; nothing here needs TensorFlow. Energies are without the E0s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from ase import Atoms
+from numpy.typing import NDArray
+
+from containers.contract import StepError
+from containers.metrics import errors
+
+KEPT_METADATA = ("ace_evaluator_version", "pacemaker_version", "tensorpot_version")
+YACE_TOLERANCE = 1e-5  # eV/atom between .yaml and .yace, which tabulates the radial functions
+
+
+class ExportDiffers(StepError):
+    """The .yace does not give the energies of the .yaml it was made from."""
+
+
+def load(path: Path) -> Any:
+    """The `BBasisConfiguration` of a B-basis file; None when the file is cut off or none of pyace's."""
+    from pyace import BBasisConfiguration
+
+    try:
+        return BBasisConfiguration(str(path))
+    except (RuntimeError, ValueError, IndexError):  # what pyace raises on a broken file
+        return None
+
+
+def shape_of(configuration: Any) -> tuple[int, int]:
+    """Numbers of functions and of parameters."""
+    return configuration.total_number_of_functions, len(configuration.get_all_coeffs())
+
+
+def functions_offered(section: dict[str, Any]) -> int:
+    """Functions of the basis that pacemaker makes of a potential section."""
+    from pyace.basisextension import construct_bbasisconfiguration
+
+    return int(construct_bbasisconfiguration(section).total_number_of_functions)
+
+
+def has_core(configuration: Any) -> bool:
+    """Whether a core repulsion was added."""
+    return any(block.inner_cutoff_type == "zbl" or block.r_in > 0 for block in configuration.funcspecs_blocks)
+
+
+def elements_of(configuration: Any) -> tuple[str, ...]:
+    """Chemical symbols, sorted."""
+    return tuple(sorted({element for block in configuration.funcspecs_blocks for element in block.elements_vec}))
+
+
+def cutoff_of(configuration: Any) -> float:
+    """The largest rcut (Å)."""
+    return float(max(block.rcutij for block in configuration.funcspecs_blocks if len(block.elements_vec) <= 2))
+
+
+def usable(path: Path, shapes: Iterable[tuple[int, int]], probe: Atoms) -> bool:
+    """Whether a file holds a whole potential of one of these shapes, with finite energy and forces on `probe`.
+
+    A file that its program was writing when it died is whole by chance only; the shapes tell.
+    """
+    if not path.is_file() or (configuration := load(path)) is None or shape_of(configuration) not in set(shapes):
+        return False
+    energy, forces = predict(configuration, [probe])
+    return bool(np.isfinite(energy).all() and np.isfinite(forces[0]).all())
+
+
+def write_stripped(configuration: Any, path: Path) -> None:
+    """Save without what differs between two equal fits: times and the user's name."""
+    for name in [name for name, _ in configuration.metadata.items() if name not in KEPT_METADATA]:
+        del configuration.metadata[name]
+    configuration.save(str(path))
+
+
+def predict(potential: Any, structures: list[Atoms]) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
+    """Energies (eV) and forces (eV/Å, each (N, 3)) of the structures, without the E0s.
+
+    `potential` is a `BBasisConfiguration` or the path of a .yaml or .yace file, as text.
+    """
+    from pyace import PyACECalculator
+
+    calculator = PyACECalculator(potential)
+    calculator.compute_projections = False
+    energies, forces = [], []
+    for atoms in structures:
+        calculator.calculate(atoms)
+        energies.append(calculator.results["energy"])
+        forces.append(calculator.results["forces"])
+    return np.array(energies), forces
+
+
+def write_yace(potential: Path, yace: Path, probe: Atoms) -> None:
+    """Write the .yace of a .yaml, and compare the two on a structure; raises `ExportDiffers`."""
+    from pyace import ACEBBasisSet
+
+    ACEBBasisSet(str(potential)).to_ACECTildeBasisSet().save_yaml(str(yace))
+    energies = [predict(str(path), [probe])[0][0] / len(probe) for path in (potential, yace)]
+    difference = abs(energies[1] - energies[0])
+    if not difference <= YACE_TOLERANCE:
+        raise ExportDiffers(
+            f"{yace.name} differs from {potential.name} by {difference:.2e} eV/atom on a training structure"
+            f" (allowed {YACE_TOLERANCE:g})"
+        )
+
+
+def errors_on(potential: Path, frame: pd.DataFrame) -> dict[str, float | None]:
+    """Errors against a pacemaker frame: energies in meV/atom, force components in meV/Å."""
+    structures = list(frame["ase_atoms"])
+    atoms = np.array([len(structure) for structure in structures])
+    energies, forces = predict(str(potential), structures)
+    reference = np.concatenate([np.asarray(each) for each in frame["forces"]])
+    return {
+        **errors("energy", "meV_per_atom", frame["energy_corrected"].to_numpy() / atoms, energies / atoms),
+        **errors("force", "meV_per_A", reference, np.concatenate(forces)),
+    }

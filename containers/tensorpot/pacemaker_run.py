@@ -1,0 +1,108 @@
+"""The program `pacemaker` as a child process: found, started in its folder, followed line by line, ended for sure."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from containers.contract import ProgramMissing, Resources
+
+PROGRAM = "pacemaker"
+INPUT_FILE = "input.yaml"
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+STOPPED_BY_US = -signal.SIGKILL
+
+OnLine = Callable[[str], bool]
+"""Takes a line of the program's output; False ends the program."""
+
+
+def find_program(name: str = PROGRAM) -> Path:
+    """The program beside this interpreter, else on the PATH; raises `ProgramMissing`."""
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.is_file() else shutil.which(name)
+    if found is None:
+        raise ProgramMissing(
+            f"there is no program {name!r} beside {sys.executable} nor on the PATH. It comes with python-ace:"
+            " run `make setup`, or let the step run with the interpreter of the image tensorpot."
+        )
+    return Path(found)
+
+
+def run_pacemaker(program: Path, folder: Path, resources: Resources, on_line: OnLine) -> int:
+    """Run `program input.yaml` in `folder`, hand every line of its output to `on_line`, return its exit code.
+
+    A negative code is the signal that ended it (STOPPED_BY_US when `on_line` asked for it). The child and its
+    children are dead when this returns or raises, and when this process dies.
+    """
+    # its predictions and pictures are left out: errors are computed on the exported potential
+    command = [str(program), "--no-predict", INPUT_FILE]
+    with _child(command, folder, child_environment(resources)) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if not on_line(line):
+                return STOPPED_BY_US
+        return process.wait()
+
+
+def child_environment(resources: Resources) -> dict[str, str]:
+    """This process's environment with what pacemaker and TensorFlow must see."""
+    inherited = {name: value for name, value in os.environ.items() if name != "PACEMAKERDATAPATH"}
+    threads = str(resources.threads)
+    hidden = {"CUDA_VISIBLE_DEVICES": "-1"} if resources.device == "cpu" else {}
+    return {
+        **inherited,
+        "USER": "distill",  # pacemaker asks for a name at import; an unknown uid has none
+        "TF_USE_LEGACY_KERAS": "1",
+        "OMP_NUM_THREADS": threads,
+        "TF_NUM_INTRAOP_THREADS": threads,
+        "TF_NUM_INTEROP_THREADS": threads,
+        "PYTHONUNBUFFERED": "1",
+        "MPLBACKEND": "Agg",
+        **hidden,
+    }
+
+
+@contextlib.contextmanager
+def _child(command: list[str], folder: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+        preexec_fn=_die_with_parent(),
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    """What the child does first on Linux: ask the kernel for a SIGKILL when its parent dies."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl  # looked up before the fork, where it is safe
+    return lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def kernel_kills() -> int | None:
+    """How many processes the kernel has ended for memory since boot; None where it does not count them."""
+    vmstat = Path("/proc/vmstat")
+    if not vmstat.is_file():
+        return None
+    counts = dict(line.split() for line in vmstat.read_text().splitlines())
+    return int(counts["oom_kill"]) if "oom_kill" in counts else None

@@ -1,0 +1,109 @@
+"""The command line: `python -m flows.distill [CONFIG.yaml]`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticUndefined
+
+from flows import dry_run
+from flows.config import DistillConfig
+from flows.config_file import load_config
+from flows.distill import distill
+from flows.outcome import Outcome
+from tasks.errors import DistillError, UserError
+from tasks.prefect_run import command_line_run
+from tasks.settings import Settings
+from tasks.workspace import open_workspace
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "silicon" / "distill.yaml"
+CONVERGED, FAILED, BAD_INPUT, NOT_CONVERGED = 0, 1, 2, 3
+
+EPILOG = """\
+examples:
+  python -m flows.distill                                   the bundled silicon example, into ./runs/silicon/
+  python -m flows.distill my.yaml --dry-run                 check everything, show what would run
+  python -m flows.distill my.yaml --set train.maxiter=300 --set selection.max_structures=500
+
+results:  runs/NAME/report.html, potential.yace, in.lammps, ...; a second run computes only what changed.
+machine:  DISTILL_RUNNER=subprocess|in_process|stub, DISTILL_DEVICE=cpu|cuda, DISTILL_CORES, DISTILL_STEP_TIMEOUT_S,
+          DISTILL_MACE_PYTHON, DISTILL_TENSORPOT_PYTHON, DISTILL_WORK_ROOT
+exit:     0 converged, 3 finished but not converged, 2 bad config or input, 1 failed
+
+config keys (YAML; paths are relative to the file):
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command; the exit code says how it ended."""
+    options = parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except DistillError as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("\ninterrupted: nothing half-written is kept as a result; run the same command to go on.", file=sys.stderr)
+        return FAILED
+
+
+def _run(options: argparse.Namespace) -> int:
+    settings = _settings()
+    config = load_config(options.config, tuple(options.set))
+    workspace = open_workspace(options.work_root, settings, options.verify)
+    if options.dry_run:
+        print(dry_run.plan(config, workspace))
+        return 0
+    with command_line_run():
+        outcome = distill(config, workspace.root, options.verify)
+    print(told(outcome))
+    return CONVERGED if outcome.converged else NOT_CONVERGED
+
+
+def told(outcome: Outcome) -> str:
+    """The result in a few lines."""
+    verdict = "converged" if outcome.converged else f"not converged: {outcome.not_converged_because}"
+    figures = "\n".join(f"  {name:<28} {value:.2f}" for name, value in outcome.figures.items())
+    return f"\n{outcome.name}: {verdict}\nagainst the teacher, on structures that training never saw:\n{figures}\nreport: {outcome.folder}/report.html"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options, with every config key in the help."""
+    made = argparse.ArgumentParser(
+        prog="python -m flows.distill",
+        description="Distil a MACE teacher into an ACE potential: label, select, fit, evaluate, report.",
+        epilog=EPILOG + "\n".join(_keys(DistillConfig)),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("config", nargs="?", type=Path, default=EXAMPLE, help="YAML config (default: the silicon example)")
+    made.add_argument("--dry-run", action="store_true", help="validate, write plan and input.yaml; label and fit nothing")
+    made.add_argument("--work-root", type=Path, metavar="DIR", help="gets store/ and runs/ (default: this directory)")
+    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key: train.maxiter=50")
+    made.add_argument("--verify", action="store_true", help="digest every stored file again before it is used")
+    return made
+
+
+def _settings() -> Settings:
+    try:
+        return Settings()
+    except ValidationError as error:
+        told = [f"DISTILL_{str(problem['loc'][0]).upper()}: {problem['msg']}" for problem in error.errors()]
+        raise UserError("\n".join(told)) from None
+
+
+def _keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _keys(field.annotation, f"{prefix}{name}.")
+        else:
+            default = _default(field.default)
+            yield f"  {prefix + name:<42} {default:<12} {field.description or ''}".rstrip()
+
+
+def _default(value: Any) -> str:
+    return "(required)" if value is PydanticUndefined else "null" if value is None else str(value)

@@ -1,0 +1,116 @@
+"""What a distillation is: the config of a run, closed and with units. It never reads the environment."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from ase.data import atomic_numbers
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+
+from containers.split import Split
+from flows.plan import Convergence
+
+
+class Section(BaseModel):
+    """Base of all parts of the config: frozen, closed, no infinities."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _known_element(symbol: str) -> str:
+    if atomic_numbers.get(symbol, 0) == 0:
+        raise ValueError(f"{symbol!r} is not a chemical element")
+    return symbol
+
+
+Element = Annotated[str, AfterValidator(_known_element)]
+
+
+class Teacher(Section):
+    """The MACE model whose energies, forces and stresses are learned."""
+
+    model: str = Field(description="path of a .model file, or the name of a MACE foundation model")
+    head: str | None = Field(None, description="which head of a multi-head model; needed when there are several")
+    dtype: Literal["float32", "float64"] = Field("float32", description="precision of the labels' computation")
+
+
+class Pool(Section):
+    """The unlabelled structures."""
+
+    files: list[str] = Field(min_length=1, description="extended XYZ, anything ASE reads, ASE databases, Parquet")
+
+
+class Dft(Section):
+    """Reference calculations, used beside the teacher's labels."""
+
+    files: list[str] = Field([], description="structures with energies and forces that go into training")
+    test_files: list[str] = Field([], description="structures that only the evaluation sees")
+    energy_key: str = Field("REF_energy", description="name of the total energy (eV) in these files")
+    forces_key: str = Field("REF_forces", description="name of the forces (eV/Å) in these files")
+
+
+class Pacemaker(Section):
+    """The student potential and its loss."""
+
+    elements: Literal["auto"] | list[Element] = Field("auto", description="auto: those in pool and DFT data")
+    cutoff: Literal["auto"] | Annotated[float, Field(gt=0)] = Field("auto", description="Å; auto: the teacher's r_max")
+    order: int = Field(3, ge=1, le=6, description="highest correlation order")
+    b_basis: Literal["mace", "small", "medium", "large"] | dict[str, Any] = Field(
+        "mace", description="shape of the basis, or a pacemaker potential section"
+    )
+    functions_per_element: int = Field(250, ge=1, description="at most so many basis functions an element")
+    loss_energy: float = Field(0.7, ge=0, description="weight of energies; kappa = forces / (energy + forces)")
+    loss_forces: float = Field(0.3, ge=0, description="weight of forces")
+    loss_stress: float = Field(0.0, description="must be 0: pacemaker's loss has no stress term")
+    weight_dft: float = Field(10.0, gt=0, description="weight of a DFT structure over a pseudo-labelled one")
+    reference_potential: Literal["none", "zbl"] = Field("zbl", description="zbl: core repulsion at short distances")
+
+    @field_validator("loss_stress")
+    @classmethod
+    def _no_stress(cls, value: float) -> float:
+        if value != 0:
+            raise ValueError("pacemaker's loss has no stress term, and strained replicas do not exist yet: set it to 0")
+        return value
+
+    @field_validator("loss_forces")
+    @classmethod
+    def _some_loss(cls, value: float, info: Any) -> float:
+        if value + info.data.get("loss_energy", 1.0) <= 0:
+            raise ValueError("loss_energy + loss_forces must be above 0")
+        return value
+
+    @property
+    def kappa(self) -> float:
+        """The force share of pacemaker's loss, in [0, 1]."""
+        return self.loss_forces / (self.loss_energy + self.loss_forces)
+
+
+class Selection(Section):
+    """Which structures of the pool's training side are fitted to."""
+
+    method: Literal["d_optimal", "random", "all"] = Field("d_optimal", description="d_optimal: MaxVol, then by hash")
+    max_structures: int = Field(300, ge=1, description="size of the training set without DFT structures")
+
+
+class Train(Section):
+    """The fit."""
+
+    maxiter: int = Field(150, ge=1, description="optimiser iterations of one attempt")
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = Field("auto", description="structures a batch")
+    max_attempts: int = Field(3, ge=1, le=20, description="fits at most; each after the first has a changed plan")
+    seed: int = Field(42, ge=0, le=2**32 - 1, description="seed of the selection and of pacemaker")
+    threads: Literal["auto"] | Annotated[int, Field(ge=1)] = Field("auto", description="threads of a fit; auto: all cores")
+
+
+class DistillConfig(Section):
+    """Everything that decides the result."""
+
+    name: str = Field(description="names the folder runs/NAME", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    teacher: Teacher
+    pool: Pool
+    dft: Dft = Dft()
+    pacemaker: Pacemaker = Pacemaker()
+    selection: Selection = Selection()
+    split: Split = Split()
+    train: Train = Train()
+    convergence: Convergence = Convergence()

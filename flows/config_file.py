@@ -1,0 +1,102 @@
+"""Reading a config file: YAML, overrides from the command line, and messages that name key and mend."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from flows.config import DistillConfig, Pool
+from tasks.errors import UserError
+
+
+def load_config(path: Path, overrides: tuple[str, ...] = ()) -> DistillConfig:
+    """The config in a YAML file, changed by `key.key=value` overrides; paths become absolute.
+
+    Raises:
+        UserError: naming file and key, and the mend.
+    """
+    values = _read_yaml(path)
+    for override in overrides:
+        _apply(values, override)
+    try:
+        config = DistillConfig.model_validate(values)
+    except ValidationError as error:
+        raise UserError("\n".join(f"{path}: {line}" for line in _told(error))) from None
+    return with_absolute_paths(config, path.absolute().parent)
+
+
+def with_absolute_paths(config: DistillConfig, base: Path) -> DistillConfig:
+    """The same config with its files relative to `base` made absolute; a teacher without such a file stays a name."""
+
+    def absolute(names: list[str]) -> list[str]:
+        return [str(base / name) for name in names]
+
+    model = base / config.teacher.model
+    teacher = config.teacher.model_copy(update={"model": str(model)} if model.exists() else {})
+    pool = Pool(files=absolute(config.pool.files))
+    dft = config.dft.model_copy(
+        update={"files": absolute(config.dft.files), "test_files": absolute(config.dft.test_files)}
+    )
+    return config.model_copy(update={"teacher": teacher, "pool": pool, "dft": dft})
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UserError(f"cannot read the config {path}: {error.strerror}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path} must hold keys and values, such as `name: silicon`; see examples/silicon/distill.yaml.")
+    return values
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    match = re.fullmatch(r"([A-Za-z_][\w.]*)=(.*)", override, flags=re.DOTALL)
+    if match is None:
+        raise UserError(f"--set {override}: write it as key.key=value, for example --set train.maxiter=50")
+    *parents, last = match[1].split(".")
+    place = values
+    for parent in parents:
+        place = place.setdefault(parent, {})
+        if not isinstance(place, dict):
+            raise UserError(f"--set {override}: {parent} has no keys below it")
+    try:
+        place[last] = yaml.safe_load(match[2])
+    except yaml.YAMLError:
+        raise UserError(f"--set {override}: {match[2]!r} is not a YAML value") from None
+
+
+def _told(error: ValidationError) -> list[str]:
+    """One line a key; the alternatives of a union are joined."""
+    lines: dict[str, list[str]] = {}
+    given: dict[str, str] = {}
+    for problem in error.errors():
+        place = _key(problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            lines[f"unknown key {place}{_suggestion(problem['loc'])}"] = []
+            continue
+        lines.setdefault(place, []).append(problem["msg"].removeprefix("Value error, "))
+        if problem["type"] != "missing":
+            given[place] = f", not {problem['input']!r}"
+    return [f"{key}: {' or '.join(told)}{given.get(key, '')}" if told else key for key, told in lines.items()]
+
+
+def _key(location: tuple[int | str, ...]) -> str:
+    """The dotted key as the user wrote it, without pydantic's names of the alternatives."""
+    return ".".join(str(part) for part in location if isinstance(part, int) or re.fullmatch(r"\w+", part))
+
+
+def _suggestion(location: tuple[int | str, ...]) -> str:
+    section: Any = DistillConfig
+    for part in location[:-1]:
+        section = section.model_fields[str(part)].annotation
+    names = list(section.model_fields) if issubclass(section, BaseModel) else []
+    close = difflib.get_close_matches(str(location[-1]), names, n=1)
+    return f": did you mean {close[0]}?" if close else f"; known here: {', '.join(names)}"

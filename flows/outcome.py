@@ -1,0 +1,160 @@
+"""What came out of a distillation: the summary that the report is made from, and the verdict."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from containers.contract import Closed
+from containers.mace.teacher_info import Teacher
+from flows.fit import Attempt
+from flows.plan import Convergence
+from flows.recipe import Recipe
+from tasks import run_summary
+from tasks.artefact import Artefact, External, FileRef
+from tasks.run_summary import RunSummary
+from tasks.workspace import Workspace
+
+CHECKED = ("force_mae_meV_per_A", "energy_mae_meV_per_atom")
+
+
+class Outcome(Closed):
+    """What a run of the flow returns."""
+
+    name: str
+    folder: Path
+    converged: bool
+    not_converged_because: str | None
+    figures: dict[str, float]
+
+    @classmethod
+    def of(cls, summary: RunSummary, workspace: Workspace) -> Outcome:
+        """The outcome that a summary holds."""
+        teacher = summary.fidelity["teacher"] or {}
+        return cls(
+            name=summary.name,
+            folder=workspace.run_folder(summary.name),
+            converged=summary.converged,
+            not_converged_because=summary.not_converged_because,
+            figures={key: value for key, value in teacher.items() if key.endswith(("meV_per_A", "meV_per_atom"))},
+        )
+
+
+def misses(errors: dict[str, Any], convergence: Convergence) -> str | None:
+    """Why errors do not meet the thresholds, or None when they do. A missing figure is a miss."""
+    told = [
+        f"{key} is {errors[key]:.1f}, wanted {limit:g}" if errors.get(key) is not None else f"{key} is not known"
+        for key, limit in ((key, getattr(convergence, key)) for key in CHECKED)
+        if errors.get(key) is None or errors[key] > limit
+    ]
+    return "; ".join(told) or None
+
+
+def summarise(
+    recipe: Recipe,
+    model: FileRef,
+    files: dict[str, tuple[External, ...]],
+    artefacts: list[Artefact],
+    attempts: list[Attempt],
+    best: Artefact,
+    workspace: Workspace,
+) -> RunSummary:
+    """Everything that report.json, manifest.json and the page tell."""
+    config, store = recipe.config, workspace.store
+    steps = {artefact.step: artefact for artefact in [*artefacts, best]}
+    evaluation = json.loads(store.path(steps["evaluate"].file("evaluation")).read_bytes())
+    because = misses(evaluation["teacher"], config.convergence)
+    teacher = Teacher.read(store.path(steps["teacher_info"].file("teacher")))
+    return RunSummary(
+        name=config.name,
+        config=config.model_dump(mode="json"),
+        versions={name: version for artefact in steps.values() for name, version in artefact.versions.items()},
+        inputs=_inputs(files, model, workspace),
+        seeds={"train.seed": config.train.seed},
+        elements=recipe.potential.elements,
+        teacher={**teacher.model_dump(mode="json"), "head": recipe.head},
+        e0s_eV=recipe.e0s_eV,
+        steps=_step_summaries(artefacts, attempts),
+        labels=_label_counts(steps["mace_label"]),
+        selection=_selection_counts(steps["mace_label"], steps["pace_select"]),
+        attempts=tuple(_attempt(attempt, workspace) for attempt in attempts),
+        chosen=next(place for place, attempt in enumerate(attempts) if attempt.artefact is best),
+        thresholds=run_summary.Thresholds(**config.convergence.model_dump()),
+        converged=because is None,
+        not_converged_because=because,
+        files=_files(steps, workspace),
+    )
+
+
+def _inputs(files: dict[str, tuple[External, ...]], model: FileRef, workspace: Workspace) -> dict[str, str]:
+    given = {str(file.path): file.sha256 for group in files.values() for file in group}
+    return given or {str(workspace.store.path(model)): model.sha256}
+
+
+def _step_summaries(artefacts: list[Artefact], attempts: list[Attempt]) -> dict[str, run_summary.StepSummary]:
+    named: dict[str, Artefact] = {}
+    for artefact in artefacts:  # DFT data are ingested by the same step as the pool
+        named[artefact.step if artefact.step not in named else f"{artefact.step} {len(named)}"] = artefact
+    named.update({attempt.name: attempt.artefact for attempt in attempts if attempt.artefact})
+    return {
+        name: run_summary.StepSummary.model_validate(
+            artefact.model_dump(include={"key", "cached", "seconds", "peak_memory_MB", "metrics"})
+        )
+        for name, artefact in named.items()
+    }
+
+
+def _label_counts(labels: Artefact) -> run_summary.LabelCounts:
+    computed, rejected = labels.metrics["labels_computed"], labels.metrics["rejected"]
+    return run_summary.LabelCounts(
+        computed=0 if labels.cached else computed, reused=computed if labels.cached else 0, rejected=rejected
+    )
+
+
+def _selection_counts(labels: Artefact, selection: Artefact) -> run_summary.SelectionCounts:
+    metrics = selection.metrics
+    how = {name: metrics[name] for name in ("d_optimal", "filled") if metrics.get(name)}
+    return run_summary.SelectionCounts(
+        pool=labels.metrics["labels_computed"],
+        selected=metrics["selected"],
+        how=how,
+        scarce_elements=tuple(metrics["scarce_elements"]),
+    )
+
+
+def _attempt(attempt: Attempt, workspace: Workspace) -> run_summary.Attempt:
+    done = attempt.artefact
+    return run_summary.Attempt(
+        name=attempt.name,
+        plan=attempt.plan.model_dump(mode="json"),
+        verdict=attempt.verdict,
+        iterations=done.metrics["iterations"] if done else None,
+        seconds=attempt.seconds,
+        train=_side(done, "train_"),
+        validation=_side(done, "validation_"),
+        history=workspace.store.path(done.file("history")) if done else None,
+        message=attempt.message,
+    )
+
+
+def _side(done: Artefact | None, prefix: str) -> dict[str, Any]:
+    metrics = done.metrics if done else {}
+    return {key.removeprefix(prefix): value for key, value in metrics.items() if key.startswith(prefix)}
+
+
+def _files(steps: dict[str, Artefact], workspace: Workspace) -> run_summary.StoreFiles:
+    def path(step: str, name: str) -> Path:
+        return workspace.store.path(steps[step].file(name))
+
+    return run_summary.StoreFiles(
+        potential_yaml=path("pace_train", "potential"),
+        potential_yace=path("pace_train", "yace"),
+        potential_asi=path("pace_activeset", "asi"),
+        input_yaml=path("pace_train", "input"),
+        labels_extxyz=path("mace_label", "extxyz"),
+        rejected=path("mace_label", "rejected"),
+        evaluation=path("evaluate", "evaluation"),
+        parity=path("evaluate", "parity"),
+        core_repulsion=path("pace_train", "core_repulsion"),
+    )

@@ -1,0 +1,71 @@
+"""What travels between tasks: names and digests of stored files, never the data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from containers.contract import Closed, OutputFile, Report, Resources, file_digest
+from tasks.errors import UserError
+
+
+class External(Closed):
+    """A file of the user's."""
+
+    path: Path
+    sha256: str
+
+
+class Stored(Closed):
+    """One output of a step, in the store under step and key."""
+
+    step: str
+    key: str
+    name: str = Field(description="file name in outputs/")
+    sha256: str
+
+
+FileRef = External | Stored
+
+
+class Artefact(Closed):
+    """The result of a step."""
+
+    step: str
+    key: str
+    outputs: dict[str, OutputFile]
+    metrics: dict[str, Any]
+    versions: dict[str, str]
+    seconds: float = Field(description="the step's own seconds when it was computed")
+    peak_memory_MB: float
+    cached: bool = Field(description="found in the store, not computed by this run")
+
+    @classmethod
+    def of(cls, report: Report, cached: bool) -> Artefact:
+        """The artefact that a successful report describes."""
+        fields = report.model_dump(include={"step", "key", "outputs", "metrics", "versions", "seconds", "peak_memory_MB"})
+        return cls(**fields, cached=cached)
+
+    def file(self, name: str) -> Stored:
+        """A reference to the output declared as `name`."""
+        output = self.outputs[name]
+        return Stored(step=self.step, key=self.key, name=output.name, sha256=output.sha256)
+
+
+class StepCall(Closed):
+    """A step with everything it needs: what a flow asks for and a task does."""
+
+    step: str
+    params: dict[str, Any]
+    inputs: dict[str, tuple[FileRef, ...]] = {}
+    resources: Resources = Resources()
+
+
+def external(path: Path) -> External:
+    """The user's file with its digest; `UserError` when it cannot be read."""
+    try:
+        return External(path=path.resolve(strict=True), sha256=file_digest(path))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}. Give the path of an existing, readable file.") from None

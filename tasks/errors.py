@@ -1,0 +1,51 @@
+"""What can go wrong at the edge, and with which exit code it ends.
+
+::
+
+    DistillError            1
+    ├── UserError           2   config or input; the message names the place and the mend
+    ├── StepFailed          1   a step ran and failed; its folder is kept
+    └── StoreError          1   the work root cannot hold the results
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class DistillError(Exception):
+    """Base of all errors that are told without a traceback."""
+
+    exit_code = 1
+
+
+class UserError(DistillError):
+    """The user's config or input is wrong."""
+
+    exit_code = 2
+
+
+class StoreError(DistillError):
+    """The store cannot be written or read."""
+
+
+class StepFailed(DistillError):
+    """A step failed; `kind` is the class name of its error, `folder` holds everything it left."""
+
+    def __init__(self, step: str, kind: str, message: str, folder: Path, log_tail: str = "") -> None:
+        self.step, self.kind, self.message, self.folder, self.log_tail = step, kind, message, folder, log_tail
+        super().__init__(self._text())
+        if kind == "BadInput":
+            self.exit_code = UserError.exit_code
+
+    def _text(self) -> str:
+        if self.kind == "BadInput":
+            return f"{self.step}: {self.message}"
+        log = f"\nlast lines of its log:\n{self.log_tail}" if self.log_tail else ""
+        return (
+            f"{self.step} failed ({self.kind}): {self.message}{log}\n"
+            f"kept: {self.folder}\nrepeat it alone: python -m containers.step {self.folder}"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (StepFailed, (self.step, self.kind, self.message, self.folder, self.log_tail))

@@ -1,0 +1,69 @@
+"""A LAMMPS input that uses the potential. Pure. Source: the LAMMPS manual, pages pair_pace, read_data, fix_pair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ase.data import atomic_masses, atomic_numbers
+
+
+def pair_lines(elements: Sequence[str]) -> list[str]:
+    """The two lines that choose the potential; atom type i is `elements[i - 1]`."""
+    return ["pair_style pace recursive", f"pair_coeff * * potential.yace {' '.join(elements)}"]
+
+
+def grade_lines(elements: Sequence[str]) -> list[str]:
+    """The lines that choose the same potential with its extrapolation grade γ, per atom and the largest."""
+    return [
+        "pair_style pace/extrapolation",
+        f"pair_coeff * * potential.yaml potential.asi {' '.join(elements)}",
+        "fix gamma all pair 10 pace/extrapolation gamma 1",
+        "compute max_gamma all reduce max f_gamma",
+        "thermo_style custom step temp pe press c_max_gamma",
+    ]
+
+
+def lammps_input(name: str, elements: Sequence[str], e0s_eV: Mapping[str, float]) -> str:
+    """The text of `in.lammps`.
+
+    Args:
+        name: of the run.
+        elements: chemical symbols; atom type i is `elements[i - 1]`.
+        e0s_eV: reference energy of each element, which the potential's energies leave out.
+    """
+    listed = ", ".join(f"{number} = {element}" for number, element in enumerate(elements, start=1))
+    masses = [
+        f"mass {number} {atomic_masses[atomic_numbers[element]]:.4f}  # {element}"
+        for number, element in enumerate(elements, start=1)
+    ]
+    lines = [
+        f"# LAMMPS input for the ACE potential of the run '{name}'. LAMMPS needs its package ML-PACE.",
+        "# Units: Å, eV, ps. Run in this folder: lmp -in in.lammps",
+        "",
+        "units metal",
+        "atom_style atomic",
+        "boundary p p p",
+        "",
+        f"# Your structure, with exactly {len(elements)} atom type{'s' * (len(elements) > 1)}: {listed}.",
+        f"# ASE writes such a file: ase.io.write('structure.data', atoms, specorder={list(elements)})",
+        "# read_data structure.data",
+        "",
+        *masses,
+        "",
+        *pair_lines(elements),
+        "",
+        "# Energies exclude the reference energies (E0). For the teacher's total energy add for every atom:",
+        *(f"#   {element}: {e0s_eV[element]!r} eV" for element in elements),
+        "",
+        "# How far the atoms are from the training data: the extrapolation grade gamma, every 10 steps (slower).",
+        "# Above 1 the potential extrapolates; far above, do not trust it. Replace the pair lines above by:",
+        *(f"# {line}" for line in grade_lines(elements)),
+        "",
+        "thermo 10",
+        "run 0  # energy and forces once; for molecular dynamics replace it by:",
+        "# timestep 0.001",
+        "# velocity all create 300 42",
+        "# fix integrate all nve",
+        "# run 1000",
+    ]
+    return "\n".join(lines) + "\n"

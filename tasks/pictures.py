@@ -1,0 +1,167 @@
+"""Figures of a run as PNG bytes. Pure: equal data give equal bytes. matplotlib is imported when a picture is drawn."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from containers.metrics import errors
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DOTS_PER_INCH = 110
+MOST_POINTS = 1500  # more than that are drawn as a density: small files, and a cloud stays readable
+MOST_PAIRS = 12
+BLUE, ORANGE, GREY = "#1f6feb", "#d9730d", "#8b949e"
+
+QUANTITIES = {
+    "energy_eV_per_atom": ("energy", "eV/atom", "meV_per_atom", "meV/atom"),
+    "force_eV_per_A": ("force", "eV/Å", "meV_per_A", "meV/Å"),
+    "stress_eV_per_A3": ("stress", "eV/Å³", "meV_per_A3", "meV/Å³"),
+}
+"""quantity in parity.parquet -> word, unit of its values, unit of its errors in keys, the same in print"""
+
+
+def learning_curve(histories: Sequence[tuple[str, pa.Table]]) -> bytes:
+    """Loss and force RMSE over the iterations of all attempts in sequence, on log scales.
+
+    Args:
+        histories: name and history.parquet (iteration, side, loss, force_rmse_meV_per_A) of each attempt.
+    """
+    figure = _figure(9.0, 3.4)
+    panels = figure.subplots(1, 2)
+    for axes, (column, label) in zip(
+        panels, {"loss": "loss", "force_rmse_meV_per_A": "force RMSE (meV/Å)"}.items(), strict=True
+    ):
+        _curves(axes, histories, column)
+        axes.set(xlabel="iteration, all attempts in sequence", ylabel=label, yscale="log")
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False)
+    return _png(figure)
+
+
+def _curves(axes: Axes, histories: Sequence[tuple[str, pa.Table]], column: str) -> None:
+    start = 0
+    for number, (name, table) in enumerate(histories):
+        for side, colour in (("train", BLUE), ("validation", ORANGE)):
+            rows = table.filter(pc.equal(table["side"], side))
+            values = np.asarray(rows[column].to_numpy(), dtype=float)
+            shown = np.isfinite(values) & (values > 0)  # a log scale has no place for the rest
+            places = start + rows["iteration"].to_numpy()[shown]
+            axes.plot(places, values[shown], color=colour, marker=".", ms=4, lw=1.2, label=None if number else side)
+        if len(histories) > 1:
+            axes.axvline(start, color=GREY, lw=0.8, ls=":")
+            axes.annotate(
+                name,
+                (start, 1),
+                xycoords=("data", "axes fraction"),
+                xytext=(3, 3),
+                textcoords="offset points",
+                fontsize=7,
+                color=GREY,
+            )
+        start += int(pc.max(table["iteration"]).as_py() or 0)
+
+
+def parity(table: pa.Table, against: str) -> bytes:
+    """Predicted over reference values, a panel for each quantity of parity.parquet that has points.
+
+    Args:
+        table: parity.parquet (against, quantity, reference, predicted).
+        against: "teacher" or "dft".
+    """
+    rows = table.filter(pc.equal(table["against"], against))
+    panels = {quantity: rows.filter(pc.equal(rows["quantity"], quantity)) for quantity in QUANTITIES}
+    panels = {quantity: points for quantity, points in panels.items() if points.num_rows}
+    figure = _figure(3.6 * max(len(panels), 1), 3.5)
+    for place, (quantity, points) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(1, len(panels), place)
+        _parity_panel(axes, quantity, points["reference"].to_numpy(), points["predicted"].to_numpy(), against)
+    return _png(figure)
+
+
+def _parity_panel(axes: Axes, quantity: str, reference: Any, predicted: Any, against: str) -> None:
+    word, unit, error_key, error_unit = QUANTITIES[quantity]
+    finite = np.isfinite(reference) & np.isfinite(predicted)
+    lost = int((~finite).sum())
+    reference, predicted = reference[finite], predicted[finite]
+    if finite.any():
+        low, high = _limits(reference, predicted)
+        axes.plot([low, high], [low, high], color=GREY, lw=0.8, zorder=1)
+        if len(reference) > MOST_POINTS:
+            axes.hexbin(
+                reference,
+                predicted,
+                gridsize=60,
+                bins="log",
+                mincnt=1,
+                cmap="viridis",
+                extent=(low, high, low, high),
+                zorder=2,
+            )
+        else:
+            axes.scatter(reference, predicted, s=9, color=BLUE, alpha=0.6, linewidths=0, zorder=2)
+        axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+        mae = errors(word, error_key, reference, predicted)[f"{word}_mae_{error_key}"]
+        axes.text(0.04, 0.96, f"MAE {mae:.3g} {error_unit}", transform=axes.transAxes, va="top", fontsize=8)
+    missing = f", {lost} not finite" if lost else ""
+    axes.set_title(f"{word} ({unit}), {len(reference)} points{missing}", fontsize=9)
+    axes.set(xlabel="DFT" if against == "dft" else against, ylabel="student")
+
+
+def _limits(reference: Any, predicted: Any) -> tuple[float, float]:
+    low = float(min(reference.min(), predicted.min()))
+    high = float(max(reference.max(), predicted.max()))
+    margin = 0.04 * (high - low) or 0.1
+    return low - margin, high + margin
+
+
+def core_repulsion(pairs: Mapping[str, Mapping[str, Any]]) -> bytes:
+    """Energy of every dimer beside ZBL (symmetric log scale); the first MOST_PAIRS pairs.
+
+    Args:
+        pairs: the `pairs` of core_repulsion.json; at least one.
+    """
+    shown = list(pairs.items())[:MOST_PAIRS]
+    columns = min(3, len(shown))
+    rows = -(-len(shown) // columns)
+    figure = _figure(max(4.2 * columns, 5.0), 3.2 * rows)
+    for place, (name, pair) in enumerate(shown, start=1):
+        axes = figure.add_subplot(rows, columns, place)
+        axes.plot(pair["distance_A"], pair["zbl_eV"], color=GREY, ls="--", lw=1.2, label="ZBL")
+        axes.plot(pair["distance_A"], pair["energy_eV"], color=BLUE, lw=1.6, label="student")
+        axes.axvline(pair["r_in_A"], color=ORANGE, lw=0.9, label="repulsion begins")
+        if pair["shortest_distance_A"] is not None:
+            axes.axvline(pair["shortest_distance_A"], color=GREY, lw=0.9, ls=":", label="shortest in the data")
+        axes.set_yscale("symlog", linthresh=1)
+        axes.set(xlabel="distance (Å)", ylabel="energy (eV)")
+        axes.set_title(name, fontsize=9)
+        axes.legend(frameon=False, fontsize=8)
+    return _png(figure)
+
+
+def _figure(width: float, height: float) -> Figure:
+    """An empty figure, inches, outside pyplot: no global state, and no display is needed."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
+
+
+def _png(figure: Figure) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure)
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(visible=True, color="#d0d7de", lw=0.4)
+        axes.set_axisbelow(True)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()

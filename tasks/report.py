@@ -1,0 +1,121 @@
+"""The result of a run: its folder with the potential and the report, and the texts of its artifacts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from containers.contract import file_digest
+from tasks import pictures
+from tasks.lammps import lammps_input
+from tasks.report_page import artifacts, page
+from tasks.run_folder import MANIFEST, publish_folder
+from tasks.run_summary import RunSummary
+
+PARITY_COLUMNS = ["against", "quantity", "reference", "predicted"]
+
+
+@dataclass(frozen=True)
+class Published:
+    """What `publish` left."""
+
+    folder: Path
+    report: dict[str, Any]
+    artifacts: dict[str, str]  # Markdown by artifact key
+
+
+def publish(summary: RunSummary, runs: Path) -> Published:
+    """Write `runs/NAME/` as a whole and return what it says.
+
+    Store files are copied, so that editing the run folder cannot damage the store. Files of the user's own in a
+    folder published before stay.
+
+    Raises:
+        UserError: the place is taken by something that is not a folder, or cannot be written.
+    """
+    drawn = draw(summary)
+    report = report_json(summary)
+    texts = {
+        "in.lammps": lammps_input(summary.name, summary.elements, summary.e0s_eV),
+        "report.html": page(summary, drawn),
+        "report.json": _json(report),
+    }
+    publish_folder(runs / summary.name, lambda folder: _fill(folder, summary, texts))
+    return Published(runs / summary.name, report, artifacts(summary, drawn))
+
+
+def draw(summary: RunSummary) -> dict[str, bytes]:
+    """The pictures of a run by name (see `report_page.Pictures`)."""
+    histories = [(attempt.name, pq.read_table(attempt.history)) for attempt in summary.attempts if attempt.history]
+    points = pq.read_table(summary.files.parity, columns=PARITY_COLUMNS)
+    drawn = {}
+    if histories:
+        drawn["learning-curve"] = pictures.learning_curve(histories)
+    for against in ("teacher", "dft"):
+        if summary.fidelity[against]:
+            drawn[f"parity-{against}"] = pictures.parity(points, against)
+    if summary.repulsion:
+        drawn["core-repulsion"] = pictures.core_repulsion(summary.repulsion)
+    return drawn
+
+
+def report_json(summary: RunSummary) -> dict[str, Any]:
+    """report.json: the figures of the run; units in the keys."""
+    attempts = [attempt.model_dump(mode="json", exclude={"history"}) for attempt in summary.attempts]
+    return {
+        "name": summary.name,
+        "converged": summary.converged,
+        "not_converged_because": summary.not_converged_because,
+        "thresholds": summary.thresholds.model_dump(),
+        "elements": list(summary.elements),
+        "e0s_eV": summary.e0s_eV,
+        "labels": summary.labels.model_dump(),
+        "selection": summary.selection.model_dump(mode="json"),
+        "train": {"attempts": attempts, "chosen": summary.chosen},
+        "fidelity": summary.fidelity,
+        "core_repulsion": {
+            pair: {key: value for key, value in figures.items() if not isinstance(value, list)}
+            for pair, figures in summary.repulsion.items()
+        },
+        "seconds": {name: step.seconds for name, step in summary.steps.items()},
+        "cached": {name: step.cached for name, step in summary.steps.items()},
+        "peak_memory_MB": {name: step.peak_memory_MB for name, step in summary.steps.items()},
+        "metrics": {name: step.metrics for name, step in summary.steps.items()},
+    }
+
+
+def manifest_json(summary: RunSummary, files: dict[str, str]) -> dict[str, Any]:
+    """manifest.json: what the result came from.
+
+    Args:
+        files: name in the run folder -> sha256.
+    """
+    return {
+        "name": summary.name,
+        "config": summary.config,
+        "versions": summary.versions,
+        "seeds": summary.seeds,
+        "inputs": summary.inputs,
+        "artefacts": {name: step.key for name, step in summary.steps.items()},
+        "seconds": {name: step.seconds for name, step in summary.steps.items()},
+        "files": files,
+    }
+
+
+def _fill(folder: Path, summary: RunSummary, texts: dict[str, str]) -> None:
+    for name, source in summary.files.published().items():
+        shutil.copyfile(source, folder / name)
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    files = {path.name: file_digest(path) for path in sorted(folder.iterdir())}
+    (folder / MANIFEST).write_text(_json(manifest_json(summary, files)), encoding="utf-8")
+
+
+def _json(value: dict[str, Any]) -> str:
+    """Readable JSON; dates and paths of a config become text."""
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=str) + "\n"

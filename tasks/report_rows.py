@@ -1,0 +1,149 @@
+"""The figures of a run as rows of text, for the page and for the Markdown artifacts alike. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tasks.run_summary import RunSummary
+
+DASH = "–"
+NO_BREAK = "\u00a0"
+ERRORS = {
+    "energy_mae_meV_per_atom": "energy MAE (meV/atom)",
+    "energy_rmse_meV_per_atom": "energy RMSE (meV/atom)",
+    "energy_max_meV_per_atom": "energy, largest error (meV/atom)",
+    "force_mae_meV_per_A": "force MAE (meV/Å)",
+    "force_rmse_meV_per_A": "force RMSE (meV/Å)",
+    "force_max_meV_per_A": "force, largest error (meV/Å)",
+    "stress_mae_meV_per_A3": "stress MAE (meV/Å³)",
+    "stress_rmse_meV_per_A3": "stress RMSE (meV/Å³)",
+    "stress_max_meV_per_A3": "stress, largest error (meV/Å³)",
+}
+GRADES = {
+    "gamma_max": "largest extrapolation grade γ",
+    "gamma_share_above_1": "share of atoms that extrapolate (γ above 1)",
+}
+ATTEMPT_HEAD = ("attempt", "plan", "verdict", "iterations", "time", "train", "validation", "chosen")
+
+
+def number(value: Any) -> str:
+    """Four significant digits; a dash for no number; anything else as it is written."""
+    if value is None:
+        return DASH
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def percent(share: float | None) -> str:
+    """A share as `5.00 %`."""
+    return DASH if share is None else f"{100 * share:.2f} %"
+
+
+def duration(seconds: float) -> str:
+    """`0.42 s`, `42 s`, `3 min 05 s`, `1 h 02 min`, held together by no-break spaces."""
+    return _duration(seconds).replace(" ", NO_BREAK)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 9.95:
+        return f"{seconds:.2g} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def attempt_rows(summary: RunSummary) -> list[tuple[str, ...]]:
+    """A row of ATTEMPT_HEAD for each attempt."""
+    return [
+        (
+            attempt.name,
+            plan_text(attempt.plan),
+            attempt.verdict + (f": {attempt.message}" if attempt.message else ""),
+            number(attempt.iterations),
+            duration(attempt.seconds),
+            errors_text(attempt.train),
+            errors_text(attempt.validation),
+            "yes" if index == summary.chosen else "",
+        )
+        for index, attempt in enumerate(summary.attempts)
+    ]
+
+
+def plan_text(plan: Mapping[str, Any]) -> str:
+    """`maxiter 150, start fresh (the first attempt)`: what is None or empty is left out, the reason comes last."""
+    settings = ", ".join(
+        f"{key} {number(value)}" for key, value in plan.items() if key != "reason" and value is not None
+    )
+    return f"{settings} ({plan['reason']})" if plan.get("reason") else settings
+
+
+def errors_text(figures: Mapping[str, float | None]) -> str:
+    """Mean energy and force errors of one side in one cell: `force MAE 44 meV/Å; ...`."""
+    parts = []
+    for key, label in ERRORS.items():
+        if "max" not in key and figures.get(key) is not None:
+            words, unit = label.removesuffix(")").split(" (")
+            parts.append(f"{words} {number(figures[key])} {unit}".replace(" ", NO_BREAK))
+    return "; ".join(parts) or DASH
+
+
+def threshold_rows(summary: RunSummary) -> list[tuple[str, str, str, str]]:
+    """Figure, value against the teacher on the test split, the config's limit, and whether it is met."""
+    teacher = summary.fidelity["teacher"] or {}
+    rows = []
+    for key, limit in summary.thresholds.model_dump().items():
+        value = teacher.get(key)
+        met = DASH if value is None else "yes" if value <= limit else "no"
+        rows.append((ERRORS[key], number(value), f"at most {number(limit)}", met))
+    return rows
+
+
+def fidelity_rows(summary: RunSummary) -> list[tuple[str, ...]]:
+    """Label, value against the teacher, value against DFT (a dash without DFT data)."""
+    labels = {"structures": "structures", "atoms": "atoms", **ERRORS, **GRADES}
+    teacher, dft = (summary.fidelity[against] or {} for against in ("teacher", "dft"))
+    return [
+        (label, _figure(key, teacher), _figure(key, dft)) for key, label in labels.items() if key in {*teacher, *dft}
+    ]
+
+
+def _figure(key: str, figures: Mapping[str, Any]) -> str:
+    value = figures.get(key)
+    return percent(value) if "share" in key else number(value)
+
+
+def step_rows(summary: RunSummary) -> list[tuple[str, ...]]:
+    """Step, whether it came from the store, its seconds, its memory, the start of its key."""
+    return [
+        (
+            name,
+            "from the store" if step.cached else "computed",
+            duration(step.seconds),
+            f"{step.peak_memory_MB:,.0f} MB",
+            step.key[:12],
+        )
+        for name, step in summary.steps.items()
+    ]
+
+
+def count_rows(summary: RunSummary) -> list[tuple[str, str]]:
+    """Labels and selection in numbers."""
+    labels, selection = summary.labels, summary.selection
+    how = "".join(f", {number(count)} {reason}" for reason, count in selection.how.items())
+    rows = [
+        ("labels computed now", number(labels.computed)),
+        ("labels reused", number(labels.reused)),
+        ("structures rejected (see rejected.parquet)", number(labels.rejected)),
+        ("structures to select from", number(selection.pool)),
+        ("structures selected", number(selection.selected) + how),
+    ]
+    if selection.scarce_elements:
+        rows.append(
+            ("elements with too few environments to choose from: all were taken", ", ".join(selection.scarce_elements))
+        )
+    return rows

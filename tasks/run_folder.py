@@ -1,0 +1,152 @@
+"""Publish a folder as a whole: whoever looks, and whenever the process dies, sees the old one or the new one.
+
+Beside `NAME` lie, hidden and only for a moment:
+
+- `.NAME.building`: unfinished or to be deleted; never of use;
+- `.NAME.new`: complete, about to become `NAME`; after the exchange it is the folder that was `NAME`;
+- `.NAME.old`: the folder that was `NAME`, where the system cannot exchange two folders in one call.
+
+The next publish finds what a kill left, so nothing of the user's is lost. `.NAME.lock` dies with its process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from containers.contract import file_digest
+from tasks.errors import UserError
+
+MANIFEST = "manifest.json"
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
+
+
+@dataclass(frozen=True)
+class _Places:
+    target: Path
+
+    def _beside(self, ending: str) -> Path:
+        return self.target.with_name(f".{self.target.name}.{ending}")
+
+    @property
+    def building(self) -> Path:
+        return self._beside("building")
+
+    @property
+    def new(self) -> Path:
+        return self._beside("new")
+
+    @property
+    def old(self) -> Path:
+        return self._beside("old")
+
+    @property
+    def lock(self) -> Path:
+        return self._beside("lock")
+
+
+def publish_folder(
+    target: Path, fill: Callable[[Path], None], exchange: Callable[[Path, Path], bool] | None = None
+) -> None:
+    """Make `target` the folder that `fill` writes, and carry the user's own files over from the one before.
+
+    Args:
+        target: the folder to publish; a link to a folder is followed.
+        fill: writes into the empty folder it is given, with a manifest.json whose `files` (name -> sha256) lists
+            what was published, so that a file the user added or edited is known later. An edited one is kept
+            beside the new one as `NAME.edited`.
+        exchange: swaps two folders in one step, or returns False; by default the system's call.
+
+    Raises:
+        UserError: `target` exists and is not a folder, or its place cannot be written.
+    """
+    places = _Places(target.resolve())
+    if places.target.exists() and not places.target.is_dir():
+        raise UserError(f"{target} is in the way of the run folder of that name: move it, or give the run another name")
+    try:
+        places.target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(places.lock):
+            _recover(places)
+            places.building.mkdir()
+            fill(places.building)
+            places.building.rename(places.new)
+            _swap(places, exchange or exchange_folders)
+            _recover(places)
+    except PermissionError as error:
+        raise UserError(f"cannot publish {target}: {error}. Give a work root that you may write to.") from error
+
+
+def _swap(places: _Places, exchange: Callable[[Path, Path], bool]) -> None:
+    if not places.target.exists():
+        places.new.rename(places.target)
+    elif not exchange(places.new, places.target):
+        places.target.rename(places.old)
+        places.new.rename(places.target)
+
+
+def _recover(places: _Places) -> None:
+    """Bring the hidden folders to rest: a complete one takes the place of a missing target, the others give back."""
+    _discard(places.building)
+    for hidden in (places.new, places.old):
+        if not hidden.exists():
+            continue
+        if not places.target.exists():
+            hidden.rename(places.target)
+            continue
+        _carry_over(hidden, places.target)
+        hidden.rename(places.building)  # from here on it is rubbish, also when deleting it is cut short
+        _discard(places.building)
+
+
+def _discard(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _carry_over(old: Path, target: Path) -> None:
+    """Move what is not as it was published: renames, so open files and big trajectories stay what they are."""
+    published = _published(old)
+    for entry in sorted(old.iterdir()):
+        ours = entry.is_file() and not entry.is_symlink() and published.get(entry.name) == file_digest(entry)
+        if not ours and not (entry.name == MANIFEST and published):
+            entry.rename(_free_place(target, entry.name))
+
+
+def _published(folder: Path) -> dict[str, str]:
+    """What the folder's manifest says was published; nothing when there is none of ours."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+    except (FileNotFoundError, ValueError):  # a folder of the user's own: all of it is kept
+        return {}
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    return files if isinstance(files, dict) else {}
+
+
+def _free_place(target: Path, name: str) -> Path:
+    candidates = [name, f"{name}.edited"]
+    number = 1
+    while os.path.lexists(target / candidates[-1]):
+        number += 1
+        candidates.append(f"{name}.edited{number}")
+    return target / next(free for free in candidates if not os.path.lexists(target / free))
+
+
+def exchange_folders(one: Path, other: Path) -> bool:
+    """Swap two folders in one step (Linux renameat2); False where the system or the file system has no such call."""
+    library = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(library, "renameat2"):
+        return False
+    if library.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EXDEV):
+        return False
+    raise OSError(number, os.strerror(number), str(other))

@@ -1,0 +1,135 @@
+"""What a finished run hands to its report: plain values, and where the files of the store lie."""
+
+from __future__ import annotations
+
+import json
+import math
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from containers.contract import Closed
+
+
+def _numbers_only(figures: Any) -> Any:
+    """A fit that diverged leaves NaN; JSON and tables take None for "no number"."""
+    if not isinstance(figures, dict):
+        return figures
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in figures.items()
+    }
+
+
+Figures = Annotated[dict[str, float | None], BeforeValidator(_numbers_only)]
+"""Numbers by name, the unit in the name; None where there is no (finite) number."""
+
+
+class StepSummary(Closed):
+    """One step as it ran, now or when its artefact was made."""
+
+    key: str = Field(description="names the artefact in the store")
+    cached: bool
+    seconds: float = Field(ge=0, description="of the computation, also when it was taken from the store")
+    peak_memory_MB: float = Field(ge=0)
+    metrics: dict[str, Any] = {}
+
+
+class Attempt(Closed):
+    """One fit."""
+
+    name: str
+    plan: dict[str, Any] = Field(description="maxiter, batch_size, start, reason, ...")
+    verdict: str
+    iterations: int | None = Field(None, description="None when it failed before it began")
+    seconds: float = Field(ge=0)
+    train: Figures = Field({}, description="energy_rmse_meV_per_atom, force_mae_meV_per_A, ...")
+    validation: Figures = {}
+    history: Path | None = Field(None, description="history.parquet of the fit, if it left one")
+    message: str = Field("", description="why it failed, in one sentence")
+
+
+class LabelCounts(Closed):
+    """Structures by what the label step did with them."""
+
+    computed: int = Field(ge=0)
+    reused: int = Field(ge=0)
+    rejected: int = Field(ge=0)
+
+
+class SelectionCounts(Closed):
+    """Structures before and after the selection."""
+
+    pool: int = Field(ge=0)
+    selected: int = Field(ge=0)
+    how: dict[str, int] = Field({}, description="selected structures by the reason they were taken")
+    scarce_elements: tuple[str, ...] = Field((), description="too few environments for MaxVol: all were taken")
+
+
+class Thresholds(Closed):
+    """What `converged` means."""
+
+    force_mae_meV_per_A: float = Field(gt=0)
+    energy_mae_meV_per_atom: float = Field(gt=0)
+
+
+class StoreFiles(Closed):
+    """Entries of the store that the report reads or publishes."""
+
+    potential_yaml: Path
+    potential_yace: Path
+    potential_asi: Path
+    input_yaml: Path
+    labels_extxyz: Path
+    rejected: Path
+    evaluation: Path
+    parity: Path
+    core_repulsion: Path
+
+    def published(self) -> dict[str, Path]:
+        """Name in the run folder -> file that is copied there."""
+        return {
+            "potential.yaml": self.potential_yaml,
+            "potential.yace": self.potential_yace,
+            "potential.asi": self.potential_asi,
+            "input.yaml": self.input_yaml,
+            "labels.extxyz": self.labels_extxyz,
+            "rejected.parquet": self.rejected,
+        }
+
+
+class RunSummary(Closed):
+    """One finished distillation."""
+
+    name: str = Field(pattern=r"^[^./\\][^/\\\n\r]*$", description="of the run and of its folder")
+    config: dict[str, Any] = Field(description="resolved, as it was used")
+    versions: dict[str, str] = Field(description="packages really used")
+    inputs: dict[str, str] = Field(description="the user's files -> sha256")
+    seeds: dict[str, int] = {}
+    elements: tuple[str, ...] = Field(min_length=1, description="chemical symbols, in the potential's order")
+    teacher: dict[str, Any] = Field(description="teacher.json, and the chosen head")
+    e0s_eV: dict[str, float] = Field(
+        description="element -> the teacher's energy that the student's energies leave out"
+    )
+    steps: dict[str, StepSummary]
+    labels: LabelCounts
+    selection: SelectionCounts
+    attempts: tuple[Attempt, ...] = Field(min_length=1)
+    chosen: int = Field(ge=0, description="index of the attempt whose potential is published, from 0")
+    thresholds: Thresholds
+    converged: bool
+    not_converged_because: str | None = None
+    files: StoreFiles
+
+    @cached_property
+    def fidelity(self) -> dict[str, dict[str, Any] | None]:
+        """evaluation.json: errors against `teacher` and `dft` (None without DFT test data)."""
+        read: dict[str, dict[str, Any] | None] = json.loads(self.files.evaluation.read_bytes())
+        return {"teacher": read["teacher"], "dft": read.get("dft")}
+
+    @cached_property
+    def repulsion(self) -> dict[str, dict[str, Any]]:
+        """core_repulsion.json: pair -> r_in_A, shortest_distance_A, distance_A, energy_eV, zbl_eV; may be empty."""
+        pairs: dict[str, dict[str, Any]] = json.loads(self.files.core_repulsion.read_bytes())["pairs"]
+        return pairs

@@ -1,0 +1,104 @@
+"""The ways a step runs. A runner takes a staged folder and returns when the step has ended.
+
+`docker` gets its place here: another class with the same `run`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from containers.contract import Image, Progress, Request
+from containers.step import PROGRESS_MARK, execute
+from tasks.settings import Settings, step_environment
+
+
+class Runner(Protocol):
+    """Runs the step staged in `folder`; what it prints goes to `folder/log.txt`, progress to `progress`."""
+
+    def run(self, folder: Path, image: Image, request: Request, progress: Progress) -> None:
+        """Return when the step's process has ended, well or badly; raise `TimeoutError` at the deadline."""
+
+
+class SubprocessRunner:
+    """One process of the image's interpreter a step, in a process group of its own that ends with the task."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def run(self, folder: Path, image: Image, request: Request, progress: Progress) -> None:
+        command = [str(self.settings.python(image)), "-m", "containers.step", str(folder)]
+        environment = step_environment(request.resources.threads)
+        with (folder / "log.txt").open("w") as log, _group(command, environment) as process:
+            expired = threading.Event()
+            with _deadline(process, self.settings.step_timeout_s, expired):
+                assert process.stdout is not None
+                for line in process.stdout:
+                    _follow(line, log.write, progress)
+                process.wait()
+            if expired.is_set():
+                raise TimeoutError(f"ended after {self.settings.step_timeout_s:g} s (DISTILL_STEP_TIMEOUT_S)")
+
+
+class InProcessRunner:
+    """The step in this process: for debugging and for tests; its prints stay on the terminal."""
+
+    def run(self, folder: Path, image: Image, request: Request, progress: Progress) -> None:
+        execute(folder, progress)
+
+
+def runner_of(settings: Settings) -> Runner:
+    """The runner that the settings ask for; stub runs are in-process runs of a stub request."""
+    return SubprocessRunner(settings) if settings.runner == "subprocess" else InProcessRunner()
+
+
+def _follow(line: str, write: object, progress: Progress) -> None:
+    if line.startswith(PROGRESS_MARK):
+        progress(*json.loads(line.removeprefix(PROGRESS_MARK)))
+    else:
+        write(line)  # type: ignore[operator]
+
+
+@contextlib.contextmanager
+def _group(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """A child in its own process group, killed with all its children when the block is left in any way."""
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextlib.contextmanager
+def _deadline(process: subprocess.Popen[str], seconds: float | None, expired: threading.Event) -> Iterator[None]:
+    def end() -> None:
+        expired.set()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+    timer = threading.Timer(seconds, end) if seconds else None
+    if timer:
+        timer.start()
+    try:
+        yield
+    finally:
+        if timer:
+            timer.cancel()

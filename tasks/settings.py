@@ -1,0 +1,53 @@
+"""Where and how steps run on this machine. The only place that reads the environment."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from containers.contract import Image
+
+RunnerName = Literal["subprocess", "in_process", "stub"]
+
+
+class Settings(BaseSettings):
+    """Machine settings from `DISTILL_…` variables; none of them changes a result's cache key."""
+
+    model_config = SettingsConfigDict(env_prefix="DISTILL_", frozen=True, extra="forbid")
+
+    runner: RunnerName = Field("subprocess", description="how steps run: subprocess, in_process, or stub")
+    work_root: Path = Field(Path("."), description="folder that gets store/ and runs/")
+    mace_python: Path = Field(Path(sys.executable), description="interpreter that has the mace image's packages")
+    tensorpot_python: Path = Field(Path(sys.executable), description="interpreter of the tensorpot image's packages")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="where torch and TensorFlow compute")
+    cores: int = Field(
+        default_factory=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        ge=1,
+        description="CPU cores that a step may use",
+    )
+    step_timeout_s: float | None = Field(None, gt=0, description="seconds after which a step is ended; none by default")
+
+    def python(self, image: Image) -> Path:
+        """The interpreter that stands for `image` in a subprocess run."""
+        return self.mace_python if image == "mace" else self.tensorpot_python
+
+
+def step_environment(threads: int) -> dict[str, str]:
+    """The environment of a step's process: ours, with the thread counts its libraries must obey."""
+    repository = str(Path(__file__).parent.parent)
+    counts = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
+    return {
+        **os.environ,
+        **dict.fromkeys(counts, str(threads)),
+        "TF_NUM_INTEROP_THREADS": "1",
+        "TF_USE_LEGACY_KERAS": "1",
+        "USER": os.environ.get("USER", "distill"),  # pyace asks for a user name at import
+        "MPLBACKEND": "Agg",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, [repository, os.environ.get("PYTHONPATH", "")])),
+    }

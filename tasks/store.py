@@ -1,0 +1,137 @@
+"""The store of results: `store/STEP/KEY/` is a published run folder, valid or moved aside.
+
+Correctness rests on publishing by one rename; the lock only keeps two runs from doing the same work.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+from pydantic import ValidationError
+
+from containers.contract import Report, Request, file_digest, write_atomic
+from tasks.artefact import External, FileRef
+from tasks.errors import StoreError
+
+STAMPS = "stamps.json"
+
+
+class Store:
+    """Published results under `root`, unfinished work in `root/work`, what was found bad in `root/damaged`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+
+    def path(self, file: FileRef) -> Path:
+        """Where a referenced file lies."""
+        if isinstance(file, External):
+            return file.path
+        return self.root / file.step / file.key / "outputs" / file.name
+
+    @contextmanager
+    def lock(self, request: Request) -> Iterator[None]:
+        """Hold the work on one key; an operating-system lock, so it dies with its process."""
+        folder = self._made(self.root / "locks")
+        with FileLock(folder / f"{request.step}-{request.key}.lock"):
+            yield
+
+    def peek(self, request: Request, verify: bool = False) -> Report | None:
+        """The report of a valid entry, or None. Changes nothing but stamps."""
+        entry = self._entry(request)
+        return self._valid(entry, request.key, verify) if entry.is_dir() else None
+
+    def find(self, request: Request, verify: bool = False) -> Report | None:
+        """Like `peek`; a damaged entry is moved aside and a request that differs (damaged, or other paths) written again.
+
+        Hold the lock.
+        """
+        report = self.peek(request, verify)
+        entry = self._entry(request)
+        if report is None and entry.exists():
+            entry.rename(self._fresh("damaged", request))
+        elif report is not None and _request_on_disk(entry) != request:
+            write_atomic(entry / "request.json", request.model_dump_json(indent=1).encode())
+        return report
+
+    def stage(self, request: Request) -> Path:
+        """A new folder to run in, with its request."""
+        folder = self._made(self._fresh("work", request))
+        write_atomic(folder / "request.json", request.model_dump_json(indent=1).encode())
+        (folder / "outputs").mkdir()
+        return folder
+
+    def publish(self, folder: Path, request: Request) -> Report:
+        """Move a finished folder to its place by one rename; `StoreError` when it is not what its report says."""
+        report = self._valid(folder, request.key, verify=True)
+        if report is None:
+            raise StoreError(f"{request.step} left no valid report.json or its outputs differ from it: {folder}")
+        shutil.rmtree(folder / "work", ignore_errors=True)
+        entry = self._entry(request)
+        self._made(entry.parent)
+        folder.rename(entry)
+        return report
+
+    def _valid(self, folder: Path, key: str, verify: bool) -> Report | None:
+        report = read_report(folder)
+        if report is None or report.status != "ok" or report.key != key:
+            return None
+        stamps = {output.name: _stamp(folder / "outputs" / output.name) for output in report.outputs.values()}
+        if None in stamps.values():
+            return None
+        if verify or stamps != _read_stamps(folder):
+            digests = {out.name: out.sha256 for out in report.outputs.values()}
+            if any(file_digest(folder / "outputs" / name) != digest for name, digest in digests.items()):
+                return None
+            write_atomic(folder / STAMPS, json.dumps(stamps).encode())
+        return report
+
+    def _entry(self, request: Request) -> Path:
+        return self.root / request.step / request.key
+
+    def _fresh(self, kind: str, request: Request) -> Path:
+        parent = self._made(self.root / kind)
+        return parent / f"{request.step}-{request.key[:8]}-{time.time_ns()}"
+
+    def _made(self, folder: Path) -> Path:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot make {folder}: {error.strerror}. Choose another --work-root.") from None
+        return folder
+
+
+def read_report(folder: Path) -> Report | None:
+    """The report in a folder, or None when it is missing, unreadable or not what was sealed."""
+    try:
+        report = Report.model_validate_json((folder / "report.json").read_bytes())
+    except (OSError, ValidationError):
+        return None
+    return report if report.intact else None
+
+
+def _stamp(path: Path) -> list[int] | None:
+    """Size, times and inode: when they are as before, the content is taken to be (`--verify` does not)."""
+    if path.is_symlink() or not path.is_file():
+        return None
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+
+
+def _read_stamps(folder: Path) -> object:
+    try:
+        return json.loads((folder / STAMPS).read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _request_on_disk(entry: Path) -> Request | None:
+    try:
+        return Request.model_validate_json((entry / "request.json").read_bytes())
+    except (OSError, ValidationError):
+        return None

@@ -1,0 +1,206 @@
+"""The flow with real MACE and real pacemaker on a tiny pool: results, cache by content, damage, command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import ase.io
+import pytest
+import yaml
+
+pytestmark = [pytest.mark.e2e, pytest.mark.integration]
+REPOSITORY = Path(__file__).parents[2]
+EXAMPLE = REPOSITORY / "examples" / "silicon"
+STRUCTURES = 90
+TINY = {
+    "name": "tiny",
+    "teacher": {"model": "teacher.model"},
+    "pool": {"files": ["pool.extxyz"]},
+    "pacemaker": {"functions_per_element": 15, "b_basis": "small"},
+    "selection": {"max_structures": 40},
+    "train": {"maxiter": 8, "max_attempts": 1, "threads": 1},
+    "convergence": {"force_mae_meV_per_A": 100000, "energy_mae_meV_per_atom": 100000},
+}
+
+
+class Bench:
+    """A work root with a tiny config; counts the step processes that really start."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.started = folder / "started.txt"
+        self.python = folder / "counting-python"
+        self.python.write_text(f'#!/bin/bash\necho "${{@: -1}}" >> {self.started}\nexec {sys.executable} "$@"\n')
+        self.python.chmod(self.python.stat().st_mode | stat.S_IEXEC)
+        shutil.copy(EXAMPLE / "teacher.model", folder)
+        ase.io.write(folder / "pool.extxyz", ase.io.read(EXAMPLE / "pool.extxyz", f":{STRUCTURES}"))
+        (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`python -m flows.distill tiny.yaml …` with a Prefect home of its own."""
+        self.started.write_text("")
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "DISTILL_"))},
+            "PREFECT_HOME": str(self.folder / "prefect"),
+            "DISTILL_MACE_PYTHON": str(self.python),
+            "DISTILL_TENSORPOT_PYTHON": str(self.python),
+        }
+        command = [sys.executable, "-m", "flows.distill", str(self.folder / "tiny.yaml"), "--work-root", str(self.folder)]
+        return subprocess.run(
+            [*command, *arguments], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=900
+        )
+
+    def run(self, *arguments: str, code: int = 0) -> list[str]:
+        """Run the command and return the steps whose processes started, sorted."""
+        done = self.command(*arguments)
+        assert done.returncode == code, done.stdout + done.stderr
+        return self.computed()
+
+    def computed(self) -> list[str]:
+        """Names of the steps that really ran, from the folders their processes were given."""
+        return sorted(Path(line).name.rsplit("-", 2)[0] for line in self.started.read_text().splitlines())
+
+    def report(self) -> dict[str, dict[str, int]]:
+        return json.loads((self.folder / "runs/tiny/report.json").read_text())
+
+    def entry(self, step: str) -> Path:
+        """The newest entry of a step in the store."""
+        return max((self.folder / "store" / step).iterdir(), key=lambda path: path.stat().st_mtime)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    made = Bench(tmp_path_factory.mktemp("bench"))
+    steps = ["dataset", "evaluate", "ingest", "mace_label", "pace_activeset", "pace_select", "pace_train", "teacher_info"]
+    assert made.run() == steps
+    assert made.report()["labels"] == {"computed": STRUCTURES, "reused": 0, "rejected": 0}
+    yield made
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_the_published_potential_is_the_students(bench: Bench) -> None:
+    folder = bench.folder / "runs" / "tiny"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert {"config", "versions"} <= set(manifest)
+    lines = (folder / "in.lammps").read_text()
+    assert "pair_style" in lines
+    assert "potential.yace Si" in lines
+    assert "E0" in lines
+    labelled = ase.io.read(folder / "labels.extxyz", ":")
+    assert len(labelled) == STRUCTURES
+    assert all(atoms.get_potential_energy() < 0 for atoms in labelled)
+
+
+def test_a_second_run_computes_nothing(bench: Bench) -> None:
+    assert bench.run() == []
+    assert bench.report()["labels"] == {"computed": 0, "reused": STRUCTURES, "rejected": 0}
+
+
+def test_another_prefect_server_and_another_place_of_the_repository_change_nothing(bench: Bench, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "repository"
+    for name in ("flows", "tasks", "containers", "examples"):
+        shutil.copytree(REPOSITORY / name, elsewhere / name, ignore=shutil.ignore_patterns("__pycache__"))
+    bench.started.write_text("")
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")},
+        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "PYTHONPATH": str(elsewhere),
+        "DISTILL_MACE_PYTHON": str(bench.python),
+        "DISTILL_TENSORPOT_PYTHON": str(bench.python),
+    }
+    moved = tmp_path / "work"
+    shutil.copytree(bench.folder, moved)
+    command = [sys.executable, "-m", "flows.distill", str(moved / "tiny.yaml"), "--work-root", str(moved)]
+    done = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert bench.computed() == []
+
+
+def test_a_training_option_refits_with_the_same_labels(bench: Bench) -> None:
+    assert bench.run("--set", "train.maxiter=9") == ["evaluate", "pace_activeset", "pace_train"]
+
+
+@pytest.mark.parametrize(
+    ("step", "output"),
+    [
+        ("ingest", "structures.parquet"),
+        ("teacher_info", "teacher.json"),
+        ("mace_label", "labels.parquet"),
+        ("mace_label", "labels.extxyz"),
+        ("pace_select", "selection.parquet"),
+        ("dataset", "train.pckl.gzip"),
+        ("pace_train", "potential.yaml"),
+        ("pace_activeset", "potential.asi"),
+        ("evaluate", "parity.parquet"),
+    ],
+)
+def test_a_damaged_file_is_made_again_and_nothing_else(bench: Bench, step: str, output: str) -> None:
+    bench.run()
+    path = bench.entry(step) / "outputs" / output
+    whole = path.read_bytes()
+    flip(path)
+    assert bench.run() == [step]
+    assert path.read_bytes() == whole
+
+
+def test_a_missing_entry_is_made_again_and_what_used_it_is_not(bench: Bench) -> None:
+    bench.run()
+    shutil.rmtree(bench.entry("dataset"))
+    assert bench.run() == ["dataset"]
+
+
+def test_a_changed_pool_recomputes_what_depends_on_it_and_the_old_pool_nothing(bench: Bench) -> None:
+    bench.run()
+    pool = bench.folder / "pool.extxyz"
+    before = pool.read_text()
+    changed = before.replace("Si ", "Si  ", 1)  # other bytes, the same structures
+    pool.write_text(changed)
+    assert bench.run() == ["ingest"]
+    pool.write_text(before)
+    assert bench.run() == []
+
+
+def test_a_changed_teacher_recomputes_what_depends_on_it(bench: Bench) -> None:
+    bench.run()
+    teacher = bench.folder / "teacher.model"
+    before = teacher.read_bytes()
+    import torch
+
+    model = torch.load(teacher, weights_only=False, map_location="cpu")
+    model.scale_shift.scale *= 1.01
+    torch.save(model, teacher)
+    expected = ["dataset", "evaluate", "mace_label", "pace_activeset", "pace_select", "pace_train", "teacher_info"]
+    computed = bench.run()
+    assert set(expected) - {"pace_select"} <= set(computed)
+    assert "ingest" not in computed
+    teacher.write_bytes(before)
+    assert bench.run() == []
+
+
+def test_a_flipped_byte_in_the_teacher_is_never_ignored(bench: Bench) -> None:
+    teacher = bench.folder / "teacher.model"
+    before = teacher.read_bytes()
+    flip(teacher)
+    done = bench.command()
+    assert "teacher_info" in bench.computed()
+    assert done.returncode in (0, 2), done.stdout + done.stderr
+    teacher.write_bytes(before)
+    assert bench.run() == []
+
+
+def test_not_converged_is_exit_code_3(bench: Bench) -> None:
+    done = bench.command("--set", "convergence.force_mae_meV_per_A=0.001")
+    assert done.returncode == 3
+    assert "not converged: force_mae_meV_per_A" in done.stdout

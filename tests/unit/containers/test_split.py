@@ -1,0 +1,56 @@
+"""The split by family: stable, independent of the pool, near the wished shares."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+from pydantic import ValidationError
+
+from containers.split import SIDES, Split, rows_of_side, side
+
+FAMILIES = [f"family{number}" for number in range(5000)]
+
+
+def test_shares_are_near_the_wished_ones() -> None:
+    split = Split(validation=0.2, test=0.1)
+    sides = [side(family, split) for family in FAMILIES]
+    shares = {name: sides.count(name) / len(FAMILIES) for name in SIDES}
+    wished = {"train": 0.7, "validation": 0.2, "test": 0.1}
+    assert shares == pytest.approx(wished, abs=0.02)  # 3 standard deviations
+
+
+def test_sides_never_change_between_versions() -> None:
+    found = {number: side(f"family{number}", Split()) for number in (0, 1, 2, 3, 11, 12, 20)}
+    assert found == {0: "train", 1: "validation", 2: "test", 3: "train", 11: "test", 12: "validation", 20: "validation"}
+
+
+def test_a_growing_test_share_takes_no_structure_out_of_test() -> None:
+    small, large = Split(test=0.1), Split(test=0.2)
+    kept = [family for family in FAMILIES if side(family, small) == "test"]
+    assert all(side(family, large) == "test" for family in kept)
+
+
+def test_rows_of_the_three_sides_are_the_table_and_families_stay_whole() -> None:
+    families = [f"family{number % 40}" for number in range(200)]
+    table = pa.table({"family": families, "row": list(range(200))})
+    parts = {name: rows_of_side(table, Split(), name) for name in SIDES}
+    assert sorted(row for part in parts.values() for row in part["row"].to_pylist()) == list(range(200))
+    found = [set(part["family"].to_pylist()) for part in parts.values()]
+    assert sum(map(len, found)) == 40
+    for part in parts.values():
+        assert part["row"].to_pylist() == sorted(part["row"].to_pylist())
+
+
+def test_a_structure_keeps_its_side_when_the_pool_grows() -> None:
+    small = pa.table({"family": FAMILIES[:50]})
+    large = pa.table({"family": FAMILIES[::-1]})
+    for name in SIDES:
+        before = set(rows_of_side(small, Split(), name)["family"].to_pylist())
+        after = set(rows_of_side(large, Split(), name)["family"].to_pylist())
+        assert before == after & set(FAMILIES[:50])
+
+
+@pytest.mark.parametrize("shares", [(0.5, 0.5), (0.9, 0.2), (0.0, 0.1), (0.1, 1.0), (-0.1, 0.1)])
+def test_shares_that_leave_nothing_are_refused(shares: tuple[float, float]) -> None:
+    with pytest.raises(ValidationError):
+        Split(validation=shares[0], test=shares[1])

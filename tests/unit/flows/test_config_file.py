@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.config import DistillConfig
+from flows.config_file import load_config
+from tasks.errors import UserError
+
+MINIMAL = {"name": "silicon", "teacher": {"model": "teacher.model"}, "pool": {"files": ["pool.extxyz"]}}
+REPOSITORY = Path(__file__).parents[3]
+
+
+def written(folder: Path, values: object) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def test_defaults_are_those_of_the_issue(tmp_path: Path) -> None:
+    config = load_config(written(tmp_path, MINIMAL))
+    assert (config.pacemaker.functions_per_element, config.selection.max_structures, config.train.maxiter) == (250, 300, 150)
+    assert config.pacemaker.kappa == pytest.approx(0.3)
+    assert config.convergence.force_mae_meV_per_A == 120
+
+
+def test_paths_start_at_the_file_and_a_missing_model_stays_a_name(tmp_path: Path) -> None:
+    config = load_config(written(tmp_path, MINIMAL))
+    assert config.pool.files == [str(tmp_path / "pool.extxyz")]
+    assert config.teacher.model == "teacher.model"
+    (tmp_path / "teacher.model").write_bytes(b"")
+    assert load_config(written(tmp_path, MINIMAL)).teacher.model == str(tmp_path / "teacher.model")
+
+
+def test_overrides_reach_nested_keys(tmp_path: Path) -> None:
+    config = load_config(written(tmp_path, MINIMAL), ("train.maxiter=7", "pacemaker.elements=[Si, O]", "name=other"))
+    assert (config.train.maxiter, config.pacemaker.elements, config.name) == (7, ["Si", "O"], "other")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"trian": {}}, "unknown key trian: did you mean train?"),
+        ({"train": {"maxitr": 3}}, "unknown key train.maxitr: did you mean maxiter?"),
+        ({"train": {"maxiter": "many"}}, "train.maxiter: .*integer.*, not 'many'"),
+        ({"train": {"maxiter": 0}}, "train.maxiter: .*greater than or equal to 1, not 0"),
+        ({"pacemaker": {"cutoff": 0}}, "pacemaker.cutoff: .*'auto' or .*greater than 0, not 0"),
+        ({"pacemaker": {"elements": ["Xx"]}}, "'Xx' is not a chemical element"),
+        ({"pacemaker": {"loss_stress": 0.1}}, "loss_stress: pacemaker's loss has no stress term"),
+        ({"pacemaker": {"loss_energy": 0, "loss_forces": 0}}, "loss_energy \\+ loss_forces must be above 0"),
+        ({"pool": {"files": []}}, "pool.files: "),
+        ({"name": "../up"}, "name: "),
+        ({"split": {"validation": 0.6, "test": 0.5}}, "split: .*must leave something to train on"),
+        ({"train": {"maxiter": float("inf")}}, "train.maxiter"),
+    ],
+)
+def test_wrong_values_name_the_key_and_the_file(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    path = written(tmp_path, {**MINIMAL, **change})
+    with pytest.raises(UserError, match=message) as caught:
+        load_config(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "", "a: [1", "\x00"])
+def test_a_file_that_is_no_config_is_told(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"config\.yaml"):
+        load_config(path)
+
+
+@pytest.mark.parametrize("override", ["train.maxiter", "=3", "name.sub=3", "train.maxiter=[1"])
+def test_a_wrong_override_is_told(tmp_path: Path, override: str) -> None:
+    with pytest.raises(UserError, match="--set"):
+        load_config(written(tmp_path, MINIMAL), (override,))
+
+
+def test_the_example_and_the_deployments_are_the_same_science() -> None:
+    example = yaml.safe_load((REPOSITORY / "examples/silicon/distill.yaml").read_text())
+    deployments = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]
+    shipped = DistillConfig.model_validate(example)
+    for deployment in deployments:
+        config = DistillConfig.model_validate(deployment["parameters"]["config"])
+        assert (REPOSITORY / config.teacher.model).is_file()
+        assert all((REPOSITORY / file).is_file() for file in config.pool.files)
+        same = {"teacher": shipped.teacher, "pool": shipped.pool}
+        assert config.model_copy(update=same) == shipped

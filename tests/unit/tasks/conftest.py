@@ -1,0 +1,120 @@
+"""A finished run with small but full files, for the tests of the report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tasks.run_summary import (
+    Attempt,
+    LabelCounts,
+    RunSummary,
+    SelectionCounts,
+    StepSummary,
+    StoreFiles,
+    Thresholds,
+)
+
+SPREAD = {
+    "energy_eV_per_atom": (60, 0.3, 0.006),
+    "force_eV_per_A": (4000, 1.0, 0.06),
+    "stress_eV_per_A3": (300, 0.02, 0.002),
+}
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> Path:
+    """history.parquet of a fit of 40 iterations."""
+    rows = [
+        {"iteration": iteration, "side": side, "loss": shift * 0.9**iteration, "energy_loss": 0.1, "force_loss": 0.2,
+         "energy_rmse_meV_per_atom": 20.0, "force_rmse_meV_per_A": shift * (60 + 900 * 0.9**iteration),
+         "force_mae_meV_per_A": 40.0}
+        for side, shift, every in (("train", 1.0, 1), ("validation", 1.2, 10))
+        for iteration in range(0, 41, every)
+    ]  # fmt: skip
+    path = tmp_path / "history.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+@pytest.fixture
+def parity_table() -> pa.Table:
+    """Parity data with few energies and many forces, against teacher and DFT."""
+    random = np.random.default_rng(0)
+    parts = []
+    for against in ("teacher", "dft"):
+        for quantity, (count, width, error) in SPREAD.items():
+            reference = random.normal(0, width, count)
+            columns = {
+                "against": [against] * count,
+                "id": [str(i) for i in range(count)],
+                "quantity": [quantity] * count,
+            }
+            predicted = reference + random.normal(0, error, count)
+            parts.append(pa.table({**columns, "reference": reference, "predicted": predicted}))
+    return pa.concat_tables(parts)
+
+
+@pytest.fixture
+def store_files(tmp_path: Path, parity_table: pa.Table) -> StoreFiles:
+    """Entries of a store, under names that are not those of the run folder."""
+    store = tmp_path / "store"
+    store.mkdir()
+    files = StoreFiles(**{name: store / f"{name}.bin" for name in StoreFiles.model_fields})
+    for name in ("potential_yaml", "potential_yace", "potential_asi", "input_yaml", "labels_extxyz", "rejected"):
+        getattr(files, name).write_text(f"content of {name}\n")
+    pq.write_table(parity_table, files.parity)
+    figures = {
+        "structures": 60, "atoms": 1333, "energy_mae_meV_per_atom": 6.1, "energy_rmse_meV_per_atom": 8.2,
+        "energy_max_meV_per_atom": 31.0, "force_mae_meV_per_A": 45.3, "force_rmse_meV_per_A": 64.0,
+        "force_max_meV_per_A": 791.0, "stress_mae_meV_per_A3": 1.6, "stress_rmse_meV_per_A3": 2.0,
+        "stress_max_meV_per_A3": 9.0, "gamma_max": 3.4, "gamma_share_above_1": 0.05,
+    }  # fmt: skip
+    files.evaluation.write_text(json.dumps({"teacher": figures, "dft": {**figures, "force_mae_meV_per_A": 57.7}}))
+    distance = np.arange(0.5, 3.0, 0.05)
+    pair = {"r_in_A": 1.9, "shortest_distance_A": 1.83, "share_of_pairs_inside": 0.001, "distance_A": distance.tolist(),
+            "energy_eV": (1500 * np.exp(-4 * (distance - 0.5)) - 2).tolist(),
+            "zbl_eV": (1400 * np.exp(-4 * (distance - 0.5))).tolist()}  # fmt: skip
+    files.core_repulsion.write_text(json.dumps({"pairs": {"Si-Si": pair}}))
+    return files
+
+
+@pytest.fixture
+def finished(store_files: StoreFiles, history: Path) -> RunSummary:
+    """A converged run of two attempts, the second chosen."""
+    errors = {"energy_rmse_meV_per_atom": 8.0, "force_mae_meV_per_A": 44.0, "force_rmse_meV_per_A": 60.5}
+    first = Attempt(
+        name="train 1", plan={"maxiter": 40, "start": "fresh", "batch_size": 100, "reason": "first"},
+        verdict="iterations_used_up", iterations=40, seconds=130.4, train=errors, validation=errors, history=history,
+    )  # fmt: skip
+    second = first.model_copy(
+        update={
+            "name": "train 2",
+            "verdict": "converged",
+            "plan": {**first.plan, "start": "continue", "reason": "used up"},
+        }
+    )
+    step = StepSummary(key="ab" * 32, cached=False, seconds=12.34, peak_memory_MB=680.2, metrics={"structures": 300})
+    return RunSummary(
+        name="silicon",
+        config={"name": "silicon", "train": {"maxiter": 40}},
+        versions={"python-ace": "0.4.0rc1", "mace-torch": "0.3.16"},
+        inputs={"teacher.model": "cd" * 32, "pool.extxyz": "ef" * 32},
+        seeds={"train": 42},
+        elements=("Si",),
+        teacher={"elements": ["Si"], "r_max_A": 5.0, "heads": ["Default"], "head": "Default", "dtype": "float32"},
+        e0s_eV={"Si": -0.8125},
+        steps={"ingest": step.model_copy(update={"cached": True}), "mace_label": step, "pace_train 1": step},
+        labels=LabelCounts(computed=200, reused=100, rejected=2),
+        selection=SelectionCounts(pool=300, selected=120, how={"d_optimal": 80, "fill": 40}),
+        attempts=(first, second),
+        chosen=1,
+        thresholds=Thresholds(force_mae_meV_per_A=120, energy_mae_meV_per_atom=20),
+        converged=True,
+        files=store_files,
+    )

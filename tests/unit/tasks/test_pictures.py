@@ -1,0 +1,97 @@
+"""Pictures are PNGs that show the data they are given, small enough for an artifact, and the same every time."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from tasks import pictures
+
+PNG = b"\x89PNG\r\n\x1a\n"
+PAIR = {"r_in_A": 1.9, "shortest_distance_A": 1.8, "distance_A": [0.5, 1.0, 2.0], "energy_eV": [900.0, 80.0, -1.0],
+        "zbl_eV": [900.0, 80.0, 3.0]}  # fmt: skip
+
+
+def ink(png: bytes, colour: str) -> int:
+    """Pixels that are nearly of a colour."""
+    wanted = np.array([int(colour[place : place + 2], 16) for place in (1, 3, 5)])
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+    return int((np.abs(pixels - wanted).max(axis=2) < 12).sum())
+
+
+def points(count: int, quantity: str = "force_eV_per_A") -> pa.Table:
+    reference = np.random.default_rng(1).normal(size=count)
+    columns = {"against": ["teacher"] * count, "quantity": [quantity] * count}
+    return pa.table({**columns, "reference": reference, "predicted": reference + 0.01})
+
+
+def test_learning_curve_draws_both_sides(history: Path) -> None:
+    png = pictures.learning_curve([("train 1", pq.read_table(history))])
+    assert png.startswith(PNG)
+    assert ink(png, pictures.BLUE) > 300
+    assert ink(png, pictures.ORANGE) > 100
+
+
+def test_learning_curve_puts_attempts_in_sequence(history: Path) -> None:
+    table = pq.read_table(history)
+    one, two = (pictures.learning_curve([(f"train {n}", table) for n in range(count)]) for count in (1, 2))
+    assert ink(two, pictures.BLUE) > 1.2 * ink(one, pictures.BLUE)
+
+
+def test_learning_curve_of_a_diverged_fit_leaves_gaps() -> None:
+    rows = [{"iteration": n, "side": "train", "loss": loss, "force_rmse_meV_per_A": loss}
+            for n, loss in enumerate([1.0, float("inf"), float("nan"), None])]  # fmt: skip
+    assert pictures.learning_curve([("train 1", pa.Table.from_pylist(rows))]).startswith(PNG)
+
+
+def test_learning_curve_of_an_empty_history(history: Path) -> None:
+    assert pictures.learning_curve([("train 1", pq.read_table(history).slice(0, 0))]).startswith(PNG)
+
+
+def test_few_points_are_dots_and_many_a_density() -> None:
+    few, many = (pictures.parity(points(count), "teacher") for count in (200, 100_000))
+    assert ink(few, "#1f6feb") + ink(few, "#79a9f3") > 50
+    assert ink(many, "#1f6feb") == 0
+    assert len(many) < 200_000  # an artifact must stay under 1 MB, as base64 too
+
+
+def test_parity_draws_a_panel_for_each_quantity(parity_table: pa.Table) -> None:
+    three = Image.open(io.BytesIO(pictures.parity(parity_table, "dft")))
+    one = Image.open(io.BytesIO(pictures.parity(points(10), "teacher")))
+    assert three.width > 2.5 * one.width
+
+
+def test_parity_without_points_or_with_equal_or_lost_ones_is_still_a_picture() -> None:
+    equal = pa.table({"against": ["dft"], "quantity": ["energy_eV_per_atom"], "reference": [1.0], "predicted": [1.0]})
+    lost = equal.set_column(3, "predicted", [[float("nan")]])
+    for table in (points(0), equal, lost):
+        assert pictures.parity(table, "dft").startswith(PNG)
+
+
+def test_core_repulsion_grows_with_the_pairs_up_to_a_bound() -> None:
+    one, two, bound, more = (
+        Image.open(io.BytesIO(pictures.core_repulsion({f"pair {n}": PAIR for n in range(count)})))
+        for count in (1, 2, pictures.MOST_PAIRS, pictures.MOST_PAIRS + 9)
+    )
+    assert one.width < two.width
+    assert two.height < bound.height == more.height
+
+
+def test_core_repulsion_of_a_pair_that_the_data_lack() -> None:
+    assert pictures.core_repulsion({"Al-Ni": {**PAIR, "shortest_distance_A": None}}).startswith(PNG)
+
+
+def test_same_data_same_bytes(parity_table: pa.Table) -> None:
+    assert pictures.parity(parity_table, "dft") == pictures.parity(parity_table, "dft")
+
+
+def test_importing_the_module_does_not_import_matplotlib() -> None:
+    code = "import sys, tasks.report; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=False).returncode == 0

@@ -1,0 +1,80 @@
+"""The subprocess runner with real processes; the programs are small scripts given as interpreters."""
+
+from __future__ import annotations
+
+import stat
+import time
+from pathlib import Path
+
+import pytest
+
+from tasks.artefact import StepCall
+from tasks.errors import StepFailed
+from tasks.run import run_step
+from tasks.settings import Settings
+from tasks.workspace import Workspace
+
+
+def program(tmp_path: Path, body: str) -> Path:
+    path = tmp_path / "interpreter"
+    path.write_text(f"#!/bin/bash\n{body}\n")
+    path.chmod(path.stat().st_mode | stat.S_IEXEC)
+    return path
+
+
+def subprocess_workspace(tmp_path: Path, **settings: object) -> Workspace:
+    return Workspace(root=tmp_path / "root", settings=Settings(runner="subprocess", **settings))
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_exit_0_without_a_report_is_a_failure(tmp_path: Path, call: StepCall) -> None:
+    workspace = subprocess_workspace(tmp_path, tensorpot_python=program(tmp_path, "echo all is well; exit 0"))
+    with pytest.raises(StepFailed, match="without a report") as caught:
+        run_step(call, workspace)
+    assert "all is well" in caught.value.log_tail
+
+
+def test_a_missing_interpreter_is_named(tmp_path: Path, call: StepCall) -> None:
+    workspace = subprocess_workspace(tmp_path, tensorpot_python=tmp_path / "nowhere")
+    with pytest.raises(StepFailed, match="DISTILL_TENSORPOT_PYTHON"):
+        run_step(call, workspace)
+
+
+def test_the_deadline_ends_the_step_and_its_children(tmp_path: Path, call: StepCall) -> None:
+    pids = tmp_path / "pids"
+    body = f"sleep 300 & echo $! > {pids}; echo $$ >> {pids}; wait"
+    workspace = subprocess_workspace(tmp_path, tensorpot_python=program(tmp_path, body), step_timeout_s=1)
+    with pytest.raises(StepFailed, match="DISTILL_STEP_TIMEOUT_S"):
+        run_step(call, workspace)
+    deadline = time.monotonic() + 10
+    while any(alive(int(pid)) for pid in pids.read_text().split()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(alive(int(pid)) for pid in pids.read_text().split())
+
+
+def test_threads_and_progress_go_through(tmp_path: Path, call: StepCall) -> None:
+    body = """echo '@progress [3, 10, "three"]'; echo "threads=$OMP_NUM_THREADS,$TF_NUM_INTRAOP_THREADS"; exit 1"""
+    workspace = subprocess_workspace(tmp_path, tensorpot_python=program(tmp_path, body))
+    seen: list[tuple[float, float, str]] = []
+    threaded = call.model_copy(update={"resources": call.resources.model_copy(update={"threads": 2})})
+    with pytest.raises(StepFailed) as caught:
+        run_step(threaded, workspace, lambda done, total, text="": seen.append((done, total, text)))
+    assert seen == [(3, 10, "three")]
+    assert "threads=2,2" in caught.value.log_tail
+
+
+def test_only_the_settings_read_the_environment() -> None:
+    repository = Path(__file__).parents[3]
+    readers = {
+        str(path.relative_to(repository))
+        for folder in ("flows", "tasks")
+        for path in (repository / folder).rglob("*.py")
+        if "os.environ" in path.read_text() or "getenv" in path.read_text()
+    }
+    assert readers == {"tasks/settings.py"}
