@@ -54,6 +54,7 @@ def select_call(recipe: Recipe, labels: Artefact) -> StepCall:
         max_structures=config.selection.max_structures,
         split=config.split,
         seed=config.train.seed,
+        e0s_eV=recipe.e0s_eV,
     )
     return StepCall(
         step="pace_select", params=params.model_dump(mode="json"), inputs={"labels": (labels.file("labels"),)}
@@ -114,7 +115,7 @@ def active_set_call(potential: Stored, data: Artefact) -> StepCall:
 
 
 def evaluate_call(
-    recipe: Recipe, potential: Stored, active_set: Artefact, data: Artefact, labels: Artefact, dft_test: Artefact | None
+    recipe: Recipe, potential: Stored, active_set: Artefact, data: Artefact, dft_test: Artefact | None
 ) -> StepCall:
     """Student against teacher on the test side, and against DFT when there is a test file."""
     params = evaluate.Params(e0s_eV=recipe.e0s_eV, elements=recipe.potential.elements)
@@ -122,7 +123,6 @@ def evaluate_call(
         "potential": (potential,),
         "asi": (active_set.file("asi"),),
         "test": (data.file("test"),),
-        "labels": (labels.file("labels"),),
         **_optional("dft_test", dft_test),
     }
     return StepCall(step="evaluate", params=params.model_dump(mode="json"), inputs=inputs)

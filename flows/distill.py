@@ -17,9 +17,8 @@ from flows.outcome import Outcome, summarise
 from flows.recipe import Recipe, resolve
 from tasks.artefact import Artefact, External, FileRef, external
 from tasks.errors import UserError
-from tasks.report import report
 from tasks.settings import Settings
-from tasks.steps import step
+from tasks.steps import report, step
 from tasks.workspace import Workspace, open_workspace
 
 
@@ -49,7 +48,7 @@ def distill(config: DistillConfig, work_root: Path | None = None, verify: bool =
     attempts, best = fit(recipe, data, workspace)
     potential = best.file("potential")
     active_set = step(calls.active_set_call(potential, data), workspace)
-    evaluation = step(calls.evaluate_call(recipe, potential, active_set, data, labels, dft_test), workspace)
+    evaluation = step(calls.evaluate_call(recipe, potential, active_set, data, dft_test), workspace)
 
     artefacts = [pool, dft, dft_test, teacher, labels, selection, data, active_set, evaluation]
     summary = summarise(recipe, model, files, [found for found in artefacts if found], attempts, best, workspace)

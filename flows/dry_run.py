@@ -93,8 +93,10 @@ def _walk_the_rest(
     fitted = walk.seen(calls.train_call(recipe, first, data, None, settings) if data else None, "pace_train attempt 1")
     potential = fitted.file("potential") if fitted else None
     active = walk.seen(calls.active_set_call(potential, data) if potential and data else None, "pace_activeset")
-    known = potential and active and data and labels
-    walk.seen(calls.evaluate_call(recipe, potential, active, data, labels, test) if known else None, "evaluate")
+    if potential and active and data:
+        walk.seen(calls.evaluate_call(recipe, potential, active, data, test), "evaluate")
+    else:
+        walk.seen(None, "evaluate")
 
 
 def _expected_plan(recipe: Recipe, pool: Artefact) -> FitPlan:

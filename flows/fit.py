@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 from containers.contract import Closed
-from flows import calls, plan
+from flows import calls
+from flows import plan as plans
 from flows.plan import FitPlan, Verdict
 from flows.recipe import Recipe
 from tasks.artefact import Artefact, Stored
@@ -24,7 +25,7 @@ class Attempt(Closed):
     plan: FitPlan
     verdict: Verdict
     seconds: float
-    outcome: plan.Outcome
+    outcome: plans.Outcome
     artefact: Artefact | None = None
     message: str = ""
 
@@ -46,8 +47,8 @@ def fit(recipe: Recipe, data: Artefact, workspace: Workspace) -> tuple[list[Atte
     while coming is not None and sum(not attempt.free for attempt in attempts) < recipe.config.train.max_attempts:
         attempt = _attempt(len(attempts) + 1, coming, attempts, recipe, data, workspace, failures)
         attempts.append(attempt)
-        coming = plan.next_plan(coming, attempt.verdict, attempt.outcome.resumable)
-    chosen = plan.best([attempt.outcome for attempt in attempts], recipe.config.convergence)
+        coming = plans.next_plan(coming, attempt.verdict, attempt.outcome.resumable)
+    chosen = plans.best([attempt.outcome for attempt in attempts], recipe.config.convergence)
     if chosen is None:
         raise failures[-1]
     best = attempts[chosen].artefact
@@ -58,7 +59,7 @@ def fit(recipe: Recipe, data: Artefact, workspace: Workspace) -> tuple[list[Atte
 def first_plan(recipe: Recipe, data: Artefact) -> FitPlan:
     """The plan of the first attempt on this data set."""
     train = recipe.config.train
-    return plan.first_plan(
+    return plans.first_plan(
         train.maxiter, train.batch_size, data.metrics["train_structures"], data.metrics["train_atoms"]
     )
 
@@ -80,12 +81,12 @@ def _attempt(
         done = step(call, workspace, name)
     except StepFailed as failure:
         failures.append(failure)
-        outcome, artefact, message = plan.Outcome(failure=failure.kind), None, failure.message
+        outcome, artefact, message = plans.Outcome(failure=failure.kind), None, failure.message
         seconds = time.monotonic() - started
     else:
-        outcome, artefact, message = plan.Outcome(metrics=done.metrics), done, ""
+        outcome, artefact, message = plans.Outcome(metrics=done.metrics), done, ""
         seconds = done.seconds
-    verdict = plan.verdict(outcome, recipe.config.convergence)
+    verdict = plans.verdict(outcome, recipe.config.convergence)
     return Attempt(
         name=name, plan=coming, verdict=verdict, seconds=seconds, outcome=outcome, artefact=artefact, message=message
     )
@@ -93,7 +94,7 @@ def _attempt(
 
 def _start(before: list[Attempt]) -> Stored:
     """The potential without core repulsion that a continued fit begins with."""
-    place = plan.resume_from([attempt.outcome for attempt in before])
+    place = plans.resume_from([attempt.outcome for attempt in before])
     artefact = before[place].artefact if place is not None else None
     assert artefact is not None  # `next_plan` continues only from what is there
     return artefact.file("interim")

@@ -26,9 +26,8 @@ from typing import Any, Literal, get_args
 from pydantic import Field
 
 from containers.contract import Closed
-from containers.tensorpot.pace_train import LARGEST_BATCH, BatchSize
+from containers.tensorpot.pace_train import auto_batch_size
 from containers.tensorpot.stop_reason import BROKEN_OFF
-from flows.config import Convergence
 
 Verdict = Literal[
     "converged",
@@ -76,11 +75,18 @@ OF_STOP_REASON: dict[str, Verdict] = {
 }
 
 
+class Convergence(Closed):
+    """When a student is good enough."""
+
+    force_mae_meV_per_A: float = Field(120, gt=0, description="meV/Å, mean absolute error of force components")
+    energy_mae_meV_per_atom: float = Field(20, gt=0, description="meV/atom, mean absolute error of energies")
+
+
 class FitPlan(Closed):
     """The part of a fit that changes from attempt to attempt."""
 
     maxiter: int = Field(ge=1, description="iterations at most")
-    batch_size: BatchSize = Field("auto", description="structures evaluated at a time")
+    batch_size: int = Field(ge=1, description="structures evaluated at a time")
     l1: float = Field(1e-8, ge=0, description="L1 regularisation")
     l2: float = Field(1e-8, ge=0, description="L2 regularisation")
     ladder_step: int | None = Field(None, ge=1, description="functions added at a time; None: all at once")
@@ -88,15 +94,30 @@ class FitPlan(Closed):
     reason: str = Field("the first attempt", description="why this plan")
 
 
-def verdict_of_failure(kind: str) -> Verdict:
-    """One word on an attempt that failed with an error of this class name."""
-    return OF_FAILURE.get(kind, "failed")
+class Outcome(Closed):
+    """How an attempt ended: the metrics of `pace_train`, or the class name of its failure."""
+
+    metrics: dict[str, Any] = {}
+    failure: str | None = None
+
+    @property
+    def resumable(self) -> bool:
+        """Whether it left an interim potential that a fit may go on from."""
+        return self.failure is None and self.metrics["stop_reason"] != "diverged"
 
 
-def verdict_of_fit(metrics: Mapping[str, Any], convergence: Convergence) -> Verdict:
-    """One word on an attempt that left a potential. One that was broken off has not converged, however accurate."""
-    reason = metrics["stop_reason"]
-    if reason not in BROKEN_OFF and badness(metrics, convergence) <= 1:
+def first_plan(maxiter: int, batch_size: int | Literal["auto"], structures: int, atoms: int) -> FitPlan:
+    """The plan of the first attempt; `structures` and `atoms` are those of the training frame."""
+    batch = auto_batch_size(structures, atoms) if batch_size == "auto" else batch_size
+    return FitPlan(maxiter=maxiter, batch_size=batch)
+
+
+def verdict(outcome: Outcome, convergence: Convergence) -> Verdict:
+    """One word on an attempt. One that was broken off has not converged, however small its errors."""
+    if outcome.failure is not None:
+        return OF_FAILURE.get(outcome.failure, "failed")
+    reason = outcome.metrics["stop_reason"]
+    if reason not in BROKEN_OFF and badness(outcome.metrics, convergence) <= 1:
         return "converged"
     return OF_STOP_REASON[reason]
 
@@ -109,10 +130,10 @@ def badness(metrics: Mapping[str, Any], convergence: Convergence) -> float:
     )
 
 
-def next_plan(plan: FitPlan, judged: Verdict, *, resumable: bool) -> FitPlan | None:
+def next_plan(plan: FitPlan, judged: Verdict, resumable: bool = False) -> FitPlan | None:
     """The plan after `plan` was judged so; None when no other attempt would help. See the table above.
 
-    `resumable`: the attempt left a potential, broken off or not.
+    `resumable`: the attempt left an interim potential (`Outcome.resumable`).
     """
     if judged in ("iterations_used_up", "stalled"):
         return _continued(plan, "its iterations were used up" if judged == "iterations_used_up" else "it stalled")
@@ -138,19 +159,11 @@ def _continued(plan: FitPlan, why: str) -> FitPlan:
 
 
 def _smaller(plan: FitPlan, resumable: bool, why: str) -> FitPlan | None:
-    half = _half(plan.batch_size)
-    if half is None:
+    if plan.batch_size == 1:
         return None
+    half = plan.batch_size // 2
     start = {"start": "continue", "ladder_step": None} if resumable else {}
     return _but(plan, f"{why}: batch {plan.batch_size} -> {half}", batch_size=half, **start)
-
-
-def _half(batch_size: BatchSize) -> BatchSize | None:
-    """`auto` is resolved by the step, which knows the structures, so its half is said as `auto/2`."""
-    if isinstance(batch_size, int):
-        return batch_size // 2 or None
-    divisor = 2 * int(batch_size.removeprefix("auto").removeprefix("/") or 1)
-    return f"auto/{divisor}" if divisor <= LARGEST_BATCH else None
 
 
 def _stronger(plan: FitPlan) -> FitPlan | None:
@@ -172,6 +185,13 @@ def _changed(plan: FitPlan, judged: Verdict, resumable: bool) -> FitPlan | None:
     return _smaller(plan, False, why)
 
 
-def best_of(fits: Sequence[Mapping[str, Any]], convergence: Convergence) -> int:
-    """Which of the fits, by their metrics, has the smallest validation errors; the earliest of equals."""
-    return min(range(len(fits)), key=lambda place: badness(fits[place], convergence))
+def resume_from(outcomes: Sequence[Outcome]) -> int | None:
+    """Which attempt a `continue` goes on from: the newest that left an interim potential; None when none did."""
+    places = [place for place, outcome in enumerate(outcomes) if outcome.resumable]
+    return places[-1] if places else None
+
+
+def best(outcomes: Sequence[Outcome], convergence: Convergence) -> int | None:
+    """Which attempt has the smallest validation errors; the earliest of equals; None when all failed."""
+    places = [place for place, outcome in enumerate(outcomes) if outcome.failure is None]
+    return min(places, key=lambda place: badness(outcomes[place].metrics, convergence), default=None)

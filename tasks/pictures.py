@@ -36,7 +36,7 @@ def learning_curve(histories: Sequence[tuple[str, pa.Table]]) -> bytes:
         histories: name and history.parquet (iteration, side, loss, force_rmse_meV_per_A) of each attempt.
     """
     figure = _figure(9.0, 3.4)
-    panels = figure.subplots(1, 2)
+    panels = [figure.add_subplot(1, 2, place) for place in (1, 2)]
     for axes, (column, label) in zip(
         panels, {"loss": "loss", "force_rmse_meV_per_A": "force RMSE (meV/Å)"}.items(), strict=True
     ):
@@ -109,6 +109,7 @@ def _parity_panel(axes: Axes, quantity: str, reference: Any, predicted: Any, aga
         else:
             axes.scatter(reference, predicted, s=9, color=BLUE, alpha=0.6, linewidths=0, zorder=2)
         axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+        axes.locator_params(nbins=5)
         mae = errors(word, error_key, reference, predicted)[f"{word}_mae_{error_key}"]
         axes.text(0.04, 0.96, f"MAE {mae:.3g} {error_unit}", transform=axes.transAxes, va="top", fontsize=8)
     missing = f", {lost} not finite" if lost else ""
@@ -123,13 +124,14 @@ def _limits(reference: Any, predicted: Any) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def core_repulsion(pairs: Mapping[str, Mapping[str, Any]]) -> bytes:
-    """Energy of every dimer beside ZBL (symmetric log scale); the first MOST_PAIRS pairs.
+def core_repulsion(pairs: Mapping[str, Mapping[str, Any]], most: int = MOST_PAIRS) -> bytes:
+    """Energy of every dimer beside ZBL (symmetric log scale), three pairs a row.
 
     Args:
         pairs: the `pairs` of core_repulsion.json; at least one.
+        most: so many of them are drawn, the first.
     """
-    shown = list(pairs.items())[:MOST_PAIRS]
+    shown = list(pairs.items())[:most]
     columns = min(3, len(shown))
     rows = -(-len(shown) // columns)
     figure = _figure(max(4.2 * columns, 5.0), 3.2 * rows)
@@ -151,13 +153,14 @@ def _figure(width: float, height: float) -> Figure:
     """An empty figure, inches, outside pyplot: no global state, and no display is needed."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
+    return Figure(figsize=(width, height), dpi=DOTS_PER_INCH)
 
 
 def _png(figure: Figure) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
+    _set_margins(figure)
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(visible=True, color="#d0d7de", lw=0.4)
@@ -165,3 +168,23 @@ def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
+
+
+def _set_margins(figure: Figure) -> None:
+    """Room for the labels, in inches: a layout engine would draw everything twice to find it."""
+    place = figure.axes[0].get_subplotspec() if figure.axes else None
+    if place is None:
+        return
+    grid = place.get_gridspec()
+    width, height = figure.get_size_inches()
+    left, right, bottom, top, between = 0.85, 0.15, 0.55, 0.3, 0.85
+    panel_width = (width - left - right - between * (grid.ncols - 1)) / grid.ncols
+    panel_height = (height - bottom - top - between * (grid.nrows - 1)) / grid.nrows
+    figure.subplots_adjust(
+        left=left / width,
+        right=1 - right / width,
+        bottom=bottom / height,
+        top=1 - top / height,
+        wspace=between / panel_width,
+        hspace=between / panel_height,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,22 @@ class Published:
     artifacts: dict[str, str]  # Markdown by artifact key
 
 
-def publish(summary: RunSummary, runs: Path) -> Published:
+def draw(summary: RunSummary) -> dict[str, bytes]:
+    """The pictures of a run by name (see `report_page.Pictures`)."""
+    histories = [(attempt.name, pq.read_table(attempt.history)) for attempt in summary.attempts if attempt.history]
+    points = pq.read_table(summary.files.parity, columns=PARITY_COLUMNS)
+    drawn = {}
+    if histories:
+        drawn["learning-curve"] = pictures.learning_curve(histories)
+    for against in ("teacher", "dft"):
+        if summary.fidelity[against]:
+            drawn[f"parity-{against}"] = pictures.parity(points, against)
+    if summary.repulsion:
+        drawn["core-repulsion"] = pictures.core_repulsion(summary.repulsion)
+    return drawn
+
+
+def publish(summary: RunSummary, runs: Path, draw: Callable[[RunSummary], dict[str, bytes]] = draw) -> Published:
     """Write `runs/NAME/` as a whole and return what it says.
 
     Store files are copied, so that editing the run folder cannot damage the store. Files of the user's own in a
@@ -47,21 +63,6 @@ def publish(summary: RunSummary, runs: Path) -> Published:
     }
     publish_folder(runs / summary.name, lambda folder: _fill(folder, summary, texts))
     return Published(runs / summary.name, report, artifacts(summary, drawn))
-
-
-def draw(summary: RunSummary) -> dict[str, bytes]:
-    """The pictures of a run by name (see `report_page.Pictures`)."""
-    histories = [(attempt.name, pq.read_table(attempt.history)) for attempt in summary.attempts if attempt.history]
-    points = pq.read_table(summary.files.parity, columns=PARITY_COLUMNS)
-    drawn = {}
-    if histories:
-        drawn["learning-curve"] = pictures.learning_curve(histories)
-    for against in ("teacher", "dft"):
-        if summary.fidelity[against]:
-            drawn[f"parity-{against}"] = pictures.parity(points, against)
-    if summary.repulsion:
-        drawn["core-repulsion"] = pictures.core_repulsion(summary.repulsion)
-    return drawn
 
 
 def report_json(summary: RunSummary) -> dict[str, Any]:

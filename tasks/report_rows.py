@@ -134,13 +134,13 @@ def step_rows(summary: RunSummary) -> list[tuple[str, ...]]:
 def count_rows(summary: RunSummary) -> list[tuple[str, str]]:
     """Labels and selection in numbers."""
     labels, selection = summary.labels, summary.selection
-    how = "".join(f", {number(count)} {reason}" for reason, count in selection.how.items())
+    how = ", ".join(f"{number(count)} {reason}" for reason, count in selection.how.items())
     rows = [
         ("labels computed now", number(labels.computed)),
         ("labels reused", number(labels.reused)),
         ("structures rejected (see rejected.parquet)", number(labels.rejected)),
         ("structures to select from", number(selection.pool)),
-        ("structures selected", number(selection.selected) + how),
+        ("structures selected", number(selection.selected) + (f" ({how})" if how else "")),
     ]
     if selection.scarce_elements:
         rows.append(

@@ -112,9 +112,12 @@ def _discard(folder: Path) -> None:
 
 
 def _carry_over(old: Path, target: Path) -> None:
-    """Move what is not as it was published: renames, so open files and big trajectories stay what they are."""
+    """Move what is not as it was published: renames, so open files and big trajectories stay what they are.
+
+    Names that are free come first, so that an edit kept long ago does not lose its name to a newer one.
+    """
     published = _published(old)
-    for entry in sorted(old.iterdir()):
+    for entry in sorted(old.iterdir(), key=lambda entry: (os.path.lexists(target / entry.name), entry.name)):
         ours = entry.is_file() and not entry.is_symlink() and published.get(entry.name) == file_digest(entry)
         if not ours and not (entry.name == MANIFEST and published):
             entry.rename(_free_place(target, entry.name))

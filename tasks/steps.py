@@ -1,20 +1,25 @@
-"""The Prefect door to every step: one task, named by its step and shown as `Cached` when nothing was computed."""
+"""The Prefect doors: one task for every step, named by it and `Cached` when nothing was computed; one for the report."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from prefect import get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import StateDetails
-from prefect.states import Completed, State
+from prefect.states import Completed
 
 from tasks.artefact import Artefact, StepCall
 from tasks.progress import shown_progress
+from tasks.report import publish
 from tasks.run import run_step
+from tasks.run_summary import RunSummary
 from tasks.workspace import Workspace
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def _step(call: StepCall, workspace: Workspace) -> Artefact | State[Artefact]:
+def _step(call: StepCall, workspace: Workspace) -> Any:
     log = get_run_logger()
     with shown_progress(call.step, log.info) as progress:
         artefact = run_step(call, workspace, progress)
@@ -28,4 +33,13 @@ def _step(call: StepCall, workspace: Workspace) -> Artefact | State[Artefact]:
 def step(call: StepCall, workspace: Workspace, run_name: str | None = None) -> Artefact:
     """Run `call` as a task run of its own name; raises what the step raised."""
     named = _step.with_options(name=call.step, task_run_name=run_name or call.step)
-    return named(call, workspace, return_state=True).result()
+    artefact: Artefact = named(call, workspace, return_state=True).result()
+    return artefact
+
+
+@task(name="report", task_run_name="report", cache_policy=NO_CACHE, persist_result=False)
+def report(summary: RunSummary, workspace: Workspace) -> None:
+    """Publish the run folder and show its convergence as artifacts."""
+    published = publish(summary, workspace.root / "runs")
+    for key, markdown in published.artifacts.items():
+        create_markdown_artifact(markdown, key=key, description=f"{summary.name}: {key}")

@@ -31,7 +31,7 @@ class ScalarConvolution(torch.nn.Module):
         order = sorted(product.instructions, key=lambda path: outputs[path.i_out].start)
         places = {id(path): place for place, path in enumerate(product.instructions)}
         self.paths = [(places[id(path)], harmonics[path.i_in2]) for path in order]
-        self.factors = [float(path.path_weight) for path in order]
+        self.factors = _factors(product)
 
     def forward(
         self, features: torch.Tensor, harmonics: torch.Tensor, weights: torch.Tensor, edge_index: torch.Tensor
@@ -49,6 +49,14 @@ class ScalarConvolution(torch.nn.Module):
             for (place, columns), factor in zip(self.paths, self.factors, strict=True)
         ]
         return torch.cat([block.reshape(atoms, -1) for block in blocks], dim=1)
+
+
+def _factors(product: o3.TensorProduct) -> list[float]:
+    """The normalisation of each block of the output, read off the product itself."""
+    like = product.output_mask
+    ones = [like.new_ones(1, size) for size in (product.irreps_in1.dim, product.irreps_in2.dim, product.weight_numel)]
+    values = product(*ones)[0]
+    return [float(values[block.start]) for block in product.irreps_out.slices()]
 
 
 def _slots(receivers: torch.Tensor, atoms: int) -> tuple[torch.Tensor, int]:
@@ -98,17 +106,16 @@ def _of_scalars(interaction: InteractionBlock, product: torch.nn.Module) -> bool
 def _agree(product: o3.TensorProduct, fast: ScalarConvolution) -> bool:
     """Whether both give the same messages for made-up numbers."""
     random = torch.Generator().manual_seed(0)
-    weight = next(iter(product.buffers()))
-    kind = {"dtype": torch.get_default_dtype(), "device": weight.device}
+    like = product.output_mask
 
     def numbers(*shape: int) -> torch.Tensor:
-        return torch.rand(*shape, generator=random).to(**kind) - 0.5
+        return torch.rand(*shape, generator=random).to(like) - 0.5
 
     features, harmonics = numbers(PROBE_EDGES, fast.channels), numbers(PROBE_EDGES, product.irreps_in2.dim)
     weights = numbers(PROBE_EDGES, product.weight_numel)
-    ends = torch.arange(PROBE_EDGES, device=weight.device)
+    ends = torch.arange(PROBE_EDGES, device=like.device)
     edges = torch.stack([ends, ends // 2])
-    slow = torch.zeros(PROBE_EDGES, product.irreps_out.dim, **kind)
+    slow = like.new_zeros(PROBE_EDGES, product.irreps_out.dim)
     slow.index_add_(0, edges[1], product(features[edges[0]], harmonics, weights))
     quick = fast(features, harmonics, weights, edges)
     return bool((slow - quick).abs().max() <= PROBE_TOLERANCE * slow.abs().max())

@@ -33,7 +33,8 @@ class FitLog:
 
     structures: dict[str, int] = field(default_factory=dict)  # "Fitting" and "Test", as pacemaker counts them
     shapes: set[tuple[int, int]] = field(default_factory=set)  # functions and parameters; several in a ladder
-    evaluations: int = 0
+    evaluations: int = 0  # over all steps of a ladder
+    evaluations_before: int = 0  # in the steps that have ended
     microseconds_per_atom: list[float] = field(
         default_factory=list
     )  # one an evaluation it tells of, the first includes tracing
@@ -54,12 +55,13 @@ class FitLog:
             self.shapes.add((int(found[1]), int(found[2])))
             self.closing = None  # a new step of a ladder: the last one's end is not the fit's
         if found := EVALUATIONS.search(line):
-            self.evaluations = int(found[1])
+            self.evaluations = self.evaluations_before + int(found[1])
         if (found := ATOM_TIME.search(line)) and float(found[1]) > 0:  # it says 0.00 for the validation frame
             self.microseconds_per_atom.append(float(found[1]))
         if found := CLOSING.search(line):
             self.closing = Closing(found[1] == "True", int(found[2]), found[3].strip(), int(found[4]))
-            self.evaluations = self.closing.evaluations
+            self.evaluations_before += self.closing.evaluations
+            self.evaluations = self.evaluations_before
         self.memory_refused |= bool(MEMORY.search(line))
         self.early_stop |= "EARLY STOPPING" in line
         self.new_reference |= NEW_REFERENCE in line

@@ -54,8 +54,6 @@ OUTPUTS = {
     "core_repulsion": "core_repulsion.json",  # {"pairs": {"Al-Ni": PairCore}}
 }
 
-BatchSize = Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=r"^auto(/[1-9]\d*)?$")]
-
 ATOMS_PER_BATCH = 1500
 """pacemaker holds about 0.3 MB an atom of a batch (100 functions); batches of 3 to 60 structures are equally fast."""
 LARGEST_BATCH = 100
@@ -81,17 +79,15 @@ class Params(Closed):
     """What is fitted and how. A failure or a fit that has not converged is met by changing these, see flows/plan.py."""
 
     potential: Potential
-    kappa: float = Field(0.3, ge=0, le=1, description="share of the forces in the loss: forces / (energy + forces)")
-    l1: float = Field(1e-8, ge=0, description="L1 regularisation; pacemaker's own default")
-    l2: float = Field(1e-8, ge=0, description="L2 regularisation; pacemaker's own default")
+    loss: Loss = Loss()
     maxiter: int = Field(150, ge=1, description="iterations at most (for each step of a ladder)")
     optimizer: Literal["BFGS", "L-BFGS-B"] = Field("BFGS", description="BFGS is pacemaker's default")
     ladder_step: int | None = Field(
         None, ge=1, description="grow the basis by so many functions at a time; None: at once"
     )
     early_stop: EarlyStop | None = Field(None, description="None: only iterations and the optimizer end the fit")
-    batch_size: BatchSize = Field(
-        "auto", description="structures at a time; auto: about 1,500 atoms; auto/2: half of it"
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto", description="structures at a time; auto: about 1,500 atoms"
     )
     display_step: int = Field(10, ge=1, description="iterations between two looks at the validation frame")
     seed: int = Field(42, ge=0, description="seed of numpy in pacemaker")
@@ -124,36 +120,28 @@ def train(inputs: Inputs, outputs: Path, params: Params, machine: Machine, progr
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
     """Small valid outputs of the right form; nothing is fitted."""
-    return write_stub(outputs, OUTPUTS, params, input_text(params))
+    return write_stub(outputs, OUTPUTS, params, pacemaker_input(params, 1, 1, "fresh").text())
 
 
-def batch_structures(batch_size: BatchSize, structures: int, atoms: int) -> int:
-    """Structures in a batch. `auto` is about ATOMS_PER_BATCH atoms and at most LARGEST_BATCH structures."""
-    if isinstance(batch_size, int):
-        return batch_size
-    auto = min(LARGEST_BATCH, structures, ATOMS_PER_BATCH * structures // max(atoms, 1))
-    return max(1, auto // int(batch_size.removeprefix("auto").removeprefix("/") or 1))
-
-
-def input_text(params: Params) -> str:
-    """The `input.yaml` of a fresh fit before the training frame is known: an automatic batch is named as such."""
-    note = "" if isinstance(params.batch_size, int) else f"# batch_size: {params.batch_size}, at most this\n"
-    return note + pacemaker_input(params, LARGEST_BATCH, 0, "fresh").text()
+def auto_batch_size(structures: int, atoms: int) -> int:
+    """Structures in a batch of about ATOMS_PER_BATCH atoms, at least 1 and at most LARGEST_BATCH."""
+    return max(1, min(LARGEST_BATCH, structures, ATOMS_PER_BATCH * structures // max(atoms, 1)))
 
 
 def pacemaker_input(params: Params, structures: int, atoms: int, start: Start) -> PacemakerInput:
     """What pacemaker is asked to do for a training frame of so many structures and atoms."""
+    batch = auto_batch_size(structures, atoms) if params.batch_size == "auto" else params.batch_size
     return PacemakerInput(
         potential=params.potential,
         fit=Fit(
-            loss=Loss(kappa=params.kappa, l1=params.l1, l2=params.l2),
+            loss=params.loss,
             optimizer=params.optimizer,
             maxiter=params.maxiter,
             ladder_step=params.ladder_step,
             early_stop=params.early_stop,
             repulsion=params.reference_potential == "zbl",
         ),
-        batch_size=batch_structures(params.batch_size, structures, atoms),
+        batch_size=batch,
         display_step=params.display_step,
         seed=params.seed,
         start=start,

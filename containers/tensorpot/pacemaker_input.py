@@ -122,6 +122,8 @@ def check_section(section: Mapping[str, Any], elements: tuple[str, ...], cutoff:
             f"{where} has the elements {list(section['elements'])}, the config {list(elements)}: make them equal"
         )
     for part, known in BLOCK_KEYS.items():
+        if not isinstance(section[part], Mapping):
+            raise BadInput(f"{where}, {part} must be a mapping, not {section[part]!r}")
         for name, block in section[part].items():
             if name != "number_of_functions_per_element":
                 _check_block(block, known, f"{where}, {part}.{name}")
@@ -144,7 +146,9 @@ def _only(mapping: Mapping[str, Any], known: set[str], where: str) -> None:
 
 
 def _check_cutoffs(bonds: Mapping[str, Mapping[str, Any]], cutoff: float, where: str) -> None:
-    reach = {name: float(bond["rcut"]) for name, bond in bonds.items() if "rcut" in bond}
+    reach = {name: bond["rcut"] for name, bond in bonds.items() if "rcut" in bond}
+    if strange := [name for name, value in reach.items() if not isinstance(value, int | float)]:
+        raise BadInput(f"{where}: bonds.{strange[0]}.rcut must be a number (Å)")
     if not reach or max(reach.values()) != cutoff:
         raise BadInput(
             f"{where}: the largest bonds.*.rcut must be the cutoff of the config ({cutoff:g} Å), it has {reach}."

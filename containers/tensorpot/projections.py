@@ -65,7 +65,11 @@ def project(basis: ACEBBasisSet, structures: Sequence[Atoms]) -> tuple[dict[str,
 
 
 def active_sets(
-    basis: ACEBBasisSet, structures: Sequence[Atoms], tolerance: float, progress: Progress
+    basis: ACEBBasisSet,
+    structures: Sequence[Atoms],
+    tolerance: float,
+    progress: Progress,
+    block_bytes: int = BLOCK_BYTES,
 ) -> dict[str, Active]:
     """The active set of every element of the basis over all atoms of the structures.
 
@@ -76,7 +80,7 @@ def active_sets(
     sets = {
         name: Active(np.zeros((0, size)), np.zeros(0, dtype=np.int64), 0) for name, size in sorted(functions.items())
     }
-    most = BLOCK_BYTES // (8 * max(functions.values()))
+    most = block_bytes // (8 * max(functions.values()))
     for start, block in blocks(structures, most):
         rows, owners = _project_in_chunks(basis, block, start, len(structures), progress)
         sets = {name: _joined(sets[name], rows[name], owners[name], tolerance) for name in sets}

@@ -1,15 +1,20 @@
-"""A finished run with small but full files, for the tests of the report."""
+"""A small step with a place to run it, and a finished run with small but full files for the tests of the report."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from containers.contract import STEPS, BadInput, Closed, Inputs, Machine
+from tasks.artefact import StepCall, external
 from tasks.run_summary import (
     Attempt,
     LabelCounts,
@@ -19,6 +24,52 @@ from tasks.run_summary import (
     StoreFiles,
     Thresholds,
 )
+from tasks.settings import Settings
+from tasks.workspace import Workspace
+
+
+class ShoutParams(Closed):
+    """What the step `shout` may be asked."""
+
+    fail: str = ""
+
+
+def shout(inputs: Inputs, outputs: Path, params: ShoutParams, machine: Machine) -> dict[str, Any]:
+    """Write the text in capitals, or fail as asked."""
+    if params.fail == "input":
+        raise BadInput("row 3 of it is wrong")
+    if params.fail:
+        raise RuntimeError(params.fail)
+    machine.progress(1, 2, "half")
+    text = inputs.one("text").read_text().upper()
+    (outputs / "text.txt").write_text(text)
+    return {"letters": len(text)}
+
+
+def whisper(inputs: Inputs, outputs: Path, params: ShoutParams, machine: Machine) -> dict[str, Any]:
+    """The stub of `shout`."""
+    (outputs / "text.txt").write_text("stub")
+    return {"letters": 4}
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StepCall:
+    """A call of the step `shout` on a file that says hello; the step exists while the test runs."""
+    module = ModuleType("shout_step")
+    contract = {"IMAGE": "tensorpot", "VERSION": 1, "INPUTS": {"text": "any text"}, "OUTPUTS": {"text": "text.txt"}}
+    vars(module).update(contract, Params=ShoutParams, run=shout, stub=whisper)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(STEPS, "shout", module.__name__)
+    path = tmp_path / "text"
+    path.write_text("hello")
+    return StepCall(step="shout", params={}, inputs={"text": (external(path),)})
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """A workspace that runs steps in this process; its root is made by the first run."""
+    return Workspace(root=tmp_path / "root", settings=Settings(runner="in_process"))
+
 
 SPREAD = {
     "energy_eV_per_atom": (60, 0.3, 0.006),

@@ -76,12 +76,12 @@ def test_parity_without_points_or_with_equal_or_lost_ones_is_still_a_picture() -
 
 
 def test_core_repulsion_grows_with_the_pairs_up_to_a_bound() -> None:
-    one, two, bound, more = (
-        Image.open(io.BytesIO(pictures.core_repulsion({f"pair {n}": PAIR for n in range(count)})))
-        for count in (1, 2, pictures.MOST_PAIRS, pictures.MOST_PAIRS + 9)
+    one, two, many = (
+        Image.open(io.BytesIO(pictures.core_repulsion({f"pair {n}": PAIR for n in range(count)}, most=4)))
+        for count in (1, 2, 9)
     )
-    assert one.width < two.width
-    assert two.height < bound.height == more.height
+    assert one.width < two.width < many.width
+    assert many.height == 2 * one.height
 
 
 def test_core_repulsion_of_a_pair_that_the_data_lack() -> None:

@@ -162,19 +162,20 @@ def test_a_real_kill_at_any_moment_leaves_a_whole_folder(tmp_path: Path) -> None
     (target / "notes.txt").write_text("mine")
     for _ in range(4):
         child = subprocess.Popen([sys.executable, "-c", LOOP, __file__, str(target)], cwd=Path(__file__).parents[3])
-        before = version_of_start(target, child)
+        wait_until_published(target, child)
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
-        assert version_of(target).startswith("v"), before
+        assert version_of(target).startswith("v")
         publish_folder(target, filler("start"))
         assert (target / "notes.txt").read_text() == "mine"
         assert len(list(target.iterdir())) == len(NAMES) + 2
 
 
-def version_of_start(target: Path, child: subprocess.Popen[bytes]) -> str:
-    """Wait until the child has published, and a little longer; the start value that was there before."""
+def wait_until_published(target: Path, child: subprocess.Popen[bytes]) -> None:
+    """Wait until the child has published over the start, and a while that differs from child to child."""
     deadline = time.monotonic() + 30
-    while (target / NAMES[0]).read_text() == "start" and child.poll() is None and time.monotonic() < deadline:
+    while (target / NAMES[0]).read_text() == "start":
+        assert child.poll() is None
+        assert time.monotonic() < deadline
         time.sleep(0.01)
     time.sleep(0.05 + child.pid % 7 / 100)
-    return "start"

@@ -65,7 +65,7 @@ def make(
     outputs.mkdir(exist_ok=True)
     metrics = dataset.run(Inputs(files), outputs, params, Machine())
     assert {path.name for path in outputs.iterdir()} == set(dataset.OUTPUTS.values())
-    sides = {name: read_frame(outputs / dataset.OUTPUTS[name])["name"].tolist() for name in SIDES}
+    sides: dict[str, list[str]] = {name: read_frame(outputs / dataset.OUTPUTS[name])["name"].tolist() for name in SIDES}
     aside = pq.read_table(outputs / "set_aside.parquet").to_pylist()
     assert metrics["set_aside"] == len(aside)
     return sides, {row["id"]: row["reason"] for row in aside}
@@ -130,7 +130,7 @@ def test_dft_data_train_with_their_weight_and_never_on_the_test_side(tmp_path: P
     sides, aside = make(tmp_path, pool(), dft=dft)
     assert dft[0].info["id"] in sides["train"]
     assert dft[1].info["id"] in sides["validation"]
-    assert dft[2].info["id"] not in sum(sides.values(), [])
+    assert not any(dft[2].info["id"] in ids for ids in sides.values())
     assert "test side" in aside[dft[2].info["id"]]
     rows = read_frame(tmp_path / "outputs" / "train.pckl.gzip").set_index("name")
     assert rows.loc[dft[0].info["id"], "w_energy"] == 10.0
@@ -169,5 +169,5 @@ def test_an_empty_side_names_the_families_and_the_mend(tmp_path: Path, name: str
 def test_an_empty_side_says_why_its_structures_were_set_aside(tmp_path: Path) -> None:
     structures = [atoms for atoms in pool() if side(atoms.info["family"], Split()) != "validation"]
     lonely = labelled(Atoms("Si", positions=[[0, 0, 0]]), FAMILIES["validation"][4], energy=-3.0)
-    with pytest.raises(BadInput, match="1 set aside because: atom 0 .* no neighbour"):
+    with pytest.raises(BadInput, match=r"1 set aside because: atom 0 .* no neighbour"):
         make(tmp_path, [*structures, lonely])

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from containers.tensorpot.frames import (
 )
 
 CUTOFF = 5.0
+REPOSITORY = Path(__file__).parents[4]
 OPEN = [(False, False, False), (True, False, False), (True, True, False), (False, True, True), (True, False, True)]
 
 
@@ -45,11 +47,16 @@ def distances(atoms: Atoms) -> np.ndarray:
     return np.sort(neighbor_list("d", atoms, CUTOFF))
 
 
-def labelled(atoms: Atoms, name: str = "ab12", **more: object) -> Labelled:
+def labelled(atoms: Atoms, name: str = "ab12", **more: Any) -> Labelled:
     """A row with odd numbers in it."""
     rng = np.random.default_rng(len(atoms))
     forces, stress = rng.normal(size=(len(atoms), 3)), rng.normal(size=6)
-    values = {"energy": -1 / 3, "energy_corrected": 0.1 + 0.2, "forces": forces, "stress": stress} | more
+    values: dict[str, Any] = {
+        "energy": -1 / 3,
+        "energy_corrected": 0.1 + 0.2,
+        "forces": forces,
+        "stress": stress,
+    } | more
     return Labelled(name, atoms, **values)
 
 
@@ -140,6 +147,7 @@ def test_the_way_through_the_file_is_bit_exact(tmp_path: Path) -> None:
         assert np.array_equal(atoms.numbers, row.atoms.numbers)
         assert atoms.get_potential_energy() == row.energy
         assert atoms.get_forces().tobytes() == row.forces.tobytes()
+    assert rows[0].stress is not None
     assert back[0].calc.results["stress"].tobytes() == rows[0].stress.tobytes()
     assert "stress" not in back[1].calc.results
 
@@ -166,6 +174,6 @@ write_frame(Path(sys.argv[1]), frame([Labelled(k, atoms, 1.0, 2.0, 0 * atoms.pos
 
 def test_two_processes_write_the_same_bytes(tmp_path: Path) -> None:
     for name, seed in (("one", "1"), ("two", "2")):
-        environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": os.getcwd()}
+        environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(REPOSITORY)}
         subprocess.run([sys.executable, "-c", WRITE, tmp_path / name], check=True, env=environment)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()

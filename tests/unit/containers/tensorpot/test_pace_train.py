@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from ruamel.yaml import YAML
+
+from containers.contract import Inputs, Machine, ProgramMissing, Resources, file_digest
+from containers.tensorpot import pace_train
+from containers.tensorpot.fit_history import HISTORY
+from containers.tensorpot.pacemaker_input import Potential
+from containers.tensorpot.pacemaker_run import child_environment, find_program, run_pacemaker
+
+PARAMS = pace_train.Params(potential=Potential(elements=("Al", "Ni"), cutoff=5.0), maxiter=5)
+
+
+def stubbed(outputs: Path) -> dict[str, object]:
+    outputs.mkdir()
+    return pace_train.stub(Inputs({}), outputs, PARAMS, Machine())
+
+
+def test_the_stub_writes_what_is_declared_in_the_form_of_the_real_thing(tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    metrics = stubbed(outputs)
+    assert {path.name for path in outputs.iterdir()} == set(pace_train.OUTPUTS.values())
+    assert pq.read_table(outputs / "history.parquet").schema == HISTORY
+    pairs = json.loads((outputs / "core_repulsion.json").read_text())["pairs"]
+    assert set(pairs) == {"Al-Al", "Al-Ni", "Ni-Ni"}
+    assert len(pairs["Al-Ni"]["distance_A"]) == len(pairs["Al-Ni"]["energy_eV"]) == len(pairs["Al-Ni"]["zbl_eV"])
+    yaml = YAML(typ="safe", pure=True)
+    assert yaml.load(outputs / "input.yaml")["fit"]["maxiter"] == 5
+    assert [block["speciesblock"] for block in yaml.load(outputs / "potential.yaml")["species"]] == ["Al", "Ni"]
+    assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
+
+
+def test_the_stub_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    stubbed(tmp_path / "one")
+    stubbed(tmp_path / "two")
+    for name in pace_train.OUTPUTS.values():
+        assert file_digest(tmp_path / "one" / name) == file_digest(tmp_path / "two" / name)
+
+
+def test_nothing_heavy_is_imported() -> None:
+    code = "import sys, containers.tensorpot.pace_train, flows.plan; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "containers.tensorpot.fit_following" in done.stdout.split()
+    assert not {"tensorflow", "pyace", "tensorpotential", "torch", "prefect"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("structures", "atoms", "batch"),
+    [(60, 3710, 24), (24, 80, 24), (3, 9000, 1), (1000, 2000, 100), (1, 1, 1), (0, 0, 1)],
+)
+def test_an_automatic_batch_is_bounded_by_atoms(structures: int, atoms: int, batch: int) -> None:
+    assert pace_train.auto_batch_size(structures, atoms) == batch
+
+
+def test_a_missing_program_is_told_with_the_mend() -> None:
+    with pytest.raises(ProgramMissing, match="python-ace"):
+        find_program("pacemaker-that-is-not-there")
+
+
+def test_the_child_sees_threads_and_no_gpu() -> None:
+    environment = child_environment(Resources(threads=3))
+    assert environment["TF_NUM_INTRAOP_THREADS"] == environment["OMP_NUM_THREADS"] == "3"
+    assert environment["CUDA_VISIBLE_DEVICES"] == "-1"
+    assert environment["USER"]
+    assert math.isfinite(float(environment["TF_USE_LEGACY_KERAS"]))
+
+
+def program(folder: Path, script: str) -> Path:
+    path = folder / "fake"
+    path.write_text("#!/bin/sh\n" + script)
+    path.chmod(0o755)
+    return path
+
+
+def test_lines_are_handed_over_and_the_exit_code_returned(tmp_path: Path) -> None:
+    lines: list[str] = []
+    code = run_pacemaker(
+        program(tmp_path, "echo one; echo two >&2; exit 3"), tmp_path, Resources(), lambda line: not lines.append(line)
+    )
+    assert (code, lines) == (3, ["one\n", "two\n"])
+
+
+def test_it_ends_when_asked_and_takes_its_children_along(tmp_path: Path) -> None:
+    script = f"sleep 60 & echo $! > {tmp_path}/child; echo ready; sleep 60"
+    assert run_pacemaker(program(tmp_path, script), tmp_path, Resources(), lambda line: False) == -9
+    child = Path("/proc") / (tmp_path / "child").read_text().strip()
+    deadline = time.monotonic() + 10  # a killed process is reaped by another one
+    while child.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not child.exists() or "State:\tZ" in (child / "status").read_text()

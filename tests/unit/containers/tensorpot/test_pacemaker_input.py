@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import copy
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+
+from containers.contract import BadInput
+from containers.tensorpot.pacemaker_input import EarlyStop, Fit, Loss, PacemakerInput, Potential, shape
+
+OWN: dict[str, Any] = {
+    "elements": ["Ni", "Al"],
+    "embeddings": {"ALL": {"npot": "FinnisSinclair", "fs_parameters": [1, 1], "ndensity": 1}},
+    "bonds": {"ALL": {"radbase": "SBessel", "radparameters": [5.25], "rcut": 5.0}, "AlNi": {"rcut": 4.5}},
+    "functions": {
+        "number_of_functions_per_element": 80,
+        "ALL": {"nradmax_by_orders": [9, 3], "lmax_by_orders": [0, 2]},
+    },
+}
+
+
+def own(**changes: Any) -> Potential:
+    section = copy.deepcopy(OWN)
+    section.update(changes)
+    return Potential(elements=("Al", "Ni"), cutoff=5.0, b_basis=section)
+
+
+def asked(**changes: Any) -> PacemakerInput:
+    fields = {
+        "potential": Potential(elements=("Si",), cutoff=4.5),
+        "fit": Fit(maxiter=30, repulsion=True),
+        "batch_size": 7,
+    }
+    return PacemakerInput(**{**fields, **changes})
+
+
+@pytest.mark.parametrize("preset", ["mace", "small", "medium", "large"])
+@pytest.mark.parametrize("order", [1, 2, 3, 4, 5, 6])
+def test_a_preset_reaches_every_part_of_the_section(preset: Any, order: int) -> None:
+    potential = Potential(elements=("Al", "Ni"), cutoff=4.7, order=order, functions_per_element=99, b_basis=preset)
+    section = potential.section()
+    functions = section["functions"]
+    assert section["elements"] == ["Al", "Ni"]
+    assert [bond["rcut"] for bond in section["bonds"].values()] == [4.7]
+    assert functions["number_of_functions_per_element"] == 99
+    assert len(functions["ALL"]["nradmax_by_orders"]) == order
+    assert len(functions["ALL"]["lmax_by_orders"]) == order
+    assert potential.functions_asked() == 198
+
+
+def test_presets_grow() -> None:
+    shapes = [shape(preset, 5.0, 1)[0] for preset in ("small", "medium", "large")]
+    assert all(
+        small <= large
+        for smaller, larger in pairwise(shapes)
+        for small, large in zip(smaller, larger, strict=True)
+    )
+    assert len({tuple(each) for each in shapes}) == 3
+
+
+def test_mace_is_medium_at_five_and_finer_for_a_longer_reach() -> None:
+    assert shape("mace", 5.0, 1) == shape("medium", 5.0, 1)
+    assert shape("mace", 6.0, 1)[0][:2] > shape("mace", 5.0, 1)[0][:2] > shape("mace", 3.0, 1)[0][:2]
+
+
+def test_more_elements_mean_fewer_radial_functions_of_high_order_and_never_none() -> None:
+    assert shape("mace", 5.0, 2)[0] == [15, 6, 3, 2, 1, 1]
+    assert min(shape("mace", 5.0, 9)[0]) == 1
+
+
+def test_a_section_of_the_user_passes_through() -> None:
+    potential = own()
+    assert potential.section() == {"deltaSplineBins": 0.001, **OWN}
+    assert potential.functions_asked() == 160
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"elements": ["Al"]}, "elements"),
+        ({"bonds": {"ALL": {"rcut": 6.0}}}, "rcut"),
+        ({"bonds": {"ALL": {"rcut": 4.5}}}, "rcut"),
+        ({"bonds": {"ALL": {"radbase": "SBessel"}}}, "rcut"),
+        ({"bonds": {"ALL": {"rcut": "5.0"}}}, "number"),
+        ({"bonds": {"ALL": {"rcut": 5.0, "rcutt": 5.0}}}, "rcutt"),
+        ({"bonds": {"ALL": {"rcut": 5.0, "core-repulsion": [1, 1]}}}, "reference_potential"),
+        ({"bonds": [5.0]}, "mapping"),
+        ({"embeddings": {"ALL": 3}}, "mapping"),
+        ({"cutoff": 5.0}, "cutoff"),
+        ({"initial_potential": "x.yaml"}, "initial_potential"),
+    ],
+)
+def test_a_section_that_contradicts_is_refused_with_the_place(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(BadInput, match=told):
+        own(**changes).section()
+
+
+def test_a_section_with_a_part_missing_is_refused() -> None:
+    section = {key: value for key, value in OWN.items() if key != "functions"}
+    with pytest.raises(BadInput, match="has no functions"):
+        Potential(elements=("Al", "Ni"), cutoff=5.0, b_basis=section).section()
+
+
+@pytest.mark.parametrize("field", [{"cutoff": 0.0}, {"order": 0}, {"order": 7}, {"functions_per_element": 0}])
+def test_potential_refuses(field: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Potential.model_validate({"elements": ("Si",), "cutoff": 5.0, **field})
+
+
+@pytest.mark.parametrize("start", ["fresh", "continue", "extend"])
+@pytest.mark.parametrize("own_section", [True, False])
+def test_the_text_reads_back_as_what_was_asked(start: Any, own_section: bool) -> None:
+    potential = own() if own_section else Potential(elements=("N", "No", "Y"), cutoff=5.0)
+    fit = Fit(loss=Loss(kappa=0.1, l1=1e-12, l2=0.0), maxiter=9, ladder_step=3, early_stop=EarlyStop(), repulsion=False)
+    written = asked(potential=potential, fit=fit, start=start)
+    assert YAML(typ="safe", pure=True).load(written.text()) == written.sections()
+
+
+def test_repulsion_only_when_asked() -> None:
+    assert asked().sections()["fit"]["repulsion"] == "auto"
+    assert "repulsion" not in asked(fit=Fit(maxiter=3, repulsion=False)).sections()["fit"]
+
+
+def test_continuing_names_the_file_as_text_and_has_no_ladder() -> None:
+    sections = asked(fit=Fit(maxiter=3, ladder_step=10, repulsion=True), start="continue").sections()
+    assert sections["potential"] == "start.yaml"
+    assert "ladder_step" not in sections["fit"]
+
+
+def test_extending_keeps_the_whole_basis_in_sight() -> None:
+    potential = asked(start="extend").sections()["potential"]
+    assert potential["initial_potential"] == "start.yaml"
+    assert potential["functions"]["number_of_functions_per_element"] == 250
+
+
+def test_kappa_is_a_share() -> None:
+    with pytest.raises(ValidationError):
+        Loss(kappa=1.1)

@@ -1,0 +1,151 @@
+"""The page stands alone, escapes what it is given, and shows the figures that decide."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from tasks.report_page import artifacts, markdown_table, page
+from tasks.report_rows import duration, fidelity_rows, number, plan_text, threshold_rows
+from tasks.run_summary import RunSummary, SelectionCounts
+
+VOID = {"meta", "img"}
+EVIL = "<script>alert('x')</script>"
+PICTURES = {name: b"PNG of " + name.encode() for name in
+            ("learning-curve", "parity-teacher", "parity-dft", "core-repulsion")}  # fmt: skip
+
+
+class Outline(HTMLParser):
+    """Tags in order, whether they nest, the text, and every attribute."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for key, value in attrs if key in ("src", "href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def test_the_page_is_well_formed_and_stands_alone(finished: RunSummary) -> None:
+    outline = Outline(page(finished, PICTURES))
+    assert "script" not in outline.tags
+    assert "link" not in outline.tags
+    assert len(outline.links) == len(PICTURES)
+    assert all(link.startswith("data:image/png;base64,") for link in outline.links)
+    assert "http" not in page(finished, PICTURES)
+
+
+def test_the_headline_holds_verdict_figures_and_limits(finished: RunSummary) -> None:
+    text = Outline(page(finished, {})).text
+    assert re.search(r"Converged .* force MAE \(meV/Å\) 45.3 at most 120 energy MAE \(meV/atom\) 6.1 at most 20", text)
+    worse = finished.model_copy(update={"converged": False, "not_converged_because": "the force MAE is 130"})
+    assert "Finished, not converged the force MAE is 130" in Outline(page(worse, {})).text
+
+
+def test_every_attempt_and_the_use_of_the_potential_are_shown(finished: RunSummary) -> None:
+    text = Outline(page(finished, PICTURES)).text
+    assert "train 1 maxiter 40, start fresh, batch_size 100 (first) iterations_used_up 40" in text
+    assert "train 2" in text
+    assert "pair_coeff * * potential.yace Si" in text
+    assert "Si -0.8125" in text
+    assert "labels reused 100" in text
+
+
+def test_scarce_elements_are_noted(finished: RunSummary) -> None:
+    assert "too few environments" not in page(finished, {})
+    scarce = SelectionCounts(pool=9, selected=9, scarce_elements=("Ni", "Re"))
+    assert "all were taken Ni, Re" in Outline(page(finished.model_copy(update={"selection": scarce}), {})).text
+
+
+def test_a_run_without_dft_and_without_core_repulsion(finished: RunSummary) -> None:
+    evaluation = json.loads(finished.files.evaluation.read_text())
+    finished.files.evaluation.write_text(json.dumps({**evaluation, "dft": None}))
+    finished.files.core_repulsion.write_text('{"pairs": {}}')
+    text = Outline(page(finished, {})).text
+    assert "No DFT test file was given." in text
+    assert "None: the config asks for no reference potential." in text
+
+
+def test_text_of_the_user_cannot_become_markup(finished: RunSummary) -> None:
+    attempt = finished.attempts[0].model_copy(update={"message": EVIL, "name": EVIL})
+    update = {
+        "name": EVIL.replace("/", ""), "config": {EVIL: EVIL}, "versions": {EVIL: EVIL}, "inputs": {EVIL: EVIL},
+        "teacher": {EVIL: [EVIL]}, "attempts": (attempt, attempt), "converged": False, "not_converged_because": EVIL,
+        "steps": {EVIL: finished.steps["ingest"]},
+    }  # fmt: skip
+    evil = finished.model_copy(update=update)
+    assert "script" not in Outline(page(evil, PICTURES)).tags
+    assert all("<script" not in text for text in artifacts(evil, PICTURES).values())
+
+
+def test_artifacts_are_tables_and_data_uris_below_their_bound(finished: RunSummary) -> None:
+    texts = artifacts(finished, PICTURES)
+    assert set(texts) == {"attempts", "learning-curve", "parity"}
+    assert "| train 2 |" in texts["attempts"]
+    uris = re.findall(r"!\[([\w-]+)\]\(data:image/png;base64,([\w+/=]+)\)", texts["learning-curve"] + texts["parity"])
+    assert {name: base64.b64decode(data) for name, data in uris} == {
+        name: png for name, png in PICTURES.items() if name != "core-repulsion"
+    }
+
+
+def test_a_cell_of_markdown_keeps_to_its_cell() -> None:
+    assert markdown_table(("a", "b"), [("x|y", "two\nlines *and* <b>")]).splitlines() == [
+        "| a | b |",
+        "| --- | --- |",
+        r"| x\|y | two lines \*and\* &lt;b&gt; |",
+    ]
+
+
+def test_thresholds_are_met_or_not_or_unknown(finished: RunSummary) -> None:
+    evaluation = json.loads(finished.files.evaluation.read_text())
+    evaluation["teacher"] |= {"force_mae_meV_per_A": 120.1, "energy_mae_meV_per_atom": None}
+    finished.files.evaluation.write_text(json.dumps(evaluation))
+    assert threshold_rows(finished) == [
+        ("force MAE (meV/Å)", "120.1", "at most 120", "no"),
+        ("energy MAE (meV/atom)", "–", "at most 20", "–"),
+    ]
+
+
+def test_fidelity_shows_the_share_that_extrapolates(finished: RunSummary) -> None:
+    assert ("share of atoms that extrapolate (γ above 1)", "5.00 %", "5.00 %") in fidelity_rows(finished)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.0, "0 s"), (0.42, "0.42 s"), (9.96, "10 s"), (59.6, "1 min 00 s"), (3725, "1 h 02 min")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text.replace(" ", "\u00a0")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "–"), (1e-8, "1e-08"), (45.34, "45.34"), (83974, "83,974"), (True, "True"), (2e6, "2,000,000")],
+)
+def test_numbers(value: object, text: str) -> None:
+    assert number(value) == text
+
+
+def test_a_plan_ends_with_its_reason() -> None:
+    assert plan_text({"reason": "stalled", "maxiter": 5, "ladder_step": None}) == "maxiter 5 (stalled)"
