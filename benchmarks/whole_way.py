@@ -1,6 +1,6 @@
 """From nothing to report on the shared silicon pool: wall time, memory, fidelity, orchestration. One line a figure.
 
-    python benchmarks/whole_way.py [--data ../shared/data/silicon] [--set train.maxiter=150 ...]
+python benchmarks/whole_way.py [--data ../shared/data/silicon] [--set train.maxiter=150 ...]
 """
 
 from __future__ import annotations
@@ -73,12 +73,16 @@ def main() -> int:
         command = [sys.executable, "-m", "flows.distill", str(root / "bench.yaml"), "--work-root", folder]
         command += [word for change in options.set for word in ("--set", change)]
         started = time.monotonic()
-        code = subprocess.run(command, cwd=REPOSITORY, env={**os.environ, "PREFECT_HOME": f"{folder}/prefect"}).returncode
+        code = subprocess.run(
+            command, cwd=REPOSITORY, env={**os.environ, "PREFECT_HOME": f"{folder}/prefect"}
+        ).returncode
         wall = time.monotonic() - started
         if code not in (0, 3):
             return code
         run = root / "runs" / "bench"
-        measured = figures(json.loads((run / "report.json").read_text()), json.loads((run / "manifest.json").read_text()), wall)
+        measured = figures(
+            json.loads((run / "report.json").read_text()), json.loads((run / "manifest.json").read_text()), wall
+        )
     limits = {**PROMISED, "orchestration_s": measured["orchestration_limit_s"]}
     for name, value in measured.items():
         limit = limits.get(name)

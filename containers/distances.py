@@ -1,35 +1,84 @@
-"""The shortest distance between atoms, periodic images included."""
+"""Distances to the nearest neighbour, periodic images included."""
 
 from __future__ import annotations
 
-import itertools
-from math import inf
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
 
 import numpy as np
 from ase import Atoms
-from ase.cell import Cell
+from ase.geometry import complete_cell
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+Floats = NDArray[np.float64]
 
 
-def shortest_distance(atoms: Atoms, limit: float) -> float:
-    """The shortest distance between two atoms or an atom and an image (Å) when it is below `limit`, else infinity."""
-    from scipy.spatial import cKDTree  # here, because the flow imports this package for its parameters only
+@dataclass(frozen=True)
+class Surroundings:
+    """The atoms of a structure, wrapped into the cell, and every image that can be within reach of one.
 
-    points, near = _with_images(atoms, limit)
-    if len(near) < 2 or limit <= 0:
-        return inf
-    nearest, _ = cKDTree(near).query(points, k=2, distance_upper_bound=limit)
-    return float(nearest[:, 1].min())
+    Attributes:
+        points: (M, 3) positions in Å; the first N are the atoms themselves.
+        numbers: (M,) atomic numbers.
+        atoms: N.
+    """
+
+    points: Floats
+    numbers: NDArray[np.int64]
+    atoms: int
 
 
-def _with_images(atoms: Atoms, limit: float) -> tuple[np.ndarray, np.ndarray]:
-    """Atoms wrapped into the cell (N x 3, Å), and the same with every image within `limit` of the cell."""
-    if not atoms.pbc.any():
-        return atoms.positions, atoms.positions
-    cell = Cell(atoms.cell.array * atoms.pbc[:, None]).complete().array  # directions that do not repeat: any vector
-    reach = limit * np.linalg.norm(np.linalg.inv(cell), axis=0) * atoms.pbc  # in fractions of the cell's heights
-    fractions = np.linalg.solve(cell.T, atoms.positions.T).T
-    fractions -= np.floor(fractions) * atoms.pbc
-    shifts = [range(-count, count + 1) for count in np.ceil(reach).astype(int)]
-    images = (fractions[:, None] + np.array(list(itertools.product(*shifts)))).reshape(-1, 3)
-    close = ((images >= -reach) & (images <= 1 + reach)) | ~atoms.pbc
-    return fractions @ cell, images[close.all(axis=1)] @ cell
+def periodic_cell(atoms: Atoms) -> Floats:
+    """The cell (3, 3) in Å with unit vectors, perpendicular to the rest, in the directions that are not periodic."""
+    return np.asarray(complete_cell(np.where(atoms.pbc[:, None], atoms.cell.array, 0.0)), dtype=float)
+
+
+def surroundings(atoms: Atoms, reach: float) -> Surroundings:
+    """What lies within `reach` (Å) of the atoms; may hold more, never less."""
+    inverse = np.linalg.inv(periodic_cell(atoms))
+    reach_scaled = np.where(atoms.pbc, reach * np.linalg.norm(inverse, axis=0), np.inf)
+    inside = atoms.positions @ inverse
+    inside = np.where(atoms.pbc, inside - np.floor(inside), inside)
+    copies = np.where(atoms.pbc, np.ceil(np.where(atoms.pbc, reach_scaled, 0.0)), 0.0).astype(int)
+    shifts = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in copies), indexing="ij"), axis=-1).reshape(-1, 3)
+    shifts = shifts[np.any(shifts != 0, axis=1)]
+    images = (inside[None] + shifts[:, None]).reshape(-1, 3)
+    near = np.all((images >= -reach_scaled) & (images <= 1 + reach_scaled), axis=1)
+    numbers = np.concatenate([atoms.numbers, np.tile(atoms.numbers, len(shifts))[near]])
+    points = np.concatenate([inside, images[near]]) @ periodic_cell(atoms)
+    return Surroundings(points, numbers, len(atoms))
+
+
+def nearest(atoms: Atoms, reach: float) -> Floats:
+    """(N,) distance in Å from each atom to its nearest neighbour or image; infinity where none is within `reach`."""
+    around = surroundings(atoms, reach)
+    tree = cKDTree(around.points)
+    found, _ = tree.query(around.points[: around.atoms], k=[2], distance_upper_bound=reach)
+    return np.asarray(found[:, 0], dtype=float)
+
+
+def shortest_distance(atoms: Atoms, reach: float) -> float:
+    """The shortest distance in Å between two atoms or an atom and an image; infinity when none is within `reach`."""
+    return float(nearest(atoms, reach).min())
+
+
+def shortest_per_pair(structures: Iterable[Atoms], reach: float) -> dict[str, float]:
+    """Shortest distance in Å of every pair of elements that comes within `reach`, keys like `Al-Ni`, sorted."""
+    shortest: dict[str, float] = {}
+    for atoms in structures:
+        for pair, distance in _pairs(atoms, reach):
+            shortest[pair] = min(distance, shortest.get(pair, np.inf))
+    return dict(sorted(shortest.items()))
+
+
+def _pairs(atoms: Atoms, reach: float) -> Iterable[tuple[str, float]]:
+    around = surroundings(atoms, reach)
+    symbols = dict(zip(atoms.numbers.tolist(), atoms.get_chemical_symbols(), strict=True))
+    for first, second in combinations_with_replacement(sorted(symbols, key=symbols.__getitem__), 2):
+        tree = cKDTree(around.points[around.numbers == second])
+        centres = around.points[: around.atoms][atoms.numbers == first]
+        found, _ = tree.query(centres, k=[2 if first == second else 1], distance_upper_bound=reach)
+        if np.isfinite(found.min()):
+            yield f"{symbols[first]}-{symbols[second]}", float(found.min())

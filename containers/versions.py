@@ -1,7 +1,7 @@
 """Guard of the cache: a step whose source changed needs a new VERSION, or a recorded reason why results did not.
 
-    python -m containers.versions                     check (CI does)
-    python -m containers.versions record "REASON"     write step_digests.json anew
+python -m containers.versions                     check (CI does)
+python -m containers.versions record "REASON"     write step_digests.json anew
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def problems() -> list[str]:
 
 
 def record(reason: str) -> list[str]:
-    """Write today's digests; returns the steps that need a reason because their VERSION stayed, writing nothing then."""
+    """Write today's digests; nothing when a VERSION stayed without a reason: returns the steps that need one."""
     old = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
     new = {}
     unexplained = []
@@ -87,7 +87,12 @@ def _code_digest(path: Path) -> str:
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+        if (
+            isinstance(body, list)
+            and body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant)
+        ):
             body.pop(0)
     return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()
 
@@ -96,7 +101,10 @@ def main(arguments: list[str]) -> int:
     """Check, or record."""
     if arguments[:1] == ["record"]:
         unexplained = record(" ".join(arguments[1:]).strip())
-        told = [f"{step}: VERSION stayed; say why results are the same: make step-digests REASON=..." for step in unexplained]
+        told = [
+            f"{step}: VERSION stayed; say why results are the same: make step-digests REASON=..."
+            for step in unexplained
+        ]
     else:
         told = problems()
     print("\n".join(told) or "every step is as recorded")

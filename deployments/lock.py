@@ -1,27 +1,64 @@
-import re, sys
-from importlib.metadata import distribution, version, PackageNotFoundError
-from packaging.requirements import Requirement
+"""Write constraints.txt and the images' locks from what is installed in this environment: `make lock`."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from importlib.metadata import distribution, version
+from pathlib import Path
+
 from packaging.markers import default_environment
-def norm(n): return re.sub(r"[-_.]+","-",n).lower()
-def closure(roots, skip=()):
-    seen={}
-    todo=[(r,()) for r in roots]
-    while todo:
-        n,ex=todo.pop()
-        n=norm(n)
-        if n in skip or n in seen: continue
-        try: d=distribution(n)
-        except PackageNotFoundError: print('missing',n,file=sys.stderr); continue
-        seen[n]=d.version.split('+')[0]
-        for r in d.requires or []:
-            q=Requirement(r)
-            if q.marker and not any(q.marker.evaluate({**default_environment(),'extra':e}) for e in ('',)+tuple(ex)): continue
-            todo.append((q.name,q.extras))
-    return seen
-contract=['pydantic','pyarrow','ase','numpy']
-mace=closure(['mace-torch','torch']+contract)
-tp=closure(['python-ace','tensorflow-cpu','pandas','scipy']+contract,skip=('tensorpotential','tensorflow','tf-keras'))
-tp['tensorpotential']=version('tensorpotential'); tp['tf-keras']=version('tf-keras')
-for name,pins,head in(('mace',mace,'# The exact packages of the image `mace`: labelling with torch.\n'),('tensorpot',tp,'# The exact packages of the image `tensorpot`: data sets, selection, pacemaker, evaluation.\n# tensorpotential and tf-keras are installed with --no-deps: their own requirement is the CUDA build of TensorFlow.\n')):
-    open(f'containers/{name}/requirements.lock','w').write(head+''.join(f'{k}=={v}\n' for k,v in sorted(pins.items())))
-    print(name,len(pins))
+from packaging.requirements import Requirement
+
+REPOSITORY = Path(__file__).parent.parent
+CONTRACT = ("pydantic", "pyarrow", "ase", "numpy")
+MACE = ("mace-torch", "torch", *CONTRACT)
+TENSORPOT = ("python-ace", "tensorflow-cpu", "pandas", "scipy", "ruamel.yaml", *CONTRACT)
+NO_DEPS = ("tensorpotential", "tf-keras")  # they ask for the CUDA build of TensorFlow
+HEADS = {
+    "mace": "# The exact packages of the image `mace`: labelling with torch.\n",
+    "tensorpot": "# The exact packages of the image `tensorpot`: data sets, selection, pacemaker, evaluation.\n"
+    "# tensorpotential and tf-keras are installed with --no-deps: they ask for the CUDA build of TensorFlow.\n",
+}
+CONSTRAINTS = "# Every package of the one environment, exactly: pip install -c constraints.txt. Made by `make lock`.\n"
+
+
+def closure(roots: tuple[str, ...]) -> dict[str, str]:
+    """Canonical name -> version of the roots and of everything they require here, local build labels left out."""
+    found: dict[str, str] = {}
+    waiting: list[tuple[str, frozenset[str]]] = [(root, frozenset()) for root in roots]
+    while waiting:
+        name, extras = waiting.pop()
+        name = re.sub(r"[-_.]+", "-", name).lower()
+        if name in found or name in (*NO_DEPS, "tensorflow"):
+            continue
+        found[name] = version(name).split("+")[0]
+        for text in distribution(name).requires or []:
+            requirement = Requirement(text)
+            if _applies(requirement, extras):
+                waiting.append((requirement.name, frozenset(requirement.extras)))
+    return found
+
+
+def _applies(requirement: Requirement, extras: frozenset[str]) -> bool:
+    environments = [{**default_environment(), "extra": extra} for extra in ("", *extras)]
+    return requirement.marker is None or any(requirement.marker.evaluate(environment) for environment in environments)
+
+
+def main() -> int:
+    """Write the three files."""
+    pins = {"mace": closure(MACE), "tensorpot": closure(TENSORPOT) | {name: version(name) for name in NO_DEPS}}
+    for image, locked in pins.items():
+        lines = "".join(f"{name}=={pin}\n" for name, pin in sorted(locked.items()))
+        (REPOSITORY / "containers" / image / "requirements.lock").write_text(HEADS[image] + lines)
+        print(f"{image}: {len(locked)} packages")
+    command = [sys.executable, "-m", "pip", "freeze", "--exclude-editable"]
+    frozen = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    kept = [re.sub(r"\+cpu$", "", line) for line in frozen if not line.startswith(("tensorpotential==", "tf_keras=="))]
+    (REPOSITORY / "constraints.txt").write_text(CONSTRAINTS + "\n".join(kept) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,6 +1,6 @@
 """Prefect on this machine: server, process work pool, deployments and a worker, until Ctrl-C.
 
-    python deployments/ui.py [--port 4200]
+python deployments/ui.py [--port 4200]
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ def main() -> int:
         "PWD": str(REPOSITORY),
     }
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with contextlib.suppress(KeyboardInterrupt), _running(environment, "server", "start", "--host", "127.0.0.1", "--port", str(port)):
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        _running(environment, "server", "start", "--host", "127.0.0.1", "--port", str(port)),
+    ):
         _wait_for(port)
         _prefect(environment, "work-pool", "create", POOL, "--type", "process", "--overwrite")
         _prefect(environment, "--no-prompt", "deploy", "--all")
@@ -59,7 +62,7 @@ def _running(environment: dict[str, str], *words: str) -> Iterator[subprocess.Po
     try:
         yield process
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()  # not SIGINT: a shell's background jobs ignore it
         try:
             process.wait(timeout=30)
         except subprocess.TimeoutExpired:

@@ -13,7 +13,7 @@ from containers.tensorpot.pacemaker_input import Loss
 from flows.config import DistillConfig
 from flows.plan import FitPlan
 from flows.recipe import Recipe
-from tasks.artefact import Artefact, External, FileRef, Stored, StepCall
+from tasks.artefact import Artefact, External, FileRef, StepCall, Stored
 from tasks.settings import Settings
 
 
@@ -111,7 +111,9 @@ def train_call(recipe: Recipe, plan: FitPlan, data: Artefact, start: Stored | No
 
 def active_set_call(potential: Stored, data: Artefact) -> StepCall:
     """The active set of the trained potential, from exactly the training frame."""
-    return StepCall(step="pace_activeset", params={}, inputs={"potential": (potential,), "train": (data.file("train"),)})
+    return StepCall(
+        step="pace_activeset", params={}, inputs={"potential": (potential,), "train": (data.file("train"),)}
+    )
 
 
 def evaluate_call(

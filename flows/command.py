@@ -48,7 +48,9 @@ def main(arguments: list[str]) -> int:
         print(f"\nerror: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("\ninterrupted: nothing half-written is kept as a result; run the same command to go on.", file=sys.stderr)
+        print(
+            "\ninterrupted: nothing half-written is kept as a result; run the same command to go on.", file=sys.stderr
+        )
         return FAILED
 
 
@@ -68,8 +70,9 @@ def _run(options: argparse.Namespace) -> int:
 def told(outcome: Outcome) -> str:
     """The result in a few lines."""
     verdict = "converged" if outcome.converged else f"not converged: {outcome.not_converged_because}"
-    figures = "\n".join(f"  {name:<28} {value:.2f}" for name, value in outcome.figures.items())
-    return f"\n{outcome.name}: {verdict}\nagainst the teacher, on structures that training never saw:\n{figures}\nreport: {outcome.folder}/report.html"
+    figures = [f"  {name:<28} {value:.2f}" for name, value in outcome.figures.items()]
+    against = "against the teacher, on structures that training never saw:"
+    return "\n".join(["", f"{outcome.name}: {verdict}", against, *figures, f"report: {outcome.folder}/report.html"])
 
 
 def parser() -> argparse.ArgumentParser:
@@ -80,8 +83,12 @@ def parser() -> argparse.ArgumentParser:
         epilog=EPILOG + "\n".join(_keys(DistillConfig)),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("config", nargs="?", type=Path, default=EXAMPLE, help="YAML config (default: the silicon example)")
-    made.add_argument("--dry-run", action="store_true", help="validate, write plan and input.yaml; label and fit nothing")
+    made.add_argument(
+        "config", nargs="?", type=Path, default=EXAMPLE, help="YAML config (default: the silicon example)"
+    )
+    made.add_argument(
+        "--dry-run", action="store_true", help="validate, write plan and input.yaml; label and fit nothing"
+    )
     made.add_argument("--work-root", type=Path, metavar="DIR", help="gets store/ and runs/ (default: this directory)")
     made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key: train.maxiter=50")
     made.add_argument("--verify", action="store_true", help="digest every stored file again before it is used")

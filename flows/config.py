@@ -99,7 +99,9 @@ class Train(Section):
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = Field("auto", description="structures a batch")
     max_attempts: int = Field(3, ge=1, le=20, description="fits at most; each after the first has a changed plan")
     seed: int = Field(42, ge=0, le=2**32 - 1, description="seed of the selection and of pacemaker")
-    threads: Literal["auto"] | Annotated[int, Field(ge=1)] = Field("auto", description="threads of a fit; auto: all cores")
+    threads: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto", description="threads of a fit; auto: all cores"
+    )
 
 
 class DistillConfig(Section):

@@ -53,7 +53,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
-        raise UserError(f"{path} must hold keys and values, such as `name: silicon`; see examples/silicon/distill.yaml.")
+        raise UserError(
+            f"{path} must hold keys and values, such as `name: silicon`; see examples/silicon/distill.yaml."
+        )
     return values
 
 

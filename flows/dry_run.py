@@ -62,7 +62,9 @@ def plan(config: DistillConfig, workspace: Workspace) -> str:
     pool = walk.cheap(calls.ingest_call(files["pool"]), "ingest")
     keys = config.dft.energy_key, config.dft.forces_key
     dft = walk.cheap(calls.ingest_call(files["dft"], *keys), "ingest DFT data") if files["dft"] else None
-    test = walk.cheap(calls.ingest_call(files["dft_test"], *keys), "ingest DFT test data") if files["dft_test"] else None
+    test = (
+        walk.cheap(calls.ingest_call(files["dft_test"], *keys), "ingest DFT test data") if files["dft_test"] else None
+    )
     if not files["teacher"]:
         walk.seen(calls.fetch_call(config.teacher.model), "teacher_fetch")
         return "\n".join([*walk.lines, "the rest is planned once the foundation model has been fetched"])

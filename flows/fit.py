@@ -14,7 +14,6 @@ from tasks.errors import StepFailed
 from tasks.steps import step
 from tasks.workspace import Workspace
 
-
 ACCIDENTS = ("killed", "crashed", "out_of_memory")
 
 

@@ -16,7 +16,7 @@ from tasks.artefact import Artefact, External, FileRef
 from tasks.run_summary import RunSummary
 from tasks.workspace import Workspace
 
-CHECKED = ("force_mae_meV_per_A", "energy_mae_meV_per_atom")
+CHECKED = {"force_mae_meV_per_A": ("force MAE", "meV/Å"), "energy_mae_meV_per_atom": ("energy MAE", "meV/atom")}
 
 
 class Outcome(Closed):
@@ -42,13 +42,21 @@ class Outcome(Closed):
 
 
 def misses(errors: dict[str, Any], convergence: Convergence) -> str | None:
-    """Why errors do not meet the thresholds, or None when they do. A missing figure is a miss."""
-    told = [
-        f"{key} is {errors[key]:.1f}, wanted {limit:g}" if errors.get(key) is not None else f"{key} is not known"
-        for key, limit in ((key, getattr(convergence, key)) for key in CHECKED)
-        if errors.get(key) is None or errors[key] > limit
-    ]
+    """Why test errors do not meet the thresholds, or None when they do. A missing figure is a miss."""
+    told = []
+    for key, (name, unit) in CHECKED.items():
+        value, limit = errors.get(key), getattr(convergence, key)
+        if value is None:
+            told.append(f"the {name} on the test structures is not known")
+        elif value > limit:
+            told.append(f"{name} {value:.3g} {unit} on the test structures, wanted at most {limit:g}")
     return "; ".join(told) or None
+
+
+def not_converged_because(errors: dict[str, Any], chosen: Attempt, convergence: Convergence) -> str | None:
+    """Why the result does not count as converged: test errors, or the fit's own end; None when it does."""
+    unfinished = None if chosen.verdict == "converged" else f"{chosen.name} ended as {chosen.verdict}"
+    return "; ".join(filter(None, (misses(errors, convergence), unfinished))) or None
 
 
 def summarise(
@@ -64,7 +72,8 @@ def summarise(
     config, store = recipe.config, workspace.store
     steps = {artefact.step: artefact for artefact in [*artefacts, best]}
     evaluation = json.loads(store.path(steps["evaluate"].file("evaluation")).read_bytes())
-    because = misses(evaluation["teacher"], config.convergence)
+    chosen = next(place for place, attempt in enumerate(attempts) if attempt.artefact is best)
+    because = not_converged_because(evaluation["teacher"], attempts[chosen], config.convergence)
     teacher = Teacher.read(store.path(steps["teacher_info"].file("teacher")))
     return RunSummary(
         name=config.name,
@@ -79,7 +88,7 @@ def summarise(
         labels=_label_counts(steps["mace_label"]),
         selection=_selection_counts(steps["mace_label"], steps["pace_select"]),
         attempts=tuple(_attempt(attempt, workspace) for attempt in attempts),
-        chosen=next(place for place, attempt in enumerate(attempts) if attempt.artefact is best),
+        chosen=chosen,
         thresholds=run_summary.Thresholds(**config.convergence.model_dump()),
         converged=because is None,
         not_converged_because=because,

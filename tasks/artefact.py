@@ -45,7 +45,9 @@ class Artefact(Closed):
     @classmethod
     def of(cls, report: Report, cached: bool) -> Artefact:
         """The artefact that a successful report describes."""
-        fields = report.model_dump(include={"step", "key", "outputs", "metrics", "versions", "seconds", "peak_memory_MB"})
+        fields = report.model_dump(
+            include={"step", "key", "outputs", "metrics", "versions", "seconds", "peak_memory_MB"}
+        )
         return cls(**fields, cached=cached)
 
     def file(self, name: str) -> Stored:

@@ -20,7 +20,9 @@ def shown_progress(name: str, log: Callable[[str], None]) -> Iterator[Progress]:
     if not sys.stderr.isatty():
         yield _logged(name, log)
         return
-    with tqdm(desc=name, leave=False, dynamic_ncols=True, bar_format="{desc}: {percentage:3.0f}%|{bar}| {postfix}") as bar:
+    with tqdm(
+        desc=name, leave=False, dynamic_ncols=True, bar_format="{desc}: {percentage:3.0f}%|{bar}| {postfix}"
+    ) as bar:
 
         def draw(done: float, total: float, text: str = "") -> None:
             bar.total = total

@@ -21,12 +21,14 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="DISTILL_", frozen=True, extra="forbid")
 
     runner: RunnerName = Field("subprocess", description="how steps run: subprocess, in_process, or stub")
-    work_root: Path = Field(Path("."), description="folder that gets store/ and runs/")
+    work_root: Path = Field(Path(), description="folder that gets store/ and runs/")
     mace_python: Path = Field(Path(sys.executable), description="interpreter that has the mace image's packages")
     tensorpot_python: Path = Field(Path(sys.executable), description="interpreter of the tensorpot image's packages")
     device: Literal["cpu", "cuda"] = Field("cpu", description="where torch and TensorFlow compute")
     cores: int = Field(
-        default_factory=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        default_factory=lambda: (
+            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        ),
         ge=1,
         description="CPU cores that a step may use",
     )

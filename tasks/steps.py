@@ -1,4 +1,4 @@
-"""The Prefect doors: one task for every step, named by it and `Cached` when nothing was computed; one for the report."""
+"""The Prefect doors: one task for every step, `Cached` when nothing was computed; one for the report."""
 
 from __future__ import annotations
 

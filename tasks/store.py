@@ -47,7 +47,7 @@ class Store:
         return self._valid(entry, request.key, verify) if entry.is_dir() else None
 
     def find(self, request: Request, verify: bool = False) -> Report | None:
-        """Like `peek`; a damaged entry is moved aside and a request that differs (damaged, or other paths) written again.
+        """Like `peek`; a damaged entry is moved aside, a request that differs (damaged, other paths) is written again.
 
         Hold the lock.
         """

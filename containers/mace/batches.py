@@ -6,10 +6,24 @@ on the structures and the bound alone, never on the machine, so that the labels 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, order=True)
+class Size:
+    """How large a structure is for the model: the most neighbours of one atom, and all pairs."""
+
+    neighbours: int
+    edges: int
+
+    @property
+    def cost(self) -> int:
+        """Edges, at least one."""
+        return max(self.edges, 1)
 
 
 def windows(atoms: Sequence[int], limit: int) -> list[range]:
@@ -32,17 +46,19 @@ def windows(atoms: Sequence[int], limit: int) -> list[range]:
     return [*found, range(start, len(atoms))] if start < len(atoms) else found
 
 
-def batches(edges: dict[int, int], bound: int) -> list[list[int]]:
-    """Group structures by size into batches of at most `bound` edges; a larger one is a batch of its own.
+def batches(sizes: Mapping[int, Size], bound: int) -> list[list[int]]:
+    """Group structures into batches of at most `bound` edges; a larger one is a batch of its own.
+
+    They are sorted by neighbours, then edges: atoms with like numbers of neighbours waste least (see `convolution`).
 
     Args:
-        edges: structure -> edges. A structure without edges counts as one.
+        sizes: structure -> size. A structure without edges counts as one edge.
         bound: edges of a batch.
     """
     found: list[list[int]] = []
     room = 0
-    for place in sorted(edges, key=lambda key: (edges[key], key)):
-        cost = max(edges[place], 1)
+    for place in sorted(sizes, key=lambda key: (sizes[key], key)):
+        cost = sizes[place].cost
         if cost > room:
             found.append([])
             room = bound
@@ -52,7 +68,7 @@ def batches(edges: dict[int, int], bound: int) -> list[list[int]]:
 
 
 def compute_in_batches(
-    edges: dict[int, int], bound: int, compute: Callable[[list[int]], list[T]]
+    sizes: Mapping[int, Size], bound: int, compute: Callable[[list[int]], list[T]]
 ) -> tuple[dict[int, T], list[int], int]:
     """Call `compute` batch by batch; when it raises `MemoryError`, halve the bound and go on.
 
@@ -61,7 +77,7 @@ def compute_in_batches(
     """
     done: dict[int, T] = {}
     too_large: list[int] = []
-    waiting = batches(edges, bound)
+    waiting = batches(sizes, bound)
     while waiting:
         batch = waiting.pop(0)
         try:
@@ -70,7 +86,7 @@ def compute_in_batches(
             if len(batch) == 1:
                 too_large += batch
                 continue
-            bound = min(bound, sum(max(edges[place], 1) for place in batch)) // 2
+            bound = min(bound, sum(sizes[place].cost for place in batch)) // 2
             left = [place for part in (batch, *waiting) for place in part]
-            waiting = batches({place: edges[place] for place in left}, bound)
+            waiting = batches({place: sizes[place] for place in left}, bound)
     return done, too_large, bound

@@ -17,7 +17,7 @@ PROBE_EDGES = 8
 PROBE_TOLERANCE = 1e-5  # relative; far above rounding, far below any wrong formula
 
 
-class ScalarConvolution(torch.nn.Module):
+class ScalarConvolution(torch.nn.Module):  # type: ignore[misc]  # torch is not followed
     """What `conv_tp` followed by the sum over edges computes, for features of `channels` scalars.
 
     Args:
@@ -41,8 +41,8 @@ class ScalarConvolution(torch.nn.Module):
         """
         atoms, paths = features.shape[0], len(self.paths)
         slots, most = _slots(edge_index[1], atoms)
-        sent = weights.view(-1, paths, self.channels) * features[edge_index[0]].unsqueeze(1)
-        sent = _padded(sent.view(-1, paths * self.channels), slots, atoms, most).transpose(1, 2)
+        sent = weights.view(len(weights), paths, self.channels) * features[edge_index[0]].unsqueeze(1)
+        sent = _padded(sent.view(weights.shape), slots, atoms, most).transpose(1, 2)
         shapes = _padded(harmonics, slots, atoms, most)
         blocks = [
             factor * torch.bmm(sent[:, place * self.channels : (place + 1) * self.channels], shapes[:, :, columns])

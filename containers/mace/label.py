@@ -66,7 +66,6 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
         BadInput: the model is not a MACE model, its head is unknown, or it does not know an element.
     """
     from containers.mace.labeller import Labeller, Settings
-    from containers.mace.model import describe
     from containers.mace.workers import label_structures
 
     on_gpu = machine.resources.device == "cuda"
@@ -76,7 +75,7 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     )
     table = pq.read_table(inputs.one("structures"))
     structures = atoms_from_table(table)
-    check_elements(structures, describe(labeller.model).elements)
+    check_elements(structures, labeller.teacher.elements)
     labelled, seconds = label_structures(labeller, structures, processes, machine.progress)
     write_outputs(outputs, table, labelled.answers)
     return {

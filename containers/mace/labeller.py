@@ -17,7 +17,8 @@ from mace.tools import AtomicNumberTable, torch_geometric, torch_tools
 from numpy.typing import NDArray
 
 from containers.mace.answers import Answer, Label
-from containers.mace.batches import compute_in_batches
+from containers.mace.batches import Size, compute_in_batches
+from containers.mace.convolution import use_fast_convolutions
 from containers.mace.model import describe, load_model, model_heads
 from containers.mace.teacher_info import choose_head
 
@@ -64,8 +65,11 @@ class Labeller:
         self.settings = settings
         torch.set_num_threads(settings.threads)
         model = load_model(settings.model, settings.device)
+        self.teacher = describe(model)
         self.model = model.double() if settings.dtype == "float64" else model.float()
-        self.head = choose_head(describe(model), settings.head)
+        self.head = choose_head(self.teacher, settings.head)
+        with torch_tools.default_dtype(settings.dtype):
+            use_fast_convolutions(self.model)
         self.dtype, self.device = settings.dtype, settings.device
         self.heads = model_heads(model)
         self.r_max = float(model.r_max)
@@ -77,14 +81,16 @@ class Labeller:
         started = time.monotonic()
         graphs, reasons = self._graphs(structures)
         built = time.monotonic()
-        edges = {place: graph.edge_index.shape[1] for place, graph in graphs.items()}
+        sizes = {place: _size(graph) for place, graph in graphs.items()}
         labels, too_large, self.bound = compute_in_batches(
-            edges, self.bound, lambda batch: self._compute([graphs[place] for place in batch])
+            sizes, self.bound, lambda batch: self._compute([graphs[place] for place in batch])
         )
-        reasons |= {place: f"does not fit in memory alone ({edges[place]} edges)" for place in too_large}
+        reasons |= {
+            place: f"does not fit in memory alone ({sizes[place].edges} neighbour pairs)" for place in too_large
+        }
         found: dict[int, Answer] = {**labels, **reasons}
         answers = [_checked(found[place], atoms) for place, atoms in enumerate(structures)]
-        return Labelled(answers, sum(edges.values()), built - started, time.monotonic() - built)
+        return Labelled(answers, sum(size.edges for size in sizes.values()), built - started, time.monotonic() - built)
 
     def _graphs(self, structures: Sequence[Atoms]) -> tuple[dict[int, data.AtomicData], dict[int, str]]:
         graphs: dict[int, data.AtomicData] = {}
@@ -100,9 +106,7 @@ class Labeller:
         return graphs, reasons
 
     def _graph(self, atoms: Atoms) -> data.AtomicData:
-        bare = Atoms(
-            atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc
-        )  # info could set weights or charges
+        bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)  # info could hold weights
         with torch_tools.default_dtype(self.dtype):
             config = data.config_from_atoms(bare, head_name=self.head)
             return data.AtomicData.from_config(config, z_table=self.elements, cutoff=self.r_max, heads=self.heads)
@@ -128,6 +132,11 @@ class Labeller:
             Label(float(energy), piece, _stress(virial, graph))
             for energy, piece, virial, graph in zip(energies, pieces, virials, graphs, strict=True)
         ]
+
+
+def _size(graph: data.AtomicData) -> Size:
+    receivers = graph.edge_index[1]
+    return Size(int(torch.bincount(receivers, minlength=1).max()), len(receivers))
 
 
 def _stress(virial: NDArray[np.float64], graph: data.AtomicData) -> NDArray[np.float64] | None:
@@ -157,7 +166,7 @@ def _no_graph(atoms: Atoms) -> str | None:
         return "no atoms"
     if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
         return "positions or cell are not finite"
-    if np.linalg.matrix_rank(atoms.cell.array[atoms.pbc]) < atoms.pbc.sum():
+    if atoms.pbc.any() and np.linalg.matrix_rank(atoms.cell.array[atoms.pbc]) < atoms.pbc.sum():
         return "the cell vectors of the periodic directions do not span them"
     return None
 

@@ -47,9 +47,7 @@ def label_structures(
     return total, time.monotonic() - started
 
 
-def _labelled(
-    labeller: Labeller, parts: list[list[Atoms]], processes: int, worthwhile: float
-) -> Iterator[Labelled]:
+def _labelled(labeller: Labeller, parts: list[list[Atoms]], processes: int, worthwhile: float) -> Iterator[Labelled]:
     seconds = 0.0  # of the last window
     for done, part in enumerate(parts):
         left = len(parts) - done

@@ -15,8 +15,8 @@ from ase.data import atomic_numbers, covalent_radii
 from ase.neighborlist import neighbor_list
 from numpy.typing import NDArray
 
+from containers.distances import shortest_per_pair
 from containers.tensorpot import core_repulsion as core
-from containers.tensorpot.distances import shortest_per_pair
 from containers.tensorpot.fitted_potential import cutoff_of, elements_of, predict
 
 VACUUM = 3.0  # times the cutoff: the cell of a dimer

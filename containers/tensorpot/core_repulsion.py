@@ -71,7 +71,7 @@ def candidates(shortest: float, cutoff: float) -> Iterator[float]:
     down = [-STEP * n for n in range(round(BELOW / STEP) + 1)]
     up = [STEP * n for n in range(1, round(ABOVE / STEP) + 1)]
     for offset in down + up:
-        r_in = round(shortest + offset, 6)
+        r_in = float(np.floor((shortest + offset) * 1e6)) / 1e6  # rounded up, it would be inside the data
         if CLOSEST + 2 * DELTA_IN <= r_in <= cutoff - DELTA_IN:
             yield r_in
 

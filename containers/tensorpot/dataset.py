@@ -21,9 +21,9 @@ from ase import Atoms
 from pydantic import Field
 
 from containers.contract import BadInput, Closed, Image, Inputs, Machine
+from containers.distances import nearest, shortest_per_pair
 from containers.split import SIDES, Side, Split, side
 from containers.structures import read_atoms, write_table
-from containers.tensorpot.distances import nearest, shortest_per_pair
 from containers.tensorpot.frames import (
     Labelled,
     energy_corrected,

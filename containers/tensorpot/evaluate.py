@@ -19,9 +19,9 @@ from ase.calculators.calculator import Calculator
 from pydantic import Field
 
 from containers.contract import BadInput, Closed, Image, Inputs, Machine
+from containers.distances import nearest
 from containers.metrics import errors
 from containers.structures import read_atoms, write_table
-from containers.tensorpot.distances import nearest
 from containers.tensorpot.frames import (
     ONE_PLACE,
     atoms_of_frame,

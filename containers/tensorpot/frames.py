@@ -20,7 +20,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from containers.contract import BadInput, StepError
-from containers.tensorpot.distances import nearest, periodic_cell
+from containers.distances import nearest, periodic_cell
 
 ENERGY_RANGE = (-20.0, 250.0)
 """eV/atom; pacemaker replaces every reference energy when one structure's corrected energy is outside."""

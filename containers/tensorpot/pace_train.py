@@ -4,8 +4,9 @@ pacemaker runs as a child in an empty folder `work` beside `outputs`, which stay
 is its last interim potential, also when it was broken off after at least one iteration: `stop_reason` then says so,
 and the fit goes on from the output `interim`.
 
-Two fits with the same thread count gave the same bytes in every output (tried with one and with two threads), on
-one machine. Another thread count or processor adds up in another order: losses then agree to about TOLERANCE.
+Two fits with the same thread count gave the same bytes in every output (tried with one and with two threads on one
+machine). Another thread count adds up in another order: the losses of 15 iterations then agreed to 5e-14 of their
+value, and a long fit amplifies that. Threads are not part of the key: either result is as good.
 """
 
 from __future__ import annotations

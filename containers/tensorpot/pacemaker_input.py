@@ -98,9 +98,9 @@ def shape(preset: Preset, cutoff: float, elements: int) -> tuple[list[int], list
 
     `mace` is `medium` with the radial resolution of orders 1 and 2 set by the teacher's cutoff (Å): three functions
     an Å for pairs, one an Å plus one for triplets, so that a longer reach is not a blurred one (5 Å gives `medium`).
-    It offers one element at order 3: 345 functions at 3 Å, 403 at 5 Å, 437 at 6 Å. With several elements every
+    It offers one element at order 3: 353 functions at 3 Å, 403 at 5 Å, 434 at 6 Å. With several elements every
     order from 3 on loses one radial function for each further element, because the combinations of elements
-    multiply what is offered (each block of elements still offers its share of 250 functions an element).
+    multiply what is offered (asked for 250 functions an element at 5 Å, two elements get 250, three 248, four 240).
     """
     name = "medium" if preset == "mace" else preset
     radial, angular = (list(numbers) for numbers in SHAPES[name])

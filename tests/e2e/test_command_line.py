@@ -114,7 +114,11 @@ def test_a_dry_run_labels_and_fits_nothing_and_writes_the_plan(tmp_path: Path) -
     written = yaml.safe_load((folder / "input.yaml").read_text())
     assert written["potential"]["elements"] == ["Si"]
     assert written["fit"]["repulsion"] == "auto"
-    assert {path.name for path in (folder / "requests").iterdir()} == {"ingest.json", "teacher_info.json", "mace_label.json"}
+    assert {path.name for path in (folder / "requests").iterdir()} == {
+        "ingest.json",
+        "teacher_info.json",
+        "mace_label.json",
+    }
     ran = {path.name for path in (tmp_path / "root" / "store").iterdir()} - {"work", "locks"}
     assert ran == {"ingest", "teacher_info"}
     assert "would run" in done.stdout

@@ -253,7 +253,7 @@ def test_a_program_that_dies_at_once_is_told_by_its_kind(
 
 def test_other_rows_than_given_end_the_fit_at_once(frames: dict[str, tuple[Path, ...]], tmp_path: Path) -> None:
     script = "echo Fitting dataset size: 23 structures / 70 atoms; sleep 60"
-    with pytest.raises(RowsDiffer, match="23 Fitting structures, it was given 24 rows"):
+    with pytest.raises(RowsDiffer, match="23 train structures, it was given 24 rows"):
         Fit(tmp_path, frames, program=fake(tmp_path, script))
 
 

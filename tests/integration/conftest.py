@@ -25,7 +25,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         os.environ.update(before)
 
 
-@pytest.fixture()
+@pytest.fixture
 def example() -> Path:
     """The bundled example's config."""
     return Path(__file__).parents[2] / "examples" / "silicon" / "distill.yaml"

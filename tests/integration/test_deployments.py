@@ -96,7 +96,9 @@ def test_a_schedule_fires(api: httpx.Client, tmp_path: Path) -> None:
     deployment = _deployment(api, "nightly")
     parameters = {**deployment["parameters"], "work_root": str(tmp_path)}
     schedules = [{"active": True, "schedule": {"interval": timedelta(seconds=15).total_seconds()}}]
-    api.patch(f"/deployments/{deployment['id']}", json={"parameters": parameters, "schedules": schedules}).raise_for_status()
+    api.patch(
+        f"/deployments/{deployment['id']}", json={"parameters": parameters, "schedules": schedules}
+    ).raise_for_status()
     only = {
         "deployments": {"id": {"any_": [deployment["id"]]}},
         "flow_runs": {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED"]}}},

@@ -11,7 +11,7 @@ def test_every_step_is_as_recorded() -> None:
     assert versions.problems() == []
 
 
-@pytest.fixture()
+@pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(versions, "ROOT", tmp_path)
     (tmp_path / "containers").mkdir()

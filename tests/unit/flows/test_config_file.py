@@ -21,7 +21,11 @@ def written(folder: Path, values: object) -> Path:
 
 def test_defaults_are_those_of_the_issue(tmp_path: Path) -> None:
     config = load_config(written(tmp_path, MINIMAL))
-    assert (config.pacemaker.functions_per_element, config.selection.max_structures, config.train.maxiter) == (250, 300, 150)
+    assert (config.pacemaker.functions_per_element, config.selection.max_structures, config.train.maxiter) == (
+        250,
+        300,
+        150,
+    )
     assert config.pacemaker.kappa == pytest.approx(0.3)
     assert config.convergence.force_mae_meV_per_A == 120
 

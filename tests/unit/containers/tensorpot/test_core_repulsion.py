@@ -66,6 +66,12 @@ def test_candidates_leave_the_data_alone_first() -> None:
     assert max(tried) == pytest.approx(1.8 + ABOVE)
 
 
+def test_the_first_candidate_is_never_inside_the_data() -> None:
+    for shortest in (1.7104885921645847, 1.4900000004, 2.123456789):
+        first = next(candidates(shortest, 5.0))
+        assert shortest - 1e-6 < first <= shortest
+
+
 def test_candidates_stay_between_the_closest_distance_and_the_cutoff() -> None:
     assert min(candidates(0.8, 5.0)) >= CLOSEST + 2 * DELTA_IN
     assert max(candidates(2.5, 3.0)) <= 3.0 - DELTA_IN

@@ -15,7 +15,7 @@ from ase.build import bulk
 from ase.neighborlist import neighbor_list
 
 from containers.contract import BadInput, StepError
-from containers.tensorpot.distances import nearest, shortest_per_pair
+from containers.distances import nearest, shortest_per_pair
 from containers.tensorpot.frames import (
     Labelled,
     atoms_of_frame,

@@ -92,8 +92,29 @@ def test_lines_are_handed_over_and_the_exit_code_returned(tmp_path: Path) -> Non
 def test_it_ends_when_asked_and_takes_its_children_along(tmp_path: Path) -> None:
     script = f"sleep 60 & echo $! > {tmp_path}/child; echo ready; sleep 60"
     assert run_pacemaker(program(tmp_path, script), tmp_path, Resources(), lambda line: False) == -9
-    child = Path("/proc") / (tmp_path / "child").read_text().strip()
-    deadline = time.monotonic() + 10  # a killed process is reaped by another one
-    while child.exists() and time.monotonic() < deadline:
+    assert ends(tmp_path / "child")
+
+
+def test_it_dies_with_the_step(tmp_path: Path) -> None:
+    fake = program(tmp_path, f"echo $$ > {tmp_path}/child; echo ready; exec sleep 60")
+    code = (
+        "from pathlib import Path; from containers.contract import Resources\n"
+        "from containers.tensorpot.pacemaker_run import run_pacemaker\n"
+        f"run_pacemaker(Path({str(fake)!r}), Path({str(tmp_path)!r}), Resources(), lambda line: print(line) is None)"
+    )
+    with subprocess.Popen([sys.executable, "-uc", code], stdout=subprocess.PIPE, text=True) as step:
+        assert step.stdout is not None
+        assert step.stdout.readline() == "ready\n"
+        step.kill()
+    assert ends(tmp_path / "child")
+
+
+def ends(pid_file: Path) -> bool:
+    """Whether the process is gone, or waits only for somebody to fetch its exit code, within 10 s."""
+    process = Path("/proc") / pid_file.read_text().strip()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        if not process.exists() or "State:\tZ" in (process / "status").read_text():
+            return True
         time.sleep(0.02)
-    assert not child.exists() or "State:\tZ" in (child / "status").read_text()
+    return False

@@ -54,9 +54,7 @@ def test_a_preset_reaches_every_part_of_the_section(preset: Any, order: int) -> 
 def test_presets_grow() -> None:
     shapes = [shape(preset, 5.0, 1)[0] for preset in ("small", "medium", "large")]
     assert all(
-        small <= large
-        for smaller, larger in pairwise(shapes)
-        for small, large in zip(smaller, larger, strict=True)
+        small <= large for smaller, larger in pairwise(shapes) for small, large in zip(smaller, larger, strict=True)
     )
     assert len({tuple(each) for each in shapes}) == 3
 

@@ -1,0 +1,329 @@
+"""The MACE side with the real mace-torch: labels against its own ASE calculator, and the files that are no teacher."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.io import read
+
+from containers.contract import InputFile, Report, Request, StepError, file_digest
+from containers.mace.teacher_info import Teacher
+from containers.step import execute
+from containers.structures import read_atoms, structure_id, structures_table, write_table
+
+pytestmark = pytest.mark.e2e
+
+REPOSITORY = Path(__file__).parents[2]
+TEACHER = REPOSITORY / "examples" / "silicon" / "teacher.model"
+
+
+def silicon(cell: tuple[float, ...] | list[list[float]], pbc: list[bool], *positions: list[float]) -> Atoms:
+    return Atoms(["Si"] * len(positions), positions=positions, cell=cell, pbc=pbc)
+
+
+def mixed() -> dict[str, Atoms]:
+    """One structure of every kind that could go wrong."""
+    diamond = bulk("Si", cubic=True)
+    diamond.rattle(0.08, seed=1)
+    left_handed = bulk("Si", "diamond", a=5.3, cubic=True).repeat((2, 1, 1))
+    left_handed.set_cell(left_handed.cell.array @ np.array([[1, 0.03, 0], [0, 0.97, 0.02], [0, 0, 1.02]]), True)
+    left_handed.rattle(0.1, seed=2)
+    left_handed = Atoms(left_handed, cell=left_handed.cell.array[[1, 0, 2]])
+    slab = bulk("Si", cubic=True).repeat((1, 1, 2))
+    slab.rattle(0.05, seed=3)
+    slab.pbc = (True, True, False)
+    cluster = Atoms(diamond, pbc=False, cell=np.zeros((3, 3)))
+    wire = silicon([[4.0, 0, 0], [0, 0, 0], [0, 0, 0]], [True, False, False], [0, 0, 0], [1.9, 0.9, 0])
+    none, full = [False] * 3, [True] * 3
+    return {
+        "diamond": diamond,
+        "cell smaller than the cutoff": bulk("Si"),
+        "one atom in a cell": bulk("Si", "sc", a=2.6),
+        "left-handed and sheared": left_handed,
+        "slab": slab,
+        "wire": wire,
+        "cluster": cluster,
+        "dimer": silicon((0, 0, 0), none, [0, 0, 0], [2.2, 0.3, 0]),
+        "isolated atom": silicon((0, 0, 0), none, [1, 2, 3]),
+        "isolated atom in a box": silicon((20, 20, 20), full, [1, 2, 3]),
+    }
+
+
+def write_structures(path: Path, structures: list[Atoms]) -> None:
+    for row, atoms in enumerate(structures):
+        atoms.info = {
+            "id": structure_id(atoms),
+            "source": "made.xyz",
+            "row": row,
+            "group": "test",
+            "family": str(row),
+        }
+    write_table(path, structures_table(structures))
+
+
+def run_step(folder: Path, step: str, inputs: dict[str, Path], **params: object) -> Report:
+    folder.mkdir()
+    files = {name: (InputFile(path=path, sha256=file_digest(path)),) for name, path in inputs.items()}
+    request = Request(step=step, version=1, lock="any", params=params, inputs=files)
+    (folder / "request.json").write_text(request.model_dump_json())
+    return execute(folder)
+
+
+def label(folder: Path, structures: list[Atoms], model: Path = TEACHER, **params: object) -> Report:
+    pool = folder.with_suffix(".parquet")
+    write_structures(pool, structures)
+    return run_step(folder, "mace_label", {"structures": pool, "model": model}, **{"head": "Default", **params})
+
+
+@pytest.fixture(scope="module")
+def calculator() -> Callable[[str], object]:
+    from mace.calculators import MACECalculator
+
+    return lambda dtype: MACECalculator(model_paths=str(TEACHER), device="cpu", default_dtype=dtype)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-9), ("float32", 1e-4)])
+@pytest.mark.parametrize("edges_per_batch", ["auto", 40])
+def test_labels_are_those_of_the_ase_calculator(tmp_path, calculator, dtype, tolerance, edges_per_batch):
+    structures = mixed()
+    report = label(tmp_path / "run", list(structures.values()), dtype=dtype, edges_per_batch=edges_per_batch)
+    assert report.error is None
+    assert report.metrics["labels_computed"] == len(structures)
+    reference = calculator(dtype)
+    for name, labelled in zip(structures, read_atoms(tmp_path / "run/outputs/labels.parquet"), strict=True):
+        assert labelled.info["id"] == structure_id(structures[name]), name
+        bare = Atoms(labelled.numbers, labelled.positions, cell=labelled.cell, pbc=labelled.pbc)
+        reference.calculate(bare)
+        found, expected = labelled.calc.results, reference.results
+        assert abs(found["energy"] - expected["energy"]) / len(bare) <= tolerance, name
+        np.testing.assert_allclose(found["forces"], expected["forces"], rtol=0, atol=tolerance, err_msg=name)
+        assert ("stress" in found) == bool(bare.pbc.all()), name
+        if "stress" in found:
+            np.testing.assert_allclose(found["stress"], expected["stress"], rtol=0, atol=tolerance, err_msg=name)
+
+
+def test_forces_and_stress_are_gradients_of_the_energy(tmp_path):
+    """Central differences over one coordinate and one strain."""
+    start, step = mixed()["diamond"], 1e-4
+    moved, strained = [start.copy(), start.copy()], [start.copy(), start.copy()]
+    for sign, atoms in zip((1, -1), moved, strict=True):
+        atoms.positions[3, 1] += sign * step
+    for sign, atoms in zip((1, -1), strained, strict=True):
+        atoms.set_cell(atoms.cell.array @ np.diag([1 + sign * step, 1, 1]), scale_atoms=True)
+    label(tmp_path / "run", [start, *moved, *strained], dtype="float64")
+    labelled = read_atoms(tmp_path / "run/outputs/labels.parquet")
+    energies = [atoms.get_potential_energy() for atoms in labelled]
+    assert labelled[0].get_forces()[3, 1] == pytest.approx(-(energies[1] - energies[2]) / (2 * step), abs=1e-5)
+    slope = (energies[3] - energies[4]) / (2 * step) / start.get_volume()
+    assert labelled[0].get_stress()[0] == pytest.approx(slope, abs=1e-7)
+
+
+def test_the_same_digests_twice_and_extxyz_keeps_every_digit(tmp_path):
+    structures = list(mixed().values())
+    first, second = (label(tmp_path / name, structures, edges_per_batch=500) for name in ("first", "second"))
+    assert {name: file.sha256 for name, file in first.outputs.items()} == {
+        name: file.sha256 for name, file in second.outputs.items()
+    }
+    table = read_atoms(tmp_path / "first/outputs/labels.parquet")
+    for exact, text in zip(table, read(tmp_path / "first/outputs/labels.extxyz", index=":"), strict=True):
+        assert text.info["id"] == exact.info["id"] == structure_id(text)
+        assert text.get_potential_energy() == exact.get_potential_energy()
+        assert np.array_equal(text.get_forces(), exact.get_forces())
+        assert ("stress" in text.calc.results) == ("stress" in exact.calc.results)
+        if "stress" in exact.calc.results:
+            assert np.array_equal(text.get_stress(), exact.get_stress())
+
+
+def test_two_processes_give_the_labels_of_one():
+    from containers.contract import no_progress
+    from containers.mace.labeller import Labeller, Settings
+    from containers.mace.workers import label_structures
+
+    structures = [atoms for _ in range(2) for atoms in mixed().values()]
+    labeller = Labeller(Settings(TEACHER, "Default", "float32", edges_per_batch=100))
+    one, _ = label_structures(labeller, structures, 1, no_progress)
+    two, _ = label_structures(labeller, structures, 2, no_progress, worthwhile=0.0)
+    assert one.edges == two.edges
+    for alone, shared in zip(one.answers, two.answers, strict=True):
+        assert alone.energy == shared.energy
+        assert np.array_equal(alone.forces, shared.forces)
+
+
+def test_labels_that_are_not_finite_are_set_aside_and_spoil_no_neighbour(tmp_path):
+    good = mixed()["diamond"]
+    overlapping = silicon((0, 0, 0), [False] * 3, [0, 0, 0], [0, 0, 0])
+    flat = silicon([[5, 0, 0], [5, 0, 0], [0, 0, 5]], [True] * 3, [0, 0, 0], [2, 2, 2])
+    lost = silicon((5, 5, 5), [True] * 3, [0, 0, 0], [np.nan, 2, 2])
+    report = label(tmp_path / "run", [good, overlapping, flat, lost], dtype="float64", edges_per_batch=100_000)
+    assert (report.metrics["labels_computed"], report.metrics["rejected"]) == (1, 3)
+    rejected = pq.read_table(tmp_path / "run/outputs/rejected.parquet").to_pylist()
+    assert [row["row"] for row in rejected] == [1, 2, 3]
+    assert "not finite" in rejected[0]["reason"]
+    assert "0.000 Å" in rejected[0]["reason"]
+    label(tmp_path / "alone", [good], dtype="float64")
+    both = [read_atoms(tmp_path / name / "outputs/labels.parquet")[0] for name in ("run", "alone")]
+    np.testing.assert_allclose(both[0].get_forces(), both[1].get_forces(), rtol=0, atol=1e-10)
+
+
+def test_nothing_to_label(tmp_path):
+    report = label(tmp_path / "run", [])
+    assert report.error is None
+    assert report.metrics["labels_computed"] == 0
+    assert read_atoms(tmp_path / "run/outputs/labels.parquet") == []
+
+
+def test_when_memory_ends_batches_shrink_and_the_largest_is_set_aside(tmp_path):
+    """In a process of its own, whose address space is limited after the model is loaded."""
+    script = """
+import resource, sys
+from pathlib import Path
+from ase.build import bulk
+from containers.mace.labeller import Labeller, Settings
+labeller = Labeller(Settings(Path(sys.argv[1]), "Default", "float64", edges_per_batch=10**9))
+small = [bulk("Si", cubic=True).repeat(2) for _ in range(12)]
+labeller.label(small[:1])
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 300_000_000,) * 2)
+found = labeller.label([*small, bulk("Si", cubic=True).repeat(9)])
+print(sum(not isinstance(answer, str) for answer in found.answers), labeller.bound < 10**9, found.answers[-1])
+"""
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script, str(TEACHER)],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1].startswith("12 True does not fit in memory alone")
+
+
+def test_unknown_head_and_unknown_elements_are_refused(tmp_path):
+    head = label(tmp_path / "head", [bulk("Si")], head="pbe")
+    assert head.error.kind == "BadInput"
+    assert "'pbe'" in head.error.message
+    assert "Default" in head.error.message
+    element = label(tmp_path / "element", [bulk("Si"), bulk("Ge")])
+    assert element.error.kind == "BadInput"
+    assert "Ge" in element.error.message
+    assert "made.xyz, row 1" in element.error.message
+
+
+def test_teacher_info_says_what_the_model_is(tmp_path):
+    report = run_step(tmp_path / "run", "teacher_info", {"model": TEACHER})
+    assert report.error is None
+    teacher = Teacher.read(tmp_path / "run/outputs/teacher.json")
+    assert teacher.elements == ("Si",)
+    assert teacher.heads == ("Default",)
+    assert (teacher.r_max_A, teacher.num_interactions, teacher.dtype) == (5.0, 2, "float32")
+    label(tmp_path / "atom", [mixed()["isolated atom"]])
+    assert json.loads((tmp_path / "run/outputs/teacher.json").read_text())["model_class"] == "ScaleShiftMACE"
+    assert set(teacher.e0s_eV["Default"]) == {"Si"}
+    assert -10 < teacher.e0s_eV["Default"]["Si"] < 0
+
+
+def _no_pickle(path: Path) -> None:
+    path.write_text("8\nLattice=...\n")
+
+
+def _another_pickle(path: Path) -> None:
+    import torch
+
+    torch.save([1, 2, 3], path)
+
+
+def _state_dict(path: Path) -> None:
+    import torch
+
+    torch.save(torch.load(TEACHER, map_location="cpu", weights_only=False).state_dict(), path)
+
+
+def _another_network(path: Path) -> None:
+    import torch
+
+    torch.save(torch.nn.Linear(2, 2), path)
+
+
+def _compiled(path: Path) -> None:
+    import torch
+
+    torch.jit.script(torch.nn.Linear(2, 2)).save(str(path))
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(TEACHER.read_bytes()[:5000])
+
+
+@pytest.mark.parametrize(
+    "write",
+    [_no_pickle, _another_pickle, _state_dict, _another_network, _compiled, _cut, lambda path: path.touch()],
+    ids=["text", "list", "state dict", "linear", "compiled", "cut", "empty"],
+)
+def test_a_file_that_is_no_teacher_is_refused(tmp_path, write):
+    wrong = tmp_path / "wrong.model"
+    write(wrong)
+    report = run_step(tmp_path / "run", "teacher_info", {"model": wrong})
+    assert report.error.kind == "BadInput"
+    assert str(wrong) in report.error.message
+    assert "mace-torch" in report.error.message
+
+
+class _Answers(BaseHTTPRequestHandler):
+    """A web site with the teacher at /teacher.model, a page that is no model at /page, and nothing else."""
+
+    def do_GET(self):
+        content = {"/teacher.model": TEACHER.read_bytes(), "/page.model": b"<html>sign in</html>"}.get(self.path)
+        self.send_response(404 if content is None else 200)
+        self.send_header("Content-Length", str(len(content or b"")))
+        self.end_headers()
+        self.wfile.write(content or b"")
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # where mace-torch keeps its downloads
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Answers) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_foundation_model_is_fetched(tmp_path, site):
+    from containers.mace.fetch import fetch
+
+    fetch("small", f"{site}/teacher.model", tmp_path / "teacher.model")
+    assert (tmp_path / "teacher.model").read_bytes() == TEACHER.read_bytes()
+
+
+@pytest.mark.parametrize(("page", "says"), [("nothing.model", "path of the file"), ("page.model", "Delete")])
+def test_a_failed_download_says_what_to_do(tmp_path, site, page, says):
+    from containers.mace.fetch import fetch
+
+    with pytest.raises(StepError, match=says):
+        fetch("small", f"{site}/{page}", tmp_path / "teacher.model")
+    assert not (tmp_path / "teacher.model").exists()
+
+
+def test_the_names_are_those_of_mace_torch():
+    from mace.calculators.foundations_models import mace_mp_urls, mace_off_urls
+
+    from containers.mace.fetch import FOUNDATION_MODELS, MATERIALS_MODELS, address
+
+    assert set(MATERIALS_MODELS) == set(mace_mp_urls)
+    assert {address(name) for name in FOUNDATION_MODELS} == {*mace_mp_urls.values(), *mace_off_urls.values()}
