@@ -72,6 +72,8 @@ def told(outcome: Outcome) -> str:
     verdict = "converged" if outcome.converged else f"not converged: {outcome.not_converged_because}"
     figures = [f"  {name:<28} {value:.2f}" for name, value in outcome.figures.items()]
     against = "against the teacher, on structures that training never saw:"
+    if outcome.stub:
+        verdict += "  (STUB RUN: nothing was labelled or fitted, no figure is real)"
     return "\n".join(["", f"{outcome.name}: {verdict}", against, *figures, f"report: {outcome.folder}/report.html"])
 
 

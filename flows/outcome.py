@@ -24,6 +24,7 @@ class Outcome(Closed):
 
     name: str
     folder: Path
+    stub: bool
     converged: bool
     not_converged_because: str | None
     figures: dict[str, float]
@@ -35,6 +36,7 @@ class Outcome(Closed):
         return cls(
             name=summary.name,
             folder=workspace.run_folder(summary.name),
+            stub=summary.stub,
             converged=summary.converged,
             not_converged_because=summary.not_converged_because,
             figures={key: value for key, value in teacher.items() if key.endswith(("meV_per_A", "meV_per_atom"))},
@@ -80,6 +82,7 @@ def summarise(
         config=config.model_dump(mode="json"),
         versions={name: version for artefact in steps.values() for name, version in artefact.versions.items()},
         inputs=_inputs(files, model, workspace),
+        stub=workspace.settings.runner == "stub",
         seeds={"train.seed": config.train.seed},
         elements=recipe.potential.elements,
         teacher={**teacher.model_dump(mode="json"), "head": recipe.head},

@@ -70,6 +70,7 @@ def report_json(summary: RunSummary) -> dict[str, Any]:
     attempts = [attempt.model_dump(mode="json", exclude={"history"}) for attempt in summary.attempts]
     return {
         "name": summary.name,
+        "stub": summary.stub,
         "converged": summary.converged,
         "not_converged_because": summary.not_converged_because,
         "thresholds": summary.thresholds.model_dump(),

@@ -28,6 +28,12 @@ Pictures = Mapping[str, bytes]
 """PNG by name: `learning-curve`, `parity-teacher`, `parity-dft`, `core-repulsion`; one may be absent."""
 
 
+STUB_BANNER = (
+    "<div class='verdict bad'><strong>Stub run</strong>Nothing was labelled or fitted: no figure on this page is real."
+    "</div>"
+)
+
+
 def page(summary: RunSummary, pictures: Pictures) -> str:
     """report.html: one page without scripts and outside links."""
     sections = [
@@ -62,6 +68,7 @@ def headline(summary: RunSummary) -> str:
     what = f"ACE potential for {', '.join(summary.elements)}, distilled from a MACE model"
     return (
         f"<h1>{escape(summary.name)}</h1><p class='soft'>{escape(what)}</p>"
+        f"{STUB_BANNER if summary.stub else ''}"
         f"<div class='verdict {mood}'><strong>{words}</strong>{escape(reason)}</div>"
         f"<div class='figures'>{tiles}{_speed_tiles(summary)}</div>"
         "<p class='soft'>Errors are against the teacher, on test structures that neither the fit nor the choice of the"

@@ -107,6 +107,7 @@ class RunSummary(Closed):
     versions: dict[str, str] = Field(description="packages really used")
     inputs: dict[str, str] = Field(description="the user's files -> sha256")
     seeds: dict[str, int] = {}
+    stub: bool = Field(False, description="made by the steps' stubs: no figure is real")
     elements: tuple[str, ...] = Field(min_length=1, description="chemical symbols, in the potential's order")
     teacher: dict[str, Any] = Field(description="teacher.json, and the chosen head")
     e0s_eV: dict[str, float] = Field(
