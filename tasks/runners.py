@@ -11,11 +11,12 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
 from containers.contract import Image, Progress, Request
+from containers.orphans import die_with_parent
 from containers.step import PROGRESS_MARK, execute
 from tasks.settings import Settings, step_environment
 
@@ -59,11 +60,11 @@ def runner_of(settings: Settings) -> Runner:
     return SubprocessRunner(settings) if settings.runner == "subprocess" else InProcessRunner()
 
 
-def _follow(line: str, write: object, progress: Progress) -> None:
+def _follow(line: str, write: Callable[[str], object], progress: Progress) -> None:
     if line.startswith(PROGRESS_MARK):
         progress(*json.loads(line.removeprefix(PROGRESS_MARK)))
     else:
-        write(line)  # type: ignore[operator]
+        write(line)
 
 
 @contextlib.contextmanager
@@ -78,6 +79,7 @@ def _group(command: list[str], environment: dict[str, str]) -> Iterator[subproce
         text=True,
         errors="replace",
         start_new_session=True,
+        preexec_fn=die_with_parent(),
     )
     try:
         yield process

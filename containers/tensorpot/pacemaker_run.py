@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import shutil
 import signal
@@ -13,10 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from containers.contract import ProgramMissing, Resources
+from containers.orphans import die_with_parent
 
 PROGRAM = "pacemaker"
 INPUT_FILE = "input.yaml"
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 STOPPED_BY_US = -signal.SIGKILL
 
 OnLine = Callable[[str], bool]
@@ -81,7 +80,7 @@ def _child(command: list[str], folder: Path, environment: dict[str, str]) -> Ite
         text=True,
         errors="replace",
         start_new_session=True,
-        preexec_fn=_die_with_parent(),
+        preexec_fn=die_with_parent(),
     )
     try:
         yield process
@@ -89,14 +88,6 @@ def _child(command: list[str], folder: Path, environment: dict[str, str]) -> Ite
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def _die_with_parent() -> Callable[[], None] | None:
-    """What the child does first on Linux: ask the kernel for a SIGKILL when its parent dies."""
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None).prctl  # looked up before the fork, where it is safe
-    return lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def kernel_kills() -> int | None:

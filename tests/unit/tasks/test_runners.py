@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import stat
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -78,3 +81,31 @@ def test_only_the_settings_read_the_environment() -> None:
         if "os.environ" in path.read_text() or "getenv" in path.read_text()
     }
     assert readers == {"tasks/settings.py"}
+
+
+def test_a_step_dies_with_a_killed_flow(tmp_path: Path, call: StepCall) -> None:
+    pids = tmp_path / "pids"
+    interpreter = program(tmp_path, f"echo $$ > {pids}; exec sleep 300")
+    parent = tmp_path / "parent.py"
+    parent.write_text(
+        "import sys\nfrom pathlib import Path\nfrom containers.contract import Request\n"
+        "from tasks.runners import SubprocessRunner\nfrom tasks.settings import Settings\n"
+        f"runner = SubprocessRunner(Settings(tensorpot_python=Path({str(interpreter)!r})))\n"
+        "request = Request(step='x', version=1, lock='', params={}, inputs={})\n"
+        f"runner.run(Path({str(tmp_path)!r}), 'tensorpot', request, print)\n"
+    )
+    flow = subprocess.Popen([sys.executable, str(parent)], cwd=Path(__file__).parents[3])
+    try:
+        until(pids.is_file)
+        flow.kill()
+        until(lambda: not alive(int(pids.read_text())))
+    finally:
+        flow.kill()
+        flow.wait()
+
+
+def until(done: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.05)
