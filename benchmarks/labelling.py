@@ -41,7 +41,7 @@ def ase_loop(model: Path, dtype: Dtype) -> Work:
 
 def our_batches(model: Path, head: str, dtype: Dtype) -> Work:
     """The step's own way, in one process."""
-    labeller = Labeller(Settings(model, head, dtype, EDGES_PER_BATCH[dtype]))
+    labeller = Labeller(Settings(model, head, dtype, EDGES_PER_BATCH))
     return lambda structures: label_structures(labeller, structures, 1, no_progress)
 
 

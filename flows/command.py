@@ -14,7 +14,7 @@ from pydantic_core import PydanticUndefined
 from flows import dry_run
 from flows.config import DistillConfig
 from flows.config_file import load_config
-from flows.distill import distill
+from flows.distill import distill, user_files
 from flows.outcome import Outcome
 from tasks.errors import DistillError, UserError
 from tasks.prefect_run import command_line_run
@@ -61,6 +61,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.dry_run:
         print(dry_run.plan(config, workspace))
         return 0
+    user_files(config)  # a missing file is told at once, not after a server has started
     with command_line_run():
         outcome = distill(config, workspace.root, options.verify)
     print(told(outcome))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from containers.mace.answers import Answer, Label
 from containers.mace.batches import Size, compute_in_batches
+from containers.mace.contraction import use_fast_contractions
 from containers.mace.convolution import use_fast_convolutions
 from containers.mace.model import describe, load_model, model_heads
 from containers.mace.teacher_info import choose_head
@@ -64,12 +65,14 @@ class Labeller:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         torch.set_num_threads(settings.threads)
+        torch.jit.set_fusion_strategy([])  # else the first calls differ from later ones in the last digit
         model = load_model(settings.model, settings.device)
         self.teacher = describe(model)
         self.model = model.double() if settings.dtype == "float64" else model.float()
         self.head = choose_head(self.teacher, settings.head)
         with torch_tools.default_dtype(settings.dtype):
             use_fast_convolutions(self.model)
+            use_fast_contractions(self.model)
         self.dtype, self.device = settings.dtype, settings.device
         self.heads = model_heads(model)
         self.r_max = float(model.r_max)

@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,18 @@ EXAMPLE = REPOSITORY / "examples" / "silicon"
 FRAME = '2\nLattice="4 0 0 0 4 0 0 0 4" Properties=species:S:1:pos:R:3 pbc="T T T"\nSi 0 0 0\nSi 2 2 2\n'
 
 
-def command(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture(scope="module", autouse=True)
+def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One home for all runs: a new one costs its server a database."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DISTILL_TEST_PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
+        yield
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "DISTILL_"))},
-        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "PREFECT_HOME": os.environ["DISTILL_TEST_PREFECT_HOME"],
     }
     return subprocess.run(
         [sys.executable, "-m", "flows.distill", *arguments],
@@ -28,9 +37,8 @@ def command(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     )  # fmt: skip
 
 
-def config(tmp_path: Path, pool: str | None = FRAME, **changes: object) -> Path:
-    if pool is not None:
-        (tmp_path / "pool.xyz").write_text(pool)
+def config(tmp_path: Path, text: str = FRAME, **changes: object) -> Path:
+    (tmp_path / "pool.xyz").write_text(text)
     values = {
         "name": "mistake",
         "teacher": {"model": str(EXAMPLE / "teacher.model")},
@@ -44,7 +52,7 @@ def config(tmp_path: Path, pool: str | None = FRAME, **changes: object) -> Path:
 
 def refused(tmp_path: Path, path: Path, *words: str, dry_run: bool = False) -> None:
     root = tmp_path / "root"
-    done = command(tmp_path, str(path), "--work-root", str(root), *(["--dry-run"] if dry_run else []))
+    done = command(str(path), "--work-root", str(root), *(["--dry-run"] if dry_run else []))
     output = done.stdout + done.stderr
     assert done.returncode == 2, output
     assert "Traceback" not in output
@@ -67,7 +75,11 @@ def refused(tmp_path: Path, path: Path, *words: str, dry_run: bool = False) -> N
     ids=["not a number", "truncated", "NaN", "zero atoms", "empty", "unknown to the teacher"],
 )
 def test_a_broken_pool(tmp_path: Path, pool: str, words: list[str]) -> None:
-    refused(tmp_path, config(tmp_path, pool), *words)
+    refused(tmp_path, config(tmp_path, pool), *words, dry_run=True)
+
+
+def test_a_broken_pool_in_a_run_under_prefect(tmp_path: Path) -> None:
+    refused(tmp_path, config(tmp_path, FRAME.replace("2 2 2", "2 2 x")), "pool.xyz", "frame 0")
 
 
 @pytest.mark.parametrize(
@@ -82,9 +94,12 @@ def test_a_broken_pool(tmp_path: Path, pool: str, words: list[str]) -> None:
         ({"teacher": {"model": str(EXAMPLE / "teacher.model"), "head": "other"}}, ["other", "Default"]),
     ],
 )
-@pytest.mark.parametrize("dry_run", [True, False], ids=["dry run", "run"])
-def test_a_wrong_config(tmp_path: Path, changes: dict[str, object], words: list[str], dry_run: bool) -> None:
-    refused(tmp_path, config(tmp_path, **changes), *words, dry_run=dry_run)
+def test_a_wrong_config(tmp_path: Path, changes: dict[str, object], words: list[str]) -> None:
+    refused(tmp_path, config(tmp_path, **changes), *words, dry_run=True)
+
+
+def test_a_missing_file_in_a_run_under_prefect(tmp_path: Path) -> None:
+    refused(tmp_path, config(tmp_path, pool={"files": ["nowhere.xyz"]}), "nowhere.xyz")
 
 
 @pytest.mark.parametrize("content", [b"not a pickle", pickle.dumps({"a": 1})])
@@ -95,20 +110,20 @@ def test_a_file_that_is_no_mace_model(tmp_path: Path, content: bytes) -> None:
 
 def test_a_work_root_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    done = command(tmp_path, str(config(tmp_path)), "--work-root", str(tmp_path / "file"))
+    done = command(str(config(tmp_path)), "--work-root", str(tmp_path / "file"))
     assert done.returncode == 2
     assert "--work-root" in done.stderr
 
 
 def test_the_help_lists_every_key_and_the_exit_codes(tmp_path: Path) -> None:
-    done = command(tmp_path, "--help")
+    done = command("--help")
     assert done.returncode == 0
     for word in ("pacemaker.reference_potential", "train.max_attempts", "--dry-run", "3 finished but not converged"):
         assert word in done.stdout
 
 
 def test_a_dry_run_labels_and_fits_nothing_and_writes_the_plan(tmp_path: Path) -> None:
-    done = command(tmp_path, str(EXAMPLE / "distill.yaml"), "--dry-run", "--work-root", str(tmp_path / "root"))
+    done = command(str(EXAMPLE / "distill.yaml"), "--dry-run", "--work-root", str(tmp_path / "root"))
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "root" / "runs" / "silicon" / "dry-run"
     written = yaml.safe_load((folder / "input.yaml").read_text())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -18,8 +17,8 @@ from ase import Atoms
 from ase.build import bulk
 from ase.io import read
 
-from containers.contract import InputFile, Report, Request, StepError, file_digest
-from containers.mace.teacher_info import Teacher
+from containers.contract import BadInput, InputFile, Report, Request, StepError, file_digest
+from containers.mace.teacher_info import Teacher, choose_head
 from containers.step import execute
 from containers.structures import read_atoms, structure_id, structures_table, write_table
 
@@ -112,6 +111,71 @@ def test_labels_are_those_of_the_ase_calculator(tmp_path, calculator, dtype, tol
         assert ("stress" in found) == bool(bare.pbc.all()), name
         if "stress" in found:
             np.testing.assert_allclose(found["stress"], expected["stress"], rtol=0, atol=tolerance, err_msg=name)
+
+
+def two_headed(path: Path) -> None:
+    """An untrained MACE with all that the silicon teacher has not: elements, heads, vectors, pair repulsion."""
+    import torch
+    from e3nn import o3
+    from mace import modules
+    from mace.tools.torch_tools import default_dtype
+
+    torch.manual_seed(1)
+    blocks = modules.interaction_classes
+    with default_dtype("float64"):
+        model = modules.ScaleShiftMACE(
+            atomic_inter_scale=[1.0, 2.0],
+            atomic_inter_shift=[0.1, 0.2],
+            r_max=4.5,
+            num_bessel=6,
+            num_polynomial_cutoff=5,
+            max_ell=2,
+            interaction_cls=blocks["RealAgnosticDensityResidualInteractionBlock"],
+            interaction_cls_first=blocks["RealAgnosticDensityInteractionBlock"],
+            num_interactions=2,
+            num_elements=2,
+            hidden_irreps=o3.Irreps("4x0e+4x1o"),
+            MLP_irreps=o3.Irreps("4x0e"),
+            atomic_energies=np.array([[-1.0, -2.0], [-3.0, -4.0]]),
+            avg_num_neighbors=8.0,
+            atomic_numbers=[6, 14],
+            correlation=3,
+            gate=torch.nn.functional.silu,
+            pair_repulsion=True,
+            heads=["pbe", "scan"],
+        )
+    torch.save(model, path)
+
+
+@pytest.mark.parametrize("head", ["pbe", "scan"])
+def test_labels_of_a_model_with_heads_vectors_and_elements(tmp_path, head):
+    from mace.calculators import MACECalculator
+
+    two_headed(tmp_path / "two.model")
+    structures = list(mixed().values())
+    for atoms in structures:
+        atoms.numbers[::2] = 6
+    report = label(tmp_path / "run", structures, tmp_path / "two.model", dtype="float64", head=head)
+    assert report.metrics["labels_computed"] == len(structures)
+    reference = MACECalculator(model_paths=str(tmp_path / "two.model"), device="cpu", head=head)
+    for labelled in read_atoms(tmp_path / "run/outputs/labels.parquet"):
+        reference.calculate(Atoms(labelled.numbers, labelled.positions, cell=labelled.cell, pbc=labelled.pbc))
+        assert labelled.get_potential_energy() == pytest.approx(reference.results["energy"], abs=1e-9, rel=1e-12)
+        scale = max(1.0, np.abs(reference.results["forces"]).max())
+        np.testing.assert_allclose(labelled.get_forces(), reference.results["forces"], rtol=0, atol=1e-9 * scale)
+        if "stress" in labelled.calc.results:
+            np.testing.assert_allclose(labelled.get_stress(), reference.results["stress"], rtol=1e-8, atol=1e-9)
+
+
+def test_what_can_be_fast_is_fast(tmp_path):
+    """All of the silicon teacher; of a model with vectors all but the convolution of the second layer."""
+    from containers.mace.contraction import use_fast_contractions
+    from containers.mace.convolution import use_fast_convolutions
+    from containers.mace.model import load_model
+
+    two_headed(tmp_path / "two.model")
+    models = load_model(TEACHER), load_model(tmp_path / "two.model").float()
+    assert [(use_fast_convolutions(model), use_fast_contractions(model)) for model in models] == [(2, 2), (1, 3)]
 
 
 def test_forces_and_stress_are_gradients_of_the_energy(tmp_path):
@@ -222,6 +286,20 @@ def test_unknown_head_and_unknown_elements_are_refused(tmp_path):
     assert "made.xyz, row 1" in element.error.message
 
 
+def test_a_head_must_be_chosen_where_there_are_several(tmp_path):
+    two_headed(tmp_path / "two.model")
+    run_step(tmp_path / "run", "teacher_info", {"model": tmp_path / "two.model"})
+    teacher = Teacher.read(tmp_path / "run/outputs/teacher.json")
+    assert teacher.heads == ("pbe", "scan")
+    assert teacher.elements == ("C", "Si")
+    assert teacher.e0s_eV == {"pbe": {"C": -1.0, "Si": -2.0}, "scan": {"C": -3.0, "Si": -4.0}}
+    assert (teacher.r_max_A, teacher.dtype) == (4.5, "float64")
+    with pytest.raises(BadInput, match="pbe, scan"):
+        choose_head(teacher, None)
+    refused = label(tmp_path / "unknown", [bulk("Si")], tmp_path / "two.model", head="Default")
+    assert refused.error.kind == "BadInput"
+
+
 def test_teacher_info_says_what_the_model_is(tmp_path):
     report = run_step(tmp_path / "run", "teacher_info", {"model": TEACHER})
     assert report.error is None
@@ -229,8 +307,7 @@ def test_teacher_info_says_what_the_model_is(tmp_path):
     assert teacher.elements == ("Si",)
     assert teacher.heads == ("Default",)
     assert (teacher.r_max_A, teacher.num_interactions, teacher.dtype) == (5.0, 2, "float32")
-    label(tmp_path / "atom", [mixed()["isolated atom"]])
-    assert json.loads((tmp_path / "run/outputs/teacher.json").read_text())["model_class"] == "ScaleShiftMACE"
+    assert teacher.model_class == "ScaleShiftMACE"
     assert set(teacher.e0s_eV["Default"]) == {"Si"}
     assert -10 < teacher.e0s_eV["Default"]["Si"] < 0
 

@@ -48,8 +48,7 @@ def test_elements_that_the_teacher_does_not_know_are_named_with_the_first_place(
 @pytest.mark.parametrize(
     ("given", "bound"),
     [
-        ({"dtype": "float32"}, label.EDGES_PER_BATCH["float32"]),
-        ({"dtype": "float64"}, label.EDGES_PER_BATCH["float64"]),
+        ({}, label.EDGES_PER_BATCH),
         ({"edges_per_batch": 7}, 7),
     ],
 )
