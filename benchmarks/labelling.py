@@ -19,8 +19,7 @@ from mace.calculators import MACECalculator
 
 from containers.contract import no_progress
 from containers.mace.label import EDGES_PER_BATCH, Dtype
-from containers.mace.labeller import Labeller, Settings
-from containers.mace.workers import label_structures
+from containers.mace.labeller import Labeller, Settings, label_structures
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "silicon"
 WARM_UP = 10  # structures that let torch compile what it compiles
@@ -42,7 +41,7 @@ def ase_loop(model: Path, dtype: Dtype) -> Work:
 def our_batches(model: Path, head: str, dtype: Dtype) -> Work:
     """The step's own way, in one process."""
     labeller = Labeller(Settings(model, head, dtype, EDGES_PER_BATCH))
-    return lambda structures: label_structures(labeller, structures, 1, no_progress)
+    return lambda structures: label_structures(labeller, structures, no_progress)
 
 
 def seconds(work: Work, structures: list[Atoms]) -> float:

@@ -76,6 +76,7 @@ def _compute(request: Request, outputs: Path, progress: Progress) -> dict[str, A
     outputs.mkdir()
     work = module.stub if request.stub else module.run
     metrics = work(inputs, outputs, params, Machine(request.resources, progress))
+    _checked_inputs(module, request)  # again: what was read must be what the key says
     _check_metrics(metrics, request.step)
     return {"outputs": collect_outputs(module, outputs), "metrics": metrics, "versions": versions}
 
@@ -145,7 +146,8 @@ def _own_peak_KiB() -> int:
 
 def print_progress(done: float, total: float, text: str = "") -> None:
     """Progress as a marked line on standard output, which the runner turns into a bar."""
-    print(PROGRESS_MARK + json.dumps([done, total, text]), flush=True)
+    sys.stdout.write(f"{PROGRESS_MARK}{json.dumps([done, total, text])}\n")  # in one piece: children share the pipe
+    sys.stdout.flush()
 
 
 def main(arguments: list[str]) -> int:

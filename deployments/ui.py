@@ -37,9 +37,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with (
         contextlib.suppress(KeyboardInterrupt),
-        _running(environment, "server", "start", "--host", "127.0.0.1", "--port", str(port)),
+        _running(environment, "server", "start", "--host", "127.0.0.1", "--port", str(port)) as server,
     ):
-        _wait_for(port)
+        _wait_for(server, port)
         _prefect(environment, "work-pool", "create", POOL, "--type", "process", "--overwrite")
         _prefect(environment, "--no-prompt", "deploy", "--all")
         with _running(environment, "worker", "start", "--pool", POOL, "--name", "this-machine") as worker:
@@ -69,12 +69,15 @@ def _running(environment: dict[str, str], *words: str) -> Iterator[subprocess.Po
             process.kill()
 
 
-def _wait_for(port: int) -> None:
+def _wait_for(server: subprocess.Popen[bytes], port: int) -> None:
+    """Until our own server answers; one that gave up because the port is taken must not be mistaken for another's."""
     deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and server.poll() is None:
         with contextlib.suppress(urllib.error.URLError, ConnectionError):
             urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=5).close()
-            return
+            time.sleep(1)  # a server whose port is taken ends within it
+            if server.poll() is None:
+                return
         time.sleep(0.5)
     sys.exit(f"the server did not answer on port {port} within {START_S:g} s; is the port taken? Try --port 4201.")
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
-
 from containers import ingest
 from containers.contract import Resources
 from containers.mace import fetch, label
@@ -22,6 +19,11 @@ def ingest_call(files: tuple[External, ...], energy_key: str | None = None, forc
     names = tuple(file.path.name for file in files)
     params = ingest.Params(file_names=names, energy_key=energy_key, forces_key=forces_key)
     return StepCall(step="ingest", params=params.model_dump(mode="json"), inputs={"files": files})
+
+
+def dft_call(config: DistillConfig, files: tuple[External, ...]) -> StepCall:
+    """DFT files → a table with their labels."""
+    return ingest_call(files, config.dft.energy_key, config.dft.forces_key)
 
 
 def fetch_call(name: str) -> StepCall:
@@ -128,11 +130,6 @@ def evaluate_call(
         **_optional("dft_test", dft_test),
     }
     return StepCall(step="evaluate", params=params.model_dump(mode="json"), inputs=inputs)
-
-
-def paths(config: DistillConfig) -> Iterable[Path]:
-    """Every file of the user's that the config names, except the teacher."""
-    return map(Path, (*config.pool.files, *config.dft.files, *config.dft.test_files))
 
 
 def _optional(name: str, artefact: Artefact | None) -> dict[str, tuple[FileRef, ...]]:

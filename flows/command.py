@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from flows.distill import distill, user_files
 from flows.outcome import Outcome
 from tasks.errors import DistillError, UserError
 from tasks.prefect_run import command_line_run
-from tasks.settings import Settings
+from tasks.settings import Settings, unknown_variables
 from tasks.workspace import open_workspace
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "silicon" / "distill.yaml"
@@ -42,6 +43,8 @@ config keys (YAML; paths are relative to the file):
 def main(arguments: list[str]) -> int:
     """Run the command; the exit code says how it ended."""
     options = parser().parse_args(arguments)
+    # Prefect ends the flow at SIGTERM and then raises the signal again: leave in order, so that its server ends too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         return _run(options)
     except DistillError as error:
@@ -57,11 +60,11 @@ def main(arguments: list[str]) -> int:
 def _run(options: argparse.Namespace) -> int:
     settings = _settings()
     config = load_config(options.config, tuple(options.set))
+    user_files(config)  # a missing file is told at once, not after a server has started
     workspace = open_workspace(options.work_root, settings, options.verify)
     if options.dry_run:
         print(dry_run.plan(config, workspace))
         return 0
-    user_files(config)  # a missing file is told at once, not after a server has started
     with command_line_run():
         outcome = distill(config, workspace.root, options.verify)
     print(told(outcome))
@@ -99,6 +102,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _settings() -> Settings:
+    if unknown := unknown_variables():
+        raise UserError(f"no such setting: {', '.join(unknown)}. python -m flows.distill --help lists them.")
     try:
         return Settings()
     except ValidationError as error:

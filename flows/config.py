@@ -12,9 +12,9 @@ from flows.plan import Convergence
 
 
 class Section(BaseModel):
-    """Base of all parts of the config: frozen, closed, no infinities."""
+    """Base of all parts of the config: frozen, closed, no infinities, and no text or truth values for numbers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
 
 def _known_element(symbol: str) -> str:

@@ -7,9 +7,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
+from containers.mace.fetch import FOUNDATION_MODELS
 from flows.config import DistillConfig, Pool
 from tasks.errors import UserError
 
@@ -31,13 +33,13 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> DistillConfig:
 
 
 def with_absolute_paths(config: DistillConfig, base: Path) -> DistillConfig:
-    """The same config with its files relative to `base` made absolute; a teacher without such a file stays a name."""
+    """The same config with its files relative to `base` made absolute; the name of a foundation model stays a name."""
 
     def absolute(names: list[str]) -> list[str]:
         return [str(base / name) for name in names]
 
-    model = base / config.teacher.model
-    teacher = config.teacher.model_copy(update={"model": str(model)} if model.exists() else {})
+    model = config.teacher.model
+    teacher = config.teacher.model_copy(update={} if model in FOUNDATION_MODELS else {"model": str(base / model)})
     pool = Pool(files=absolute(config.pool.files))
     dft = config.dft.model_copy(
         update={"files": absolute(config.dft.files), "test_files": absolute(config.dft.test_files)}
@@ -47,10 +49,10 @@ def with_absolute_paths(config: DistillConfig, base: Path) -> DistillConfig:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text())
+        values = YAML(typ="safe", pure=True).load(path.read_text())  # refuses a key that is there twice
     except OSError as error:
         raise UserError(f"cannot read the config {path}: {error.strerror}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise UserError(
@@ -66,12 +68,14 @@ def _apply(values: dict[str, Any], override: str) -> None:
     *parents, last = match[1].split(".")
     place = values
     for parent in parents:
-        place = place.setdefault(parent, {})
+        if place.get(parent) is None:
+            place[parent] = {}
+        place = place[parent]
         if not isinstance(place, dict):
             raise UserError(f"--set {override}: {parent} has no keys below it")
     try:
-        place[last] = yaml.safe_load(match[2])
-    except yaml.YAMLError:
+        place[last] = YAML(typ="safe", pure=True).load(match[2])
+    except YAMLError:
         raise UserError(f"--set {override}: {match[2]!r} is not a YAML value") from None
 
 

@@ -14,8 +14,8 @@ from flows.config import DistillConfig
 from flows.config_file import with_absolute_paths
 from flows.fit import fit
 from flows.outcome import Outcome, summarise
-from flows.recipe import Recipe, resolve
-from tasks.artefact import Artefact, External, FileRef, external
+from flows.recipe import resolve
+from tasks.artefact import Artefact, External, FileRef, StepCall, external
 from tasks.errors import UserError
 from tasks.settings import Settings
 from tasks.steps import report, step
@@ -35,23 +35,28 @@ def distill(config: DistillConfig, work_root: Path | None = None, verify: bool =
     files = user_files(config)
     workspace = open_workspace(work_root, Settings(), verify)
 
-    pool = step(calls.ingest_call(files["pool"]), workspace)
-    dft = ingest_dft(config, files["dft"], workspace, "ingest DFT data")
-    dft_test = ingest_dft(config, files["dft_test"], workspace, "ingest DFT test data")
-    model = teacher_model(config, files, workspace)
-    teacher = step(calls.teacher_call(model), workspace)
-    recipe = resolve_recipe(config, teacher, (pool, dft, dft_test), workspace)
+    done: dict[str, Artefact] = {}
 
-    labels = step(calls.label_call(recipe, pool, model, workspace.settings), workspace)
-    selection = step(calls.select_call(recipe, labels), workspace)
-    data = step(calls.dataset_call(recipe, labels, selection, dft, dft_test), workspace)
+    def run(call: StepCall, run_name: str | None = None) -> Artefact:
+        done[run_name or call.step] = step(call, workspace, run_name)
+        return done[run_name or call.step]
+
+    pool = run(calls.ingest_call(files["pool"]))
+    dft = run(calls.dft_call(config, files["dft"]), "ingest DFT data") if files["dft"] else None
+    dft_test = run(calls.dft_call(config, files["dft_test"]), "ingest DFT test data") if files["dft_test"] else None
+    model = files["teacher"][0] if files["teacher"] else run(calls.fetch_call(config.teacher.model)).file("model")
+    teacher = run(calls.teacher_call(model))
+    recipe = resolve(config, read_teacher(teacher, workspace), elements_in(pool, dft, dft_test))
+
+    labels = run(calls.label_call(recipe, pool, model, workspace.settings))
+    selection = run(calls.select_call(recipe, labels))
+    data = run(calls.dataset_call(recipe, labels, selection, dft, dft_test))
     attempts, best = fit(recipe, data, workspace)
     potential = best.file("potential")
-    active_set = step(calls.active_set_call(potential, data), workspace)
-    evaluation = step(calls.evaluate_call(recipe, potential, active_set, data, dft_test), workspace)
+    active_set = run(calls.active_set_call(potential, data))
+    run(calls.evaluate_call(recipe, potential, active_set, data, dft_test))
 
-    artefacts = [pool, dft, dft_test, teacher, labels, selection, data, active_set, evaluation]
-    summary = summarise(recipe, model, files, [found for found in artefacts if found], attempts, best, workspace)
+    summary = summarise(recipe, digests(config, files, model), done, attempts, best, workspace)
     report(summary, workspace)
     return Outcome.of(summary, workspace)
 
@@ -71,28 +76,20 @@ def user_files(config: DistillConfig) -> dict[str, tuple[External, ...]]:
     return {**files, "teacher": (external(Path(model)),)}
 
 
-def ingest_dft(
-    config: DistillConfig, files: tuple[External, ...], workspace: Workspace, run_name: str
-) -> Artefact | None:
-    """The table of DFT labels in `files`, or None when there are none."""
-    if not files:
-        return None
-    return step(calls.ingest_call(files, config.dft.energy_key, config.dft.forces_key), workspace, run_name)
+def elements_in(*tables: Artefact | None) -> set[str]:
+    """The chemical symbols in the ingested tables."""
+    return {element for table in tables if table for element in table.metrics["elements"]}
 
 
-def teacher_model(config: DistillConfig, files: dict[str, tuple[External, ...]], workspace: Workspace) -> FileRef:
-    """The teacher's file; a foundation model is fetched by its name."""
-    if files["teacher"]:
-        return files["teacher"][0]
-    return step(calls.fetch_call(config.teacher.model), workspace).file("model")
+def read_teacher(artefact: Artefact, workspace: Workspace) -> Teacher:
+    """What `teacher_info` found out."""
+    return Teacher.read(workspace.store.path(artefact.file("teacher")))
 
 
-def resolve_recipe(
-    config: DistillConfig, teacher: Artefact, tables: tuple[Artefact | None, ...], workspace: Workspace
-) -> Recipe:
-    """The recipe for what the teacher is and the data contain."""
-    found = {element for table in tables if table for element in table.metrics["elements"]}
-    return resolve(config, Teacher.read(workspace.store.path(teacher.file("teacher"))), found)
+def digests(config: DistillConfig, files: dict[str, tuple[External, ...]], model: FileRef) -> dict[str, str]:
+    """The user's files and the teacher -> sha256."""
+    given = {str(file.path): file.sha256 for group in files.values() for file in group}
+    return given | {config.teacher.model: model.sha256}
 
 
 if __name__ == "__main__":

@@ -9,32 +9,32 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from containers.contract import write_atomic
-from containers.mace.teacher_info import Teacher
-from containers.tensorpot.pacemaker_input import Fit, PacemakerInput
+from containers.contract import Request, write_atomic
+from containers.tensorpot.pace_train import pacemaker_input
 from flows import calls
 from flows.config import DistillConfig
-from flows.distill import user_files
+from flows.distill import elements_in, read_teacher, user_files
 from flows.fit import first_plan
 from flows.plan import FitPlan
 from flows.plan import first_plan as plan_for
 from flows.recipe import Recipe, resolve
-from tasks.artefact import Artefact, StepCall
+from tasks.artefact import Artefact, External, FileRef, StepCall
 from tasks.run import look_up, request_of, run_step
 from tasks.workspace import Workspace
 
 
 class _Walk:
-    """The lines told and the requests written while walking."""
+    """Collects what is told and written while walking; nothing is written before the walk has ended well."""
 
-    def __init__(self, folder: Path, workspace: Workspace) -> None:
-        self.folder, self.workspace = folder, workspace
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
         self.lines: list[str] = []
+        self.requests: dict[str, Request] = {}
 
     def cheap(self, call: StepCall, name: str) -> Artefact:
         """Run a cheap step, or take it from the store."""
         artefact = run_step(call, self.workspace)
-        self._write(call, name, "cached" if artefact.cached else "ran now (cheap)")
+        self._tell(call, name, "cached" if artefact.cached else "ran now (cheap)")
         return artefact
 
     def seen(self, call: StepCall | None, name: str) -> Artefact | None:
@@ -43,56 +43,52 @@ class _Walk:
             self.lines.append(f"  {name:<24} would run (its inputs are made by the steps above)")
             return None
         artefact = look_up(call, self.workspace)
-        self._write(call, name, "cached" if artefact else "would run")
+        self._tell(call, name, "cached" if artefact else "would run")
         return artefact
 
-    def _write(self, call: StepCall, name: str, state: str) -> None:
-        request = request_of(call, self.workspace)
-        file = self.folder / "requests" / f"{name.replace(' ', '_')}.json"
-        write_atomic(file, request.model_dump_json(indent=1).encode())
-        self.lines.append(f"  {name:<24} {state:<10} key {request.key[:8]}")
+    def _tell(self, call: StepCall, name: str, state: str) -> None:
+        self.requests[name] = request_of(call, self.workspace)
+        self.lines.append(f"  {name:<24} {state:<15} key {self.requests[name].key[:8]}")
 
 
 def plan(config: DistillConfig, workspace: Workspace) -> str:
     """Write plan.json, requests/ and input.yaml to runs/NAME/dry-run/ and return what to print."""
     files = user_files(config)
-    folder = workspace.run_folder(config.name) / "dry-run"
-    (folder / "requests").mkdir(parents=True, exist_ok=True)
-    walk = _Walk(folder, workspace)
+    walk = _Walk(workspace)
     pool = walk.cheap(calls.ingest_call(files["pool"]), "ingest")
-    keys = config.dft.energy_key, config.dft.forces_key
-    dft = walk.cheap(calls.ingest_call(files["dft"], *keys), "ingest DFT data") if files["dft"] else None
-    test = (
-        walk.cheap(calls.ingest_call(files["dft_test"], *keys), "ingest DFT test data") if files["dft_test"] else None
-    )
-    if not files["teacher"]:
-        walk.seen(calls.fetch_call(config.teacher.model), "teacher_fetch")
-        return "\n".join([*walk.lines, "the rest is planned once the foundation model has been fetched"])
-    model = files["teacher"][0]
-    teacher = walk.cheap(calls.teacher_call(model), "teacher_info")
-    found = {element for table in (pool, dft, test) if table for element in table.metrics["elements"]}
-    recipe = resolve(config, Teacher.read(workspace.store.path(teacher.file("teacher"))), found)
-    labels = walk.seen(calls.label_call(recipe, pool, model, workspace.settings), "mace_label")
-    data = _walk_to_data(walk, recipe, labels, dft, test)
-    first = first_plan(recipe, data) if data else _expected_plan(recipe, pool)
-    _walk_the_rest(walk, recipe, first, labels, data, test)
-    _write_plan(folder, recipe, first, walk.lines)
+    dft = walk.cheap(calls.dft_call(config, files["dft"]), "ingest DFT data") if files["dft"] else None
+    test = walk.cheap(calls.dft_call(config, files["dft_test"]), "ingest DFT test data") if files["dft_test"] else None
+    model = _model(walk, config, files)
+    texts: dict[str, str] = {}
+    if model is None:
+        walk.lines.append("  the rest is planned once the foundation model has been fetched")
+    else:
+        teacher = read_teacher(walk.cheap(calls.teacher_call(model), "teacher_info"), workspace)
+        recipe = resolve(config, teacher, elements_in(pool, dft, test))
+        labels = walk.seen(calls.label_call(recipe, pool, model, workspace.settings), "mace_label")
+        _walk_the_rest(walk, recipe, pool, labels, dft, test)
+        texts = _texts(recipe, pool, walk.lines)
+    folder = workspace.run_folder(config.name) / "dry-run"
+    _write(folder, walk.requests, texts)
     return "\n".join([f"{config.name}: the plan, written to {folder}", *walk.lines])
 
 
-def _walk_to_data(
-    walk: _Walk, recipe: Recipe, labels: Artefact | None, dft: Artefact | None, test: Artefact | None
-) -> Artefact | None:
-    selection = walk.seen(calls.select_call(recipe, labels) if labels else None, "pace_select")
-    call = calls.dataset_call(recipe, labels, selection, dft, test) if labels and selection else None
-    return walk.seen(call, "dataset")
+def _model(walk: _Walk, config: DistillConfig, files: dict[str, tuple[External, ...]]) -> FileRef | None:
+    if files["teacher"]:
+        return files["teacher"][0]
+    fetched = walk.seen(calls.fetch_call(config.teacher.model), "teacher_fetch")
+    return fetched.file("model") if fetched else None
 
 
 def _walk_the_rest(
-    walk: _Walk, recipe: Recipe, first: FitPlan, labels: Artefact | None, data: Artefact | None, test: Artefact | None
+    walk: _Walk, recipe: Recipe, pool: Artefact, labels: Artefact | None, dft: Artefact | None, test: Artefact | None
 ) -> None:
-    settings = walk.workspace.settings
-    fitted = walk.seen(calls.train_call(recipe, first, data, None, settings) if data else None, "pace_train attempt 1")
+    selection = walk.seen(calls.select_call(recipe, labels) if labels else None, "pace_select")
+    data_call = calls.dataset_call(recipe, labels, selection, dft, test) if labels and selection else None
+    data = walk.seen(data_call, "dataset")
+    first = first_plan(recipe, data) if data else expected_plan(recipe, pool)
+    call = calls.train_call(recipe, first, data, None, walk.workspace.settings) if data else None
+    fitted = walk.seen(call, "pace_train attempt 1")
     potential = fitted.file("potential") if fitted else None
     active = walk.seen(calls.active_set_call(potential, data) if potential and data else None, "pace_activeset")
     if potential and active and data:
@@ -101,17 +97,25 @@ def _walk_the_rest(
         walk.seen(None, "evaluate")
 
 
-def _expected_plan(recipe: Recipe, pool: Artefact) -> FitPlan:
+def expected_plan(recipe: Recipe, pool: Artefact) -> FitPlan:
     """The first plan as the pool's mean size suggests it; the selected structures decide the batch in the end."""
+    train = recipe.config.train
     structures = min(recipe.config.selection.max_structures, pool.metrics["structures"])
     atoms = round(structures * pool.metrics["atoms"] / pool.metrics["structures"])
-    return plan_for(recipe.config.train.maxiter, recipe.config.train.batch_size, structures, atoms)
+    return plan_for(train.maxiter, train.batch_size, structures, atoms)
 
 
-def _write_plan(folder: Path, recipe: Recipe, first: FitPlan, lines: list[str]) -> None:
-    plan = {"recipe": recipe.model_dump(mode="json"), "first_attempt": first.model_dump(mode="json"), "steps": lines}
-    write_atomic(folder / "plan.json", json.dumps(plan, indent=1).encode())
+def _texts(recipe: Recipe, pool: Artefact, lines: list[str]) -> dict[str, str]:
+    first = expected_plan(recipe, pool)
+    told = {"recipe": recipe.model_dump(mode="json"), "first_attempt": first.model_dump(mode="json"), "steps": lines}
     params = calls.train_params(recipe, first)
-    fit = Fit(loss=params.loss, maxiter=params.maxiter, repulsion=params.reference_potential == "zbl")
-    asked = PacemakerInput(potential=params.potential, fit=fit, batch_size=first.batch_size, seed=params.seed)
-    write_atomic(folder / "input.yaml", asked.text().encode())
+    return {"plan.json": json.dumps(told, indent=1), "input.yaml": pacemaker_input(params, 0, 0, "fresh").text()}
+
+
+def _write(folder: Path, requests: dict[str, Request], texts: dict[str, str]) -> None:
+    (folder / "requests").mkdir(parents=True, exist_ok=True)
+    for name, request in requests.items():
+        file = folder / "requests" / f"{name.replace(' ', '_')}.json"
+        write_atomic(file, request.model_dump_json(indent=1).encode())
+    for name, text in texts.items():
+        write_atomic(folder / name, text.encode())

@@ -12,7 +12,8 @@ from flows.fit import Attempt
 from flows.plan import Convergence
 from flows.recipe import Recipe
 from tasks import run_summary
-from tasks.artefact import Artefact, External, FileRef
+from tasks.artefact import Artefact
+from tasks.errors import StepFailed
 from tasks.run_summary import RunSummary
 from tasks.workspace import Workspace
 
@@ -63,16 +64,20 @@ def not_converged_because(errors: dict[str, Any], chosen: Attempt, convergence: 
 
 def summarise(
     recipe: Recipe,
-    model: FileRef,
-    files: dict[str, tuple[External, ...]],
-    artefacts: list[Artefact],
+    inputs: dict[str, str],
+    artefacts: dict[str, Artefact],
     attempts: list[Attempt],
     best: Artefact,
     workspace: Workspace,
 ) -> RunSummary:
-    """Everything that report.json, manifest.json and the page tell."""
+    """Everything that report.json, manifest.json and the page tell.
+
+    Args:
+        inputs: the user's files and the teacher -> sha256.
+        artefacts: by task run name, the attempts at a fit left out.
+    """
     config, store = recipe.config, workspace.store
-    steps = {artefact.step: artefact for artefact in [*artefacts, best]}
+    steps = {**artefacts, "pace_train": best}
     evaluation = json.loads(store.path(steps["evaluate"].file("evaluation")).read_bytes())
     chosen = next(place for place, attempt in enumerate(attempts) if attempt.artefact is best)
     because = not_converged_because(evaluation["teacher"], attempts[chosen], config.convergence)
@@ -81,7 +86,7 @@ def summarise(
         name=config.name,
         config=config.model_dump(mode="json"),
         versions={name: version for artefact in steps.values() for name, version in artefact.versions.items()},
-        inputs=_inputs(files, model, workspace),
+        inputs=inputs,
         stub=workspace.settings.runner == "stub",
         seeds={"train.seed": config.train.seed},
         elements=recipe.potential.elements,
@@ -99,21 +104,13 @@ def summarise(
     )
 
 
-def _inputs(files: dict[str, tuple[External, ...]], model: FileRef, workspace: Workspace) -> dict[str, str]:
-    given = {str(file.path): file.sha256 for group in files.values() for file in group}
-    return given or {str(workspace.store.path(model)): model.sha256}
-
-
-def _step_summaries(artefacts: list[Artefact], attempts: list[Attempt]) -> dict[str, run_summary.StepSummary]:
-    named: dict[str, Artefact] = {}
-    for artefact in artefacts:  # DFT data are ingested by the same step as the pool
-        named[artefact.step if artefact.step not in named else f"{artefact.step} {len(named)}"] = artefact
-    named.update({attempt.name: attempt.artefact for attempt in attempts if attempt.artefact})
+def _step_summaries(artefacts: dict[str, Artefact], attempts: list[Attempt]) -> dict[str, run_summary.StepSummary]:
+    fits = {attempt.name: attempt.artefact for attempt in attempts if attempt.artefact}
     return {
         name: run_summary.StepSummary.model_validate(
             artefact.model_dump(include={"key", "cached", "seconds", "peak_memory_MB", "metrics"})
         )
-        for name, artefact in named.items()
+        for name, artefact in {**artefacts, **fits}.items()
     }
 
 
@@ -126,9 +123,10 @@ def _label_counts(labels: Artefact) -> run_summary.LabelCounts:
 
 def _selection_counts(labels: Artefact, selection: Artefact) -> run_summary.SelectionCounts:
     metrics = selection.metrics
-    how = {name: metrics[name] for name in ("d_optimal", "filled") if metrics.get(name)}
+    how = {name: metrics[name] for name in ("d_optimal", "filled", "scarce") if metrics.get(name)}
     return run_summary.SelectionCounts(
         pool=labels.metrics["labels_computed"],
+        candidates=metrics["candidates"],
         selected=metrics["selected"],
         how=how,
         scarce_elements=tuple(metrics["scarce_elements"]),
@@ -146,7 +144,7 @@ def _attempt(attempt: Attempt, workspace: Workspace) -> run_summary.Attempt:
         train=_side(done, "train_"),
         validation=_side(done, "validation_"),
         history=workspace.store.path(done.file("history")) if done else None,
-        message=attempt.message,
+        message=attempt.result.message if isinstance(attempt.result, StepFailed) else "",
     )
 
 

@@ -68,6 +68,6 @@ class StepCall(Closed):
 def external(path: Path) -> External:
     """The user's file with its digest; `UserError` when it cannot be read."""
     try:
-        return External(path=path.resolve(strict=True), sha256=file_digest(path))
+        return External(path=path.absolute(), sha256=file_digest(path))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}. Give the path of an existing, readable file.") from None

@@ -84,7 +84,10 @@ def report_json(summary: RunSummary) -> dict[str, Any]:
             pair: {key: value for key, value in figures.items() if not isinstance(value, list)}
             for pair, figures in summary.repulsion.items()
         },
-        "seconds": {name: step.seconds for name, step in summary.steps.items()},
+        "seconds": {
+            **{name: step.seconds for name, step in summary.steps.items()},
+            **{attempt.name: attempt.seconds for attempt in summary.attempts},
+        },
         "cached": {name: step.cached for name, step in summary.steps.items()},
         "peak_memory_MB": {name: step.peak_memory_MB for name, step in summary.steps.items()},
         "metrics": {name: step.metrics for name, step in summary.steps.items()},

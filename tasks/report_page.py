@@ -79,7 +79,11 @@ def headline(summary: RunSummary) -> str:
 def _speed_tiles(summary: RunSummary) -> str:
     spent = sum(step.seconds for step in summary.steps.values() if not step.cached)
     tiles = [
-        ("structures selected", number(summary.selection.selected), f"of {number(summary.selection.pool)}"),
+        (
+            "structures selected",
+            number(summary.selection.selected),
+            f"of {number(summary.selection.candidates)} candidates",
+        ),
         ("computed in this run", duration(spent), "the rest came from the store"),
     ]
     return "".join(

@@ -139,7 +139,8 @@ def count_rows(summary: RunSummary) -> list[tuple[str, str]]:
         ("labels computed now", number(labels.computed)),
         ("labels reused", number(labels.reused)),
         ("structures rejected (see rejected.parquet)", number(labels.rejected)),
-        ("structures to select from", number(selection.pool)),
+        ("labelled structures", number(selection.pool)),
+        ("of them candidates for training", number(selection.candidates)),
         ("structures selected", number(selection.selected) + (f" ({how})" if how else "")),
     ]
     if selection.scarce_elements:

@@ -23,7 +23,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from containers.contract import file_digest
-from tasks.errors import UserError
+from tasks.errors import StoreError, UserError
 
 MANIFEST = "manifest.json"
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
@@ -66,7 +66,8 @@ def publish_folder(
         exchange: swaps two folders in one step, or returns False; by default the system's call.
 
     Raises:
-        UserError: `target` exists and is not a folder, or its place cannot be written.
+        UserError: `target` exists and is not a folder.
+        StoreError: its place cannot be written.
     """
     places = _Places(target.resolve())
     if places.target.exists() and not places.target.is_dir():
@@ -80,8 +81,8 @@ def publish_folder(
             places.building.rename(places.new)
             _swap(places, exchange or exchange_folders)
             _recover(places)
-    except PermissionError as error:
-        raise UserError(f"cannot publish {target}: {error}. Give a work root that you may write to.") from error
+    except OSError as error:
+        raise StoreError(f"cannot publish {target}: {error}. Free or change the work root, then run again.") from error
 
 
 def _swap(places: _Places, exchange: Callable[[Path, Path], bool]) -> None:
@@ -118,7 +119,8 @@ def _carry_over(old: Path, target: Path) -> None:
     """
     published = _published(old)
     for entry in sorted(old.iterdir(), key=lambda entry: (os.path.lexists(target / entry.name), entry.name)):
-        ours = entry.is_file() and not entry.is_symlink() and published.get(entry.name) == file_digest(entry)
+        digest = published.get(entry.name)
+        ours = digest is not None and entry.is_file() and not entry.is_symlink() and digest == file_digest(entry)
         if not ours and not (entry.name == MANIFEST and published):
             entry.rename(_free_place(target, entry.name))
 

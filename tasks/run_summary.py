@@ -61,7 +61,8 @@ class LabelCounts(Closed):
 class SelectionCounts(Closed):
     """Structures before and after the selection."""
 
-    pool: int = Field(ge=0)
+    pool: int = Field(ge=0, description="labelled structures")
+    candidates: int = Field(ge=0, description="those of them on the training side that pacemaker can take")
     selected: int = Field(ge=0)
     how: dict[str, int] = Field({}, description="selected structures by the reason they were taken")
     scarce_elements: tuple[str, ...] = Field((), description="too few environments for MaxVol: all were taken")

@@ -16,16 +16,22 @@ from pathlib import Path
 from typing import Protocol
 
 from containers.contract import Image, Progress, Request
-from containers.orphans import die_with_parent
+from containers.kernel import die_with_parent
 from containers.step import PROGRESS_MARK, execute
 from tasks.settings import Settings, step_environment
+
+KILLED = "killed by"
+
+
+class CannotStart(Exception):
+    """The program that should run a step cannot be started."""
 
 
 class Runner(Protocol):
     """Runs the step staged in `folder`; what it prints goes to `folder/log.txt`, progress to `progress`."""
 
-    def run(self, folder: Path, image: Image, request: Request, progress: Progress) -> None:
-        """Return when the step's process has ended, well or badly; raise `TimeoutError` at the deadline."""
+    def run(self, folder: Path, image: Image, request: Request, progress: Progress) -> str:
+        """Return how the step's process ended, in words; raise `TimeoutError` or `CannotStart`."""
 
 
 class SubprocessRunner:
@@ -34,7 +40,7 @@ class SubprocessRunner:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
-    def run(self, folder: Path, image: Image, request: Request, progress: Progress) -> None:
+    def run(self, folder: Path, image: Image, request: Request, progress: Progress) -> str:
         command = [str(self.settings.python(image)), "-m", "containers.step", str(folder)]
         environment = step_environment(request.resources.threads)
         with (folder / "log.txt").open("w") as log, _group(command, environment) as process:
@@ -46,13 +52,15 @@ class SubprocessRunner:
                 process.wait()
             if expired.is_set():
                 raise TimeoutError(f"ended after {self.settings.step_timeout_s:g} s (DISTILL_STEP_TIMEOUT_S)")
+            return f"exit code {process.returncode}" if process.returncode >= 0 else _signal(-process.returncode)
 
 
 class InProcessRunner:
     """The step in this process: for debugging and for tests; its prints stay on the terminal."""
 
-    def run(self, folder: Path, image: Image, request: Request, progress: Progress) -> None:
+    def run(self, folder: Path, image: Image, request: Request, progress: Progress) -> str:
         execute(folder, progress)
+        return "in this process"
 
 
 def runner_of(settings: Settings) -> Runner:
@@ -61,16 +69,34 @@ def runner_of(settings: Settings) -> Runner:
 
 
 def _follow(line: str, write: Callable[[str], object], progress: Progress) -> None:
-    if line.startswith(PROGRESS_MARK):
-        progress(*json.loads(line.removeprefix(PROGRESS_MARK)))
-    else:
+    if not line.startswith(PROGRESS_MARK):
         write(line)
+        return
+    try:
+        done, total, text = json.loads(line.removeprefix(PROGRESS_MARK))
+    except (ValueError, TypeError):  # torn apart by a child that shares the pipe
+        write(line)
+    else:
+        progress(done, total, text)
 
 
 @contextlib.contextmanager
 def _group(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     """A child in its own process group, killed with all its children when the block is left in any way."""
-    process = subprocess.Popen(
+    try:
+        process = _started(command, environment)
+    except OSError as error:
+        raise CannotStart(f"cannot start {command[0]}: {error.strerror}") from None
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _started(command: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
         command,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -81,12 +107,10 @@ def _group(command: list[str], environment: dict[str, str]) -> Iterator[subproce
         start_new_session=True,
         preexec_fn=die_with_parent(),
     )
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+
+
+def _signal(number: int) -> str:
+    return f"{KILLED} {signal.Signals(number).name}"
 
 
 @contextlib.contextmanager

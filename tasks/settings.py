@@ -39,12 +39,19 @@ class Settings(BaseSettings):
         return self.mace_python if image == "mace" else self.tensorpot_python
 
 
+def unknown_variables() -> list[str]:
+    """Variables that look like settings and are none: a misspelt one would be ignored in silence."""
+    known = {f"DISTILL_{name.upper()}" for name in Settings.model_fields}
+    return sorted(name for name in os.environ if name.startswith("DISTILL_") and name not in known)
+
+
 def step_environment(threads: int) -> dict[str, str]:
-    """The environment of a step's process: ours, with the thread counts its libraries must obey."""
+    """The environment of a step's process: ours without Prefect's keys, with the threads its libraries must obey."""
     repository = str(Path(__file__).parent.parent)
     counts = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     return {
-        **os.environ,
+        **inherited,
         **dict.fromkeys(counts, str(threads)),
         "TF_NUM_INTEROP_THREADS": "1",
         "TF_USE_LEGACY_KERAS": "1",

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from stat import S_ISREG
 
 from filelock import FileLock
 from pydantic import ValidationError
@@ -74,6 +75,8 @@ class Store:
         shutil.rmtree(folder / "work", ignore_errors=True)
         entry = self._entry(request)
         self._made(entry.parent)
+        if entry.exists() and (occupant := self.find(request)):  # one without our lock was faster
+            return occupant
         folder.rename(entry)
         return report
 
@@ -84,11 +87,11 @@ class Store:
         stamps = {output.name: _stamp(folder / "outputs" / output.name) for output in report.outputs.values()}
         if None in stamps.values():
             return None
-        if verify or stamps != _read_stamps(folder):
-            digests = {out.name: out.sha256 for out in report.outputs.values()}
-            if any(file_digest(folder / "outputs" / name) != digest for name, digest in digests.items()):
-                return None
-            write_atomic(folder / STAMPS, json.dumps(stamps).encode())
+        if not verify and stamps == _read_stamps(folder):
+            return report
+        if not all(_has_digest(folder / "outputs" / out.name, out.sha256) for out in report.outputs.values()):
+            return None
+        write_atomic(folder / STAMPS, json.dumps(stamps).encode())
         return report
 
     def _entry(self, request: Request) -> Path:
@@ -117,10 +120,21 @@ def read_report(folder: Path) -> Report | None:
 
 def _stamp(path: Path) -> list[int] | None:
     """Size, times and inode: when they are as before, the content is taken to be (`--verify` does not)."""
-    if path.is_symlink() or not path.is_file():
+    try:
+        stat = path.lstat()
+    except OSError:
         return None
-    stat = path.stat()
+    if not S_ISREG(stat.st_mode):
+        return None
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+
+
+def _has_digest(path: Path, digest: str) -> bool:
+    """Whether a file still has this content; one that cannot be read has not."""
+    try:
+        return file_digest(path) == digest
+    except OSError:
+        return False
 
 
 def _read_stamps(folder: Path) -> object:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 from pathlib import Path
 
 from containers.contract import Closed
@@ -29,12 +29,13 @@ class Workspace(Closed):
 
 
 def open_workspace(root: Path | None, settings: Settings, verify: bool = False) -> Workspace:
-    """A workspace whose root exists and can be written; `UserError` otherwise."""
+    """A workspace whose store and runs exist and can be written; `UserError` otherwise."""
     root = (root or settings.work_root).absolute()
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the work root {root}: {error.strerror}. Choose another --work-root.") from None
-    if not os.access(root, os.W_OK | os.X_OK):
-        raise UserError(f"the work root {root} cannot be written. Choose another --work-root.")
+    for folder in (root / "store", root / "runs"):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise UserError(f"cannot write to {folder}: {error.strerror}. Choose another --work-root.") from None
     return Workspace(root=root, settings=settings, verify=verify)

@@ -59,24 +59,21 @@ class Params(Closed):
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
     """Label all structures. Outputs keep the order of the input; what has no finite label is set aside with a reason.
 
-    Two runs on a CPU give the same bytes, however many threads. On a GPU sums are done in any order, and the last
+    Two runs on a CPU give the same bytes. On a GPU sums are done in any order, and the last
     digits of the dtype differ.
 
     Raises:
         BadInput: the model is not a MACE model, its head is unknown, or it does not know an element.
     """
-    from containers.mace.labeller import Labeller, Settings
-    from containers.mace.workers import label_structures
+    from containers.mace.labeller import Labeller, Settings, label_structures
 
-    on_gpu = machine.resources.device == "cuda"
-    threads, processes = (machine.resources.threads, 1) if on_gpu else (1, machine.resources.threads)
-    labeller = Labeller(
-        Settings(inputs.one("model"), params.head, params.dtype, params.bound, machine.resources.device, threads)
-    )
+    device = machine.resources.device
+    threads = machine.resources.threads if device == "cuda" else 1  # on a CPU more threads, or processes, were slower
+    labeller = Labeller(Settings(inputs.one("model"), params.head, params.dtype, params.bound, device, threads))
     table = pq.read_table(inputs.one("structures"))
     structures = atoms_from_table(table)
     check_elements(structures, labeller.teacher.elements)
-    labelled, seconds = label_structures(labeller, structures, processes, machine.progress)
+    labelled, seconds = label_structures(labeller, structures, machine.progress)
     write_outputs(outputs, table, labelled.answers)
     return {
         **_counts(structures, labelled.answers),

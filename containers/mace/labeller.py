@@ -16,13 +16,15 @@ from mace import data
 from mace.tools import AtomicNumberTable, torch_geometric, torch_tools
 from numpy.typing import NDArray
 
+from containers.contract import Progress
 from containers.mace.answers import Answer, Label
-from containers.mace.batches import Size, compute_in_batches
+from containers.mace.batches import Size, compute_in_batches, windows
 from containers.mace.contraction import use_fast_contractions
 from containers.mace.convolution import use_fast_convolutions
 from containers.mace.model import describe, load_model, model_heads
 from containers.mace.teacher_info import choose_head
 
+BATCH_EDGES_PER_WINDOW_ATOM = 4  # a solid has some 25 edges for an atom: about six batches in a window
 CPU_REFUSAL = "DefaultCPUAllocator"  # torch has no exception class of its own for the memory of the CPU
 
 
@@ -45,7 +47,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Settings:
-    """How to label; everything a worker process needs to make its own `Labeller`."""
+    """How to label. `threads` are torch's: on a CPU one is fastest, the tensors are small."""
 
     model: Path
     head: str
@@ -180,3 +182,14 @@ def _checked(answer: Answer, atoms: Atoms) -> Answer:
     distances = atoms.get_all_distances(mic=bool(atoms.pbc.any()))[np.triu_indices(len(atoms), 1)]
     closest = f"; its closest atoms are {distances.min():.3f} Å apart" if distances.size else ""
     return f"the teacher's label is not finite (energy {answer.energy}){closest}"
+
+
+def label_structures(labeller: Labeller, structures: Sequence[Atoms], progress: Progress) -> tuple[Labelled, float]:
+    """Label all, window by window; returns the answers in order and the wall-clock seconds."""
+    total = Labelled([])
+    started = time.monotonic()
+    limit = max(labeller.settings.edges_per_batch // BATCH_EDGES_PER_WINDOW_ATOM, 1)
+    for window in windows([len(atoms) for atoms in structures], limit):
+        total.add(labeller.label([structures[place] for place in window]))
+        progress(len(total.answers), len(structures), f"{len(total.answers)} of {len(structures)} structures labelled")
+    return total, time.monotonic() - started

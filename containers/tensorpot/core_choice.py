@@ -55,7 +55,10 @@ def _set_cores(configuration: Any, inner: dict[Pair, float]) -> None:
 
     elements = elements_of(configuration)
     by_place = {(elements.index(first), elements.index(second)): r_in for (first, second), r_in in inner.items()}
-    setup_zbl_inner_core_repulsion(configuration, by_place, dr_in=core.DELTA_IN)
+    setup_zbl_inner_core_repulsion(configuration, by_place)
+    for block in configuration.funcspecs_blocks:
+        if block.inner_cutoff_type == "zbl":  # set on the blocks of one and two elements
+            block.delta_in = core.blend_width(block.r_in)
 
 
 def _dimer_energies(
@@ -80,6 +83,7 @@ def _pair_core(
     altered = shortest is not None and r_in > shortest
     return core.PairCore(
         r_in_A=r_in,
+        delta_in_A=core.blend_width(r_in),
         shortest_distance_A=shortest,
         share_of_pairs_inside=share_inside(structures, pair, r_in, cutoff) if altered else 0.0,
         distance_A=tuple(distances.tolist()),

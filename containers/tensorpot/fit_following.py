@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from containers.contract import Machine, StepError
+from containers.kernel import kernel_kills
 from containers.tensorpot.fit_history import Row, iterations, parse_metrics
 from containers.tensorpot.fit_log import FitLog
-from containers.tensorpot.pacemaker_run import kernel_kills, run_pacemaker
+from containers.tensorpot.pacemaker_run import run_pacemaker
 from containers.tensorpot.stop_reason import BROKEN_OFF, Ending, stop_reason
 
 FINAL = "interim_potential_best_cycle.yaml"  # written at the end of a fit

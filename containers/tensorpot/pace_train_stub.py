@@ -56,6 +56,7 @@ def _core(pair: tuple[str, str], distances: np.ndarray[Any, np.dtype[np.float64]
     energies = tuple(core.zbl_energy(atomic_numbers[pair[0]], atomic_numbers[pair[1]], distances).tolist())
     return core.PairCore(
         r_in_A=R_IN,
+        delta_in_A=core.blend_width(R_IN),
         shortest_distance_A=R_IN,
         share_of_pairs_inside=0.0,
         distance_A=tuple(distances.tolist()),

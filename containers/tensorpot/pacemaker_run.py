@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from containers.contract import ProgramMissing, Resources
-from containers.orphans import die_with_parent
+from containers.kernel import die_with_parent
 
 PROGRAM = "pacemaker"
 INPUT_FILE = "input.yaml"
@@ -88,12 +88,3 @@ def _child(command: list[str], folder: Path, environment: dict[str, str]) -> Ite
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def kernel_kills() -> int | None:
-    """How many processes the kernel has ended for memory since boot; None where it does not count them."""
-    vmstat = Path("/proc/vmstat")
-    if not vmstat.is_file():
-        return None
-    counts = dict(line.split() for line in vmstat.read_text().splitlines())
-    return int(counts["oom_kill"]) if "oom_kill" in counts else None

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from containers.mace.fetch import FOUNDATION_MODELS
 from flows.config import DistillConfig
 from flows.config_file import load_config
 from tasks.errors import UserError
@@ -30,12 +31,12 @@ def test_defaults_are_those_of_the_issue(tmp_path: Path) -> None:
     assert config.convergence.force_mae_meV_per_A == 120
 
 
-def test_paths_start_at_the_file_and_a_missing_model_stays_a_name(tmp_path: Path) -> None:
+def test_paths_start_at_the_file_and_a_foundation_model_stays_a_name(tmp_path: Path) -> None:
     config = load_config(written(tmp_path, MINIMAL))
     assert config.pool.files == [str(tmp_path / "pool.extxyz")]
-    assert config.teacher.model == "teacher.model"
-    (tmp_path / "teacher.model").write_bytes(b"")
-    assert load_config(written(tmp_path, MINIMAL)).teacher.model == str(tmp_path / "teacher.model")
+    assert config.teacher.model == str(tmp_path / "teacher.model")
+    named = {**MINIMAL, "teacher": {"model": FOUNDATION_MODELS[0]}}
+    assert load_config(written(tmp_path, named)).teacher.model == FOUNDATION_MODELS[0]
 
 
 def test_overrides_reach_nested_keys(tmp_path: Path) -> None:
@@ -49,6 +50,8 @@ def test_overrides_reach_nested_keys(tmp_path: Path) -> None:
         ({"trian": {}}, "unknown key trian: did you mean train?"),
         ({"train": {"maxitr": 3}}, "unknown key train.maxitr: did you mean maxiter?"),
         ({"train": {"maxiter": "many"}}, "train.maxiter: .*integer.*, not 'many'"),
+        ({"train": {"maxiter": "150"}}, "train.maxiter: .*integer.*, not '150'"),
+        ({"train": {"maxiter": True}}, "train.maxiter: .*integer.*, not True"),
         ({"train": {"maxiter": 0}}, "train.maxiter: .*greater than or equal to 1, not 0"),
         ({"pacemaker": {"cutoff": 0}}, "pacemaker.cutoff: .*'auto' or .*greater than 0, not 0"),
         ({"pacemaker": {"elements": ["Xx"]}}, "'Xx' is not a chemical element"),
@@ -67,7 +70,7 @@ def test_wrong_values_name_the_key_and_the_file(tmp_path: Path, change: dict[str
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["- a\n- b\n", "", "a: [1", "\x00"])
+@pytest.mark.parametrize("text", ["- a\n- b\n", "", "a: [1", "\x00", "name: a\nname: b\n"])
 def test_a_file_that_is_no_config_is_told(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(text)

@@ -162,7 +162,7 @@ def finished(store_files: StoreFiles, history: Path) -> RunSummary:
         e0s_eV={"Si": -0.8125},
         steps={"ingest": step.model_copy(update={"cached": True}), "mace_label": step, "pace_train 1": step},
         labels=LabelCounts(computed=200, reused=100, rejected=2),
-        selection=SelectionCounts(pool=300, selected=120, how={"d_optimal": 80, "fill": 40}),
+        selection=SelectionCounts(pool=300, candidates=240, selected=120, how={"d_optimal": 80, "fill": 40}),
         attempts=(first, second),
         chosen=1,
         thresholds=Thresholds(force_mae_meV_per_A=120, energy_mae_meV_per_atom=20),

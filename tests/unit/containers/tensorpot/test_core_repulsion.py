@@ -8,8 +8,8 @@ from containers.tensorpot.core_repulsion import (
     ABOVE,
     BELOW,
     CLOSEST,
-    DELTA_IN,
     NoCoreRepulsion,
+    blend_width,
     candidates,
     choose_r_in,
     distances_inward,
@@ -21,8 +21,8 @@ Floats = NDArray[np.float64]
 
 
 def blended(fit: Floats, r_in: float, distances: Floats) -> Floats:
-    """A dimer: the fit outside r_in, ZBL of silicon inside r_in - DELTA_IN, a smooth step between."""
-    x = np.clip((r_in - distances) / DELTA_IN, 0, 1)
+    """A dimer: the fit outside r_in, ZBL of silicon inside the blend, a smooth step between."""
+    x = np.clip((r_in - distances) / blend_width(r_in), 0, 1)
     share = x * x * (3 - 2 * x)
     return (1 - share) * fit + share * zbl_energy(14, 14, distances)
 
@@ -73,8 +73,8 @@ def test_the_first_candidate_is_never_inside_the_data() -> None:
 
 
 def test_candidates_stay_between_the_closest_distance_and_the_cutoff() -> None:
-    assert min(candidates(0.8, 5.0)) >= CLOSEST + 2 * DELTA_IN
-    assert max(candidates(2.5, 3.0)) <= 3.0 - DELTA_IN
+    assert all(r_in - blend_width(r_in) >= CLOSEST for r_in in candidates(0.8, 5.0))
+    assert max(candidates(2.5, 3.0)) < 3.0
 
 
 def test_the_shortest_distance_is_taken_where_the_fit_lies_below_zbl() -> None:
