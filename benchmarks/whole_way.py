@@ -18,12 +18,12 @@ from typing import Any
 import yaml
 
 REPOSITORY = Path(__file__).parent.parent
-PROMISED = {
+PROMISED: dict[str, float] = {
     "wall_minutes": 20.0,
     "peak_memory_MB": 4096.0,
     "force_mae_meV_per_A": 60.0,
     "energy_mae_meV_per_atom": 12.0,
-    "orchestration_s": None,
+    "second_run_s": 20.0,
 }
 
 
@@ -59,8 +59,20 @@ def figures(report: dict[str, Any], wall: float) -> dict[str, float]:
     }
 
 
+def timed_run(root: Path, changes: list[str]) -> float:
+    """Seconds of one run of the command; ends the benchmark when it fails."""
+    command = [sys.executable, "-m", "flows.distill", str(root / "bench.yaml"), "--work-root", str(root)]
+    command += [word for change in changes for word in ("--set", change)]
+    environment = {**os.environ, "PREFECT_HOME": str(root / "prefect")}
+    started = time.monotonic()
+    code = subprocess.run(command, cwd=REPOSITORY, env=environment).returncode
+    if code not in (0, 3):
+        sys.exit(code)
+    return time.monotonic() - started
+
+
 def main() -> int:
-    """Run once in a fresh work root; exit 1 when a promise is missed."""
+    """Run in a fresh work root, then again; exit 1 when a promise is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data" / "silicon")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
@@ -71,21 +83,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         (root / "bench.yaml").write_text(yaml.safe_dump(config(options.data.resolve())))
-        command = [sys.executable, "-m", "flows.distill", str(root / "bench.yaml"), "--work-root", folder]
-        command += [word for change in options.set for word in ("--set", change)]
-        started = time.monotonic()
-        code = subprocess.run(
-            command, cwd=REPOSITORY, env={**os.environ, "PREFECT_HOME": f"{folder}/prefect"}
-        ).returncode
-        wall = time.monotonic() - started
-        if code not in (0, 3):
-            return code
+        wall = timed_run(root, options.set)
         measured = figures(json.loads((root / "runs" / "bench" / "report.json").read_text()), wall)
+        measured["second_run_s"] = timed_run(root, options.set)
     limits = {**PROMISED, "orchestration_s": measured["orchestration_limit_s"]}
     for name, value in measured.items():
         limit = limits.get(name)
         print(f"{name:<32} {value:10.2f}" + (f"   promised at most {limit:g}" if limit else ""))
-    return int(any(limit is not None and measured[name] > limit for name, limit in limits.items()))
+    return int(any(measured[name] > limit for name, limit in limits.items()))
 
 
 if __name__ == "__main__":
