@@ -148,9 +148,10 @@ class Inputs:
         return self.files.get(name, ())
 
     def one(self, name: str) -> Path:
-        """The only file under `name`."""
-        (path,) = self.all(name)
-        return path
+        """The only file under `name`; `StepError` when there is none or more than one."""
+        if len(files := self.all(name)) != 1:
+            raise StepError(f"the step needs one file as its input {name!r}, it was given {len(files)}")
+        return files[0]
 
 
 class Progress(Protocol):

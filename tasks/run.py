@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from containers.child import kernel_kills
 from containers.contract import InputFile, Progress, Report, Request, StepModule, load_step, no_progress
-from containers.kernel import kernel_kills
 from containers.lock import lock_digest
 from tasks.artefact import Artefact, StepCall
 from tasks.errors import StepFailed, StoreError

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import threading
@@ -15,8 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
+from containers.child import child_process, kill_group
 from containers.contract import Image, Progress, Request
-from containers.kernel import die_with_parent
 from containers.step import PROGRESS_MARK, execute
 from tasks.settings import Settings, step_environment
 
@@ -43,7 +42,7 @@ class SubprocessRunner:
     def run(self, folder: Path, image: Image, request: Request, progress: Progress) -> str:
         command = [str(self.settings.python(image)), "-m", "containers.step", str(folder)]
         environment = step_environment(request.resources.threads)
-        with (folder / "log.txt").open("w") as log, _group(command, environment) as process:
+        with (folder / "log.txt").open("w") as log, _step_process(command, environment) as process:
             expired = threading.Event()
             with _deadline(process, self.settings.step_timeout_s, expired):
                 assert process.stdout is not None
@@ -81,32 +80,13 @@ def _follow(line: str, write: Callable[[str], object], progress: Progress) -> No
 
 
 @contextlib.contextmanager
-def _group(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """A child in its own process group, killed with all its children when the block is left in any way."""
-    try:
-        process = _started(command, environment)
-    except OSError as error:
-        raise CannotStart(f"cannot start {command[0]}: {error.strerror}") from None
-    try:
+def _step_process(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    with contextlib.ExitStack() as stack:
+        try:
+            process = stack.enter_context(child_process(command, environment))
+        except OSError as error:
+            raise CannotStart(f"cannot start {command[0]}: {error.strerror}") from None
         yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _started(command: list[str], environment: dict[str, str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-        preexec_fn=die_with_parent(),
-    )
 
 
 def _signal(number: int) -> str:
@@ -117,8 +97,7 @@ def _signal(number: int) -> str:
 def _deadline(process: subprocess.Popen[str], seconds: float | None, expired: threading.Event) -> Iterator[None]:
     def end() -> None:
         expired.set()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        kill_group(process)
 
     timer = threading.Timer(seconds, end) if seconds else None
     if timer:

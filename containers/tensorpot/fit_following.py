@@ -7,8 +7,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from containers.child import kernel_kills
 from containers.contract import Machine, StepError
-from containers.kernel import kernel_kills
 from containers.tensorpot.fit_history import Row, iterations, parse_metrics
 from containers.tensorpot.fit_log import FitLog
 from containers.tensorpot.pacemaker_run import run_pacemaker

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
+from containers.child import child_process
 from containers.contract import ProgramMissing, Resources
-from containers.kernel import die_with_parent
 
 PROGRAM = "pacemaker"
 INPUT_FILE = "input.yaml"
@@ -42,7 +40,7 @@ def run_pacemaker(program: Path, folder: Path, resources: Resources, on_line: On
     """
     # its predictions and pictures are left out: errors are computed on the exported potential
     command = [str(program), "--no-predict", INPUT_FILE]
-    with _child(command, folder, child_environment(resources)) as process:
+    with child_process(command, child_environment(resources), folder) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if not on_line(line):
@@ -66,25 +64,3 @@ def child_environment(resources: Resources) -> dict[str, str]:
         "MPLBACKEND": "Agg",
         **hidden,
     }
-
-
-@contextlib.contextmanager
-def _child(command: list[str], folder: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-        preexec_fn=die_with_parent(),
-    )
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()

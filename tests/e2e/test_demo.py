@@ -1,0 +1,32 @@
+"""What `make demo` does, from nothing, with the real tools."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.e2e
+REPOSITORY = Path(__file__).parents[2]
+
+
+def test_the_bundled_example_converges(tmp_path: Path) -> None:
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "DISTILL_"))},
+        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "PYTHONPATH": str(REPOSITORY),
+    }
+    command = [sys.executable, "-m", "flows.distill"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads((tmp_path / "runs" / "silicon" / "report.json").read_text())
+    assert report["converged"]
+    assert not report["stub"]
+    assert report["labels"]["computed"] == 300
+    assert report["fidelity"]["teacher"]["force_mae_meV_per_A"] < 60
+    assert "silicon: converged" in done.stdout
+    assert "pace_train: " in done.stderr + done.stdout, "no progress was told"

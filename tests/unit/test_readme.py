@@ -1,0 +1,55 @@
+"""The README says what is there: targets, flags, settings, files, exit codes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows import command
+from flows.config import DistillConfig
+from flows.config_file import load_config
+from tasks.run_summary import StoreFiles
+from tasks.settings import Settings
+
+REPOSITORY = Path(__file__).parents[2]
+README = (REPOSITORY / "README.md").read_text()
+WRITTEN = {"in.lammps", "report.html", "report.json", "manifest.json"}
+
+
+def test_every_make_target_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), flags=re.MULTILINE))
+    named = set(re.findall(r"\bmake ([a-z-]+)", README))
+    assert {"demo", "test", "ui", "bench"} <= named <= targets
+
+
+@pytest.mark.parametrize("line", re.findall(r"^python -m flows\.distill (.*?)\s*(?:#.*)?$", README, flags=re.MULTILINE))
+def test_every_command_line_is_understood(line: str) -> None:
+    if "--help" not in line:
+        options = command.parser().parse_args(line.split())
+        assert options.config == Path("my.yaml")
+
+
+def test_the_config_shown_is_valid(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
+    (tmp_path / "my.yaml").write_text(block)
+    assert isinstance(load_config(tmp_path / "my.yaml"), DistillConfig)
+    assert set(yaml.safe_load(block)) <= set(DistillConfig.model_fields)
+
+
+def test_every_setting_is_documented_and_no_other() -> None:
+    named = set(re.findall(r"DISTILL_[A-Z_]+", README))
+    assert named == {f"DISTILL_{name.upper()}" for name in Settings.model_fields}
+    assert named == set(re.findall(r"DISTILL_[A-Z_]+", command.EPILOG))
+
+
+def test_every_published_file_is_documented() -> None:
+    published = StoreFiles(**dict.fromkeys(StoreFiles.model_fields, Path("x"))).published()
+    assert all(f"`{name}`" in README for name in {*published, *WRITTEN})
+
+
+def test_the_exit_codes_are_those_of_the_command() -> None:
+    codes = set(map(int, re.findall(r"^\| (\d) \|", README, flags=re.MULTILINE)))
+    assert codes == {command.CONVERGED, command.FAILED, command.BAD_INPUT, command.NOT_CONVERGED}
