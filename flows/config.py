@@ -45,8 +45,8 @@ class Dft(Section):
 
     files: list[str] = Field([], description="structures with energies and forces that go into training")
     test_files: list[str] = Field([], description="structures that only the evaluation sees")
-    energy_key: str = Field("REF_energy", description="name of the total energy (eV) in these files")
-    forces_key: str = Field("REF_forces", description="name of the forces (eV/Å) in these files")
+    energy_key: str = Field("REF_energy", min_length=1, description="name of the total energy (eV) in these files")
+    forces_key: str = Field("REF_forces", min_length=1, description="name of the forces (eV/Å) in these files")
 
 
 class Pacemaker(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def user_files(config: DistillConfig) -> dict[str, tuple[External, ...]]:
     model = config.teacher.model
     if model in FOUNDATION_MODELS:
         return {**files, "teacher": ()}
-    if not Path(model).is_file():
+    if not os.path.isfile(model):  # Path.is_file raises at a name that is too long, or in a folder closed to us
         raise UserError(
             f"teacher.model: there is no file {model}, and no foundation model of that name."
             f" Give the path of a .model file, or one of {', '.join(FOUNDATION_MODELS)}."

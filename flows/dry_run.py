@@ -114,6 +114,8 @@ def _texts(recipe: Recipe, pool: Artefact, lines: list[str]) -> dict[str, str]:
 
 def _write(folder: Path, requests: dict[str, Request], texts: dict[str, str]) -> None:
     (folder / "requests").mkdir(parents=True, exist_ok=True)
+    for old in (*folder.glob("requests/*.json"), folder / "plan.json", folder / "input.yaml"):
+        old.unlink(missing_ok=True)  # of an earlier plan that may have gone farther
     for name, request in requests.items():
         file = folder / "requests" / f"{name.replace(' ', '_')}.json"
         write_atomic(file, request.model_dump_json(indent=1).encode())

@@ -69,5 +69,6 @@ def external(path: Path) -> External:
     """The user's file with its digest; `UserError` when it cannot be read."""
     try:
         return External(path=path.absolute(), sha256=file_digest(path))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}. Give the path of an existing, readable file.") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL or half a surrogate in the name
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"cannot read {str(path)!r}: {reason}. Give the path of an existing, readable file.") from None

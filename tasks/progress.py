@@ -15,10 +15,12 @@ LOG_EVERY_S = 15.0
 
 
 @contextmanager
-def shown_progress(name: str, log: Callable[[str], None]) -> Iterator[Progress]:
-    """A progress function for the step called `name`."""
+def shown_progress(
+    name: str, log: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+) -> Iterator[Progress]:
+    """A progress function for the step called `name`; `clock` gives seconds."""
     if not sys.stderr.isatty():
-        yield _logged(name, log)
+        yield _logged(name, log, clock)
         return
     with tqdm(
         desc=name, leave=False, dynamic_ncols=True, bar_format="{desc}: {percentage:3.0f}%|{bar}| {postfix}"
@@ -33,13 +35,13 @@ def shown_progress(name: str, log: Callable[[str], None]) -> Iterator[Progress]:
         yield draw
 
 
-def _logged(name: str, log: Callable[[str], None]) -> Progress:
-    last = time.monotonic()
+def _logged(name: str, log: Callable[[str], None], clock: Callable[[], float]) -> Progress:
+    last = clock()
 
     def tell(done: float, total: float, text: str = "") -> None:
         nonlocal last
-        if time.monotonic() - last >= LOG_EVERY_S:
-            last = time.monotonic()
+        if clock() - last >= LOG_EVERY_S:
+            last = clock()
             log(f"{name}: {done:g} of {total:g} {text}".rstrip())
 
     return tell

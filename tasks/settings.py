@@ -32,7 +32,9 @@ class Settings(BaseSettings):
         ge=1,
         description="CPU cores that a step may use",
     )
-    step_timeout_s: float | None = Field(None, gt=0, description="seconds after which a step is ended; none by default")
+    step_timeout_s: float | None = Field(
+        None, gt=0, le=1e8, description="seconds after which a step is ended; none by default"
+    )
 
     def python(self, image: Image) -> Path:
         """The interpreter that stands for `image` in a subprocess run."""
@@ -42,7 +44,7 @@ class Settings(BaseSettings):
 def unknown_variables() -> list[str]:
     """Variables that look like settings and are none: a misspelt one would be ignored in silence."""
     known = {f"DISTILL_{name.upper()}" for name in Settings.model_fields}
-    return sorted(name for name in os.environ if name.startswith("DISTILL_") and name not in known)
+    return sorted(name for name in os.environ if name.upper().startswith("DISTILL_") and name.upper() not in known)
 
 
 def step_environment(threads: int) -> dict[str, str]:

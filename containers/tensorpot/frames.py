@@ -51,17 +51,19 @@ def geometry(atoms: Atoms) -> Atoms:
 def padded(atoms: Atoms, cutoff: float) -> Atoms:
     """The structure made periodic in three directions by empty space that no interaction of `cutoff` (Å) crosses.
 
-    Positions and periodic cell vectors are unchanged, so a potential of this cutoff gives the same energies and
-    forces. (pacemaker stops at cells that are periodic in one or two directions.)
+    Positions and the periodic lattice are unchanged, so a potential of this cutoff gives the same energies and forces.
+    (pacemaker stops at cells that are periodic in one or two directions, pyace at left-handed ones.)
     """
     bare = geometry(atoms)
-    if bare.pbc.all():
-        return bare
-    cell = periodic_cell(bare)
-    extent = np.ptp(bare.positions @ np.linalg.inv(cell), axis=0)
-    lengths = np.where(bare.pbc, 1.0, extent + 2 * cutoff)
-    bare.set_cell(cell * lengths[:, None])
-    bare.set_pbc(True)
+    if not atoms.pbc.all():
+        cell = periodic_cell(bare)
+        extent = np.ptp(bare.positions @ np.linalg.inv(cell), axis=0)
+        lengths = np.where(bare.pbc, 1.0, extent + 2 * cutoff)
+        bare.set_cell(cell * lengths[:, None])
+        bare.set_pbc(True)
+    if np.linalg.det(bare.cell.array) < 0:
+        turned = int(np.argmin(atoms.pbc))  # an open direction where there is one; a and -a make the same lattice
+        bare.set_cell(np.where(np.arange(3)[:, None] == turned, -1.0, 1.0) * bare.cell.array)
     return bare
 
 

@@ -117,17 +117,28 @@ def check_section(section: Mapping[str, Any], elements: tuple[str, ...], cutoff:
     _only(section, SECTION_KEYS, where)
     if missing := sorted(SECTION_KEYS - {"deltaSplineBins"} - set(section)):
         raise BadInput(f"{where} has no {', '.join(missing)}; add it or choose a preset (mace, small, medium, large)")
-    if sorted(section["elements"]) != sorted(elements):
-        raise BadInput(
-            f"{where} has the elements {list(section['elements'])}, the config {list(elements)}: make them equal"
-        )
+    _check_elements(section["elements"], elements, where)
     for part, known in BLOCK_KEYS.items():
         if not isinstance(section[part], Mapping):
             raise BadInput(f"{where}, {part} must be a mapping, not {section[part]!r}")
         for name, block in section[part].items():
-            if name != "number_of_functions_per_element":
+            if name == "number_of_functions_per_element":
+                _check_number(block, f"{where}, {part}.{name}")
+            else:
                 _check_block(block, known, f"{where}, {part}.{name}")
     _check_cutoffs(section["bonds"], cutoff, where)
+
+
+def _check_elements(given: Any, elements: tuple[str, ...], where: str) -> None:
+    if not isinstance(given, list | tuple) or not all(isinstance(symbol, str) for symbol in given):
+        raise BadInput(f"{where}, elements must be a list of chemical symbols, not {given!r}")
+    if sorted(given) != sorted(elements):
+        raise BadInput(f"{where} has the elements {list(given)}, the config {list(elements)}: make them equal")
+
+
+def _check_number(number: Any, where: str) -> None:
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise BadInput(f"{where} must be a whole number from 1, not {number!r}")
 
 
 def _check_block(block: Any, known: set[str], where: str) -> None:

@@ -23,6 +23,11 @@ def until(done: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.2)
 
 
+def as_on_a_terminal() -> None:
+    """A background job of a shell ignores SIGINT, and so would its children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
@@ -59,7 +64,7 @@ def test_an_interrupted_command_leaves_nothing_running(tmp_path: Path, sent: sig
     command = [sys.executable, "-m", "flows.distill", "--work-root", str(tmp_path / "root")]
     log = tmp_path / "log"  # not a pipe: the server of a killed command would hold it open
     with log.open("w") as out:
-        flow = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=out)
+        flow = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=out, preexec_fn=as_on_a_terminal)
     try:
         until(started.is_file, 120)
         flow.send_signal(sent)

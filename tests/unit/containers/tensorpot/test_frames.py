@@ -83,6 +83,17 @@ def test_a_periodic_structure_is_taken_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("pbc", [(True, True, True), *OPEN])
+def test_a_left_handed_cell_is_turned_and_stays_the_same_lattice(pbc: tuple[bool, ...]) -> None:
+    atoms = crystal(pbc)
+    atoms.set_cell(atoms.cell.array[[1, 0, 2]])
+    atoms.set_pbc([pbc[1], pbc[0], pbc[2]])
+    turned = padded(atoms, CUTOFF)
+    assert np.linalg.det(atoms.cell.array) < 0 < np.linalg.det(turned.cell.array)
+    assert np.array_equal(turned.positions, atoms.positions)
+    np.testing.assert_allclose(distances(turned), distances(atoms), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("pbc", [(True, True, True), *OPEN])
 @pytest.mark.parametrize("scale", [0.4, 1.0, 2.1, 3.0])
 def test_nearest_is_what_ase_finds(pbc: tuple[bool, ...], scale: float) -> None:
     atoms = crystal(pbc)

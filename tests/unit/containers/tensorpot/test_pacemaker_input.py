@@ -137,3 +137,18 @@ def test_extending_keeps_the_whole_basis_in_sight() -> None:
 def test_kappa_is_a_share() -> None:
     with pytest.raises(ValidationError):
         Loss(kappa=1.1)
+
+
+@pytest.mark.parametrize("elements", [5, None, [1, "Si"], "Si"])
+def test_elements_of_the_users_section_must_be_symbols(elements: Any) -> None:
+    section = Potential(elements=("Si",), cutoff=5.0).section() | {"elements": elements}
+    with pytest.raises(BadInput, match="elements must be a list of chemical symbols"):
+        Potential(elements=("Si",), cutoff=5.0, b_basis=section).section()
+
+
+@pytest.mark.parametrize("number", ["many", [1], 0, True, 2.5])
+def test_the_number_of_functions_of_the_users_section_must_be_one(number: Any) -> None:
+    section = Potential(elements=("Si",), cutoff=5.0).section()
+    section["functions"]["number_of_functions_per_element"] = number
+    with pytest.raises(BadInput, match="number_of_functions_per_element must be a whole number"):
+        Potential(elements=("Si",), cutoff=5.0, b_basis=section).section()

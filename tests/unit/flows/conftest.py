@@ -1,0 +1,72 @@
+"""A config, a teacher of two elements and made-up artefacts, for decisions that need no step to run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from containers.contract import OutputFile, load_step
+from containers.mace.teacher_info import Teacher
+from flows.config import DistillConfig
+from flows.recipe import Recipe, resolve
+from tasks.artefact import Artefact
+
+MakeArtefact = Callable[..., Artefact]
+
+
+@pytest.fixture
+def example() -> Path:
+    """The bundled example's config."""
+    return Path(__file__).parents[3] / "examples" / "silicon" / "distill.yaml"
+
+
+@pytest.fixture
+def config() -> DistillConfig:
+    """The defaults."""
+    return DistillConfig.model_validate(
+        {"name": "test", "teacher": {"model": "teacher.model"}, "pool": {"files": ["pool.extxyz"]}}
+    )
+
+
+@pytest.fixture
+def teacher() -> Teacher:
+    """One head, Si and O."""
+    return Teacher(
+        model_class="ScaleShiftMACE",
+        dtype="float64",
+        elements=("O", "Si"),
+        r_max_A=4.5,
+        num_interactions=2,
+        heads=("Default",),
+        e0s_eV={"Default": {"O": -2.0, "Si": -1.0}},
+    )
+
+
+@pytest.fixture
+def recipe(config: DistillConfig, teacher: Teacher) -> Recipe:
+    """What the defaults mean for silicon data."""
+    return resolve(config, teacher, {"Si"})
+
+
+@pytest.fixture
+def artefact() -> MakeArtefact:
+    """Makes an artefact with the declared outputs of a step; files of the same `mark` have the same digests."""
+
+    def make(step: str, mark: str = "one", cached: bool = False, **metrics: Any) -> Artefact:
+        declared = load_step(step).OUTPUTS
+        outputs = {key: OutputFile(name=name, sha256=f"{step} {mark} {key}", size=1) for key, name in declared.items()}
+        return Artefact(
+            step=step, key=f"{step} {mark}", outputs=outputs, metrics=metrics, versions={}, seconds=1.0,
+            peak_memory_MB=1.0, cached=cached,
+        )  # fmt: skip
+
+    return make
+
+
+@pytest.fixture
+def data(artefact: MakeArtefact) -> Artefact:
+    """A data set of 40 structures."""
+    return artefact("dataset", train_structures=40, train_atoms=400)

@@ -1,0 +1,125 @@
+"""The dry run on the bundled example with stub steps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from containers.contract import Request
+from containers.mace.fetch import FOUNDATION_MODELS
+from containers.step import execute
+from flows import dry_run
+from flows.config_file import load_config
+from tasks.errors import UserError
+from tasks.settings import Settings
+from tasks.workspace import Workspace, open_workspace
+
+FOUNDATION = (f"teacher.model={FOUNDATION_MODELS[0]}",)
+CHEAP = {"ingest", "teacher_info"}
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return open_workspace(tmp_path, Settings(runner="stub", cores=1))
+
+
+def files_in(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def steps_in(workspace: Workspace) -> set[str]:
+    return {path.name for path in workspace.store.root.iterdir()} - {"locks", "work"}
+
+
+def work_off(workspace: Workspace, requests: Path) -> None:
+    """Run every request that the store does not know."""
+    for file in requests.iterdir():
+        request = Request.model_validate_json(file.read_bytes())
+        if workspace.store.peek(request) is None:
+            folder = workspace.store.stage(request)
+            execute(folder)
+            workspace.store.publish(folder, request)
+
+
+def states(told: str) -> dict[str, str]:
+    return {line[:26].strip(): line[26:].split("(")[0].split("key")[0].strip() for line in told.splitlines()[1:]}
+
+
+def test_the_plan_is_written_and_nothing_else_is_made(example: Path, workspace: Workspace) -> None:
+    told = dry_run.plan(load_config(example), workspace)
+    folder = workspace.run_folder("silicon") / "dry-run"
+    requests = {f"requests/{step}.json" for step in (*CHEAP, "mace_label")}
+    assert files_in(workspace.run_folder("silicon")) == {f"dry-run/{name}" for name in requests} | {
+        "dry-run/plan.json",
+        "dry-run/input.yaml",
+    }
+    assert steps_in(workspace) == CHEAP
+    assert str(folder) in told
+
+
+def test_what_is_told_of_each_step(example: Path, workspace: Workspace) -> None:
+    first = states(dry_run.plan(load_config(example), workspace))
+    assert first["ingest"] == first["teacher_info"] == "ran now"
+    assert set(first.values()) == {"ran now", "would run"}
+    assert list(first)[-1] == "evaluate"
+    second = states(dry_run.plan(load_config(example), workspace))
+    assert second == {**first, "ingest": "cached", "teacher_info": "cached"}
+
+
+def test_plan_json_holds_the_resolved_recipe(example: Path, workspace: Workspace) -> None:
+    dry_run.plan(load_config(example, ("train.maxiter=33",)), workspace)
+    folder = workspace.run_folder("silicon") / "dry-run"
+    plan = json.loads((folder / "plan.json").read_text())
+    assert plan["recipe"]["potential"]["elements"] == ["Si"]
+    assert plan["first_attempt"]["maxiter"] == 33
+    assert "maxiter: 33" in (folder / "input.yaml").read_text()
+
+
+def test_its_requests_worked_off_one_by_one_lead_through_all_steps(example: Path, workspace: Workspace) -> None:
+    config, seen = load_config(example), set()
+    for _ in range(6):
+        seen |= set(states(dry_run.plan(config, workspace)).values())
+        work_off(workspace, workspace.run_folder("silicon") / "dry-run" / "requests")
+    assert set(states(dry_run.plan(config, workspace)).values()) == {"cached"}
+    assert seen == {"ran now", "would run", "cached"}
+
+
+def test_dft_files_are_checked_too(example: Path, workspace: Workspace, tmp_path: Path) -> None:
+    dft = tmp_path / "dft.xyz"
+    dft.write_text("the stub reads nothing\n")
+    told = dry_run.plan(load_config(example, (f"dft.files=[{dft}]", f"dft.test_files=[{dft}]")), workspace)
+    assert {"ingest DFT data", "ingest DFT test data"} <= set(states(told))
+
+
+def test_an_earlier_plan_leaves_nothing_behind(example: Path, workspace: Workspace, tmp_path: Path) -> None:
+    dft = tmp_path / "dft.xyz"
+    dft.write_text("the stub reads nothing\n")
+    dry_run.plan(load_config(example, (f"dft.files=[{dft}]",)), workspace)
+    dry_run.plan(load_config(example, FOUNDATION), workspace)
+    folder = workspace.run_folder("silicon") / "dry-run"
+    assert files_in(folder) == {"requests/ingest.json", "requests/teacher_fetch.json"}
+
+
+def test_a_foundation_model_is_not_fetched(example: Path, workspace: Workspace) -> None:
+    told = dry_run.plan(load_config(example, FOUNDATION), workspace)
+    assert "once the foundation model has been fetched" in told
+    assert steps_in(workspace) == {"ingest"}
+
+
+@pytest.mark.parametrize("override", ["pacemaker.elements=[O]", "teacher.head=none such", "pool.files=[nowhere.xyz]"])
+def test_a_refused_config_leaves_no_run_folder(example: Path, workspace: Workspace, override: str) -> None:
+    with pytest.raises(UserError):
+        dry_run.plan(load_config(example, (override,)), workspace)
+    assert list((workspace.root / "runs").iterdir()) == []
+
+
+@pytest.mark.parametrize(("most", "expected"), [(10, 10), (300, 40)])
+def test_the_expected_plan_never_has_more_structures_than_the_pool(recipe, artefact, most, expected) -> None:
+    selection = recipe.config.selection.model_copy(update={"max_structures": most})
+    small = recipe.model_copy(update={"config": recipe.config.model_copy(update={"selection": selection})})
+    pool = artefact("ingest", structures=40, atoms=80)
+    batch = dry_run.expected_plan(small, pool).batch_size
+    assert batch == dry_run.plan_for(1, "auto", expected, 2 * expected).batch_size
+    assert batch != dry_run.plan_for(1, "auto", 300, 600).batch_size

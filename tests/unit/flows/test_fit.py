@@ -1,0 +1,211 @@
+"""The loop of attempts with a fake in the place of the step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.config import DistillConfig
+from flows.fit import Attempt, fit
+from flows.recipe import Recipe
+from tasks.artefact import Artefact, StepCall
+from tasks.errors import StepFailed, StoreError
+from tasks.settings import Settings
+from tasks.workspace import Workspace
+
+Answer = Artefact | Exception
+WORKSPACE = Workspace(root=Path("nowhere"), settings=Settings(cores=1))
+
+
+class FakeStep:
+    """Answers one call after the other and remembers them."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self.answers = list(answers)
+        self.calls: list[StepCall] = []
+        self.names: list[str | None] = []
+
+    def __call__(self, call: StepCall, workspace: Workspace, run_name: str | None = None) -> Artefact:
+        self.calls.append(call)
+        self.names.append(run_name)
+        answer = self.answers[len(self.calls) - 1]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def params(self, number: int, *names: str) -> tuple[Any, ...]:
+        return tuple(self.calls[number].params[name] for name in names)
+
+
+@pytest.fixture
+def fitted(artefact: Callable[..., Artefact]) -> Callable[..., Artefact]:
+    """Makes the result of a fit; every one has an interim potential of its own."""
+    made: list[Artefact] = []
+
+    def make(stop_reason: str = "max_iterations", force: float = 500.0, cached: bool = False) -> Artefact:
+        errors = {"validation_force_mae_meV_per_A": force, "validation_energy_mae_meV_per_atom": 1.0}
+        made.append(artefact("pace_train", f"fit {len(made)}", cached, stop_reason=stop_reason, **errors))
+        return made[-1]
+
+    return make
+
+
+def failed(kind: str, message: str = "as the test wants") -> StepFailed:
+    return StepFailed("pace_train", kind, message, Path("kept"))
+
+
+def attempted(recipe: Recipe, data: Artefact, run: FakeStep) -> tuple[list[Attempt], Artefact]:
+    return fit(recipe, data, WORKSPACE, run)
+
+
+def with_train(recipe: Recipe, **changes: Any) -> Recipe:
+    train = recipe.config.train.model_copy(update=changes)
+    return recipe.model_copy(update={"config": recipe.config.model_copy(update={"train": train})})
+
+
+def test_a_converged_fit_is_the_only_one(recipe, data, fitted) -> None:
+    run = FakeStep(good := fitted(force=10))
+    attempts, best = attempted(recipe, data, run)
+    assert best is good
+    assert [attempt.verdict for attempt in attempts] == ["converged"]
+    assert run.names == ["pace_train attempt 1"]
+    assert list(run.calls[0].inputs) == ["train", "validation"]
+
+
+def test_used_up_iterations_go_on_from_the_newest_interim(recipe, data, fitted) -> None:
+    run = FakeStep(first := fitted(), second := fitted(force=400), fitted(force=10))
+    attempts, _ = attempted(recipe, data, run)
+    assert [list(call.inputs) for call in run.calls[1:]] == [["train", "validation", "start"]] * 2
+    assert run.calls[1].inputs["start"] == (first.file("interim"),)
+    assert run.calls[2].inputs["start"] == (second.file("interim"),)
+    assert run.calls[0].params == run.calls[2].params
+    assert run.names == [attempt.name for attempt in attempts]
+
+
+def test_a_worse_attempt_still_is_the_newest_to_go_on_from(recipe, data, fitted) -> None:
+    run = FakeStep(fitted(force=300), worse := fitted(force=600), fitted(force=10))
+    attempted(recipe, data, run)
+    assert run.calls[2].inputs["start"] == (worse.file("interim"),)
+
+
+def test_out_of_memory_halves_the_batch_and_starts_again(recipe, data, fitted) -> None:
+    run = FakeStep(failed("OutOfMemory"), fitted(force=10))
+    attempts, _ = attempted(recipe, data, run)
+    (before,), (after,) = run.params(0, "batch_size"), run.params(1, "batch_size")
+    assert after == before // 2
+    assert "start" not in run.calls[1].inputs
+    assert [attempt.verdict for attempt in attempts] == ["out_of_memory", "converged"]
+
+
+def test_out_of_memory_with_an_interim_halves_the_batch_and_continues(recipe, data, fitted) -> None:
+    run = FakeStep(broken := fitted("out_of_memory"), fitted(force=10))
+    attempted(recipe, data, run)
+    assert run.params(1, "batch_size") == (run.params(0, "batch_size")[0] // 2,)
+    assert run.calls[1].inputs["start"] == (broken.file("interim"),)
+
+
+def test_out_of_memory_in_a_continued_fit_goes_on_from_the_one_before(recipe, data, fitted) -> None:
+    run = FakeStep(first := fitted(), failed("OutOfMemory"), fitted(force=10))
+    attempted(recipe, data, run)
+    assert run.calls[2].inputs["start"] == (first.file("interim"),)
+    assert run.params(2, "batch_size") == (run.params(1, "batch_size")[0] // 2,)
+
+
+@pytest.mark.parametrize("how", ["failure", "result"])
+def test_a_diverged_fit_starts_again_with_stronger_regularisation_and_a_ladder(recipe, data, fitted, how) -> None:
+    run = FakeStep(failed("Diverged") if how == "failure" else fitted("diverged"), fitted(force=10))
+    attempted(recipe, data, run)
+    before, after = run.calls[0].params["loss"], run.calls[1].params["loss"]
+    assert (after["l1"], after["l2"]) == pytest.approx((100 * before["l1"], 100 * before["l2"]))
+    assert after["kappa"] == before["kappa"]
+    assert (run.params(0, "ladder_step"), run.params(1, "ladder_step")) == ((None,), (50,))
+    assert "start" not in run.calls[1].inputs
+
+
+def test_a_fresh_start_takes_no_interim_that_is_there(recipe, data, fitted) -> None:
+    run = FakeStep(fitted(), failed("Diverged"), fitted(force=10))
+    attempts, _ = attempted(recipe, data, run)
+    assert attempts[2].plan.start == "fresh"
+    assert "start" not in run.calls[2].inputs
+
+
+@pytest.mark.parametrize("kind", ["ProgramMissing", "EnvironmentDiffers", "BadInput", "RowsDiffer", "SomeBug"])
+def test_what_no_plan_mends_is_raised_at_once(recipe, data, kind) -> None:
+    run = FakeStep(failure := failed(kind))
+    with pytest.raises(StepFailed) as caught:
+        attempted(recipe, data, run)
+    assert caught.value is failure
+    assert len(run.calls) == 1
+
+
+def test_the_last_failure_is_raised_when_all_fail(recipe, data) -> None:
+    run = FakeStep(failed("OutOfMemory", "1"), failed("Killed", "2"), last := failed("Crashed", "3"))
+    with pytest.raises(StepFailed) as caught:
+        attempted(recipe, data, run)
+    assert caught.value is last
+
+
+def test_another_error_is_not_an_attempt(recipe, data, fitted) -> None:
+    run = FakeStep(StoreError("the disk is full"), fitted(force=10))
+    with pytest.raises(StoreError, match="disk is full"):
+        attempted(recipe, data, run)
+
+
+def test_a_failure_after_a_result_does_not_lose_the_result(recipe, data, fitted) -> None:
+    run = FakeStep(first := fitted(), failed("ProgramMissing"))
+    attempts, best = attempted(recipe, data, run)
+    assert best is first
+    assert attempts[1].artefact is None
+    assert len(run.calls) == 2
+
+
+def test_the_best_is_returned_not_the_last(recipe, data, fitted) -> None:
+    run = FakeStep(fitted(force=500), middle := fitted(force=200), fitted(force=300))
+    attempts, best = attempted(recipe, data, run)
+    assert best is middle
+    assert attempts[1].artefact is middle
+
+
+@pytest.mark.parametrize("limit", [1, 2, 4])
+def test_max_attempts_is_obeyed(recipe, data, fitted, limit) -> None:
+    run = FakeStep(*(fitted() for _ in range(6)))
+    attempted(with_train(recipe, max_attempts=limit), data, run)
+    assert len(run.calls) == limit
+
+
+@pytest.mark.parametrize("accident", ["killed", "crashed", "out_of_memory"])
+def test_a_run_goes_on_where_an_accident_ended_the_earlier_one(recipe, data, fitted, accident) -> None:
+    earlier = [fitted(cached=True), broken := fitted(accident, cached=True)]
+    run = FakeStep(*earlier, good := fitted(force=10))
+    _, best = attempted(with_train(recipe, max_attempts=2), data, run)
+    assert best is good
+    assert run.calls[2].inputs["start"] == (broken.file("interim"),)
+
+
+def test_a_new_accident_adds_no_attempt(recipe, data, fitted) -> None:
+    run = FakeStep(fitted("killed", cached=True), fitted("killed"), fitted(force=10))
+    attempts, _ = attempted(with_train(recipe, max_attempts=1), data, run)
+    assert [attempt.left_off for attempt in attempts] == [True, False]
+
+
+@pytest.mark.parametrize("cached", [(True, True, True), (True, True, False), (False, False, False)])
+def test_an_accident_that_others_followed_adds_no_attempt(recipe, data, fitted, cached) -> None:
+    ends = ("killed", "max_iterations", "max_iterations", "max_iterations")
+    run = FakeStep(*(fitted(end, cached=old) for end, old in zip(ends, (*cached, False), strict=True)))
+    attempted(with_train(recipe, max_attempts=3), data, run)
+    assert len(run.calls) == 3
+
+
+def test_the_cached_end_of_a_used_up_run_is_not_an_accident(recipe, data, fitted) -> None:
+    run = FakeStep(*(fitted(cached=True) for _ in range(3)))
+    attempted(with_train(recipe, max_attempts=2), data, run)
+    assert len(run.calls) == 2
+
+
+def test_the_first_plan_is_the_config_s(recipe, data, fitted, config: DistillConfig) -> None:
+    run = FakeStep(fitted(force=10))
+    attempted(with_train(recipe, maxiter=7, batch_size=9), data, run)
+    assert run.params(0, "maxiter", "batch_size", "ladder_step") == (7, 9, None)

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from flows.fit import Attempt
+from flows.outcome import CHECKED, misses, not_converged_because
+from flows.plan import Convergence, FitPlan
+
+LIMITS = Convergence(force_mae_meV_per_A=100, energy_mae_meV_per_atom=10)
+GOOD = {"force_mae_meV_per_A": 99.0, "energy_mae_meV_per_atom": 9.0}
+
+
+@pytest.fixture
+def ended(artefact: Any) -> Any:
+    def make(verdict: Any) -> Attempt:
+        return Attempt("pace_train attempt 2", FitPlan(maxiter=1, batch_size=1), verdict, 1.0, artefact("pace_train"))
+
+    return make
+
+
+def test_every_threshold_is_checked() -> None:
+    assert set(CHECKED) == set(Convergence.model_fields)
+
+
+@pytest.mark.parametrize("force", [0.0, 99.0, 100.0])
+def test_errors_up_to_the_limits_are_no_miss(force: float) -> None:
+    assert misses({**GOOD, "force_mae_meV_per_A": force}, LIMITS) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"force_mae_meV_per_A": 123.4}, "force MAE 123 meV/Å on the test structures, wanted at most 100"),
+        ({"energy_mae_meV_per_atom": 10.1}, "energy MAE 10.1 meV/atom on the test structures, wanted at most 10"),
+        ({"force_mae_meV_per_A": None}, "the force MAE on the test structures is not known"),
+    ],
+)
+def test_a_miss_names_the_figure_and_the_limit(change: dict[str, Any], told: str) -> None:
+    assert misses({**GOOD, **change}, LIMITS) == told
+
+
+def test_both_misses_are_told_and_a_figure_that_is_not_there_is_one() -> None:
+    told = misses({"force_mae_meV_per_A": 200.0}, LIMITS)
+    assert told is not None
+    assert [part.split(" MAE")[0] for part in told.split("; ")] == ["force", "the energy"]
+
+
+def test_good_errors_of_a_finished_fit_are_converged(ended) -> None:
+    assert not_converged_because(GOOD, ended("converged"), LIMITS) is None
+
+
+@pytest.mark.parametrize("verdict", ["iterations_used_up", "killed", "not_accurate"])
+def test_an_unfinished_fit_has_not_converged_however_small_its_test_errors(ended, verdict) -> None:
+    assert not_converged_because(GOOD, ended(verdict), LIMITS) == f"pace_train attempt 2 ended as {verdict}"
+
+
+def test_a_converged_fit_that_misses_on_the_test_side_has_not_converged(ended) -> None:
+    because = not_converged_because({**GOOD, "force_mae_meV_per_A": 101.0}, ended("converged"), LIMITS)
+    assert because == "force MAE 101 meV/Å on the test structures, wanted at most 100"
+
+
+def test_a_miss_and_an_unfinished_fit_are_both_told(ended) -> None:
+    because = not_converged_because({**GOOD, "force_mae_meV_per_A": 101.0}, ended("killed"), LIMITS)
+    assert because is not None
+    assert because.startswith("force MAE 101")
+    assert because.endswith("; pace_train attempt 2 ended as killed")

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from containers.mace.teacher_info import Teacher
+from flows.config import DistillConfig
+from flows.recipe import Recipe, resolve
+from tasks.errors import UserError
+
+SECTION = {
+    "elements": ["Si"],
+    "embeddings": {"ALL": {"npot": "FinnisSinclairShiftedScaled", "ndensity": 1}},
+    "bonds": {"ALL": {"radbase": "SBessel", "rcut": 4.5}},
+    "functions": {"number_of_functions_per_element": 20, "ALL": {"nradmax_by_orders": [5], "lmax_by_orders": [0]}},
+}
+
+
+def with_pacemaker(config: DistillConfig, **changes: Any) -> DistillConfig:
+    pacemaker = {**config.pacemaker.model_dump(), **changes}
+    return DistillConfig.model_validate({**config.model_dump(), "pacemaker": pacemaker})
+
+
+def with_head(config: DistillConfig, head: str | None) -> DistillConfig:
+    return config.model_copy(update={"teacher": config.teacher.model_copy(update={"head": head})})
+
+
+@pytest.fixture
+def two_heads(teacher: Teacher) -> Teacher:
+    return teacher.model_copy(
+        update={"heads": ("pbe", "scan"), "e0s_eV": {"pbe": {"O": 1.0, "Si": 2.0}, "scan": {"O": 3.0, "Si": 4.0}}}
+    )
+
+
+def test_auto_means_the_data_s_elements_and_the_teacher_s_cutoff(config, teacher) -> None:
+    recipe = resolve(config, teacher, {"Si"})
+    assert recipe.potential.elements == ("Si",)
+    assert recipe.potential.cutoff == 4.5
+    assert (recipe.head, recipe.e0s_eV) == ("Default", {"Si": -1.0})
+
+
+def test_elements_are_sorted_and_may_be_more_than_the_data_hold(config, teacher) -> None:
+    recipe = resolve(with_pacemaker(config, elements=["Si", "O"]), teacher, {"Si"})
+    assert recipe.potential.elements == ("O", "Si")
+    assert recipe.e0s_eV == {"O": -2.0, "Si": -1.0}
+
+
+def test_given_values_reach_the_potential(config, teacher) -> None:
+    changed = with_pacemaker(config, cutoff=6.0, order=2, functions_per_element=33, b_basis="small")
+    potential = resolve(changed, teacher, {"Si"}).potential
+    assert (potential.cutoff, potential.order, potential.functions_per_element) == (6.0, 2, 33)
+    assert potential.b_basis == "small"
+
+
+@pytest.mark.parametrize("elements", ["auto", ["Si"]])
+def test_an_element_of_the_data_that_the_teacher_does_not_know(config, teacher, elements) -> None:
+    with pytest.raises(UserError, match=r"does not know C, Fe \(in the data\); it knows O, Si"):
+        resolve(with_pacemaker(config, elements=elements), teacher, {"Si", "Fe", "C"})
+
+
+def test_an_element_of_the_config_that_the_teacher_does_not_know(config, teacher) -> None:
+    with pytest.raises(UserError, match=r"does not know C \(in pacemaker.elements\)"):
+        resolve(with_pacemaker(config, elements=["Si", "C"]), teacher, {"Si"})
+
+
+def test_a_left_out_element(config, teacher) -> None:
+    with pytest.raises(UserError, match=r"pacemaker.elements leaves out O, which the data contain"):
+        resolve(with_pacemaker(config, elements=["Si"]), teacher, {"Si", "O"})
+
+
+def test_the_chosen_head_decides_the_reference_energies(config, two_heads) -> None:
+    recipe = resolve(with_head(config, "pbe"), two_heads, {"Si"})
+    assert (recipe.head, recipe.e0s_eV) == ("pbe", {"Si": 2.0})
+
+
+@pytest.mark.parametrize("head", [None, "r2scan"])
+def test_no_or_a_wrong_head_is_refused_with_the_names(config, two_heads, head) -> None:
+    with pytest.raises(UserError, match=r"teacher.head.*pbe, scan"):
+        resolve(with_head(config, head), two_heads, {"Si"})
+
+
+def test_a_section_of_the_user_s_own_is_taken(config, teacher) -> None:
+    recipe: Recipe = resolve(with_pacemaker(config, b_basis=SECTION), teacher, {"Si"})
+    assert recipe.potential.section()["bonds"] == SECTION["bonds"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"elements": ["O"]}, "elements"),
+        ({"bonds": {"ALL": {"rcut": 5.0}}}, r"rcut must be the cutoff of the config \(4.5 Å\)"),
+        ({"bonds": {"ALL": {"rcut": 4.5, "r_in": 1.0}}}, "reference_potential decides the core repulsion"),
+        ({"functions": {"ALL": {"lmax": 3}}}, "keys pacemaker would ignore: lmax"),
+        ({"fuctions": {}}, "keys pacemaker would ignore: fuctions"),
+    ],
+)
+def test_a_bad_section_names_its_key(config, teacher, change, message) -> None:
+    with pytest.raises(UserError, match=rf"pacemaker.b_basis: .*{message}"):
+        resolve(with_pacemaker(config, b_basis={**SECTION, **change}), teacher, {"Si"})

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from tasks.settings import Settings, step_environment, unknown_variables
+
+REPOSITORY = Path(__file__).parents[3]
+VALUES = {
+    "runner": ("in_process", "in_process"),
+    "work_root": ("/data", Path("/data")),
+    "mace_python": ("/mace/python", Path("/mace/python")),
+    "tensorpot_python": ("/pace/python", Path("/pace/python")),
+    "device": ("cuda", "cuda"),
+    "cores": ("3", 3),
+    "step_timeout_s": ("1.5", 1.5),
+}
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_the_caller_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith("DISTILL_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_comes_from_its_variable(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    text, value = VALUES[name]
+    assert getattr(Settings(), name) != value
+    monkeypatch.setenv(f"DISTILL_{name.upper()}", text)
+    assert getattr(Settings(), name) == value
+    assert unknown_variables() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("RUNNER", "docker"), ("CORES", "0"), ("CORES", "two"), ("STEP_TIMEOUT_S", "0"), ("DEVICE", "")]
+)
+def test_a_bad_value_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
+    monkeypatch.setenv(f"DISTILL_{name}", text)
+    with pytest.raises(ValidationError):
+        Settings()
+
+
+def test_an_unknown_variable_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DISTILL_RUNER", "DISTILL_CORE", "DISTILL_CORES", "OTHER_CORE"):
+        monkeypatch.setenv(name, "1")
+    assert unknown_variables() == ["DISTILL_CORE", "DISTILL_RUNER"]
+
+
+def test_an_unknown_argument_is_refused() -> None:
+    with pytest.raises(ValidationError):
+        Settings(runer="stub")
+
+
+def test_each_image_has_its_interpreter() -> None:
+    settings = Settings(mace_python=Path("m"), tensorpot_python=Path("t"))
+    assert (settings.python("mace"), settings.python("tensorpot")) == (Path("m"), Path("t"))
+
+
+def test_the_default_cores_are_those_this_process_may_use() -> None:
+    assert 1 <= Settings().cores <= (os.cpu_count() or 1)
+
+
+def test_libraries_obey_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "64")
+    environment = step_environment(3)
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
+    assert {environment[name] for name in names} == {"3"}
+    assert environment["TF_NUM_INTEROP_THREADS"] == "1"
+
+
+def test_prefect_s_variables_stay_out_and_others_go_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_KEY", "secret")
+    monkeypatch.setenv("MY_PROXY", "there")
+    environment = step_environment(1)
+    assert not [name for name in environment if name.startswith("PREFECT_")]
+    assert environment["MY_PROXY"] == "there"
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, []), ("", []), ("/mine", ["/mine"])])
+def test_the_repository_is_first_on_the_path(monkeypatch: pytest.MonkeyPatch, before, after) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    if before is not None:
+        monkeypatch.setenv("PYTHONPATH", before)
+    assert step_environment(1)["PYTHONPATH"].split(os.pathsep) == [str(REPOSITORY), *after]
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "distill"), ("ada", "ada")])
+def test_there_is_always_a_user_name(monkeypatch: pytest.MonkeyPatch, before, after) -> None:
+    monkeypatch.delenv("USER", raising=False)
+    if before is not None:
+        monkeypatch.setenv("USER", before)
+    assert step_environment(1)["USER"] == after
+
+
+def test_this_process_keeps_its_environment() -> None:
+    before = dict(os.environ)
+    step_environment(5)
+    assert dict(os.environ) == before
