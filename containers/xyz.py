@@ -94,6 +94,9 @@ def _check_columns(comment: str, block: list[str], place: str) -> None:
     sizes = declared.group(1).split(":")[2::3] if declared else []
     if not all(size.isdecimal() for size in sizes):
         raise BadInput(f"{place}: Properties={declared and declared.group(1)} is not name:type:columns triplets")
+    names = declared.group(1).split(":")[::3] if declared else ["pos"]
+    if not {"pos", "positions"} & set(names):
+        raise BadInput(f"{place}: Properties={declared and declared.group(1)} has no positions (pos:R:3)")
     expected = sum(map(int, sizes)) or PLAIN_COLUMNS
     for atom, line in enumerate(block):
         columns = len(line.split())

@@ -35,6 +35,7 @@ def distill(config: DistillConfig, work_root: Path | None = None, verify: bool =
     config = with_absolute_paths(config, Path.cwd())
     files = user_files(config)
     workspace = open_workspace(work_root, Settings(), verify)
+    workspace.run_folder(config.name)  # what is in the way is told now, not after the fit
 
     done: dict[str, Artefact] = {}
 

@@ -19,6 +19,7 @@ from flows.plan import FitPlan
 from flows.plan import first_plan as plan_for
 from flows.recipe import Recipe, resolve
 from tasks.artefact import Artefact, External, FileRef, StepCall
+from tasks.errors import StoreError
 from tasks.run import look_up, request_of, run_step
 from tasks.workspace import Workspace
 
@@ -69,7 +70,10 @@ def plan(config: DistillConfig, workspace: Workspace) -> str:
         _walk_the_rest(walk, recipe, pool, labels, dft, test)
         texts = _texts(recipe, pool, walk.lines)
     folder = workspace.run_folder(config.name) / "dry-run"
-    _write(folder, walk.requests, texts)
+    try:
+        _write(folder, walk.requests, texts)
+    except OSError as error:
+        raise StoreError(f"cannot write {folder}: {error.strerror}. Move what is in the way.") from None
     return "\n".join([f"{config.name}: the plan, written to {folder}", *walk.lines])
 
 

@@ -24,8 +24,13 @@ class Workspace(Closed):
         return Store(self.root / "store")
 
     def run_folder(self, name: str) -> Path:
-        """Where the results of the config called `name` are published."""
-        return self.root / "runs" / name
+        """Where the results of the config called `name` are published; `UserError` when a file is in its place."""
+        folder = self.root / "runs" / name
+        if folder.exists() and not folder.is_dir():
+            raise UserError(
+                f"{folder} is in the way of the run folder of that name: move it, or give the run another name"
+            )
+        return folder
 
 
 def open_workspace(root: Path | None, settings: Settings, verify: bool = False) -> Workspace:

@@ -106,8 +106,12 @@ class Labeller:
                 continue
             try:
                 graphs[place] = self._graph(atoms)
-            except (np.linalg.LinAlgError, ValueError) as error:
+            except (np.linalg.LinAlgError, ValueError, MemoryError) as error:
                 reasons[place] = f"no neighbour list: {error}"
+            except RuntimeError as error:  # matscipy's: its grid over a huge cell does not fit in memory
+                if "allocate" not in str(error):
+                    raise
+                reasons[place] = f"no neighbour list: the cell is too large ({atoms.cell.lengths().max():.3g} Å)"
         return graphs, reasons
 
     def _graph(self, atoms: Atoms) -> data.AtomicData:

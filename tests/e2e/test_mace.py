@@ -239,6 +239,14 @@ def test_labels_that_are_not_finite_are_set_aside_and_spoil_no_neighbour(tmp_pat
     np.testing.assert_allclose(both[0].get_forces(), both[1].get_forces(), rtol=0, atol=1e-10)
 
 
+def test_a_cell_too_large_for_a_neighbour_list_is_set_aside(tmp_path):
+    huge = silicon((1e8, 1e8, 1e8), [True] * 3, [0, 0, 0], [2, 2, 2])
+    report = label(tmp_path / "run", [mixed()["diamond"], huge])
+    assert (report.metrics["labels_computed"], report.metrics["rejected"]) == (1, 1)
+    (rejected,) = pq.read_table(tmp_path / "run/outputs/rejected.parquet").to_pylist()
+    assert "the cell is too large (1e+08 Å)" in rejected["reason"]
+
+
 def test_nothing_to_label(tmp_path):
     report = label(tmp_path / "run", [])
     assert report.error is None

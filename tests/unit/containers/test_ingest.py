@@ -558,3 +558,8 @@ def test_real_dft_data_equals_what_ase_reads(shared_silicon: Path, ingested: Ing
         other = expected[atoms.info["id"]]
         assert atoms.calc.results["energy"] == other.info["REF_energy"]
         np.testing.assert_array_equal(atoms.calc.results["forces"], other.arrays["REF_forces"])
+
+
+def test_properties_without_positions_are_refused(tmp_path: Path, ingested: Ingest) -> None:
+    with pytest.raises(BadInput, match=r"pool\.extxyz: frame 0 .*has no positions \(pos:R:3\)"):
+        ingested(text_file(tmp_path, frames(0).replace("pos:R:3", "place:R:3")))

@@ -57,6 +57,7 @@ def test_overrides_reach_nested_keys(tmp_path: Path) -> None:
         ({"pacemaker": {"elements": ["Xx"]}}, "'Xx' is not a chemical element"),
         ({"pacemaker": {"loss_stress": 0.1}}, "loss_stress: pacemaker's loss has no stress term"),
         ({"pacemaker": {"loss_energy": 0, "loss_forces": 0}}, "loss_energy \\+ loss_forces must be above 0"),
+        ({"dft": {"energy_key": ""}}, "dft.energy_key: .*at least 1 character"),
         ({"pool": {"files": []}}, "pool.files: "),
         ({"name": "../up"}, "name: "),
         ({"split": {"validation": 0.6, "test": 0.5}}, "split: .*must leave something to train on"),

@@ -12,7 +12,7 @@ from containers.mace.fetch import FOUNDATION_MODELS
 from containers.step import execute
 from flows import dry_run
 from flows.config_file import load_config
-from tasks.errors import UserError
+from tasks.errors import StoreError, UserError
 from tasks.settings import Settings
 from tasks.workspace import Workspace, open_workspace
 
@@ -123,3 +123,12 @@ def test_the_expected_plan_never_has_more_structures_than_the_pool(recipe, artef
     batch = dry_run.expected_plan(small, pool).batch_size
     assert batch == dry_run.plan_for(1, "auto", expected, 2 * expected).batch_size
     assert batch != dry_run.plan_for(1, "auto", 300, 600).batch_size
+
+
+def test_a_file_in_the_place_of_the_plan_is_told_and_kept(example: Path, workspace: Workspace) -> None:
+    mine = workspace.run_folder("silicon") / "dry-run"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    with pytest.raises(StoreError, match="in the way"):
+        dry_run.plan(load_config(example), workspace)
+    assert mine.read_text() == "mine"

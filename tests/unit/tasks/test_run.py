@@ -77,6 +77,19 @@ def test_a_missing_file_of_the_users_is_named(tmp_path) -> None:
         external(tmp_path / "nowhere.xyz")
 
 
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "n" * 300])
+def test_a_name_that_no_file_can_have_is_told(tmp_path, name: str) -> None:
+    with pytest.raises(UserError, match="cannot read"):
+        external(tmp_path / name)
+
+
+def test_a_file_in_the_place_of_the_run_folder_is_told(tmp_path) -> None:
+    workspace = open_workspace(tmp_path, Settings())
+    (tmp_path / "runs" / "mine").write_text("")
+    with pytest.raises(UserError, match="in the way"):
+        workspace.run_folder("mine")
+
+
 def test_a_work_root_that_is_a_file_is_refused(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="--work-root"):

@@ -37,7 +37,15 @@ def test_every_setting_comes_from_its_variable(monkeypatch: pytest.MonkeyPatch, 
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("RUNNER", "docker"), ("CORES", "0"), ("CORES", "two"), ("STEP_TIMEOUT_S", "0"), ("DEVICE", "")]
+    ("name", "text"),
+    [
+        ("RUNNER", "docker"),
+        ("CORES", "0"),
+        ("CORES", "two"),
+        ("STEP_TIMEOUT_S", "0"),
+        ("STEP_TIMEOUT_S", "inf"),
+        ("DEVICE", ""),
+    ],
 )
 def test_a_bad_value_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
     monkeypatch.setenv(f"DISTILL_{name}", text)
