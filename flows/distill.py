@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -70,12 +69,11 @@ def user_files(config: DistillConfig) -> dict[str, tuple[External, ...]]:
     model = config.teacher.model
     if model in FOUNDATION_MODELS:
         return {**files, "teacher": ()}
-    if not os.path.isfile(model):  # Path.is_file raises at a name that is too long, or in a folder closed to us
-        raise UserError(
-            f"teacher.model: there is no file {model}, and no foundation model of that name."
-            f" Give the path of a .model file, or one of {', '.join(FOUNDATION_MODELS)}."
-        )
-    return {**files, "teacher": (external(Path(model)),)}
+    try:
+        return {**files, "teacher": (external(Path(model)),)}
+    except UserError as error:
+        names = ", ".join(FOUNDATION_MODELS)
+        raise UserError(f"teacher.model: {error} Or name a foundation model: {names}.") from None
 
 
 def elements_in(*tables: Artefact | None) -> set[str]:
