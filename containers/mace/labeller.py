@@ -25,6 +25,8 @@ from containers.mace.model import describe, load_model, model_heads
 from containers.mace.teacher_info import choose_head
 
 BATCH_EDGES_PER_WINDOW_ATOM = 4  # a solid has some 25 edges for an atom: about six batches in a window
+MOST_BINS = 1e8
+"""Bins of r_max in a cell. The neighbour list makes a grid of them: 1e8 need some 0.5 GB, a cell of 1e5 Å 7 GB."""
 CPU_REFUSAL = "DefaultCPUAllocator"  # torch has no exception class of its own for the memory of the CPU
 
 
@@ -101,17 +103,13 @@ class Labeller:
         graphs: dict[int, data.AtomicData] = {}
         reasons: dict[int, str] = {}
         for place, atoms in enumerate(structures):
-            if reason := _no_graph(atoms):
+            if reason := _no_graph(atoms, self.r_max):
                 reasons[place] = reason
                 continue
             try:
                 graphs[place] = self._graph(atoms)
             except (np.linalg.LinAlgError, ValueError, MemoryError) as error:
                 reasons[place] = f"no neighbour list: {error}"
-            except RuntimeError as error:  # matscipy's: its grid over a huge cell does not fit in memory
-                if "allocate" not in str(error):
-                    raise
-                reasons[place] = f"no neighbour list: the cell is too large ({atoms.cell.lengths().max():.3g} Å)"
         return graphs, reasons
 
     def _graph(self, atoms: Atoms) -> data.AtomicData:
@@ -169,7 +167,7 @@ def _memory_errors() -> Iterator[None]:
         raise MemoryError(str(error)) from error
 
 
-def _no_graph(atoms: Atoms) -> str | None:
+def _no_graph(atoms: Atoms, r_max: float) -> str | None:
     """Why MACE cannot make a true graph of this structure, or None."""
     if len(atoms) == 0:
         return "no atoms"
@@ -177,6 +175,8 @@ def _no_graph(atoms: Atoms) -> str | None:
         return "positions or cell are not finite"
     if atoms.pbc.any() and np.linalg.matrix_rank(atoms.cell.array[atoms.pbc]) < atoms.pbc.sum():
         return "the cell vectors of the periodic directions do not span them"
+    if np.prod(atoms.cell.lengths()[atoms.pbc] / r_max) > MOST_BINS:
+        return f"the cell is too large for a neighbour list ({atoms.cell.lengths().max():.3g} Å)"
     return None
 
 

@@ -244,7 +244,7 @@ def test_a_cell_too_large_for_a_neighbour_list_is_set_aside(tmp_path):
     report = label(tmp_path / "run", [mixed()["diamond"], huge])
     assert (report.metrics["labels_computed"], report.metrics["rejected"]) == (1, 1)
     (rejected,) = pq.read_table(tmp_path / "run/outputs/rejected.parquet").to_pylist()
-    assert "the cell is too large (1e+08 Å)" in rejected["reason"]
+    assert "the cell is too large for a neighbour list (1e+08 Å)" in rejected["reason"]
 
 
 def test_nothing_to_label(tmp_path):
