@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Iterable
 from typing import Literal
 
 import pyarrow as pa
@@ -33,6 +35,23 @@ def side(family: str, split: Split) -> Side:
     if place < split.test:
         return "test"
     return "validation" if place < split.test + split.validation else "train"
+
+
+def empty_sides(families: Iterable[str], split: Split) -> list[Side]:
+    """The sides on which no family is."""
+    taken = {side(family, split) for family in families}
+    return [name for name in SIDES if name not in taken]
+
+
+def empty_sides_message(empty: Iterable[Side], families: Iterable[str], split: Split) -> str:
+    """What is told when sides are empty, with the mend."""
+    counts = Counter(side(family, split) for family in families)
+    shares = ", ".join(f"{counts[name]} {name}" for name in SIDES)
+    return (
+        f"no structure is left on the {' and the '.join(empty)} side: the pool and the DFT data have"
+        f" {sum(counts.values())} families ({shares}). Give structures of more families (the `family` key of each"
+        " frame; without it every structure is its own), or raise the share of that side in `split`."
+    )
 
 
 def rows_of_side(table: pa.Table, split: Split, wanted: Side) -> pa.Table:

@@ -48,6 +48,8 @@ def with_absolute_paths(config: DistillConfig, base: Path) -> DistillConfig:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
+    if path.exists() and not path.is_file():
+        raise UserError(f"the config {path} is not a file.")
     try:
         values = YAML(typ="safe", pure=True).load(path.read_text())  # refuses a key that is there twice
     except OSError as error:

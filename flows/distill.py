@@ -14,7 +14,7 @@ from flows.config import DistillConfig
 from flows.config_file import with_absolute_paths
 from flows.fit import fit
 from flows.outcome import Outcome, summarise
-from flows.recipe import resolve
+from flows.recipe import check_sides, resolve
 from tasks.artefact import Artefact, External, FileRef, StepCall, external
 from tasks.errors import UserError
 from tasks.settings import Settings
@@ -48,6 +48,7 @@ def distill(config: DistillConfig, work_root: Path | None = None, verify: bool =
     model = files["teacher"][0] if files["teacher"] else run(calls.fetch_call(config.teacher.model)).file("model")
     teacher = run(calls.teacher_call(model))
     recipe = resolve(config, read_teacher(teacher, workspace), elements_in(pool, dft, dft_test))
+    check_sides(stored_tables(workspace, pool, dft), config.split)
 
     labels = run(calls.label_call(recipe, pool, model, workspace.settings))
     selection = run(calls.select_call(recipe, labels))
@@ -79,6 +80,11 @@ def user_files(config: DistillConfig) -> dict[str, tuple[External, ...]]:
 def elements_in(*tables: Artefact | None) -> set[str]:
     """The chemical symbols in the ingested tables."""
     return {element for table in tables if table for element in table.metrics["elements"]}
+
+
+def stored_tables(workspace: Workspace, *tables: Artefact | None) -> list[Path]:
+    """Where the ingested tables lie."""
+    return [workspace.store.path(table.file("structures")) for table in tables if table]
 
 
 def read_teacher(artefact: Artefact, workspace: Workspace) -> Teacher:

@@ -13,11 +13,11 @@ from containers.contract import Request, write_atomic
 from containers.tensorpot.pace_train import pacemaker_input
 from flows import calls
 from flows.config import DistillConfig
-from flows.distill import elements_in, read_teacher, user_files
+from flows.distill import elements_in, read_teacher, stored_tables, user_files
 from flows.fit import first_plan
 from flows.plan import FitPlan
 from flows.plan import first_plan as plan_for
-from flows.recipe import Recipe, resolve
+from flows.recipe import Recipe, check_sides, resolve
 from tasks.artefact import Artefact, External, FileRef, StepCall
 from tasks.errors import StoreError
 from tasks.run import look_up, request_of, run_step
@@ -66,6 +66,7 @@ def plan(config: DistillConfig, workspace: Workspace) -> str:
     else:
         teacher = read_teacher(walk.cheap(calls.teacher_call(model), "teacher_info"), workspace)
         recipe = resolve(config, teacher, elements_in(pool, dft, test))
+        check_sides(stored_tables(workspace, pool, dft), config.split)
         labels = walk.seen(calls.label_call(recipe, pool, model, workspace.settings), "mace_label")
         _walk_the_rest(walk, recipe, pool, labels, dft, test)
         texts = _texts(recipe, pool, walk.lines)

@@ -94,7 +94,7 @@ def summarise(
         e0s_eV=recipe.e0s_eV,
         steps=_step_summaries(artefacts, attempts),
         labels=_label_counts(steps["mace_label"]),
-        selection=_selection_counts(steps["mace_label"], steps["pace_select"]),
+        selection=_selection_counts(steps["mace_label"], steps["pace_select"], steps["dataset"]),
         attempts=tuple(_attempt(attempt, workspace) for attempt in attempts),
         chosen=chosen,
         thresholds=run_summary.Thresholds(**config.convergence.model_dump()),
@@ -121,12 +121,13 @@ def _label_counts(labels: Artefact) -> run_summary.LabelCounts:
     )
 
 
-def _selection_counts(labels: Artefact, selection: Artefact) -> run_summary.SelectionCounts:
+def _selection_counts(labels: Artefact, selection: Artefact, data: Artefact) -> run_summary.SelectionCounts:
     metrics = selection.metrics
     how = {name: metrics[name] for name in ("d_optimal", "filled", "scarce") if metrics.get(name)}
     return run_summary.SelectionCounts(
         pool=labels.metrics["labels_computed"],
         candidates=metrics["candidates"],
+        set_aside=data.metrics["set_aside"],
         selected=metrics["selected"],
         how=how,
         scarce_elements=tuple(metrics["scarce_elements"]),
@@ -164,6 +165,7 @@ def _files(steps: dict[str, Artefact], workspace: Workspace) -> run_summary.Stor
         input_yaml=path("pace_train", "input"),
         labels_extxyz=path("mace_label", "extxyz"),
         rejected=path("mace_label", "rejected"),
+        set_aside=path("dataset", "set_aside"),
         evaluation=path("evaluate", "evaluation"),
         parity=path("evaluate", "parity"),
         core_repulsion=path("pace_train", "core_repulsion"),

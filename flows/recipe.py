@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
 from containers.contract import BadInput, Closed
 from containers.mace.teacher_info import Teacher, choose_head
+from containers.split import Split, empty_sides, empty_sides_message
 from containers.tensorpot.pacemaker_input import Potential
 from flows.config import DistillConfig
 from tasks.errors import UserError
@@ -40,6 +46,13 @@ def resolve(config: DistillConfig, teacher: Teacher, found: set[str]) -> Recipe:
     _check_section(potential)
     e0s = {element: teacher.e0s_eV[head][element] for element in elements}
     return Recipe(config=config, head=head, e0s_eV=e0s, potential=potential)
+
+
+def check_sides(tables: Iterable[Path], split: Split) -> None:
+    """Refuse data that leave a side empty, before anything is labelled; `tables` are ingested Parquet files."""
+    families = {family for path in tables for family in pq.read_table(path, columns=["family"])["family"].to_pylist()}
+    if empty := empty_sides(families, split):
+        raise UserError(empty_sides_message(empty, families, split))
 
 
 def _elements(config: DistillConfig, teacher: Teacher, found: set[str]) -> tuple[str, ...]:

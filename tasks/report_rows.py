@@ -141,6 +141,7 @@ def count_rows(summary: RunSummary) -> list[tuple[str, str]]:
         ("structures rejected (see rejected.parquet)", number(labels.rejected)),
         ("labelled structures", number(selection.pool)),
         ("of them candidates for training", number(selection.candidates)),
+        ("structures set aside before the fit (see set_aside.parquet)", number(selection.set_aside)),
         ("structures selected", number(selection.selected) + (f" ({how})" if how else "")),
     ]
     if selection.scarce_elements:

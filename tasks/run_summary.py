@@ -63,6 +63,7 @@ class SelectionCounts(Closed):
 
     pool: int = Field(ge=0, description="labelled structures")
     candidates: int = Field(ge=0, description="those of them on the training side that pacemaker can take")
+    set_aside: int = Field(ge=0, description="structures that pacemaker cannot take, or that must not be trained on")
     selected: int = Field(ge=0)
     how: dict[str, int] = Field({}, description="selected structures by the reason they were taken")
     scarce_elements: tuple[str, ...] = Field((), description="too few environments for MaxVol: all were taken")
@@ -84,6 +85,7 @@ class StoreFiles(Closed):
     input_yaml: Path
     labels_extxyz: Path
     rejected: Path
+    set_aside: Path
     evaluation: Path
     parity: Path
     core_repulsion: Path
@@ -97,6 +99,7 @@ class StoreFiles(Closed):
             "input.yaml": self.input_yaml,
             "labels.extxyz": self.labels_extxyz,
             "rejected.parquet": self.rejected,
+            "set_aside.parquet": self.set_aside,
         }
 
 

@@ -22,7 +22,7 @@ from pydantic import Field
 
 from containers.contract import BadInput, Closed, Image, Inputs, Machine
 from containers.distances import nearest, shortest_per_pair
-from containers.split import SIDES, Side, Split, side
+from containers.split import SIDES, Side, Split, empty_sides_message, side
 from containers.structures import read_atoms, write_table
 from containers.tensorpot.frames import (
     Labelled,
@@ -36,7 +36,7 @@ from containers.tensorpot.frames import (
 )
 
 IMAGE: Image = "tensorpot"
-VERSION = 1
+VERSION = 2
 INPUTS = {
     "labels": "the pool with the teacher's labels (Parquet, containers.structures.LABELS)",
     "selection": "the training structures (Parquet with id, from pace_select)",
@@ -94,14 +94,14 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     selected = set(pq.read_table(inputs.one("selection")).column("id").to_pylist())
     dft = [atoms for path in inputs.all("dft") for atoms in read_atoms(path)]
     reserved = {str(atoms.info["id"]) for path in inputs.all("dft_test") for atoms in read_atoms(path)}
-    sources, aside = placed(pool, selected, dft, reserved, params.split)
+    sources, aside = placed(pool, dft, reserved, params.split)
     rows: dict[Side, list[Labelled]] = {name: [] for name in SIDES}
     for done, source in enumerate(sources):
         row = _row(source, params)
-        if isinstance(row, Labelled):
-            rows[source.side].append(row)
-        else:
+        if isinstance(row, str):  # also when it could not be selected: nothing of the pool goes without a word
             aside.append(SetAside(source.atoms, source.side, row))
+        elif source.dft or source.side != "train" or source.id in selected:
+            rows[source.side].append(row)
         machine.progress(done + 1, len(sources), "structures")
     _refuse_empty(rows, pool, dft, aside, params)
     for name in SIDES:
@@ -118,18 +118,17 @@ def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dic
 
 
 def placed(
-    pool: Sequence[Atoms], selected: set[str], dft: Sequence[Atoms], reserved: set[str], split: Split
+    pool: Sequence[Atoms], dft: Sequence[Atoms], reserved: set[str], split: Split
 ) -> tuple[list[Source], list[SetAside]]:
-    """Every structure that is wanted on a side, by side and id, and those that must not enter training.
+    """Every structure with its side, by id, and those that must not enter training.
 
     Args:
-        pool: labelled by the teacher; on the training side only the `selected` ids are wanted.
+        pool: labelled by the teacher.
         dft: labelled by DFT.
         reserved: ids of the DFT test files.
     """
     sides = {str(atoms.info["id"]): side(str(atoms.info["family"]), split) for atoms in pool}
     ours = [Source(atoms, sides[str(atoms.info["id"])], dft=False) for atoms in pool]
-    ours = [source for source in ours if source.side != "train" or source.id in selected]
     theirs = [
         Source(atoms, sides.get(str(atoms.info["id"]), side(str(atoms.info["family"]), split)), dft=True)
         for atoms in dft
@@ -186,15 +185,10 @@ def _refuse_empty(
     empty = [name for name in SIDES if not rows[name]]
     if not empty:
         return
-    families = Counter(side(name, params.split) for name in {str(atoms.info["family"]) for atoms in [*pool, *dft]})
-    shares = ", ".join(f"{families[name]} {name}" for name in SIDES)
+    families = {str(atoms.info["family"]) for atoms in [*pool, *dft]}
     reasons = Counter(one.reason for one in aside if one.side in empty).most_common(1)
     because = f" {reasons[0][1]} set aside because: {reasons[0][0]}." if reasons else ""
-    raise BadInput(
-        f"no structure is left on the {' and the '.join(empty)} side: the pool and the DFT data have"
-        f" {sum(families.values())} families ({shares}).{because} Give structures of more families (the `family` key"
-        " of each frame; without it every structure is its own), or raise the share of that side in `split`."
-    )
+    raise BadInput(f"{empty_sides_message(empty, families, params.split)}{because}")
 
 
 def _aside_table(aside: Sequence[SetAside]) -> pa.Table:

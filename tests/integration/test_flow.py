@@ -19,7 +19,7 @@ from tasks.errors import UserError
 pytestmark = pytest.mark.integration
 RESULTS = {
     "potential.yaml", "potential.yace", "potential.asi", "input.yaml", "in.lammps",
-    "report.html", "report.json", "manifest.json", "labels.extxyz", "rejected.parquet",
+    "report.html", "report.json", "manifest.json", "labels.extxyz", "rejected.parquet", "set_aside.parquet",
 }  # fmt: skip
 
 

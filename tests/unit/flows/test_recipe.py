@@ -2,11 +2,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from containers.mace.teacher_info import Teacher
+from containers.split import Split
 from flows.config import DistillConfig
-from flows.recipe import Recipe, resolve
+from flows.recipe import Recipe, check_sides, resolve
 from tasks.errors import UserError
 
 SECTION = {
@@ -15,6 +18,14 @@ SECTION = {
     "bonds": {"ALL": {"radbase": "SBessel", "rcut": 4.5}},
     "functions": {"number_of_functions_per_element": 20, "ALL": {"nradmax_by_orders": [5], "lmax_by_orders": [0]}},
 }
+
+
+def test_data_that_leave_a_side_empty_are_refused_before_anything_is_labelled(tmp_path) -> None:
+    pq.write_table(pa.table({"family": ["one", "one", "one"]}), tmp_path / "few.parquet")
+    with pytest.raises(UserError, match=r"no structure is left on the .* side: .* have 1 families"):
+        check_sides([tmp_path / "few.parquet"], Split())
+    pq.write_table(pa.table({"family": [str(number) for number in range(200)]}), tmp_path / "many.parquet")
+    check_sides([tmp_path / "few.parquet", tmp_path / "many.parquet"], Split())
 
 
 def with_pacemaker(config: DistillConfig, **changes: Any) -> DistillConfig:

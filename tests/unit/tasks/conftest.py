@@ -117,7 +117,15 @@ def store_files(tmp_path: Path, parity_table: pa.Table) -> StoreFiles:
     store = tmp_path / "store"
     store.mkdir()
     files = StoreFiles(**{name: store / f"{name}.bin" for name in StoreFiles.model_fields})
-    for name in ("potential_yaml", "potential_yace", "potential_asi", "input_yaml", "labels_extxyz", "rejected"):
+    for name in (
+        "potential_yaml",
+        "potential_yace",
+        "potential_asi",
+        "input_yaml",
+        "labels_extxyz",
+        "rejected",
+        "set_aside",
+    ):
         getattr(files, name).write_text(f"content of {name}\n")
     pq.write_table(parity_table, files.parity)
     figures = {
@@ -162,7 +170,9 @@ def finished(store_files: StoreFiles, history: Path) -> RunSummary:
         e0s_eV={"Si": -0.8125},
         steps={"ingest": step.model_copy(update={"cached": True}), "mace_label": step, "pace_train 1": step},
         labels=LabelCounts(computed=200, reused=100, rejected=2),
-        selection=SelectionCounts(pool=300, candidates=240, selected=120, how={"d_optimal": 80, "fill": 40}),
+        selection=SelectionCounts(
+            pool=300, candidates=240, set_aside=3, selected=120, how={"d_optimal": 80, "fill": 40}
+        ),
         attempts=(first, second),
         chosen=1,
         thresholds=Thresholds(force_mae_meV_per_A=120, energy_mae_meV_per_atom=20),

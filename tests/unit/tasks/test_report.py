@@ -15,7 +15,7 @@ from tasks.run_summary import Attempt, RunSummary
 
 EVERY_FILE = {
     "potential.yaml", "potential.yace", "potential.asi", "input.yaml", "in.lammps", "report.html", "report.json",
-    "manifest.json", "labels.extxyz", "rejected.parquet",
+    "manifest.json", "labels.extxyz", "rejected.parquet", "set_aside.parquet",
 }  # fmt: skip
 
 

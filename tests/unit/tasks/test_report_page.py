@@ -75,7 +75,7 @@ def test_every_attempt_and_the_use_of_the_potential_are_shown(finished: RunSumma
 
 def test_scarce_elements_are_noted(finished: RunSummary) -> None:
     assert "too few environments" not in page(finished, {})
-    scarce = SelectionCounts(pool=9, candidates=9, selected=9, scarce_elements=("Ni", "Re"))
+    scarce = SelectionCounts(pool=9, candidates=9, set_aside=0, selected=9, scarce_elements=("Ni", "Re"))
     assert "all were taken Ni, Re" in Outline(page(finished.model_copy(update={"selection": scarce}), {})).text
 
 

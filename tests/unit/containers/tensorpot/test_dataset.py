@@ -112,6 +112,14 @@ def test_what_pacemaker_would_drop_is_set_aside_with_the_reason(tmp_path: Path) 
     assert [len(sides[name]) for name in SIDES] == [3, 3, 3]
 
 
+def test_a_training_structure_that_could_not_be_selected_is_set_aside_too(tmp_path: Path) -> None:
+    structures = pool()
+    lonely = labelled(Atoms("Si", positions=[[0, 0, 0]]), FAMILIES["train"][4], energy=-3.0)
+    sides, aside = make(tmp_path, [*structures, lonely], selected=structures[:2])
+    assert "no neighbour" in aside[lonely.info["id"]]
+    assert set(sides["train"]) == {atoms.info["id"] for atoms in structures[:2]}
+
+
 def test_open_cells_train_padded_and_lonely_atoms_are_tested(tmp_path: Path) -> None:
     slab = bulk("Si", cubic=True)
     slab.set_pbc((True, True, False))
