@@ -6,7 +6,7 @@ Units: positions and cell Å, energy eV (total), forces eV/Å, stress eV/Å³ (A
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -103,9 +103,3 @@ def read_atoms(path: Path) -> list[Atoms]:
 def write_table(path: Path, table: pa.Table) -> None:
     """Parquet whose bytes depend on the table alone."""
     pq.write_table(table, path, compression="zstd", row_group_size=10_000)
-
-
-def select_rows(table: pa.Table, ids: Iterable[str]) -> pa.Table:
-    """The rows with these ids, in the table's order."""
-    wanted = set(ids)
-    return table.filter(pa.array([key in wanted for key in table.column("id").to_pylist()], type=pa.bool_()))

@@ -62,7 +62,7 @@ def _run(options: argparse.Namespace) -> int:
     config = load_config(options.config, tuple(options.set))
     user_files(config)  # a missing file is told at once, not after a server has started
     workspace = open_workspace(options.work_root, settings, options.verify)
-    workspace.run_folder(config.name)
+    workspace.run_folder(config.name)  # what is in its way is told before a server has started
     if options.dry_run:
         print(dry_run.plan(config, workspace))
         return 0

@@ -7,7 +7,6 @@ import struct
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -19,7 +18,6 @@ from containers.structures import (
     atoms_from_table,
     labels_table,
     read_atoms,
-    select_rows,
     structure_id,
     structures_table,
     write_table,
@@ -133,9 +131,3 @@ def test_bytes_of_a_file_depend_on_the_table_alone(tmp_path: Path) -> None:
     write_table(tmp_path / "a", table)
     write_table(tmp_path / "b", structures_table(atoms_from_table(table)))
     assert file_digest(tmp_path / "a") == file_digest(tmp_path / "b")
-
-
-def test_select_rows_keeps_the_tables_order() -> None:
-    table = pa.table({"id": ["a", "b", "c", "d"]})
-    assert select_rows(table, ["d", "a", "unknown"])["id"].to_pylist() == ["a", "d"]
-    assert select_rows(table, []).num_rows == 0
