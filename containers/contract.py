@@ -38,6 +38,7 @@ STEPS: dict[str, str] = {
 """Every step by name. A new step is a module and a line here."""
 
 Image = Literal["mace", "tensorpot"]
+Device = Literal["cpu", "cuda"]
 
 
 class Closed(BaseModel):
@@ -58,6 +59,10 @@ class OutOfMemory(StepError):
     """The step, or the program it runs, was refused memory."""
 
 
+class DiskFull(StepError):
+    """There is no space left for what the step writes."""
+
+
 class ProgramMissing(StepError):
     """A program that the step needs is not installed in its environment."""
 
@@ -73,7 +78,7 @@ class Resources(Closed):
     """What a step may use. Never part of the cache key: a machine does not change the science."""
 
     threads: int = Field(1, ge=1, description="CPU threads of the numerical libraries")
-    device: Literal["cpu", "cuda"] = Field("cpu", description="where torch and TensorFlow compute")
+    device: Device = Field("cpu", description="where torch and TensorFlow compute")
 
 
 class Request(Closed):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from containers.contract import Image, StepError
 
 FOLDER = Path(__file__).parent
+SAME_PACKAGE = {"tensorflow-cpu": "tensorflow"}  # the CUDA build goes by another name
 
 
 class EnvironmentDiffers(StepError):
@@ -26,9 +28,19 @@ def locked(image: Image) -> dict[str, str]:
 
 @cache
 def lock_digest(image: Image) -> str:
-    """sha256 of the pins, in any order and whatever the comments."""
+    """sha256 of the pins, in any order and whatever the comments; an image's label `mace-to-ace.lock`."""
     pins = "\n".join(f"{name}=={pin}" for name, pin in sorted(locked(image).items()))
     return hashlib.sha256(pins.encode()).hexdigest()
+
+
+@cache
+def sources_digest() -> str:
+    """sha256 of the steps' sources and locks; an image's label `mace-to-ace.sources` (`deployments/images.sh`)."""
+    files = sorted(
+        path.relative_to(FOLDER.parent).as_posix() for kind in ("py", "lock") for path in FOLDER.rglob(f"*.{kind}")
+    )
+    lines = (f"{hashlib.sha256((FOLDER.parent / file).read_bytes()).hexdigest()}  {file}\n" for file in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def check_environment(image: Image) -> dict[str, str]:
@@ -51,7 +63,7 @@ def check_environment(image: Image) -> dict[str, str]:
 
 
 def _installed(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "missing"
+    for distribution in (name, SAME_PACKAGE.get(name, name)):
+        with suppress(PackageNotFoundError):
+            return version(distribution)
+    return "missing"

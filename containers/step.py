@@ -1,20 +1,27 @@
-"""Run one step in its folder: `python -m containers.step FOLDER` (0: done, 1: failed, 2: bad input)."""
+"""Run one step in its folder: `python -m containers.step FOLDER`.
+
+Exit codes: 0 done, 1 failed, 2 bad input, 3 the folder cannot take the report.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import sys
 import time
 import traceback
+from errno import ENOSPC
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from pydantic import ValidationError
 
 from containers.contract import (
     BadInput,
+    DiskFull,
     Failure,
     Inputs,
     Machine,
@@ -31,15 +38,16 @@ from containers.contract import (
     no_progress,
     write_atomic,
 )
-from containers.lock import check_environment
+from containers.lock import EnvironmentDiffers, check_environment, lock_digest
 
 PROGRESS_MARK = "@progress "
+NO_REPORT = 3
 
 
 def execute(folder: Path, progress: Progress = no_progress) -> Report:
     """Do what `folder/request.json` asks, leave `folder/report.json`, and return it.
 
-    A failure of the step is a report too; only an unreadable request raises.
+    A failure of the step is a report too; only an unreadable request and a folder that cannot be written raise.
     """
     request = Request.model_validate_json((folder / "request.json").read_bytes())
     (folder / "report.json").unlink(missing_ok=True)
@@ -69,6 +77,10 @@ def _compute(request: Request, outputs: Path, progress: Progress) -> dict[str, A
     module = load_step(request.step)
     if request.version != module.VERSION:
         raise StepError(f"the request asks for {request.step} version {request.version}, this is {module.VERSION}")
+    if request.lock != lock_digest(module.IMAGE):
+        raise EnvironmentDiffers(
+            f"the request is for another containers/{module.IMAGE}/requirements.lock than this one"
+        )
     versions = check_environment(module.IMAGE)
     params = _params(module, request)
     inputs = _checked_inputs(module, request)
@@ -110,23 +122,30 @@ def _checked_inputs(module: StepModule, request: Request) -> Inputs:
 
 def collect_outputs(module: StepModule, outputs: Path) -> dict[str, OutputFile]:
     """Digests of the declared outputs; raises when one is missing, undeclared or not a plain file."""
-    written = {path.name for path in outputs.iterdir()}
-    declared = set(module.OUTPUTS.values())
-    if written != declared:
-        missing, extra = sorted(declared - written), sorted(written - declared)
-        raise StepError(f"outputs differ from what the step declares: missing {missing}, not declared {extra}")
+    check_outputs(module, outputs)
     paths = {name: outputs / file for name, file in module.OUTPUTS.items()}
-    if odd := [path.name for path in paths.values() if path.is_symlink() or not path.is_file()]:
-        raise StepError(f"outputs must be plain files, not links or folders: {odd}")
     return {
         name: OutputFile(name=path.name, sha256=file_digest(path), size=path.stat().st_size)
         for name, path in paths.items()
     }
 
 
+def check_outputs(module: StepModule, outputs: Path) -> None:
+    """Raise `StepError` unless `outputs` holds the declared files and nothing else, all plain files."""
+    written = {path.name for path in outputs.iterdir()}
+    declared = set(module.OUTPUTS.values())
+    if written != declared:
+        missing, extra = sorted(declared - written), sorted(written - declared)
+        raise StepError(f"outputs differ from what the step declares: missing {missing}, not declared {extra}")
+    if odd := [name for name in sorted(written) if not S_ISREG((outputs / name).lstat().st_mode)]:
+        raise StepError(f"outputs must be plain files, not links or folders: {odd}")
+
+
 def _failure(exception: Exception) -> Failure:
     if isinstance(exception, MemoryError):
         exception = OutOfMemory(str(exception) or "Python ran out of memory")
+    if isinstance(exception, OSError) and exception.errno == ENOSPC:
+        exception = DiskFull(f"no space left for {exception.filename or 'the outputs'}. Free some, then run again.")
     message = str(exception) if isinstance(exception, StepError) else f"{type(exception).__name__}: {exception}"
     return Failure(kind=type(exception).__name__, message=message)
 
@@ -155,7 +174,12 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1 or not (Path(arguments[0]) / "request.json").is_file():
         print("usage: python -m containers.step FOLDER   (a folder with a request.json)", file=sys.stderr)
         return 2
-    report = execute(Path(arguments[0]).absolute(), print_progress)
+    try:
+        report = execute(Path(arguments[0]).absolute(), print_progress)
+    except OSError as error:
+        who = f"user {os.getuid()}, group {os.getgid()}"
+        print(f"{arguments[0]}: {error.strerror}: no request read or no report written (as {who})", file=sys.stderr)
+        return NO_REPORT
     if report.error is None:
         return 0
     print(f"{report.error.kind}: {report.error.message}", file=sys.stderr)

@@ -14,12 +14,17 @@ from packaging.requirements import Requirement
 REPOSITORY = Path(__file__).parent.parent
 CONTRACT = ("pydantic", "pyarrow", "ase", "numpy")
 MACE = ("mace-torch", "torch", *CONTRACT)
-TENSORPOT = ("python-ace", "tensorflow-cpu", "pandas", "scipy", "ruamel.yaml", *CONTRACT)
-NO_DEPS = ("tensorpotential", "tf-keras")  # they ask for the CUDA build of TensorFlow
+TENSORPOT = ("python-ace", "tensorflow-cpu", "tensorpotential", "tf-keras", "pandas", "scipy", "ruamel.yaml", *CONTRACT)
+WORKER = (
+    *("prefect", "fastapi", "sqlalchemy", "pydantic-settings", "docker", "filelock", "tqdm"),
+    *("PyYAML", "ruamel.yaml", "matplotlib", "scipy", *CONTRACT),
+)
+LEFT_OUT = ("tensorflow", "questionary")  # asked for by tensorpotential: the CUDA build; dialogues that nobody has
 HEADS = {
     "mace": "# The exact packages of the image `mace`: labelling with torch.\n",
     "tensorpot": "# The exact packages of the image `tensorpot`: data sets, selection, pacemaker, evaluation.\n"
     "# tensorpotential and tf-keras are installed with --no-deps: they ask for the CUDA build of TensorFlow.\n",
+    "worker": "# The exact packages of the image `worker`: Prefect, and what flows/ and tasks/ import.\n",
 }
 CONSTRAINTS = "# Every package of the one environment, exactly: pip install -c constraints.txt. Made by `make lock`.\n"
 
@@ -31,7 +36,7 @@ def closure(roots: tuple[str, ...]) -> dict[str, str]:
     while waiting:
         name, extras = waiting.pop()
         name = re.sub(r"[-_.]+", "-", name).lower()
-        if name in found or name in (*NO_DEPS, "tensorflow"):
+        if name in found or name in LEFT_OUT:
             continue
         found[name] = version(name).split("+")[0]
         for text in distribution(name).requires or []:
@@ -47,8 +52,12 @@ def _applies(requirement: Requirement, extras: frozenset[str]) -> bool:
 
 
 def main() -> int:
-    """Write the three files."""
-    pins = {"mace": closure(MACE), "tensorpot": closure(TENSORPOT) | {name: version(name) for name in NO_DEPS}}
+    """Write the files."""
+    pins = {
+        "mace": closure(MACE),
+        "tensorpot": closure(TENSORPOT),
+        "worker": closure(WORKER),
+    }
     for image, locked in pins.items():
         lines = "".join(f"{name}=={pin}\n" for name, pin in sorted(locked.items()))
         (REPOSITORY / "containers" / image / "requirements.lock").write_text(HEADS[image] + lines)

@@ -18,6 +18,7 @@ from flows.config_file import load_config
 from flows.distill import distill, user_files
 from flows.outcome import Outcome
 from tasks.errors import DistillError, UserError
+from tasks.machine import ready
 from tasks.prefect_run import command_line_run
 from tasks.settings import Settings, unknown_variables
 from tasks.workspace import open_workspace
@@ -32,8 +33,9 @@ examples:
   python -m flows.distill my.yaml --set train.maxiter=300 --set selection.max_structures=500
 
 results:  runs/NAME/report.html, potential.yace, in.lammps, ...; a second run computes only what changed.
-machine:  DISTILL_RUNNER=subprocess|in_process|stub, DISTILL_DEVICE=cpu|cuda, DISTILL_CORES, DISTILL_STEP_TIMEOUT_S,
-          DISTILL_MACE_PYTHON, DISTILL_TENSORPOT_PYTHON, DISTILL_WORK_ROOT
+machine:  DISTILL_RUNNER=subprocess|docker|apptainer|in_process|stub, DISTILL_DEVICE=cpu|cuda|auto, DISTILL_CORES,
+          DISTILL_STEP_TIMEOUT_S, DISTILL_WORK_ROOT; interpreters: DISTILL_MACE_PYTHON, DISTILL_TENSORPOT_PYTHON;
+          containers: DISTILL_MACE_IMAGE, DISTILL_TENSORPOT_IMAGE, DISTILL_ENGINE_URL, DISTILL_STEP_MEMORY_GB
 exit:     0 converged, 3 finished but not converged, 2 bad config or input, 1 failed
 
 config keys (YAML; paths are relative to the file):
@@ -64,7 +66,8 @@ def _run(options: argparse.Namespace) -> int:
     workspace = open_workspace(options.work_root, settings, options.verify)
     workspace.run_folder(config.name)  # what is in its way is told before a server has started
     if options.dry_run:
-        print(dry_run.plan(config, workspace))
+        with ready(workspace) as machine:
+            print(dry_run.plan(config, machine))
         return 0
     with command_line_run():
         outcome = distill(config, workspace.root, options.verify)

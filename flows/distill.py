@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from prefect import flow
+from prefect.runtime import flow_run
 
 from containers.mace.fetch import FOUNDATION_MODELS
 from containers.mace.teacher_info import Teacher
@@ -17,12 +18,18 @@ from flows.outcome import Outcome, summarise
 from flows.recipe import check_sides, resolve
 from tasks.artefact import Artefact, External, FileRef, StepCall, external
 from tasks.errors import UserError
+from tasks.machine import ready, remove_containers_of_cancelled
 from tasks.settings import Settings
 from tasks.steps import report, step
 from tasks.workspace import Workspace, open_workspace
 
 
-@flow(name="distill", description=__doc__, persist_result=False)
+@flow(
+    name="distill",
+    description=__doc__,
+    persist_result=False,
+    on_cancellation=[remove_containers_of_cancelled],
+)
 def distill(config: DistillConfig, work_root: Path | None = None, verify: bool = False) -> Outcome:
     """Label a pool with the teacher, choose a training set, fit a student, and say how well it does.
 
@@ -33,9 +40,13 @@ def distill(config: DistillConfig, work_root: Path | None = None, verify: bool =
     """
     config = with_absolute_paths(config, Path.cwd())
     files = user_files(config)
-    workspace = open_workspace(work_root, Settings(), verify)
+    workspace = open_workspace(work_root, Settings(), verify, run_id=str(flow_run.id))
     workspace.run_folder(config.name)  # what is in the way is told now, not after the fit
+    with ready(workspace) as machine:
+        return _distill(config, files, machine)
 
+
+def _distill(config: DistillConfig, files: dict[str, tuple[External, ...]], workspace: Workspace) -> Outcome:
     done: dict[str, Artefact] = {}
 
     def run(call: StepCall, run_name: str | None = None) -> Artefact:

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
-from containers.child import kernel_kills
-from containers.contract import InputFile, Progress, Report, Request, StepModule, load_step, no_progress
+from containers.contract import InputFile, Progress, Request, StepError, StepModule, load_step, no_progress
 from containers.lock import lock_digest
+from containers.step import check_outputs
 from tasks.artefact import Artefact, StepCall
 from tasks.errors import StepFailed, StoreError
-from tasks.runners import KILLED, CannotStart, runner_of
-from tasks.store import Store, read_report
+from tasks.runners import CannotStart, Ended, InProcessRunner, Runner, SubprocessRunner
+from tasks.store import read_report
 from tasks.workspace import Workspace
 
 LOG_TAIL_LINES = 12
+
+
+def runner_of(workspace: Workspace) -> Runner:
+    """The runner that the settings ask for; stub runs are in-process runs of a stub request."""
+    settings = workspace.settings
+    if settings.runner == "docker":
+        from tasks.docker_runner import DockerRunner
+
+        return DockerRunner(settings, workspace.run_id)
+    if settings.runner == "apptainer":
+        from tasks.apptainer_runner import ApptainerRunner
+
+        return ApptainerRunner(settings)
+    return SubprocessRunner(settings) if settings.runner == "subprocess" else InProcessRunner()
 
 
 def request_of(call: StepCall, workspace: Workspace) -> Request:
@@ -64,41 +77,43 @@ def _run_step(call: StepCall, workspace: Workspace, progress: Progress) -> Artef
             return Artefact.of(report, cached=True)
         folder = store.stage(request)
         ended = _run(module, request, folder, workspace, progress)
-        return Artefact.of(_published(store, folder, request, ended), cached=False)
+        _check(module, request, folder, ended)
+        return Artefact.of(store.publish(folder, request), cached=False)
 
 
-class _Ended(NamedTuple):
-    """How the process of a step ended."""
-
-    kind: str  # of the failure, if it left no report
-    words: str
-
-
-def _run(module: StepModule, request: Request, folder: Path, workspace: Workspace, progress: Progress) -> _Ended:
-    kills = kernel_kills()
+def _run(module: StepModule, request: Request, folder: Path, workspace: Workspace, progress: Progress) -> Ended:
     try:
-        words = runner_of(workspace.settings).run(folder, module.IMAGE, request, progress)
+        return runner_of(workspace).run(folder, module.IMAGE, request, progress)
     except TimeoutError as error:
         raise StepFailed(request.step, "TimeLimit", str(error), folder, _log_tail(folder)) from None
     except CannotStart as error:
-        mend = "Set DISTILL_MACE_PYTHON and DISTILL_TENSORPOT_PYTHON to interpreters that run."
-        raise StepFailed(request.step, "ProgramMissing", f"{error}. {mend}", folder) from None
-    if not words.startswith(KILLED):
-        return _Ended("Died", words)
-    return _Ended("OutOfMemory" if kernel_kills() != kills else "Killed", words)
+        raise StepFailed(request.step, error.kind, str(error), folder) from None
 
 
-def _published(store: Store, folder: Path, request: Request, ended: _Ended) -> Report:
+def _check(module: StepModule, request: Request, folder: Path, ended: Ended) -> None:
+    """Raise `StepFailed` unless both the report and the exit code say ok, and the outputs are the declared ones.
+
+    The step has checked its outputs itself, but a step that opened a hostile file may have been made to lie.
+    """
     report = read_report(folder)
     if report is None:
         message = f"the process ended without a report ({ended.words})"
         raise StepFailed(request.step, ended.kind, message, folder, _log_tail(folder))
     if report.error is not None:
         raise StepFailed(request.step, report.error.kind, report.error.message, folder, _log_tail(folder))
-    return store.publish(folder, request)
+    if ended.exit_code != 0:
+        message = f"its report says ok, but the process did not end well ({ended.words})"
+        raise StepFailed(request.step, ended.kind, message, folder, _log_tail(folder))
+    try:
+        check_outputs(module, folder / "outputs")
+    except StepError as error:
+        raise StepFailed(request.step, type(error).__name__, str(error), folder, _log_tail(folder)) from None
+    if {name: output.name for name, output in report.outputs.items()} != module.OUTPUTS:
+        raise StepFailed(request.step, "StepError", "its report names other outputs than the step has", folder)
 
 
 def _log_tail(folder: Path) -> str:
     log = folder / "log.txt"
-    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
+    plain = log.is_file() and not log.is_symlink()  # a link may have been put there to show us another file
+    lines = log.read_text(errors="replace").splitlines() if plain else []
     return "\n".join(f"  {line}" for line in lines[-LOG_TAIL_LINES:])

@@ -1,6 +1,6 @@
 """The ways a step runs. A runner takes a staged folder and returns when the step has ended.
 
-`docker` gets its place here: another class with the same `run`.
+Here are the contract and the two runners without containers; `docker_runner` and `apptainer_runner` have the others.
 """
 
 from __future__ import annotations
@@ -10,27 +10,37 @@ import json
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol, TextIO
 
-from containers.child import child_process, kill_group
+from containers.child import child_process, kernel_kills, kill_group
 from containers.contract import Image, Progress, Request
 from containers.step import PROGRESS_MARK, execute
 from tasks.settings import Settings, step_environment
 
-KILLED = "killed by"
-
 
 class CannotStart(Exception):
-    """The program that should run a step cannot be started."""
+    """A step cannot be started; `kind` is what a step's report would call it."""
+
+    def __init__(self, message: str, kind: str = "ProgramMissing") -> None:
+        self.kind = kind
+        super().__init__(message)
+
+
+class Ended(NamedTuple):
+    """How the process of a step ended."""
+
+    words: str
+    exit_code: int = 0
+    kind: str = "Died"  # of the failure, if it left no report
 
 
 class Runner(Protocol):
     """Runs the step staged in `folder`; what it prints goes to `folder/log.txt`, progress to `progress`."""
 
-    def run(self, folder: Path, image: Image, request: Request, progress: Progress) -> str:
-        """Return how the step's process ended, in words; raise `TimeoutError` or `CannotStart`."""
+    def run(self, folder: Path, image: Image, request: Request, progress: Progress) -> Ended:
+        """Return how the step's process ended; raise `TimeoutError` or `CannotStart`."""
 
 
 class SubprocessRunner:
@@ -39,35 +49,53 @@ class SubprocessRunner:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
-    def run(self, folder: Path, image: Image, request: Request, progress: Progress) -> str:
+    def run(self, folder: Path, image: Image, request: Request, progress: Progress) -> Ended:
         command = [str(self.settings.python(image)), "-m", "containers.step", str(folder)]
+        mend = f"Set DISTILL_{image.upper()}_PYTHON to an interpreter that runs."
         environment = step_environment(request.resources.threads)
-        with (folder / "log.txt").open("w") as log, _step_process(command, environment) as process:
-            expired = threading.Event()
-            with _deadline(process, self.settings.step_timeout_s, expired):
-                assert process.stdout is not None
-                for line in process.stdout:
-                    _follow(line, log.write, progress)
-                process.wait()
-            if expired.is_set():
-                raise TimeoutError(f"ended after {self.settings.step_timeout_s:g} s (DISTILL_STEP_TIMEOUT_S)")
-            return f"exit code {process.returncode}" if process.returncode >= 0 else _signal(-process.returncode)
+        return run_process(command, environment, folder, progress, self.settings.step_timeout_s, mend)
 
 
 class InProcessRunner:
     """The step in this process: for debugging and for tests; its prints stay on the terminal."""
 
-    def run(self, folder: Path, image: Image, request: Request, progress: Progress) -> str:
+    def run(self, folder: Path, image: Image, request: Request, progress: Progress) -> Ended:
         execute(folder, progress)
-        return "in this process"
+        return Ended("in this process")
 
 
-def runner_of(settings: Settings) -> Runner:
-    """The runner that the settings ask for; stub runs are in-process runs of a stub request."""
-    return SubprocessRunner(settings) if settings.runner == "subprocess" else InProcessRunner()
+def run_process(
+    command: list[str],
+    environment: Mapping[str, str],
+    folder: Path,
+    progress: Progress,
+    timeout_s: float | None,
+    mend: str,
+) -> Ended:
+    """Run `command` as a child that cannot outlive us; `mend` is what to do when it cannot be started."""
+    kills = kernel_kills()
+    with (
+        open_log(folder) as log,
+        _started(command, environment, mend) as process,
+        deadline(timeout_s, lambda: kill_group(process)),
+    ):
+        assert process.stdout is not None
+        for line in process.stdout:
+            follow(line, log.write, progress)
+        process.wait()
+    if process.returncode >= 0:
+        return Ended(f"exit code {process.returncode}", process.returncode)
+    kind = "OutOfMemory" if kernel_kills() != kills else "Killed"
+    return Ended(f"killed by {signal.Signals(-process.returncode).name}", process.returncode, kind)
 
 
-def _follow(line: str, write: Callable[[str], object], progress: Progress) -> None:
+def open_log(folder: Path) -> TextIO:
+    """The log of a run, empty, line by line."""
+    return (folder / "log.txt").open("w", buffering=1)
+
+
+def follow(line: str, write: Callable[[str], object], progress: Progress) -> None:
+    """A line that a step printed goes to its log, or is its progress."""
     if not line.startswith(PROGRESS_MARK):
         write(line)
         return
@@ -80,26 +108,15 @@ def _follow(line: str, write: Callable[[str], object], progress: Progress) -> No
 
 
 @contextlib.contextmanager
-def _step_process(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    with contextlib.ExitStack() as stack:
-        try:
-            process = stack.enter_context(child_process(command, environment))
-        except OSError as error:
-            raise CannotStart(f"cannot start {command[0]}: {error.strerror}") from None
-        yield process
+def deadline(seconds: float | None, end: Callable[[], object]) -> Iterator[None]:
+    """Call `end` from another thread when the block lasts longer, and raise `TimeoutError` when it is left."""
+    expired = threading.Event()
 
-
-def _signal(number: int) -> str:
-    return f"{KILLED} {signal.Signals(number).name}"
-
-
-@contextlib.contextmanager
-def _deadline(process: subprocess.Popen[str], seconds: float | None, expired: threading.Event) -> Iterator[None]:
-    def end() -> None:
+    def expire() -> None:
         expired.set()
-        kill_group(process)
+        end()
 
-    timer = threading.Timer(seconds, end) if seconds else None
+    timer = threading.Timer(seconds, expire) if seconds else None
     if timer:
         timer.start()
     try:
@@ -107,3 +124,15 @@ def _deadline(process: subprocess.Popen[str], seconds: float | None, expired: th
     finally:
         if timer:
             timer.cancel()
+    if expired.is_set():
+        raise TimeoutError(f"ended after {seconds:g} s (DISTILL_STEP_TIMEOUT_S)")
+
+
+@contextlib.contextmanager
+def _started(command: list[str], environment: Mapping[str, str], mend: str) -> Iterator[subprocess.Popen[str]]:
+    with contextlib.ExitStack() as stack:
+        try:
+            process = stack.enter_context(child_process(command, environment))
+        except OSError as error:
+            raise CannotStart(f"cannot start {command[0]}: {error.strerror}. {mend}") from None
+        yield process

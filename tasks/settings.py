@@ -10,9 +10,9 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from containers.contract import Image
+from containers.contract import Device, Image
 
-RunnerName = Literal["subprocess", "in_process", "stub"]
+RunnerName = Literal["subprocess", "docker", "apptainer", "in_process", "stub"]
 
 
 class Settings(BaseSettings):
@@ -20,11 +20,26 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="DISTILL_", frozen=True, extra="forbid")
 
-    runner: RunnerName = Field("subprocess", description="how steps run: subprocess, in_process, or stub")
+    runner: RunnerName = Field(
+        "subprocess", description="how steps run: subprocess, docker, apptainer, in_process, or stub"
+    )
     work_root: Path = Field(Path(), description="folder that gets store/ and runs/")
     mace_python: Path = Field(Path(sys.executable), description="interpreter that has the mace image's packages")
     tensorpot_python: Path = Field(Path(sys.executable), description="interpreter of the tensorpot image's packages")
-    device: Literal["cpu", "cuda"] = Field("cpu", description="where torch and TensorFlow compute")
+    mace_image: str | None = Field(
+        None, description="image of the labelling steps: NAME:TAG, NAME:TAG@sha256:DIGEST, or a .sif file"
+    )
+    tensorpot_image: str | None = Field(None, description="image of the other steps, in the same forms")
+    engine_url: str = Field(
+        default_factory=lambda: os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock",
+        description="socket of the Docker engine, or of another one that speaks its protocol",
+    )
+    step_memory_GB: float | None = Field(
+        None, gt=0, description="memory of a step's container; nine tenths of the engine's by default"
+    )
+    device: Literal["cpu", "cuda", "auto"] = Field(
+        "cpu", description="where torch and TensorFlow compute; auto: on a GPU if there is one"
+    )
     cores: int = Field(
         default_factory=lambda: (
             len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -40,6 +55,11 @@ class Settings(BaseSettings):
         """The interpreter that stands for `image` in a subprocess run."""
         return self.mace_python if image == "mace" else self.tensorpot_python
 
+    def image(self, image: Image, device: Device) -> str:
+        """The container image of `image`."""
+        chosen = self.mace_image if image == "mace" else self.tensorpot_image
+        return chosen or f"mace-to-ace/{image}:{device}"
+
 
 def unknown_variables() -> list[str]:
     """Variables that look like settings and are none: a misspelt one would be ignored in silence."""
@@ -47,15 +67,19 @@ def unknown_variables() -> list[str]:
     return sorted(name for name in os.environ if name.upper().startswith("DISTILL_") and name.upper() not in known)
 
 
+def thread_environment(threads: int) -> dict[str, str]:
+    """What the numerical libraries read: a limit set from outside they would not see."""
+    counts = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
+    return {**dict.fromkeys(counts, str(threads)), "TF_NUM_INTEROP_THREADS": "1"}
+
+
 def step_environment(threads: int) -> dict[str, str]:
     """The environment of a step's process: ours without Prefect's keys, with the threads its libraries must obey."""
     repository = str(Path(__file__).parent.parent)
-    counts = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     return {
         **inherited,
-        **dict.fromkeys(counts, str(threads)),
-        "TF_NUM_INTEROP_THREADS": "1",
+        **thread_environment(threads),
         "TF_USE_LEGACY_KERAS": "1",
         "USER": os.environ.get("USER", "distill"),  # pyace asks for a user name at import
         "MPLBACKEND": "Agg",

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from uuid import uuid4
+
+from pydantic import Field
 
 from containers.contract import Closed
 from tasks.errors import UserError
@@ -17,6 +20,7 @@ class Workspace(Closed):
     root: Path
     settings: Settings
     verify: bool = False
+    run_id: str = Field(default_factory=lambda: uuid4().hex, description="of the flow run; labels its containers")
 
     @property
     def store(self) -> Store:
@@ -33,7 +37,7 @@ class Workspace(Closed):
         return folder
 
 
-def open_workspace(root: Path | None, settings: Settings, verify: bool = False) -> Workspace:
+def open_workspace(root: Path | None, settings: Settings, verify: bool = False, run_id: str = "none") -> Workspace:
     """A workspace whose store and runs exist and can be written; `UserError` otherwise."""
     root = (root or settings.work_root).absolute()
     for folder in (root / "store", root / "runs"):
@@ -43,4 +47,4 @@ def open_workspace(root: Path | None, settings: Settings, verify: bool = False) 
                 pass
         except OSError as error:
             raise UserError(f"cannot write to {folder}: {error.strerror}. Choose another --work-root.") from None
-    return Workspace(root=root, settings=settings, verify=verify)
+    return Workspace(root=root, settings=settings, verify=verify, run_id=run_id or uuid4().hex)

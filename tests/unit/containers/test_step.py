@@ -14,6 +14,7 @@ import pytest
 
 from containers import contract, step
 from containers.contract import BadInput, Closed, Inputs, Machine, Report, Request, file_digest
+from containers.lock import lock_digest
 
 REPOSITORY = Path(__file__).parents[3]
 Work = Callable[[Inputs, Path, Any, Machine], dict[str, Any]]
@@ -61,7 +62,7 @@ def folder(tmp_path: Path) -> Path:
     request = Request(
         step="fake",
         version=3,
-        lock="lock",
+        lock=lock_digest("mace"),
         params={"times": 2},
         inputs={"text": ({"path": text, "sha256": file_digest(text)},)},
     )

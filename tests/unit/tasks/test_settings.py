@@ -17,6 +17,10 @@ VALUES = {
     "device": ("cuda", "cuda"),
     "cores": ("3", 3),
     "step_timeout_s": ("1.5", 1.5),
+    "mace_image": ("my/mace:2", "my/mace:2"),
+    "tensorpot_image": ("my.sif", "my.sif"),
+    "engine_url": ("unix:///run/other.sock", "unix:///run/other.sock"),
+    "step_memory_GB": ("2.5", 2.5),
 }
 
 
@@ -39,7 +43,7 @@ def test_every_setting_comes_from_its_variable(monkeypatch: pytest.MonkeyPatch, 
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("RUNNER", "docker"),
+        ("RUNNER", "podman"),
         ("CORES", "0"),
         ("CORES", "two"),
         ("STEP_TIMEOUT_S", "0"),
