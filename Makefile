@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0$(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),+cpu)
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-unit lint bench ui lock step-digests clean
+.PHONY: help setup demo test test-unit images lint bench ui lock step-digests clean
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -33,6 +33,9 @@ test: $(READY)  ## every test: unit, Prefect server, real MACE and pacemaker
 
 test-unit: $(READY)  ## the fast tests only
 	$(BIN)/python -m pytest tests/unit
+
+images:  ## build the container images mace, tensorpot, worker (needs only a Docker engine; VARIANT=cuda for GPUs)
+	@VARIANT='$(VARIANT)' BASE_IMAGE='$(BASE_IMAGE)' WHEELS='$(WHEELS)' deployments/images.sh
 
 lint: $(READY)  ## ruff, mypy, the layers
 	$(BIN)/ruff check .
