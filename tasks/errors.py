@@ -32,8 +32,11 @@ class StoreError(DistillError):
 class StepFailed(DistillError):
     """A step failed; `kind` is the class name of its error, `folder` holds everything it left."""
 
-    def __init__(self, step: str, kind: str, message: str, folder: Path, log_tail: str = "") -> None:
-        self.step, self.kind, self.message, self.folder, self.log_tail = step, kind, message, folder, log_tail
+    def __init__(
+        self, step: str, kind: str, message: str, folder: Path, log_tail: str = "", runner: str = "subprocess"
+    ) -> None:
+        self.step, self.kind, self.message, self.folder = step, kind, message, folder
+        self.log_tail, self.runner = log_tail, runner
         super().__init__(self._text())
         if kind == "BadInput":
             self.exit_code = UserError.exit_code
@@ -44,8 +47,8 @@ class StepFailed(DistillError):
         log = f"\nlast lines of its log:\n{self.log_tail}" if self.log_tail else ""
         return (
             f"{self.step} failed ({self.kind}): {self.message}{log}\n"
-            f"kept: {self.folder}\nrepeat it alone: python -m containers.step {self.folder}"
+            f"kept: {self.folder}\nrepeat it alone: DISTILL_RUNNER={self.runner} python -m tasks.repeat {self.folder}"
         )
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (StepFailed, (self.step, self.kind, self.message, self.folder, self.log_tail))
+        return (StepFailed, (self.step, self.kind, self.message, self.folder, self.log_tail, self.runner))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from containers.contract import InputFile, Progress, Request, StepError, StepModule, load_step, no_progress
 from containers.lock import lock_digest
@@ -10,6 +11,7 @@ from containers.step import check_outputs
 from tasks.artefact import Artefact, StepCall
 from tasks.errors import StepFailed, StoreError
 from tasks.runners import CannotStart, Ended, InProcessRunner, Runner, SubprocessRunner
+from tasks.settings import RunnerName
 from tasks.store import read_report
 from tasks.workspace import Workspace
 
@@ -75,41 +77,52 @@ def _run_step(call: StepCall, workspace: Workspace, progress: Progress) -> Artef
     with store.lock(request):
         if report := store.find(request, workspace.verify):
             return Artefact.of(report, cached=True)
-        folder = store.stage(request)
-        ended = _run(module, request, folder, workspace, progress)
-        _check(module, request, folder, ended)
-        return Artefact.of(store.publish(folder, request), cached=False)
+        staged = _Staged(request, store.stage(request), workspace.settings.runner)
+        ended = _run(module, staged, workspace, progress)
+        _check(module, staged, ended)
+        return Artefact.of(store.publish(staged.folder, request), cached=False)
 
 
-def _run(module: StepModule, request: Request, folder: Path, workspace: Workspace, progress: Progress) -> Ended:
+class _Staged(NamedTuple):
+    """A request in its folder, and who runs it."""
+
+    request: Request
+    folder: Path
+    runner: RunnerName
+
+    def failed(self, kind: str, message: str) -> StepFailed:
+        return StepFailed(self.request.step, kind, message, self.folder, _log_tail(self.folder), self.runner)
+
+
+def _run(module: StepModule, staged: _Staged, workspace: Workspace, progress: Progress) -> Ended:
     try:
-        return runner_of(workspace).run(folder, module.IMAGE, request, progress)
+        return runner_of(workspace).run(staged.folder, module.IMAGE, staged.request, progress)
     except TimeoutError as error:
-        raise StepFailed(request.step, "TimeLimit", str(error), folder, _log_tail(folder)) from None
+        raise staged.failed("TimeLimit", str(error)) from None
     except CannotStart as error:
-        raise StepFailed(request.step, error.kind, str(error), folder) from None
+        raise staged.failed(error.kind, str(error)) from None
 
 
-def _check(module: StepModule, request: Request, folder: Path, ended: Ended) -> None:
+def _check(module: StepModule, staged: _Staged, ended: Ended) -> None:
     """Raise `StepFailed` unless both the report and the exit code say ok, and the outputs are the declared ones.
 
     The step has checked its outputs itself, but a step that opened a hostile file may have been made to lie.
     """
-    report = read_report(folder)
+    report = read_report(staged.folder)
     if report is None:
-        message = f"the process ended without a report ({ended.words})"
-        raise StepFailed(request.step, ended.kind, message, folder, _log_tail(folder))
+        raise staged.failed(ended.kind, f"the process ended without a report ({ended.words})")
     if report.error is not None:
-        raise StepFailed(request.step, report.error.kind, report.error.message, folder, _log_tail(folder))
+        raise staged.failed(report.error.kind, report.error.message)
     if ended.exit_code != 0:
-        message = f"its report says ok, but the process did not end well ({ended.words})"
-        raise StepFailed(request.step, ended.kind, message, folder, _log_tail(folder))
+        raise staged.failed(ended.kind, f"its report says ok, but the process did not end well ({ended.words})")
+    if (staged.folder / "outputs").is_symlink():
+        raise staged.failed("StepError", "outputs/ is a link, it must be a plain folder")
     try:
-        check_outputs(module, folder / "outputs")
+        check_outputs(module, staged.folder / "outputs")
     except StepError as error:
-        raise StepFailed(request.step, type(error).__name__, str(error), folder, _log_tail(folder)) from None
+        raise staged.failed(type(error).__name__, str(error)) from None
     if {name: output.name for name, output in report.outputs.items()} != module.OUTPUTS:
-        raise StepFailed(request.step, "StepError", "its report names other outputs than the step has", folder)
+        raise staged.failed("StepError", "its report names other outputs than the step has")
 
 
 def _log_tail(folder: Path) -> str:

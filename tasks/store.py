@@ -110,9 +110,12 @@ class Store:
 
 
 def read_report(folder: Path) -> Report | None:
-    """The report in a folder, or None when it is missing, unreadable or not what was sealed."""
+    """The report in a folder, or None when it is missing, unreadable, no plain file or not what was sealed."""
+    path = folder / "report.json"
+    if _stamp(path) is None:  # a link would show another file, a pipe would never end
+        return None
     try:
-        report = Report.model_validate_json((folder / "report.json").read_bytes())
+        report = Report.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         return None
     return report if report.intact else None

@@ -27,7 +27,7 @@ def test_a_failure_keeps_its_folder_and_says_how_to_repeat_it(workspace: Workspa
     error = caught.value
     assert (error.exit_code, error.kind) == (1, "RuntimeError")
     assert (error.folder / "request.json").is_file()
-    assert f"python -m containers.step {error.folder}" in str(error)
+    assert f"DISTILL_RUNNER=in_process python -m tasks.repeat {error.folder}" in str(error)
     assert "the disk is on fire" in str(error)
 
 

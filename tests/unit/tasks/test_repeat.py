@@ -1,0 +1,54 @@
+"""A kept folder is run again alone, and what it says is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from containers.contract import Request
+from tasks import repeat
+from tasks.artefact import StepCall
+from tasks.errors import StepFailed
+from tasks.run import run_step
+from tasks.settings import Settings
+from tasks.workspace import Workspace
+
+
+@pytest.fixture
+def kept(workspace: Workspace, call: StepCall) -> Path:
+    """The folder of a step that failed."""
+    with pytest.raises(StepFailed) as caught:
+        run_step(call.model_copy(update={"params": {"fail": "bad luck"}}), workspace)
+    return caught.value.folder
+
+
+def test_a_failed_step_fails_again_and_says_so(kept: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("DISTILL_RUNNER", "in_process")
+    assert repeat.main([str(kept)]) == 0
+    assert "RuntimeError: bad luck" in capsys.readouterr().out
+
+
+def test_a_mended_step_is_ok_and_published_nowhere(kept: Path, workspace: Workspace) -> None:
+    path = kept / "request.json"
+    request = Request.model_validate_json(path.read_bytes())
+    path.write_text(request.model_copy(update={"params": {}}).model_dump_json())
+    assert "; ok; " in repeat.repeat(kept, Settings(runner="in_process"))
+    assert (kept / "outputs" / "text.txt").read_text() == "HELLO"
+    assert not (workspace.root / "store" / "shout").exists()
+
+
+def test_no_request_is_2_without_a_traceback(tmp_path: Path, capsys) -> None:
+    assert repeat.main([str(tmp_path)]) == 2
+    assert "no readable request.json" in capsys.readouterr().err
+
+
+def test_a_runner_that_cannot_start_is_told(kept: Path) -> None:
+    settings = Settings(runner="subprocess", tensorpot_python=kept / "nowhere")
+    with pytest.raises(repeat.UserError, match="DISTILL_TENSORPOT_PYTHON"):
+        repeat.repeat(kept, settings)
+
+
+def test_without_a_folder_it_says_how(capsys) -> None:
+    assert repeat.main([]) == 2
+    assert "python -m tasks.repeat FOLDER" in capsys.readouterr().err
