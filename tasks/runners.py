@@ -90,8 +90,10 @@ def run_process(
 
 
 def open_log(folder: Path) -> TextIO:
-    """The log of a run, empty, line by line."""
-    return (folder / "log.txt").open("w", buffering=1)
+    """The log of a run, new and empty, line by line."""
+    path = folder / "log.txt"
+    path.unlink(missing_ok=True)  # a link that an earlier run left must not be written through
+    return path.open("x", buffering=1)
 
 
 def follow(line: str, write: Callable[[str], object], progress: Progress) -> None:
