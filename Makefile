@@ -46,6 +46,7 @@ lint: $(READY)  ## ruff, mypy, the layers
 bench: $(READY)  ## the figures the project promises, one line each (about 25 minutes)
 	$(BIN)/python benchmarks/labelling.py
 	$(BIN)/python benchmarks/whole_way.py
+	$(BIN)/python benchmarks/in_containers.py
 
 ui: $(READY)  ## Prefect server on localhost:4200 with a worker and the deployments; Ctrl-C ends all
 	$(BIN)/python deployments/ui.py

@@ -37,6 +37,9 @@ STEPS: dict[str, str] = {
 }
 """Every step by name. A new step is a module and a line here."""
 
+NETWORK = frozenset({"teacher_fetch"})
+"""The steps whose container has a network. None of them may open what it fetched: a pickle runs its code."""
+
 Image = Literal["mace", "tensorpot"]
 Device = Literal["cpu", "cuda"]
 

@@ -13,6 +13,7 @@ echo "$PUBLIC cannot be pulled: making $MADE of Debian packages" >&2
 command -v mmdebstrap >/dev/null || { echo "mmdebstrap is not installed: apt-get install mmdebstrap" >&2; exit 1; }
 exclude=()
 for folder in doc locale man info; do exclude+=(--dpkgopt="path-exclude=/usr/share/$folder/*"); done
+# shellcheck disable=SC2016  # $1 is the hook's
 mmdebstrap --quiet --variant=minbase --include=python3,python3-venv,ca-certificates "${exclude[@]}" \
   --customize-hook='rm -rf "$1"/etc/hostname "$1"/etc/resolv.conf "$1"/etc/apt/sources.list' bookworm - \
   | docker import - "$MADE" >&2

@@ -19,6 +19,7 @@ WORKER = (
     *("prefect", "fastapi", "sqlalchemy", "pydantic-settings", "docker", "filelock", "tqdm"),
     *("PyYAML", "ruamel.yaml", "matplotlib", "scipy", *CONTRACT),
 )
+OLDER_PYTHON = {"async-timeout": "5.0.1"}  # redis, in Prefect's server, asks for it below Python 3.11.3 (Debian 12)
 LEFT_OUT = ("tensorflow", "questionary")  # asked for by tensorpotential: the CUDA build; dialogues that nobody has
 HEADS = {
     "mace": "# The exact packages of the image `mace`: labelling with torch.\n",
@@ -56,7 +57,7 @@ def main() -> int:
     pins = {
         "mace": closure(MACE),
         "tensorpot": closure(TENSORPOT),
-        "worker": closure(WORKER),
+        "worker": closure(WORKER) | OLDER_PYTHON,
     }
     for image, locked in pins.items():
         lines = "".join(f"{name}=={pin}\n" for name, pin in sorted(locked.items()))

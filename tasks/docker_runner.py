@@ -1,7 +1,7 @@
 """Steps in containers of a Docker engine. The only file that imports the `docker` SDK.
 
-A container has no network, a read-only root, no capabilities and the caller's user; it sees its inputs (read-only)
-and its own folder, both at the paths they have here, and nothing else of this machine.
+A container has no network (but for the steps in NETWORK), a read-only root, no capabilities and the caller's user; it
+sees its inputs (read-only) and its own folder, both at the paths they have here, and nothing else of this machine.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from docker.models.images import Image as EngineImage
 from docker.types import DeviceRequest, LogConfig, Mount
 from pydantic import ValidationError
 
-from containers.contract import Device, Image, Progress, Request
-from containers.lock import lock_digest, sources_digest
+from containers.child import kernel_kills
+from containers.contract import NETWORK, Device, Image, Progress, Request
+from containers.lock import lock_digest
+from tasks.container_checks import Wanted, check_inputs, check_labels
 from tasks.owner import PREFIX, RUN, Owner, is_gone, this_process
 from tasks.runners import CannotStart, Ended, deadline, follow, open_log
 from tasks.settings import Settings, thread_environment
@@ -32,6 +34,7 @@ ENGINE_TIMEOUT_S = 120  # for one answer of a busy engine
 MEMORY_SHARE = 0.9  # of the engine's memory, where no limit is set
 PIDS = 256
 SIGKILLED = 137
+NO_REQUEST = 2  # what containers/step.py ends with where it finds none
 ENGINE_LOST = (APIError, requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)
 
 
@@ -42,9 +45,7 @@ class DockerRunner:
         self.settings, self.run_id = settings, run_id
 
     def run(self, folder: Path, image: Image, request: Request, progress: Progress) -> Ended:
-        for name, files in request.inputs.items():
-            if missing := [file.path for file in files if not file.path.is_file()]:
-                raise CannotStart(f"input {name} of {request.step} does not exist: {missing[0]}", kind="BadInput")
+        check_inputs(request)
         with engine(self.settings) as client:
             found = find_image(client, image, self.settings.image(image, request.resources.device))
             check_image(found, image, request.lock, request.resources.device)
@@ -58,8 +59,10 @@ class DockerRunner:
         limit_GB = self.settings.step_memory_GB
         memory = round(limit_GB * 1e9) if limit_GB else int(client.info()["MemTotal"] * MEMORY_SHARE)
         inputs = {file.path for files in request.inputs.values() for file in files}
+        request_file = folder / "request.json"  # a hostile step must not change what a repeat would do
         return {
             **HARDENED,
+            **(NETWORKED if request.step in NETWORK else {}),
             "image": image.id,
             "name": f"mace-to-ace-{folder.name}",
             "command": [str(folder)],
@@ -67,12 +70,13 @@ class DockerRunner:
             "environment": thread_environment(request.resources.threads),
             "mem_limit": memory,
             "memswap_limit": memory,
-            "mounts": [_bind(folder), *(_bind(path, read_only=True) for path in sorted(inputs))],
+            "mounts": [_bind(folder), *(_bind(path, read_only=True) for path in sorted({request_file, *inputs}))],
             "labels": {RUN: self.run_id, f"{PREFIX}step": request.step, **this_process().labels()},
             "device_requests": [GPUS] if request.resources.device == "cuda" else [],
         }
 
     def _followed(self, container: Container, folder: Path, progress: Progress) -> Ended:
+        kills = kernel_kills()
         with open_log(folder) as log, deadline(self.settings.step_timeout_s, lambda: kill(container)):
             try:
                 container.start()
@@ -82,11 +86,14 @@ class DockerRunner:
                 container.reload()
             except ENGINE_LOST as error:
                 raise _cannot(error, container.attrs) from error
-        return how_it_ended(exit_code, container.attrs["State"])
+        if exit_code == NO_REQUEST and not (folder / "report.json").exists():  # Podman makes folders that are missing
+            raise _unseen(f"in its container there is no request.json in {folder}")
+        return how_it_ended(exit_code, container.attrs["State"], kernel_kills() != kills)
 
 
 HARDENED = {
     "network_mode": "none",
+    "use_config_proxy": False,  # an address of a proxy may hold a password
     "read_only": True,
     "tmpfs": {"/tmp": "rw,nosuid,nodev,mode=1777"},  # noqa: S108  the container's own
     "cap_drop": ["ALL"],
@@ -95,12 +102,17 @@ HARDENED = {
     "init": True,
     "log_config": LogConfig(type="json-file", config={"max-size": "100m"}),
 }
+NETWORKED = {"network_mode": "default", "use_config_proxy": True}
 GPUS = DeviceRequest(count=-1, capabilities=[["gpu"]])
 
 
-def how_it_ended(exit_code: int, state: dict[str, Any]) -> Ended:
-    """From the exit code and the engine's record; a child that was killed for memory need not end its step."""
-    if exit_code != 0 and state["OOMKilled"]:
+def how_it_ended(exit_code: int, state: dict[str, Any], kernel_killed: bool = False) -> Ended:
+    """From the exit code and the engine's record; a child that was killed for memory need not end its step.
+
+    Podman 4 never records a kill for memory: then a kill counts as one if `kernel_killed`, that is if our kernel has
+    ended some process for memory meanwhile.
+    """
+    if (exit_code != 0 and state["OOMKilled"]) or (exit_code == SIGKILLED and kernel_killed):
         return Ended(f"killed at its memory limit, exit code {exit_code}", exit_code, "OutOfMemory")
     kind = "Killed" if exit_code == SIGKILLED else "Died"
     return Ended(f"exit code {exit_code}", exit_code, kind)
@@ -158,15 +170,7 @@ def find_image(client: docker.DockerClient, image: Image, reference: str) -> Eng
 
 def check_image(found: EngineImage, image: Image, lock: str, device: Device) -> None:
     """Refuse an image that was built from other packages or other steps than these, or for another device."""
-    labels = found.labels
-    for what, label, wanted in (("packages", "lock", lock), ("step sources", "sources", sources_digest())):
-        if labels.get(f"{PREFIX}{label}") != wanted:
-            revision = labels.get("org.opencontainers.image.revision", "unknown")
-            told = f"the image {found.tags or found.id} was built from other {what} than these (revision {revision})"
-            raise CannotStart(f"{told}. Build it again: make images.", kind="EnvironmentDiffers")
-    if device == "cuda" and labels.get(f"{PREFIX}variant") != "cuda":
-        mend = f"Build the other: make images VARIANT=cuda, and unset DISTILL_{image.upper()}_IMAGE."
-        raise CannotStart(f"the image {found.tags or found.id} is the CPU variant, the device is cuda. {mend}")
+    check_labels(found.labels, str(found.tags or found.id), Wanted(image, lock, device))
 
 
 def check_images(settings: Settings, device: Device) -> None:
@@ -177,18 +181,42 @@ def check_images(settings: Settings, device: Device) -> None:
             check_image(find_image(client, image, settings.image(image, device)), image, lock_digest(image), device)
 
 
-def has_gpu(settings: Settings, image: Image = "mace") -> bool:
-    """Whether the engine can give a container a GPU: asked by starting one that lists them."""
+def why_no_gpu(settings: Settings) -> str | None:
+    """Why steps cannot compute on a GPU; None when the engine has one to give and images that use it.
+
+    Raises:
+        CannotStart: there is no engine, or no image of any variant.
+    """
     with engine(settings) as client:
-        found = find_image(client, image, settings.image(image, "cuda"))
-        labels = {RUN: "probe", **this_process().labels()}
-        options = {**HARDENED, "image": found.id, "labels": labels, "device_requests": [GPUS]}
-        with created(client, {**options, "entrypoint": ["nvidia-smi", "-L"]}) as container:
-            try:
-                container.start()
-                return int(container.wait(timeout=ENGINE_TIMEOUT_S)["StatusCode"]) == 0
-            except APIError:  # no GPU runtime in the engine, or no nvidia-smi from it
-                return False
+        if refusal := _gpu_refusal(client, _probe_image(client, settings)):
+            return f"the container engine cannot give a container a GPU ({refusal})"
+    try:
+        check_images(settings, "cuda")
+    except CannotStart as error:
+        return str(error).removesuffix(".")
+    return None
+
+
+def _probe_image(client: docker.DockerClient, settings: Settings) -> EngineImage:
+    """Either variant of an image will do: what it needs to list GPUs comes from the engine."""
+    wanted: Device = "cuda" if settings.device == "cuda" else "cpu"
+    other: Device = "cpu" if wanted == "cuda" else "cuda"
+    with contextlib.suppress(CannotStart):
+        return find_image(client, "mace", settings.image("mace", other))
+    return find_image(client, "mace", settings.image("mace", wanted))
+
+
+def _gpu_refusal(client: docker.DockerClient, image: EngineImage) -> str | None:
+    """What a container that lists GPUs ends with, or None when it lists one."""
+    labels = {RUN: "probe", **this_process().labels()}
+    options = {**HARDENED, "image": image.id, "labels": labels, "device_requests": [GPUS]}
+    with created(client, {**options, "entrypoint": ["nvidia-smi", "-L"]}) as container:
+        try:
+            container.start()
+            exit_code = int(container.wait(timeout=ENGINE_TIMEOUT_S)["StatusCode"])
+        except APIError as error:  # no GPU runtime in the engine, or no nvidia-smi from it
+            return str(error.explanation)
+    return f"nvidia-smi -L: exit code {exit_code}" if exit_code else None
 
 
 @contextlib.contextmanager
@@ -210,15 +238,22 @@ def _bind(path: Path, read_only: bool = False) -> Mount:
 
 
 UNSEEN = ("bind source path does not exist", "no such file or directory")
+NO_INIT = "container-init"  # Podman's word for its `catatonit`
 
 
 def _cannot(error: Exception, attributes: dict[str, Any]) -> CannotStart:
     """What the engine's refusal means; its own words are kept."""
     words = str(getattr(error, "explanation", None) or error)
+    if NO_INIT in words:
+        return CannotStart(f"the container engine has no init program ({words}). Install catatonit.", "EngineFailed")
     if any(part in words for part in UNSEEN):
-        mend = "A worker in a container must have the work root and the inputs mounted at the same paths as the host."
-        return CannotStart(f"the engine does not see a path that this process sees ({words}). {mend}", "Unseen")
+        return _unseen(words)
     return CannotStart(f"the container engine failed: {words}", "EngineFailed")
+
+
+def _unseen(words: str) -> CannotStart:
+    mend = "A worker in a container must have the work root and the inputs mounted at the same paths as the host."
+    return CannotStart(f"the engine does not see a path that this process sees ({words}). {mend}", "Unseen")
 
 
 def kill(container: Container) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from logging import getLogger
+from logging import Logger, LoggerAdapter
 from typing import TYPE_CHECKING, Any
 
-from containers.contract import Device
+from prefect.logging.loggers import flow_run_logger
+
+from containers.contract import Device, Image
+from containers.tensorpot.pacemaker_run import SEES_A_GPU as TENSORFLOW_SEES_A_GPU
 from tasks.errors import UserError
+from tasks.prefect_run import run_log
 from tasks.runners import CannotStart
 from tasks.settings import Settings
 from tasks.workspace import Workspace
@@ -17,8 +21,6 @@ from tasks.workspace import Workspace
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, State
     from prefect.flows import Flow
-
-log = getLogger(__name__)
 
 
 @contextmanager
@@ -38,50 +40,72 @@ def ready(workspace: Workspace) -> Iterator[Workspace]:
         yield workspace.model_copy(update={"settings": settings})
     finally:
         if settings.runner == "docker":
-            _remove(settings, workspace.run_id)
+            _remove(settings, workspace.run_id, run_log())
 
 
 def settled_device(settings: Settings) -> Device:
-    """Where this run computes; `CannotStart` when a GPU is asked for and there is none."""
+    """Where this run computes; `CannotStart` when a GPU is asked for and cannot be used."""
     if settings.device == "cpu" or settings.runner in ("in_process", "stub"):
         return "cpu" if settings.device == "auto" else settings.device
-    if _has_gpu(settings):
+    reason = _why_no_gpu(settings)
+    if reason is None:
         return "cuda"
     if settings.device == "auto":
-        log.info("no GPU found: computing on the CPU (DISTILL_DEVICE=auto)")
+        run_log().info("computing on the CPU (DISTILL_DEVICE=auto): %s", reason)
         return "cpu"
-    where = "The container engine cannot give a container a GPU" if settings.runner == "docker" else "There is no GPU"
-    raise CannotStart(f"{where}. Set DISTILL_DEVICE=cpu, or auto to use one when there is one.")
+    raise CannotStart(f"{reason}. Set DISTILL_DEVICE=cpu, or auto to use a GPU when there is one.")
 
 
-def _has_gpu(settings: Settings) -> bool:
+def _why_no_gpu(settings: Settings) -> str | None:
     if settings.runner == "docker":
-        from tasks.docker_runner import has_gpu
+        from tasks.docker_runner import why_no_gpu
 
-        return has_gpu(settings)
+        return why_no_gpu(settings)
+    if not _ends_well("nvidia-smi", "-L"):
+        return "there is no GPU (nvidia-smi lists none)"
+    probes: dict[Image, str] = SEES_A_GPU if settings.runner == "subprocess" else {}
+    for image, code in probes.items():
+        if not _ends_well(str(settings.python(image)), "-c", code):
+            return f"there is a GPU, but the libraries of {settings.python(image)} ({image}) do not see it"
+    return None
+
+
+SEES_A_GPU: dict[Image, str] = {
+    "mace": "import sys, torch; sys.exit(not torch.cuda.is_available())",
+    "tensorpot": TENSORFLOW_SEES_A_GPU,
+}
+
+
+def _ends_well(*command: str) -> bool:
     try:
-        return subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=False).returncode == 0
-    except FileNotFoundError:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except OSError:
         return False
 
 
 def _check_engine(settings: Settings, device: Device) -> None:
     """Clear away what killed runs left, and see that both images are there and fit, before anything is computed."""
+    if settings.runner == "apptainer":
+        from tasks.apptainer_runner import check_images as check_files
+
+        check_files(settings, device)
     if settings.runner != "docker":
         return
     from tasks.docker_runner import check_images, reap
 
     if orphans := reap(settings):
-        log.info("removed %d containers of runs that were killed", orphans)
+        run_log().info("removed %d containers of runs that were killed", orphans)
     check_images(settings, device)
 
 
 def remove_containers_of_cancelled(flow: Flow[Any, Any], flow_run: FlowRun, state: State) -> None:
-    """Prefect's `on_cancellation` hook: runs in the worker, whose own settings need not name the docker runner."""
-    _remove(Settings(), str(flow_run.id))
+    """Prefect's `on_cancellation` hook: runs in a process of the worker's, with the environment of the run."""
+    settings = Settings()
+    if settings.runner == "docker":
+        _remove(settings, str(flow_run.id), flow_run_logger(flow_run, flow))
 
 
-def _remove(settings: Settings, run_id: str) -> None:
+def _remove(settings: Settings, run_id: str, log: Logger | LoggerAdapter[Logger]) -> None:
     from tasks.docker_runner import remove_run
 
     try:

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_logger, get_run_logger
 from prefect.settings import PREFECT_SERVER_ANALYTICS_ENABLED, temporary_settings
 
 from tasks.errors import DistillError
@@ -36,3 +38,11 @@ def command_line_run() -> Iterator[None]:
     finally:
         for logger in loggers:
             logger.removeFilter(told)
+
+
+def run_log() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
+    """The log of the run that calls, which the UI shows; outside of one, Prefect's on the terminal."""
+    try:
+        return get_run_logger()
+    except MissingContextError:
+        return get_logger()

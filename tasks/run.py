@@ -115,10 +115,11 @@ def _check(module: StepModule, staged: _Staged, ended: Ended) -> None:
         raise staged.failed(report.error.kind, report.error.message)
     if ended.exit_code != 0:
         raise staged.failed(ended.kind, f"its report says ok, but the process did not end well ({ended.words})")
-    if (staged.folder / "outputs").is_symlink():
-        raise staged.failed("StepError", "outputs/ is a link, it must be a plain folder")
+    outputs = staged.folder / "outputs"
+    if outputs.is_symlink() or not outputs.is_dir():
+        raise staged.failed("StepError", "outputs/ is a link or a file, it must be a plain folder")
     try:
-        check_outputs(module, staged.folder / "outputs")
+        check_outputs(module, outputs)
     except StepError as error:
         raise staged.failed(type(error).__name__, str(error)) from None
     if {name: output.name for name, output in report.outputs.items()} != module.OUTPUTS:

@@ -67,10 +67,18 @@ def unknown_variables() -> list[str]:
     return sorted(name for name in os.environ if name.upper().startswith("DISTILL_") and name.upper() not in known)
 
 
+KERNELS = (
+    *("OPENBLAS_CORETYPE", "MKL_CBWR", "NPY_DISABLE_CPU_FEATURES"),
+    *("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS"),
+)
+"""Variables by which a user chooses the libraries' kernels. They decide last digits, so every runner passes them on."""
+
+
 def thread_environment(threads: int) -> dict[str, str]:
     """What the numerical libraries read: a limit set from outside they would not see."""
     counts = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
-    return {**dict.fromkeys(counts, str(threads)), "TF_NUM_INTEROP_THREADS": "1"}
+    kernels = {name: os.environ[name] for name in KERNELS if name in os.environ}
+    return {**kernels, **dict.fromkeys(counts, str(threads)), "TF_NUM_INTEROP_THREADS": "1"}
 
 
 def step_environment(threads: int) -> dict[str, str]:

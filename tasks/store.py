@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from stat import S_ISREG
+from stat import S_ISDIR, S_ISREG
 
 from filelock import FileLock
 from pydantic import ValidationError
@@ -21,6 +21,7 @@ from tasks.artefact import External, FileRef
 from tasks.errors import StoreError
 
 STAMPS = "stamps.json"
+OF_A_RUN = ("request.json", "report.json", "log.txt", "outputs")
 
 
 class Store:
@@ -69,10 +70,11 @@ class Store:
 
     def publish(self, folder: Path, request: Request) -> Report:
         """Move a finished folder to its place by one rename; `StoreError` when it is not what its report says."""
+        _clear(folder)
         report = self._valid(folder, request.key, verify=True)
         if report is None:
             raise StoreError(f"{request.step} left no valid report.json or its outputs differ from it: {folder}")
-        shutil.rmtree(folder / "work", ignore_errors=True)
+        write_atomic(folder / "request.json", request.model_dump_json(indent=1).encode())
         entry = self._entry(request)
         self._made(entry.parent)
         if entry.exists() and (occupant := self.find(request)):  # one without our lock was faster
@@ -119,6 +121,16 @@ def read_report(folder: Path) -> Report | None:
     except (OSError, ValidationError):
         return None
     return report if report.intact else None
+
+
+def _clear(folder: Path) -> None:
+    """Leave only a step's plain results: a link beside them could lead what is written here to another place."""
+    for path in folder.iterdir():
+        kind = path.lstat().st_mode
+        if S_ISDIR(kind) and path.name not in OF_A_RUN:
+            shutil.rmtree(path, ignore_errors=True)
+        elif not S_ISDIR(kind) and not (S_ISREG(kind) and path.name in OF_A_RUN):
+            path.unlink()
 
 
 def _stamp(path: Path) -> list[int] | None:

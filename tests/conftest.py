@@ -1,7 +1,8 @@
-"""Which tests need what this machine may lack: an engine must be there, a GPU or Podman may be missing, never unsaid."""
+"""Which tests need what this machine may lack: an engine must be there, a GPU or Podman may be missing, not unsaid."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ def _lacking(config: pytest.Config) -> Iterator[tuple[str, str]]:
         yield "engine", "--without-engine was given"
     if _gpu_is_missing():
         yield "gpu", "no GPU"
+    if os.geteuid() != 0:
+        yield "root", "not root"
     for program in ("podman", "apptainer"):
         if shutil.which(program) is None:
             yield program, f"{program} is not installed"

@@ -1,14 +1,18 @@
-"""Step `teacher_fetch`: a published MACE foundation model by name, with mace-torch's own download."""
+"""Step `teacher_fetch`: a published MACE foundation model by name, with mace-torch's own download.
+
+The only step with a network; so it does not open the model, which is a pickle: `teacher_info` does, without a network.
+"""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 from pydantic import Field, field_validator
 
-from containers.contract import BadInput, Closed, Image, Inputs, Machine, StepError
+from containers.contract import Closed, Image, Inputs, Machine, StepError
 
 IMAGE: Image = "mace"
 VERSION = 1
@@ -52,10 +56,10 @@ class Params(Closed):
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
-    """Download the model, or take it from mace-torch's cache folder, and check that it is one.
+    """Download the model, or take it from mace-torch's cache folder, and check that it is whole.
 
     Raises:
-        StepError: no network, or the address answers with something else.
+        StepError: no network, or the address answers with something else than a file as torch saves it.
     """
     machine.progress(0, 1, f"fetching {params.name}")
     return fetch(params.name, address(params.name), outputs / OUTPUTS["model"])
@@ -71,13 +75,9 @@ def address(name: str) -> str:
 
 def fetch(name: str, url: str, model: Path) -> dict[str, Any]:
     """Copy what mace-torch downloads from `url` to the file `model`; see `run`."""
-    from containers.mace.model import load_model
-
     cached = _download(name, url)
-    try:
-        load_model(cached)
-    except BadInput as error:
-        raise StepError(f"the download of {name} is damaged: {error} Delete {cached} and run again.") from error
+    if damage := _damage(cached):
+        raise StepError(f"the download of {name} is damaged: {damage}. Delete {cached} (in a container it is gone), then run again.")
     shutil.copyfile(cached, model)
     return {"size_MB": round(model.stat().st_size / 1e6, 3)}
 
@@ -92,6 +92,16 @@ def _download(name: str, url: str) -> Path:
             f"the MACE model {name!r} could not be downloaded ({error}). Download it where there is a network"
             " and give the path of the file as teacher.model."
         ) from error
+
+
+def _damage(model: Path) -> str | None:
+    """What is wrong with a file that should be as `torch.save` writes it: a ZIP archive with checksums."""
+    try:
+        with ZipFile(model) as archive:
+            bad = archive.testzip()
+    except BadZipFile as error:
+        return f"it is not a file as torch saves it ({error})"
+    return f"its part {bad} differs from its checksum" if bad else None
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:

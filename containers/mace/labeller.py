@@ -27,7 +27,9 @@ from containers.mace.teacher_info import choose_head
 BATCH_EDGES_PER_WINDOW_ATOM = 4  # a solid has some 25 edges for an atom: about six batches in a window
 MOST_BINS = 1e8
 """Bins of r_max in a cell. The neighbour list makes a grid of them: 1e8 need some 0.5 GB, a cell of 1e5 Å 7 GB."""
-CPU_REFUSAL = "DefaultCPUAllocator"  # torch has no exception class of its own for the memory of the CPU
+MEMORY_REFUSED = ("DefaultCPUAllocator", "CUDA out of memory")
+"""What a plain RuntimeError says when memory ended: on a CPU, and from TorchScript, of which a MACE has much, also on a
+GPU (pytorch issue 148642)."""
 
 
 @dataclass
@@ -162,7 +164,7 @@ def _memory_errors() -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         raise MemoryError(str(error)) from error
     except RuntimeError as error:
-        if CPU_REFUSAL not in str(error):
+        if not any(words in str(error) for words in MEMORY_REFUSED):
             raise
         raise MemoryError(str(error)) from error
 

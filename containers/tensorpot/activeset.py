@@ -10,6 +10,7 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import ZipFile, ZipInfo
 
 import numpy as np
 from pydantic import Field
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from pyace import ACEBBasisSet
 
 IMAGE: Image = "tensorpot"
-VERSION = 1
+VERSION = 2
 INPUTS = {"potential": "trained B-basis potential (.yaml)", "train": "the frame it was trained on (.pckl.gzip)"}
 OUTPUTS = {"asi": "potential.asi"}
 
@@ -75,8 +76,14 @@ def load_basis(path: Path) -> ACEBBasisSet:
 
 
 def asi_bytes(inverses: Mapping[str, np.ndarray]) -> bytes:
-    """The inverse active sets as pacemaker's `.asi`: an uncompressed npz with one (F, F) array an element."""
+    """The inverse active sets as pacemaker's `.asi`: an uncompressed npz with one (F, F) array an element.
+
+    Not by `np.savez`: it writes members of unknown size, whose headers differ between releases of Python 3.11.
+    """
     packed = io.BytesIO()
-    arrays: dict[str, Any] = {name: np.ascontiguousarray(matrix) for name, matrix in inverses.items()}
-    np.savez(packed, **arrays)
+    with ZipFile(packed, "w") as archive:
+        for name, matrix in inverses.items():
+            array = io.BytesIO()
+            np.save(array, np.ascontiguousarray(matrix))
+            archive.writestr(ZipInfo(f"{name}.npy"), array.getvalue())
     return packed.getvalue()

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from ase import Atoms
 from numpy.typing import NDArray
 
 from containers.contract import StepError
 from containers.metrics import errors
+
+if TYPE_CHECKING:
+    import pandas as pd  # the worker's image has none
 
 KEPT_METADATA = ("ace_evaluator_version", "pacemaker_version", "tensorpot_version")
 YACE_TOLERANCE = 1e-5  # eV/atom between .yaml and .yace, which tabulates the radial functions

@@ -12,15 +12,17 @@ import pickle
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from containers.contract import BadInput, StepError
 from containers.distances import nearest, periodic_cell
+
+if TYPE_CHECKING:
+    import pandas as pd  # the worker's image has none
 
 ENERGY_RANGE = (-20.0, 250.0)
 """eV/atom; pacemaker replaces every reference energy when one structure's corrected energy is outside."""
@@ -104,6 +106,8 @@ def energy_problem(corrected: float, atoms: int) -> str | None:
 
 def frame(rows: Sequence[Labelled]) -> pd.DataFrame:
     """The rows as pacemaker's data frame. Weights of 1 throughout are pacemaker's own uniform weighting."""
+    import pandas as pd
+
     if special := [row.name for row in rows if row.name.startswith("augmented")]:
         raise StepError(f"pacemaker treats names that start with `augmented` specially: {special[0]}")
     columns = {
@@ -131,6 +135,8 @@ def write_frame(path: Path, table: pd.DataFrame) -> None:
 
 def read_frame(path: Path) -> pd.DataFrame:
     """Read a frame that `write_frame` wrote. It is a pickle: never one that came from outside."""
+    import pandas as pd
+
     return pd.read_pickle(path, compression="gzip")  # noqa: S301  our own file, digest checked by the step
 
 

@@ -14,9 +14,8 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import pandas as pd
 from pydantic import Field
 
 from containers.contract import BadInput, Closed, Inputs, Machine, OutOfMemory, StepError
@@ -36,8 +35,11 @@ from containers.tensorpot.pacemaker_input import (
     Potential,
     Start,
 )
-from containers.tensorpot.pacemaker_run import INPUT_FILE, find_program
+from containers.tensorpot.pacemaker_run import INPUT_FILE, check_device, find_program
 from containers.tensorpot.stop_reason import StopReason, stop_reason
+
+if TYPE_CHECKING:
+    import pandas as pd  # the worker's image has none
 
 IMAGE: Literal["tensorpot"] = "tensorpot"
 VERSION = 1
@@ -99,9 +101,11 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     """Fit and export; the metrics say why the fit ended and what its errors are.
 
     Raises `BadInput`, `ProgramMissing`, `RowsDiffer`, `OutOfMemory`, `Diverged`, `Crashed`, `Killed`, `NoIteration`,
-    `NoCoreRepulsion`, `ExportDiffers`.
+    `NoCoreRepulsion`, `ExportDiffers`, and `StepError` when a GPU is asked for and there is none.
     """
-    return train(inputs, outputs, params, machine, find_program())
+    program = find_program()
+    check_device(machine.resources)
+    return train(inputs, outputs, params, machine, program)
 
 
 def train(inputs: Inputs, outputs: Path, params: Params, machine: Machine, program: Path) -> dict[str, Any]:

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from containers.child import child_process
-from containers.contract import ProgramMissing, Resources
+from containers.contract import ProgramMissing, Resources, StepError
 
 PROGRAM = "pacemaker"
 INPUT_FILE = "input.yaml"
 STOPPED_BY_US = -signal.SIGKILL
+SEES_A_GPU = "import sys, tensorflow; sys.exit(not tensorflow.config.list_physical_devices('GPU'))"
 
 OnLine = Callable[[str], bool]
 """Takes a line of the program's output; False ends the program."""
@@ -30,6 +31,17 @@ def find_program(name: str = PROGRAM) -> Path:
             " run `make setup`, or let the step run with the interpreter of the image tensorpot."
         )
     return Path(found)
+
+
+def check_device(resources: Resources) -> None:
+    """Raise `StepError` when a GPU is asked for and TensorFlow sees none: it would take the CPU without a word."""
+    if resources.device == "cpu":
+        return
+    with child_process([sys.executable, "-c", SEES_A_GPU], child_environment(resources)) as process:
+        assert process.stdout is not None
+        print(process.stdout.read(), end="", flush=True)
+        if process.wait() != 0:
+            raise StepError("TensorFlow sees no GPU; set the device to cpu, or install a CUDA build of TensorFlow")
 
 
 def run_pacemaker(program: Path, folder: Path, resources: Resources, on_line: OnLine) -> int:

@@ -281,6 +281,21 @@ print(sum(not isinstance(answer, str) for answer in found.answers), labeller.bou
     assert result.stdout.splitlines()[-1].startswith("12 True does not fit in memory alone")
 
 
+def test_a_gpu_s_refusal_of_memory_is_a_memory_error_also_from_torchscript():
+    """TorchScript, of which a MACE has much, turns torch's OutOfMemoryError into a plain RuntimeError."""
+    import torch
+
+    from containers.mace.labeller import _memory_errors
+
+    words = "CUDA out of memory. Tried to allocate 2.00 GiB."
+    compiled = f"The following operation failed in the TorchScript interpreter.\nRuntimeError: {words}"
+    for error in (torch.OutOfMemoryError(words), RuntimeError(compiled)):
+        with pytest.raises(MemoryError, match="out of memory"), _memory_errors():
+            raise error
+    with pytest.raises(RuntimeError, match="another"), _memory_errors():
+        raise RuntimeError("another")
+
+
 def test_unknown_head_and_unknown_elements_are_refused(tmp_path):
     head = label(tmp_path / "head", [bulk("Si")], head="pbe")
     assert head.error.kind == "BadInput"

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGKILL of the command: no process is left, nothing is half-published."""
+"""Ctrl-C, SIGTERM and SIGKILL of the command: no process and no container is left, nothing is half-published."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+
+from tasks.owner import this_process
 
 pytestmark = pytest.mark.integration
 REPOSITORY = Path(__file__).parents[2]
@@ -81,3 +86,81 @@ def test_an_interrupted_command_leaves_nothing_running(tmp_path: Path, sent: sig
         os.kill(pid, signal.SIGKILL)
     assert not (tmp_path / "root" / "store" / "ingest").exists()
     assert not (tmp_path / "root" / "runs" / "silicon").exists()
+
+
+@pytest.fixture(scope="module")
+def bench(slow: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A work root whose config `slow.yaml` labels for minutes; what runs before that is computed once."""
+    folder = tmp_path_factory.mktemp("slow-root")
+    (folder / "slow.yaml").write_text(yaml.safe_dump(slow))
+    yield folder
+    for pid in processes_with(str(folder)):
+        os.kill(pid, signal.SIGKILL)
+
+
+def in_containers(bench: Path, *options: str) -> tuple[list[str], dict[str, str]]:
+    """Command and environment of a run in containers."""
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "DISTILL_"))},
+        "PREFECT_HOME": str(bench / "prefect"),
+        "DISTILL_RUNNER": "docker",
+        "DISTILL_CORES": "1",
+    }
+    config = str(bench / "slow.yaml")
+    return [sys.executable, "-m", "flows.distill", config, "--work-root", str(bench), *options], environment
+
+
+@contextmanager
+def labelling(bench: Path, containers: Any) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A command that labels in a container just now, and the run's id."""
+    command, environment = in_containers(bench)
+    with (bench / "log").open("w") as out:
+        flow = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=out, preexec_fn=as_on_a_terminal)
+
+    def step() -> str | None:
+        return next((one.labels["mace-to-ace.step"] for one in containers.started_by(flow.pid)), None)
+
+    try:
+        until(lambda: step() == "mace_label" or flow.poll() is not None, 300)
+        assert flow.poll() is None, (bench / "log").read_text()
+        yield flow, containers.started_by(flow.pid)[0].labels["mace-to-ace.run"]
+    finally:
+        flow.kill()
+        flow.wait()
+
+
+def nothing_half_published(bench: Path) -> bool:
+    return not (bench / "store" / "mace_label").exists() and not (bench / "runs" / "slow" / "report.html").exists()
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 1), (signal.SIGTERM, 143)])
+def test_an_interrupted_command_leaves_no_container(
+    bench: Path, containers: Any, sent: signal.Signals, code: int
+) -> None:
+    with containers.bystander({"mace-to-ace.run": "another"}) as other, labelling(bench, containers) as (flow, run):
+        flow.send_signal(sent)
+        until(lambda: not containers.of(run), 10)
+        assert flow.wait(timeout=60) == code
+        other.reload()
+        assert other.status == "running"
+    assert "Traceback" not in (bench / "log").read_text()
+    assert nothing_half_published(bench)
+
+
+@pytest.mark.engine
+def test_the_next_start_removes_the_container_of_a_killed_command(bench: Path, containers: Any) -> None:
+    alive = {"mace-to-ace.run": "another", **this_process().labels()}
+    with containers.bystander(alive) as other, labelling(bench, containers) as (flow, run):
+        flow.kill()
+        flow.wait()
+        (left,) = containers.of(run)
+        assert left.status == "running", "the control: nobody removes it before the next start"
+        command, environment = in_containers(bench, "--dry-run")
+        done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        assert "removed 1 containers of runs that were killed" in done.stdout + done.stderr
+        assert not containers.of(run)
+        other.reload()
+        assert other.status == "running"
+    assert nothing_half_published(bench)

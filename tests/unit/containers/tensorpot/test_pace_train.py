@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from ruamel.yaml import YAML
 
-from containers.contract import Inputs, Machine, ProgramMissing, Resources, file_digest
+from containers.contract import Inputs, Machine, ProgramMissing, Resources, StepError, file_digest
 from containers.tensorpot import pace_train
 from containers.tensorpot.fit_history import HISTORY
 from containers.tensorpot.pacemaker_input import Potential
-from containers.tensorpot.pacemaker_run import child_environment, find_program, run_pacemaker
+from containers.tensorpot.pacemaker_run import check_device, child_environment, find_program, run_pacemaker
 
 PARAMS = pace_train.Params(potential=Potential(elements=("Al", "Ni"), cutoff=5.0), maxiter=5)
 
@@ -72,6 +72,14 @@ def test_the_child_sees_threads_and_no_gpu() -> None:
     assert environment["CUDA_VISIBLE_DEVICES"] == "-1"
     assert environment["USER"]
     assert math.isfinite(float(environment["TF_USE_LEGACY_KERAS"]))
+
+
+def test_a_gpu_that_tensorflow_does_not_see_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorFlow itself would compute on the CPU without a word."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    check_device(Resources(device="cpu"))
+    with pytest.raises(StepError, match="TensorFlow sees no GPU; set the device to cpu"):
+        check_device(Resources(device="cuda"))
 
 
 def program(folder: Path, script: str) -> Path:

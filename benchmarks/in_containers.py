@@ -1,0 +1,198 @@
+"""What containers cost: every step, and the whole silicon demo, in docker against a process. One line a figure.
+
+python benchmarks/in_containers.py [--repeats 3] [--demos 2]     exit 1 when a limit is missed
+
+Both ways run the same requests in fresh work roots, in turn, so that a busy machine disturbs both; medians are told.
+A step may cost a second more in a container, and what importing its libraries from the image takes: that is measured
+too, in the image and, as a reference, in the environment of the processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import ase.io
+
+from containers.contract import Image, load_step
+from containers.mace.label import Params as LabelParams
+from containers.tensorpot import dataset, evaluate, pace_train, select
+from containers.tensorpot.pacemaker_input import Potential
+from tasks.artefact import Artefact, FileRef, StepCall, external
+from tasks.docker_runner import HARDENED, created, engine, find_image
+from tasks.machine import ready
+from tasks.run import run_step
+from tasks.settings import Settings, step_environment, thread_environment
+from tasks.workspace import Workspace
+
+REPOSITORY = Path(__file__).parents[1]
+EXAMPLE = REPOSITORY / "examples" / "silicon"
+Way = Literal["subprocess", "docker"]
+WAYS: tuple[Way, Way] = ("subprocess", "docker")
+
+STEP_LIMIT_S = 1.0  # beside the imports
+DEMO_SHARE, DEMO_LIMIT_S = 0.25, 30.0
+STRUCTURES = 60
+POTENTIAL = Potential(elements=("Si",), cutoff=5.0, functions_per_element=15, b_basis="small")
+E0S = {"Si": -0.8}
+IMPORTS = {
+    "ingest": "containers.ingest, containers.readers",
+    "teacher_info": "containers.mace.model",
+    "mace_label": "containers.mace.labeller",
+    "pace_select": "containers.tensorpot.projections, pyace.maxvol",
+    "dataset": "containers.tensorpot.dataset",
+    "pace_train": "pyace, tensorpotential, tensorflow",
+    "pace_activeset": "containers.tensorpot.projections, pyace.maxvol",
+    "evaluate": "containers.tensorpot.evaluate, pyace",
+}
+
+
+class Chain:
+    """Every step once, in a fresh work root, timed."""
+
+    def __init__(self, root: Path, way: Way, pool: Path) -> None:
+        self.workspace = Workspace(root=root, settings=Settings(runner=way, cores=1, device="cpu"))
+        self.seconds: dict[str, float] = {}
+        self._run(pool)
+
+    def _run(self, pool: Path) -> None:
+        model = external(EXAMPLE / "teacher.model")
+        table = self._step("ingest", {"file_names": ["pool.extxyz"]}, files=external(pool)).file("structures")
+        self._step("teacher_info", {}, model=model)
+        asked = LabelParams(head="Default").model_dump(mode="json")
+        labels = self._step("mace_label", asked, structures=table, model=model).file("labels")
+        chosen = select.Params(potential=POTENTIAL, max_structures=30, e0s_eV=E0S).model_dump(mode="json")
+        selection = self._step("pace_select", chosen, labels=labels).file("selection")
+        sides = dataset.Params(e0s_eV=E0S, elements=("Si",), cutoff=POTENTIAL.cutoff).model_dump(mode="json")
+        data = self._step("dataset", sides, labels=labels, selection=selection)
+        fit = pace_train.Params(potential=POTENTIAL, maxiter=5).model_dump(mode="json")
+        trained = self._step("pace_train", fit, train=data.file("train"), validation=data.file("validation"))
+        potential = trained.file("potential")
+        asi = self._step("pace_activeset", {}, potential=potential, train=data.file("train")).file("asi")
+        compared = evaluate.Params(e0s_eV=E0S, elements=("Si",)).model_dump(mode="json")
+        self._step("evaluate", compared, potential=potential, asi=asi, test=data.file("test"))
+
+    def _step(self, step: str, params: dict[str, object], **inputs: FileRef) -> Artefact:
+        call = StepCall(step=step, params=params, inputs={name: (file,) for name, file in inputs.items()})
+        started = time.monotonic()
+        artefact = run_step(call, self.workspace)
+        self.seconds[step] = time.monotonic() - started
+        assert not artefact.cached
+        return artefact
+
+
+def import_seconds(step: str, way: Way) -> float:
+    """What the libraries of a step take to import, told by the interpreter itself."""
+    code = f"import time; t = time.perf_counter(); import {IMPORTS[step]}; print('took', time.perf_counter() - t)"
+    image = load_step(step).IMAGE
+    told = _in_image(image, code) if way == "docker" else _in_process(image, code)
+    (seconds,) = [line.split()[1] for line in told.splitlines() if line.startswith("took ")]
+    return float(seconds)
+
+
+def _in_process(image: Image, code: str) -> str:
+    command = [str(Settings().python(image)), "-W", "ignore", "-c", code]
+    return subprocess.run(command, env=step_environment(1), check=True, capture_output=True, text=True).stdout
+
+
+def _in_image(image: Image, code: str) -> str:
+    settings = Settings()
+    with engine(settings) as client:
+        found = find_image(client, image, settings.image(image, "cpu"))
+        command = {"entrypoint": ["python", "-W", "ignore", "-c", code], "environment": thread_environment(1)}
+        with created(client, {**HARDENED, "image": found.id, **command}) as container:
+            container.start()
+            container.wait()
+            return container.logs(stderr=False).decode()
+
+
+def demo(root: Path, way: Way) -> float:
+    """Seconds of `python -m flows.distill` from nothing to its report."""
+    settings = {"DISTILL_RUNNER": way, "DISTILL_DEVICE": "cpu", "PREFECT_HOME": str(root / "prefect")}
+    command = [sys.executable, "-m", "flows.distill", "--work-root", str(root)]
+    started = time.monotonic()
+    subprocess.run(command, cwd=REPOSITORY, env={**os.environ, **settings}, check=True, capture_output=True)
+    return time.monotonic() - started
+
+
+@contextlib.contextmanager
+def fresh(name: str) -> Iterator[Path]:
+    """An empty folder, gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix=f"bench-{name}-") as folder:
+        yield Path(folder)
+
+
+def steps(repeats: int) -> bool:
+    """Measure and print every step; whether all limits are met."""
+    seconds: dict[tuple[str, Way], list[float]] = defaultdict(list)
+    imports: dict[tuple[str, Way], list[float]] = defaultdict(list)
+    with fresh("pool") as folder:
+        pool = folder / "pool.extxyz"
+        ase.io.write(pool, ase.io.read(EXAMPLE / "pool.extxyz", f":{STRUCTURES}"))
+        for _ in range(repeats):
+            for way in WAYS:
+                with fresh(way) as root:
+                    for step, wall in Chain(root, way, pool).seconds.items():
+                        seconds[step, way].append(wall)
+                        imports[step, way].append(import_seconds(step, way))
+    met = [_told(step, _medians(seconds, step), _medians(imports, step)) for step in IMPORTS]
+    return all(met)
+
+
+def _medians(values: dict[tuple[str, Way], list[float]], step: str) -> dict[Way, float]:
+    return {way: statistics.median(values[step, way]) for way in WAYS}
+
+
+def _told(step: str, wall: dict[Way, float], imports: dict[Way, float]) -> bool:
+    overhead, limit = wall["docker"] - wall["subprocess"], STEP_LIMIT_S + imports["docker"]
+    print(
+        f"{step:<15} docker {wall['docker']:6.2f} s, subprocess {wall['subprocess']:6.2f} s,"
+        f" ratio {wall['docker'] / wall['subprocess']:.2f}; imports {imports['docker']:.2f} s in the image,"
+        f" {imports['subprocess']:.2f} s outside; overhead {overhead:.2f} s,"
+        f" promised at most {limit:.2f} s: {'met' if overhead <= limit else 'MISSED'}",
+        flush=True,
+    )
+    return overhead <= limit
+
+
+def demos(repeats: int) -> bool:
+    """Measure and print the whole demo both ways; whether its limit is met."""
+    seconds: dict[Way, list[float]] = {way: [] for way in WAYS}
+    for _ in range(repeats):
+        for way in WAYS:
+            with fresh(f"demo-{way}") as root:
+                seconds[way].append(demo(root, way))
+    docker, process = (statistics.median(seconds[way]) for way in ("docker", "subprocess"))
+    limit = process * (1 + DEMO_SHARE) + DEMO_LIMIT_S
+    met = docker <= limit
+    print(
+        f"silicon demo    docker {docker:.1f} s, subprocess {process:.1f} s, ratio {docker / process:.2f};"
+        f" promised at most {limit:.1f} s: {'met' if met else 'MISSED'}"
+    )
+    return met
+
+
+def main() -> int:
+    """Print one line a figure; exit 1 when a limit is missed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--repeats", type=int, default=3, help="of every step and way")
+    parser.add_argument("--demos", type=int, default=2, help="runs of the whole demo and way")
+    options = parser.parse_args()
+    with fresh("check") as root, ready(Workspace(root=root, settings=Settings(runner="docker", device="cpu"))):
+        print("containers against processes, wall time of a step in a fresh store, medians", flush=True)
+    met = [steps(options.repeats) if options.repeats else True, demos(options.demos) if options.demos else True]
+    return 0 if all(met) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

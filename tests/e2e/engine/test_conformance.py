@@ -1,0 +1,109 @@
+"""Every step through every runner on tiny data: the same keys, the same bytes, and one store for all.
+
+Byte for byte, with one thread, on one machine: no tolerance is needed. (On CPUs of another kind the libraries take other
+kernels, and last digits differ.)
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from ase.io import read, write
+
+from containers.contract import STEPS
+from tasks.artefact import Artefact
+from tasks.settings import step_environment
+
+pytestmark = [pytest.mark.engine, pytest.mark.e2e]
+
+REPOSITORY = Path(__file__).parents[3]
+SILICON = REPOSITORY / "examples" / "silicon"
+CHAIN = Path(__file__).with_name("chain.py")
+
+RUNNERS = ["in_process", "docker"]
+"""What is compared with the subprocess runner. One more: here, and its variables in `variables`."""
+
+
+def variables(runner: str, request: pytest.FixtureRequest) -> dict[str, str]:
+    """The machine settings of a runner."""
+    return {"DISTILL_RUNNER": runner}
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A work root, and the settings of the runner that fills it."""
+
+    root: Path
+    pool: Path
+    settings: dict[str, str]
+
+    def run(self, root: Path | None = None) -> dict[str, Artefact]:
+        """Every step's result; what is in the store of `root` is not computed again."""
+        command = [sys.executable, str(CHAIN), str(self.pool), str(SILICON / "teacher.model"), str(root or self.root)]
+        ours = {name: value for name, value in step_environment(1).items() if not name.startswith("DISTILL_")}
+        done = subprocess.run(command, env={**ours, **self.settings}, capture_output=True, text=True, timeout=900)
+        assert done.returncode == 0, done.stderr
+        answers = json.loads(done.stdout.splitlines()[-1])
+        return {step: Artefact.model_validate(answer) for step, answer in answers.items()}
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 structures of 2 to 16 atoms from the example: the fewest that leave none of the three sides empty."""
+    path = tmp_path_factory.mktemp("conformance") / "pool.extxyz"
+    write(path, read(SILICON / "pool.extxyz", "::5"))
+    return path
+
+
+@pytest.fixture(scope="module")
+def reference(pool: Path) -> Chain:
+    """The subprocess runner's."""
+    return Chain(pool.parent / "subprocess", pool, {"DISTILL_RUNNER": "subprocess"})
+
+
+@pytest.fixture(scope="module")
+def expected(reference: Chain) -> dict[str, Artefact]:
+    """What the subprocess runner computed."""
+    return reference.run()
+
+
+@pytest.fixture(scope="module", params=RUNNERS)
+def other(request: pytest.FixtureRequest, pool: Path) -> Chain:
+    """Another runner's."""
+    return Chain(pool.parent / request.param, pool, variables(request.param, request))
+
+
+@pytest.fixture(scope="module")
+def found(other: Chain) -> dict[str, Artefact]:
+    """What the other runner computed, from the pool on, with nothing of the reference's."""
+    return other.run()
+
+
+def test_no_step_is_left_out(expected: dict[str, Artefact], found: dict[str, Artefact]) -> None:
+    assert set(expected) == set(found) == set(STEPS)
+    assert not any(artefact.cached for artefact in (*expected.values(), *found.values()))
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_has_the_same_key_and_bytes(
+    step: str, expected: dict[str, Artefact], found: dict[str, Artefact]
+) -> None:
+    assert found[step].outputs == expected[step].outputs
+    assert found[step].key == expected[step].key
+    assert found[step].versions == expected[step].versions
+
+
+def test_what_one_runner_stored_another_finds(
+    other: Chain, reference: Chain, expected: dict[str, Artefact], found: dict[str, Artefact]
+) -> None:
+    for chain, root in ((other, reference.root), (reference, other.root)):
+        again = chain.run(root)
+        assert [step for step, artefact in again.items() if not artefact.cached] == []
+        assert {step: artefact.key for step, artefact in again.items()} == {
+            step: artefact.key for step, artefact in expected.items()
+        }
