@@ -35,7 +35,7 @@ MEMORY_SHARE = 0.9  # of the engine's memory, where no limit is set
 PIDS = 256
 SIGKILLED = 137
 NO_REQUEST = 2  # what containers/step.py ends with where it finds none
-ENGINE_LOST = (APIError, requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)
+ENGINE_LOST = (APIError, requests.exceptions.RequestException, urllib3.exceptions.HTTPError)
 
 
 class DockerRunner:
@@ -85,7 +85,7 @@ class DockerRunner:
                 exit_code = int(container.wait(timeout=ENGINE_TIMEOUT_S)["StatusCode"])
                 container.reload()
             except ENGINE_LOST as error:
-                raise _cannot(error, container.attrs) from error
+                raise _cannot(error) from error
         if exit_code == NO_REQUEST and not (folder / "report.json").exists():  # Podman makes folders that are missing
             raise _unseen(f"in its container there is no request.json in {folder}")
         return how_it_ended(exit_code, container.attrs["State"], kernel_kills() != kills)
@@ -225,7 +225,7 @@ def created(client: docker.DockerClient, options: dict[str, Any]) -> Iterator[Co
     try:
         container = client.containers.create(**options)
     except ENGINE_LOST as error:
-        raise _cannot(error, {}) from error
+        raise _cannot(error) from error
     try:
         yield container
     finally:
@@ -241,7 +241,7 @@ UNSEEN = ("bind source path does not exist", "no such file or directory")
 NO_INIT = "container-init"  # Podman's word for its `catatonit`
 
 
-def _cannot(error: Exception, attributes: dict[str, Any]) -> CannotStart:
+def _cannot(error: Exception) -> CannotStart:
     """What the engine's refusal means; its own words are kept."""
     words = str(getattr(error, "explanation", None) or error)
     if NO_INIT in words:

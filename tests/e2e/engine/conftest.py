@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
 import tarfile
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,3 +223,49 @@ def as_user() -> Callable[..., Callable[[], None]]:
         return become
 
     return change
+
+
+PODMAN_IMAGES = ("mace-to-ace/mace:cpu", "mace-to-ace/tensorpot:cpu")
+PODMAN_S = 60
+# By default Podman asks for a million open files, which a root without CAP_SYS_RESOURCE (CI in a container) may not set
+PODMAN_LIMITS = '[containers]\ndefault_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]\n'
+
+
+@pytest.fixture(scope="session")
+def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Podman service that has the images; they stay in Podman's store for the next time."""
+    folder = tmp_path_factory.mktemp("podman")
+    (folder / "containers.conf").write_text(PODMAN_LIMITS)
+    environment = {**os.environ, "CONTAINERS_CONF": str(folder / "containers.conf")}
+    _load(*PODMAN_IMAGES)
+    socket = folder / "podman.sock"
+    with (folder / "log.txt").open("w") as log:
+        words = ["podman", "--cgroup-manager=cgroupfs", "system", "service", "--time=0", f"unix://{socket}"]
+        service = subprocess.Popen(words, env=environment, cwd=folder, stdout=log, stderr=log)  # it leaves files there
+        try:
+            deadline = time.monotonic() + PODMAN_S
+            while not socket.exists() and service.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.2)
+            assert service.poll() is None and socket.exists(), (folder / "log.txt").read_text()
+            yield f"unix://{socket}"
+        finally:
+            service.terminate()
+            service.wait(PODMAN_S)
+
+
+def _load(*images: str) -> None:
+    """Copy those images from the Docker engine that Podman does not have, in the place of those they follow."""
+    had = {image: _image_id("podman", image) for image in images}
+    missing = [image for image in images if had[image] != _image_id("docker", image)]
+    if not missing:
+        return
+    with subprocess.Popen(["docker", "save", *missing], stdout=subprocess.PIPE) as save:  # shared layers go once
+        subprocess.run(["podman", "load", "--quiet"], stdin=save.stdout, check=True)
+    assert save.returncode == 0
+    if followed := [had[image] for image in missing if had[image]]:
+        subprocess.run(["podman", "rmi", *followed], check=False, stdout=subprocess.DEVNULL)
+
+
+def _image_id(program: str, image: str) -> str:
+    done = subprocess.run([program, "image", "inspect", "--format={{.Id}}", image], capture_output=True, text=True)
+    return done.stdout.strip().removeprefix("sha256:")

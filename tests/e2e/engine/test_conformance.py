@@ -1,7 +1,7 @@
 """Every step through every runner on tiny data: the same keys, the same bytes, and one store for all.
 
-Byte for byte, with one thread, on one machine: no tolerance is needed. (On CPUs of another kind the libraries take other
-kernels, and last digits differ.)
+Byte for byte, with one thread, on one machine: no tolerance is needed. On a CPU of another kind the libraries take
+other kernels, and last digits differ.
 """
 
 from __future__ import annotations
@@ -25,13 +25,32 @@ REPOSITORY = Path(__file__).parents[3]
 SILICON = REPOSITORY / "examples" / "silicon"
 CHAIN = Path(__file__).with_name("chain.py")
 
-RUNNERS = ["in_process", "docker"]
+RUNNERS = [
+    "in_process",
+    "docker",
+    pytest.param("podman", marks=[pytest.mark.podman, pytest.mark.root]),
+    pytest.param("apptainer", marks=pytest.mark.apptainer),
+]
 """What is compared with the subprocess runner. One more: here, and its variables in `variables`."""
 
 
-def variables(runner: str, request: pytest.FixtureRequest) -> dict[str, str]:
+def variables(runner: str, request: pytest.FixtureRequest, folder: Path) -> dict[str, str]:
     """The machine settings of a runner."""
+    if runner == "podman":
+        return {"DISTILL_RUNNER": "docker", "DISTILL_ENGINE_URL": request.getfixturevalue("podman")}
+    if runner == "apptainer":
+        files = {f"DISTILL_{image.upper()}_IMAGE": image_file(image, folder) for image in ("mace", "tensorpot")}
+        return {"DISTILL_RUNNER": runner, **files}
     return {"DISTILL_RUNNER": runner}
+
+
+def image_file(image: str, folder: Path) -> str:
+    """The image for Apptainer, by the commands that its runner tells."""
+    archive, sif = folder / f"{image}.tar", folder / f"{image}.sif"
+    subprocess.run(["docker", "save", f"mace-to-ace/{image}:cpu", "-o", str(archive)], check=True)
+    subprocess.run(["apptainer", "build", str(sif), f"docker-archive:{archive}"], check=True)
+    archive.unlink()
+    return str(sif)
 
 
 @dataclass(frozen=True)
@@ -75,7 +94,7 @@ def expected(reference: Chain) -> dict[str, Artefact]:
 @pytest.fixture(scope="module", params=RUNNERS)
 def other(request: pytest.FixtureRequest, pool: Path) -> Chain:
     """Another runner's."""
-    return Chain(pool.parent / request.param, pool, variables(request.param, request))
+    return Chain(pool.parent / request.param, pool, variables(request.param, request, pool.parent))
 
 
 @pytest.fixture(scope="module")

@@ -140,10 +140,10 @@ def test_the_search_finds_what_it_looks_for(tmp_path: Path) -> None:
     certificate = "-----BEGIN CERTIFICATE-----A-----END CERTIFICATE-----"
     texts = {
         "root/.netrc": "",
-        "opt/venv/lib/address.py": "https://registry.invalid/simple",
+        "opt/venv/lib/site-packages/x.dist-info/direct_url.json": "https://registry.invalid/simple",
         "opt/a.pem": f"text {certificate}",
         "opt/venv/pyvenv.cfg": "home = /mnt on this-host",
-        "opt/distill/fine.py": "this-host-not",
+        "opt/venv/bin/fine": "this-host-not",
     }
     for path, text in texts.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
@@ -152,4 +152,4 @@ def test_the_search_finds_what_it_looks_for(tmp_path: Path) -> None:
     command = [sys.executable, str(TRACE), str(tmp_path), json.dumps(needles)]
     looked = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert looked["files"] == len(texts)
-    assert sorted(line.split(":")[0] for line in looked["found"]) == sorted(set(texts) - {"opt/distill/fine.py"})
+    assert sorted(line.split(":")[0] for line in looked["found"]) == sorted(set(texts) - {"opt/venv/bin/fine"})

@@ -34,11 +34,8 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.podman, pytest.mark.engine, pytest.mark.e2e, pytest.mark.root]
 REPOSITORY = Path(__file__).parents[3]
-IMAGES = ("mace-to-ace/mace:cpu", "mace-to-ace/tensorpot:cpu")
 CLONE_NEWNS = 0x20000  # linux/sched.h
 START_S = 60
-# By default Podman asks for a million open files, which a root without CAP_SYS_RESOURCE (CI in a container) may not set
-LIMITS = '[containers]\ndefault_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]\n'
 
 
 def until(done: Callable[[], object], seconds: float = START_S) -> None:
@@ -46,40 +43,6 @@ def until(done: Callable[[], object], seconds: float = START_S) -> None:
     while not done():
         assert time.monotonic() < deadline, f"not within {seconds} s"
         time.sleep(0.2)
-
-
-@pytest.fixture(scope="module")
-def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a Podman service that has the images; they stay in Podman's store for the next time."""
-    folder = tmp_path_factory.mktemp("podman")
-    (folder / "containers.conf").write_text(LIMITS)
-    environment = {**os.environ, "CONTAINERS_CONF": str(folder / "containers.conf")}
-    load(*IMAGES)
-    socket = folder / "podman.sock"
-    with (folder / "log.txt").open("w") as log:
-        words = ["podman", "--cgroup-manager=cgroupfs", "system", "service", "--time=0", f"unix://{socket}"]
-        service = subprocess.Popen(words, env=environment, stdout=log, stderr=log)
-        try:
-            until(lambda: socket.exists() or service.poll() is not None)
-            assert service.poll() is None, (folder / "log.txt").read_text()
-            yield f"unix://{socket}"
-        finally:
-            service.terminate()
-            service.wait(START_S)
-
-
-def load(*images: str) -> None:
-    """Copy those images from the Docker engine that Podman does not have; what they share goes once."""
-    missing = [image for image in images if image_id("podman", image) != image_id("docker", image)]
-    if missing:
-        with subprocess.Popen(["docker", "save", *missing], stdout=subprocess.PIPE) as save:
-            subprocess.run(["podman", "load", "--quiet"], stdin=save.stdout, check=True)
-        assert save.returncode == 0
-
-
-def image_id(program: str, image: str) -> str:
-    done = subprocess.run([program, "image", "inspect", "--format={{.Id}}", image], capture_output=True, text=True)
-    return done.stdout.strip().removeprefix("sha256:")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """What a build may have left of its host in a folder: `python trace.py FOLDER NEEDLES`; prints what it finds, as JSON.
 
 NEEDLES is JSON: `addresses` of registries, `certificates` (PEM), and the name of the `host`. Runs in an image, on its
-root, so it needs only Python. Compiled libraries are those of the wheels and not read.
+root, so it needs only Python. The content of packages is that of their wheels and not read, only what pip adds.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-SECRET = re.compile(r"(^|/)(pip\.conf|\.netrc|\.pypirc|\.git|\.gitconfig|\.git-credentials|\.docker|\.env|ca\.pem)(/|$)")
-MADE_BY_THE_BUILD = re.compile(r"^opt/(venv/pyvenv\.cfg|venv/bin/[^/]+|distill/.*)$|\.dist-info/[^/]+$")
+NAMES = ["pip.conf", ".netrc", ".pypirc", ".git", ".gitconfig", ".git-credentials", ".docker", ".env", "ca.pem"]
+OF_A_WHEEL = re.compile(r"/site-packages/(?![^/]+\.dist-info/)")
+NAMES_THE_HOST = re.compile(r"^opt/venv/(pyvenv\.cfg|bin/[^/]+)$|\.dist-info/[^/]+$")
 CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 NOT_OF_THE_IMAGE = ("proc", "sys", "dev", "etc/hosts", "etc/hostname", "etc/resolv.conf", ".dockerenv")
 
@@ -32,9 +33,9 @@ def files(root: Path) -> Iterator[str]:
 
 def traces(root: Path, path: str, addresses: list[str], certificates: list[str], host: str) -> Iterator[str]:
     """What is wrong with one file."""
-    if SECRET.search(path):
+    if set(Path(path).parts) & set(NAMES):
         yield f"{path}: a file of the build or of a user"
-    if ".so" in Path(path).suffixes:
+    if OF_A_WHEEL.search(path):
         return
     content = (root / path).read_bytes()
     if any(address.encode() in content for address in addresses):
@@ -43,7 +44,8 @@ def traces(root: Path, path: str, addresses: list[str], certificates: list[str],
         found = CERTIFICATE.findall(content.decode(errors="replace"))
         if set(found) & set(certificates):
             yield f"{path}: a certificate of this host"
-    if MADE_BY_THE_BUILD.search(path) and re.search(rb"(?<![\w.-])" + re.escape(host.encode()) + rb"(?![\w-])", content):
+    word = rb"(?<![\w.-])" + re.escape(host.encode()) + rb"(?![\w-])"
+    if NAMES_THE_HOST.search(path) and re.search(word, content):
         yield f"{path}: this host's name"
 
 

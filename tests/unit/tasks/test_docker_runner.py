@@ -102,7 +102,7 @@ def refusal(words: str) -> APIError:
     ],
 )
 def test_what_a_refusal_means(error: Exception, kind: str, told: str) -> None:
-    meant = _cannot(error, {})
+    meant = _cannot(error)
     assert meant.kind == kind
     assert told in str(meant)
 
