@@ -43,7 +43,7 @@ lint: $(READY)  ## ruff, mypy, the layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(READY)  ## the figures the project promises, one line each (about 25 minutes)
+bench: $(READY)  ## the figures the project promises, one line each (about 40 minutes; needs the images)
 	$(BIN)/python benchmarks/labelling.py
 	$(BIN)/python benchmarks/whole_way.py
 	$(BIN)/python benchmarks/in_containers.py

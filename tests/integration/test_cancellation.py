@@ -75,4 +75,4 @@ def test_the_hook_removes_what_a_hanging_process_cannot(
     until(lambda: not containers.of(labelling), CANCEL_S)
     assert ui.end(labelling, CANCEL_S - (time.monotonic() - asked))["type"] == "CANCELLED"
     assert not Path(f"/proc/{flow}").exists()
-    until(lambda: "removed 1 containers of this run" in ui.log(labelling), 10)
+    until(lambda: "Hook 'remove_containers_of_cancelled' finished running successfully" in ui.log(labelling), 20)
