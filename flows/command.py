@@ -65,12 +65,12 @@ def _run(options: argparse.Namespace) -> int:
     user_files(config)  # a missing file is told at once, not after a server has started
     workspace = open_workspace(options.work_root, settings, options.verify)
     workspace.run_folder(config.name)  # what is in its way is told before a server has started
-    if options.dry_run:
-        with ready(workspace) as machine:
+    with ready(workspace) as machine:  # so is an engine, an image or a GPU that is not there
+        if options.dry_run:
             print(dry_run.plan(config, machine))
-        return 0
-    with command_line_run():
-        outcome = distill(config, workspace.root, options.verify)
+            return 0
+        with command_line_run():
+            outcome = distill(config, workspace.root, options.verify)
     print(told(outcome))
     return CONVERGED if outcome.converged else NOT_CONVERGED
 

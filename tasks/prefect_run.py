@@ -8,9 +8,15 @@ from contextlib import contextmanager
 
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
-from prefect.settings import PREFECT_SERVER_ANALYTICS_ENABLED, temporary_settings
+from prefect.settings import (
+    PREFECT_SERVER_ANALYTICS_ENABLED,
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+    temporary_settings,
+)
 
 from tasks.errors import DistillError
+
+SERVER_START_S = 120  # of the temporary server; Prefect's own 20 s are too few on a busy machine
 
 
 class ToldErrors(logging.Filter):
@@ -33,7 +39,10 @@ def command_line_run() -> Iterator[None]:
     for logger in loggers:
         logger.addFilter(told)
     try:
-        with temporary_settings(updates={PREFECT_SERVER_ANALYTICS_ENABLED: False}):
+        with temporary_settings(
+            updates={PREFECT_SERVER_ANALYTICS_ENABLED: False},
+            set_defaults={PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: SERVER_START_S},
+        ):
             yield
     finally:
         for logger in loggers:

@@ -77,7 +77,8 @@ def fetch(name: str, url: str, model: Path) -> dict[str, Any]:
     """Copy what mace-torch downloads from `url` to the file `model`; see `run`."""
     cached = _download(name, url)
     if damage := _damage(cached):
-        raise StepError(f"the download of {name} is damaged: {damage}. Delete {cached} (in a container it is gone), then run again.")
+        mend = f"Delete {cached} (in a container it is gone), then run again."
+        raise StepError(f"the download of {name} is damaged: {damage}. {mend}")
     shutil.copyfile(cached, model)
     return {"size_MB": round(model.stat().st_size / 1e6, 3)}
 

@@ -98,8 +98,9 @@ def containers() -> Iterator[Containers]:
 class Prefect:
     """A server's API, as the UI uses it."""
 
-    def __init__(self, url: str, environment: dict[str, str]) -> None:
+    def __init__(self, url: str, environment: dict[str, str], console: Path | None = None) -> None:
         self.url = url
+        self.console = console  # what server, worker and runs print
         self.environment = {**environment, "PREFECT_API_URL": url}
         self.client = httpx.Client(base_url=url, timeout=30)
 
@@ -161,7 +162,7 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
         try:
             wait_until(lambda: "Ready: http://127.0.0.1" in log.read_text() or process.poll() is not None, START_S)
             assert process.poll() is None, log.read_text()
-            yield Prefect(f"http://127.0.0.1:{port}/api", environment)
+            yield Prefect(f"http://127.0.0.1:{port}/api", environment, log)
         finally:
             process.terminate()
             process.wait(timeout=90)

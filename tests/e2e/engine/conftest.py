@@ -246,7 +246,8 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             deadline = time.monotonic() + PODMAN_S
             while not socket.exists() and service.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.2)
-            assert service.poll() is None and socket.exists(), (folder / "log.txt").read_text()
+            assert service.poll() is None, (folder / "log.txt").read_text()
+            assert socket.exists(), f"Podman's service made no socket within {PODMAN_S} s"
             yield f"unix://{socket}"
         finally:
             service.terminate()

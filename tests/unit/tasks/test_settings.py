@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from tasks.settings import Settings, step_environment, unknown_variables
+from tasks.settings import KERNELS, Settings, step_environment, thread_environment, unknown_variables
 
 REPOSITORY = Path(__file__).parents[3]
 VALUES = {
@@ -113,3 +113,12 @@ def test_this_process_keeps_its_environment() -> None:
     before = dict(os.environ)
     step_environment(5)
     assert dict(os.environ) == before
+
+
+def test_a_choice_of_kernels_reaches_a_container_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in KERNELS:
+        monkeypatch.delenv(name, raising=False)
+    assert not set(KERNELS) & set(thread_environment(1))
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    assert thread_environment(1)["OPENBLAS_CORETYPE"] == "Haswell"
+    assert "PATH" not in thread_environment(1)

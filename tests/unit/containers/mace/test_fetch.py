@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from pathlib import Path
+from zipfile import ZipFile
+
 import pytest
 from pydantic import ValidationError
 
@@ -21,3 +24,15 @@ def test_names_are_all_different():
 def test_the_stub_writes_the_declared_file(tmp_path):
     fetch.stub(Inputs({}), tmp_path, Params(name="small"), Machine())
     assert [path.name for path in tmp_path.iterdir()] == ["teacher.model"]
+
+
+def test_a_download_is_checked_without_opening_it(tmp_path: Path) -> None:
+    model = tmp_path / "teacher.model"
+    with ZipFile(model, "w") as archive:
+        archive.writestr("teacher/data.pkl", b"weights " * 10)
+    assert fetch._damage(model) is None
+    whole = model.read_bytes()
+    model.write_bytes(whole.replace(b"weights weights", b"weights wEights", 1))
+    assert "teacher/data.pkl differs from its checksum" in str(fetch._damage(model))
+    model.write_bytes(whole[:-20])
+    assert "not a file as torch saves it" in str(fetch._damage(model))
