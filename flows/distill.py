@@ -18,7 +18,7 @@ from flows.outcome import Outcome, summarise
 from flows.recipe import check_sides, resolve
 from tasks.artefact import Artefact, External, FileRef, StepCall, external
 from tasks.errors import UserError
-from tasks.machine import ready, remove_containers_of_cancelled
+from tasks.machine import ready, remove_left_containers
 from tasks.settings import Settings
 from tasks.steps import report, step
 from tasks.workspace import Workspace, open_workspace
@@ -28,7 +28,8 @@ from tasks.workspace import Workspace, open_workspace
     name="distill",
     description=__doc__,
     persist_result=False,
-    on_cancellation=[remove_containers_of_cancelled],
+    on_cancellation=[remove_left_containers],
+    on_crashed=[remove_left_containers],
 )
 def distill(config: DistillConfig, work_root: Path | None = None, verify: bool = False) -> Outcome:
     """Label a pool with the teacher, choose a training set, fit a student, and say how well it does.

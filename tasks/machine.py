@@ -98,8 +98,8 @@ def _check_engine(settings: Settings, device: Device) -> None:
     check_images(settings, device)
 
 
-def remove_containers_of_cancelled(flow: Flow[Any, Any], flow_run: FlowRun, state: State) -> None:
-    """Prefect's `on_cancellation` hook: runs in a process of the worker's, with the environment of the run."""
+def remove_left_containers(flow: Flow[Any, Any], flow_run: FlowRun, state: State) -> None:
+    """Prefect's hook for cancelled and crashed runs: in a process of the worker's, with the environment of the run."""
     settings = Settings()
     if settings.runner == "docker":
         _remove(settings, str(flow_run.id), flow_run_logger(flow_run, flow))
