@@ -18,6 +18,7 @@ from ase.build import bulk
 from ase.io import read
 
 from containers.contract import BadInput, InputFile, Report, Request, StepError, file_digest
+from containers.lock import lock_digest
 from containers.mace.teacher_info import Teacher, choose_head
 from containers.step import execute
 from containers.structures import read_atoms, structure_id, structures_table, write_table
@@ -75,7 +76,7 @@ def write_structures(path: Path, structures: list[Atoms]) -> None:
 def run_step(folder: Path, step: str, inputs: dict[str, Path], **params: object) -> Report:
     folder.mkdir()
     files = {name: (InputFile(path=path, sha256=file_digest(path)),) for name, path in inputs.items()}
-    request = Request(step=step, version=1, lock="any", params=params, inputs=files)
+    request = Request(step=step, version=1, lock=lock_digest("mace"), params=params, inputs=files)
     (folder / "request.json").write_text(request.model_dump_json())
     return execute(folder)
 
