@@ -106,6 +106,7 @@ if [ "${1:-}" = labels ]; then
   echo "sources $(sources_digest)"
   exit
 fi
+[ $# -eq 0 ] || fail "unknown argument: $*. Settings are variables: make images VARIANT=cuda"
 case $VARIANT in cpu | cuda) ;; *) fail "VARIANT is cpu or cuda, not $VARIANT" ;; esac
 docker=$(builder)
 "$docker" info >/dev/null 2>&1 || fail "no Docker engine answers (docker info). Start one: https://docs.docker.com/engine"

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tasks.errors import UserError
 from tasks.machine import ready
-from tasks.settings import Settings
+from tasks.settings import Settings, read_settings
 from tasks.workspace import open_workspace
 
 REPOSITORY = Path(__file__).parent.parent
@@ -63,7 +63,8 @@ def _worker_only() -> int:
 def _check_containers(root: Path) -> None:
     """The deployments' steps run in containers: what they lack is told now, not by the first run."""
     try:
-        with ready(open_workspace(root, Settings(runner="docker"))):
+        settings = read_settings().model_copy(update={"runner": "docker"})
+        with ready(open_workspace(root, settings)):
             return
     except UserError as error:
         sys.exit(f"error: {error}\nThe deployments run their steps in containers (prefect.yaml: DISTILL_RUNNER).")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from flows import dry_run
@@ -17,10 +17,10 @@ from flows.config import DistillConfig
 from flows.config_file import load_config
 from flows.distill import distill, user_files
 from flows.outcome import Outcome
-from tasks.errors import DistillError, UserError
+from tasks.errors import DistillError
 from tasks.machine import ready
 from tasks.prefect_run import command_line_run
-from tasks.settings import Settings, unknown_variables
+from tasks.settings import read_settings
 from tasks.workspace import open_workspace
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "silicon" / "distill.yaml"
@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    settings = _settings()
+    settings = read_settings()
     config = load_config(options.config, tuple(options.set))
     user_files(config)  # a missing file is told at once, not after a server has started
     workspace = open_workspace(options.work_root, settings, options.verify)
@@ -103,16 +103,6 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key: train.maxiter=50")
     made.add_argument("--verify", action="store_true", help="digest every stored file again before it is used")
     return made
-
-
-def _settings() -> Settings:
-    if unknown := unknown_variables():
-        raise UserError(f"no such setting: {', '.join(unknown)}. python -m flows.distill --help lists them.")
-    try:
-        return Settings()
-    except ValidationError as error:
-        told = [f"DISTILL_{str(problem['loc'][0]).upper()}: {problem['msg']}" for problem in error.errors()]
-        raise UserError("\n".join(told)) from None
 
 
 def _keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:

@@ -41,7 +41,7 @@ def distill(config: DistillConfig, work_root: Path | None = None, verify: bool =
     """
     config = with_absolute_paths(config, Path.cwd())
     files = user_files(config)
-    workspace = open_workspace(work_root, Settings(), verify, run_id=str(flow_run.id))
+    workspace = open_workspace(work_root, Settings(), verify, run_id=flow_run.id)
     workspace.run_folder(config.name)  # what is in the way is told now, not after the fit
     with ready(workspace) as machine:
         return _distill(config, files, machine)

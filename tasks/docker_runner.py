@@ -32,7 +32,8 @@ from tasks.settings import Settings, thread_environment
 
 ENGINE_TIMEOUT_S = 120  # for one answer of a busy engine
 MEMORY_SHARE = 0.9  # of the engine's memory, where no limit is set
-PIDS = 256
+PIDS, PIDS_PER_THREAD = 256, 8  # threads count as processes, and several libraries have a pool of them
+LONGEST_LINE = 1 << 16
 SIGKILLED = 137
 NO_REQUEST = 2  # what containers/step.py ends with where it finds none
 ENGINE_LOST = (APIError, requests.exceptions.RequestException, urllib3.exceptions.HTTPError)
@@ -67,6 +68,7 @@ class DockerRunner:
             "name": f"mace-to-ace-{folder.name}",
             "command": [str(folder)],
             "user": f"{os.getuid()}:{os.getgid()}",
+            "pids_limit": PIDS + PIDS_PER_THREAD * request.resources.threads,
             "environment": thread_environment(request.resources.threads),
             "mem_limit": memory,
             "memswap_limit": memory,
@@ -77,11 +79,11 @@ class DockerRunner:
 
     def _followed(self, container: Container, folder: Path, progress: Progress) -> Ended:
         kills = kernel_kills()
-        with open_log(folder) as log, deadline(self.settings.step_timeout_s, lambda: kill(container)):
+        with open_log(folder) as write, deadline(self.settings.step_timeout_s, lambda: kill(container)):
             try:
                 container.start()
                 for line in lines(container.logs(stream=True, follow=True)):
-                    follow(line, log.write, progress)
+                    follow(line, write, progress)
                 exit_code = int(container.wait(timeout=ENGINE_TIMEOUT_S)["StatusCode"])
                 container.reload()
             except ENGINE_LOST as error:
@@ -98,7 +100,6 @@ HARDENED = {
     "tmpfs": {"/tmp": "rw,nosuid,nodev,mode=1777"},  # noqa: S108  the container's own
     "cap_drop": ["ALL"],
     "security_opt": ["no-new-privileges"],
-    "pids_limit": PIDS,
     "init": True,
     "log_config": LogConfig(type="json-file", config={"max-size": "100m"}),
 }
@@ -119,11 +120,14 @@ def how_it_ended(exit_code: int, state: dict[str, Any], kernel_killed: bool = Fa
 
 
 def lines(chunks: Iterable[bytes]) -> Iterator[str]:
-    """Lines of text, whatever the borders of the chunks; the last one may lack its end."""
+    """Lines of text, whatever the borders of the chunks; one that is endless comes in parts."""
     pending = ""
     for piece in codecs.iterdecode(chunks, "utf-8", errors="replace"):
         *whole, pending = (pending + piece).split("\n")
         yield from (f"{line}\n" for line in whole)
+        if len(pending) > LONGEST_LINE:
+            yield f"{pending}\n"
+            pending = ""
     if pending:
         yield pending
 
@@ -131,13 +135,14 @@ def lines(chunks: Iterable[bytes]) -> Iterator[str]:
 @contextlib.contextmanager
 def engine(settings: Settings) -> Iterator[docker.DockerClient]:
     """A connection to an engine that answers; `CannotStart` says why there is none."""
-    client = None
     try:
         client = docker.DockerClient(base_url=settings.engine_url, version="auto", timeout=ENGINE_TIMEOUT_S)
     except DockerException as error:
         raise CannotStart(_no_engine(settings.engine_url, str(error))) from None
     try:
         yield client
+    except ENGINE_LOST as error:
+        raise _cannot(error) from error
     finally:
         client.close()
 
@@ -153,11 +158,8 @@ def _no_engine(url: str, reason: str) -> str:
 def find_image(client: docker.DockerClient, image: Image, reference: str) -> EngineImage:
     """The image that `reference` names; a digest in it must be the image's."""
     name, _, digest = reference.partition("@")
-    for candidate in (reference, name):
-        with contextlib.suppress(ImageNotFound, NotFound):
-            found = client.images.get(candidate)
-            break
-    else:
+    found = _image(client, image, reference) or _image(client, image, name)
+    if found is None:
         variant = " VARIANT=cuda" if name.endswith(":cuda") else ""
         mend = f"Build it: make images{variant} (or set DISTILL_{image.upper()}_IMAGE)."
         raise CannotStart(f"the engine has no image {reference}. {mend}")
@@ -166,6 +168,16 @@ def find_image(client: docker.DockerClient, image: Image, reference: str) -> Eng
         mend = f"Set DISTILL_{image.upper()}_IMAGE to the digest that you want, or build again: make images."
         raise CannotStart(f"the image {name} is {found.id}, not {digest} as asked. {mend}")
     return found
+
+
+def _image(client: docker.DockerClient, image: Image, reference: str) -> EngineImage | None:
+    try:
+        return client.images.get(reference)
+    except (ImageNotFound, NotFound):
+        return None
+    except APIError as error:
+        mend = f"Set DISTILL_{image.upper()}_IMAGE to NAME:TAG, or unset it."
+        raise CannotStart(f"the engine takes no image name {reference!r} ({error.explanation}). {mend}") from None
 
 
 def check_image(found: EngineImage, image: Image, lock: str, device: Device) -> None:
@@ -209,7 +221,7 @@ def _probe_image(client: docker.DockerClient, settings: Settings) -> EngineImage
 def _gpu_refusal(client: docker.DockerClient, image: EngineImage) -> str | None:
     """What a container that lists GPUs ends with, or None when it lists one."""
     labels = {RUN: "probe", **this_process().labels()}
-    options = {**HARDENED, "image": image.id, "labels": labels, "device_requests": [GPUS]}
+    options = {**HARDENED, "pids_limit": PIDS, "image": image.id, "labels": labels, "device_requests": [GPUS]}
     with created(client, {**options, "entrypoint": ["nvidia-smi", "-L"]}) as container:
         try:
             container.start()
@@ -258,7 +270,7 @@ def _unseen(words: str) -> CannotStart:
 
 def kill(container: Container) -> None:
     """SIGKILL to all that runs in it; nothing when it runs no more."""
-    with contextlib.suppress(APIError):
+    with contextlib.suppress(*ENGINE_LOST):  # in a timer's thread; the one that follows the log tells a lost engine
         container.kill()
 
 
@@ -293,6 +305,6 @@ def reap(settings: Settings) -> int:
 
 def _is_orphan(container: Container) -> bool:
     try:
-        return is_gone(Owner.of(container.labels))
+        return is_gone(Owner.of(container.labels), container.status == "running")
     except ValidationError:
         return False

@@ -13,6 +13,11 @@ from __future__ import annotations
 from pathlib import Path
 
 
+def printable(text: str) -> str:
+    """Text from a step without what would command a terminal."""
+    return "".join(character if character.isprintable() or character in "\n\t" else "?" for character in text)
+
+
 class DistillError(Exception):
     """Base of all errors that are told without a traceback."""
 
@@ -43,9 +48,9 @@ class StepFailed(DistillError):
 
     def _text(self) -> str:
         if self.kind == "BadInput":
-            return f"{self.step}: {self.message}"
+            return printable(f"{self.step}: {self.message}")
         log = f"\nlast lines of its log:\n{self.log_tail}" if self.log_tail else ""
-        return (
+        return printable(
             f"{self.step} failed ({self.kind}): {self.message}{log}\n"
             f"kept: {self.folder}\nrepeat it alone: DISTILL_RUNNER={self.runner} python -m tasks.repeat {self.folder}"
         )

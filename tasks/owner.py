@@ -43,12 +43,25 @@ def this_process() -> Owner:
     )
 
 
-def is_gone(owner: Owner) -> bool:
-    """Whether `owner` surely runs no more. False for one on another host or among other process numbers."""
+def is_gone(owner: Owner, running: bool = True) -> bool:
+    """Whether `owner` surely runs no more. False for one on another host or among other process numbers.
+
+    A name is no proof of a host: of another boot only what no longer runs is taken to be a leftover.
+    """
     here = this_process()
     if owner.boot != here.boot:
-        return owner.host == here.host
-    return owner.namespace == here.namespace and _started(owner.pid) != owner.started
+        return owner.host == here.host and not running
+    return owner.namespace == here.namespace and not _lives(owner)
+
+
+def _lives(owner: Owner) -> bool:
+    try:
+        os.kill(owner.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's, whom /proc may hide from us
+        return _started(owner.pid) in (owner.started, None)
+    return _started(owner.pid) == owner.started
 
 
 def _started(pid: int) -> int | None:

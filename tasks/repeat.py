@@ -1,40 +1,44 @@
 """Run the step of a kept folder again, alone, by the runner that DISTILL_RUNNER names: `python -m tasks.repeat FOLDER`.
 
 Nothing is published; its report.json, outputs/ and log.txt are written anew, where they can be looked at.
+Exit codes: 0 the step ends well, 1 it fails again, 2 it cannot be started.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from containers.contract import Request, load_step
-from tasks.errors import UserError
+from containers.contract import Report, Request, load_step
+from tasks.errors import UserError, printable
+from tasks.machine import ready
 from tasks.progress import shown_progress
-from tasks.run import runner_of
-from tasks.runners import CannotStart
-from tasks.settings import Settings
+from tasks.run import run_in
+from tasks.runners import CannotStart, Ended
+from tasks.settings import Settings, read_settings
 from tasks.store import read_report
 from tasks.workspace import Workspace
 
 
-def repeat(folder: Path, settings: Settings) -> str:
-    """Run what `folder/request.json` asks; how it went. Raises `UserError` when it cannot be started."""
+def repeat(folder: Path, settings: Settings) -> tuple[Ended, Report | None]:
+    """Run what `folder/request.json` asks; how it ended and its report. `UserError` when it cannot be started."""
     try:
         request = Request.model_validate_json((folder / "request.json").read_bytes())
     except (OSError, ValidationError) as error:
         raise UserError(f"{folder} has no readable request.json: {error}") from None
-    workspace = Workspace(root=folder, settings=settings)
+    image = load_step(request.step).IMAGE
     try:
-        with shown_progress(request.step, print) as progress:
-            ended = runner_of(workspace).run(folder, load_step(request.step).IMAGE, request, progress)
+        with (
+            ready(Workspace(root=folder, settings=settings)) as machine,
+            shown_progress(request.step, print) as progress,
+        ):
+            ended = run_in(folder, image, request, machine, progress)
     except (CannotStart, TimeoutError) as error:
         raise UserError(f"{request.step}: {error}") from None
-    report = read_report(folder)
-    said = "no report" if report is None else f"{report.error.kind}: {report.error.message}" if report.error else "ok"
-    return f"{request.step}: {ended.words}; {said}; see {folder / 'log.txt'}"
+    return ended, read_report(folder)
 
 
 def main(arguments: list[str]) -> int:
@@ -42,12 +46,19 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         print(f"usage: DISTILL_RUNNER=docker python -m tasks.repeat FOLDER\n\n{__doc__}", file=sys.stderr)
         return UserError.exit_code
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # leave in order: no container stays
+    folder = Path(arguments[0]).absolute()
     try:
-        print(repeat(Path(arguments[0]).absolute(), Settings()))
+        ended, report = repeat(folder, read_settings())
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    return 0
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 1
+    said = "no report" if report is None else f"{report.error.kind}: {report.error.message}" if report.error else "ok"
+    print(printable(f"{ended.words}; {said}; see {folder / 'log.txt'}"))
+    return 0 if said == "ok" and ended.exit_code == 0 else 1
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from stat import S_IMODE, S_ISGID, S_ISREG, S_ISUID
 from typing import NamedTuple
 
-from containers.contract import InputFile, Progress, Request, StepError, StepModule, load_step, no_progress
+from containers.contract import Image, InputFile, Progress, Request, StepError, StepModule, load_step, no_progress
 from containers.lock import lock_digest
 from containers.step import check_outputs
 from tasks.artefact import Artefact, StepCall
@@ -15,7 +17,7 @@ from tasks.settings import RunnerName
 from tasks.store import read_report
 from tasks.workspace import Workspace
 
-LOG_TAIL_LINES = 12
+LOG_TAIL_LINES, LOG_TAIL_BYTES = 12, 1 << 16
 
 
 def runner_of(workspace: Workspace) -> Runner:
@@ -94,9 +96,26 @@ class _Staged(NamedTuple):
         return StepFailed(self.request.step, kind, message, self.folder, _log_tail(self.folder), self.runner)
 
 
+def run_in(folder: Path, image: Image, request: Request, workspace: Workspace, progress: Progress) -> Ended:
+    """Run a request in its folder, and take from what it left the right to become another user."""
+    try:
+        return runner_of(workspace).run(folder, image, request, progress)
+    finally:
+        _disarm(folder)
+
+
+def _disarm(folder: Path) -> None:
+    """No set-uid program that a hostile step made lies in the store, to be run as the user that we are."""
+    for place, _, files in os.walk(folder):
+        for path in (Path(place, name) for name in files):
+            mode = path.lstat().st_mode
+            if S_ISREG(mode) and mode & (S_ISUID | S_ISGID):
+                path.chmod(S_IMODE(mode) & ~(S_ISUID | S_ISGID))
+
+
 def _run(module: StepModule, staged: _Staged, workspace: Workspace, progress: Progress) -> Ended:
     try:
-        return runner_of(workspace).run(staged.folder, module.IMAGE, staged.request, progress)
+        return run_in(staged.folder, module.IMAGE, staged.request, workspace, progress)
     except TimeoutError as error:
         raise staged.failed("TimeLimit", str(error)) from None
     except CannotStart as error:
@@ -126,8 +145,14 @@ def _check(module: StepModule, staged: _Staged, ended: Ended) -> None:
         raise staged.failed("StepError", "its report names other outputs than the step has")
 
 
+def _end_of(log: Path) -> str:
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
+        return file.read(LOG_TAIL_BYTES).decode(errors="replace")
+
+
 def _log_tail(folder: Path) -> str:
     log = folder / "log.txt"
     plain = log.is_file() and not log.is_symlink()  # a link may have been put there to show us another file
-    lines = log.read_text(errors="replace").splitlines() if plain else []
+    lines = _end_of(log).splitlines() if plain else []
     return "\n".join(f"  {line}" for line in lines[-LOG_TAIL_LINES:])

@@ -6,18 +6,23 @@ Here are the contract and the two runners without containers; `docker_runner` an
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple, Protocol, TextIO
+from typing import NamedTuple, Protocol
+
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 from containers.child import child_process, kernel_kills, kill_group
 from containers.contract import Image, Progress, Request
 from containers.step import PROGRESS_MARK, execute
+from tasks.errors import printable
 from tasks.settings import Settings, step_environment
+
+LARGEST_LOG = 100_000_000  # characters
+TOLD = TypeAdapter(tuple[FiniteFloat, FiniteFloat, str])  # what a line of progress says: done, total, text
 
 
 class CannotStart(Exception):
@@ -75,13 +80,13 @@ def run_process(
     """Run `command` as a child that cannot outlive us; `mend` is what to do when it cannot be started."""
     kills = kernel_kills()
     with (
-        open_log(folder) as log,
+        open_log(folder) as write,
         _started(command, environment, mend) as process,
         deadline(timeout_s, lambda: kill_group(process)),
     ):
         assert process.stdout is not None
         for line in process.stdout:
-            follow(line, log.write, progress)
+            follow(line, write, progress)
         process.wait()
     if process.returncode >= 0:
         return Ended(f"exit code {process.returncode}", process.returncode)
@@ -89,11 +94,23 @@ def run_process(
     return Ended(f"killed by {signal.Signals(-process.returncode).name}", process.returncode, kind)
 
 
-def open_log(folder: Path) -> TextIO:
-    """The log of a run, new and empty, line by line."""
+@contextlib.contextmanager
+def open_log(folder: Path) -> Iterator[Callable[[str], None]]:
+    """What writes a line to the log of a run, new and empty; beyond LARGEST_LOG it writes no more."""
     path = folder / "log.txt"
     path.unlink(missing_ok=True)  # a link that an earlier run left must not be written through
-    return path.open("x", buffering=1)
+    left = LARGEST_LOG
+    with path.open("x", buffering=1) as file:
+
+        def write(line: str) -> None:
+            nonlocal left
+            if 0 < left <= len(line):
+                file.write(f"... the rest of the log is left out: it is longer than {LARGEST_LOG} characters\n")
+            elif left > 0:
+                file.write(line)
+            left -= len(line)
+
+        yield write
 
 
 def follow(line: str, write: Callable[[str], object], progress: Progress) -> None:
@@ -102,11 +119,11 @@ def follow(line: str, write: Callable[[str], object], progress: Progress) -> Non
         write(line)
         return
     try:
-        done, total, text = json.loads(line.removeprefix(PROGRESS_MARK))
-    except (ValueError, TypeError):  # torn apart by a child that shares the pipe
+        done, total, text = TOLD.validate_json(line.removeprefix(PROGRESS_MARK))
+    except ValidationError:  # torn apart by a child that shares the pipe, or not ours
         write(line)
     else:
-        progress(done, total, text)
+        progress(done, total, printable(text))
 
 
 @contextlib.contextmanager

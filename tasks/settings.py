@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from containers.contract import Device, Image
+from tasks.errors import UserError
 
 RunnerName = Literal["subprocess", "docker", "apptainer", "in_process", "stub"]
 
@@ -35,7 +36,7 @@ class Settings(BaseSettings):
         description="socket of the Docker engine, or of another one that speaks its protocol",
     )
     step_memory_GB: float | None = Field(
-        None, gt=0, description="memory of a step's container; nine tenths of the engine's by default"
+        None, ge=0.1, le=1e6, description="memory of a step's container; nine tenths of the engine's by default"
     )
     device: Literal["cpu", "cuda", "auto"] = Field(
         "cpu", description="where torch and TensorFlow compute; auto: on a GPU if there is one"
@@ -59,6 +60,17 @@ class Settings(BaseSettings):
         """The container image of `image`."""
         chosen = self.mace_image if image == "mace" else self.tensorpot_image
         return chosen or f"mace-to-ace/{image}:{device}"
+
+
+def read_settings() -> Settings:
+    """The settings of this process; `UserError` names the variables that are wrong or unknown."""
+    if unknown := unknown_variables():
+        raise UserError(f"no such setting: {', '.join(unknown)}. python -m flows.distill --help lists them.")
+    try:
+        return Settings()
+    except ValidationError as error:
+        told = [f"DISTILL_{str(problem['loc'][0]).upper()}: {problem['msg']}" for problem in error.errors()]
+        raise UserError("\n".join(told)) from None
 
 
 def unknown_variables() -> list[str]:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from stat import S_ISDIR, S_ISREG
+from stat import S_IMODE, S_ISDIR, S_ISREG
 
 from filelock import FileLock
 from pydantic import ValidationError
@@ -21,6 +21,7 @@ from tasks.artefact import External, FileRef
 from tasks.errors import StoreError
 
 STAMPS = "stamps.json"
+LARGEST_REPORT = 10_000_000  # bytes
 OF_A_RUN = ("request.json", "report.json", "log.txt", "outputs")
 
 
@@ -64,6 +65,7 @@ class Store:
     def stage(self, request: Request) -> Path:
         """A new folder to run in, with its request."""
         folder = self._made(self._fresh("work", request))
+        folder.chmod(0o700)  # while a step runs, nobody else can start a program that it makes
         write_atomic(folder / "request.json", request.model_dump_json(indent=1).encode())
         (folder / "outputs").mkdir()
         return folder
@@ -76,7 +78,7 @@ class Store:
             raise StoreError(f"{request.step} left no valid report.json or its outputs differ from it: {folder}")
         write_atomic(folder / "request.json", request.model_dump_json(indent=1).encode())
         entry = self._entry(request)
-        self._made(entry.parent)
+        folder.chmod(S_IMODE(self._made(entry.parent).stat().st_mode))
         if entry.exists() and (occupant := self.find(request)):  # one without our lock was faster
             return occupant
         folder.rename(entry)
@@ -114,7 +116,8 @@ class Store:
 def read_report(folder: Path) -> Report | None:
     """The report in a folder, or None when it is missing, unreadable, no plain file or not what was sealed."""
     path = folder / "report.json"
-    if _stamp(path) is None:  # a link would show another file, a pipe would never end
+    stamp = _stamp(path)
+    if stamp is None or stamp[0] > LARGEST_REPORT:  # a link would show another file, a pipe would never end
         return None
     try:
         report = Report.model_validate_json(path.read_bytes())

@@ -37,8 +37,11 @@ class Workspace(Closed):
         return folder
 
 
-def open_workspace(root: Path | None, settings: Settings, verify: bool = False, run_id: str = "none") -> Workspace:
-    """A workspace whose store and runs exist and can be written; `UserError` otherwise."""
+def open_workspace(root: Path | None, settings: Settings, verify: bool = False, run_id: str | None = None) -> Workspace:
+    """A workspace whose store and runs exist and can be written; `UserError` otherwise.
+
+    `run_id` is the flow run's; without one the workspace gets one that no other has.
+    """
     root = (root or settings.work_root).absolute()
     for folder in (root / "store", root / "runs"):
         try:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import requests
+import urllib3
 from docker.errors import APIError, ImageNotFound
 from docker.models.images import Image as EngineImage
 
@@ -23,6 +24,7 @@ from tasks.docker_runner import (
     _is_orphan,
     _no_engine,
     check_image,
+    engine,
     find_image,
     how_it_ended,
     lines,
@@ -223,6 +225,7 @@ class FakeContainer:
 
     def __init__(self, status_code: int | None = None, **labels: str) -> None:
         self.status_code, self.labels, self.removed = status_code, labels, False
+        self.status = "running"
 
     def remove(self, force: bool, v: bool) -> None:
         self.removed = force and v
@@ -230,6 +233,20 @@ class FakeContainer:
             response = requests.Response()
             response.status_code = self.status_code
             raise APIError("no", response=response)
+
+
+@pytest.mark.parametrize("lost", [requests.ConnectionError("gone"), urllib3.exceptions.ProtocolError("gone")])
+def test_an_engine_that_is_lost_meanwhile_is_told_as_such(lost: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = SimpleNamespace(close=lambda: None)
+    monkeypatch.setattr("tasks.docker_runner.docker.DockerClient", lambda **options: client)
+    with pytest.raises(CannotStart, match="the container engine failed: gone"), engine(Settings()):
+        raise lost
+
+
+def test_an_endless_line_comes_in_parts() -> None:
+    parts = list(lines([b"x" * 1000] * 1000))
+    assert sum(len(part.rstrip("\n")) for part in parts) == 1_000_000
+    assert max(map(len, parts)) < 70_000
 
 
 def test_removal_that_is_in_progress_already_is_no_error() -> None:

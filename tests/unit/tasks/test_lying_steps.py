@@ -100,6 +100,42 @@ def test_a_log_that_is_a_link_is_not_shown(call: StepCall, workspace: Workspace,
     assert SECRET not in str(failure(lie, call, workspace, monkeypatch))
 
 
+def test_endless_files_are_not_read_whole(call: StepCall, workspace: Workspace, monkeypatch) -> None:
+    def lie(folder: Path) -> None:
+        for name in ("report.json", "log.txt"):
+            with (folder / name).open("wb") as file:
+                file.truncate(1 << 40)  # a sparse terabyte
+
+    assert "without a report" in str(failure(lie, call, workspace, monkeypatch))
+
+
+def test_what_would_command_a_terminal_is_not_printed(call: StepCall, workspace: Workspace, monkeypatch) -> None:
+    def lie(folder: Path) -> None:
+        (folder / "log.txt").write_text("\x1b[2Jgone\n")
+        (folder / "report.json").unlink()
+
+    told = str(failure(lie, call, workspace, monkeypatch))
+    assert "\x1b" not in told
+    assert "?[2Jgone" in told
+
+
+def arm(path: Path) -> None:
+    path.touch()
+    path.chmod(0o6755)
+
+
+def test_a_program_of_another_s_rights_loses_them(call: StepCall, workspace: Workspace, monkeypatch) -> None:
+    monkeypatch.setattr(run, "runner_of", lambda workspace: Lying(lambda folder: arm(folder / "outputs" / "text.txt")))
+    artefact = run_step(call, workspace)
+    assert (workspace.store.path(artefact.file("text")).stat().st_mode & 0o7777) == 0o755
+
+
+def test_so_does_that_of_a_step_that_failed(call: StepCall, workspace: Workspace, monkeypatch) -> None:
+    kept = failure(lambda folder: arm(folder / "more"), call, workspace, monkeypatch, 1).folder
+    assert (kept / "more").stat().st_mode & 0o7777 == 0o755
+    assert kept.stat().st_mode & 0o077 == 0
+
+
 def test_an_honest_step_is_published(call: StepCall, workspace: Workspace, monkeypatch) -> None:
     monkeypatch.setattr(run, "runner_of", lambda workspace: Lying(lambda folder: None))
     assert run_step(call, workspace).cached is False

@@ -51,8 +51,21 @@ def test_on_another_host_nothing_is_sure() -> None:
 
 
 def test_a_restart_ends_all_that_ran_on_this_host() -> None:
-    assert is_gone(owner(boot="before"))
-    assert is_gone(owner(boot="before", namespace="pid:[1]"))
+    assert is_gone(owner(boot="before"), running=False)
+    assert is_gone(owner(boot="before", namespace="pid:[1]"), running=False)
+
+
+def test_what_runs_under_another_boot_is_another_machine_of_the_same_name() -> None:
+    assert not is_gone(owner(boot="before"), running=True)
+
+
+def test_a_process_that_proc_hides_is_taken_to_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(pid: int, signal: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("tasks.owner.os.kill", refused)
+    monkeypatch.setattr("tasks.owner._started", lambda pid: None)
+    assert not is_gone(owner())
 
 
 def test_labels_and_back() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,10 +11,18 @@ import pytest
 from containers.contract import Request
 from tasks import repeat
 from tasks.artefact import StepCall
-from tasks.errors import StepFailed
+from tasks.errors import StepFailed, UserError
 from tasks.run import run_step
 from tasks.settings import Settings
 from tasks.workspace import Workspace
+
+
+@pytest.fixture(autouse=True)
+def no_other_handler() -> Iterator[None]:
+    """The command sets a signal handler; a test process keeps its own."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture
@@ -25,15 +35,17 @@ def kept(workspace: Workspace, call: StepCall) -> Path:
 
 def test_a_failed_step_fails_again_and_says_so(kept: Path, monkeypatch, capsys) -> None:
     monkeypatch.setenv("DISTILL_RUNNER", "in_process")
-    assert repeat.main([str(kept)]) == 0
+    assert repeat.main([str(kept)]) == 1
     assert "RuntimeError: bad luck" in capsys.readouterr().out
 
 
-def test_a_mended_step_is_ok_and_published_nowhere(kept: Path, workspace: Workspace) -> None:
+def test_a_mended_step_is_ok_and_published_nowhere(kept: Path, workspace: Workspace, monkeypatch, capsys) -> None:
     path = kept / "request.json"
     request = Request.model_validate_json(path.read_bytes())
     path.write_text(request.model_copy(update={"params": {}}).model_dump_json())
-    assert "; ok; " in repeat.repeat(kept, Settings(runner="in_process"))
+    monkeypatch.setenv("DISTILL_RUNNER", "in_process")
+    assert repeat.main([str(kept)]) == 0
+    assert "; ok; " in capsys.readouterr().out
     assert (kept / "outputs" / "text.txt").read_text() == "HELLO"
     assert not (workspace.root / "store" / "shout").exists()
 
@@ -45,8 +57,15 @@ def test_no_request_is_2_without_a_traceback(tmp_path: Path, capsys) -> None:
 
 def test_a_runner_that_cannot_start_is_told(kept: Path) -> None:
     settings = Settings(runner="subprocess", tensorpot_python=kept / "nowhere")
-    with pytest.raises(repeat.UserError, match="DISTILL_TENSORPOT_PYTHON"):
+    with pytest.raises(UserError, match="DISTILL_TENSORPOT_PYTHON"):
         repeat.repeat(kept, settings)
+
+
+@pytest.mark.parametrize(("name", "value"), [("DISTILL_RUNNER", "nope"), ("DISTILL_RUNER", "docker")])
+def test_a_wrong_setting_is_2_and_named(kept: Path, monkeypatch, capsys, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    assert repeat.main([str(kept)]) == 2
+    assert name in capsys.readouterr().err
 
 
 def test_without_a_folder_it_says_how(capsys) -> None:

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tasks import runners
 from tasks.artefact import StepCall
 from tasks.errors import StepFailed
 from tasks.run import run_step
+from tasks.runners import follow, open_log
 from tasks.settings import Settings
 from tasks.workspace import Workspace
 
@@ -70,6 +72,30 @@ def test_threads_and_progress_go_through(tmp_path: Path, call: StepCall) -> None
         run_step(threaded, workspace, lambda done, total, text="": seen.append((done, total, text)))
     assert seen == [(3, 10, "three")]
     assert "threads=2,2" in caught.value.log_tail
+
+
+@pytest.mark.parametrize("said", ["[[[[" * 5000, '["a", null, {}]', "[1, NaN, null]", "[1, 2]", '[1, 1e999, "x"]', "{"])
+def test_progress_that_is_none_is_a_line_of_the_log(said: str) -> None:
+    log: list[str] = []
+    seen: list[object] = []
+    follow(f"@progress {said}", log.append, lambda *told: seen.append(told))
+    assert (log, seen) == ([f"@progress {said}"], [])
+
+
+def test_progress_commands_no_terminal() -> None:
+    seen: list[tuple[float, float, str]] = []
+    follow('@progress [1, 2, "\\u001b[2J"]', print, lambda *told: seen.append(told))
+    assert seen == [(1, 2, "?[2J")]
+
+
+def test_a_log_does_not_grow_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runners, "LARGEST_LOG", 10)
+    with open_log(tmp_path) as write:
+        for line in ("12345\n", "6789\n", "more\n", "and more\n"):
+            write(line)
+    log = (tmp_path / "log.txt").read_text()
+    assert log.startswith("12345\n... the rest of the log is left out")
+    assert "more" not in log
 
 
 def test_only_the_settings_read_the_environment() -> None:
