@@ -169,13 +169,19 @@ def print_progress(done: float, total: float, text: str = "") -> None:
     sys.stdout.flush()
 
 
+def _usage() -> int:
+    print("usage: python -m containers.step FOLDER   (a folder with a request.json)", file=sys.stderr)
+    return 2
+
+
 def main(arguments: list[str]) -> int:
     """Run the step of the folder named on the command line."""
-    if len(arguments) != 1 or not (Path(arguments[0]) / "request.json").is_file():
-        print("usage: python -m containers.step FOLDER   (a folder with a request.json)", file=sys.stderr)
-        return 2
+    if len(arguments) != 1:
+        return _usage()
     try:
         report = execute(Path(arguments[0]).absolute(), print_progress)
+    except (FileNotFoundError, NotADirectoryError):
+        return _usage()
     except OSError as error:
         who = f"user {os.getuid()}, group {os.getgid()}"
         print(f"{arguments[0]}: {error.strerror}: no request read or no report written (as {who})", file=sys.stderr)

@@ -138,7 +138,7 @@ def test_it_is_the_caller(running: Running) -> None:
 
 def test_its_memory_and_its_processes_are_limited(running: Running) -> None:
     assert running.host["Memory"] == running.host["MemorySwap"] == MEMORY_GB * 1e9
-    assert running.host["PidsLimit"] == 256 + 8
+    assert running.host["PidsLimit"] == 256 + 8 * THREADS
     assert not running.host["OomKillDisable"]
 
 

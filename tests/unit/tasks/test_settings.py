@@ -24,13 +24,6 @@ VALUES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def no_settings_of_the_caller_s(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in os.environ:
-        if name.startswith("DISTILL_"):
-            monkeypatch.delenv(name)
-
-
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_setting_comes_from_its_variable(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     text, value = VALUES[name]
