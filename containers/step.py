@@ -180,7 +180,7 @@ def main(arguments: list[str]) -> int:
         return _usage()
     try:
         report = execute(Path(arguments[0]).absolute(), print_progress)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):  # Podman makes a folder of a missing file
         return _usage()
     except OSError as error:
         who = f"user {os.getuid()}, group {os.getgid()}"
