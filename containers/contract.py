@@ -29,6 +29,7 @@ STEPS: dict[str, str] = {
     "teacher_info": "containers.mace.teacher_info",
     "teacher_fetch": "containers.mace.fetch",
     "mace_label": "containers.mace.label",
+    "pool_labels": "containers.pool_labels",
     "pace_select": "containers.tensorpot.select",
     "dataset": "containers.tensorpot.dataset",
     "pace_train": "containers.tensorpot.pace_train",
@@ -40,8 +41,12 @@ STEPS: dict[str, str] = {
 NETWORK = frozenset({"teacher_fetch"})
 """The steps whose container has a network. None of them may open what it fetched: a pickle runs its code."""
 
+IN_PROCESS = frozenset({"pool_labels"})
+"""The steps that run in the flow's own process, whatever the runner: they open only Arrow files that we wrote."""
+
 Image = Literal["mace", "tensorpot"]
 Device = Literal["cpu", "cuda"]
+Acceleration = Literal["none", "cuequivariance", "compile"]
 
 
 class Closed(BaseModel):
@@ -80,8 +85,12 @@ class InputFile(Closed):
 class Resources(Closed):
     """What a step may use. Never part of the cache key: a machine does not change the science."""
 
-    threads: int = Field(1, ge=1, description="CPU threads of the numerical libraries")
+    threads: int = Field(1, ge=1, description="CPU threads of the numerical libraries, or processes of one thread")
     device: Device = Field("cpu", description="where torch and TensorFlow compute")
+    edges_per_batch: int | None = Field(
+        None, ge=1, description="neighbour pairs that the teacher sees at once; None: the labelling step finds out"
+    )
+    acceleration: Acceleration = Field("none", description="other kernels for the teacher, admitted by a parity probe")
 
 
 class Request(Closed):
@@ -94,10 +103,13 @@ class Request(Closed):
     inputs: dict[str, tuple[InputFile, ...]]
     stub: bool = Field(False, description="write the declared stub instead of computing")
     resources: Resources = Resources()
+    sources: dict[str, tuple[Path, ...]] = Field(
+        {}, description="files of ours that hold what the parameters name by content; never part of the key"
+    )
 
     @property
     def key(self) -> str:
-        """sha256 over everything that decides the outputs, as hex. Paths and resources are left out."""
+        """sha256 over everything that decides the outputs, as hex. Paths, resources and sources are left out."""
         inputs = {name: [file.sha256 for file in files] for name, files in self.inputs.items()}
         decides = [self.step, self.version, self.lock, self.params, inputs, self.stub]
         return hashlib.sha256(canonical_json(decides)).hexdigest()

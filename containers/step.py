@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from containers.contract import (
+    IN_PROCESS,
     BadInput,
     DiskFull,
     Failure,
@@ -81,7 +82,7 @@ def _compute(request: Request, outputs: Path, progress: Progress) -> dict[str, A
         raise EnvironmentDiffers(
             f"the request is for another containers/{module.IMAGE}/requirements.lock than this one"
         )
-    versions = check_environment(module.IMAGE)
+    versions = check_environment(module.IMAGE, in_part=request.step in IN_PROCESS)
     params = _params(module, request)
     inputs = _checked_inputs(module, request)
     shutil.rmtree(outputs, ignore_errors=True)
@@ -109,7 +110,7 @@ def _params(module: StepModule, request: Request) -> Any:
 
 
 def _checked_inputs(module: StepModule, request: Request) -> Inputs:
-    if unknown := set(request.inputs) - set(module.INPUTS):
+    if unknown := {*request.inputs, *request.sources} - set(module.INPUTS):
         raise StepError(f"{request.step} has no input called {', '.join(sorted(unknown))}")
     for name, files in request.inputs.items():
         for file in files:
@@ -117,7 +118,8 @@ def _checked_inputs(module: StepModule, request: Request) -> Inputs:
                 raise BadInput(f"input {name} of {request.step} does not exist: {file.path}")
             if file_digest(file.path) != file.sha256:
                 raise BadInput(f"input {name} of {request.step} changed since it was digested: {file.path}. Run again.")
-    return Inputs({name: tuple(file.path for file in files) for name, files in request.inputs.items()})
+    given = {name: tuple(file.path for file in files) for name, files in request.inputs.items()}
+    return Inputs({**request.sources, **given})
 
 
 def collect_outputs(module: StepModule, outputs: Path) -> dict[str, OutputFile]:

@@ -63,6 +63,7 @@ class StepCall(Closed):
     params: dict[str, Any]
     inputs: dict[str, tuple[FileRef, ...]] = {}
     resources: Resources = Resources()
+    sources: dict[str, tuple[Path, ...]] = {}
 
 
 def external(path: Path) -> External:

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from stat import S_IMODE, S_ISGID, S_ISREG, S_ISUID
 from typing import NamedTuple
 
-from containers.contract import Image, InputFile, Progress, Request, StepError, StepModule, load_step, no_progress
+from containers.contract import (
+    IN_PROCESS,
+    Image,
+    InputFile,
+    Progress,
+    Report,
+    Request,
+    StepError,
+    StepModule,
+    load_step,
+    no_progress,
+)
 from containers.lock import lock_digest
 from containers.step import check_outputs
 from tasks.artefact import Artefact, StepCall
@@ -49,6 +63,7 @@ def request_of(call: StepCall, workspace: Workspace) -> Request:
         inputs=inputs,
         stub=workspace.settings.runner == "stub",
         resources=call.resources,
+        sources=call.sources,
     )
 
 
@@ -65,8 +80,33 @@ def run_step(call: StepCall, workspace: Workspace, progress: Progress = no_progr
         StepFailed: the step ran and failed; its folder is kept and named.
         StoreError: the work root cannot take the result (a full disk, permissions).
     """
-    try:
+    with _full_disks_told(call, workspace):
         return _run_step(call, workspace, progress)
+
+
+@contextmanager
+def run_unstored(
+    call: StepCall, workspace: Workspace, progress: Progress = no_progress
+) -> Iterator[tuple[Report, Path]]:
+    """Run a step whose outputs belong elsewhere; gives its report and folder, which is gone after a block left well.
+
+    Raises:
+        StepFailed: the step ran and failed; its folder is kept and named.
+        StoreError: the work root cannot take the result (a full disk, permissions).
+    """
+    module, request, store = load_step(call.step), request_of(call, workspace), workspace.store
+    with _full_disks_told(call, workspace):
+        staged = _Staged(request, store.stage(request), workspace.settings.runner)
+        ended = _run(module, staged, workspace, progress)
+        _check(module, staged, ended)
+        yield store.checked(staged.folder, request), staged.folder
+        shutil.rmtree(staged.folder)
+
+
+@contextmanager
+def _full_disks_told(call: StepCall, workspace: Workspace) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         place = error.filename or workspace.root
         raise StoreError(
@@ -99,7 +139,8 @@ class _Staged(NamedTuple):
 def run_in(folder: Path, image: Image, request: Request, workspace: Workspace, progress: Progress) -> Ended:
     """Run a request in its folder, and take from what it left the right to become another user."""
     try:
-        return runner_of(workspace).run(folder, image, request, progress)
+        runner = InProcessRunner() if request.step in IN_PROCESS else runner_of(workspace)
+        return runner.run(folder, image, request, progress)
     finally:
         _disarm(folder)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from containers.contract import Device, Image
+from containers.contract import Acceleration, Device, Image
 from tasks.errors import UserError
 
 RunnerName = Literal["subprocess", "docker", "apptainer", "in_process", "stub"]
@@ -51,6 +51,26 @@ class Settings(BaseSettings):
     step_timeout_s: float | None = Field(
         None, gt=0, le=1e8, description="seconds after which a step is ended; none by default"
     )
+    shard_s: float = Field(
+        60, gt=0, le=3600, description="seconds that one shard of the labelling should take on its device"
+    )
+    edges_per_batch: int | None = Field(
+        None, ge=1, description="neighbour pairs that the teacher sees at once; found by a calibration by default"
+    )
+    acceleration: Acceleration = Field(
+        "none", description="kernels of the teacher: none, cuequivariance, or compile; refused if labels differ"
+    )
+    shards_at_once: int = Field(1, ge=1, description="shards that this machine labels at a time, each on all cores")
+    gpu_shards: int | None = Field(
+        None, ge=1, description="shards on GPUs at a time, over all runs of a Prefect server; no limit by default"
+    )
+    dask_address: str | None = Field(None, description="label on a running Dask cluster: tcp://HOST:PORT")
+    dask_cluster: str | None = Field(
+        None,
+        description="label on a Dask cluster made for the run: a class such as distributed.LocalCluster or"
+        " dask_jobqueue.SLURMCluster",
+    )
+    dask_cluster_options: dict[str, Any] = Field({}, description="arguments of that class, as JSON")
 
     def python(self, image: Image) -> Path:
         """The interpreter that stands for `image` in a subprocess run."""

@@ -70,12 +70,17 @@ class Store:
         (folder / "outputs").mkdir()
         return folder
 
-    def publish(self, folder: Path, request: Request) -> Report:
-        """Move a finished folder to its place by one rename; `StoreError` when it is not what its report says."""
+    def checked(self, folder: Path, request: Request) -> Report:
+        """The report of a finished folder; `StoreError` when the folder is not what its report says."""
         _clear(folder)
         report = self._valid(folder, request.key, verify=True)
         if report is None:
             raise StoreError(f"{request.step} left no valid report.json or its outputs differ from it: {folder}")
+        return report
+
+    def publish(self, folder: Path, request: Request) -> Report:
+        """Move a finished folder to its place by one rename; `StoreError` when it is not what its report says."""
+        report = self.checked(folder, request)
         write_atomic(folder / "request.json", request.model_dump_json(indent=1).encode())
         entry = self._entry(request)
         folder.chmod(S_IMODE(self._made(entry.parent).stat().st_mode))
