@@ -1,89 +1,158 @@
-"""Our labels per second against the loop over mace-torch's ASE calculator: `python -m benchmarks.labelling`.
+"""Our labels per second against mace-torch's ASE calculator and `mace_eval_configs`, and whether they are equal.
 
-Same model, structures, dtype and process, one thread, alternating; imports, files and a warm-up are not counted.
+python benchmarks/labelling.py [--pool FILE] [--model FILE] [--structures 200]
+
+Same structures on the same cores, in turn so that a busy machine disturbs both; told are medians after a warm-up.
+Imports, loading the model and files are not counted. Exit 1 when labels differ by more than is promised.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
-import time
-from collections.abc import Callable
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
-import mace  # noqa: F401  first: it sets how e3nn and torch unpickle
 import numpy as np
 from ase import Atoms
 from ase.io import read
-from mace.calculators import MACECalculator
-
-from containers.contract import no_progress
-from containers.mace.label import EDGES_PER_BATCH, Dtype
-from containers.mace.labeller import Labeller, Settings, label_structures
+from contestants import Arena, Contestant, Dtype, Labels, arena  # the file beside this one
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "silicon"
-WARM_UP = 10  # structures that let torch compile what it compiles
-
-Work = Callable[[list[Atoms]], object]
-
-
-def ase_loop(model: Path, dtype: Dtype) -> Work:
-    """Energy, forces and stress of one structure after the other."""
-    calculator = MACECalculator(model_paths=str(model), device="cpu", default_dtype=dtype)
-
-    def work(structures: list[Atoms]) -> None:
-        for atoms in structures:
-            calculator.calculate(atoms)
-
-    return work
+DTYPES: tuple[Dtype, Dtype] = ("float64", "float32")
+TIMES_THE_LOOP, TIMES_THE_PROGRAM = 3.0, 1.5
+BOUNDS: dict[Dtype, tuple[float, float]] = {"float64": (1e-9, 1e-8), "float32": (1e-4, 1e-3)}
+"""Largest difference to the ASE calculator in float64: eV/atom, eV/Å."""
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
+SWEPT = 2  # the best batch size is looked for on every second structure
 
 
-def our_batches(model: Path, head: str, dtype: Dtype) -> Work:
-    """The step's own way, in one process."""
-    labeller = Labeller(Settings(model, head, dtype, EDGES_PER_BATCH))
-    return lambda structures: label_structures(labeller, structures, no_progress)
+@dataclass(frozen=True)
+class Bench:
+    """What every comparison shares."""
+
+    model: Path
+    head: str
+    structures: list[Atoms]
+    repeats: int
+    cores: int
+
+    @property
+    def atoms(self) -> int:
+        """Atoms of all structures."""
+        return sum(map(len, self.structures))
+
+    def contestant(self, kind: str, dtype: Dtype, processes: int = 1, threads: int | None = None) -> Contestant:
+        """One of `contestants.Contestant` for this model."""
+        return Contestant(kind, self.model, self.head, dtype, processes, threads)  # type: ignore[arg-type]
+
+    def ours(self, dtype: Dtype) -> Contestant:
+        """All cores."""
+        return self.contestant("ours", dtype, threads=self.cores)
+
+    def race(self, ours: Arena, theirs: Arena, batch_size: int = 0) -> tuple[float, float]:
+        """Median seconds of both, in turn."""
+        for runner in (ours, theirs):
+            runner.seconds(self.structures[::SWEPT], batch_size)
+        pairs = [
+            (ours.seconds(self.structures), theirs.seconds(self.structures, batch_size)) for _ in range(self.repeats)
+        ]
+        mine, other = zip(*pairs, strict=True)
+        return statistics.median(mine), statistics.median(other)
+
+    def tell(self, ours: str, theirs: str, seconds: tuple[float, float], wanted: float | None = None) -> None:
+        """One line."""
+        mine, other = seconds
+        ratio = other / mine
+        verdict = "" if wanted is None else f", wanted at least {wanted:g}: {'met' if ratio >= wanted else 'MISSED'}"
+        print(
+            f"labelling {ours}: {self.atoms / mine:.0f} atoms/s, {len(self.structures) / mine:.1f} structures/s;"
+            f" {theirs}: {self.atoms / other:.0f} atoms/s; {ratio:.2f} times{verdict}",
+            flush=True,
+        )
 
 
-def seconds(work: Work, structures: list[Atoms]) -> float:
-    """Wall time of one call."""
-    started = time.perf_counter()
-    work(structures)
-    return time.perf_counter() - started
+def against_the_loop(bench: Bench) -> bool:
+    """Speed against the plain loop over the ASE calculator, and equality with it; whether the labels are equal."""
+    with ExitStack() as stack:
+        loop = stack.enter_context(arena(bench.contestant("ase", "float64")))
+        ours = {dtype: stack.enter_context(arena(bench.ours(dtype))) for dtype in DTYPES}
+        for dtype in DTYPES:
+            seconds = bench.race(ours[dtype], loop)
+            bench.tell(f"{dtype} ours", "ASE loop float64, default threads", seconds, TIMES_THE_LOOP)
+        reference = loop.labels(bench.structures)
+        equal = [_equal(dtype, reference, ours[dtype].labels(bench.structures), bench.structures) for dtype in DTYPES]
+        alone = stack.enter_context(arena(bench.contestant("ase", "float64", threads=1)))
+        bench.tell("float64 ours", "ASE loop float64, one thread", bench.race(ours["float64"], alone))
+        single = stack.enter_context(arena(bench.contestant("ase", "float32")))
+        bench.tell("float32 ours", "ASE loop float32, default threads", bench.race(ours["float32"], single))
+    return all(equal)
 
 
-def measure(first: Work, second: Work, structures: list[Atoms], repeats: int) -> tuple[float, float]:
-    """Median seconds of both, each repeat one after the other so that a busy machine disturbs both."""
-    for work in (first, second):
-        work(structures[:: max(len(structures) // WARM_UP, 1)])
-    pairs = [(seconds(first, structures), seconds(second, structures)) for _ in range(repeats)]
-    return statistics.median(pair[0] for pair in pairs), statistics.median(pair[1] for pair in pairs)
+def _equal(dtype: Dtype, reference: Labels, found: Labels, structures: Sequence[Atoms]) -> bool:
+    pairs = list(zip(structures, reference, found, strict=True))
+    energy = max(abs(label[0] - wanted[0]) / len(atoms) for atoms, wanted, label in pairs)
+    force = max(float(np.abs(label[1] - wanted[1]).max()) for _, wanted, label in pairs)
+    met = energy <= BOUNDS[dtype][0] and force <= BOUNDS[dtype][1]
+    print(
+        f"labelling {dtype} ours, largest difference to the ASE calculator in float64: {energy:.1e} eV/atom (at most"
+        f" {BOUNDS[dtype][0]:g}), {force:.1e} eV/Å (at most {BOUNDS[dtype][1]:g}): {'met' if met else 'MISSED'}",
+        flush=True,
+    )
+    return met
+
+
+def against_the_program(bench: Bench, dtype: Dtype) -> None:
+    """Speed against `mace_eval_configs` at its best batch size and the better way to use the cores."""
+    ways = dict.fromkeys([(1, bench.cores), (bench.cores, 1)])
+    with ExitStack() as stack:
+        ours = stack.enter_context(arena(bench.ours(dtype)))
+        programs = {way: stack.enter_context(arena(bench.contestant("eval", dtype, *way))) for way in ways}
+        sample = bench.structures[::SWEPT]
+        for program in programs.values():
+            program.seconds(sample, BATCH_SIZES[-1])
+        tried = {(size, way): programs[way].seconds(sample, size) for size in BATCH_SIZES for way in ways}
+        for way in ways:
+            sizes = ", ".join(f"{size}: {sum(map(len, sample)) / tried[size, way]:.0f}" for size in BATCH_SIZES)
+            print(f"  mace_eval_configs {dtype}, {_way(way)}, atoms/s by batch size: {sizes}")
+        size, way = min(tried, key=lambda key: tried[key])
+        seconds = bench.race(ours, programs[way], size)
+        theirs = f"mace_eval_configs {dtype}, {_way(way)}, batch size {size}"
+        bench.tell(f"{dtype} ours", theirs, seconds, TIMES_THE_PROGRAM)
+
+
+def _way(way: tuple[int, int]) -> str:
+    return f"processes: {way[0]}, threads of each: {way[1]}"
 
 
 def evenly(path: Path, count: int) -> list[Atoms]:
-    """`count` structures of a file, evenly spaced."""
+    """`count` structures of a file, evenly spaced, without labels."""
     pool = read(path, index=":")
-    return [pool[place] for place in np.linspace(0, len(pool) - 1, min(count, len(pool))).astype(int)]
+    places = np.linspace(0, len(pool) - 1, min(count, len(pool))).astype(int)
+    return [Atoms(pool[n].numbers, pool[n].positions, cell=pool[n].cell, pbc=pool[n].pbc) for n in places]
 
 
-def main() -> None:
+def main() -> int:
     """Print one line per figure."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model", type=Path, default=EXAMPLE / "teacher.model")
     parser.add_argument("--head", default="Default")
     parser.add_argument("--pool", type=Path, default=EXAMPLE / "pool.extxyz")
-    parser.add_argument("--structures", type=int, default=150)
+    parser.add_argument("--structures", type=int, default=200, help="of the pool, evenly spaced")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     structures = evenly(options.pool, options.structures)
-    atoms = sum(map(len, structures))
-    dtypes: tuple[Dtype, ...] = ("float32", "float64")
-    for dtype in dtypes:
-        works = our_batches(options.model, options.head, dtype), ase_loop(options.model, dtype)
-        ours, theirs = measure(*works, structures, options.repeats)
-        print(f"labelling {dtype} ours: {atoms / ours:.0f} atoms/s, {len(structures) / ours:.1f} structures/s")
-        print(f"labelling {dtype} ASE calculator: {atoms / theirs:.0f} atoms/s")
-        print(f"labelling {dtype} speed-up: {theirs / ours:.2f} (at least 1.5)")
+    bench = Bench(options.model, options.head, structures, options.repeats, len(os.sched_getaffinity(0)))
+    print(f"labelling {len(structures)} structures, {bench.atoms} atoms, of {options.pool}, on {bench.cores} cores")
+    equal = against_the_loop(bench)
+    for dtype in DTYPES:
+        against_the_program(bench, dtype)
+    return 0 if equal else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

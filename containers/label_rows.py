@@ -1,8 +1,18 @@
-"""What the label store keeps of a structure: the teacher's raw answer, and how it was computed."""
+"""What the label store keeps of a structure: the teacher's raw answer, how it was computed, and how it is found."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from containers.contract import StepError
+
+ID_BYTES = 32
 
 ROWS = pa.schema(
     [
@@ -18,3 +28,138 @@ ROWS = pa.schema(
         ("mace_version", pa.string()),
     ]
 )
+
+
+class IdIndex:
+    """Finds ids among others, given as `id_words`, by sorting: some 50 bytes an id, no Python object each."""
+
+    def __init__(self, chunks: Sequence[NDArray[np.uint64]]) -> None:
+        self._words = np.concatenate([np.empty((0, 4), dtype=np.uint64), *chunks])
+        self._order = np.argsort(self._words[:, 0], kind="stable")
+        self._keys = self._words[self._order, 0]
+
+    def find(self, ids: pa.Array) -> NDArray[np.int64]:
+        """The place of each of `ids` among those given, counted through all chunks; the first if several, -1 if none.
+
+        An id is the digest of a structure, so its first 8 bytes nearly always decide; the other 24 are compared too.
+        """
+        wanted = id_words(ids)
+        found = np.full(len(wanted), -1, dtype=np.int64)
+        place = np.searchsorted(self._keys, wanted[:, 0])
+        left = np.arange(len(wanted))
+        while left.size:
+            left = left[place[left] < len(self._keys)]
+            left = left[self._keys[place[left]] == wanted[left, 0]]
+            candidates = self._order[place[left]]
+            same = (self._words[candidates] == wanted[left]).all(axis=1)
+            found[left[same]] = candidates[same]
+            left = left[~same]
+            place[left] += 1
+        return found
+
+
+class LabelRows:
+    """The rows of label store files by id. Only their ids are held in memory; rows are read when taken.
+
+    Raises:
+        StepError: a file is not one of the label store's.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._batches: list[tuple[Path, int]] = []
+        ids: list[NDArray[np.uint64]] = []
+        for path in paths:
+            chunks = read_ids(path)
+            self._batches += [(path, number) for number in range(len(chunks))]
+            ids += chunks
+        self._starts = np.cumsum([0, *map(len, ids)])
+        self._index = IdIndex(ids)
+
+    def take(self, ids: pa.Array) -> pa.Table:
+        """The rows (ROWS) of `ids` (binary(32)) in their order; where an id has several, the first file's.
+
+        Raises:
+            StepError: an id has no row.
+        """
+        places = self._index.find(ids)
+        if (places < 0).any():
+            row = int(np.argmax(places < 0))
+            raise StepError(f"no label row for structure {ids[row].as_py().hex()}: label the pool again")
+        order = np.argsort(places, kind="stable")
+        parts = self._parts(places[order])
+        if not parts:
+            return ROWS.empty_table()
+        back = np.empty(len(order), dtype=np.int64)
+        back[order] = np.arange(len(order))
+        return pa.Table.from_batches([pa.concat_batches(parts).take(pa.array(back))], schema=ROWS)
+
+    def _parts(self, places: NDArray[np.int64]) -> list[pa.RecordBatch]:
+        """The rows at sorted `places`, from one file after the other."""
+        numbers = np.searchsorted(self._starts, places, side="right") - 1
+        parts = []
+        for number in np.unique(numbers).tolist():
+            path, batch = self._batches[number]
+            rows = places[numbers == number] - self._starts[number]
+            with pa.memory_map(str(path)) as source:
+                parts.append(pa.ipc.open_file(source).get_batch(batch).take(pa.array(rows)))
+        return parts
+
+
+def read_ids(path: Path) -> list[NDArray[np.uint64]]:
+    """The ids of each record batch of a label store file as `id_words`; `StepError` when it is no such file."""
+    try:
+        with pa.memory_map(str(path)) as source:
+            reader = pa.ipc.open_file(source)
+            if not reader.schema.equals(ROWS):
+                raise StepError(f"{path} holds no label rows: its columns are {', '.join(reader.schema.names)}")
+            return [id_words(reader.get_batch(number).column("id")) for number in range(reader.num_record_batches)]
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's, not the decoder's
+            raise
+        raise StepError(f"{path} is no Arrow file: {error}") from None
+
+
+def id_words(ids: pa.Array) -> NDArray[np.uint64]:
+    """binary(32) ids without nulls as four numbers each, [ids, 4], which sort as their bytes do."""
+    if not len(ids):
+        return np.empty((0, 4), dtype=np.uint64)
+    words = np.frombuffer(ids.buffers()[1], dtype=">u8", count=4 * len(ids), offset=ID_BYTES * ids.offset)
+    return words.astype(np.uint64).reshape(-1, 4)
+
+
+def binary_ids(ids: pa.Table | pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Ids of 64 hex digits (a string column, or a table with the column `id`) as binary(32).
+
+    Raises:
+        StepError: an id is not of 64 hex digits; names the row.
+    """
+    column = ids.column("id") if isinstance(ids, pa.Table) else ids
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    starts = np.cumsum([0, *map(len, chunks)]).tolist()
+    parts = [_binary(chunk, start) for chunk, start in zip(chunks, starts, strict=False)]
+    return pa.concat_arrays(parts) if parts else pa.array([], type=pa.binary(ID_BYTES))
+
+
+_NO_DIGIT = 255
+_DIGITS = np.full(256, _NO_DIGIT, dtype=np.uint8)
+_DIGITS[np.frombuffer(b"0123456789abcdef", dtype=np.uint8)] = np.arange(16)
+
+
+def _binary(ids: pa.Array, start: int) -> pa.Array:
+    """One chunk, whose first row is row `start`."""
+    _check_rows(np.asarray(pc.fill_null(pc.binary_length(ids), 0)) == 2 * ID_BYTES, ids, start)
+    if not len(ids):
+        return pa.array([], type=pa.binary(ID_BYTES))
+    fixed = ids.cast(pa.binary()).cast(pa.binary(2 * ID_BYTES))
+    size, offset = (2 * ID_BYTES * count for count in (len(ids), fixed.offset))
+    characters = np.frombuffer(fixed.buffers()[1], dtype=np.uint8, count=size, offset=offset)
+    digits = _DIGITS[characters].reshape(-1, 2 * ID_BYTES)
+    _check_rows((digits != _NO_DIGIT).all(axis=1), ids, start)
+    data = pa.py_buffer((digits[:, ::2] << 4 | digits[:, 1::2]).tobytes())
+    return pa.Array.from_buffers(pa.binary(ID_BYTES), len(ids), [None, data])
+
+
+def _check_rows(good: NDArray[np.bool_], ids: pa.Array, start: int) -> None:
+    if not good.all():
+        row = int(np.argmin(good))
+        raise StepError(f"the id in row {start + row} (from 0) is not of {2 * ID_BYTES} hex digits: {ids[row]}")

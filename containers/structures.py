@@ -8,12 +8,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from numpy.typing import NDArray
 
 STRUCTURES = pa.schema(
     [
@@ -75,24 +78,39 @@ def _columns(structures: Sequence[Atoms]) -> dict[str, list[object]]:
 
 def atoms_from_table(table: pa.Table) -> list[Atoms]:
     """The structures of a table in its order; labels come as a `SinglePointCalculator`, float64 untouched."""
-    labelled = "energy" in table.column_names
-    return [_atoms(row, labelled) for row in table.to_pylist()]
+    rows = zip(*(table.column(key).to_pylist() for key in KEPT_INFO), strict=True)
+    ends = np.cumsum(list_lengths(table.column("numbers"))).tolist()
+    numbers, positions = flat(table.column("numbers")), flat(table.column("positions")).reshape(-1, 3)
+    cells, pbcs = flat(table.column("cell")).reshape(-1, 3, 3), flat(table.column("pbc")).reshape(-1, 3)
+    structures = [
+        Atoms(numbers[start:end], positions[start:end], cell=cell, pbc=pbc, info=dict(zip(KEPT_INFO, row, strict=True)))
+        for start, end, cell, pbc, row in zip([0, *ends], ends, cells, pbcs, rows, strict=False)
+    ]
+    if "energy" in table.column_names:
+        _give_labels(structures, table, ends)
+    return structures
 
 
-def _atoms(row: dict[str, object], labelled: bool) -> Atoms:
-    atoms = Atoms(
-        numbers=row["numbers"],
-        positions=np.asarray(row["positions"], dtype=float).reshape(-1, 3),
-        cell=np.asarray(row["cell"], dtype=float).reshape(3, 3),
-        pbc=row["pbc"],
-        info={key: row[key] for key in KEPT_INFO},
-    )
-    if labelled:
-        results = {"energy": row["energy"], "forces": np.asarray(row["forces"], dtype=float).reshape(-1, 3)}
-        if row["stress"] is not None:
-            results["stress"] = np.asarray(row["stress"], dtype=float)
+def _give_labels(structures: Sequence[Atoms], table: pa.Table, ends: Sequence[int]) -> None:
+    forces = flat(table.column("forces")).reshape(-1, 3)
+    stresses = iter(flat(table.column("stress")).reshape(-1, 6))
+    energies, stressed = table.column("energy").to_pylist(), table.column("stress").is_valid().to_pylist()
+    for atoms, start, end, energy, has_stress in zip(structures, [0, *ends], ends, energies, stressed, strict=False):
+        results = {"energy": energy, "forces": forces[start:end].copy()}
+        if has_stress:
+            results["stress"] = next(stresses).copy()
         atoms.calc = SinglePointCalculator(atoms, **results)
-    return atoms
+
+
+def flat(column: pa.ChunkedArray) -> NDArray[Any]:
+    """All numbers of a column of lists one after the other; rows that are null give none."""
+    values = column.combine_chunks().flatten()
+    return np.asarray(values.to_numpy(zero_copy_only=False))
+
+
+def list_lengths(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    """How many numbers each row of a column of lists has; [rows]."""
+    return np.asarray(pc.list_value_length(column).to_numpy(), dtype=np.int64)
 
 
 def read_atoms(path: Path) -> list[Atoms]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from containers import ingest
+from collections.abc import Mapping, Sequence
+
+from containers import ingest, pool_labels
 from containers.contract import Resources
 from containers.mace import fetch, label
+from containers.mace.teacher_info import Teacher
 from containers.tensorpot import dataset, evaluate, pace_train, select
 from containers.tensorpot.pacemaker_input import Loss
 from flows.config import DistillConfig
 from flows.plan import FitPlan
 from flows.recipe import Recipe
 from tasks.artefact import Artefact, External, FileRef, StepCall, Stored
+from tasks.label import Asked
+from tasks.label_store import TeacherKey
 from tasks.settings import Settings
 
 
@@ -36,14 +41,30 @@ def teacher_call(model: FileRef) -> StepCall:
     return StepCall(step="teacher_info", params={}, inputs={"model": (model,)})
 
 
-def label_call(recipe: Recipe, pool: Artefact, model: FileRef, settings: Settings) -> StepCall:
-    """The teacher's energy, forces and stress of every structure of the pool."""
+def asked(recipe: Recipe, model: FileRef, teacher: Teacher) -> Asked:
+    """How a teacher of the committee is asked."""
     params = label.Params(head=recipe.head, dtype=recipe.config.teacher.dtype)
+    return Asked(model=model, params=params, cutoff_A=teacher.r_max_A)
+
+
+def pool_labels_call(
+    recipe: Recipe, pool: Artefact, teachers: Sequence[TeacherKey], unlabelled: Mapping[str, str] | None = None
+) -> StepCall:
+    """The labels of the pool, from the rows that the teachers' label stores have.
+
+    Args:
+        unlabelled: id -> why this machine cannot label it; another may.
+    """
+    config = recipe.config
+    params = pool_labels.Params(
+        teachers=tuple(key.digest for key in teachers),
+        bounds=config.labels,
+        max_force_std=config.teacher.max_force_std,
+        e0s_eV=recipe.e0s_eV,
+        unlabelled=dict(sorted((unlabelled or {}).items())),
+    )
     return StepCall(
-        step="mace_label",
-        params=params.model_dump(mode="json"),
-        inputs={"structures": (pool.file("structures"),), "model": (model,)},
-        resources=Resources(threads=settings.cores, device=settings.device),
+        step="pool_labels", params=params.model_dump(mode="json"), inputs={"structures": (pool.file("structures"),)}
     )
 
 

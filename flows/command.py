@@ -15,7 +15,7 @@ from pydantic_core import PydanticUndefined
 from flows import dry_run
 from flows.config import DistillConfig
 from flows.config_file import load_config
-from flows.distill import distill, user_files
+from flows.distill import distill, teacher_files, user_files
 from flows.outcome import Outcome
 from tasks.errors import DistillError
 from tasks.machine import ready
@@ -63,6 +63,7 @@ def _run(options: argparse.Namespace) -> int:
     settings = read_settings()
     config = load_config(options.config, tuple(options.set))
     user_files(config)  # a missing file is told at once, not after a server has started
+    teacher_files(config)
     workspace = open_workspace(options.work_root, settings, options.verify)
     workspace.run_folder(config.name)  # what is in its way is told before a server has started
     with ready(workspace) as machine:  # so is an engine, an image or a GPU that is not there

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from ase.data import atomic_numbers
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
+from containers.sanity import Sanity
 from containers.split import Split
 from flows.plan import Convergence
 
@@ -27,11 +28,29 @@ Element = Annotated[str, AfterValidator(_known_element)]
 
 
 class Teacher(Section):
-    """The MACE model whose energies, forces and stresses are learned."""
+    """The MACE model, or the committee of models, whose energies, forces and stresses are learned."""
 
     model: str = Field(description="path of a .model file, or the name of a MACE foundation model")
     head: str | None = Field(None, description="which head of a multi-head model; needed when there are several")
     dtype: Literal["float32", "float64"] = Field("float32", description="precision of the labels' computation")
+    committee: list[str] = Field([], description="further models (file or name): labels are the mean over all of them")
+    max_force_std: float | None = Field(
+        None, description="eV/Å; structures whose forces the committee does not agree on so far are set aside", gt=0
+    )
+
+    @field_validator("committee")
+    @classmethod
+    def _no_model_twice(cls, value: list[str], info: Any) -> list[str]:
+        if len({info.data.get("model"), *value}) <= len(value):
+            raise ValueError("names a model twice, or teacher.model again: each must be another model")
+        return value
+
+    @field_validator("max_force_std")
+    @classmethod
+    def _needs_a_committee(cls, value: float | None, info: Any) -> float | None:
+        if value is not None and not info.data.get("committee"):
+            raise ValueError("one model has no deviation: name further models in teacher.committee, or leave it out")
+        return value
 
 
 class Pool(Section):
@@ -111,6 +130,7 @@ class DistillConfig(Section):
     teacher: Teacher
     pool: Pool
     dft: Dft = Dft()
+    labels: Sanity = Sanity()
     pacemaker: Pacemaker = Pacemaker()
     selection: Selection = Selection()
     split: Split = Split()

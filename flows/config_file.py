@@ -38,8 +38,12 @@ def with_absolute_paths(config: DistillConfig, base: Path) -> DistillConfig:
     def absolute(names: list[str]) -> list[str]:
         return [str(base / name) for name in names]
 
-    model = config.teacher.model
-    teacher = config.teacher.model_copy(update={} if model in FOUNDATION_MODELS else {"model": str(base / model)})
+
+    def model(name: str) -> str:
+        return name if name in FOUNDATION_MODELS else str(base / name)
+
+    committee = [model(name) for name in config.teacher.committee]
+    teacher = config.teacher.model_copy(update={"model": model(config.teacher.model), "committee": committee})
     pool = Pool(files=absolute(config.pool.files))
     dft = config.dft.model_copy(
         update={"files": absolute(config.dft.files), "test_files": absolute(config.dft.test_files)}

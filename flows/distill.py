@@ -14,8 +14,9 @@ from flows import calls
 from flows.config import DistillConfig
 from flows.config_file import with_absolute_paths
 from flows.fit import fit
+from flows.label import label
 from flows.outcome import Outcome, summarise
-from flows.recipe import check_sides, resolve
+from flows.recipe import check_committee, check_sides, resolve
 from tasks.artefact import Artefact, External, FileRef, StepCall, external
 from tasks.errors import UserError
 from tasks.machine import ready, remove_left_containers
@@ -40,14 +41,19 @@ def distill(config: DistillConfig, work_root: Path | None = None, verify: bool =
         verify: digest every stored file again instead of trusting unchanged sizes and times.
     """
     config = with_absolute_paths(config, Path.cwd())
-    files = user_files(config)
+    files, models = user_files(config), teacher_files(config)
     workspace = open_workspace(work_root, Settings(), verify, run_id=flow_run.id)
     workspace.run_folder(config.name)  # what is in the way is told now, not after the fit
     with ready(workspace) as machine:
-        return _distill(config, files, machine)
+        return _distill(config, files, models, machine)
 
 
-def _distill(config: DistillConfig, files: dict[str, tuple[External, ...]], workspace: Workspace) -> Outcome:
+def _distill(
+    config: DistillConfig,
+    files: dict[str, tuple[External, ...]],
+    models: dict[str, External | None],
+    workspace: Workspace,
+) -> Outcome:
     done: dict[str, Artefact] = {}
 
     def run(call: StepCall, run_name: str | None = None) -> Artefact:
@@ -57,12 +63,18 @@ def _distill(config: DistillConfig, files: dict[str, tuple[External, ...]], work
     pool = run(calls.ingest_call(files["pool"]))
     dft = run(calls.dft_call(config, files["dft"]), "ingest DFT data") if files["dft"] else None
     dft_test = run(calls.dft_call(config, files["dft_test"]), "ingest DFT test data") if files["dft_test"] else None
-    model = files["teacher"][0] if files["teacher"] else run(calls.fetch_call(config.teacher.model)).file("model")
-    teacher = run(calls.teacher_call(model))
-    recipe = resolve(config, read_teacher(teacher, workspace), elements_in(pool, dft, dft_test))
+    given = {name: file or run(calls.fetch_call(name), f"fetch {name}").file("model") for name, file in models.items()}
+    check_committee({name: model.sha256 for name, model in given.items()})
+    teachers = [
+        read_teacher(run(calls.teacher_call(model), _numbered("teacher_info", number)), workspace)
+        for number, model in enumerate(given.values())
+    ]
+    recipe = resolve(config, teachers, elements_in(pool), elements_in(dft, dft_test))
     check_sides(stored_tables(workspace, pool, dft), config.split)
 
-    labels = run(calls.label_call(recipe, pool, model, workspace.settings))
+    asked = [calls.asked(recipe, model, teacher) for model, teacher in zip(given.values(), teachers, strict=True)]
+    labels, work = label(recipe, pool, asked, workspace)
+    done["pool_labels"] = labels
     selection = run(calls.select_call(recipe, labels))
     data = run(calls.dataset_call(recipe, labels, selection, dft, dft_test))
     attempts, best = fit(recipe, data, workspace)
@@ -70,7 +82,7 @@ def _distill(config: DistillConfig, files: dict[str, tuple[External, ...]], work
     active_set = run(calls.active_set_call(potential, data))
     run(calls.evaluate_call(recipe, potential, active_set, data, dft_test))
 
-    summary = summarise(recipe, digests(config, files, model), done, attempts, best, workspace)
+    summary = summarise(recipe, digests(files, given), done, attempts, best, work.summary(), workspace)
     report(summary, workspace)
     return Outcome.of(summary, workspace)
 
@@ -78,15 +90,25 @@ def _distill(config: DistillConfig, files: dict[str, tuple[External, ...]], work
 def user_files(config: DistillConfig) -> dict[str, tuple[External, ...]]:
     """The user's files with their digests, all read before anything starts; `UserError` names the first missing one."""
     groups = {"pool": config.pool.files, "dft": config.dft.files, "dft_test": config.dft.test_files}
-    files = {name: tuple(external(Path(path)) for path in paths) for name, paths in groups.items()}
-    model = config.teacher.model
-    if model in FOUNDATION_MODELS:
-        return {**files, "teacher": ()}
+    return {name: tuple(external(Path(path)) for path in paths) for name, paths in groups.items()}
+
+
+def teacher_files(config: DistillConfig) -> dict[str, External | None]:
+    """The models of teacher and committee by what the config calls them; None: a foundation model, to be fetched."""
+    names = (config.teacher.model, *config.teacher.committee)
+    return {name: None if name in FOUNDATION_MODELS else _model_file(name) for name in names}
+
+
+def _model_file(name: str) -> External:
     try:
-        return {**files, "teacher": (external(Path(model)),)}
+        return external(Path(name))
     except UserError as error:
-        names = ", ".join(FOUNDATION_MODELS)
-        raise UserError(f"teacher.model: {error} Or name a foundation model: {names}.") from None
+        known = ", ".join(FOUNDATION_MODELS)
+        raise UserError(f"teacher.model: {error} Or name a foundation model: {known}.") from None
+
+
+def _numbered(name: str, number: int) -> str:
+    return f"{name} {number + 1}" if number else name
 
 
 def elements_in(*tables: Artefact | None) -> set[str]:
@@ -104,10 +126,10 @@ def read_teacher(artefact: Artefact, workspace: Workspace) -> Teacher:
     return Teacher.read(workspace.store.path(artefact.file("teacher")))
 
 
-def digests(config: DistillConfig, files: dict[str, tuple[External, ...]], model: FileRef) -> dict[str, str]:
-    """The user's files and the teacher -> sha256."""
+def digests(files: dict[str, tuple[External, ...]], models: dict[str, FileRef]) -> dict[str, str]:
+    """The user's files and the teachers -> sha256."""
     given = {str(file.path): file.sha256 for group in files.values() for file in group}
-    return given | {config.teacher.model: model.sha256}
+    return given | {name: model.sha256 for name, model in models.items()}
 
 
 if __name__ == "__main__":

@@ -7,19 +7,22 @@ up in the store, and from the first one that is missing on, inputs are not known
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from containers.contract import Request, write_atomic
 from containers.tensorpot.pace_train import pacemaker_input
 from flows import calls
 from flows.config import DistillConfig
-from flows.distill import elements_in, read_teacher, stored_tables, user_files
+from flows.distill import elements_in, read_teacher, stored_tables, teacher_files, user_files
 from flows.fit import first_plan
 from flows.plan import FitPlan
 from flows.plan import first_plan as plan_for
-from flows.recipe import Recipe, check_sides, resolve
-from tasks.artefact import Artefact, External, FileRef, StepCall
+from flows.recipe import Recipe, check_committee, check_sides, resolve
+from tasks.artefact import Artefact, FileRef, StepCall
 from tasks.errors import StoreError
+from tasks.label import Asked
+from tasks.label_shards import Pool
 from tasks.run import look_up, request_of, run_step
 from tasks.workspace import Workspace
 
@@ -59,15 +62,18 @@ def plan(config: DistillConfig, workspace: Workspace) -> str:
     pool = walk.cheap(calls.ingest_call(files["pool"]), "ingest")
     dft = walk.cheap(calls.dft_call(config, files["dft"]), "ingest DFT data") if files["dft"] else None
     test = walk.cheap(calls.dft_call(config, files["dft_test"]), "ingest DFT test data") if files["dft_test"] else None
-    model = _model(walk, config, files)
+    models = _models(walk, config)
     texts: dict[str, str] = {}
-    if model is None:
-        walk.lines.append("  the rest is planned once the foundation model has been fetched")
+    if not all(models):
+        walk.lines.append("  the rest is planned once the foundation models have been fetched")
     else:
-        teacher = read_teacher(walk.cheap(calls.teacher_call(model), "teacher_info"), workspace)
-        recipe = resolve(config, teacher, elements_in(pool, dft, test))
+        known = [model for model in models if model]
+        check_committee(dict(zip(teacher_files(config), (model.sha256 for model in known), strict=True)))
+        teachers = [read_teacher(walk.cheap(calls.teacher_call(model), "teacher_info"), workspace) for model in known]
+        recipe = resolve(config, teachers, elements_in(pool), elements_in(dft, test))
         check_sides(stored_tables(workspace, pool, dft), config.split)
-        labels = walk.seen(calls.label_call(recipe, pool, model, workspace.settings), "mace_label")
+        asked = [calls.asked(recipe, model, teacher) for model, teacher in zip(known, teachers, strict=True)]
+        labels = _walk_labels(walk, recipe, pool, asked)
         _walk_the_rest(walk, recipe, pool, labels, dft, test)
         texts = _texts(recipe, pool, walk.lines)
     folder = workspace.run_folder(config.name) / "dry-run"
@@ -78,11 +84,24 @@ def plan(config: DistillConfig, workspace: Workspace) -> str:
     return "\n".join([f"{config.name}: the plan, written to {folder}", *walk.lines])
 
 
-def _model(walk: _Walk, config: DistillConfig, files: dict[str, tuple[External, ...]]) -> FileRef | None:
-    if files["teacher"]:
-        return files["teacher"][0]
-    fetched = walk.seen(calls.fetch_call(config.teacher.model), "teacher_fetch")
+def _models(walk: _Walk, config: DistillConfig) -> list[FileRef | None]:
+    return [file or _fetched(walk, name) for name, file in teacher_files(config).items()]
+
+
+def _fetched(walk: _Walk, name: str) -> FileRef | None:
+    fetched = walk.seen(calls.fetch_call(name), f"fetch {name}")
     return fetched.file("model") if fetched else None
+
+
+def _walk_labels(walk: _Walk, recipe: Recipe, pool: Artefact, asked: Sequence[Asked]) -> Artefact | None:
+    """Tell how many labels each teacher's store lacks; then look the pool's table up."""
+    structures = Pool(walk.workspace.store.path(pool.file("structures")))
+    for number, teacher in enumerate(asked):
+        missing = int(teacher.store(walk.workspace).missing(structures.ids).sum())
+        name = f"mace_label (model {number + 1})" if number else "mace_label"
+        walk.lines.append(f"  {name:<24} would label {missing} of {len(structures)} structures")
+    keys = [teacher.key(walk.workspace) for teacher in asked]
+    return walk.seen(calls.pool_labels_call(recipe, pool, keys), "pool_labels")
 
 
 def _walk_the_rest(

@@ -8,13 +8,14 @@ from typing import Any
 
 from containers.contract import Closed
 from containers.mace.teacher_info import Teacher
+from flows.config import DistillConfig
 from flows.fit import Attempt
 from flows.plan import Convergence
 from flows.recipe import Recipe
 from tasks import run_summary
 from tasks.artefact import Artefact
 from tasks.errors import StepFailed
-from tasks.run_summary import RunSummary
+from tasks.run_summary import Labelling, RunSummary
 from tasks.workspace import Workspace
 
 CHECKED = {"force_mae_meV_per_A": ("force MAE", "meV/Å"), "energy_mae_meV_per_atom": ("energy MAE", "meV/atom")}
@@ -68,13 +69,15 @@ def summarise(
     artefacts: dict[str, Artefact],
     attempts: list[Attempt],
     best: Artefact,
+    labelling: Labelling,
     workspace: Workspace,
 ) -> RunSummary:
     """Everything that report.json, manifest.json and the page tell.
 
     Args:
-        inputs: the user's files and the teacher -> sha256.
-        artefacts: by task run name, the attempts at a fit left out.
+        inputs: the user's files and the teachers -> sha256.
+        artefacts: by task run name, the attempts at a fit and the shards of the labelling left out.
+        labelling: what the labelling of this run took.
     """
     config, store = recipe.config, workspace.store
     steps = {**artefacts, "pace_train": best}
@@ -90,11 +93,12 @@ def summarise(
         stub=workspace.settings.runner == "stub",
         seeds={"train.seed": config.train.seed},
         elements=recipe.potential.elements,
-        teacher={**teacher.model_dump(mode="json"), "head": recipe.head},
+        teacher={**teacher.model_dump(mode="json"), "head": recipe.head, **_committee(config)},
         e0s_eV=recipe.e0s_eV,
         steps=_step_summaries(artefacts, attempts),
-        labels=_label_counts(steps["mace_label"]),
-        selection=_selection_counts(steps["mace_label"], steps["pace_select"], steps["dataset"]),
+        labels=label_counts(steps["pool_labels"], labelling, 1 + len(config.teacher.committee)),
+        labelling=labelling,
+        selection=_selection_counts(steps["pool_labels"], steps["pace_select"], steps["dataset"]),
         attempts=tuple(_attempt(attempt, workspace) for attempt in attempts),
         chosen=chosen,
         thresholds=run_summary.Thresholds(**config.convergence.model_dump()),
@@ -114,10 +118,24 @@ def _step_summaries(artefacts: dict[str, Artefact], attempts: list[Attempt]) -> 
     }
 
 
-def _label_counts(labels: Artefact) -> run_summary.LabelCounts:
-    computed, rejected = labels.metrics["labels_computed"], labels.metrics["rejected"]
+def _committee(config: DistillConfig) -> dict[str, Any]:
+    teacher = config.teacher
+    return {"committee": teacher.committee, "max_force_std": teacher.max_force_std} if teacher.committee else {}
+
+
+def label_counts(labels: Artefact, labelling: Labelling, teachers: int) -> run_summary.LabelCounts:
+    """How many answers were computed and reused, and which structures have no label to learn from.
+
+    Args:
+        teachers: how many were asked; each has an answer to every structure that fitted in memory.
+    """
+    metrics = labels.metrics
+    answers = teachers * (metrics["structures"] - metrics["rejected_by"].get("memory", 0))
     return run_summary.LabelCounts(
-        computed=0 if labels.cached else computed, reused=computed if labels.cached else 0, rejected=rejected
+        computed=labelling.computed,
+        reused=max(answers - labelling.computed, 0),
+        rejected=metrics["rejected"],
+        rejected_by=metrics["rejected_by"],
     )
 
 
@@ -125,7 +143,7 @@ def _selection_counts(labels: Artefact, selection: Artefact, data: Artefact) -> 
     metrics = selection.metrics
     how = {name: metrics[name] for name in ("d_optimal", "filled", "scarce") if metrics.get(name)}
     return run_summary.SelectionCounts(
-        pool=labels.metrics["labels_computed"],
+        pool=labels.metrics["labels"],
         candidates=metrics["candidates"],
         set_aside=data.metrics["set_aside"],
         selected=metrics["selected"],
@@ -163,8 +181,8 @@ def _files(steps: dict[str, Artefact], workspace: Workspace) -> run_summary.Stor
         potential_yace=path("pace_train", "yace"),
         potential_asi=path("pace_activeset", "asi"),
         input_yaml=path("pace_train", "input"),
-        labels_extxyz=path("mace_label", "extxyz"),
-        rejected=path("mace_label", "rejected"),
+        labels_extxyz=path("pool_labels", "extxyz"),
+        rejected=path("pool_labels", "rejected"),
         set_aside=path("dataset", "set_aside"),
         evaluation=path("evaluate", "evaluation"),
         parity=path("evaluate", "parity"),

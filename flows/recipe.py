@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 import pyarrow.parquet as pq
 
@@ -24,28 +25,40 @@ class Recipe(Closed):
     potential: Potential
 
 
-def resolve(config: DistillConfig, teacher: Teacher, found: set[str]) -> Recipe:
-    """The recipe for a teacher and the elements `found` in pool and DFT data.
+def resolve(config: DistillConfig, teachers: Sequence[Teacher], in_pool: set[str], in_dft: set[str]) -> Recipe:
+    """The recipe for the teachers (the first and its committee) and the elements found in pool and DFT data.
+
+    Structures of the pool with an element that a teacher does not know are set aside later, so they refuse nothing
+    here as long as another element is known.
 
     Raises:
-        UserError: an element that the teacher does not know or the config leaves out; no or a wrong head.
+        UserError: an element that a teacher does not know or the config leaves out; no or a wrong head.
     """
-    try:
-        head = choose_head(teacher, config.teacher.head)
-    except BadInput as error:
-        raise UserError(f"teacher.head: {error}") from None
-    elements = _elements(config, teacher, found)
+    head = _head(config, teachers)
+    elements = _elements(config, teachers, in_pool, in_dft)
     pacemaker = config.pacemaker
     potential = Potential(
         elements=elements,
-        cutoff=teacher.r_max_A if pacemaker.cutoff == "auto" else pacemaker.cutoff,
+        cutoff=max(teacher.r_max_A for teacher in teachers) if pacemaker.cutoff == "auto" else pacemaker.cutoff,
         order=pacemaker.order,
         functions_per_element=pacemaker.functions_per_element,
         b_basis=pacemaker.b_basis,
     )
     _check_section(potential)
-    e0s = {element: teacher.e0s_eV[head][element] for element in elements}
+    e0s = {element: fmean(teacher.e0s_eV[head][element] for teacher in teachers) for element in elements}
     return Recipe(config=config, head=head, e0s_eV=e0s, potential=potential)
+
+
+def check_committee(models: Mapping[str, str]) -> None:
+    """Refuse a committee that has the same model twice.
+
+    Args:
+        models: name in the config -> sha256.
+    """
+    seen: dict[str, str] = {}
+    for name, digest in models.items():
+        if (same := seen.setdefault(digest, name)) != name:
+            raise UserError(f"teacher.committee: {name} is the same model as {same}. Give each model once.")
 
 
 def check_sides(tables: Iterable[Path], split: Split) -> None:
@@ -55,20 +68,46 @@ def check_sides(tables: Iterable[Path], split: Split) -> None:
         raise UserError(empty_sides_message(empty, families, split))
 
 
-def _elements(config: DistillConfig, teacher: Teacher, found: set[str]) -> tuple[str, ...]:
-    wanted = found if config.pacemaker.elements == "auto" else set(config.pacemaker.elements)
-    if unknown := sorted((wanted | found) - set(teacher.elements)):
-        place = "the data" if set(unknown) <= found else "pacemaker.elements"
-        raise UserError(
-            f"the teacher does not know {', '.join(unknown)} (in {place}); it knows {', '.join(teacher.elements)}."
-            " Take those structures out, or bring a teacher trained on them."
-        )
-    if left_out := sorted(found - wanted):
+def _head(config: DistillConfig, teachers: Sequence[Teacher]) -> str:
+    """The head that every teacher has."""
+    names = (config.teacher.model, *config.teacher.committee)
+    heads: dict[str, str] = {}
+    for name, teacher in zip(names, teachers, strict=True):
+        try:
+            heads.setdefault(choose_head(teacher, config.teacher.head), name)
+        except BadInput as error:
+            raise UserError(f"teacher.head: {name}: {error}") from None
+    if len(heads) > 1:
+        told = ", ".join(f"{head} ({name})" for head, name in heads.items())
+        raise UserError(f"teacher.head: the heads of a committee must have one name, these have {told}")
+    return next(iter(heads))
+
+
+def _elements(
+    config: DistillConfig, teachers: Sequence[Teacher], in_pool: set[str], in_dft: set[str]
+) -> tuple[str, ...]:
+    known = set[str].intersection(*(set(teacher.elements) for teacher in teachers))
+    found = (in_pool & known) | in_dft
+    chosen = set() if config.pacemaker.elements == "auto" else set(config.pacemaker.elements)
+    _check_known(in_dft - known, "the DFT data", teachers[0].elements, known)
+    _check_known(chosen - known, "pacemaker.elements", teachers[0].elements, known)
+    if not in_pool & known:
+        _check_known(in_pool, "the pool, which has no other", teachers[0].elements, known)
+    if left_out := sorted(found - chosen) if chosen else []:
         raise UserError(
             f"pacemaker.elements leaves out {', '.join(left_out)}, which the data contain."
             " Add them, or take those structures out of the pool."
         )
-    return tuple(sorted(wanted))
+    return tuple(sorted(chosen or found))
+
+
+def _check_known(unknown: set[str], place: str, order: Sequence[str], known: set[str]) -> None:
+    if unknown:
+        raise UserError(
+            f"the teacher does not know {', '.join(sorted(unknown))} (in {place}); it knows"
+            f" {', '.join(element for element in order if element in known)}."
+            " Take those structures out, or bring a teacher (all models of a committee) trained on them."
+        )
 
 
 def _check_section(potential: Potential) -> None:

@@ -28,6 +28,7 @@ from containers.lock import lock_digest
 from tasks.container_checks import Wanted, check_inputs, check_labels
 from tasks.owner import PREFIX, RUN, Owner, is_gone, this_process
 from tasks.runners import CannotStart, Ended, deadline, follow, open_log
+from tasks.running import endable
 from tasks.settings import Settings, thread_environment
 
 ENGINE_TIMEOUT_S = 120  # for one answer of a busy engine
@@ -79,7 +80,11 @@ class DockerRunner:
 
     def _followed(self, container: Container, folder: Path, progress: Progress) -> Ended:
         kills = kernel_kills()
-        with open_log(folder) as write, deadline(self.settings.step_timeout_s, lambda: kill(container)):
+        with (
+            open_log(folder) as write,
+            deadline(self.settings.step_timeout_s, lambda: kill(container)),
+            endable(lambda: end(container)),
+        ):
             try:
                 container.start()
                 for line in lines(container.logs(stream=True, follow=True)):
@@ -272,6 +277,12 @@ def kill(container: Container) -> None:
     """SIGKILL to all that runs in it; nothing when it runs no more."""
     with contextlib.suppress(*ENGINE_LOST):  # in a timer's thread; the one that follows the log tells a lost engine
         container.kill()
+
+
+def end(container: Container) -> None:
+    """Remove it, begun or not; what a lost engine keeps is removed when the run or the next one does so."""
+    with contextlib.suppress(*ENGINE_LOST):
+        remove(container)
 
 
 def remove(container: Container) -> None:

@@ -29,6 +29,23 @@ QUANTITIES = {
 """quantity in parity.parquet -> word, unit of its values, unit of its errors in keys, the same in print"""
 
 
+def forces(histogram: Mapping[str, Sequence[float]], bound: float | None) -> bytes:
+    """Atoms by the length of the force on them, on log scales, with the bound beyond which labels are set aside.
+
+    Args:
+        histogram: edges (eV/Å, positive, rising) and counts of the bins between them; at least one.
+        bound: eV/Å; None: not drawn.
+    """
+    figure = _figure(6.0, 3.0)
+    axes = figure.add_subplot(1, 1, 1)
+    axes.stairs(histogram["counts"], histogram["edges"], color=BLUE, fill=True, alpha=0.6)
+    if bound is not None:
+        axes.axvline(bound, color=ORANGE, lw=1.2, label=f"set aside beyond {bound:g} eV/Å")
+        axes.legend(frameon=False, loc="upper left")
+    axes.set(xlabel="force on an atom (eV/Å)", ylabel="atoms", xscale="log", yscale="log", ylim=(0.7, None))
+    return _png(figure)
+
+
 def learning_curve(histories: Sequence[tuple[str, pa.Table]]) -> bytes:
     """Loss and force RMSE over the iterations of all attempts in sequence, on log scales.
 

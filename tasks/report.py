@@ -35,6 +35,8 @@ def draw(summary: RunSummary) -> dict[str, bytes]:
     histories = [(attempt.name, pq.read_table(attempt.history)) for attempt in summary.attempts if attempt.history]
     points = pq.read_table(summary.files.parity, columns=PARITY_COLUMNS)
     drawn = {}
+    if summary.force_histogram.get("counts"):
+        drawn["forces"] = pictures.forces(summary.force_histogram, summary.largest_force_eV_per_A)
     if histories:
         drawn["learning-curve"] = pictures.learning_curve(histories)
     for against in ("teacher", "dft"):
@@ -77,6 +79,7 @@ def report_json(summary: RunSummary) -> dict[str, Any]:
         "elements": list(summary.elements),
         "e0s_eV": summary.e0s_eV,
         "labels": summary.labels.model_dump(),
+        "labelling": summary.labelling.model_dump(),
         "selection": summary.selection.model_dump(mode="json"),
         "train": {"attempts": attempts, "chosen": summary.chosen},
         "fidelity": summary.fidelity,

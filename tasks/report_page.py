@@ -17,16 +17,17 @@ from tasks.report_rows import (
     count_rows,
     duration,
     fidelity_rows,
+    labelling_rows,
     number,
     percent,
+    rejection_rows,
     step_rows,
     threshold_rows,
 )
 from tasks.run_summary import RunSummary
 
 Pictures = Mapping[str, bytes]
-"""PNG by name: `learning-curve`, `parity-teacher`, `parity-dft`, `core-repulsion`; one may be absent."""
-
+"""PNG by name: `forces`, `learning-curve`, `parity-teacher`, `parity-dft`, `core-repulsion`; one may be absent."""
 
 STUB_BANNER = (
     "<div class='verdict bad'><strong>Stub run</strong>Nothing was labelled or fitted: no figure on this page is real."
@@ -43,7 +44,7 @@ def page(summary: RunSummary, pictures: Pictures) -> str:
         attempts(summary, pictures),
         fidelity(summary, pictures),
         repulsion(summary, pictures),
-        data(summary),
+        data(summary, pictures),
         steps(summary),
     ]
     title = escape(f"{summary.name}: distilled ACE potential")
@@ -162,9 +163,16 @@ def repulsion(summary: RunSummary, pictures: Pictures) -> str:
     )
 
 
-def data(summary: RunSummary) -> str:
+def data(summary: RunSummary, pictures: Pictures) -> str:
     """Labels, rejections, selection."""
-    return _section("Labels and selection", facts(count_rows(summary)))
+    rejections = rejection_rows(summary)
+    return _section(
+        "Labels and selection",
+        facts([*count_rows(summary), *labelling_rows(summary)]),
+        _picture(pictures, "forces", "Atoms by the force on them"),
+        "<p>Why structures were rejected (one may have several reasons):</p>" if rejections else "",
+        facts(rejections) if rejections else "",
+    )
 
 
 def steps(summary: RunSummary) -> str:
@@ -178,9 +186,14 @@ def steps(summary: RunSummary) -> str:
 
 
 def artifacts(summary: RunSummary, pictures: Pictures) -> dict[str, str]:
-    """Markdown by artifact key: `attempts`, `learning-curve`, `parity`; pictures are data URIs."""
+    """Markdown by artifact key: `labels`, `attempts`, `learning-curve`, `parity`; pictures are data URIs."""
     verdict = "Converged." if summary.converged else f"Finished, not converged: {summary.not_converged_because}"
     texts = {
+        "labels": [
+            f"## {_cell(summary.name)}: labels and selection",
+            markdown_table(("", ""), [*count_rows(summary), *labelling_rows(summary), *rejection_rows(summary)]),
+            *_markdown_pictures(pictures, "forces"),
+        ],
         "attempts": [
             f"## {_cell(summary.name)}: attempts",
             _cell(verdict),

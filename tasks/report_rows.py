@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from containers.pool_labels import REJECTIONS
 from tasks.run_summary import RunSummary
 
 DASH = "–"
@@ -149,3 +150,28 @@ def count_rows(summary: RunSummary) -> list[tuple[str, str]]:
             ("elements with too few environments to choose from: all were taken", ", ".join(selection.scarce_elements))
         )
     return rows
+
+
+def rejection_rows(summary: RunSummary) -> list[tuple[str, str]]:
+    """Why structures have no label to learn from, and how many, the most frequent first."""
+    counts = sorted(summary.labels.rejected_by.items(), key=lambda item: (-item[1], item[0]))
+    return [(f"structures {REJECTIONS[kind]}", number(count)) for kind, count in counts]
+
+
+def labelling_rows(summary: RunSummary) -> list[tuple[str, str]]:
+    """Speed of this run's labelling and where its time went; none when every label was there."""
+    done = summary.labelling
+    if not done.computed:
+        return []
+    parts = {
+        "start and calibration": done.seconds_start,
+        "neighbour lists": done.seconds_neighbours,
+        "model": done.seconds_model,
+        "reading and writing": done.seconds_io,
+        "the flow's own": done.seconds_flow,
+    }
+    return [
+        ("structures labelled per second", number(done.structures_per_s)),
+        ("atoms labelled per second", number(done.atoms_per_s)),
+        *((f"time of the labelling: {part}", duration(seconds)) for part, seconds in parts.items()),
+    ]

@@ -27,6 +27,7 @@ from containers.step import check_outputs
 from tasks.artefact import Artefact, StepCall
 from tasks.errors import StepFailed, StoreError
 from tasks.runners import CannotStart, Ended, InProcessRunner, Runner, SubprocessRunner
+from tasks.running import of_run
 from tasks.settings import RunnerName
 from tasks.store import read_report
 from tasks.workspace import Workspace
@@ -140,7 +141,8 @@ def run_in(folder: Path, image: Image, request: Request, workspace: Workspace, p
     """Run a request in its folder, and take from what it left the right to become another user."""
     try:
         runner = InProcessRunner() if request.step in IN_PROCESS else runner_of(workspace)
-        return runner.run(folder, image, request, progress)
+        with of_run(workspace.run_id):
+            return runner.run(folder, image, request, progress)
     finally:
         _disarm(folder)
 

@@ -51,11 +51,28 @@ class Attempt(Closed):
 
 
 class LabelCounts(Closed):
-    """Structures by what the label step did with them."""
+    """The pool's structures by what the labelling did with them."""
 
-    computed: int = Field(ge=0)
-    reused: int = Field(ge=0)
-    rejected: int = Field(ge=0)
+    computed: int = Field(ge=0, description="answers of the teachers that this run computed; reasons are answers too")
+    reused: int = Field(ge=0, description="answers that were in the label stores")
+    rejected: int = Field(ge=0, description="structures without a label to learn from")
+    rejected_by: dict[str, int] = Field(
+        {},
+        description="kind of reason -> structures (containers.pool_labels.REJECTIONS); one structure may have several",
+    )
+
+
+class Labelling(Closed):
+    """What the labelling of this run took; zeros and None when every label was there."""
+
+    computed: int = Field(0, ge=0, description="answers computed, over all teachers")
+    structures_per_s: float | None = Field(None, description="of the labelling itself, all processes together")
+    atoms_per_s: float | None = None
+    seconds_start: float = Field(0.0, ge=0, description="imports, model, parity probe, calibration")
+    seconds_neighbours: float = Field(0.0, ge=0, description="neighbour lists, wall-clock share of the processes")
+    seconds_model: float = Field(0.0, ge=0, description="the model itself, wall-clock share of the processes")
+    seconds_io: float = Field(0.0, ge=0, description="reading and writing the shards")
+    seconds_flow: float = Field(0.0, ge=0, description="the rest: what is missing, shards, label stores, Prefect")
 
 
 class SelectionCounts(Closed):
@@ -119,6 +136,7 @@ class RunSummary(Closed):
     )
     steps: dict[str, StepSummary]
     labels: LabelCounts
+    labelling: Labelling = Labelling()
     selection: SelectionCounts
     attempts: tuple[Attempt, ...] = Field(min_length=1)
     chosen: int = Field(ge=0, description="index of the attempt whose potential is published, from 0")
@@ -126,6 +144,19 @@ class RunSummary(Closed):
     converged: bool
     not_converged_because: str | None = None
     files: StoreFiles
+
+    @property
+    def force_histogram(self) -> dict[str, list[float]]:
+        """Edges (eV/Å) and counts of the force on each atom that was labelled; empty when it is not known."""
+        pooled = self.steps.get("pool_labels")
+        histogram: dict[str, list[float]] = pooled.metrics.get("force_histogram_eV_per_A", {}) if pooled else {}
+        return histogram
+
+    @property
+    def largest_force_eV_per_A(self) -> float | None:
+        """The config's bound on the force on an atom."""
+        bound: float | None = self.config.get("labels", {}).get("max_force_eV_per_A")
+        return bound
 
     @cached_property
     def fidelity(self) -> dict[str, dict[str, Any] | None]:

@@ -19,6 +19,7 @@ from containers.child import child_process, kernel_kills, kill_group
 from containers.contract import Image, Progress, Request
 from containers.step import PROGRESS_MARK, execute
 from tasks.errors import printable
+from tasks.running import endable
 from tasks.settings import Settings, step_environment
 
 LARGEST_LOG = 100_000_000  # characters
@@ -83,6 +84,7 @@ def run_process(
         open_log(folder) as write,
         _started(command, environment, mend) as process,
         deadline(timeout_s, lambda: kill_group(process)),
+        endable(lambda: kill_group(process)),
     ):
         assert process.stdout is not None
         for line in process.stdout:

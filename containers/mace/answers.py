@@ -1,17 +1,22 @@
-"""The teacher's answer for each structure, a label or a reason, and the two tables they become."""
+"""The teacher's answer for each structure, a label or why there is none, and the two tables they become."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from containers.structures import LABELS, STRUCTURES
+from containers.label_rows import ROWS
+from containers.structures import flat, list_lengths
 
-REJECTED = pa.schema([*(STRUCTURES.field(name) for name in ("id", "source", "row")), ("reason", pa.string())])
+SET_ASIDE = pa.schema([("id", pa.binary(32)), ("reason", pa.string())])
+"""Structures that this machine could not label. Never kept: a larger machine tries again."""
+
+STUB_ENERGY = -1.0  # eV per atom
+STUB_VERSION = "stub"
 
 
 @dataclass(frozen=True)
@@ -29,24 +34,110 @@ class Label:
         return bool(np.isfinite(self.energy) and np.isfinite(self.forces).all() and np.isfinite(stress).all())
 
 
+class SetAside(str):
+    """Why this machine has no label for a structure; another one may have."""
+
+    __slots__ = ()
+
+
 Answer = Label | str
-"""A label, or why there is none."""
+"""A label, or why there is none: a `SetAside` of this machine, or else of any."""
 
 
-def labels_table(structures: pa.Table, answers: Sequence[Answer]) -> pa.Table:
-    """The rows of `structures` that have a label, with it, in their order (schema LABELS)."""
-    labels = [answer for answer in answers if isinstance(answer, Label)]
-    kept = structures.filter(pa.array([isinstance(answer, Label) for answer in answers], pa.bool_()))
-    columns = {name: kept.column(name) for name in STRUCTURES.names}
-    columns["energy"] = pa.array([label.energy for label in labels], LABELS.field("energy").type)
-    columns["forces"] = pa.array([label.forces.ravel() for label in labels], LABELS.field("forces").type)
-    columns["stress"] = pa.array([label.stress for label in labels], LABELS.field("stress").type)
-    return pa.table(columns, schema=LABELS)
+@dataclass
+class Labelled:
+    """The answers for a run of structures in their order, and what they took."""
+
+    answers: list[Answer]
+    edges: list[int | None]  # neighbour pairs; None without a neighbour list
+    shortest_A: list[float | None]  # shortest pair within the cutoff
+    bound: int  # edges of a batch at the end
+    seconds_neighbours: float = 0.0  # summed over processes
+    seconds_model: float = 0.0
+
+    @classmethod
+    def empty(cls, count: int, bound: int) -> Labelled:
+        """Places for `count` answers."""
+        return cls([SetAside("not labelled")] * count, [None] * count, [None] * count, bound)
+
+    def put(self, places: Sequence[int], found: Labelled) -> None:
+        """The answers for `places`, and what they took on top; the lower bound stays."""
+        for place, answer, edges, shortest in zip(places, found.answers, found.edges, found.shortest_A, strict=True):
+            self.answers[place], self.edges[place], self.shortest_A[place] = answer, edges, shortest
+        self.bound = min(self.bound, found.bound)
+        self.seconds_neighbours += found.seconds_neighbours
+        self.seconds_model += found.seconds_model
+
+    @property
+    def total_edges(self) -> int:
+        """Neighbour pairs of all."""
+        return sum(edges or 0 for edges in self.edges)
 
 
-def rejected_table(structures: pa.Table, answers: Sequence[Answer]) -> pa.Table:
-    """id, source, row and reason of the rows without a label, in their order (schema REJECTED)."""
-    reasons = [answer for answer in answers if isinstance(answer, str)]
-    left = structures.filter(pa.array([isinstance(answer, str) for answer in answers], pa.bool_()))
-    columns = {name: left.column(name) for name in REJECTED.names if name != "reason"}
-    return pa.table({**columns, "reason": pa.array(reasons, pa.string())}, schema=REJECTED)
+@dataclass(frozen=True)
+class Provenance:
+    """How rows were computed."""
+
+    device: str
+    acceleration: str
+    mace_version: str
+
+
+def first_of_each(structures: pa.Table) -> pa.Table:
+    """The first row of each id, in order."""
+    places = {name: place for place, name in reversed([*enumerate(structures.column("id").to_pylist())])}
+    return structures if len(places) == len(structures) else structures.take(sorted(places.values()))
+
+
+def answer_rows(structures: pa.Table, labelled: Labelled, provenance: Provenance) -> pa.Table:
+    """The teacher's answers but those set aside, in the order of `structures` (schema ROWS)."""
+    places = [place for place, answer in enumerate(labelled.answers) if not isinstance(answer, SetAside)]
+    answers = [labelled.answers[place] for place in places]
+    labels = [answer if isinstance(answer, Label) else None for answer in answers]
+    columns = {
+        "id": binary_ids(structures.column("id").take(pa.array(places, pa.int64()))),
+        "energy": [label and label.energy for label in labels],
+        "forces": [label and label.forces.ravel() for label in labels],
+        "stress": [label and label.stress for label in labels],
+        "edges": [labelled.edges[place] for place in places],
+        "min_distance_A": [labelled.shortest_A[place] for place in places],
+        "reason": [answer if isinstance(answer, str) else None for answer in answers],
+    }
+    return _rows(columns, provenance)
+
+
+def set_aside_rows(structures: pa.Table, answers: Sequence[Answer]) -> pa.Table:
+    """Id and reason of what is set aside, in the order of `structures` (schema SET_ASIDE)."""
+    aside = [isinstance(answer, SetAside) for answer in answers]
+    ids = binary_ids(structures.column("id").filter(pa.array(aside, pa.bool_())))
+    reasons = [str(answer) for answer in answers if isinstance(answer, SetAside)]
+    return pa.table({"id": ids, "reason": pa.array(reasons, pa.string())}, schema=SET_ASIDE)
+
+
+def stub_rows(structures: pa.Table) -> pa.Table:
+    """Labels of a world without interaction: -1 eV for each atom, no forces, no stress, no neighbours counted."""
+    counts = list_lengths(structures.column("numbers"))
+    stressed = flat(structures.column("pbc")).reshape(-1, 3).all(axis=1)
+    starts = pa.array(np.concatenate([[0], np.cumsum(3 * counts)]), pa.int32())
+    zeros = pa.array(np.zeros(6 * len(counts)))
+    columns = {
+        "id": binary_ids(structures.column("id")),
+        "energy": STUB_ENERGY * counts,
+        "forces": pa.ListArray.from_arrays(starts, pa.array(np.zeros(3 * counts.sum()))),
+        "stress": pa.FixedSizeListArray.from_arrays(zeros, 6, mask=pa.array(~stressed)),
+        **dict.fromkeys(("edges", "min_distance_A", "reason"), pa.nulls(len(counts))),
+    }
+    return _rows(columns, Provenance("cpu", "none", STUB_VERSION))
+
+
+def binary_ids(ids: pa.ChunkedArray) -> pa.Array:
+    """Hex ids as 32 bytes each."""
+    return pa.array([bytes.fromhex(name) for name in ids.to_pylist()], pa.binary(32))
+
+
+def _rows(columns: dict[str, Iterable[object]], provenance: Provenance) -> pa.Table:
+    count = len(columns["id"])  # type: ignore[arg-type]
+    how = {name: pa.repeat(getattr(provenance, name), count) for name in ("device", "acceleration", "mace_version")}
+    arrays = {name: values if isinstance(values, pa.Array) else pa.array(values) for name, values in columns.items()}
+    cast = {name: arrays[name].cast(ROWS.field(name).type) for name in arrays}
+    return pa.table({**cast, **how}, schema=ROWS)

@@ -1,5 +1,6 @@
 """How structures are grouped for the model: windows bounded by atoms, batches bounded by edges, less when memory ends.
 
+Structures are sorted by density, then size: atoms with like numbers of neighbours waste least (see `convolution`).
 A window is a run of structures whose graphs are made together; a batch is what the model sees at once. Both depend
 on the structures and the bound alone, never on the machine, so that the labels do not either.
 """
@@ -10,7 +11,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
 T = TypeVar("T")
+FULL_WINDOW = 8
+"""Edges of a batch per atom of a window at most: a solid has some 25 edges for an atom, so about three batches."""
+SMALL_WINDOW = 32  # about one batch
+WANTED_WINDOWS = 32  # of smaller windows, so that a few processes end together
+DENSITY_DECIMALS = 4  # atoms per Å³; a solid has some 0.05
+MARGIN_A = 1.5  # around the atoms of a structure whose cell says nothing of its volume
 
 
 @dataclass(frozen=True, order=True)
@@ -24,6 +35,31 @@ class Size:
     def cost(self) -> int:
         """Edges, at least one."""
         return max(self.edges, 1)
+
+
+def planned(structures: Sequence[Atoms], bound: int) -> list[tuple[int, ...]]:
+    """Places of the structures of each window, the densest first, for batches of at most `bound` edges."""
+    counts = np.array([len(atoms) for atoms in structures], dtype=np.int64)
+    limit = min(max(int(counts.sum()) // WANTED_WINDOWS, bound // SMALL_WINDOW), bound // FULL_WINDOW)
+    order = densest_first(structures)
+    return [tuple(order[window.start : window.stop].tolist()) for window in windows(counts[order].tolist(), limit)]
+
+
+def densest_first(structures: Sequence[Atoms]) -> NDArray[np.int64]:
+    """Places of the structures by density, then size, then their order."""
+    counts = np.array([len(atoms) for atoms in structures])
+    volumes = np.array([_volume(atoms) for atoms in structures])
+    densities = np.divide(counts, volumes, out=np.zeros(len(counts)), where=volumes > 0)
+    return np.lexsort((-counts, -densities.round(DENSITY_DECIMALS))).astype(np.int64)
+
+
+def _volume(atoms: Atoms) -> float:
+    """Å³: of the cell, or of the box around the atoms where the cell is not periodic in all directions."""
+    if len(atoms) == 0 or not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
+        return 0.0
+    if atoms.pbc.all():
+        return float(abs(np.linalg.det(atoms.cell.array)))
+    return float(np.prod(np.ptp(atoms.positions, axis=0) + 2 * MARGIN_A))
 
 
 def windows(atoms: Sequence[int], limit: int) -> list[range]:

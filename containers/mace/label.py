@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from ase import Atoms
-from ase.data import atomic_numbers, chemical_symbols
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from containers.contract import BadInput, Closed, Image, Inputs, Machine
-from containers.mace.answers import Answer, Label, labels_table, rejected_table
-from containers.mace.extxyz import write_extxyz
-from containers.structures import atoms_from_table, write_table
+from containers.contract import Closed, Image, Inputs, Machine
+from containers.mace.answers import Provenance, answer_rows, first_of_each, set_aside_rows, stub_rows
+from containers.mace.calibration import DEFAULT_BOUND
+from containers.structures import atoms_from_table, list_lengths, write_table
 
 IMAGE: Image = "mace"
-VERSION = 1
+VERSION = 2
 INPUTS = {"structures": "Parquet of STRUCTURES to label", "model": "the teacher, a MACE model"}
-OUTPUTS = {"labels": "labels.parquet", "rejected": "rejected.parquet", "extxyz": "labels.extxyz"}
+OUTPUTS = {"labels": "labels.parquet", "set_aside": "set_aside.parquet"}
 
 Dtype = Literal["float32", "float64"]
-EDGES_PER_BATCH = 8_000
-STUB_ENERGY = -1.0  # eV per atom
 
 
 class Params(Closed):
@@ -37,93 +33,105 @@ class Params(Closed):
         description="arithmetic of the teacher; float32 is about twice as fast and differs by some 1e-5 eV/atom,"
         " a hundredth of what an ACE fit leaves",
     )
-    edges_per_batch: Literal["auto"] | int = Field(
-        "auto",
-        description="neighbour pairs that the model sees at once; auto is 8000, the fastest measured on a CPU in both"
-        " types (more misses its cache, fewer pays more calls); a GPU wants more. Halved when memory ends",
-    )
-
-    @field_validator("edges_per_batch")
-    @classmethod
-    def _positive(cls, value: str | int) -> str | int:
-        if isinstance(value, int) and value < 1:
-            raise ValueError("edges_per_batch must be auto or at least 1")
-        return value
-
-    @property
-    def bound(self) -> int:
-        """Edges of a batch as a number."""
-        return EDGES_PER_BATCH if self.edges_per_batch == "auto" else self.edges_per_batch
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
-    """Label all structures. Outputs keep the order of the input; what has no finite label is set aside with a reason.
+    """Label each structure once. Rows keep the order of the input; one that no machine can label has a reason, one
+    that this machine has no memory for is set aside.
 
-    Two runs on a CPU give the same bytes. On a GPU sums are done in any order, and the last
-    digits of the dtype differ.
+    Two runs on a CPU with the same `edges_per_batch` give the same bytes, with any number of threads, unless memory
+    ends. On a GPU sums are done in any order, and the last digits of the dtype differ; so they do with other batches.
 
     Raises:
-        BadInput: the model is not a MACE model, its head is unknown, or it does not know an element.
+        BadInput: the model is not a MACE model, or its head is unknown.
+        StepError: no such device, or the acceleration is not admitted.
     """
-    from containers.mace.labeller import Labeller, Settings, label_structures
-
-    device = machine.resources.device
-    threads = machine.resources.threads if device == "cuda" else 1  # on a CPU more threads, or processes, were slower
-    labeller = Labeller(Settings(inputs.one("model"), params.head, params.dtype, params.bound, device, threads))
-    table = pq.read_table(inputs.one("structures"))
+    started = time.monotonic()
+    given = machine.resources
+    table = first_of_each(pq.read_table(inputs.one("structures")))
     structures = atoms_from_table(table)
-    check_elements(structures, labeller.teacher.elements)
-    labelled, seconds = label_structures(labeller, structures, machine.progress)
-    write_outputs(outputs, table, labelled.answers)
+    read = time.monotonic()
+    from containers.mace.labeller import Settings
+    from containers.mace.labelling import label_shard
+
+    imported = time.monotonic()
+    settings = Settings(
+        inputs.one("model"),
+        params.head,
+        params.dtype,
+        given.edges_per_batch or DEFAULT_BOUND,
+        given.device,
+        given.acceleration,
+    )
+    known = given.edges_per_batch is not None
+    shard = label_shard(settings, structures, given.threads, calibrated=known, progress=machine.progress)
+    labelled = time.monotonic()
+    how = Provenance(given.device, given.acceleration, version("mace-torch"))
+    rows = answer_rows(table, shard.labelled, how)
+    _write(outputs, rows, set_aside_rows(table, shard.labelled.answers))
+    answers, counts = shard.labelled, _counts(table, rows)
     return {
-        **_counts(structures, labelled.answers),
-        "edges": labelled.edges,
-        "structures_per_s": round(len(structures) / seconds, 3),
-        "atoms_per_s": round(sum(map(len, structures)) / seconds, 3),
-        "seconds_neighbours": round(labelled.seconds_neighbours, 3),
-        "seconds_model": round(labelled.seconds_model, 3),
+        **counts,
+        **_speeds(counts, answers.total_edges, shard.seconds),
+        "edges": answers.total_edges,
+        "processes": shard.processes,
+        "edges_per_batch": answers.bound,
+        "calibration": {
+            str(bound): round(speed, 1) for bound, speed in sorted(shard.probed.calibration.throughput.items())
+        },
+        "parity": shard.probed.parity,
+        "seconds_start": round(shard.seconds_start + imported - read, 3),
+        "seconds_neighbours": round(answers.seconds_neighbours / shard.processes, 3),
+        "seconds_model": round(answers.seconds_model / shard.model_processes, 3),
+        "seconds_io": round(read - started + time.monotonic() - labelled, 3),
+        "device": given.device,
+        "acceleration": given.acceleration,
     }
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
     """Labels of a world without interaction: -1 eV for each atom, no forces, no stress."""
-    table = pq.read_table(inputs.one("structures"))
-    structures = atoms_from_table(table)
-    answers = [_free(atoms) for atoms in structures]
-    write_outputs(outputs, table, answers)
-    return _counts(structures, answers)
-
-
-def _free(atoms: Atoms) -> Label:
-    return Label(STUB_ENERGY * len(atoms), np.zeros((len(atoms), 3)), np.zeros(6) if atoms.pbc.all() else None)
-
-
-def check_elements(structures: Sequence[Atoms], known: Sequence[str]) -> None:
-    """Raise `BadInput` with the elements that the teacher does not know and the first structure that has one."""
-    numbers = {atomic_numbers[symbol] for symbol in known}
-    first = next((atoms for atoms in structures if not numbers.issuperset(atoms.numbers)), None)
-    if first is None:
-        return
-    unknown = sorted(set[int]().union(*(atoms.numbers.tolist() for atoms in structures)) - numbers)
-    raise BadInput(
-        f"the teacher does not know {', '.join(chemical_symbols[number] for number in unknown)}; it knows"
-        f" {', '.join(known)}. First in {first.info['source']}, row {first.info['row']} (from 0)."
-        " Take those structures out of the pool, or use a teacher of these elements."
-    )
-
-
-def write_outputs(outputs: Path, table: pa.Table, answers: Sequence[Answer]) -> None:
-    """Write the three declared files."""
-    labels = labels_table(table, answers)
-    write_table(outputs / OUTPUTS["labels"], labels)
-    write_table(outputs / OUTPUTS["rejected"], rejected_table(table, answers))
-    write_extxyz(outputs / OUTPUTS["extxyz"], labels)
-
-
-def _counts(structures: Sequence[Atoms], answers: Sequence[Answer]) -> dict[str, Any]:
-    computed = sum(isinstance(answer, Label) for answer in answers)
+    started = time.monotonic()
+    table = first_of_each(pq.read_table(inputs.one("structures")))
+    read = time.monotonic()
+    rows = stub_rows(table)
+    made = time.monotonic()
+    _write(outputs, rows, set_aside_rows(table, [""] * len(table)))
+    counts = _counts(table, rows)
+    machine.progress(len(rows), len(rows), f"{len(rows)} structures, {counts['atoms']} atoms")
     return {
-        "labels_computed": computed,
-        "rejected": len(answers) - computed,
-        "atoms": sum(map(len, structures)),
+        **counts,
+        **_speeds(counts, 0, made - read),
+        "edges": 0,
+        "processes": 1,
+        "edges_per_batch": machine.resources.edges_per_batch or DEFAULT_BOUND,
+        "calibration": {},
+        "parity": {},
+        "seconds_start": 0.0,
+        "seconds_neighbours": 0.0,
+        "seconds_model": round(made - read, 3),
+        "seconds_io": round(read - started + time.monotonic() - made, 3),
+        "device": machine.resources.device,
+        "acceleration": machine.resources.acceleration,
     }
+
+
+def _counts(structures: pa.Table, rows: pa.Table) -> dict[str, int]:
+    return {
+        "structures": len(structures),
+        "labels": len(rows) - rows.column("energy").null_count,
+        "refused": rows.column("energy").null_count,
+        "set_aside": len(structures) - len(rows),
+        "atoms": int(list_lengths(structures.column("numbers")).sum()),
+    }
+
+
+def _speeds(counts: dict[str, int], edges: int, seconds: float) -> dict[str, float]:
+    """Of the labelling itself: without start, reading and writing."""
+    amounts = {"structures": counts["structures"], "atoms": counts["atoms"], "edges": edges}
+    return {f"{name}_per_s": round(amount / max(seconds, 1e-9), 3) for name, amount in amounts.items()}
+
+
+def _write(outputs: Path, rows: pa.Table, set_aside: pa.Table) -> None:
+    write_table(outputs / OUTPUTS["labels"], rows)
+    write_table(outputs / OUTPUTS["set_aside"], set_aside)

@@ -13,114 +13,111 @@ import torch
 from ase import Atoms
 from ase.stress import full_3x3_to_voigt_6_stress
 from mace import data
+from mace.modules import MACE, ScaleShiftMACE
 from mace.tools import AtomicNumberTable, torch_geometric, torch_tools
 from numpy.typing import NDArray
 
-from containers.contract import Progress
-from containers.mace.answers import Answer, Label
-from containers.mace.batches import Size, compute_in_batches, windows
+from containers.contract import Acceleration, Device
+from containers.mace.answers import Answer, Label, Labelled, SetAside
+from containers.mace.batches import compute_in_batches
 from containers.mace.contraction import use_fast_contractions
 from containers.mace.convolution import use_fast_convolutions
-from containers.mace.model import describe, load_model, model_heads
+from containers.mace.graphs import Graph, GraphMaker, Made, joined
+from containers.mace.model import check_device, describe, load_model, model_heads
 from containers.mace.teacher_info import choose_head
 
-BATCH_EDGES_PER_WINDOW_ATOM = 4  # a solid has some 25 edges for an atom: about six batches in a window
-MOST_BINS = 1e8
-"""Bins of r_max in a cell. The neighbour list makes a grid of them: 1e8 need some 0.5 GB, a cell of 1e5 Å 7 GB."""
 MEMORY_REFUSED = ("DefaultCPUAllocator", "CUDA out of memory")
 """What a plain RuntimeError says when memory ended: on a CPU, and from TorchScript, of which a MACE has much, also on a
 GPU (pytorch issue 148642)."""
 
 
-@dataclass
-class Labelled:
-    """The answer for a run of structures: a label or a reason for each, and what it took."""
-
-    answers: list[Answer]
-    edges: int = 0
-    seconds_neighbours: float = 0.0
-    seconds_model: float = 0.0
-
-    def add(self, more: Labelled) -> None:
-        """Append the answers and sum the rest."""
-        self.answers += more.answers
-        self.edges += more.edges
-        self.seconds_neighbours += more.seconds_neighbours
-        self.seconds_model += more.seconds_model
-
-
 @dataclass(frozen=True)
 class Settings:
-    """How to label. `threads` are torch's: on a CPU one is fastest, the tensors are small."""
+    """How to label. torch always has one thread: its tensors are small, and more threads are slower."""
 
     model: Path
     head: str
     dtype: str
     edges_per_batch: int
-    device: str = "cpu"
-    threads: int = 1
+    device: Device = "cpu"
+    acceleration: Acceleration = "none"
 
 
 class Labeller:
-    """A loaded teacher. `bound`, the edges of a batch, shrinks when memory ends and stays so.
+    """A teacher. `bound`, the edges of a batch, shrinks when memory ends and stays so.
+
+    It is opened in two steps, so that processes can be forked in between: on a GPU before torch touches it.
 
     Raises:
         BadInput: not a MACE model, or it has no such head (MACE itself would take its last one).
+        StepError: the device is cuda and torch sees none.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        torch.set_num_threads(settings.threads)
+        check_device(settings.device)
+        torch.set_num_threads(1)
         torch.jit.set_fusion_strategy([])  # else the first calls differ from later ones in the last digit
-        model = load_model(settings.model, settings.device)
+        model = load_model(settings.model)
+        self.settings = settings
         self.teacher = describe(model)
-        self.model = model.double() if settings.dtype == "float64" else model.float()
         self.head = choose_head(self.teacher, settings.head)
-        with torch_tools.default_dtype(settings.dtype):
-            use_fast_convolutions(self.model)
-            use_fast_contractions(self.model)
-        self.dtype, self.device = settings.dtype, settings.device
         self.heads = model_heads(model)
-        self.r_max = float(model.r_max)
-        self.elements = AtomicNumberTable([int(number) for number in model.atomic_numbers])
+        self.numbers = tuple(int(number) for number in model.atomic_numbers)
+        self.maker = GraphMaker(float(model.r_max), self.numbers)
         self.bound = settings.edges_per_batch
+        self.reads_little = type(model) in (MACE, ScaleShiftMACE) and not hasattr(model, "joint_embedding")
+        self._plain = model
+        self._model: torch.nn.Module | None = None
+
+    def prepare(self) -> torch.nn.Module:
+        """The model as it computes, on its device; made at the first call."""
+        if self._model is None:
+            self._model = self._prepared()
+        return self._model
+
+    def _prepared(self) -> torch.nn.Module:
+        wanted, plain = self.settings, self._plain
+        if wanted.device != "cpu":
+            plain = load_model(wanted.model, wanted.device)  # anew: `to` forgets tensors that are no buffers
+        if wanted.acceleration != "none":
+            from containers.mace.acceleration import accelerated
+
+            return accelerated(plain, wanted.acceleration, wanted.dtype, wanted.device)
+        model = plain.double() if wanted.dtype == "float64" else plain.float()
+        with torch_tools.default_dtype(wanted.dtype):
+            use_fast_convolutions(model)
+            use_fast_contractions(model)
+        return model
 
     def label(self, structures: Sequence[Atoms]) -> Labelled:
         """Label structures that fit in memory together as graphs (a window), in their order."""
+        return self.label_graphs(self.maker.make(structures))
+
+    def label_graphs(self, made: Made) -> Labelled:
+        """Label a window whose graphs are made."""
+        self.prepare()
         started = time.monotonic()
-        graphs, reasons = self._graphs(structures)
-        built = time.monotonic()
-        sizes = {place: _size(graph) for place, graph in graphs.items()}
-        labels, too_large, self.bound = compute_in_batches(
-            sizes, self.bound, lambda batch: self._compute([graphs[place] for place in batch])
-        )
-        reasons |= {
-            place: f"does not fit in memory alone ({sizes[place].edges} neighbour pairs)" for place in too_large
+        graphs = {place: graph for place, graph in enumerate(made.graphs) if isinstance(graph, Graph)}
+        sizes = {place: graph.size for place, graph in graphs.items()}
+        found: dict[int, Answer] = {
+            place: graph for place, graph in enumerate(made.graphs) if not isinstance(graph, Graph)
         }
-        found: dict[int, Answer] = {**labels, **reasons}
-        answers = [_checked(found[place], atoms) for place, atoms in enumerate(structures)]
-        return Labelled(answers, sum(size.edges for size in sizes.values()), built - started, time.monotonic() - built)
+        labels, too_large, self.bound = compute_in_batches(
+            sizes, self.bound, lambda batch: self.compute([graphs[place] for place in batch])
+        )
+        found |= {place: _checked(label, graphs[place]) for place, label in labels.items()}
+        for place in too_large:
+            found[place] = SetAside(f"does not fit in memory alone ({sizes[place].edges} neighbour pairs)")
+        return Labelled(
+            answers=[found[place] for place in range(len(made.graphs))],
+            edges=[graphs[place].size.edges if place in graphs else None for place in range(len(made.graphs))],
+            shortest_A=[graphs[place].shortest_A if place in graphs else None for place in range(len(made.graphs))],
+            bound=self.bound,
+            seconds_neighbours=made.seconds,
+            seconds_model=time.monotonic() - started,
+        )
 
-    def _graphs(self, structures: Sequence[Atoms]) -> tuple[dict[int, data.AtomicData], dict[int, str]]:
-        graphs: dict[int, data.AtomicData] = {}
-        reasons: dict[int, str] = {}
-        for place, atoms in enumerate(structures):
-            if reason := _no_graph(atoms, self.r_max):
-                reasons[place] = reason
-                continue
-            try:
-                graphs[place] = self._graph(atoms)
-            except (np.linalg.LinAlgError, ValueError, MemoryError) as error:
-                reasons[place] = f"no neighbour list: {error}"
-        return graphs, reasons
-
-    def _graph(self, atoms: Atoms) -> data.AtomicData:
-        bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)  # info could hold weights
-        with torch_tools.default_dtype(self.dtype):
-            config = data.config_from_atoms(bare, head_name=self.head)
-            return data.AtomicData.from_config(config, z_table=self.elements, cutoff=self.r_max, heads=self.heads)
-
-    def _compute(self, graphs: list[data.AtomicData]) -> list[Label]:
+    def compute(self, graphs: Sequence[Graph]) -> list[Label]:
         """Labels of one batch. The displacement that MACE differentiates for the stress spoils the forces of a
         whole batch when one structure's virial is not a number, so such a batch is done again one by one.
         """
@@ -129,31 +126,45 @@ class Labeller:
             return [self._forward([graph])[0] for graph in graphs]
         return labels
 
-    def _forward(self, graphs: list[data.AtomicData]) -> list[Label]:
-        with torch_tools.default_dtype(self.dtype), _memory_errors():
-            batch = torch_geometric.Batch.from_data_list(graphs).to(self.device)
-            result = self.model(batch.to_dict(), compute_stress=True)
-        energies, forces, virials = (
-            result[key].detach().cpu().numpy().astype(float) for key in ("energy", "forces", "virials")
-        )
-        pieces = np.split(forces, batch.ptr.cpu().numpy()[1:-1])
+    def _forward(self, graphs: Sequence[Graph]) -> list[Label]:
+        model = self.prepare()
+        with torch_tools.default_dtype(self.settings.dtype), _memory_errors():
+            result = model(self._batch(graphs), compute_stress=True)
+            energies, forces, virials = (
+                result[key].detach().cpu().numpy().astype(float) for key in ("energy", "forces", "virials")
+            )
+        pieces = np.split(forces, np.cumsum([len(graph.positions) for graph in graphs])[:-1])
         return [
             Label(float(energy), piece, _stress(virial, graph))
             for energy, piece, virial, graph in zip(energies, pieces, virials, graphs, strict=True)
         ]
 
+    def _batch(self, graphs: Sequence[Graph]) -> dict[str, torch.Tensor]:
+        wanted = self.settings
+        if self.reads_little:
+            head = self.heads.index(self.head)
+            return joined(graphs, len(self.numbers), head, wanted.dtype, wanted.device)
+        return (
+            torch_geometric.Batch.from_data_list([self._atomic_data(graph) for graph in graphs])
+            .to(wanted.device)
+            .to_dict()
+        )
 
-def _size(graph: data.AtomicData) -> Size:
-    receivers = graph.edge_index[1]
-    return Size(int(torch.bincount(receivers, minlength=1).max()), len(receivers))
+    def _atomic_data(self, graph: Graph) -> data.AtomicData:
+        """mace-torch's own graph, for models that read charges, spins or fields: here all at their defaults."""
+        numbers = np.array(self.numbers)[graph.species]
+        config = data.config_from_atoms(
+            Atoms(numbers, graph.positions, cell=graph.cell, pbc=graph.pbc), head_name=self.head
+        )
+        table = AtomicNumberTable(list(self.numbers))
+        return data.AtomicData.from_config(config, z_table=table, cutoff=self.maker.r_max, heads=self.heads)
 
 
-def _stress(virial: NDArray[np.float64], graph: data.AtomicData) -> NDArray[np.float64] | None:
+def _stress(virial: NDArray[np.float64], graph: Graph) -> NDArray[np.float64] | None:
     """Stress [6] from the virial, not MACE's own stress: that becomes zero silently when it is not finite."""
-    if not bool(graph.pbc.all()):
+    if not graph.pbc.all():
         return None
-    volume = abs(np.linalg.det(graph.cell.numpy().astype(float)))
-    return np.asarray(full_3x3_to_voigt_6_stress(-virial / volume))
+    return np.asarray(full_3x3_to_voigt_6_stress(-virial / abs(np.linalg.det(graph.cell))))
 
 
 @contextmanager
@@ -169,33 +180,8 @@ def _memory_errors() -> Iterator[None]:
         raise MemoryError(str(error)) from error
 
 
-def _no_graph(atoms: Atoms, r_max: float) -> str | None:
-    """Why MACE cannot make a true graph of this structure, or None."""
-    if len(atoms) == 0:
-        return "no atoms"
-    if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
-        return "positions or cell are not finite"
-    if atoms.pbc.any() and np.linalg.matrix_rank(atoms.cell.array[atoms.pbc]) < atoms.pbc.sum():
-        return "the cell vectors of the periodic directions do not span them"
-    if np.prod(atoms.cell.lengths()[atoms.pbc] / r_max) > MOST_BINS:
-        return f"the cell is too large for a neighbour list ({atoms.cell.lengths().max():.3g} Å)"
-    return None
-
-
-def _checked(answer: Answer, atoms: Atoms) -> Answer:
-    if isinstance(answer, str) or answer.finite:
-        return answer
-    distances = atoms.get_all_distances(mic=bool(atoms.pbc.any()))[np.triu_indices(len(atoms), 1)]
-    closest = f"; its closest atoms are {distances.min():.3f} Å apart" if distances.size else ""
-    return f"the teacher's label is not finite (energy {answer.energy}){closest}"
-
-
-def label_structures(labeller: Labeller, structures: Sequence[Atoms], progress: Progress) -> tuple[Labelled, float]:
-    """Label all, window by window; returns the answers in order and the wall-clock seconds."""
-    total = Labelled([])
-    started = time.monotonic()
-    limit = max(labeller.settings.edges_per_batch // BATCH_EDGES_PER_WINDOW_ATOM, 1)
-    for window in windows([len(atoms) for atoms in structures], limit):
-        total.add(labeller.label([structures[place] for place in window]))
-        progress(len(total.answers), len(structures), f"{len(total.answers)} of {len(structures)} structures labelled")
-    return total, time.monotonic() - started
+def _checked(label: Label, graph: Graph) -> Answer:
+    if label.finite:
+        return label
+    closest = "" if graph.shortest_A is None else f"; its closest atoms are {graph.shortest_A:.3f} Å apart"
+    return f"the teacher's label is not finite (energy {label.energy}){closest}"

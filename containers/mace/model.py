@@ -25,14 +25,19 @@ def load_model(path: Path, device: str = "cpu") -> torch.nn.Module:
         BadInput: the file is not a MACE model with energies.
         StepError: `device` is cuda and torch sees none.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise StepError("torch sees no CUDA device; set the device to cpu, or install a CUDA build of torch")
+    check_device(device)
     model = _unpickle(path, device)
     if reason := _not_a_teacher(model):
         raise BadInput(f"{path} is not a MACE model that can be a teacher: {reason}. {MEND}")
     model.eval()
     model.requires_grad_(False)
     return model
+
+
+def check_device(device: str) -> None:
+    """Raise `StepError` when `device` is cuda and torch sees none."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise StepError("torch sees no CUDA device; set the device to cpu, or install a CUDA build of torch")
 
 
 def _unpickle(path: Path, device: str) -> torch.nn.Module:

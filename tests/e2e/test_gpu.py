@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from ase import Atoms
 from ase.build import bulk
@@ -16,7 +17,6 @@ from ase.io import write
 from containers.contract import Device, Report, Resources
 from containers.mace.label import Dtype
 from containers.mace.label import Params as LabelParams
-from containers.structures import read_atoms
 from containers.tensorpot.frames import Labelled, frame, write_frame
 from containers.tensorpot.pace_train import Params as TrainParams
 from containers.tensorpot.pacemaker_input import Potential
@@ -63,12 +63,12 @@ def structures(root: Path) -> Stored:
     return run_step(call, workspace(root)).file("structures")
 
 
-def label(structures: Stored, dtype: Dtype, device: Device) -> StepCall:
+def label(structures: Stored, dtype: Dtype, device: Device, edges_per_batch: int | None = 8000) -> StepCall:
     return StepCall(
         step="mace_label",
         params=LabelParams(head="Default", dtype=dtype).model_dump(mode="json"),
         inputs={"structures": (structures,), "model": (external(TEACHER),)},
-        resources=Resources(device=device),
+        resources=Resources(device=device, threads=2, edges_per_batch=edges_per_batch),
     )
 
 
@@ -85,12 +85,13 @@ def staged(call: StepCall, place: Workspace) -> tuple[Path, Report, str]:
 
 def assert_same_labels(found: Path, expected: Path, dtype: Dtype) -> None:
     energy, force = TOLERANCES[dtype]
-    pairs = list(zip(read_atoms(found / "labels.parquet"), read_atoms(expected / "labels.parquet"), strict=True))
-    assert len(pairs) == 24
-    for one, other in pairs:
-        assert abs(one.get_potential_energy() - other.get_potential_energy()) / len(one) <= energy
-        np.testing.assert_allclose(one.get_forces(), other.get_forces(), rtol=0, atol=force)
-        np.testing.assert_allclose(one.get_stress(), other.get_stress(), rtol=0, atol=force)
+    tables = [pq.read_table(folder / "labels.parquet").to_pylist() for folder in (found, expected)]
+    assert [len(table) for table in tables] == [24, 24]
+    for one, other in zip(*tables, strict=True):
+        assert one["id"] == other["id"]
+        assert abs(one["energy"] - other["energy"]) / (len(one["forces"]) // 3) <= energy
+        np.testing.assert_allclose(one["forces"], other["forces"], rtol=0, atol=force)
+        np.testing.assert_allclose(one["stress"], other["stress"], rtol=0, atol=force)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -98,6 +99,32 @@ def test_a_gpu_labels_as_the_cpu_does(root: Path, structures: Stored, dtype: Dty
     place = workspace(root)
     cpu, gpu = (staged(label(structures, dtype, device), place)[0] for device in ("cpu", "cuda"))
     assert_same_labels(gpu, cpu, dtype)
+
+
+CALIBRATED = """
+import sys
+from pathlib import Path
+from ase.build import bulk
+from containers.mace.labeller import Settings
+from containers.mace.labelling import label_shard
+structures = [bulk("Si", cubic=True).repeat(3) for _ in range(200)]
+settings = Settings(Path(sys.argv[1]), "Default", "float32", 8000, "cuda")
+shard = label_shard(settings, structures, threads=2, calibrated=False)
+assert all(not isinstance(answer, str) for answer in shard.labelled.answers)
+print(len(shard.probed.calibration.throughput) > 1, shard.labelled.bound in shard.probed.calibration.throughput)
+"""
+
+
+def script(text: str) -> str:
+    """The last line that a program prints."""
+    command = [sys.executable, "-W", "ignore", "-c", text, str(TEACHER)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1]
+
+
+def test_a_gpu_finds_how_many_edges_it_wants_at_once() -> None:
+    assert script(CALIBRATED) == "True True"
 
 
 OUT_OF_MEMORY = """
@@ -117,14 +144,7 @@ print(sum(not isinstance(answer, str) for answer in found.answers), labeller.bou
 
 
 def test_when_the_memory_of_the_gpu_ends_batches_shrink_and_the_largest_is_set_aside() -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", OUT_OF_MEMORY, str(TEACHER)],
-        capture_output=True,
-        text=True,
-        cwd=REPOSITORY,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].startswith("40 True does not fit in memory alone")
+    assert script(OUT_OF_MEMORY).startswith("40 True does not fit in memory alone")
 
 
 def copper(count: int, seed: int) -> list[Labelled]:

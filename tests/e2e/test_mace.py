@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -16,17 +14,20 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.io import read
+from ase.neighborlist import neighbor_list
 
-from containers.contract import BadInput, InputFile, Report, Request, StepError, file_digest
+from containers.contract import BadInput, InputFile, Report, Request, Resources, StepError, file_digest, load_step
+from containers.label_rows import ROWS
 from containers.lock import lock_digest
 from containers.mace.teacher_info import Teacher, choose_head
 from containers.step import execute
-from containers.structures import read_atoms, structure_id, structures_table, write_table
+from containers.structures import structure_id, structures_table, write_table
 
 pytestmark = pytest.mark.e2e
 
 REPOSITORY = Path(__file__).parents[2]
 TEACHER = REPOSITORY / "examples" / "silicon" / "teacher.model"
+POOL = TEACHER.with_name("pool.extxyz")
 
 
 def silicon(cell: tuple[float, ...] | list[list[float]], pbc: list[bool], *positions: list[float]) -> Atoms:
@@ -73,18 +74,65 @@ def write_structures(path: Path, structures: list[Atoms]) -> None:
     write_table(path, structures_table(structures))
 
 
-def run_step(folder: Path, step: str, inputs: dict[str, Path], **params: object) -> Report:
+def run_step(
+    folder: Path, step: str, inputs: dict[str, Path], resources: Resources | None = None, **params: object
+) -> Report:
     folder.mkdir()
     files = {name: (InputFile(path=path, sha256=file_digest(path)),) for name, path in inputs.items()}
-    request = Request(step=step, version=1, lock=lock_digest("mace"), params=params, inputs=files)
+    request = Request(
+        step=step,
+        version=load_step(step).VERSION,
+        lock=lock_digest("mace"),
+        params=params,
+        inputs=files,
+        resources=resources or Resources(),
+    )
     (folder / "request.json").write_text(request.model_dump_json())
     return execute(folder)
 
 
-def label(folder: Path, structures: list[Atoms], model: Path = TEACHER, **params: object) -> Report:
+def label(
+    folder: Path,
+    structures: list[Atoms],
+    model: Path = TEACHER,
+    edges_per_batch: int | None = 8000,
+    threads: int = 1,
+    **params: object,
+) -> Report:
     pool = folder.with_suffix(".parquet")
     write_structures(pool, structures)
-    return run_step(folder, "mace_label", {"structures": pool, "model": model}, **{"head": "Default", **params})
+    resources = Resources(threads=threads, edges_per_batch=edges_per_batch)
+    inputs = {"structures": pool, "model": model}
+    return run_step(folder, "mace_label", inputs, resources, **{"head": "Default", **params})
+
+
+@dataclass
+class Row:
+    """A row of labels.parquet."""
+
+    id: str
+    energy: float | None
+    forces: np.ndarray | None
+    stress: np.ndarray | None
+    reason: str | None
+    edges: int | None
+    min_distance_A: float | None
+
+
+def rows(folder: Path) -> list[Row]:
+    """What a step wrote to `folder`; the ids as hex."""
+    table = pq.read_table(folder / "outputs/labels.parquet")
+    assert table.schema.equals(ROWS)
+    return [
+        Row(
+            row["id"].hex(),
+            row["energy"],
+            None if row["forces"] is None else np.array(row["forces"]).reshape(-1, 3),
+            None if row["stress"] is None else np.array(row["stress"]),
+            *(row[name] for name in ("reason", "edges", "min_distance_A")),
+        )
+        for row in table.to_pylist()
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -94,24 +142,52 @@ def calculator() -> Callable[[str], object]:
     return lambda dtype: MACECalculator(model_paths=str(TEACHER), device="cpu", default_dtype=dtype)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-9), ("float32", 1e-4)])
-@pytest.mark.parametrize("edges_per_batch", ["auto", 40])
-def test_labels_are_those_of_the_ase_calculator(tmp_path, calculator, dtype, tolerance, edges_per_batch):
+def assert_labels_of(calculator, structures: dict[str, Atoms], found: list[Row], energy: float, force: float) -> None:
+    """Energies within `energy` eV/atom and forces within `force` eV/Å of the calculator's."""
+    for (name, atoms), row in zip(structures.items(), found, strict=True):
+        assert row.id == structure_id(atoms), name
+        bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+        calculator.calculate(bare)
+        expected = calculator.results
+        assert abs(row.energy - expected["energy"]) / len(bare) <= energy, name
+        np.testing.assert_allclose(row.forces, expected["forces"], rtol=0, atol=force, err_msg=name)
+        assert (row.stress is not None) == bool(bare.pbc.all()), name
+        if row.stress is not None:
+            np.testing.assert_allclose(row.stress, expected["stress"], rtol=0, atol=force, err_msg=name)
+
+
+TOLERANCES = {"float64": (1e-9, 1e-8), "float32": (1e-4, 1e-3)}
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("edges_per_batch", [8000, 40])
+def test_labels_are_those_of_the_ase_calculator(tmp_path, calculator, dtype, edges_per_batch):
     structures = mixed()
     report = label(tmp_path / "run", list(structures.values()), dtype=dtype, edges_per_batch=edges_per_batch)
     assert report.error is None
-    assert report.metrics["labels_computed"] == len(structures)
-    reference = calculator(dtype)
-    for name, labelled in zip(structures, read_atoms(tmp_path / "run/outputs/labels.parquet"), strict=True):
-        assert labelled.info["id"] == structure_id(structures[name]), name
-        bare = Atoms(labelled.numbers, labelled.positions, cell=labelled.cell, pbc=labelled.pbc)
-        reference.calculate(bare)
-        found, expected = labelled.calc.results, reference.results
-        assert abs(found["energy"] - expected["energy"]) / len(bare) <= tolerance, name
-        np.testing.assert_allclose(found["forces"], expected["forces"], rtol=0, atol=tolerance, err_msg=name)
-        assert ("stress" in found) == bool(bare.pbc.all()), name
-        if "stress" in found:
-            np.testing.assert_allclose(found["stress"], expected["stress"], rtol=0, atol=tolerance, err_msg=name)
+    assert report.metrics["labels"] == len(structures)
+    assert_labels_of(calculator(dtype), structures, rows(tmp_path / "run"), *TOLERANCES[dtype])
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_labels_of_a_pool_are_those_of_the_ase_calculator(tmp_path, calculator, dtype):
+    pool = dict(enumerate(read(POOL, index="::7")[:40]))
+    assert len(pool) == 40
+    report = label(tmp_path / "run", list(pool.values()), dtype=dtype, threads=2)
+    assert report.metrics["labels"] == 40
+    assert_labels_of(calculator(dtype), pool, rows(tmp_path / "run"), *TOLERANCES[dtype])
+
+
+def test_edges_and_the_shortest_distance_are_those_of_a_plain_search(tmp_path):
+    structures = mixed()
+    label(tmp_path / "run", list(structures.values()))
+    for (name, atoms), row in zip(structures.items(), rows(tmp_path / "run"), strict=True):
+        distances = neighbor_list("d", atoms, 5.0, self_interaction=False)
+        assert row.edges == len(distances), name
+        if len(distances):
+            assert row.min_distance_A == pytest.approx(distances.min(), rel=1e-12), name
+        else:
+            assert row.min_distance_A is None, name
 
 
 def two_headed(path: Path) -> None:
@@ -157,15 +233,38 @@ def test_labels_of_a_model_with_heads_vectors_and_elements(tmp_path, head):
     for atoms in structures:
         atoms.numbers[::2] = 6
     report = label(tmp_path / "run", structures, tmp_path / "two.model", dtype="float64", head=head)
-    assert report.metrics["labels_computed"] == len(structures)
+    assert report.metrics["labels"] == len(structures)
     reference = MACECalculator(model_paths=str(tmp_path / "two.model"), device="cpu", head=head)
-    for labelled in read_atoms(tmp_path / "run/outputs/labels.parquet"):
-        reference.calculate(Atoms(labelled.numbers, labelled.positions, cell=labelled.cell, pbc=labelled.pbc))
-        assert labelled.get_potential_energy() == pytest.approx(reference.results["energy"], abs=1e-9, rel=1e-12)
+    for atoms, row in zip(structures, rows(tmp_path / "run"), strict=True):
+        reference.calculate(Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc))
+        assert row.energy == pytest.approx(reference.results["energy"], abs=1e-9, rel=1e-12)
         scale = max(1.0, np.abs(reference.results["forces"]).max())
-        np.testing.assert_allclose(labelled.get_forces(), reference.results["forces"], rtol=0, atol=1e-9 * scale)
-        if "stress" in labelled.calc.results:
-            np.testing.assert_allclose(labelled.get_stress(), reference.results["stress"], rtol=1e-8, atol=1e-9)
+        np.testing.assert_allclose(row.forces, reference.results["forces"], rtol=0, atol=1e-9 * scale)
+        if row.stress is not None:
+            np.testing.assert_allclose(row.stress, reference.results["stress"], rtol=1e-8, atol=1e-9)
+
+
+def test_a_model_that_reads_a_total_charge_gets_mace_s_default(tmp_path, calculator):
+    """Its labels go through mace-torch's own graphs, which hold whatever a model may read."""
+    import torch
+    from mace.calculators import MACECalculator
+    from mace.modules.embeddings import GenericJointEmbedding
+
+    specs = {"total_charge": {"type": "continuous", "per": "graph", "in_dim": 1, "emb_dim": 8}}
+    model = torch.load(TEACHER, map_location="cpu", weights_only=False).double()
+    width = model.node_embedding.linear.irreps_out.dim
+    torch.manual_seed(2)
+    model.joint_embedding = GenericJointEmbedding(base_dim=width, embedding_specs=specs, out_dim=width).double()
+    model.embedding_specs = specs
+    torch.save(model, tmp_path / "charged.model")
+    structures = mixed()
+    label(tmp_path / "run", list(structures.values()), tmp_path / "charged.model", dtype="float64")
+    reference = MACECalculator(model_paths=str(tmp_path / "charged.model"), device="cpu", default_dtype="float64")
+    assert_labels_of(reference, structures, rows(tmp_path / "run"), 1e-9, 1e-8)
+    plain = calculator("float64")
+    plain.calculate(bulk("Si"))
+    reference.calculate(bulk("Si"))
+    assert plain.results["energy"] != pytest.approx(reference.results["energy"], abs=1e-3)
 
 
 def test_what_can_be_fast_is_fast(tmp_path):
@@ -188,98 +287,41 @@ def test_forces_and_stress_are_gradients_of_the_energy(tmp_path):
     for sign, atoms in zip((1, -1), strained, strict=True):
         atoms.set_cell(atoms.cell.array @ np.diag([1 + sign * step, 1, 1]), scale_atoms=True)
     label(tmp_path / "run", [start, *moved, *strained], dtype="float64")
-    labelled = read_atoms(tmp_path / "run/outputs/labels.parquet")
-    energies = [atoms.get_potential_energy() for atoms in labelled]
-    assert labelled[0].get_forces()[3, 1] == pytest.approx(-(energies[1] - energies[2]) / (2 * step), abs=1e-5)
+    labelled = rows(tmp_path / "run")
+    energies = [row.energy for row in labelled]
+    assert labelled[0].forces[3, 1] == pytest.approx(-(energies[1] - energies[2]) / (2 * step), abs=1e-5)
     slope = (energies[3] - energies[4]) / (2 * step) / start.get_volume()
-    assert labelled[0].get_stress()[0] == pytest.approx(slope, abs=1e-7)
+    assert labelled[0].stress[0] == pytest.approx(slope, abs=1e-7)
 
 
-def test_the_same_digests_twice_and_extxyz_keeps_every_digit(tmp_path):
-    structures = list(mixed().values())
-    first, second = (label(tmp_path / name, structures, edges_per_batch=500) for name in ("first", "second"))
-    assert {name: file.sha256 for name, file in first.outputs.items()} == {
-        name: file.sha256 for name, file in second.outputs.items()
-    }
-    table = read_atoms(tmp_path / "first/outputs/labels.parquet")
-    for exact, text in zip(table, read(tmp_path / "first/outputs/labels.extxyz", index=":"), strict=True):
-        assert text.info["id"] == exact.info["id"] == structure_id(text)
-        assert text.get_potential_energy() == exact.get_potential_energy()
-        assert np.array_equal(text.get_forces(), exact.get_forces())
-        assert ("stress" in text.calc.results) == ("stress" in exact.calc.results)
-        if "stress" in exact.calc.results:
-            assert np.array_equal(text.get_stress(), exact.get_stress())
-
-
-def test_the_first_calls_give_the_labels_of_later_ones():
-    """Torch compiles while it runs; that must not change a digit, else a killed and repeated run would differ."""
-    from containers.contract import no_progress
-    from containers.mace.labeller import Labeller, Settings, label_structures
-
-    structures = [atoms for _ in range(4) for atoms in mixed().values()]
-    labeller = Labeller(Settings(TEACHER, "Default", "float32", edges_per_batch=1000))
-    first, second = (label_structures(labeller, structures, no_progress)[0].answers for _ in range(2))
-    for cold, warm in zip(first, second, strict=True):
-        assert cold.energy == warm.energy
-        assert np.array_equal(cold.forces, warm.forces)
-
-
-def test_labels_that_are_not_finite_are_set_aside_and_spoil_no_neighbour(tmp_path):
+def test_labels_that_are_not_finite_have_a_reason_and_spoil_no_neighbour(tmp_path):
     good = mixed()["diamond"]
     overlapping = silicon((0, 0, 0), [False] * 3, [0, 0, 0], [0, 0, 0])
     flat = silicon([[5, 0, 0], [5, 0, 0], [0, 0, 5]], [True] * 3, [0, 0, 0], [2, 2, 2])
     lost = silicon((5, 5, 5), [True] * 3, [0, 0, 0], [np.nan, 2, 2])
     report = label(tmp_path / "run", [good, overlapping, flat, lost], dtype="float64", edges_per_batch=100_000)
-    assert (report.metrics["labels_computed"], report.metrics["rejected"]) == (1, 3)
-    rejected = pq.read_table(tmp_path / "run/outputs/rejected.parquet").to_pylist()
-    assert [row["row"] for row in rejected] == [1, 2, 3]
-    assert "not finite" in rejected[0]["reason"]
-    assert "0.000 Å" in rejected[0]["reason"]
+    assert (report.metrics["labels"], report.metrics["refused"], report.metrics["set_aside"]) == (1, 3, 0)
+    found = rows(tmp_path / "run")
+    assert [row.reason is None for row in found] == [True, False, False, False]
+    assert [row.energy is None for row in found] == [False, True, True, True]
+    assert "not finite" in found[1].reason
+    assert "0.000 Å" in found[1].reason
     label(tmp_path / "alone", [good], dtype="float64")
-    both = [read_atoms(tmp_path / name / "outputs/labels.parquet")[0] for name in ("run", "alone")]
-    np.testing.assert_allclose(both[0].get_forces(), both[1].get_forces(), rtol=0, atol=1e-10)
+    np.testing.assert_allclose(found[0].forces, rows(tmp_path / "alone")[0].forces, rtol=0, atol=1e-10)
 
 
-def test_a_cell_too_large_for_a_neighbour_list_is_set_aside(tmp_path):
+def test_a_cell_too_large_for_a_neighbour_list_has_a_reason(tmp_path):
     huge = silicon((1e8, 1e8, 1e8), [True] * 3, [0, 0, 0], [2, 2, 2])
     report = label(tmp_path / "run", [mixed()["diamond"], huge])
-    assert (report.metrics["labels_computed"], report.metrics["rejected"]) == (1, 1)
-    (rejected,) = pq.read_table(tmp_path / "run/outputs/rejected.parquet").to_pylist()
-    assert "the cell is too large for a neighbour list (1e+08 Å)" in rejected["reason"]
+    assert (report.metrics["labels"], report.metrics["refused"]) == (1, 1)
+    assert "the cell is too large for a neighbour list (1e+08 Å)" in rows(tmp_path / "run")[1].reason
 
 
-def test_nothing_to_label(tmp_path):
-    report = label(tmp_path / "run", [])
-    assert report.error is None
-    assert report.metrics["labels_computed"] == 0
-    assert read_atoms(tmp_path / "run/outputs/labels.parquet") == []
-
-
-def test_when_memory_ends_batches_shrink_and_the_largest_is_set_aside(tmp_path):
-    """In a process of its own, whose address space is limited after the model is loaded."""
-    script = """
-import resource, sys
-from pathlib import Path
-from ase.build import bulk
-from containers.mace.labeller import Labeller, Settings
-labeller = Labeller(Settings(Path(sys.argv[1]), "Default", "float64", edges_per_batch=10**9))
-small = [bulk("Si", cubic=True).repeat(2) for _ in range(12)]
-labeller.label(small[:1])
-used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 300_000_000,) * 2)
-found = labeller.label([*small, bulk("Si", cubic=True).repeat(9)])
-print(sum(not isinstance(answer, str) for answer in found.answers), labeller.bound < 10**9, found.answers[-1])
-"""
-    result = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script, str(TEACHER)],
-        capture_output=True,
-        text=True,
-        cwd=REPOSITORY,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines()[-1].startswith("12 True does not fit in memory alone")
+def test_elements_that_the_teacher_does_not_know_have_a_reason(tmp_path):
+    report = label(tmp_path / "run", [bulk("Si"), bulk("Ge")])
+    assert (report.metrics["labels"], report.metrics["refused"]) == (1, 1)
+    row = rows(tmp_path / "run")[1]
+    assert (row.reason, row.energy, row.edges) == ("the teacher does not know Ge; it knows Si", None, None)
 
 
 def test_a_gpu_s_refusal_of_memory_is_a_memory_error_also_from_torchscript():
@@ -297,15 +339,11 @@ def test_a_gpu_s_refusal_of_memory_is_a_memory_error_also_from_torchscript():
         raise RuntimeError("another")
 
 
-def test_unknown_head_and_unknown_elements_are_refused(tmp_path):
+def test_an_unknown_head_is_refused(tmp_path):
     head = label(tmp_path / "head", [bulk("Si")], head="pbe")
     assert head.error.kind == "BadInput"
     assert "'pbe'" in head.error.message
     assert "Default" in head.error.message
-    element = label(tmp_path / "element", [bulk("Si"), bulk("Ge")])
-    assert element.error.kind == "BadInput"
-    assert "Ge" in element.error.message
-    assert "made.xyz, row 1" in element.error.message
 
 
 def test_a_head_must_be_chosen_where_there_are_several(tmp_path):

@@ -18,12 +18,15 @@ from flows.fit import first_plan
 from flows.plan import FitPlan
 from flows.recipe import resolve
 from tasks.artefact import Artefact, External, StepCall
+from tasks.label import shard_call
+from tasks.label_shards import Shard
 from tasks.run import request_of
 from tasks.settings import Settings
 from tasks.workspace import Workspace
 
 CPU = Settings(cores=2, device="cpu")
 FILES = (External(path=Path("/data/b.xyz"), sha256="b"), External(path=Path("/data/a.xyz"), sha256="a"))
+SHARD = Shard(file=Path("/store/labels/00001.parquet"), sha256="c", structures=1, atoms=2)
 SECTION = {
     "elements": ["Si"],
     "embeddings": {"ALL": {"ndensity": 1}},
@@ -33,11 +36,15 @@ SECTION = {
 
 OPTIONS: list[tuple[str, Any, set[str]]] = [
     ("name", "other", set()),
-    ("teacher.head", "scan", {"mace_label", "pace_select", "dataset", "evaluate"}),
-    ("teacher.dtype", "float64", {"mace_label"}),
+    ("teacher.head", "scan", {"mace_label", "pool_labels", "pace_select", "dataset", "evaluate"}),
+    ("teacher.dtype", "float64", {"mace_label", "pool_labels"}),
+    ("teacher.max_force_std", 0.1, {"pool_labels"}),
+    ("labels.max_force_eV_per_A", 9.0, {"pool_labels"}),
+    ("labels.max_energy_eV_per_atom", 9.0, {"pool_labels"}),
+    ("labels.min_distance_A", 0.9, {"pool_labels"}),
     ("dft.energy_key", "E", {"ingest"}),
     ("dft.forces_key", "F", {"ingest"}),
-    ("pacemaker.elements", ["Si", "O"], {"pace_select", "dataset", "pace_train", "evaluate"}),
+    ("pacemaker.elements", ["Si", "O"], {"pool_labels", "pace_select", "dataset", "pace_train", "evaluate"}),
     ("pacemaker.cutoff", 6.0, {"pace_select", "dataset", "pace_train"}),
     ("pacemaker.order", 2, {"pace_select", "pace_train"}),
     ("pacemaker.b_basis", "small", {"pace_select", "pace_train"}),
@@ -59,7 +66,7 @@ OPTIONS: list[tuple[str, Any, set[str]]] = [
     ("convergence.force_mae_meV_per_A", 9, set()),
     ("convergence.energy_mae_meV_per_atom", 9, set()),
 ]
-INPUTS = {"teacher.model", "pool.files", "dft.files", "dft.test_files"}  # count by their content
+INPUTS = {"teacher.model", "teacher.committee", "pool.files", "dft.files", "dft.test_files"}  # count by their content
 ONE_VALUE = {"pacemaker.loss_stress"}  # 0 is all it may be
 
 
@@ -92,16 +99,18 @@ def all_calls(teacher: Teacher, artefact: Callable[..., Artefact], data: Artefac
     """Every call that a config leads to, DFT data included, in order."""
     e0s = {"pbe": {"O": 1.0, "Si": 2.0}, "scan": {"O": 3.0, "Si": 4.0}}
     two_heads = teacher.model_copy(update={"heads": ("pbe", "scan"), "e0s_eV": e0s})
-    pool, labels, selection = artefact("ingest"), artefact("mace_label"), artefact("pace_select")
+    pool, labels, selection = artefact("ingest"), artefact("pool_labels"), artefact("pace_select")
     dft, dft_test = artefact("ingest", "dft"), artefact("ingest", "dft test")
     active, potential = artefact("pace_activeset"), artefact("pace_train").file("potential")
 
     def make(config: DistillConfig, settings: Settings = CPU) -> list[StepCall]:
-        recipe = resolve(config, two_heads, {"Si"})
+        recipe = resolve(config, [two_heads], {"Si"}, set())
+        asked = calls.asked(recipe, FILES[0], two_heads)
         return [
             calls.dft_call(config, FILES),
             calls.teacher_call(FILES[0]),
-            calls.label_call(recipe, pool, FILES[0], settings),
+            shard_call(SHARD, asked, settings, None),
+            calls.pool_labels_call(recipe, pool, [asked.key(Workspace(root=Path("/nowhere"), settings=settings))]),
             calls.select_call(recipe, labels),
             calls.dataset_call(recipe, labels, selection, dft, dft_test),
             calls.train_call(recipe, first_plan(recipe, data), data, None, settings),
@@ -159,10 +168,11 @@ def test_every_step_reads_what_the_steps_before_it_wrote(base, all_calls) -> Non
         for call in all_calls(base)[2:]
     }
     assert read == {
-        "mace_label": {"structures": ["ingest one structures"], "model": ["b"]},
-        "pace_select": {"labels": ["mace_label one labels"]},
+        "mace_label": {"structures": ["c"], "model": ["b"]},
+        "pool_labels": {"structures": ["ingest one structures"]},
+        "pace_select": {"labels": ["pool_labels one labels"]},
         "dataset": {
-            "labels": ["mace_label one labels"],
+            "labels": ["pool_labels one labels"],
             "selection": ["pace_select one selection"],
             "dft": ["ingest dft structures"],
             "dft_test": ["ingest dft test structures"],
@@ -186,7 +196,7 @@ def test_files_keep_the_user_s_order_and_names() -> None:
 
 
 def test_dft_inputs_are_left_out_when_there_are_none(recipe, artefact, data) -> None:
-    made = calls.dataset_call(recipe, artefact("mace_label"), artefact("pace_select"), None, None)
+    made = calls.dataset_call(recipe, artefact("pool_labels"), artefact("pace_select"), None, None)
     assert list(made.inputs) == ["labels", "selection"]
     potential = artefact("pace_train").file("potential")
     assert "dft_test" not in calls.evaluate_call(recipe, potential, artefact("pace_activeset"), data, None).inputs

@@ -14,6 +14,10 @@ MINIMAL = {"name": "silicon", "teacher": {"model": "teacher.model"}, "pool": {"f
 REPOSITORY = Path(__file__).parents[3]
 
 
+def teacher(**changes: object) -> dict[str, object]:
+    return {"teacher": {"model": "teacher.model", **changes}}
+
+
 def written(folder: Path, values: object) -> Path:
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(values))
@@ -39,6 +43,14 @@ def test_paths_start_at_the_file_and_a_foundation_model_stays_a_name(tmp_path: P
     assert load_config(written(tmp_path, named)).teacher.model == FOUNDATION_MODELS[0]
 
 
+def test_a_committee_and_the_bounds_of_labels_are_taken(tmp_path: Path) -> None:
+    committee = teacher(committee=["b.model", FOUNDATION_MODELS[0]], max_force_std=0.2)
+    config = load_config(written(tmp_path, {**MINIMAL, **committee, "labels": {"max_force_eV_per_A": 30}}))
+    assert config.teacher.committee == [str(tmp_path / "b.model"), FOUNDATION_MODELS[0]]
+    assert config.teacher.max_force_std == 0.2
+    assert (config.labels.max_force_eV_per_A, config.labels.min_distance_A) == (30, 0.5)
+
+
 def test_overrides_reach_nested_keys(tmp_path: Path) -> None:
     config = load_config(written(tmp_path, MINIMAL), ("train.maxiter=7", "pacemaker.elements=[Si, O]", "name=other"))
     assert (config.train.maxiter, config.pacemaker.elements, config.name) == (7, ["Si", "O"], "other")
@@ -62,6 +74,14 @@ def test_overrides_reach_nested_keys(tmp_path: Path) -> None:
         ({"name": "../up"}, "name: "),
         ({"split": {"validation": 0.6, "test": 0.5}}, "split: .*must leave something to train on"),
         ({"train": {"maxiter": float("inf")}}, "train.maxiter"),
+        (teacher(committee=["b.model", "b.model"]), "teacher.committee: names a model twice"),
+        (teacher(committee=["teacher.model"]), "teacher.committee: .*or teacher.model again"),
+        (teacher(committee="b.model"), "teacher.committee: .*list"),
+        (teacher(max_force_std=0.2), "teacher.max_force_std: one model has no deviation"),
+        (teacher(committee=["b.model"], max_force_std=0), "teacher.max_force_std: .*greater than 0"),
+        ({"labels": {"max_force_eV_per_A": 0}}, "labels.max_force_eV_per_A: .*greater than 0, not 0"),
+        ({"labels": {"min_distance_A": "0.5"}}, "labels.min_distance_A: .*number, not '0.5'"),
+        ({"labels": {"max_force": 9}}, "unknown key labels.max_force: did you mean max_force_eV_per_A"),
     ],
 )
 def test_wrong_values_name_the_key_and_the_file(tmp_path: Path, change: dict[str, object], message: str) -> None:

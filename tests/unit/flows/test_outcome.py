@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from flows.fit import Attempt
-from flows.outcome import CHECKED, misses, not_converged_because
+from flows.outcome import CHECKED, label_counts, misses, not_converged_because
 from flows.plan import Convergence, FitPlan
+from tasks.run_summary import Labelling
 
 LIMITS = Convergence(force_mae_meV_per_A=100, energy_mae_meV_per_atom=10)
 GOOD = {"force_mae_meV_per_A": 99.0, "energy_mae_meV_per_atom": 9.0}
@@ -66,3 +67,16 @@ def test_a_miss_and_an_unfinished_fit_are_both_told(ended) -> None:
     assert because is not None
     assert because.startswith("force MAE 101")
     assert because.endswith("; pace_train attempt 2 ended as killed")
+
+
+def test_labels_are_computed_reused_or_rejected(artefact) -> None:
+    labels = artefact("pool_labels", structures=100, labels=90, rejected=10, rejected_by={"force": 8, "memory": 4})
+    counts = label_counts(labels, Labelling(computed=30), teachers=1)
+    assert (counts.computed, counts.reused, counts.rejected) == (30, 66, 10)
+    assert counts.rejected_by == {"force": 8, "memory": 4}
+
+
+def test_each_member_of_a_committee_gives_an_answer(artefact) -> None:
+    labels = artefact("pool_labels", structures=100, labels=100, rejected=0, rejected_by={})
+    counts = label_counts(labels, Labelling(computed=120), teachers=3)
+    assert (counts.computed, counts.reused) == (120, 180)

@@ -9,7 +9,7 @@ import pytest
 from containers.mace.teacher_info import Teacher
 from containers.split import Split
 from flows.config import DistillConfig
-from flows.recipe import Recipe, check_sides, resolve
+from flows.recipe import Recipe, check_committee, check_sides, resolve
 from tasks.errors import UserError
 
 SECTION = {
@@ -45,54 +45,69 @@ def two_heads(teacher: Teacher) -> Teacher:
 
 
 def test_auto_means_the_data_s_elements_and_the_teacher_s_cutoff(config, teacher) -> None:
-    recipe = resolve(config, teacher, {"Si"})
+    recipe = resolve(config, [teacher], {"Si"}, set())
     assert recipe.potential.elements == ("Si",)
     assert recipe.potential.cutoff == 4.5
     assert (recipe.head, recipe.e0s_eV) == ("Default", {"Si": -1.0})
 
 
 def test_elements_are_sorted_and_may_be_more_than_the_data_hold(config, teacher) -> None:
-    recipe = resolve(with_pacemaker(config, elements=["Si", "O"]), teacher, {"Si"})
+    recipe = resolve(with_pacemaker(config, elements=["Si", "O"]), [teacher], {"Si"}, set())
     assert recipe.potential.elements == ("O", "Si")
     assert recipe.e0s_eV == {"O": -2.0, "Si": -1.0}
 
 
 def test_given_values_reach_the_potential(config, teacher) -> None:
     changed = with_pacemaker(config, cutoff=6.0, order=2, functions_per_element=33, b_basis="small")
-    potential = resolve(changed, teacher, {"Si"}).potential
+    potential = resolve(changed, [teacher], {"Si"}, set()).potential
     assert (potential.cutoff, potential.order, potential.functions_per_element) == (6.0, 2, 33)
     assert potential.b_basis == "small"
 
 
 @pytest.mark.parametrize("elements", ["auto", ["Si"]])
-def test_an_element_of_the_data_that_the_teacher_does_not_know(config, teacher, elements) -> None:
-    with pytest.raises(UserError, match=r"does not know C, Fe \(in the data\); it knows O, Si"):
-        resolve(with_pacemaker(config, elements=elements), teacher, {"Si", "Fe", "C"})
+def test_a_pool_element_that_the_teacher_does_not_know_is_left_to_the_labelling(config, teacher, elements) -> None:
+    recipe = resolve(with_pacemaker(config, elements=elements), [teacher], {"Si", "Fe", "C"}, set())
+    assert recipe.potential.elements == ("Si",)
+
+
+@pytest.mark.parametrize("elements", ["auto", ["Si"]])
+def test_a_pool_of_which_the_teacher_knows_no_element(config, teacher, elements) -> None:
+    with pytest.raises(UserError, match=r"does not know C, Fe \(in the pool, which has no other\); it knows O, Si"):
+        resolve(with_pacemaker(config, elements=elements), [teacher], {"Fe", "C"}, {"Si"})
+
+
+def test_an_element_of_the_dft_data_that_the_teacher_does_not_know(config, teacher) -> None:
+    with pytest.raises(UserError, match=r"does not know C \(in the DFT data\); it knows O, Si"):
+        resolve(config, [teacher], {"Si"}, {"Si", "C"})
+
+
+def test_elements_of_the_dft_data_are_in_the_potential(config, teacher) -> None:
+    assert resolve(config, [teacher], {"Si"}, {"O"}).potential.elements == ("O", "Si")
 
 
 def test_an_element_of_the_config_that_the_teacher_does_not_know(config, teacher) -> None:
     with pytest.raises(UserError, match=r"does not know C \(in pacemaker.elements\)"):
-        resolve(with_pacemaker(config, elements=["Si", "C"]), teacher, {"Si"})
+        resolve(with_pacemaker(config, elements=["Si", "C"]), [teacher], {"Si"}, set())
 
 
 def test_a_left_out_element(config, teacher) -> None:
     with pytest.raises(UserError, match=r"pacemaker.elements leaves out O, which the data contain"):
-        resolve(with_pacemaker(config, elements=["Si"]), teacher, {"Si", "O"})
+        resolve(with_pacemaker(config, elements=["Si"]), [teacher], {"Si", "O", "Fe"}, set())
 
 
 def test_the_chosen_head_decides_the_reference_energies(config, two_heads) -> None:
-    recipe = resolve(with_head(config, "pbe"), two_heads, {"Si"})
+    recipe = resolve(with_head(config, "pbe"), [two_heads], {"Si"}, set())
     assert (recipe.head, recipe.e0s_eV) == ("pbe", {"Si": 2.0})
 
 
 @pytest.mark.parametrize("head", [None, "r2scan"])
 def test_no_or_a_wrong_head_is_refused_with_the_names(config, two_heads, head) -> None:
     with pytest.raises(UserError, match=r"teacher.head.*pbe, scan"):
-        resolve(with_head(config, head), two_heads, {"Si"})
+        resolve(with_head(config, head), [two_heads], {"Si"}, set())
 
 
 def test_a_section_of_the_user_s_own_is_taken(config, teacher) -> None:
-    recipe: Recipe = resolve(with_pacemaker(config, b_basis=SECTION), teacher, {"Si"})
+    recipe: Recipe = resolve(with_pacemaker(config, b_basis=SECTION), [teacher], {"Si"}, set())
     assert recipe.potential.section()["bonds"] == SECTION["bonds"]
 
 
@@ -108,4 +123,44 @@ def test_a_section_of_the_user_s_own_is_taken(config, teacher) -> None:
 )
 def test_a_bad_section_names_its_key(config, teacher, change, message) -> None:
     with pytest.raises(UserError, match=rf"pacemaker.b_basis: .*{message}"):
-        resolve(with_pacemaker(config, b_basis={**SECTION, **change}), teacher, {"Si"})
+        resolve(with_pacemaker(config, b_basis={**SECTION, **change}), [teacher], {"Si"}, set())
+
+
+@pytest.fixture
+def second(teacher: Teacher) -> Teacher:
+    """Another model of a committee: farther sight, other reference energies, no oxygen."""
+    return teacher.model_copy(update={"elements": ("Si",), "r_max_A": 6.0, "e0s_eV": {"Default": {"Si": -2.0}}})
+
+
+def with_committee(config: DistillConfig, *names: str, **changes: Any) -> DistillConfig:
+    values = config.model_dump()
+    teacher = {**values["teacher"], "committee": list(names), **changes}
+    return DistillConfig.model_validate({**values, "teacher": teacher})
+
+
+def test_a_committee_has_the_mean_reference_the_largest_cutoff_and_the_elements_that_all_know(
+    config, teacher, second
+) -> None:
+    recipe = resolve(with_committee(config, "second.model"), [teacher, second], {"Si", "O"}, set())
+    assert recipe.e0s_eV == {"Si": -1.5}
+    assert recipe.potential.cutoff == 6.0
+    with pytest.raises(UserError, match=r"does not know O \(in the DFT data\); it knows Si\."):
+        resolve(with_committee(config, "second.model"), [teacher, second], {"Si"}, {"O"})
+
+
+def test_a_head_that_one_model_of_a_committee_lacks(config, teacher, two_heads) -> None:
+    committee = with_committee(config, "second.model", head="Default")
+    with pytest.raises(UserError, match=r"teacher.head: second.model: .*no head 'Default'.*pbe, scan"):
+        resolve(committee, [teacher, two_heads], {"Si"}, set())
+
+
+def test_the_only_heads_of_a_committee_must_have_one_name(config, teacher) -> None:
+    other = teacher.model_copy(update={"heads": ("pbe",), "e0s_eV": {"pbe": {"O": 1.0, "Si": 2.0}}})
+    with pytest.raises(UserError, match=r"one name, these have Default \(teacher.model\), pbe \(second.model\)"):
+        resolve(with_committee(config, "second.model"), [teacher, other], {"Si"}, set())
+
+
+def test_the_same_model_twice_is_no_committee() -> None:
+    check_committee({"a.model": "1", "b.model": "2"})
+    with pytest.raises(UserError, match=r"c.model is the same model as a.model"):
+        check_committee({"a.model": "1", "b.model": "2", "c.model": "1"})

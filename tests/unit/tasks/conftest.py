@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from numpy.typing import NDArray
 
 from containers.contract import STEPS, BadInput, Closed, Inputs, Machine
+from containers.label_rows import ROWS
+from containers.structures import write_table
 from tasks.artefact import StepCall, external
 from tasks.run_summary import (
     Attempt,
     LabelCounts,
+    Labelling,
     RunSummary,
     SelectionCounts,
     StepSummary,
@@ -158,18 +165,33 @@ def finished(store_files: StoreFiles, history: Path) -> RunSummary:
             "plan": {**first.plan, "start": "continue", "reason": "used up"},
         }
     )
+    forces = {"force_histogram_eV_per_A": {"edges": [0.01, 0.1, 1.0, 10.0], "counts": [20, 300, 0]}}
     step = StepSummary(key="ab" * 32, cached=False, seconds=12.34, peak_memory_MB=680.2, metrics={"structures": 300})
     return RunSummary(
         name="silicon",
-        config={"name": "silicon", "train": {"maxiter": 40}},
+        config={"name": "silicon", "train": {"maxiter": 40}, "labels": {"max_force_eV_per_A": 100.0}},
         versions={"python-ace": "0.4.0rc1", "mace-torch": "0.3.16"},
         inputs={"teacher.model": "cd" * 32, "pool.extxyz": "ef" * 32},
         seeds={"train": 42},
         elements=("Si",),
         teacher={"elements": ["Si"], "r_max_A": 5.0, "heads": ["Default"], "head": "Default", "dtype": "float32"},
         e0s_eV={"Si": -0.8125},
-        steps={"ingest": step.model_copy(update={"cached": True}), "mace_label": step, "pace_train 1": step},
-        labels=LabelCounts(computed=200, reused=100, rejected=2),
+        steps={
+            "ingest": step.model_copy(update={"cached": True}),
+            "pool_labels": step.model_copy(update={"metrics": forces}),
+            "pace_train 1": step,
+        },
+        labels=LabelCounts(computed=200, reused=102, rejected=2, rejected_by={"force": 2, "distance": 1}),
+        labelling=Labelling(
+            computed=200,
+            structures_per_s=20.5,
+            atoms_per_s=3400.0,
+            seconds_start=4.0,
+            seconds_neighbours=0.5,
+            seconds_model=9.3,
+            seconds_io=0.1,
+            seconds_flow=0.4,
+        ),
         selection=SelectionCounts(
             pool=300, candidates=240, set_aside=3, selected=120, how={"d_optimal": 80, "fill": 40}
         ),
@@ -179,3 +201,42 @@ def finished(store_files: StoreFiles, history: Path) -> RunSummary:
         converged=True,
         files=store_files,
     )
+
+
+class Answers:
+    """A teacher's answers to structures that are plain numbers: every seventh is refused."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def ids(self, numbers: Iterable[int]) -> pa.Array:
+        """Their ids, as of real structures."""
+        return pa.array([hashlib.sha256(str(number).encode()).digest() for number in numbers], pa.binary(32))
+
+    def atoms(self, numbers: Iterable[int]) -> NDArray[np.int64]:
+        """1 to 4 for each."""
+        return np.array([1 + number % 4 for number in numbers], dtype=np.int64)
+
+    def rows(self, numbers: Iterable[int]) -> pa.Table:
+        """Schema ROWS, in the order of `numbers`."""
+        how = {"device": "cpu", "acceleration": "none", "mace_version": "0"}
+        refused = {"reason": "the teacher does not know Ge"}
+        found = [
+            {"energy": -float(n), "forces": [n / 3] * (3 * (1 + n % 4)), "stress": [0.1 * n] * 6 if n % 3 else None}
+            for n in numbers
+        ]
+        answers = [label if n % 7 else refused for n, label in zip(numbers, found, strict=True)]
+        ids = self.ids(numbers).to_pylist()
+        return pa.Table.from_pylist([{"id": i, **how, **a} for i, a in zip(ids, answers, strict=True)], schema=ROWS)
+
+    def file(self, numbers: Iterable[int]) -> Path:
+        """A labelling step's `labels.parquet`."""
+        path = self._folder / f"{uuid4().hex}.parquet"
+        write_table(path, self.rows(numbers))
+        return path
+
+
+@pytest.fixture
+def answers(tmp_path: Path) -> Answers:
+    """Answers whose files lie beside the test's own."""
+    return Answers(tmp_path)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from PIL import Image
 
 from tasks import pictures
@@ -95,3 +96,15 @@ def test_same_data_same_bytes(parity_table: pa.Table) -> None:
 def test_importing_the_module_does_not_import_matplotlib() -> None:
     code = "import sys, tasks.report; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("bound", [100.0, None])
+def test_forces_are_drawn_with_and_without_a_bound(bound: float | None) -> None:
+    histogram = {"edges": [0.1, 0.2, 0.4], "counts": [0, 5]}
+    assert pictures.forces(histogram, bound).startswith(PNG)
+    assert pictures.forces(histogram, bound) == pictures.forces(histogram, bound)
+
+
+def test_the_bound_of_the_forces_is_marked() -> None:
+    histogram = {"edges": [0.1, 0.2, 0.4], "counts": [0, 5]}
+    assert pictures.forces(histogram, 1.0) != pictures.forces(histogram, 2.0)

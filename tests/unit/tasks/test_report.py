@@ -53,12 +53,14 @@ def test_manifest_names_what_the_result_came_from(finished: RunSummary, folder: 
     assert manifest["inputs"] == finished.inputs
     assert manifest["seeds"] == {"train": 42}
     assert manifest["artefacts"]["ingest"] == "ab" * 32
-    assert manifest["seconds"]["mace_label"] == 12.34
+    assert manifest["seconds"]["pool_labels"] == 12.34
 
 
 def test_report_has_the_promised_figures(folder: Path) -> None:
     report = json.loads((folder / "report.json").read_text())
-    assert report["labels"] == {"computed": 200, "reused": 100, "rejected": 2}
+    rejected_by = {"force": 2, "distance": 1}
+    assert report["labels"] == {"computed": 200, "reused": 102, "rejected": 2, "rejected_by": rejected_by}
+    assert report["labelling"]["atoms_per_s"] == 3400.0
     assert report["selection"]["pool"] == 300
     assert report["selection"]["selected"] == 120
     first, second = report["train"]["attempts"]
@@ -69,7 +71,7 @@ def test_report_has_the_promised_figures(folder: Path) -> None:
     assert report["fidelity"]["teacher"]["force_mae_meV_per_A"] == 45.3
     assert report["fidelity"]["dft"]["force_mae_meV_per_A"] == 57.7
     fits = {"train 1": 130.4, "train 2": 130.4}  # also those that left no artefact
-    assert report["seconds"] == {"ingest": 12.34, "mace_label": 12.34, "pace_train 1": 12.34} | fits
+    assert report["seconds"] == {"ingest": 12.34, "pool_labels": 12.34, "pace_train 1": 12.34} | fits
     assert (report["converged"], report["not_converged_because"]) == (True, None)
     assert report["core_repulsion"]["Si-Si"]["r_in_A"] == 1.9
 
@@ -98,8 +100,9 @@ def test_not_a_number_of_a_diverged_fit_becomes_none(finished: RunSummary, tmp_p
 
 def test_pictures_reach_the_page_and_the_artifacts(finished: RunSummary, tmp_path: Path) -> None:
     published = publish(finished, tmp_path / "runs")
-    assert (published.folder / "report.html").read_text().count("data:image/png;base64,") == 4
-    assert [published.artifacts[key].count("data:image/png") for key in ("learning-curve", "parity")] == [1, 2]
+    assert (published.folder / "report.html").read_text().count("data:image/png;base64,") == 5
+    counts = {key: text.count("data:image/png") for key, text in published.artifacts.items()}
+    assert counts == {"labels": 1, "attempts": 0, "learning-curve": 1, "parity": 2}
     assert max(map(len, published.artifacts.values())) < 1_000_000
 
 

@@ -9,14 +9,15 @@ from html.parser import HTMLParser
 
 import pytest
 
+from containers.pool_labels import REJECTIONS
 from tasks.report_page import artifacts, markdown_table, page
-from tasks.report_rows import duration, fidelity_rows, number, plan_text, threshold_rows
-from tasks.run_summary import RunSummary, SelectionCounts
+from tasks.report_rows import duration, fidelity_rows, number, plan_text, rejection_rows, threshold_rows
+from tasks.run_summary import LabelCounts, Labelling, RunSummary, SelectionCounts
 
 VOID = {"meta", "img"}
 EVIL = "<script>alert('x')</script>"
 PICTURES = {name: b"PNG of " + name.encode() for name in
-            ("learning-curve", "parity-teacher", "parity-dft", "core-repulsion")}  # fmt: skip
+            ("forces", "learning-curve", "parity-teacher", "parity-dft", "core-repulsion")}  # fmt: skip
 
 
 class Outline(HTMLParser):
@@ -70,7 +71,33 @@ def test_every_attempt_and_the_use_of_the_potential_are_shown(finished: RunSumma
     assert "train 2" in text
     assert "pair_coeff * * potential.yace Si" in text
     assert "Si -0.8125" in text
-    assert "labels reused 100" in text
+    assert "labels reused 102" in text
+
+
+def test_the_labelling_s_speed_and_the_rejections_are_shown(finished: RunSummary) -> None:
+    page_text = Outline(page(finished, PICTURES)).text
+    for text in (page_text, artifacts(finished, PICTURES)["labels"].replace(" | ", " ").replace("\\", "")):
+        assert "structures with too large a force (labels.max_force_eV_per_A) 2" in text
+        assert "structures with atoms too close (labels.min_distance_A) 1" in text
+        assert "atoms labelled per second 3400" in text
+        assert "time of the labelling: model 9.3\u00a0s" in text.replace("9.3 s", "9.3\u00a0s")
+
+
+def test_a_run_that_reused_every_label_has_no_labelling_figures(finished: RunSummary) -> None:
+    reused = finished.model_copy(
+        update={"labels": LabelCounts(computed=0, reused=302, rejected=0), "labelling": Labelling()}
+    )
+    text = Outline(page(reused, {})).text
+    assert "per second" not in text
+    assert "Why structures were rejected" not in text
+
+
+def test_every_kind_of_rejection_has_words(finished: RunSummary) -> None:
+    counts = dict.fromkeys(REJECTIONS, 1) | {"energy": 7}
+    labels = finished.labels.model_copy(update={"rejected_by": counts})
+    rows = rejection_rows(finished.model_copy(update={"labels": labels}))
+    assert rows[0] == ("structures with too large an energy (labels.max_energy_eV_per_atom)", "7")
+    assert len(rows) == len(REJECTIONS)
 
 
 def test_scarce_elements_are_noted(finished: RunSummary) -> None:
@@ -102,9 +129,9 @@ def test_text_of_the_user_cannot_become_markup(finished: RunSummary) -> None:
 
 def test_artifacts_are_tables_and_data_uris_below_their_bound(finished: RunSummary) -> None:
     texts = artifacts(finished, PICTURES)
-    assert set(texts) == {"attempts", "learning-curve", "parity"}
+    assert set(texts) == {"labels", "attempts", "learning-curve", "parity"}
     assert "| train 2 |" in texts["attempts"]
-    uris = re.findall(r"!\[([\w-]+)\]\(data:image/png;base64,([\w+/=]+)\)", texts["learning-curve"] + texts["parity"])
+    uris = re.findall(r"!\[([\w-]+)\]\(data:image/png;base64,([\w+/=]+)\)", "".join(texts.values()))
     assert {name: base64.b64decode(data) for name, data in uris} == {
         name: png for name, png in PICTURES.items() if name != "core-repulsion"
     }

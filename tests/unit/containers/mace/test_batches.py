@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from ase import Atoms
+from ase.build import bulk
 
-from containers.mace.batches import Size, batches, compute_in_batches, windows
+from containers.mace.batches import Size, batches, compute_in_batches, densest_first, planned, windows
 
 
 def sizes(*edges: int) -> dict[int, Size]:
@@ -66,3 +69,39 @@ def test_it_ends_when_there_is_no_memory_at_all(edges):
     assert done == {}
     assert sorted(too_large) == list(pool)
     assert bound >= 1
+
+
+def strained(factor: float, repeat: int = 1) -> Atoms:
+    atoms = bulk("Si", cubic=True).repeat((repeat, 1, 1))
+    atoms.set_cell(atoms.cell.array * factor, scale_atoms=True)
+    return atoms
+
+
+def test_the_densest_come_first_then_the_largest():
+    structures = [strained(1.0), strained(0.9), strained(1.1), strained(1.0, 3)]
+    assert densest_first(structures).tolist() == [1, 3, 0, 2]
+
+
+def test_structures_without_a_volume_are_sorted_too():
+    flat, lost = Atoms("Si2", cell=[[1, 0, 0], [1, 0, 0], [0, 0, 1]], pbc=True), Atoms("Si", [[np.nan, 0, 0]])
+    cluster = Atoms(strained(1.0, 2), pbc=False, cell=np.zeros((3, 3)))
+    structures = [flat, Atoms(), lost, cluster, strained(1.0), Atoms("Si", cell=[np.nan] * 3, pbc=True)]
+    order = densest_first(structures).tolist()
+    assert sorted(order) == list(range(6))
+    assert set(order[:2]) == {3, 4}
+
+
+def test_a_plan_has_every_structure_once_and_enough_windows_to_share():
+    structures = [strained(1 + number / 1000, 1 + number % 5) for number in range(300)]
+    plan = planned(structures, 8000)
+    assert sorted(place for window in plan for place in window) == list(range(300))
+    atoms = [sum(len(structures[place]) for place in window) for window in plan]
+    assert len(plan) > 16
+    assert max(atoms) <= 8000 // 8
+    assert planned([], 8000) == []
+    assert planned(structures[:1], 8000) == [(0,)]
+
+
+def test_a_plan_does_not_end_in_tiny_windows_nor_when_the_bound_is_tiny():
+    assert len(planned([strained(1.0) for _ in range(20)], 8000)) == 1
+    assert len(planned([strained(1.0) for _ in range(20)], 1)) == 20

@@ -1,0 +1,215 @@
+"""A whole shard through the teacher: windows of structures shared out to processes. Imports torch and mace."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+
+import torch
+from ase import Atoms
+
+from containers.contract import Progress, no_progress
+from containers.mace.answers import Labelled, SetAside
+from containers.mace.batches import densest_first, planned
+from containers.mace.calibration import (
+    DEFAULT_BOUND,
+    FEWEST_BATCHES,
+    HIGHEST_BOUND_CPU,
+    HIGHEST_BOUND_GPU,
+    SAMPLE_EDGES,
+    SHARD_SAMPLES,
+    Calibration,
+    calibrate,
+    evenly,
+    filled,
+)
+from containers.mace.graphs import Graph, Made
+from containers.mace.labeller import Labeller, Settings
+from containers.mace.workers import Crew, Killed, Window, in_a_process, processes_for
+
+FIRST_LOOK = 8  # structures whose edges tell how many make a sample
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What was found out before the labelling: differences of the accelerated teacher, speed against bound."""
+
+    parity: dict[str, float] = field(default_factory=dict)
+    calibration: Calibration = field(default_factory=Calibration)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A labelled shard: the answers, and wall-clock seconds before and during the labelling."""
+
+    labelled: Labelled
+    probed: Probed
+    processes: int  # forked, or this one
+    model_processes: int  # of them computed
+    seconds_start: float
+    seconds: float
+
+
+def label_shard(
+    settings: Settings,
+    structures: Sequence[Atoms],
+    threads: int = 1,
+    calibrated: bool = True,
+    graphs_ahead: bool | None = None,
+    progress: Progress = no_progress,
+) -> Shard:
+    """Label `structures` with `threads` processes of one thread.
+
+    Args:
+        settings: how; its `edges_per_batch` is replaced by what is found out unless `calibrated`.
+        threads: processes that label or, with `graphs_ahead`, that make graphs for this one.
+        calibrated: whether the bound is known already.
+        graphs_ahead: this process computes, others make the graphs meanwhile; None: on a GPU.
+    """
+    started = time.monotonic()
+    labeller = Labeller(settings)
+    processes = processes_for(threads)
+    ahead = settings.device != "cpu" if graphs_ahead is None else graphs_ahead
+    with ExitStack() as stack:
+        makers: Crew[Made] | None = None
+        if ahead and processes:  # forked before torch touches the GPU
+            makers = stack.enter_context(Crew(lambda places, _: _made(labeller, structures, places), processes))
+        apart = processes > 0 and makers is None and _starts_threads(settings)
+        probed = probe(labeller, structures, not calibrated, apart)
+        if not calibrated:
+            labeller.bound = probed.calibration.best
+        ready = time.monotonic()
+        labelled = label_all(labeller, structures, processes, makers, progress)
+    done = time.monotonic()
+    workers = max(processes, 1)
+    return Shard(labelled, probed, workers, 1 if makers else workers, ready - started, done - ready)
+
+
+def label_all(
+    labeller: Labeller,
+    structures: Sequence[Atoms],
+    processes: int = 0,
+    makers: Crew[Made] | None = None,
+    progress: Progress = no_progress,
+) -> Labelled:
+    """The answers to `structures` in their order.
+
+    Labels depend on the structures and the labeller's bound, not on who computes them.
+
+    Args:
+        labeller: the teacher, prepared or not.
+        structures: any number.
+        processes: forked to share the work; 0: this one does it.
+        makers: processes that make the graphs while this one computes.
+        progress: told after each window.
+    """
+    windows = [Window(places) for places in planned(structures, labeller.bound)]
+    total = Labelled.empty(len(structures), labeller.bound)
+    done, atoms = 0, 0
+    for window, found in _found(labeller, structures, windows, processes, makers):
+        total.put(window.places, found)
+        done += len(window.places)
+        atoms += sum(len(structures[place]) for place in window.places)
+        progress(done, len(structures), f"{done} structures, {atoms} atoms")
+    return total
+
+
+def _found(
+    labeller: Labeller,
+    structures: Sequence[Atoms],
+    windows: list[Window],
+    processes: int,
+    makers: Crew[Made] | None,
+) -> Iterator[tuple[Window, Labelled]]:
+    if makers:
+        for window, made in makers.results(windows):
+            yield window, _unlabelled(made, labeller.bound) if isinstance(made, Killed) else labeller.label_graphs(made)
+    elif processes and windows:
+
+        def work(places: Sequence[int], bound: int) -> Labelled:
+            labeller.bound = bound
+            return labeller.label([structures[place] for place in places])
+
+        with Crew(work, min(processes, len(windows)), labeller.bound) as crew:
+            for window, found in crew.results(windows):
+                answer = _unlabelled(found, crew.bound) if isinstance(found, Killed) else found
+                if window.bound is None:
+                    crew.bound = min(crew.bound, answer.bound)
+                yield window, replace(answer, bound=crew.bound)
+    else:
+        for window in windows:
+            yield window, labeller.label([structures[place] for place in window.places])
+
+
+def _unlabelled(killed: Killed, bound: int) -> Labelled:
+    return Labelled([SetAside(str(killed))], [None], [None], bound)
+
+
+def _made(labeller: Labeller, structures: Sequence[Atoms], places: Sequence[int]) -> Made:
+    return labeller.maker.make([structures[place] for place in places])
+
+
+def probe(labeller: Labeller, structures: Sequence[Atoms], calibrating: bool, apart: bool) -> Probed:
+    """What must be known first: whether the acceleration is admitted, and the best bound if `calibrating`.
+
+    With `apart` in a process of its own; otherwise the model is made ready here, and inherited by those forked later.
+    """
+
+    def find_out() -> Probed:
+        parity = _parity(labeller, structures)
+        labeller.prepare()
+        return Probed(parity, _calibration(labeller, structures) if calibrating else Calibration())
+
+    return in_a_process(find_out) if apart else find_out()
+
+
+def _starts_threads(settings: Settings) -> bool:
+    """Whether a model that computes starts threads, after which its process must not be forked: the compiler of
+    torch.compile does, and the gradients of a torch that may see a GPU.
+    """
+    return settings.acceleration != "none" or torch.backends.cuda.is_built()
+
+
+def _parity(labeller: Labeller, structures: Sequence[Atoms]) -> dict[str, float]:
+    if labeller.settings.acceleration == "none" or not structures:
+        return {}
+    from containers.mace.acceleration import check_parity, probe_structures
+
+    reference = Labeller(replace(labeller.settings, dtype="float64", acceleration="none"))
+    return check_parity(reference, labeller, probe_structures(structures))
+
+
+def _calibration(labeller: Labeller, structures: Sequence[Atoms]) -> Calibration:
+    """With graphs of SAMPLE_EDGES edges from all densities; nothing is tried when the shard is small."""
+    order = densest_first(structures).tolist()
+    first = _graphs(labeller, structures, evenly(order, FIRST_LOOK))
+    edges = sum(graph.size.cost for graph in first) / max(len(first), 1)
+    total = int(edges * len(structures))
+    if total < SHARD_SAMPLES * SAMPLE_EDGES:
+        return Calibration()
+    sample = _graphs(labeller, structures, evenly(order, int(SAMPLE_EDGES / edges) + 1))
+    highest = HIGHEST_BOUND_CPU if labeller.settings.device == "cpu" else HIGHEST_BOUND_GPU
+    return calibrate(
+        _speed(labeller, sample), min(highest, max(total // FEWEST_BATCHES, DEFAULT_BOUND)), time.monotonic
+    )
+
+
+def _graphs(labeller: Labeller, structures: Sequence[Atoms], places: Sequence[int]) -> list[Graph]:
+    return [graph for graph in _made(labeller, structures, places).graphs if isinstance(graph, Graph)]
+
+
+def _speed(labeller: Labeller, graphs: list[Graph]) -> Callable[[int], float]:
+    """Edges per second with batches of a bound."""
+    costs = [graph.size.cost for graph in graphs]
+    labeller.compute(graphs[:1])  # torch compiles what it compiles
+
+    def speed(bound: int) -> float:
+        groups = filled(costs, bound)
+        started = time.monotonic()
+        for group in groups:
+            labeller.compute([graphs[place] for place in group])
+        return sum(costs[place] for group in groups for place in group) / (time.monotonic() - started)
+
+    return speed

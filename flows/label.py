@@ -1,0 +1,128 @@
+"""Label a pool: what the label stores lack is cut into shards and labelled; then the pool's own table is made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flows import calls
+from flows.recipe import Recipe
+from flows.shards import FEWEST_SHARDS, cut, pilot, shard_count
+from tasks.artefact import Artefact
+from tasks.errors import StepFailed
+from tasks.gpu_limit import ensure_gpu_limit
+from tasks.label import Asked, ShardDone, label_shard, speed_known_of
+from tasks.label_progress import LabelProgress
+from tasks.label_shards import Places, Pool, Shard
+from tasks.label_store import Calibration
+from tasks.label_work import Work
+from tasks.prefect_run import run_log
+from tasks.run import look_up
+from tasks.running import end_running
+from tasks.steps import step
+from tasks.task_runner import run_shards
+from tasks.workspace import Workspace
+
+WAIT_S = 30.0
+ACCIDENTS = ("Killed", "Died", "OutOfMemory")
+"""Failures of a step that may not come again: what its shard left is labelled in another round."""
+
+
+def label(recipe: Recipe, pool: Artefact, teachers: Sequence[Asked], workspace: Workspace) -> tuple[Artefact, Work]:
+    """The labels of the pool's structures, in its order, and what it took to get them.
+
+    Raises:
+        StepFailed: a shard failed in a way that another try does not mend. What other shards gave is in the store.
+    """
+    keys = [teacher.key(workspace) for teacher in teachers]
+    call, work = calls.pool_labels_call(recipe, pool, keys), Work()
+    if look_up(call, workspace):
+        return step(call, workspace), work
+    ensure_gpu_limit(workspace.settings, "cuda" if workspace.settings.device == "cuda" else "cpu")
+    with work.timed():
+        structures = Pool(workspace.store.path(pool.file("structures")))
+        for teacher in teachers:
+            _Labelling(teacher, structures, workspace, work).complete()
+        call = calls.pool_labels_call(recipe, pool, keys, work.set_aside)
+        with ExitStack() as stack:
+            files = [file for teacher in teachers for file in stack.enter_context(teacher.store(workspace).reading())]
+            return step(call.model_copy(update={"sources": {"labels": tuple(files)}}), workspace), work
+
+
+class _Labelling:
+    """Rounds of labelling, until a teacher's store has an answer to all structures that this machine can take."""
+
+    def __init__(self, teacher: Asked, pool: Pool, workspace: Workspace, work: Work) -> None:
+        self.teacher, self.pool, self.workspace, self.work = teacher, pool, workspace, work
+        self.store = teacher.store(workspace)
+        self.left: Places = np.arange(len(pool))
+        self.rounds = 0
+
+    def complete(self) -> None:
+        """Return when nothing is left to label, here or by another run."""
+        while True:
+            with self.store.claim(self.pool.ids.take(self.left)) as claim:
+                mine = self.left[claim.mine]
+                if len(mine):
+                    self._label(self._shards(mine, claim.folder))
+            if len(mine):
+                self.store.compact()
+            elif claim.elsewhere:
+                run_log().info("waiting for another run that labels %d of these structures", claim.elsewhere)
+                self.store.wait(self.pool.ids.take(self.left), WAIT_S)
+            else:
+                return
+
+    def _shards(self, places: Places, folder: Path) -> list[Shard]:
+        """The structures as shards; on a machine of unknown speed only the first one."""
+        known = self.store.calibration(speed_known_of(self.workspace.settings))
+        atoms = self.pool.atoms[places]
+        self.rounds += 1
+        if known is None and self.rounds == 1:
+            first = places[pilot(atoms)]
+            return self.pool.write(first, [range(len(first))], folder)
+        count = self._count(known, int(atoms.sum()))
+        costs = self.pool.edges(places, self.teacher.cutoff_A) if count > 1 else atoms
+        return self.pool.write(places, cut(costs, count), folder)
+
+    def _count(self, known: Calibration | None, atoms: int) -> int:
+        if known is None:  # stubs, and structures without neighbours
+            return FEWEST_SHARDS
+        seconds = atoms * known.edges_per_atom / known.edges_per_s
+        return shard_count(seconds, self.workspace.settings.shard_s)
+
+    def _label(self, shards: Sequence[Shard]) -> None:
+        with LabelProgress(shards) as progress:
+            results = run_shards(
+                label_shard,
+                [{"shard": shard, "asked": self.teacher, "workspace": self.workspace} for shard in shards],
+                [f"label shard {number + 1} of {len(shards)}" for number in range(len(shards))],
+                self.workspace.settings,
+                tick=progress.tick,
+                fatal=lambda error: not _is_accident(error),
+                end=partial(end_running, self.workspace.run_id),
+                finished=lambda place: progress.done(shards[place]),
+            )
+        done = [result for result in results if isinstance(result, ShardDone)]
+        self._account(done)
+        failures = [result for result in results if isinstance(result, BaseException)]
+        for failure in failures:
+            if not done or not _is_accident(failure):
+                raise failure
+            run_log().warning("a shard ended early (%s); what it left is labelled again", str(failure).splitlines()[0])
+
+    def _account(self, done: Sequence[ShardDone]) -> None:
+        for shard in done:
+            self.work.add(shard)
+        set_aside = pa.array([bytes.fromhex(identity) for identity in self.work.set_aside], pa.binary(32))
+        self.left = self.left[~pc.is_in(self.pool.ids.take(self.left), set_aside).to_numpy(zero_copy_only=False)]
+
+
+def _is_accident(error: BaseException) -> bool:
+    return isinstance(error, StepFailed) and error.kind in ACCIDENTS

@@ -1,0 +1,64 @@
+"""How many shards are on GPUs at a time, over all runs and hosts of a Prefect server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from prefect.client.orchestration import get_client
+from prefect.concurrency.sync import concurrency
+from prefect.exceptions import ObjectAlreadyExists
+from prefect.runtime import flow_run
+
+from containers.contract import Device
+from tasks.running import refuse_ended
+from tasks.settings import Settings
+
+GPU_LIMIT = "mace-to-ace-gpu"
+LEASE_S = 60  # the server's least: so long a holder that was killed keeps its slot
+ASK_S = 5.0  # a shard that waits looks this often whether its run has ended
+
+
+def ensure_gpu_limit(settings: Settings, device: Device) -> None:
+    """Make the server's limit, or set it to what the settings say now; nothing where there is no limit."""
+    if not _limited(settings, device):
+        return
+    assert settings.gpu_shards is not None
+    with get_client(sync_client=True) as client:
+        try:
+            client.upsert_global_concurrency_limit_by_name(GPU_LIMIT, settings.gpu_shards)
+        except ObjectAlreadyExists:  # another run was faster
+            client.upsert_global_concurrency_limit_by_name(GPU_LIMIT, settings.gpu_shards)
+
+
+@contextmanager
+def gpu_slot(settings: Settings, device: Device) -> Iterator[None]:
+    """Hold one slot of the limit during the block; nothing where there is no limit.
+
+    Raises:
+        RunEnded: the flow run was ended while its shard waited.
+    """
+    with ExitStack() as slot:
+        while _limited(settings, device) and not _entered(slot):
+            refuse_ended(flow_run.id)
+        yield
+
+
+def _limited(settings: Settings, device: Device) -> bool:
+    return settings.gpu_shards is not None and device == "cuda"
+
+
+def _entered(slot: ExitStack) -> bool:
+    try:
+        slot.enter_context(
+            concurrency(
+                GPU_LIMIT,
+                timeout_seconds=ASK_S,
+                lease_duration=LEASE_S,
+                strict=True,  # a limit that somebody deleted is an error
+                raise_on_lease_renewal_failure=False,  # a server that rests for a minute ends no shard
+            )
+        )
+    except TimeoutError:
+        return False
+    return True

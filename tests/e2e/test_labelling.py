@@ -1,0 +1,261 @@
+"""Whole shards with the real teacher: processes, batches, memory that ends, and processes that are killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.io import read
+
+from containers.contract import Inputs, Machine, Resources, file_digest, no_progress
+from containers.mace import label
+from containers.mace.answers import SET_ASIDE, Label, Labelled, SetAside
+from containers.structures import structure_id, structures_table, write_table
+
+pytestmark = pytest.mark.e2e
+
+REPOSITORY = Path(__file__).parents[2]
+TEACHER = REPOSITORY / "examples" / "silicon" / "teacher.model"
+
+
+@pytest.fixture(scope="module")
+def pool() -> list[Atoms]:
+    return read(TEACHER.with_name("pool.extxyz"), index="::4")
+
+
+def settings(dtype: str = "float32", edges_per_batch: int = 2000):
+    from containers.mace.labeller import Settings
+
+    return Settings(TEACHER, "Default", dtype, edges_per_batch)
+
+
+def shard(structures: list[Atoms], **options: object):
+    from containers.mace.labelling import label_shard
+
+    return label_shard(settings(), structures, **options)
+
+
+def step(folder: Path, structures: list[Atoms], threads: int = 1, edges_per_batch: int | None = 2000) -> dict:
+    """The metrics of the step; its outputs are in `folder`."""
+    folder.mkdir()
+    for row, atoms in enumerate(structures):
+        atoms.info = {"id": structure_id(atoms), "source": "a.xyz", "row": row, "group": "g", "family": "f"}
+    write_table(folder.with_suffix(".parquet"), structures_table(structures))
+    inputs = Inputs({"structures": (folder.with_suffix(".parquet"),), "model": (TEACHER,)})
+    machine = Machine(Resources(threads=threads, edges_per_batch=edges_per_batch))
+    return label.run(inputs, folder, label.Params(head="Default"), machine)
+
+
+def assert_same(found: Labelled, expected: Labelled, tolerance: float = 0.0) -> None:
+    for one, other in zip(found.answers, expected.answers, strict=True):
+        assert isinstance(one, Label)
+        assert isinstance(other, Label)
+        assert abs(one.energy - other.energy) <= tolerance * len(one.forces)
+        np.testing.assert_allclose(one.forces, other.forces, rtol=0, atol=10 * tolerance)
+
+
+def test_any_number_of_processes_gives_the_same_bytes(tmp_path, pool):
+    names = {"once": 1, "again": 1, "three": 3}
+    metrics = {name: step(tmp_path / name, pool, threads) for name, threads in names.items()}
+    digests = [{path.name: file_digest(path) for path in (tmp_path / name).iterdir()} for name in names]
+    assert digests[0] == digests[1] == digests[2]
+    assert set(digests[0]) == set(label.OUTPUTS.values())
+    assert [metrics[name]["processes"] for name in names] == [1, 1, 3]
+    assert metrics["once"]["labels"] == metrics["once"]["structures"] == len(pool)
+    assert metrics["once"]["atoms"] == sum(map(len, pool))
+    assert pq.read_table(tmp_path / "once/set_aside.parquet").schema.equals(SET_ASIDE)
+    ids = pq.read_table(tmp_path / "three/labels.parquet")["id"].to_pylist()
+    assert [one.hex() for one in ids] == [structure_id(atoms) for atoms in pool]
+
+
+def test_graphs_made_ahead_give_the_same_labels(pool):
+    ahead = shard(pool, threads=2, graphs_ahead=True)
+    assert (ahead.processes, ahead.model_processes) == (2, 1)
+    assert_same(ahead.labelled, shard(pool, threads=1).labelled)
+    assert ahead.labelled.total_edges > 0
+
+
+def test_the_first_calls_give_the_labels_of_later_ones(pool):
+    """Torch compiles while it runs; that must not change a digit, else a killed and repeated run would differ."""
+    from containers.mace.labeller import Labeller
+    from containers.mace.labelling import label_all
+
+    labeller = Labeller(settings())
+    first, second = (label_all(labeller, pool) for _ in range(2))
+    assert_same(first, second)
+
+
+def killing(times: int, victim: Callable[[int], bool]) -> Callable[[float, float, str], None]:
+    """A progress that kills one of our processes with SIGKILL, so often."""
+    left = [times]
+
+    def progress(done: float, total: float, text: str = "") -> None:
+        if left[0] and victim(int(done)):
+            left[0] -= 1
+            (child, *_) = children()
+            os.kill(child, signal.SIGKILL)
+
+    return progress
+
+
+def children() -> list[int]:
+    ours = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return [int(pid) for pid in ours]
+
+
+def test_a_killed_process_loses_nothing(pool):
+    undisturbed = shard(pool, threads=2)
+    found = shard(pool, threads=2, progress=killing(2, lambda done: done > len(pool) // 4))
+    assert_same(found.labelled, undisturbed.labelled, tolerance=1e-5)
+    assert found.labelled.bound < undisturbed.labelled.bound == 2000
+    assert found.labelled.edges == undisturbed.labelled.edges
+    assert children() == []
+
+
+def test_no_process_outlives_a_step_that_is_killed():
+    """The step tells its children's ids, then kills itself."""
+    script = """
+import os, signal, sys
+from pathlib import Path
+from ase.build import bulk
+from containers.mace.labeller import Settings
+from containers.mace.labelling import label_shard
+def progress(*_):
+    print(Path(f"/proc/self/task/{os.getpid()}/children").read_text(), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+structures = [bulk("Si", cubic=True).repeat(2) for _ in range(300)]
+label_shard(Settings(Path(sys.argv[1]), "Default", "float32", 2000), structures, 2, progress=progress)
+"""
+    result = run_script(script)
+    assert result.returncode == -signal.SIGKILL
+    workers = result.stdout.splitlines()[-1].split()
+    assert len(workers) == 2
+    assert not [pid for pid in workers if is_alive(pid)]
+
+
+def is_alive(pid: str) -> bool:
+    """Whether a process is there and not a zombie that its new parent has yet to see."""
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+
+
+def run_script(script: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script, str(TEACHER)],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_when_memory_ends_batches_shrink_and_the_largest_is_set_aside(processes):
+    """In a process of its own, whose address space is limited after the model is loaded."""
+    script = f"""
+import resource, sys
+from pathlib import Path
+from ase.build import bulk
+from containers.mace.labeller import Labeller, Settings
+from containers.mace.labelling import label_all
+labeller = Labeller(Settings(Path(sys.argv[1]), "Default", "float64", edges_per_batch=10**9))
+small = [bulk("Si", cubic=True).repeat(2) for _ in range(12)]
+labeller.label(small[:1])
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 300_000_000,) * 2)
+found = label_all(labeller, [*small, bulk("Si", cubic=True).repeat(9)], {processes})
+print(sum(not isinstance(answer, str) for answer in found.answers), found.bound < 10**9, found.answers[-1])
+"""
+    result = run_script(script)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1].startswith("12 True does not fit in memory alone")
+
+
+def test_a_structure_that_kills_its_process_is_set_aside_and_the_rest_go_on(pool, monkeypatch):
+    """As when the kernel ends it for memory: a graph of so many atoms is never made."""
+    from containers.mace.graphs import GraphMaker
+
+    heavy = bulk("Si", cubic=True).repeat(3)
+    make = GraphMaker.graph
+
+    def deadly(self: GraphMaker, atoms: Atoms):
+        if len(atoms) == len(heavy):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return make(self, atoms)
+
+    expected = shard(pool, threads=1)
+    monkeypatch.setattr(GraphMaker, "graph", deadly)
+    found = shard([*pool[:30], heavy, *pool[30:]], threads=2).labelled
+    aside = found.answers.pop(30)
+    assert isinstance(aside, SetAside)
+    assert aside == "its process was killed twice (out of memory?)"
+    assert_same(found, expected.labelled, tolerance=1e-5)
+    assert found.bound == 1000  # halved once, not with every piece of the window
+
+
+def test_calibration_tries_some_bounds_and_labels_with_one_of_them(pool):
+    many = [atoms for atoms in pool for _ in range(6)]
+    found = shard(many, threads=2, calibrated=False)
+    tried = found.probed.calibration.throughput
+    assert 8000 in tried
+    assert all(speed > 0 for speed in tried.values())
+    assert found.labelled.bound in tried
+    assert all(isinstance(answer, Label) for answer in found.labelled.answers)
+
+
+def test_a_model_made_ready_in_its_own_process_gives_the_same_labels(pool, monkeypatch):
+    """The way of a torch that could see a GPU, whose gradients start threads; those end with that process."""
+    import torch
+
+    expected = shard(pool, threads=1)
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
+    assert_same(shard(pool, threads=2).labelled, expected.labelled)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_nothing_and_one_structure(tmp_path, threads):
+    metrics = step(tmp_path / "none", [], threads, edges_per_batch=None)
+    assert (metrics["structures"], metrics["labels"], metrics["calibration"]) == (0, 0, {})
+    assert pq.read_table(tmp_path / "none/labels.parquet").num_rows == 0
+    metrics = step(tmp_path / "one", [bulk("Si")], threads, edges_per_batch=None)
+    assert (metrics["structures"], metrics["labels"], metrics["atoms"]) == (1, 1, 2)
+
+
+def test_structures_of_equal_id_are_labelled_once(tmp_path):
+    metrics = step(tmp_path / "run", [bulk("Si"), bulk("Si", a=5.5), bulk("Si")])
+    assert (metrics["structures"], metrics["labels"]) == (2, 2)
+    ids = pq.read_table(tmp_path / "run/labels.parquet")["id"].to_pylist()
+    assert [one.hex() for one in ids] == [structure_id(bulk("Si")), structure_id(bulk("Si", a=5.5))]
+
+
+def test_a_process_with_threads_labels_by_itself(pool):
+    from threading import Event, Thread
+
+    end = Event()
+    thread = Thread(target=end.wait)
+    thread.start()
+    try:
+        found = shard(pool[:20], threads=2)
+    finally:
+        end.set()
+        thread.join()
+    assert found.processes == 1
+    assert_same(found.labelled, shard(pool[:20], threads=2).labelled)
+
+
+def test_progress_counts_structures_and_atoms(pool):
+    told: list[tuple[float, float, str]] = []
+    shard(pool, threads=2, progress=lambda *what: told.append(what))
+    assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
+    assert told[-1] == (len(pool), len(pool), f"{len(pool)} structures, {sum(map(len, pool))} atoms")
+    assert no_progress(*told[-1]) is None
