@@ -24,13 +24,15 @@ from typing import Literal
 
 import ase.io
 
-from containers import ingest
+from containers import ingest, pool_labels
 from containers.contract import Closed, Image, load_step
 from containers.mace import label, teacher_info
 from containers.tensorpot import activeset, dataset, evaluate, pace_train, select
 from containers.tensorpot.pacemaker_input import Potential
 from tasks.artefact import Artefact, FileRef, StepCall, external
 from tasks.docker_runner import HARDENED, created, engine, find_image
+from tasks.label import Asked
+from tasks.label_shards import Pool
 from tasks.machine import ready
 from tasks.run import run_step
 from tasks.settings import Settings, step_environment, thread_environment
@@ -50,6 +52,7 @@ IMPORTS = {
     "ingest": "containers.ingest, containers.readers",
     "teacher_info": "containers.mace.model",
     "mace_label": "containers.mace.labeller",
+    "pool_labels": "containers.pool_labels",
     "pace_select": "containers.tensorpot.projections, pyace.maxvol",
     "dataset": "containers.tensorpot.dataset",
     "pace_train": "pyace, tensorpotential, tensorflow",
@@ -58,12 +61,19 @@ IMPORTS = {
 }
 
 
-def chain(pool: Path) -> Generator[StepCall, Artefact, None]:
+def chain(pool: Path, place: Workspace) -> Generator[StepCall, Artefact, None]:
     """Every step once: yields a call and is sent its result."""
     model = external(EXAMPLE / "teacher.model")
     table = (yield _call("ingest", ingest.Params(file_names=(pool.name,)), files=external(pool))).file("structures")
     yield _call("teacher_info", teacher_info.Params(), model=model)
-    labels = (yield _call("mace_label", label.Params(head="Default"), structures=table, model=model)).file("labels")
+    asked = Asked(model=model, params=label.Params(head="Default"), cutoff_A=POTENTIAL.cutoff)
+    structures, labelled = Pool(place.store.path(table)), asked.store(place)
+    rows = yield _call("mace_label", asked.params, structures=table, model=model)
+    labelled.commit(place.store.path(rows.file("labels")), structures.ids, structures.atoms)
+    pooled = pool_labels.Params(teachers=(asked.key(place).digest,), e0s_eV=E0S)
+    with labelled.reading() as files:
+        call = _call("pool_labels", pooled, structures=table).model_copy(update={"sources": {"labels": files}})
+    labels = (yield call).file("labels")
     chosen = select.Params(potential=POTENTIAL, max_structures=30, e0s_eV=E0S)
     selection = (yield _call("pace_select", chosen, labels=labels)).file("selection")
     sides = dataset.Params(e0s_eV=E0S, elements=("Si",), cutoff=POTENTIAL.cutoff)
@@ -83,7 +93,7 @@ def _call(step: str, params: Closed, **inputs: FileRef) -> StepCall:
 def seconds_of_steps(pool: Path, root: Path, turn: int) -> dict[str, dict[Way, float]]:
     """Wall time of every step both ways, one right after the other; either is first in every other turn."""
     places = {way: Workspace(root=root / way, settings=Settings(runner=way, cores=1, device="cpu")) for way in WAYS}
-    chains = {way: chain(pool) for way in WAYS}
+    chains = {way: chain(pool, places[way]) for way in WAYS}
     calls = {way: next(chains[way]) for way in WAYS}
     seconds: dict[str, dict[Way, float]] = {}
     while True:

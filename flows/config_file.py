@@ -38,7 +38,6 @@ def with_absolute_paths(config: DistillConfig, base: Path) -> DistillConfig:
     def absolute(names: list[str]) -> list[str]:
         return [str(base / name) for name in names]
 
-
     def model(name: str) -> str:
         return name if name in FOUNDATION_MODELS else str(base / name)
 

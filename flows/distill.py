@@ -63,7 +63,10 @@ def _distill(
     pool = run(calls.ingest_call(files["pool"]))
     dft = run(calls.dft_call(config, files["dft"]), "ingest DFT data") if files["dft"] else None
     dft_test = run(calls.dft_call(config, files["dft_test"]), "ingest DFT test data") if files["dft_test"] else None
-    given = {name: file or run(calls.fetch_call(name), f"fetch {name}").file("model") for name, file in models.items()}
+    given = {
+        name: file or run(calls.fetch_call(name), f"teacher_fetch {name}").file("model")
+        for name, file in models.items()
+    }
     check_committee({name: model.sha256 for name, model in given.items()})
     teachers = [
         read_teacher(run(calls.teacher_call(model), _numbered("teacher_info", number)), workspace)

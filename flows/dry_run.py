@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from containers.contract import Request, write_atomic
@@ -16,6 +17,7 @@ from flows import calls
 from flows.config import DistillConfig
 from flows.distill import elements_in, read_teacher, stored_tables, teacher_files, user_files
 from flows.fit import first_plan
+from flows.label import with_sources
 from flows.plan import FitPlan
 from flows.plan import first_plan as plan_for
 from flows.recipe import Recipe, check_committee, check_sides, resolve
@@ -89,7 +91,7 @@ def _models(walk: _Walk, config: DistillConfig) -> list[FileRef | None]:
 
 
 def _fetched(walk: _Walk, name: str) -> FileRef | None:
-    fetched = walk.seen(calls.fetch_call(name), f"fetch {name}")
+    fetched = walk.seen(calls.fetch_call(name), f"teacher_fetch {name}")
     return fetched.file("model") if fetched else None
 
 
@@ -98,10 +100,12 @@ def _walk_labels(walk: _Walk, recipe: Recipe, pool: Artefact, asked: Sequence[As
     structures = Pool(walk.workspace.store.path(pool.file("structures")))
     for number, teacher in enumerate(asked):
         missing = int(teacher.store(walk.workspace).missing(structures.ids).sum())
-        name = f"mace_label (model {number + 1})" if number else "mace_label"
-        walk.lines.append(f"  {name:<24} would label {missing} of {len(structures)} structures")
+        name, state = f"mace_label {number + 1}" if number else "mace_label", "would run" if missing else "cached"
+        walk.lines.append(f"  {name:<24} {state:<15} ({missing} of {len(structures)} structures are not labelled yet)")
     keys = [teacher.key(walk.workspace) for teacher in asked]
-    return walk.seen(calls.pool_labels_call(recipe, pool, keys), "pool_labels")
+    with ExitStack() as stack:
+        call = calls.pool_labels_call(recipe, pool, keys)
+        return walk.seen(with_sources(call, asked, walk.workspace, stack), "pool_labels")
 
 
 def _walk_the_rest(

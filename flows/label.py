@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from flows import calls
 from flows.recipe import Recipe
 from flows.shards import FEWEST_SHARDS, cut, pilot, shard_count
-from tasks.artefact import Artefact
+from tasks.artefact import Artefact, StepCall
 from tasks.errors import StepFailed
 from tasks.gpu_limit import ensure_gpu_limit
 from tasks.label import Asked, ShardDone, label_shard, speed_known_of
@@ -51,8 +51,13 @@ def label(recipe: Recipe, pool: Artefact, teachers: Sequence[Asked], workspace: 
             _Labelling(teacher, structures, workspace, work).complete()
         call = calls.pool_labels_call(recipe, pool, keys, work.set_aside)
         with ExitStack() as stack:
-            files = [file for teacher in teachers for file in stack.enter_context(teacher.store(workspace).reading())]
-            return step(call.model_copy(update={"sources": {"labels": tuple(files)}}), workspace), work
+            return step(with_sources(call, teachers, workspace, stack), workspace), work
+
+
+def with_sources(call: StepCall, teachers: Sequence[Asked], workspace: Workspace, stack: ExitStack) -> StepCall:
+    """The call with the files of the teachers' label stores, which stay until `stack` is left."""
+    files = [file for teacher in teachers for file in stack.enter_context(teacher.store(workspace).reading())]
+    return call.model_copy(update={"sources": {"labels": tuple(files)}})
 
 
 class _Labelling:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,7 +35,7 @@ def cut(costs: NDArray[np.int64], shards: int) -> list[range]:
         return []
     ends = np.searchsorted(done, done[-1] * np.arange(1, shards + 1) / shards - 0.5) + 1
     borders = np.unique(np.minimum([0, *ends], len(done)))
-    return [range(start, stop) for start, stop in zip(borders[:-1], borders[1:], strict=True)]
+    return [range(start, stop) for start, stop in pairwise(borders)]
 
 
 def pilot(atoms: NDArray[np.int64]) -> NDArray[np.int64]:

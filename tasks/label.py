@@ -18,12 +18,12 @@ from containers.contract import Closed, InputFile, Request, Resources, write_ato
 from containers.mace import label
 from tasks.artefact import External, FileRef, StepCall
 from tasks.errors import StepFailed
+from tasks.gpu_limit import gpu_slot
 from tasks.label_progress import told_in
 from tasks.label_shards import Shard
 from tasks.label_store import Calibration, LabelStore, TeacherKey, binary_ids
 from tasks.run import run_unstored
 from tasks.settings import Settings
-from tasks.gpu_limit import gpu_slot
 from tasks.workspace import Workspace
 
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from containers.label_rows import ROWS, IdIndex, id_words
+from containers.mace.answers import SET_ASIDE
 from tasks.errors import StoreError, printable
 
 LONGEST_TEXT = 1000  # characters
@@ -22,7 +23,6 @@ OVERHEAD = 1 << 20  # dictionaries and page headers
 CONTROL = r"[\x00-\x08\x0b-\x1f\x7f-\x{9f}]"
 
 Rows = NDArray[np.bool_]
-SET_ASIDE = pa.schema([("id", pa.binary(32)), ("reason", pa.string())])
 
 
 def checked_rows(labels: Path, ids: pa.Array, atoms: NDArray[np.int64]) -> pa.Table:
@@ -70,10 +70,8 @@ def _read(path: Path, schema: pa.Schema, atoms: NDArray[np.int64]) -> pa.Table:
 def _check_size(path: Path, file: pq.ParquetFile, schema: pa.Schema, atoms: NDArray[np.int64]) -> None:
     """Before anything is read: a small file may hold more than fits in memory."""
     if not file.schema_arrow.equals(schema):
-        raise _refused(
-            path,
-            f"its columns are not {', '.join(schema.names)} as they should be: {printable(str(file.schema_arrow))[:2000]}",
-        )
+        found = printable(str(file.schema_arrow))[: 2 * LONGEST_TEXT]
+        raise _refused(path, f"its columns are not {', '.join(schema.names)} as they should be: {found}")
     meta, rows, total = file.metadata, len(atoms), int(atoms.sum())
     groups = [meta.row_group(number) for number in range(meta.num_row_groups)]
     values = max((sum(group.column(i).num_values for group in groups) for i in range(meta.num_columns)), default=0)

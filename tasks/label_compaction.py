@@ -6,9 +6,8 @@ readers do not mind and the next compaction drops.
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from tasks.label_locks import alone
 MOST_FRESH = 16  # files of single shards
 MOST_FILES = 8  # of one bucket
 BUCKET_ROWS = 20_000  # beyond, buckets are split: a bucket is what is held in memory
+WORTHWHILE_ROWS = 500  # for each bucket, before many of them are written: until then fresh files are joined
 DEEPEST = 3  # hex digits, 4096 buckets
 ABANDONED_SECONDS = 86_400.0  # no file takes a day to be written
 
@@ -38,13 +38,28 @@ def _compact(files: LabelFiles) -> None:
     _remove_abandoned(files)
     fresh, buckets = files.valid(files.fresh), files.valid(files.buckets)
     depth = _depth([*fresh, *buckets])
-    moved = files.intact([*fresh, *(path for path in buckets if len(_prefix(path)) < depth)])
-    staying = [path for path in buckets if len(_prefix(path)) >= depth]
-    written: set[Path] = set()
-    for number in range(16**depth):
-        prefix = f"{number:0{depth}x}"
+    if depth > 1 and sum(map(_count, fresh)) < WORTHWHILE_ROWS * 16**depth:
+        _join(files, sorted(fresh, key=_count)[:-1], depth - 1)
+    else:
+        _distribute(files, [*fresh, *(path for path in buckets if len(_prefix(path)) < depth)], buckets, depth)
+    files.keep_stamps()
+
+
+def _join(files: LabelFiles, fresh: Sequence[Path], depth: int) -> None:
+    """Make one fresh file of all; the largest is not among them, so that a row is not written again each time."""
+    sources = files.intact(fresh)
+    path = files.write(files.fresh, (_rows(sources, prefix) for prefix in _prefixes(depth)))
+    files.sync(files.fresh, [path])
+    _remove(sources, [path])
+
+
+def _distribute(files: LabelFiles, moved: Sequence[Path], buckets: Sequence[Path], depth: int) -> None:
+    """Move the rows of some files into the buckets of `depth`; those that then have too many files become one."""
+    moved = files.intact(moved)
+    written: list[Path] = []
+    for prefix in _prefixes(depth):
         sources = [path for path in moved if prefix.startswith(_prefix(path))]
-        here = [path for path in staying if _prefix(path) == prefix]
+        here = [path for path in buckets if _prefix(path) == prefix]
         if len(here) < MOST_FILES:
             rows = _without(_rows(sources, prefix), here)
         else:
@@ -52,12 +67,19 @@ def _compact(files: LabelFiles) -> None:
             rows = _rows([*here, *sources], prefix)
             moved += here
         if len(rows):
-            written.add(files.write(files.buckets, rows, prefix))
-    _sync(files.buckets)
-    for path in moved:
-        if path not in written:  # a merged file may be one of those it was made of
-            path.unlink(missing_ok=True)
-    files.keep_stamps()
+            written.append(files.write(files.buckets, [rows], prefix))
+    files.sync(files.buckets, written)
+    _remove(moved, written)
+
+
+def _remove(paths: Iterable[Path], written: Sequence[Path]) -> None:
+    """A joined file may be one of those it was made of."""
+    for path in set(paths) - set(written):
+        path.unlink(missing_ok=True)
+
+
+def _prefixes(depth: int) -> Iterator[str]:
+    return (f"{number:0{depth}x}" for number in range(16**depth))
 
 
 def _depth(paths: Sequence[Path]) -> int:
@@ -114,15 +136,6 @@ def _named(folder: Path) -> list[Path]:
 def _count(path: Path) -> int:
     with pa.memory_map(str(path)) as source:
         return int(pa.ipc.open_file(source).count_rows())
-
-
-def _sync(folder: Path) -> None:
-    """New names must be on the disk before old files go."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove_abandoned(files: LabelFiles) -> None:

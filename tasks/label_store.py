@@ -85,7 +85,8 @@ class LabelStore:
         rows = checked_rows(labels, ids, atoms)
         if len(rows):
             self._make()
-            self._files.write(self._files.fresh, rows)
+            path = self._files.write(self._files.fresh, [rows])
+            self._files.sync(self._files.fresh, [path])
             self._files.keep_stamps()
         return len(rows)
 

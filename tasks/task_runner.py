@@ -30,6 +30,7 @@ TICK_S = 1.0
 CONNECT_S = 15.0  # to a scheduler; one that refuses is asked again and again so long
 END_WORKERS_S = 5.0  # for the workers' answer when a run ends
 LOCAL_CLUSTERS = ("distributed.LocalCluster", "dask.distributed.LocalCluster")
+NO_SERVER = "Failed to reach API"  # what a task run of Prefect ends with on such a worker
 INSTALL = "pip install 'mace-to-ace[dask]'"
 
 
@@ -208,6 +209,9 @@ def _dask_result(future: Future, name: str) -> Any:
         error = wrapped.exception() if wrapped.status == "error" else None
         if isinstance(error, KilledWorker):
             raise DistillError(f"{name}: {error}")
+        if str(error).startswith(NO_SERVER):
+            mend = "Start one that they reach (prefect server start --host ...) and set PREFECT_API_URL to its address."
+            raise UserError(f"the workers of the Dask cluster do not see this run's Prefect server ({error}). {mend}")
         return error or future.result()
     finally:
         wrapped.release()

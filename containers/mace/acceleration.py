@@ -47,8 +47,9 @@ class Labels(Protocol):
 def accelerated(model: torch.nn.Module, acceleration: Acceleration, dtype: str, device: str) -> torch.nn.Module:
     """`model` with other kernels, on `device` and in `dtype`; itself for `none`.
 
-    compile: torch.compile. It takes a minute or two in every process (80-100 s for a small model on one core), and on
-    a CPU it is slower than our own kernels. cuequivariance: NVIDIA's kernels; on a CPU they only run, and are slow.
+    compile: torch.compile. The first time takes minutes (80-120 s for a small model on one free core), later ones and
+    every further process some 10 s from torch's cache in the temporary folder. cuequivariance: NVIDIA's kernels. On a
+    CPU both are slower than our own kernels, which is what `none` means there.
 
     Raises:
         ProgramMissing: a package or the compiler is not installed.

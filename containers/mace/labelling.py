@@ -29,7 +29,7 @@ from containers.mace.graphs import Graph, Made
 from containers.mace.labeller import Labeller, Settings
 from containers.mace.workers import Crew, Killed, Window, in_a_process, processes_for
 
-FIRST_LOOK = 8  # structures whose edges tell how many make a sample
+FIRST_LOOK = 32  # structures whose edges tell how many make a sample
 
 
 @dataclass(frozen=True)

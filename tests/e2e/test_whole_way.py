@@ -100,7 +100,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     ]
     assert made.run() == steps
     made.keys = json.loads((made.folder / "runs/tiny/manifest.json").read_text())["artefacts"]
-    assert made.report()["labels"] == {"computed": STRUCTURES, "reused": 0, "rejected": 0}
+    assert made.report()["labels"] == {"computed": STRUCTURES, "reused": 0, "rejected": 0, "rejected_by": {}}
     return made
 
 
@@ -125,7 +125,7 @@ def test_the_published_potential_is_the_students(bench: Bench) -> None:
 
 def test_a_second_run_computes_nothing(bench: Bench) -> None:
     assert bench.run() == []
-    assert bench.report()["labels"] == {"computed": 0, "reused": STRUCTURES, "rejected": 0}
+    assert bench.report()["labels"] == {"computed": 0, "reused": STRUCTURES, "rejected": 0, "rejected_by": {}}
 
 
 def test_another_prefect_server_and_another_place_of_the_repository_change_nothing(
@@ -166,8 +166,6 @@ def test_a_training_option_refits_with_the_same_labels(bench: Bench) -> None:
     [
         ("ingest", "structures.parquet"),
         ("teacher_info", "teacher.json"),
-        ("mace_label", "labels.parquet"),
-        ("mace_label", "labels.extxyz"),
         ("pace_select", "selection.parquet"),
         ("dataset", "train.pckl.gzip"),
         ("pace_train", "potential.yaml"),
@@ -181,6 +179,27 @@ def test_a_damaged_file_is_made_again_and_nothing_else(bench: Bench, step: str, 
     flip(path)
     assert bench.run() == [step]
     assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("output", ["labels.parquet", "labels.extxyz"])
+def test_a_damaged_table_of_the_pool_is_made_again_from_the_label_store(bench: Bench, output: str) -> None:
+    path = bench.entry("pool_labels") / "outputs" / output
+    whole = path.read_bytes()
+    flip(path)
+    assert bench.run() == []  # no process of a step
+    assert path.read_bytes() == whole
+
+
+def test_labels_of_a_damaged_file_of_the_label_store_are_computed_again(bench: Bench) -> None:
+    (rows,) = bench.folder.glob("store/labels/*/fresh/*.arrow")
+    table = bench.entry("pool_labels") / "outputs" / "labels.parquet"
+    whole = table.read_bytes()
+    flip(rows)
+    shutil.rmtree(bench.entry("pool_labels"))
+    assert bench.run() == ["mace_label"]
+    assert bench.report()["labels"]["computed"] == STRUCTURES
+    assert table.read_bytes() == whole
+    assert len(list(bench.folder.glob("store/labels/*/damaged/*.arrow"))) == 1
 
 
 def test_a_missing_entry_is_made_again_and_what_used_it_is_not(bench: Bench) -> None:
@@ -216,6 +235,7 @@ def test_a_changed_structure_recomputes_what_depends_on_it(bench: Bench) -> None
         computed = bench.run()
     assert {"ingest", "mace_label", "pace_select", "dataset"} <= set(computed)
     assert "teacher_info" not in computed
+    assert bench.report()["labels"] == {"computed": 1, "reused": STRUCTURES - 1, "rejected": 0, "rejected_by": {}}
     assert bench.run() == []
 
 

@@ -20,7 +20,7 @@ from uuid import uuid4
 
 import pytest
 from prefect import flow
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, FlowRunFilter, FlowRunFilterName
 
 from tasks.errors import DistillError, UserError
@@ -235,6 +235,16 @@ def test_options_that_a_cluster_does_not_take_are_the_user_s_error(shards: Modul
     settings = Settings(dask_cluster="distributed.LocalCluster", dask_cluster_options={"wrokers": 2})
     with pytest.raises(UserError, match=r"DISTILL_DASK_CLUSTER_OPTIONS.*wrokers"):
         labelled(shards.shard, sleepers(1, tmp_path, 0.1), settings)
+
+
+def test_a_server_that_workers_do_not_see_is_told(
+    shards: ModuleType, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server of the flow's host alone is, for the workers of others, an address where nobody answers."""
+    monkeypatch.setattr(SyncPrefectClient, "api_url", "http://127.0.0.1:9/api")
+    (error,) = labelled(shards.shard, sleepers(1, tmp_path, 0.1), on(cluster))
+    assert isinstance(error, UserError)
+    assert "set PREFECT_API_URL" in str(error)
 
 
 def test_an_interrupted_run_ends_its_shards_at_once(

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from containers.contract import load_step, no_progress
+from containers.mace import label
 from flows import calls
 from flows.config import DistillConfig
 from flows.plan import first_plan
 from flows.recipe import Recipe, resolve
-from tasks.artefact import Artefact, StepCall, external
+from tasks.artefact import Artefact, External, StepCall, external
+from tasks.label import Asked, shard_call
+from tasks.label_shards import Pool, Shard
 from tasks.run import request_of, run_step, runner_of
 from tasks.settings import Settings
 from tasks.workspace import Workspace, open_workspace
@@ -47,7 +51,7 @@ def chain(pool: Path, model: Path, workspace: Workspace) -> dict[str, Artefact]:
     teacher = external(model)
     structures = run(calls.ingest_call((external(pool),)))
     recipe = resolved(config(str(pool), str(model)), run(calls.teacher_call(teacher)), structures, workspace)
-    labels = run(calls.label_call(recipe, structures, teacher, workspace.settings))
+    labels = run(labels_call(recipe, structures, run, teacher, workspace))
     data = run(calls.dataset_call(recipe, labels, run(calls.select_call(recipe, labels)), None, None))
     plan = first_plan(ITERATIONS, "auto", data.metrics["train_structures"], data.metrics["train_atoms"])
     potential = run(calls.train_call(recipe, plan, data, None, workspace.settings)).file("potential")
@@ -56,11 +60,28 @@ def chain(pool: Path, model: Path, workspace: Workspace) -> dict[str, Artefact]:
     return done
 
 
+def labels_call(
+    recipe: Recipe, structures: Artefact, run: Callable[[StepCall], Artefact], model: External, workspace: Workspace
+) -> StepCall:
+    """`pool_labels` for what one shard labelled, which is run here like any step, its result in the store."""
+    table = structures.file("structures")
+    pool = Pool(workspace.store.path(table))
+    asked = Asked(model=model, params=label.Params(head=recipe.head), cutoff_A=recipe.potential.cutoff)
+    shard = Shard(file=pool.table, sha256=table.sha256, structures=len(pool), atoms=int(pool.atoms.sum()))
+    labelled = run(shard_call(shard, asked, workspace.settings, None))
+    store = asked.store(workspace)
+    if store.missing(pool.ids).any():
+        store.commit(workspace.store.path(labelled.file("labels")), pool.ids, pool.atoms)
+    call = calls.pool_labels_call(recipe, structures, [asked.key(workspace)])
+    with store.reading() as files:
+        return call.model_copy(update={"sources": {"labels": files}})
+
+
 def resolved(config: DistillConfig, teacher: Artefact, structures: Artefact, workspace: Workspace) -> Recipe:
     """The recipe for what the first two steps found."""
     from flows.distill import elements_in, read_teacher
 
-    return resolve(config, read_teacher(teacher, workspace), elements_in(structures))
+    return resolve(config, [read_teacher(teacher, workspace)], elements_in(structures), set())
 
 
 def fetched(workspace: Workspace) -> Artefact:

@@ -99,7 +99,7 @@ def test_auto_labels_on_the_cpu(docker_workspace: Workspace, pool: Path, teacher
             inputs={"structures": (ingested.file("structures"),), "model": (external(teacher),)},
             resources=Resources(device=machine.settings.device),
         )
-        assert run_step(call, machine).metrics["labels_computed"] == 8
+        assert run_step(call, machine).metrics["labels"] == 8
 
 
 def test_auto_takes_the_cpu_where_the_libraries_do_not_see_the_gpu(

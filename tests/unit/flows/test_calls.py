@@ -90,8 +90,8 @@ def options_of(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 @pytest.fixture
 def base(config: DistillConfig) -> DistillConfig:
-    """The defaults for a teacher of several heads."""
-    return changed(config, "teacher.head", "pbe")
+    """The defaults for a committee of two teachers with several heads."""
+    return changed(changed(config, "teacher.head", "pbe"), "teacher.committee", ["other.model"])
 
 
 @pytest.fixture
@@ -104,13 +104,14 @@ def all_calls(teacher: Teacher, artefact: Callable[..., Artefact], data: Artefac
     active, potential = artefact("pace_activeset"), artefact("pace_train").file("potential")
 
     def make(config: DistillConfig, settings: Settings = CPU) -> list[StepCall]:
-        recipe = resolve(config, [two_heads], {"Si"}, set())
-        asked = calls.asked(recipe, FILES[0], two_heads)
+        recipe = resolve(config, [two_heads, two_heads], {"Si"}, set())
+        asked, other = (calls.asked(recipe, file, two_heads) for file in FILES)
+        workspace = Workspace(root=Path("/nowhere"), settings=settings)
         return [
             calls.dft_call(config, FILES),
             calls.teacher_call(FILES[0]),
             shard_call(SHARD, asked, settings, None),
-            calls.pool_labels_call(recipe, pool, [asked.key(Workspace(root=Path("/nowhere"), settings=settings))]),
+            calls.pool_labels_call(recipe, pool, [asked.key(workspace), other.key(workspace)]),
             calls.select_call(recipe, labels),
             calls.dataset_call(recipe, labels, selection, dft, dft_test),
             calls.train_call(recipe, first_plan(recipe, data), data, None, settings),

@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from containers.label_rows import ROWS
+from containers.mace.answers import SET_ASIDE
 from tasks.errors import StoreError
-from tasks.label_checks import SET_ASIDE, checked_reasons, checked_rows
+from tasks.label_checks import checked_reasons, checked_rows
 
 NUMBERS = range(1, 9)  # 7 is refused by the teacher; 1, 2, 4, 5 and 8 have a stress
 

@@ -93,6 +93,7 @@ def test_large_buckets_are_split(store, answers, monkeypatch) -> None:
     fill(store, answers)
     store.compact()
     monkeypatch.setattr(label_compaction, "BUCKET_ROWS", 5)
+    monkeypatch.setattr(label_compaction, "WORTHWHILE_ROWS", 0)
     fill(store, answers, first=len(ALL))
     store.compact()
     assert {len(path.name.split("-")[0]) for path in files(store, "buckets")} == {2}
@@ -102,6 +103,24 @@ def test_large_buckets_are_split(store, answers, monkeypatch) -> None:
     store.compact()  # what is split stays split
     assert {len(path.name.split("-")[0]) for path in files(store, "buckets")} == {2}
     assert all_there(store, answers, range(3 * len(ALL)))
+
+
+def test_few_rows_for_many_buckets_are_joined_first(store, answers, monkeypatch) -> None:
+    """Or each shard would cost hundreds of files."""
+    monkeypatch.setattr(label_compaction, "BUCKET_ROWS", 5)
+    monkeypatch.setattr(label_compaction, "WORTHWHILE_ROWS", 1)
+    monkeypatch.setattr(label_compaction, "MOST_FRESH", 4)
+    counts = []
+    for shard in range(30):
+        fill(store, answers, first=SHARD * shard, shards=1)
+        store.compact()
+        counts.append((len(files(store, "fresh")), len(files(store, "buckets"))))
+        assert all_there(store, answers, range(SHARD * (shard + 1)))
+    depth_1, joined, distributed = counts[4], counts[8:25], counts[25:]
+    assert depth_1 == (0, 16)
+    assert {len(path.name.split("-")[0]) for path in files(store, "buckets")} == {2}
+    assert all(fresh <= 4 for fresh, _ in counts), counts
+    assert joined, distributed
 
 
 def test_rows_that_are_there_twice_are_dropped(store, answers) -> None:

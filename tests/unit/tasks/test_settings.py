@@ -21,6 +21,14 @@ VALUES = {
     "tensorpot_image": ("my.sif", "my.sif"),
     "engine_url": ("unix:///run/other.sock", "unix:///run/other.sock"),
     "step_memory_GB": ("2.5", 2.5),
+    "shard_s": ("30", 30.0),
+    "edges_per_batch": ("4000", 4000),
+    "acceleration": ("compile", "compile"),
+    "shards_at_once": ("2", 2),
+    "gpu_shards": ("4", 4),
+    "dask_address": ("tcp://127.0.0.1:8786", "tcp://127.0.0.1:8786"),
+    "dask_cluster": ("distributed.LocalCluster", "distributed.LocalCluster"),
+    "dask_cluster_options": ('{"n_workers": 2}', {"n_workers": 2}),
 }
 
 
