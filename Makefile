@@ -21,7 +21,7 @@ $(READY): pyproject.toml constraints.txt requirements-no-deps.txt
 	  echo "No CPU build of torch was found. Give pip PyTorch's CPU index (PIP_EXTRA_INDEX_URL; its address is on"; \
 	  echo "PyTorch's page 'Get started', compute platform CPU), or take the CUDA build: make $(MAKECMDGOALS) TORCH=torch==2.13.0"; \
 	  exit 1; }
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[mace,tensorpot,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[mace,tensorpot,dask,dev]'
 	$(BIN)/pip install --quiet --no-deps -r requirements-no-deps.txt
 	@touch $@
 

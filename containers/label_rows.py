@@ -30,6 +30,9 @@ ROWS = pa.schema(
 )
 
 
+_IDS_ONLY = pa.ipc.IpcReadOptions(included_fields=[ROWS.get_field_index("id")], use_threads=False)
+
+
 class IdIndex:
     """Finds ids among others, given as `id_words`, by sorting: some 50 bytes an id, no Python object each."""
 
@@ -109,10 +112,11 @@ class LabelRows:
 def read_ids(path: Path) -> list[NDArray[np.uint64]]:
     """The ids of each record batch of a label store file as `id_words`; `StepError` when it is no such file."""
     try:
-        with pa.memory_map(str(path)) as source:
-            reader = pa.ipc.open_file(source)
-            if not reader.schema.equals(ROWS):
-                raise StepError(f"{path} holds no label rows: its columns are {', '.join(reader.schema.names)}")
+        with pa.OSFile(str(path)) as source:  # for one column twice as fast as a memory map
+            schema = pa.ipc.open_file(source).schema
+            if not schema.equals(ROWS):
+                raise StepError(f"{path} holds no label rows: its columns are {', '.join(schema.names)}")
+            reader = pa.ipc.open_file(source, options=_IDS_ONLY)
             return [id_words(reader.get_batch(number).column("id")) for number in range(reader.num_record_batches)]
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # the disk's, not the decoder's

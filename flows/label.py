@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from prefect.task_runners import TaskRunner
 
 from flows import calls
 from flows.recipe import Recipe
@@ -26,7 +28,7 @@ from tasks.prefect_run import run_log
 from tasks.run import look_up
 from tasks.running import end_running
 from tasks.steps import step
-from tasks.task_runner import run_shards
+from tasks.task_runner import run_shards, started
 from tasks.workspace import Workspace
 
 WAIT_S = 30.0
@@ -47,8 +49,10 @@ def label(recipe: Recipe, pool: Artefact, teachers: Sequence[Asked], workspace: 
     ensure_gpu_limit(workspace.settings, "cuda" if workspace.settings.device == "cuda" else "cpu")
     with work.timed():
         structures = Pool(workspace.store.path(pool.file("structures")))
-        for teacher in teachers:
-            _Labelling(teacher, structures, workspace, work).complete()
+        with ExitStack() as stack:
+            runner = cache(lambda: stack.enter_context(started(workspace.settings)))  # a cluster only where needed
+            for teacher in teachers:
+                _Labelling(teacher, structures, workspace, runner, work).complete()
         call = calls.pool_labels_call(recipe, pool, keys, work.set_aside)
         with ExitStack() as stack:
             return step(with_sources(call, teachers, workspace, stack), workspace), work
@@ -63,8 +67,10 @@ def with_sources(call: StepCall, teachers: Sequence[Asked], workspace: Workspace
 class _Labelling:
     """Rounds of labelling, until a teacher's store has an answer to all structures that this machine can take."""
 
-    def __init__(self, teacher: Asked, pool: Pool, workspace: Workspace, work: Work) -> None:
-        self.teacher, self.pool, self.workspace, self.work = teacher, pool, workspace, work
+    def __init__(
+        self, teacher: Asked, pool: Pool, workspace: Workspace, runner: Callable[[], TaskRunner[Any]], work: Work
+    ) -> None:
+        self.teacher, self.pool, self.workspace, self.runner, self.work = teacher, pool, workspace, runner, work
         self.store = teacher.store(workspace)
         self.left: Places = np.arange(len(pool))
         self.rounds = 0
@@ -105,10 +111,10 @@ class _Labelling:
     def _label(self, shards: Sequence[Shard]) -> None:
         with LabelProgress(shards) as progress:
             results = run_shards(
+                self.runner(),
                 label_shard,
                 [{"shard": shard, "asked": self.teacher, "workspace": self.workspace} for shard in shards],
                 [f"label shard {number + 1} of {len(shards)}" for number in range(len(shards))],
-                self.workspace.settings,
                 tick=progress.tick,
                 fatal=lambda error: not _is_accident(error),
                 end=partial(end_running, self.workspace.run_id),
@@ -125,8 +131,16 @@ class _Labelling:
     def _account(self, done: Sequence[ShardDone]) -> None:
         for shard in done:
             self.work.add(shard)
+        self._keep_speed_of_cluster([shard.calibration for shard in done if shard.calibration])
         set_aside = pa.array([bytes.fromhex(identity) for identity in self.work.set_aside], pa.binary(32))
         self.left = self.left[~pc.is_in(self.pool.ids.take(self.left), set_aside).to_numpy(zero_copy_only=False)]
+
+    def _keep_speed_of_cluster(self, measured: Sequence[Calibration]) -> None:
+        """A shard keeps the speed of the machine that labelled it; a cluster's is that of a typical shard."""
+        settings = self.workspace.settings
+        if measured and (settings.dask_address or settings.dask_cluster):
+            typical = sorted(measured, key=lambda one: one.edges_per_s)[len(measured) // 2]
+            self.store.keep_calibration(speed_known_of(settings), typical)
 
 
 def _is_accident(error: BaseException) -> bool:

@@ -1,11 +1,17 @@
-"""How many shards are on GPUs at a time, over all runs and hosts of a Prefect server."""
+"""How many shards are on GPUs at a time, over all runs and hosts of a Prefect server that stays.
+
+The temporary server of a single command counts the shards of that run alone.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from prefect.client.base import ServerType
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.runtime import flow_run
@@ -19,6 +25,16 @@ LEASE_S = 60  # the server's least: so long a holder that was killed keeps its s
 ASK_S = 5.0  # a shard that waits looks this often whether its run has ended
 
 
+class _AsksAgain(logging.Filter):
+    """Drops what Prefect logs as an error whenever a shard that waits looks up after ASK_S."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "ConcurrencySlotAcquisition" not in record.getMessage()
+
+
+_quiet = _AsksAgain()
+
+
 def ensure_gpu_limit(settings: Settings, device: Device) -> None:
     """Make the server's limit, or set it to what the settings say now; nothing where there is no limit."""
     if not _limited(settings, device):
@@ -29,6 +45,9 @@ def ensure_gpu_limit(settings: Settings, device: Device) -> None:
             client.upsert_global_concurrency_limit_by_name(GPU_LIMIT, settings.gpu_shards)
         except ObjectAlreadyExists:  # another run was faster
             client.upsert_global_concurrency_limit_by_name(GPU_LIMIT, settings.gpu_shards)
+        if client.server_type == ServerType.EPHEMERAL:
+            # a run's own server has no service that takes slots back: those of a run that was killed are still held
+            client.update_global_concurrency_limit(GPU_LIMIT, GlobalConcurrencyLimitUpdate(active_slots=0))
 
 
 @contextmanager
@@ -38,6 +57,7 @@ def gpu_slot(settings: Settings, device: Device) -> Iterator[None]:
     Raises:
         RunEnded: the flow run was ended while its shard waited.
     """
+    logging.getLogger("prefect._internal.concurrency").addFilter(_quiet)
     with ExitStack() as slot:
         while _limited(settings, device) and not _entered(slot):
             refuse_ended(flow_run.id)

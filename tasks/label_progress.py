@@ -7,7 +7,7 @@ import re
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self, cast
@@ -208,43 +208,3 @@ def progress_artifact(key: str = ARTIFACT_KEY) -> Show:
             made.append(cast(UUID, create_progress_artifact(percent, key, text)))  # a flow that is not async
 
     return show
-
-
-PARTS = {
-    "start": "seconds_start",
-    "neighbour lists": "seconds_neighbours",
-    "model": "seconds_model",
-    "reading and writing": "seconds_io",
-}
-
-
-def labelling_table(
-    shards: Sequence[Mapping[str, float]], wall_s: float, at_once: int | None = None
-) -> list[dict[str, str]]:
-    """Where the time of a labelling went, as rows for a table artifact.
-
-    Args:
-        shards: the metrics of every shard that ran, with its step's `seconds` beside them.
-        wall_s: seconds from the first shard's start to the last one's end.
-        at_once: shards that ran at a time; None when it is not known, as on a cluster: then the flow has no row.
-    """
-    total = {name: sum(shard[name] for shard in shards) for name in ("structures", "atoms", "seconds", *PARTS.values())}
-    lanes = min(at_once, len(shards)) if at_once else None
-    parts = {name: total[metric] for name, metric in PARTS.items()}
-    parts["rest of the step"] = max(0.0, total["seconds"] - sum(parts.values()))
-    if lanes is not None:
-        parts["the flow's own"] = max(0.0, wall_s * lanes - total["seconds"])
-    rows = [
-        ("structures", f"{total['structures']:,.0f}", f"{_over(total['structures'], wall_s):,.1f}/s"),
-        ("atoms", f"{total['atoms']:,.0f}", f"{_over(total['atoms'], wall_s):,.0f}/s"),
-        ("seconds, wall clock", f"{wall_s:,.1f}", ""),
-        *(
-            (f"seconds: {name}", f"{spent:,.1f}", f"{_over(100 * spent, sum(parts.values())):.1f} %")
-            for name, spent in parts.items()
-        ),
-    ]
-    return [dict(zip(("labelling", "amount", "rate or share"), row, strict=True)) for row in rows]
-
-
-def _over(value: float, whole: float) -> float:
-    return value / whole if whole else 0.0

@@ -77,10 +77,10 @@ def _cluster_options(settings: Settings) -> dict[str, Any]:
 
 
 def run_shards(
+    runner: TaskRunner[Any],
     task: Task[..., Any],
     parameters: Sequence[dict[str, Any]],
     names: Sequence[str],
-    settings: Settings,
     *,
     tick: Callable[[], object],
     fatal: Callable[[BaseException], bool],
@@ -90,30 +90,28 @@ def run_shards(
     """Run `task` once for every one of `parameters`; its result or exception for each, None for one left out.
 
     Args:
+        runner: from `started`.
         names: of the task runs.
         tick: called about once a second while shards run.
         fatal: whether an exception is one that the shards not yet begun would meet too; they are then left out.
         end: ends what the run has running in the process that calls it; it must be picklable. Called here and on
             every Dask worker when the waiting is broken off by an exception such as KeyboardInterrupt.
         finished: called with the place of every shard that ran, however it ended.
-
-    Raises:
-        UserError: there is no Dask cluster as the settings say.
     """
-    with _started(settings) as runner:
-        futures: list[Future] = []
-        try:
-            with _settings_for_workers(runner):
-                for name, given in zip(names, parameters, strict=True):
-                    futures.append(runner.submit(task.with_options(task_run_name=name), given))
-            return _results(runner, futures, names, tick, fatal, finished)
-        except BaseException:
-            _end_all(runner, futures, end)
-            raise
+    futures: list[Future] = []
+    try:
+        with _settings_for_workers(runner):
+            for name, given in zip(names, parameters, strict=True):
+                futures.append(runner.submit(task.with_options(task_run_name=name), given))
+        return _results(runner, futures, names, tick, fatal, finished)
+    except BaseException:
+        _end_all(runner, futures, end)
+        raise
 
 
 @contextmanager
-def _started(settings: Settings) -> Iterator[TaskRunner[Any]]:
+def started(settings: Settings) -> Iterator[TaskRunner[Any]]:
+    """The task runner of the settings, its cluster made or reached; `UserError` when there is none as they say."""
     with task_runner(settings) as runner:
         try:
             _connect(runner)

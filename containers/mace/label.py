@@ -14,6 +14,7 @@ from pydantic import Field
 from containers.contract import Closed, Image, Inputs, Machine
 from containers.mace.answers import Provenance, answer_rows, first_of_each, set_aside_rows, stub_rows
 from containers.mace.calibration import DEFAULT_BOUND
+from containers.mace.workers import processes_for
 from containers.structures import atoms_from_table, list_lengths, write_table
 
 IMAGE: Image = "mace"
@@ -64,7 +65,8 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
         given.acceleration,
     )
     known = given.edges_per_batch is not None
-    shard = label_shard(settings, structures, given.threads, calibrated=known, progress=machine.progress)
+    processes = processes_for(given.threads)
+    shard = label_shard(settings, structures, processes, calibrated=known, progress=machine.progress)
     labelled = time.monotonic()
     how = Provenance(given.device, given.acceleration, version("mace-torch"))
     rows = answer_rows(table, shard.labelled, how)

@@ -27,7 +27,7 @@ from containers.mace.calibration import (
 )
 from containers.mace.graphs import Graph, Made
 from containers.mace.labeller import Labeller, Settings
-from containers.mace.workers import Crew, Killed, Window, in_a_process, processes_for
+from containers.mace.workers import Crew, Killed, Window, in_a_process
 
 FIRST_LOOK = 32  # structures whose edges tell how many make a sample
 
@@ -55,22 +55,22 @@ class Shard:
 def label_shard(
     settings: Settings,
     structures: Sequence[Atoms],
-    threads: int = 1,
+    processes: int = 1,
     calibrated: bool = True,
     graphs_ahead: bool | None = None,
     progress: Progress = no_progress,
 ) -> Shard:
-    """Label `structures` with `threads` processes of one thread.
+    """Label `structures` with so many `processes` of one thread.
 
     Args:
         settings: how; its `edges_per_batch` is replaced by what is found out unless `calibrated`.
-        threads: processes that label or, with `graphs_ahead`, that make graphs for this one.
+        processes: forked ones that label or, with `graphs_ahead`, that make graphs for this one; 0: it does all. See
+            `processes_for`.
         calibrated: whether the bound is known already.
         graphs_ahead: this process computes, others make the graphs meanwhile; None: on a GPU.
     """
     started = time.monotonic()
     labeller = Labeller(settings)
-    processes = processes_for(threads)
     ahead = settings.device != "cpu" if graphs_ahead is None else graphs_ahead
     with ExitStack() as stack:
         makers: Crew[Made] | None = None

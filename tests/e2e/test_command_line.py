@@ -132,7 +132,7 @@ def test_a_dry_run_labels_and_fits_nothing_and_writes_the_plan(tmp_path: Path) -
     assert {path.name for path in (folder / "requests").iterdir()} == {
         "ingest.json",
         "teacher_info.json",
-        "mace_label.json",
+        "pool_labels.json",
     }
     ran = {path.name for path in (tmp_path / "root" / "store").iterdir()} - {"work", "locks"}
     assert ran == {"ingest", "teacher_info"}

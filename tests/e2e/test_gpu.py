@@ -109,7 +109,7 @@ from containers.mace.labeller import Settings
 from containers.mace.labelling import label_shard
 structures = [bulk("Si", cubic=True).repeat(3) for _ in range(200)]
 settings = Settings(Path(sys.argv[1]), "Default", "float32", 8000, "cuda")
-shard = label_shard(settings, structures, threads=2, calibrated=False)
+shard = label_shard(settings, structures, processes=2, calibrated=False)
 assert all(not isinstance(answer, str) for answer in shard.labelled.answers)
 print(len(shard.probed.calibration.throughput) > 1, shard.labelled.bound in shard.probed.calibration.throughput)
 """

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event, Thread
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,8 @@ from ase import Atoms
 from ase.build import bulk
 from ase.io import read
 
-from containers.contract import Inputs, Machine, Resources, file_digest, no_progress
+from containers.contract import InputFile, Inputs, Machine, Report, Request, Resources, file_digest, no_progress
+from containers.lock import lock_digest
 from containers.mace import label
 from containers.mace.answers import SET_ASIDE, Label, Labelled, SetAside
 from containers.structures import STRUCTURES, structure_id, structures_table, write_table
@@ -57,6 +59,23 @@ def step(folder: Path, structures: list[Atoms], threads: int = 1, edges_per_batc
     return label.run(inputs, folder, label.Params(head="Default"), machine)
 
 
+def step_apart(folder: Path, structures: Path, threads: int) -> Report:
+    """The report of the step run as the runners do."""
+    folder.mkdir()
+    files = {"structures": structures, "model": TEACHER}
+    request = Request(
+        step="mace_label",
+        version=label.VERSION,
+        lock=lock_digest("mace"),
+        params={"head": "Default"},
+        inputs={name: (InputFile(path=path, sha256=file_digest(path)),) for name, path in files.items()},
+        resources=Resources(threads=threads, edges_per_batch=2000),
+    )
+    (folder / "request.json").write_text(request.model_dump_json())
+    subprocess.run([sys.executable, "-m", "containers.step", str(folder)], cwd=REPOSITORY, check=False)
+    return Report.model_validate_json((folder / "report.json").read_bytes())
+
+
 def assert_same(found: Labelled, expected: Labelled, tolerance: float = 0.0) -> None:
     for one, other in zip(found.answers, expected.answers, strict=True):
         assert isinstance(one, Label)
@@ -65,24 +84,33 @@ def assert_same(found: Labelled, expected: Labelled, tolerance: float = 0.0) -> 
         np.testing.assert_allclose(one.forces, other.forces, rtol=0, atol=10 * tolerance)
 
 
-def test_any_number_of_processes_gives_the_same_bytes(tmp_path, pool):
-    names = {"once": 1, "again": 1, "three": 3}
-    metrics = {name: step(tmp_path / name, pool, threads) for name, threads in names.items()}
-    digests = [{path.name: file_digest(path) for path in (tmp_path / name).iterdir()} for name in names]
-    assert digests[0] == digests[1] == digests[2]
-    assert set(digests[0]) == set(label.OUTPUTS.values())
-    assert [metrics[name]["processes"] for name in names] == [1, 1, 3]
-    assert metrics["once"]["labels"] == metrics["once"]["structures"] == len(pool)
-    assert metrics["once"]["atoms"] == sum(map(len, pool))
-    assert pq.read_table(tmp_path / "once/set_aside.parquet").schema.equals(SET_ASIDE)
-    ids = pq.read_table(tmp_path / "three/labels.parquet")["id"].to_pylist()
+def test_any_number_of_processes_gives_the_same_labels(pool):
+    alone, one, three = (shard(pool, processes=processes) for processes in (0, 1, 3))
+    assert (alone.processes, one.processes, three.processes) == (1, 1, 3)
+    assert_same(one.labelled, alone.labelled)
+    assert_same(three.labelled, alone.labelled)
+
+
+def test_the_step_writes_the_same_bytes_twice(tmp_path, pool):
+    """Here, and in a process of its own that has no threads and so may fork."""
+    metrics = step(tmp_path / "here", pool)
+    assert metrics["labels"] == metrics["structures"] == len(pool)
+    assert metrics["atoms"] == sum(map(len, pool))
+    report = step_apart(tmp_path / "apart", tmp_path / "here.parquet", threads=3)
+    assert report.error is None
+    assert report.metrics["processes"] == 3
+    written = {path.name: file_digest(path) for path in (tmp_path / "here").iterdir()}
+    assert {file.name: file.sha256 for file in report.outputs.values()} == written
+    assert set(written) == set(label.OUTPUTS.values())
+    assert pq.read_table(tmp_path / "here/set_aside.parquet").schema.equals(SET_ASIDE)
+    ids = pq.read_table(tmp_path / "here/labels.parquet")["id"].to_pylist()
     assert [one.hex() for one in ids] == [structure_id(atoms) for atoms in pool]
 
 
 def test_graphs_made_ahead_give_the_same_labels(pool):
-    ahead = shard(pool, threads=2, graphs_ahead=True)
+    ahead = shard(pool, processes=2, graphs_ahead=True)
     assert (ahead.processes, ahead.model_processes) == (2, 1)
-    assert_same(ahead.labelled, shard(pool, threads=1).labelled)
+    assert_same(ahead.labelled, shard(pool, processes=1).labelled)
     assert ahead.labelled.total_edges > 0
 
 
@@ -115,8 +143,8 @@ def children() -> list[int]:
 
 
 def test_a_killed_process_loses_nothing(pool):
-    undisturbed = shard(pool, threads=2)
-    found = shard(pool, threads=2, progress=killing(2, lambda done: done > len(pool) // 4))
+    undisturbed = shard(pool, processes=2)
+    found = shard(pool, processes=2, progress=killing(2, lambda done: done > len(pool) // 4))
     assert_same(found.labelled, undisturbed.labelled, tolerance=1e-5)
     assert found.labelled.bound < undisturbed.labelled.bound == 2000
     assert found.labelled.edges == undisturbed.labelled.edges
@@ -174,7 +202,7 @@ from ase.build import bulk
 from containers.mace.labeller import Labeller, Settings
 from containers.mace.labelling import label_all
 labeller = Labeller(Settings(Path(sys.argv[1]), "Default", "float64", edges_per_batch=10**9))
-small = [bulk("Si", cubic=True).repeat(2) for _ in range(16)]
+small = [bulk("Si", cubic=True).repeat(2) for _ in range(12)]
 labeller.label(small[:1])
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 300_000_000,) * 2)
@@ -198,9 +226,9 @@ def test_a_structure_that_kills_its_process_is_set_aside_and_the_rest_go_on(pool
             os.kill(os.getpid(), signal.SIGKILL)
         return make(self, atoms)
 
-    expected = shard(pool, threads=1)
+    expected = shard(pool, processes=1)
     monkeypatch.setattr(GraphMaker, "graph", deadly)
-    found = shard([*pool[:30], heavy, *pool[30:]], threads=2).labelled
+    found = shard([*pool[:30], heavy, *pool[30:]], processes=2).labelled
     aside = found.answers.pop(30)
     assert isinstance(aside, SetAside)
     assert aside == "its process was killed twice (out of memory?)"
@@ -210,7 +238,7 @@ def test_a_structure_that_kills_its_process_is_set_aside_and_the_rest_go_on(pool
 
 def test_calibration_tries_some_bounds_and_labels_with_one_of_them(pool):
     many = [atoms for atoms in pool for _ in range(16)]
-    found = shard(many, threads=2, calibrated=False)
+    found = shard(many, processes=2, calibrated=False)
     tried = found.probed.calibration.throughput
     assert 8000 in tried
     assert all(speed > 0 for speed in tried.values())
@@ -222,9 +250,9 @@ def test_a_model_made_ready_in_its_own_process_gives_the_same_labels(pool, monke
     """The way of a torch that could see a GPU, whose gradients start threads; those end with that process."""
     import torch
 
-    expected = shard(pool, threads=1)
+    expected = shard(pool, processes=1)
     monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
-    assert_same(shard(pool, threads=2).labelled, expected.labelled)
+    assert_same(shard(pool, processes=2).labelled, expected.labelled)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -270,24 +298,21 @@ def test_structures_of_equal_id_are_labelled_once(tmp_path):
     assert [one.hex() for one in ids] == [structure_id(bulk("Si")), structure_id(bulk("Si", a=5.5))]
 
 
-def test_a_process_with_threads_labels_by_itself(pool):
-    from threading import Event, Thread
-
+def test_a_process_with_threads_labels_by_itself(tmp_path, pool):
     end = Event()
     thread = Thread(target=end.wait)
     thread.start()
     try:
-        found = shard(pool[:20], threads=2)
+        metrics = step(tmp_path / "run", pool[:20], threads=2)
     finally:
         end.set()
         thread.join()
-    assert found.processes == 1
-    assert_same(found.labelled, shard(pool[:20], threads=2).labelled)
+    assert (metrics["processes"], metrics["labels"]) == (1, 20)
 
 
 def test_progress_counts_structures_and_atoms(pool):
     told: list[tuple[float, float, str]] = []
-    shard(pool, threads=2, progress=lambda *what: told.append(what))
+    shard(pool, processes=2, progress=lambda *what: told.append(what))
     assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
     assert told[-1] == (len(pool), len(pool), f"{len(pool)} structures, {sum(map(len, pool))} atoms")
     assert no_progress(*told[-1]) is None

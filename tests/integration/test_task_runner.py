@@ -28,7 +28,7 @@ from tasks.gpu_limit import GPU_LIMIT, ensure_gpu_limit
 from tasks.label_progress import LabelProgress
 from tasks.running import end_running
 from tasks.settings import Settings
-from tasks.task_runner import run_shards
+from tasks.task_runner import run_shards, started
 
 pytestmark = pytest.mark.integration
 REPOSITORY = Path(__file__).parents[2]
@@ -145,9 +145,10 @@ def labelled(
     def labelling() -> list[Any]:
         names = [f"shard {one['number']}" for one in given]
         end = partial(end_running, run_id)
-        return run_shards(
-            task, given, names, settings, tick=tick, fatal=lambda error: isinstance(error, UserError), end=end
-        )
+        with started(settings) as runner:
+            return run_shards(
+                runner, task, given, names, tick=tick, fatal=lambda error: isinstance(error, UserError), end=end
+            )
 
     return labelling()
 

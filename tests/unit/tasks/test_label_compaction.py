@@ -111,16 +111,16 @@ def test_few_rows_for_many_buckets_are_joined_first(store, answers, monkeypatch)
     monkeypatch.setattr(label_compaction, "WORTHWHILE_ROWS", 1)
     monkeypatch.setattr(label_compaction, "MOST_FRESH", 4)
     counts = []
-    for shard in range(30):
+    for shard in range(36):
         fill(store, answers, first=SHARD * shard, shards=1)
         store.compact()
         counts.append((len(files(store, "fresh")), len(files(store, "buckets"))))
-        assert all_there(store, answers, range(SHARD * (shard + 1)))
-    depth_1, joined, distributed = counts[4], counts[8:25], counts[25:]
-    assert depth_1 == (0, 16)
+    assert counts[4] == (0, 16)  # one for each first digit
+    assert {buckets for _, buckets in counts[5:28]} == {16}  # then there are too many rows for those
+    assert counts[-1][1] > 150  # by two digits, once there are 256 rows for the 256 of them
+    assert all(fresh <= 4 for fresh, _ in counts)
     assert {len(path.name.split("-")[0]) for path in files(store, "buckets")} == {2}
-    assert all(fresh <= 4 for fresh, _ in counts), counts
-    assert joined, distributed
+    assert all_there(store, answers, range(36 * SHARD))
 
 
 def test_rows_that_are_there_twice_are_dropped(store, answers) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tasks.label_progress import LabelProgress, duration, labelling_table, told_in
+from tasks.label_progress import LabelProgress, duration, told_in
 from tasks.progress import LOG_EVERY_S
 
 
@@ -172,32 +172,3 @@ def test_nothing_to_label_divides_by_nothing(tmp_path: Path) -> None:
 )
 def test_durations_are_said_as_people_say_them(seconds: float, said: str) -> None:
     assert duration(seconds) == said
-
-
-TIMES = {"seconds_start": 1.5, "seconds_neighbours": 0.5, "seconds_model": 7.0, "seconds_io": 0.5}
-SHARD = {"structures": 100, "atoms": 4000, "seconds": 10.0, **TIMES}
-
-
-def test_the_table_splits_the_time_of_all_shards() -> None:
-    rows = {row["labelling"]: (row["amount"], row["rate or share"]) for row in labelling_table([SHARD, SHARD], 25, 1)}
-    assert rows == {
-        "structures": ("200", "8.0/s"),
-        "atoms": ("8,000", "320/s"),
-        "seconds, wall clock": ("25.0", ""),
-        "seconds: start": ("3.0", "12.0 %"),
-        "seconds: neighbour lists": ("1.0", "4.0 %"),
-        "seconds: model": ("14.0", "56.0 %"),
-        "seconds: reading and writing": ("1.0", "4.0 %"),
-        "seconds: rest of the step": ("1.0", "4.0 %"),
-        "seconds: the flow's own": ("5.0", "20.0 %"),
-    }
-
-
-def test_shards_side_by_side_do_not_make_the_flow_look_dear() -> None:
-    rows = {row["labelling"]: row["amount"] for row in labelling_table([SHARD] * 4, 21, 2)}
-    assert rows["seconds: the flow's own"] == "2.0"
-    assert "seconds: the flow's own" not in {row["labelling"] for row in labelling_table([SHARD], 11)}
-
-
-def test_a_labelling_without_shards_has_a_table_too() -> None:
-    assert labelling_table([], 0.0, 1)[0] == {"labelling": "structures", "amount": "0", "rate or share": "0.0/s"}
