@@ -7,6 +7,7 @@ importing, loading the model and reading and writing files are not in them.
 from __future__ import annotations
 
 import argparse
+import logging
 import multiprocessing
 import os
 import tempfile
@@ -102,6 +103,7 @@ def _omp_threads(threads: int | None) -> Iterator[None]:
 
 
 def _serve(connection: Connection, contestant: Contestant) -> None:
+    logging.disable(logging.WARNING)  # mace-torch tells of its conversions; figures only
     work = {"ours": ours, "ase": ase_loop, "eval": eval_configs}[contestant.kind](contestant)
     while True:
         try:

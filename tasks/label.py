@@ -17,8 +17,9 @@ from prefect.cache_policies import NO_CACHE
 from containers.contract import Closed, InputFile, Request, Resources, write_atomic
 from containers.mace import label
 from tasks.artefact import External, FileRef, StepCall
-from tasks.errors import StepFailed
+from tasks.errors import StepFailed, StoreError
 from tasks.gpu_limit import gpu_slot
+from tasks.label_checks import checked_reasons
 from tasks.label_progress import told_in
 from tasks.label_shards import Shard
 from tasks.label_store import Calibration, LabelStore, TeacherKey, binary_ids
@@ -71,16 +72,17 @@ def label_shard(shard: Shard, asked: Asked, workspace: Workspace) -> ShardDone:
         _input_kept(shard),
         run_unstored(call, workspace, told_in(shard.progress)) as (report, folder),
     ):
-        asked_for = pq.read_table(shard.file, columns=["id", "numbers"])
-        atoms = asked_for["numbers"].combine_chunks().value_lengths().to_numpy()
-        labelled = store.commit(folder / "outputs" / label.OUTPUTS["labels"], binary_ids(asked_for["id"]), atoms)
-        set_aside = pq.read_table(folder / "outputs" / label.OUTPUTS["set_aside"])
+        given = pq.read_table(shard.file, columns=["id", "numbers"])
+        ids, atoms = binary_ids(given["id"]), given["numbers"].combine_chunks().value_lengths().to_numpy()
+        set_aside = checked_reasons(folder / "outputs" / label.OUTPUTS["set_aside"], ids)
+        labelled = store.commit(folder / "outputs" / label.OUTPUTS["labels"], ids, atoms)
+        if labelled + len(set_aside) != len(ids):  # another round would meet the rest again, and again
+            raise StoreError(f"{folder}: mace_label answered {labelled} and set aside {len(set_aside)} of {len(ids)}")
         shard.file.unlink()
     calibration = _measured(report.metrics, store.calibration(machine))
     if calibration:
         store.keep_calibration(machine, calibration)
-    reasons = {row["id"].hex(): row["reason"] for row in set_aside.to_pylist()}
-    return ShardDone(labelled=labelled, set_aside=reasons, metrics=report.metrics, calibration=calibration)
+    return ShardDone(labelled=labelled, set_aside=set_aside, metrics=report.metrics, calibration=calibration)
 
 
 def _here(workspace: Workspace) -> Workspace:

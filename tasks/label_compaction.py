@@ -7,7 +7,7 @@ readers do not mind and the next compaction drops.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +47,8 @@ def _compact(files: LabelFiles) -> None:
 
 def _join(files: LabelFiles, fresh: Sequence[Path], depth: int) -> None:
     """Make one fresh file of all; the largest is not among them, so that a row is not written again each time."""
-    sources = files.intact(fresh)
+    if not (sources := files.intact(fresh)):  # all were damaged
+        return
     path = files.write(files.fresh, (_rows(sources, prefix) for prefix in _prefixes(depth)))
     files.sync(files.fresh, [path])
     _remove(sources, [path])
@@ -69,13 +70,14 @@ def _distribute(files: LabelFiles, moved: Sequence[Path], buckets: Sequence[Path
         if len(rows):
             written.append(files.write(files.buckets, [rows], prefix))
     files.sync(files.buckets, written)
-    _remove(moved, written)
+    _remove(moved, set(written))
 
 
-def _remove(paths: Iterable[Path], written: Sequence[Path]) -> None:
+def _remove(paths: Iterable[Path], written: Collection[Path]) -> None:
     """A joined file may be one of those it was made of."""
-    for path in set(paths) - set(written):
-        path.unlink(missing_ok=True)
+    for path in paths:
+        if path not in written:
+            path.unlink(missing_ok=True)
 
 
 def _prefixes(depth: int) -> Iterator[str]:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from containers.label_rows import ROWS
+from containers.label_rows import ROWS, binary_ids
 from containers.structures import flat, list_lengths
 
 SET_ASIDE = pa.schema([("id", pa.binary(32)), ("reason", pa.string())])
@@ -128,11 +128,6 @@ def stub_rows(structures: pa.Table) -> pa.Table:
         **dict.fromkeys(("edges", "min_distance_A", "reason"), pa.nulls(len(counts))),
     }
     return _rows(columns, Provenance("cpu", "none", STUB_VERSION))
-
-
-def binary_ids(ids: pa.ChunkedArray) -> pa.Array:
-    """Hex ids as 32 bytes each."""
-    return pa.array([bytes.fromhex(name) for name in ids.to_pylist()], pa.binary(32))
 
 
 def _rows(columns: dict[str, Iterable[object]], provenance: Provenance) -> pa.Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +16,9 @@ from containers.mace.answers import Provenance, answer_rows, first_of_each, set_
 from containers.mace.calibration import DEFAULT_BOUND
 from containers.mace.workers import processes_for
 from containers.structures import atoms_from_table, list_lengths, write_table
+
+if TYPE_CHECKING:
+    from containers.mace.labelling import Shard
 
 IMAGE: Image = "mace"
 VERSION = 2
@@ -71,23 +74,28 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     how = Provenance(given.device, given.acceleration, version("mace-torch"))
     rows = answer_rows(table, shard.labelled, how)
     _write(outputs, rows, set_aside_rows(table, shard.labelled.answers))
-    answers, counts = shard.labelled, _counts(table, rows)
     return {
-        **counts,
-        **_speeds(counts, answers.total_edges, shard.seconds),
-        "edges": answers.total_edges,
-        "processes": shard.processes,
-        "edges_per_batch": answers.bound,
-        "calibration": {
-            str(bound): round(speed, 1) for bound, speed in sorted(shard.probed.calibration.throughput.items())
-        },
-        "parity": shard.probed.parity,
+        **_told(shard, _counts(table, rows)),
         "seconds_start": round(shard.seconds_start + imported - read, 3),
-        "seconds_neighbours": round(answers.seconds_neighbours / shard.processes, 3),
-        "seconds_model": round(answers.seconds_model / shard.model_processes, 3),
         "seconds_io": round(read - started + time.monotonic() - labelled, 3),
         "device": given.device,
         "acceleration": given.acceleration,
+    }
+
+
+def _told(shard: Shard, counts: dict[str, int]) -> dict[str, Any]:
+    """The metrics of a labelled shard."""
+    labelled, throughput = shard.labelled, shard.probed.calibration.throughput
+    return {
+        **counts,
+        **_speeds(counts, labelled.total_edges, shard.seconds),
+        "edges": labelled.total_edges,
+        "processes": shard.processes,
+        "edges_per_batch": labelled.bound,
+        "calibration": {str(bound): round(speed, 1) for bound, speed in sorted(throughput.items())},
+        "parity": shard.probed.parity,
+        "seconds_neighbours": round(labelled.seconds_neighbours / shard.processes, 3),
+        "seconds_model": round(labelled.seconds_model / shard.model_processes, 3),
     }
 
 

@@ -1,4 +1,4 @@
-"""The whole label phase with the real teacher on Dask: a worker that is killed, a cluster made for the run, a queue's."""
+"""The whole label phase with the real teacher on Dask: a killed worker, a cluster made for the run, a queue's."""
 
 from __future__ import annotations
 
