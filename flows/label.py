@@ -25,7 +25,7 @@ from tasks.label_shards import Places, Pool, Shard
 from tasks.label_store import Calibration
 from tasks.label_work import Work
 from tasks.prefect_run import run_log
-from tasks.run import look_up
+from tasks.run import disk_faults_told, look_up
 from tasks.running import end_running
 from tasks.steps import step
 from tasks.task_runner import run_shards, started
@@ -41,13 +41,14 @@ def label(recipe: Recipe, pool: Artefact, teachers: Sequence[Asked], workspace: 
 
     Raises:
         StepFailed: a shard failed in a way that another try does not mend. What other shards gave is in the store.
+        StoreError: the work root cannot hold the shards or their labels (a full disk, permissions).
     """
     keys = [teacher.key(workspace) for teacher in teachers]
     call, work = calls.pool_labels_call(recipe, pool, keys), Work()
     if look_up(call, workspace):
         return step(call, workspace), work
     ensure_gpu_limit(workspace.settings, "cuda" if workspace.settings.device == "cuda" else "cpu")
-    with work.timed():
+    with work.timed(), disk_faults_told("labelling", workspace):
         structures = Pool(workspace.store.path(pool.file("structures")))
         with ExitStack() as stack:
             runner = cache(lambda: stack.enter_context(started(workspace.settings)))  # a cluster only where needed

@@ -22,7 +22,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from containers.label_rows import IdIndex, id_words
-from tasks.label_locks import held, try_hold
+from tasks.label_locks import held, is_held, try_hold
 
 POLL_SECONDS = 0.25
 IDS = "ids.npy"
@@ -64,7 +64,7 @@ class Claims:
         """Until no other run has a claim on any of `ids`, or for `seconds`."""
         end = time.monotonic() + seconds
         names = [name for name in self._names() - self._own if _among(ids, [self._ids(name)]).any()]
-        while any(self._lives(name) for name in names) and (left := end - time.monotonic()) > 0:
+        while any(is_held(self._lock(name)) for name in names) and (left := end - time.monotonic()) > 0:
             time.sleep(min(POLL_SECONDS, left))
 
     @contextmanager
@@ -91,14 +91,6 @@ class Claims:
         self._lock(name).unlink(missing_ok=True)
         lock.release()
         return True
-
-    def _lives(self, name: str) -> bool:
-        if not self._lock(name).exists():
-            return False
-        lock = try_hold(self._lock(name))
-        if lock is not None:
-            lock.release()
-        return lock is None
 
     def _names(self) -> set[str]:
         return {path.stem for path in self._folder.iterdir()} if self._folder.is_dir() else set()

@@ -38,6 +38,15 @@ def try_hold(path: Path) -> FileLock | None:
     return lock
 
 
+def is_held(path: Path) -> bool:
+    """Whether somebody holds the lock at `path`; makes no file there, unlike an attempt to hold it."""
+    try:
+        with path.open("r+b") as file:
+            return not _flocked(path, file.fileno())
+    except FileNotFoundError:
+        return False
+
+
 @contextmanager
 def shared(path: Path) -> Iterator[None]:
     """Hold the lock at `path` together with others who share it; waits for one who holds it alone."""

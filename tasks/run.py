@@ -81,7 +81,7 @@ def run_step(call: StepCall, workspace: Workspace, progress: Progress = no_progr
         StepFailed: the step ran and failed; its folder is kept and named.
         StoreError: the work root cannot take the result (a full disk, permissions).
     """
-    with _full_disks_told(call, workspace):
+    with disk_faults_told(call.step, workspace):
         return _run_step(call, workspace, progress)
 
 
@@ -96,7 +96,7 @@ def run_unstored(
         StoreError: the work root cannot take the result (a full disk, permissions).
     """
     module, request, store = load_step(call.step), request_of(call, workspace), workspace.store
-    with _full_disks_told(call, workspace):
+    with disk_faults_told(call.step, workspace):
         staged = _Staged(request, store.stage(request), workspace.settings.runner)
         ended = _run(module, staged, workspace, progress)
         _check(module, staged, ended)
@@ -105,13 +105,18 @@ def run_unstored(
 
 
 @contextmanager
-def _full_disks_told(call: StepCall, workspace: Workspace) -> Iterator[None]:
+def disk_faults_told(what: str, workspace: Workspace) -> Iterator[None]:
+    """Raise `StoreError` with path and mend when `what` meets a full disk or another fault of the work root."""
     try:
         yield
+    except ConnectionError:  # no fault of a disk's
+        raise
     except OSError as error:
+        if error.errno is None:
+            raise
         place = error.filename or workspace.root
         raise StoreError(
-            f"{call.step}: {place}: {error.strerror}. Free or change the work root, then run again."
+            f"{what}: {place}: {os.strerror(error.errno)}. Free or change the work root, then run again."
         ) from error
 
 

@@ -53,17 +53,30 @@ def processes_with(word: str) -> list[int]:
     return [pid for pid in found if alive(pid)]
 
 
+SLEEPER = """#!/bin/bash
+case "$*" in
+    */work/{step}-*) echo $$ > {started}; sleep 600 & wait ;;
+    *) exec {python} "$@" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("step", ["ingest", "mace_label"])
 @pytest.mark.parametrize(
     ("sent", "code"), [(signal.SIGINT, 1), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)]
 )
-def test_an_interrupted_command_leaves_nothing_running(tmp_path: Path, sent: signal.Signals, code: int) -> None:
+def test_an_interrupted_command_leaves_nothing_running(
+    tmp_path: Path, sent: signal.Signals, code: int, step: str
+) -> None:
+    """While a step of the flow runs, and while a shard of the labelling does: the step has a child of its own."""
     started = tmp_path / "started"
     sleeper = tmp_path / "sleeper"
-    sleeper.write_text(f"#!/bin/bash\necho $$ > {started}\nexec sleep 600\n")
+    sleeper.write_text(SLEEPER.format(step=step, started=started, python=sys.executable))
     sleeper.chmod(0o755)
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "DISTILL_"))},
         "PREFECT_HOME": str(tmp_path / "prefect"),
+        "DISTILL_MACE_PYTHON": str(sleeper),
         "DISTILL_TENSORPOT_PYTHON": str(sleeper),
     }
     command = [sys.executable, "-m", "flows.distill", "--work-root", str(tmp_path / "root")]
@@ -71,21 +84,36 @@ def test_an_interrupted_command_leaves_nothing_running(tmp_path: Path, sent: sig
     with log.open("w") as out:
         flow = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=out, preexec_fn=as_on_a_terminal)
     try:
-        until(started.is_file, 120)
+        until(lambda: started.is_file() or flow.poll() is not None, 120)
+        assert flow.poll() is None, log.read_text()
         flow.send_signal(sent)
+        until(lambda: not processes_with(f"/work/{step}-"), 10)
         flow.wait(timeout=60)
     finally:
         flow.kill()
     told = log.read_text()
     assert flow.returncode == code, told
     assert "Traceback" not in told
-    until(lambda: not alive(int(started.read_text())), 10)
     if sent != signal.SIGKILL:  # a killed command cannot end its server
         until(lambda: not processes_with(str(tmp_path)), 30)
     for pid in processes_with(str(tmp_path)):
         os.kill(pid, signal.SIGKILL)
-    assert not (tmp_path / "root" / "store" / "ingest").exists()
-    assert not (tmp_path / "root" / "runs" / "silicon").exists()
+    root = tmp_path / "root"
+    assert not (root / "store" / "ingest").exists() or step != "ingest"
+    assert nothing_of_the_labelling(root)
+    assert not (root / "runs" / "silicon").exists()
+    if sent != signal.SIGKILL:
+        assert claims(root) == []
+
+
+def claims(root: Path) -> list[Path]:
+    """Who labels something, or did when it was killed."""
+    return [path for path in root.glob("store/labels/*/claims/*") if path.is_dir()]
+
+
+def nothing_of_the_labelling(root: Path) -> bool:
+    """No label, no table of the pool's."""
+    return not [*root.glob("store/labels/*/fresh/*"), *root.glob("store/pool_labels")]
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +158,7 @@ def labelling(bench: Path, containers: Any) -> Iterator[tuple[subprocess.Popen[b
 
 
 def nothing_half_published(bench: Path) -> bool:
-    return not (bench / "store" / "mace_label").exists() and not (bench / "runs" / "slow" / "report.html").exists()
+    return nothing_of_the_labelling(bench) and not (bench / "runs" / "slow" / "report.html").exists()
 
 
 @pytest.mark.engine

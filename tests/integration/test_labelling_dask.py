@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,103 +19,94 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from prefect import flow
+from ase.build import bulk
+from prefect.settings import PREFECT_API_URL
 
+from containers.contract import file_digest
+from containers.mace import label
 from containers.structures import list_lengths
-from flows import calls
-from flows.config import DistillConfig
-from flows.distill import elements_in, read_teacher
-from flows.label import label
-from flows.recipe import resolve
-from tasks.artefact import Artefact, external
-from tasks.label_store import Calibration, LabelStore
+from tasks.label_store import Calibration, LabelStore, TeacherKey
 from tasks.settings import Settings
-from tasks.steps import step
 from tasks.task_runner import task_runner
-from tasks.workspace import open_workspace
 
 pytestmark = [pytest.mark.integration, pytest.mark.e2e]
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLE = REPOSITORY / "examples" / "silicon"
-LOCAL = {"dask_cluster": "distributed.LocalCluster", "dask_cluster_options": {"n_workers": 2}}
+MODEL = EXAMPLE / "teacher.model"
+SCRIPT = Path(__file__).with_name("labelling_run.py")
+LOCAL = "distributed.LocalCluster"
 SPEED = Calibration(edges_per_batch=8000, edges_per_s=1000.0, edges_per_atom=50.0)
 """Of a machine so slow that a small pool makes many shards."""
-STRUCTURES, SHARDS = 120, 10
+STRUCTURES, ATOMS, SHARDS = 96, 64, 8
+KILLED_WITHIN_S = 300
 
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("pool") / "pool.extxyz"
-    ase.io.write(path, ase.io.read(EXAMPLE / "pool.extxyz", f":{STRUCTURES}"))
+    path, cells = tmp_path_factory.mktemp("pool") / "pool.extxyz", []
+    for seed in range(STRUCTURES):
+        cells.append(bulk("Si", cubic=True).repeat(2))
+        cells[-1].rattle(0.1, seed=seed)
+    ase.io.write(path, cells)
     return path
 
 
 class Run:
-    """One label phase in a work root of its own."""
+    """One label phase in a work root of its own, by a process of its own: workers cannot import a test's modules."""
 
-    def __init__(self, pool: Path, root: Path, **settings: Any) -> None:
-        self.pool, self.root = pool, root
-        self.settings = Settings(runner="subprocess", cores=1, **settings)
-        self.store: LabelStore | None = None
-        self.workspace = open_workspace(root, self.settings)
+    def __init__(self, pool: Path, root: Path, **settings: str) -> None:
+        self.pool, self.root, self.settings = pool, root, settings
+        key = TeacherKey(model=file_digest(MODEL), head="Default", dtype="float64", version=label.VERSION, stub=False)
+        self.store = LabelStore(root / "store" / "labels", key)
 
-    def label(self, known: Calibration | None = None) -> tuple[Artefact, int]:
-        """The labels of the pool, and how many were computed. `known` is what is believed of the cluster's speed."""
-
-        @flow(name="labelling", persist_result=False)
-        def labelling() -> tuple[Artefact, int]:
-            teacher = {"model": str(EXAMPLE / "teacher.model"), "dtype": "float64"}
-            pool = {"files": [str(self.pool)]}
-            config = DistillConfig.model_validate({"name": "dask", "teacher": teacher, "pool": pool})
-            model = external(EXAMPLE / "teacher.model")
-            structures = step(calls.ingest_call((external(self.pool),)), self.workspace)
-            found = read_teacher(step(calls.teacher_call(model), self.workspace), self.workspace)
-            recipe = resolve(config, [found], elements_in(structures), set())
-            asked = calls.asked(recipe, model, found)
-            self.store = asked.store(self.workspace)
-            if known:
-                self.store.keep_calibration(self.settings.dask_address or self.settings.dask_cluster or "", known)
-            labels, work = label(recipe, structures, [asked], self.workspace)
-            return labels, work.computed
-
-        return labelling()
+    def label(self, cluster: str) -> dict[str, Any]:
+        """What `labelling_run.py` tells; what is believed of the cluster's speed makes SHARDS."""
+        self.store.keep_calibration(cluster, SPEED)
+        seconds = STRUCTURES * ATOMS * SPEED.edges_per_atom / SPEED.edges_per_s
+        self.settings["DISTILL_SHARD_S"] = str(seconds / SHARDS)
+        settings = {"DISTILL_RUNNER": "subprocess", "DISTILL_CORES": "1", "PYTHONPATH": str(REPOSITORY)}
+        server = {"PREFECT_API_URL": str(PREFECT_API_URL.value())}
+        config = json.dumps({"teacher": {"dtype": "float64"}})
+        command = [sys.executable, str(SCRIPT), str(self.pool), str(self.root), "--config", config]
+        with (self.root.parent / "log").open("w") as log:
+            environment = {**os.environ, **server, **settings, **self.settings}
+            done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True, timeout=600)
+        assert done.returncode == 0, (self.root.parent / "log").read_text()
+        return json.loads(done.stdout.splitlines()[-1])
 
     def stored_ids(self) -> list[bytes]:
         """The id of every row in every file of the label store."""
         rows: list[bytes] = []
-        for path in sorted((self.root / "store" / "labels").glob("*/*/*.arrow")):
+        for path in sorted(self.store.folder.glob("*/*.arrow")):
             with pa.memory_map(str(path)) as source:
                 rows += pa.ipc.open_file(source).read_all()["id"].to_pylist()
         return rows
 
     def committed(self) -> int:
         """Shards whose labels are in the store."""
-        return len(list((self.root / "store" / "labels").glob("*/fresh/*.arrow")))
-
-    def read(self, labels: Artefact) -> pa.Table:
-        return pq.read_table(self.workspace.store.path(labels.file("labels")))
+        return len(list(self.store.folder.glob("fresh/*.arrow")))
 
 
 @pytest.fixture(scope="module")
-def undisturbed(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Artefact, int]:
+def undisturbed(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, dict[str, Any]]:
     """A run on a cluster that is made for it."""
-    run = Run(pool, tmp_path_factory.mktemp("undisturbed"), **LOCAL)
-    return (run, *run.label())
+    cluster = {"DISTILL_DASK_CLUSTER": LOCAL, "DISTILL_DASK_CLUSTER_OPTIONS": '{"n_workers": 2}'}
+    run = Run(pool, tmp_path_factory.mktemp("undisturbed") / "root", **cluster)
+    return run, run.label(LOCAL)
 
 
-def test_a_cluster_made_for_the_run_labels_the_pool(undisturbed: tuple[Run, Artefact, int]) -> None:
-    run, labels, computed = undisturbed
-    assert computed == STRUCTURES
-    assert len(run.read(labels)) == STRUCTURES
+def test_a_cluster_made_for_the_run_labels_the_pool(undisturbed: tuple[Run, dict[str, Any]]) -> None:
+    run, done = undisturbed
+    assert done["computed"] == done["metrics"]["labels"] == STRUCTURES
     assert len(set(run.stored_ids())) == len(run.stored_ids()) == STRUCTURES
+    assert run.committed() == SHARDS
 
 
-def test_the_speed_of_a_cluster_is_kept_for_the_next_run(undisturbed: tuple[Run, Artefact, int]) -> None:
-    run, *_ = undisturbed
-    assert run.store
-    kept = run.store.calibration("distributed.LocalCluster")
+def test_the_speed_of_a_cluster_is_kept_for_the_next_run(undisturbed: tuple[Run, dict[str, Any]]) -> None:
+    """Without it every run would begin with a shard alone, and cut the rest into the fewest shards."""
+    kept = undisturbed[0].store.calibration(LOCAL)
     assert kept is not None
-    assert kept.edges_per_s > 0
+    assert kept.edges_per_s not in (0, SPEED.edges_per_s)
 
 
 class Cluster:
@@ -172,51 +164,50 @@ def alive(pid: int) -> bool:
 
 
 class Killer(threading.Thread):
-    """Kills the first worker while it labels, when two shards are in the store; `killed` are its children."""
+    """Kills a worker while it labels, when two shards are in the store.
 
-    def __init__(self, run: Run, cluster: Cluster, until: Callable[..., None]) -> None:
+    Attributes:
+        killed: the step that it ran and the processes that labelled.
+        committed: shards in the store when it was killed.
+    """
+
+    def __init__(self, worker: subprocess.Popen[bytes], run: Run) -> None:
         super().__init__()
-        self.cluster, self.until = cluster, until
-        self.run_ = run
+        self.worker, self.labelling = worker, run
         self.killed: list[int] = []
         self.committed = 0
 
     def run(self) -> None:
-        worker = self.cluster.workers[0]
-
-        def labelling() -> bool:
-            self.killed = crew(worker.pid) if self.run_.committed() >= 2 else []
-            return bool(self.killed)
-
-        self.until(labelling, 300)
-        self.committed = self.run_.committed()
-        worker.send_signal(signal.SIGKILL)
+        end = time.monotonic() + KILLED_WITHIN_S
+        while not self.killed and time.monotonic() < end:
+            time.sleep(0.02)  # a crew lives for a second
+            self.committed = self.labelling.committed()
+            self.killed = crew(self.worker.pid) if self.committed >= 2 else []
+        self.worker.kill()
 
 
 def test_a_killed_worker_loses_nothing_and_nothing_is_labelled_twice(
     pool: Path,
-    undisturbed: tuple[Run, Artefact, int],
+    undisturbed: tuple[Run, dict[str, Any]],
     cluster: Cluster,
     tmp_path: Path,
     until: Callable[..., None],
 ) -> None:
-    atoms = sum(len(one) for one in ase.io.read(pool, ":"))
-    shard_s = atoms * SPEED.edges_per_atom / SPEED.edges_per_s / SHARDS
-    run = Run(pool, tmp_path / "root", dask_address=cluster.address, shard_s=shard_s)
-    killer = Killer(run, cluster, until)
+    run = Run(pool, tmp_path / "root", DISTILL_DASK_ADDRESS=cluster.address)
+    killer = Killer(cluster.workers[0], run)
     killer.start()
-    labels, computed = run.label(SPEED)
+    done = run.label(cluster.address)
     killer.join()
     assert cluster.workers[0].wait(5) == -signal.SIGKILL
-    assert 2 <= killer.committed < SHARDS, "the control: it was killed in the middle"
+    assert killer.killed, "the control: it was labelling"
+    assert 2 <= killer.committed < SHARDS - 1, "the control: in the middle of the run"
     assert cluster.workers[1].poll() is None
     for pid in killer.killed:
         until(lambda pid=pid: not alive(pid), 10)
     ids = run.stored_ids()
-    assert len(ids) == len(set(ids)) == computed == STRUCTURES, "each labelled once, none lost"
+    assert len(ids) == len(set(ids)) == done["computed"] == STRUCTURES, "each labelled once, none lost"
     assert run.committed() == SHARDS
-    other, reference, _ = undisturbed
-    assert_same(run.read(labels), other.read(reference))
+    assert_same(pq.read_table(done["labels"]), pq.read_table(undisturbed[1]["labels"]))
 
 
 def assert_same(found: pa.Table, expected: pa.Table) -> None:

@@ -4,15 +4,17 @@ twice.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -44,10 +46,10 @@ label_files.file_digest = killing
 
 
 @contextmanager
-def ended(child: subprocess.Popen[str]) -> Iterator[None]:
+def ended(child: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
     """Whatever the test does to it, it is gone afterwards."""
     try:
-        yield
+        yield child
     finally:
         child.kill()
         child.communicate()
@@ -155,7 +157,7 @@ def test_damaged_files_cost_their_labels_again(labelling_bench: Any, caplog: pyt
     with caplog.at_level(logging.WARNING):
         done = labelling_bench.run(pool, labels={"max_force_eV_per_A": 9.0})  # another table from the same labels
     assert labels(done) == 80
-    assert 0 < done["computed"] == 80 - sum(pq_rows(path) for path in whole) < 40
+    assert 0 < done["computed"] == 80 - sum(rows_in(path) for path in whole) < 40
     assert once_each(labelling_bench, 80)
     kept_aside = sorted(path.name.partition("-")[2] for path in (labelling_bench.store().folder / "damaged").iterdir())
     assert kept_aside == sorted([truncated.name, flipped.name])
@@ -163,47 +165,75 @@ def test_damaged_files_cost_their_labels_again(labelling_bench: Any, caplog: pyt
         assert f"{path} is not what was written: moved to" in caplog.text
 
 
-def pq_rows(path: Path) -> int:
-    import pyarrow as pa
-
+def rows_in(path: Path) -> int:
     with pa.memory_map(str(path)) as source:
         return pa.ipc.open_file(source).count_rows()
 
 
 @pytest.fixture
-def small_disk(labelling_bench: Any) -> Iterator[Callable[[str], None]]:
-    """The work root on a disk of its own; what is given sets its size."""
+def small_disk(labelling_bench: Any) -> Iterator[Callable[[int], None]]:
+    """The work root on a disk of its own, whose room (kB) can be set."""
     root = labelling_bench.root
     root.mkdir()
+
+    def leave(room_kB: int) -> None:
+        disk = os.statvfs(root)
+        used = (disk.f_blocks - disk.f_bfree) * disk.f_frsize // 1024
+        subprocess.run(["mount", "-o", f"remount,size={used + room_kB}k", root], check=True)
+
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100m", "tmpfs", root], check=True)
     try:
-        yield lambda size: subprocess.run(["mount", "-o", f"remount,size={size}", root], check=True) and None
+        yield leave
     finally:
-        subprocess.run(["umount", root], check=True)
+        subprocess.run(["umount", "--lazy", root], check=True)
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("room_kB", [100, 800, 4000])
+@pytest.mark.parametrize(("room_kB", "when", "kept"), [(500, "labelling", 0), (4000, "pool_labels", 1000)])
 def test_a_full_disk_is_told_and_the_next_run_goes_on(
-    labelling_bench: Any, small_disk: Callable[[str], None], room_kB: int
+    labelling_bench: Any, small_disk: Callable[[int], None], room_kB: int, when: str, kept: int
 ) -> None:
-    """Full while the shards are written, in the first shard, or after some."""
+    """Full when the shards are written (1600 kB), and when the pool's labels are."""
     pool = labelling_bench.pool(range(1000), atoms=64)
-    few = labelling_bench.run(labelling_bench.pool([2000], "few.extxyz"))["computed"]
+    other = labelling_bench.model.with_name("other.model")
+    other.write_bytes(b"another teacher")
+    labelling_bench.run(pool, model=other)
     labelling_bench.expect(1000 * 64, shards=8)
-    used = int(subprocess.run(["du", "-sk", labelling_bench.root], capture_output=True, check=True).stdout.split()[0])
-    pool_kB = 1900  # of the pool's own table
-    small_disk(f"{used + pool_kB + room_kB}k")
-    with pytest.raises(StoreError, match=r"No space left on device. Free or change the work root") as told:
+    small_disk(room_kB)
+    root = labelling_bench.root
+    with pytest.raises(StoreError, match=rf"^{when}: {root}.*: No space left on device\. Free or change the work root"):
         labelling_bench.run(pool)
-    assert str(labelling_bench.root) in str(told.value)
-    kept = committed(labelling_bench)
-    print(f"{room_kB} kB: {kept} rows were kept; {told.value}")
-    assert few <= kept < 1000
-    small_disk("100m")
+    assert claims(labelling_bench) == []
+    assert committed(labelling_bench) == kept
+    small_disk(50_000)
     done = labelling_bench.run(pool)
-    assert (done["computed"], labels(done)) == (1000 + few - kept, 1000)
-    assert once_each(labelling_bench, 1000 + few)
+    assert (done["computed"], labels(done)) == (1000 - kept, 1000)
+    assert once_each(labelling_bench, 1000)
+
+
+@pytest.mark.root
+def test_a_disk_that_others_fill_meanwhile(
+    labelling_bench: Any, small_disk: Callable[[int], None], until: Callable[..., None]
+) -> None:
+    pool = labelling_bench.pool(range(80))
+    labelling_bench.expect(80 * 2, shards=8)
+    small_disk(5000)
+    filler = labelling_bench.root / "filler"
+    with ended(labelling_bench.start(pool, SLOW)) as child:
+        until(lambda: committed(labelling_bench) > 0 or child.poll() is not None, CHILD_S)
+        with filler.open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        assert code(child) == 1, labelling_bench.log.read_text()
+    told = labelling_bench.log.read_text().splitlines()[-1]
+    assert told.startswith("error: mace_label")
+    assert "No space left on device" in told
+    filler.unlink()
+    kept = committed(labelling_bench)
+    assert 0 < kept < 80
+    done = labelling_bench.run(pool)
+    assert (done["computed"], labels(done)) == (80 - kept, 80)
+    assert once_each(labelling_bench, 80)
 
 
 def test_a_model_that_changes_meanwhile_ends_the_run_and_mixes_nothing(
@@ -248,8 +278,6 @@ def test_two_flows_at_once_label_each_structure_once(
     assert once_each(labelling_bench, len(labelling_bench.rows()))
     assert claims(labelling_bench) == []
     if not killed:
-        import json
-
         assert sum(json.loads(told)["computed"] for told in ends) == len(labelling_bench.rows()) == 120
     for pool in pools:
         assert labels(labelling_bench.run(pool)) == 80
