@@ -45,6 +45,8 @@ lint: $(READY)  ## ruff, mypy, the layers
 
 bench: $(READY)  ## the figures the project promises, one line each (about 40 minutes; needs the images)
 	$(BIN)/python benchmarks/labelling.py
+	$(BIN)/python benchmarks/label_store.py
+	$(BIN)/python benchmarks/flow_cost.py
 	$(BIN)/python benchmarks/whole_way.py
 	$(BIN)/python benchmarks/in_containers.py
 

@@ -36,8 +36,8 @@ results:  runs/NAME/report.html, potential.yace, in.lammps, ...; a second run co
 machine:  DISTILL_RUNNER=subprocess|docker|apptainer|in_process|stub, DISTILL_DEVICE=cpu|cuda|auto, DISTILL_CORES,
           DISTILL_STEP_TIMEOUT_S, DISTILL_WORK_ROOT; interpreters: DISTILL_MACE_PYTHON, DISTILL_TENSORPOT_PYTHON;
           containers: DISTILL_MACE_IMAGE, DISTILL_TENSORPOT_IMAGE, DISTILL_ENGINE_URL, DISTILL_STEP_MEMORY_GB
-          labelling: DISTILL_SHARD_S, DISTILL_EDGES_PER_BATCH, DISTILL_ACCELERATION=none|cuequivariance|compile,
-          DISTILL_SHARDS_AT_ONCE, DISTILL_GPU_SHARDS
+          labelling: DISTILL_LABEL_DEVICE, DISTILL_SHARD_S, DISTILL_EDGES_PER_BATCH, DISTILL_SHARDS_AT_ONCE,
+          DISTILL_GPU_SHARDS, DISTILL_ACCELERATION=none|cuequivariance|compile
           on a Dask cluster: DISTILL_DASK_ADDRESS, or DISTILL_DASK_CLUSTER with DISTILL_DASK_CLUSTER_OPTIONS
 exit:     0 converged, 3 finished but not converged, 2 bad config or input, 1 failed
 

@@ -47,7 +47,7 @@ def label(recipe: Recipe, pool: Artefact, teachers: Sequence[Asked], workspace: 
     call, work = calls.pool_labels_call(recipe, pool, keys), Work()
     if look_up(call, workspace):
         return step(call, workspace), work
-    ensure_gpu_limit(workspace.settings, "cuda" if workspace.settings.device == "cuda" else "cpu")
+    ensure_gpu_limit(workspace.settings, workspace.settings.teacher_device)
     with work.timed(), disk_faults_told("labelling", workspace):
         structures = Pool(workspace.store.path(pool.file("structures")))
         with ExitStack() as stack:

@@ -102,7 +102,7 @@ def shard_call(shard: Shard, asked: Asked, settings: Settings, known: Calibratio
         inputs={"structures": (External(path=shard.file, sha256=shard.sha256),), "model": (asked.model,)},
         resources=Resources(
             threads=settings.cores,
-            device="cuda" if settings.device == "cuda" else "cpu",
+            device=settings.teacher_device,
             edges_per_batch=bound,
             acceleration=settings.acceleration,
         ),
@@ -116,7 +116,7 @@ def speed_known_of(settings: Settings) -> str:
 
 def machine_name(settings: Settings) -> str:
     """Machines of the same name label at the same speed."""
-    if settings.device == "cuda":
+    if settings.teacher_device == "cuda":
         words = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
         processor = " + ".join(subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines())
     else:

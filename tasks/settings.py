@@ -51,6 +51,9 @@ class Settings(BaseSettings):
     step_timeout_s: float | None = Field(
         None, gt=0, le=1e8, description="seconds after which a step is ended; none by default"
     )
+    label_device: Device | None = Field(
+        None, description="where the teacher computes, if not on DISTILL_DEVICE: cuda for a cluster that has the GPUs"
+    )
     shard_s: float = Field(
         60, gt=0, le=3600, description="seconds that one shard of the labelling should take on its device"
     )
@@ -71,6 +74,11 @@ class Settings(BaseSettings):
         " dask_jobqueue.SLURMCluster",
     )
     dask_cluster_options: dict[str, Any] = Field({}, description="arguments of that class, as JSON")
+
+    @property
+    def teacher_device(self) -> Device:
+        """Where shards are labelled; a device `auto` must be settled before."""
+        return self.label_device or ("cuda" if self.device == "cuda" else "cpu")
 
     def python(self, image: Image) -> Path:
         """The interpreter that stands for `image` in a subprocess run."""

@@ -17,6 +17,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from tasks.errors import DistillError, UserError
+from tasks.prefect_run import run_log
 from tasks.running import RunEnded
 from tasks.settings import Settings
 
@@ -119,7 +120,15 @@ def started(settings: Settings) -> Iterator[TaskRunner[Any]]:
             name = "ADDRESS" if settings.dask_address else "CLUSTER or DISTILL_DASK_CLUSTER_OPTIONS"
             place = settings.dask_address or f"{settings.dask_cluster} {settings.dask_cluster_options}"
             raise UserError(f"DISTILL_DASK_{name}: no Dask cluster at {place}: {error}") from error
+        _tell_of_workers(runner)
         yield runner
+
+
+def _tell_of_workers(runner: TaskRunner[Any]) -> None:
+    """A cluster may have no worker for hours, in a queue, or for ever, for want of `n_workers`: that is said."""
+    client = _dask_client(runner)
+    if client is not None and not client.scheduler_info()["workers"]:
+        run_log().warning("the Dask cluster has no worker yet: shards wait until one comes (was n_workers given?)")
 
 
 def _connect(runner: TaskRunner[Any]) -> None:

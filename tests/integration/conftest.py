@@ -9,8 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,9 +17,7 @@ from typing import Any
 import ase.io
 import docker
 import httpx
-import numpy as np
 import pytest
-from ase import Atoms
 from docker.models.containers import Container
 
 REPOSITORY = Path(__file__).parents[2]
@@ -215,84 +212,6 @@ def tiny() -> Callable[[Path], dict[str, Any]]:
     return written
 
 
-class Labelling:
-    """The label phase on pools of small cells, in this process or in one of its own; see labelling_run.py."""
-
-    def __init__(self, folder: Path, module: ModuleType) -> None:
-        self.folder, self.root, self._run = folder, folder / "root", module
-        self.model = folder / "teacher.model"
-        self.model.write_bytes((EXAMPLE / "teacher.model").read_bytes())
-
-    def pool(self, numbers: Iterable[int], name: str = "pool.extxyz", atoms: int = 2) -> Path:
-        """A file with one loosely packed cell of silicon for each number: equal numbers are equal structures."""
-        side = np.arange(np.ceil(atoms ** (1 / 3)))
-        grid = 2.6 * np.stack(np.meshgrid(side, side, side), axis=-1).reshape(-1, 3)[:atoms]
-        cells = [
-            Atoms(
-                f"Si{atoms}",
-                grid + np.random.default_rng(number).normal(0, 0.1, grid.shape),
-                cell=[2.6 * len(side)] * 3,
-            )
-            for number in numbers
-        ]
-        for cell in cells:
-            cell.pbc = True
-        ase.io.write(self.folder / name, cells)
-        return self.folder / name
-
-    def run(self, pool: Path, **options: Any) -> dict[str, Any]:
-        """Label a pool in this process; see `labelled`."""
-        return self._run.labelled(pool, self.root, **{"model": self.model, **options})
-
-    def start(self, pool: Path, before: str = "", **environment: str) -> subprocess.Popen[str]:
-        """Label a pool in a process of its own that runs the code `before` first; its log is `self.log`."""
-        from prefect.settings import PREFECT_API_URL
-
-        script = self.folder / "child.py"
-        script.write_text(f"import runpy\n{before}\nrunpy.run_path({self._run.__file__!r}, run_name='__main__')\n")
-        command = [sys.executable, str(script), str(pool), str(self.root), "--model", str(self.model)]
-        server = {"PREFECT_API_URL": str(PREFECT_API_URL.value()), "PYTHONPATH": str(REPOSITORY)}
-        with self.log.open("a") as out:
-            return subprocess.Popen(
-                command, cwd=REPOSITORY, env={**os.environ, **server, **environment},
-                stdout=subprocess.PIPE, stderr=out, text=True,
-            )  # fmt: skip
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "log"
-
-    def store(self, model: Path | None = None) -> Any:
-        """The label store of the teacher under the settings of now."""
-        from containers.contract import file_digest
-        from containers.mace import label
-        from tasks.label_store import LabelStore, TeacherKey
-
-        stub = os.environ["DISTILL_RUNNER"] == "stub"
-        digest = file_digest(model or self.model)
-        key = TeacherKey(model=digest, head="Default", dtype="float32", version=label.VERSION, stub=stub)
-        return LabelStore(self.root / "store" / "labels", key)
-
-    def expect(self, atoms: int, shards: int) -> None:
-        """Let this machine seem so fast that `atoms` make so many shards (with DISTILL_SHARD_S=1)."""
-        from tasks.label import machine_name
-        from tasks.label_store import Calibration
-        from tasks.settings import Settings
-
-        speed = Calibration(edges_per_batch=2000, edges_per_s=atoms / shards, edges_per_atom=1, throughput={"2000": 1})
-        self.store().keep_calibration(machine_name(Settings()), speed)
-
-    def rows(self, model: Path | None = None) -> Counter[bytes]:
-        """How often each id is in the files of the teacher's label store; files are compared with their digests."""
-        from containers.contract import file_digest
-        from containers.label_rows import read_ids
-
-        folder = self.store(model).folder
-        files = [path for name in ("fresh", "buckets") for path in (folder / name).glob("*.arrow")]
-        assert all(path.stem.rpartition("-")[2] == file_digest(path) for path in files)
-        return Counter(words.tobytes() for path in files for chunk in read_ids(path) for words in chunk)
-
-
 @pytest.fixture(scope="session")
 def labelling_module() -> ModuleType:
     """labelling_run.py, imported."""
@@ -305,9 +224,9 @@ def labelling_module() -> ModuleType:
 
 
 @pytest.fixture
-def labelling_bench(labelling_module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Labelling:
-    """A work root to label in, on one core."""
+def labelling_bench(labelling_module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A work root to label in, on one core: `Bench` of labelling_run.py."""
     monkeypatch.setenv("DISTILL_CORES", "1")
     monkeypatch.setenv("DISTILL_SHARD_S", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return Labelling(tmp_path, labelling_module)
+    return labelling_module.Bench(tmp_path)

@@ -11,14 +11,25 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import ase.io
+import numpy as np
+from ase import Atoms
 from prefect import flow
 from prefect.runtime import flow_run
+from prefect.settings import PREFECT_API_URL
 
+from containers.contract import file_digest
+from containers.label_rows import read_ids
+from containers.mace.label import VERSION
 from flows import calls
 from flows.config import DistillConfig
 from flows.distill import elements_in, read_teacher
@@ -26,13 +37,16 @@ from flows.label import label
 from flows.recipe import check_committee, resolve
 from tasks.artefact import external
 from tasks.errors import DistillError
+from tasks.label import machine_name
+from tasks.label_store import Calibration, LabelStore, TeacherKey
 from tasks.machine import ready
 from tasks.prefect_run import command_line_run
 from tasks.settings import Settings
 from tasks.steps import step
 from tasks.workspace import Workspace, open_workspace
 
-MODEL = Path(__file__).parents[2] / "examples" / "silicon" / "teacher.model"
+REPOSITORY = Path(__file__).parents[2]
+MODEL = REPOSITORY / "examples" / "silicon" / "teacher.model"
 
 
 @flow(name="labelling", persist_result=False)
@@ -83,6 +97,59 @@ def labelled(
     teacher = {"model": str(model), **config.pop("teacher", {})}
     given = {"name": "labelling", "pool": {"files": [str(pool)]}, "teacher": teacher, **config}
     return labelling(DistillConfig.model_validate(given), root, head)
+
+
+class Bench:
+    """The label phase on pools of small cells, in this process or in one of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.root, self.log = folder, folder / "root", folder / "log"
+        self.model = folder / "teacher.model"
+        self.model.write_bytes(MODEL.read_bytes())
+
+    def pool(self, numbers: Iterable[int], name: str = "pool.extxyz", atoms: int = 2) -> Path:
+        """A file with one loosely packed cell of silicon for each number: equal numbers are equal structures."""
+        side = np.arange(np.ceil(atoms ** (1 / 3)))
+        grid = 2.6 * np.stack(np.meshgrid(side, side, side), axis=-1).reshape(-1, 3)[:atoms]
+        rattled = [grid + np.random.default_rng(number).normal(0, 0.1, grid.shape) for number in numbers]
+        cells = [Atoms(f"Si{atoms}", positions, cell=[2.6 * len(side)] * 3, pbc=True) for positions in rattled]
+        ase.io.write(self.folder / name, cells)
+        return self.folder / name
+
+    def run(self, pool: Path, **options: Any) -> dict[str, Any]:
+        """Label a pool in this process; see `labelled`."""
+        return labelled(pool, self.root, **{"model": self.model, **options})
+
+    def start(self, pool: Path, before: str = "", **environment: str) -> subprocess.Popen[str]:
+        """Label a pool in a process of its own that runs the code `before` first."""
+        script = self.folder / "child.py"
+        script.write_text(f"import runpy\n{before}\nrunpy.run_path({__file__!r}, run_name='__main__')\n")
+        command = [sys.executable, str(script), str(pool), str(self.root), "--model", str(self.model)]
+        server = {"PREFECT_API_URL": str(PREFECT_API_URL.value()), "PYTHONPATH": str(REPOSITORY)}
+        with self.log.open("a") as out:
+            return subprocess.Popen(
+                command, cwd=REPOSITORY, env={**os.environ, **server, **environment},
+                stdout=subprocess.PIPE, stderr=out, text=True,
+            )  # fmt: skip
+
+    def store(self, model: Path | None = None) -> LabelStore:
+        """The label store of the teacher under the settings of now."""
+        stub = os.environ["DISTILL_RUNNER"] == "stub"
+        digest = file_digest(model or self.model)
+        key = TeacherKey(model=digest, head="Default", dtype="float32", version=VERSION, stub=stub)
+        return LabelStore(self.root / "store" / "labels", key)
+
+    def expect(self, atoms: int, shards: int) -> None:
+        """Let this machine seem so fast that `atoms` make so many shards (with DISTILL_SHARD_S=1)."""
+        speed = Calibration(edges_per_batch=2000, edges_per_s=atoms / shards, edges_per_atom=1, throughput={"2000": 1})
+        self.store().keep_calibration(machine_name(Settings()), speed)
+
+    def rows(self, model: Path | None = None) -> Counter[bytes]:
+        """How often each id is in the files of the teacher's label store; files are compared with their digests."""
+        folder = self.store(model).folder
+        files = [path for name in ("fresh", "buckets") for path in (folder / name).glob("*.arrow")]
+        assert all(path.stem.rpartition("-")[2] == file_digest(path) for path in files)
+        return Counter(words.tobytes() for path in files for chunk in read_ids(path) for words in chunk)
 
 
 def main(arguments: list[str]) -> int:

@@ -87,7 +87,7 @@ def test_an_interrupted_command_leaves_nothing_running(
         until(lambda: started.is_file() or flow.poll() is not None, 120)
         assert flow.poll() is None, log.read_text()
         flow.send_signal(sent)
-        until(lambda: not processes_with(f"/work/{step}-"), 10)
+        until(lambda: not processes_with(f"{tmp_path}/root/store/work/{step}-"), 10)
         flow.wait(timeout=60)
     finally:
         flow.kill()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -220,21 +221,17 @@ def assert_same(found: pa.Table, expected: pa.Table) -> None:
 
 
 def test_a_queue_s_class_gets_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The script that would be submitted; nothing is."""
-    options = {
-        "queue": "night",
-        "cores": 4,
-        "processes": 1,
-        "memory": "16GB",
-        "walltime": "02:00:00",
-        "job_extra_directives": ["--gres=gpu:1"],
-        "interface": "lo",
-    }
-    monkeypatch.setenv("DISTILL_DASK_CLUSTER", "dask_jobqueue.SLURMCluster")
-    monkeypatch.setenv("DISTILL_DASK_CLUSTER_OPTIONS", json.dumps(options))
+    """The script that would be submitted with the settings of docs/labelling.md; nothing is."""
+    page = (REPOSITORY / "docs" / "labelling.md").read_text()
+    block = page[page.index("export DISTILL_DASK_CLUSTER=") :].partition("python -m")[0]
+    settings = dict(word.split("=", 1) for word in shlex.split(block) if word.startswith("DISTILL_"))
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
     runner: Any = task_runner(Settings())
-    with runner.cluster_class(**runner.cluster_kwargs) as cluster:
+    submitted = runner.cluster_kwargs.pop("n_workers")
+    with runner.cluster_class(**runner.cluster_kwargs, interface="lo") as cluster:
         script = cluster.job_script()
-    for line in ("#SBATCH -p night", "#SBATCH --cpus-per-task=4", "#SBATCH -t 02:00:00", "#SBATCH --gres=gpu:1"):
+    assert submitted == 4
+    for line in ("#SBATCH -p gpu", "#SBATCH --cpus-per-task=8", "#SBATCH -t 04:00:00", "#SBATCH --gres=gpu:1"):
         assert line in script
-    assert "--nthreads 4" in script
+    assert "--nthreads 1 " in script, "one shard at a time"

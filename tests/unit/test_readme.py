@@ -45,6 +45,23 @@ def test_every_setting_is_documented_and_no_other() -> None:
     assert named == set(re.findall(r"DISTILL_[A-Z_]+", command.EPILOG))
 
 
+@pytest.mark.parametrize("page", sorted((REPOSITORY / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_no_page_names_a_setting_or_a_target_that_is_not_there(page: Path) -> None:
+    text, makefile = page.read_text(), (REPOSITORY / "Makefile").read_text()
+    settings = {f"DISTILL_{name.upper()}" for name in Settings.model_fields}
+    assert set(re.findall(r"DISTILL_[A-Z_]*[A-Z]", text)) <= settings
+    assert set(re.findall(r"\bmake ([a-z-]+)`", text)) <= set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", ["labelling.md", "containers.md", "worker.md"])
+def test_the_config_lines_of_a_page_are_valid(name: str) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (REPOSITORY / "docs" / name).read_text(), flags=re.DOTALL)
+    config = {"name": "page", "teacher": {"model": "my.model"}, "pool": {"files": ["pool.extxyz"]}}
+    for block in blocks:
+        DistillConfig.model_validate({**config, **yaml.safe_load(block)})
+    assert blocks or name != "labelling.md"
+
+
 def test_every_published_file_is_documented() -> None:
     published = StoreFiles(**dict.fromkeys(StoreFiles.model_fields, Path("x"))).published()
     assert all(f"`{name}`" in README for name in {*published, *WRITTEN})

@@ -151,6 +151,11 @@ def test_cores_and_device_reach_the_two_long_steps(base, all_calls) -> None:
     }
 
 
+def test_the_teacher_may_have_a_device_of_its_own(base, all_calls) -> None:
+    made = {call.step: call.resources.device for call in all_calls(base, Settings(cores=2, label_device="cuda"))}
+    assert (made["mace_label"], made["pace_train"]) == ("cuda", "cpu")
+
+
 def test_threads_of_the_config_go_before_the_machine_s_cores(base, all_calls) -> None:
     made = {call.step: call.resources.threads for call in all_calls(changed(base, "train.threads", 3))}
     assert (made["mace_label"], made["pace_train"]) == (CPU.cores, 3)
