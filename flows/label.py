@@ -74,7 +74,7 @@ class _Labelling:
         self.teacher, self.pool, self.workspace, self.runner, self.work = teacher, pool, workspace, runner, work
         self.store = teacher.store(workspace)
         self.left: Places = np.arange(len(pool))
-        self.rounds = 0
+        self.rounds = self.fruitless = 0
 
     def complete(self) -> None:
         """Return when nothing is left to label, here or by another run."""
@@ -124,8 +124,9 @@ class _Labelling:
         done = [result for result in results if isinstance(result, ShardDone)]
         self._account(done)
         failures = [result for result in results if isinstance(result, BaseException)]
+        self.fruitless = 0 if done else self.fruitless + 1
         for failure in failures:
-            if not done or not _is_accident(failure):
+            if self.fruitless > 1 or not _is_accident(failure):
                 raise failure
             run_log().warning("a shard ended early (%s); what it left is labelled again", str(failure).splitlines()[0])
 

@@ -10,7 +10,10 @@ import yaml
 from tasks.settings import Settings
 
 REPOSITORY = Path(__file__).parents[2]
-NOT_THERE = {"runner", "mace_python", "tensorpot_python", "engine_url"}  # its runner is docker, its socket is mounted
+NOT_THERE = {
+    *("runner", "mace_python", "tensorpot_python", "engine_url"),  # its runner is docker, its socket is mounted
+    *("dask_address", "dask_cluster", "dask_cluster_options"),  # its image has no Dask
+}
 
 
 def test_the_worker_passes_the_settings_on_and_the_documentation_names_them() -> None:

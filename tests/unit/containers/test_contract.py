@@ -74,7 +74,7 @@ def test_key_depends_on_everything_else(changes: dict[str, Any]) -> None:
 
 
 def test_every_field_of_a_request_is_either_in_the_key_or_known_not_to_be() -> None:
-    assert set(Request.model_fields) == {"step", "version", "lock", "params", "inputs", "stub", "resources"}
+    assert set(Request.model_fields) == {"step", "version", "lock", "params", "inputs", "stub", "resources", "sources"}
 
 
 def test_key_survives_the_way_through_json() -> None:

@@ -48,7 +48,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     )
     monkeypatch.setitem(sys.modules, "fake_step", module)
     monkeypatch.setitem(contract.STEPS, "fake", "fake_step")
-    monkeypatch.setattr(step, "check_environment", lambda image: {"of": image})
+    monkeypatch.setattr(step, "check_environment", lambda image, in_part=False: {"of": image})
     return module
 
 
@@ -205,7 +205,7 @@ def test_a_request_that_does_not_fit_fails(
 
 
 def test_another_environment_fails(fake: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def differs(image: str) -> dict[str, str]:
+    def differs(image: str, in_part: bool = False) -> dict[str, str]:
         raise contract.StepError(f"{image} differs")
 
     monkeypatch.setattr(step, "check_environment", differs)
