@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 from containers.contract import StepError
 
 ID_BYTES = 32
+FOLDER_DIGITS = 32
+"""So many hex digits of a teacher's digest name the folder of its label store."""
+NOT_FINITE = "the teacher's label is not finite"
+"""How a `reason` begins where the teacher gave numbers, but not all of them finite."""
 
 ROWS = pa.schema(
     [

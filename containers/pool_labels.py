@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from containers.committee import mean_labels, refusals
 from containers.contract import BadInput, Closed, Image, Inputs, Machine, StepError
 from containers.extxyz import write_frames
-from containers.label_rows import IdIndex, LabelRows, binary_ids, id_words
+from containers.label_rows import FOLDER_DIGITS, NOT_FINITE, IdIndex, LabelRows, binary_ids, id_words
 from containers.label_tally import Tally
 from containers.sanity import Sanity, broken, measure
 from containers.structures import LABELS, STRUCTURES
@@ -34,9 +34,7 @@ OUTPUTS = {"labels": "labels.parquet", "rejected": "rejected.parquet", "extxyz":
 
 REJECTED = pa.schema([*(STRUCTURES.field(name) for name in ("id", "source", "row")), ("reason", pa.string())])
 DEVIATIONS = (("energy_std", pa.float64()), ("forces_std", pa.list_(pa.float64())))  # eV; eV/Å, N*3
-BATCH = 10_000  # structures at once
-FOLDER_DIGITS = 32
-"""So many hex digits of a teacher's digest name the folder of its label store."""
+BATCH = 2_000  # structures at once
 REJECTIONS = {
     "committee": "on which the committee disagrees (teacher.max_force_std)",
     "distance": "with atoms too close (labels.min_distance_A)",
@@ -174,7 +172,7 @@ def _sifted(sieve: _Sieve, stores: Sequence[LabelRows], params: Params, tally: T
     sieve.reject({place: _Rejection(reason, ("memory",)) for place, reason in absent.items()})
     members = [store.take(binary_ids(sieve.left)) for store in stores]
     refused = {place: reason for place, reason in enumerate(refusals(members)) if reason}
-    answered = sieve.reject({place: _Rejection(reason, ("teacher",)) for place, reason in refused.items()})
+    answered = sieve.reject({place: _Rejection(reason, (_refusal(reason),)) for place, reason in refused.items()})
     numbers = sieve.left["numbers"]
     labels = mean_labels([member.filter(answered) for member in members] if refused else members, numbers)
     figures = measure(numbers, labels, params.e0s_eV)
@@ -182,6 +180,11 @@ def _sifted(sieve: _Sieve, stores: Sequence[LabelRows], params: Params, tally: T
     wrong = broken(figures, params.bounds, params.max_force_std)
     good = sieve.reject({place: _Rejection("; ".join(why.values()), tuple(why)) for place, why in wrong.items()})
     return {name: column.filter(good) for name, column in labels.columns().items()}
+
+
+def _refusal(reason: str) -> str:
+    """The kind of a stored reason; that of a committee names the member before it."""
+    return "not_finite" if NOT_FINITE in reason else "teacher"
 
 
 class _Writer:

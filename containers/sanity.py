@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field
 
 from containers.committee import Floats, Labels
 from containers.contract import Closed, StepError
+from containers.label_rows import NOT_FINITE
 from containers.structures import flat
 
 Flags = NDArray[np.bool_]
@@ -114,7 +115,7 @@ def broken(figures: Figures, bounds: Sanity, max_force_std: float | None = None)
     """Place of each structure that breaks a bound -> kind of the bound -> the reason with the numbers."""
     found: dict[int, dict[str, str]] = {}
     for place in np.flatnonzero(~figures.finite).tolist():
-        found[place] = {"not_finite": "the teacher's label is not finite"}
+        found[place] = {"not_finite": NOT_FINITE}
     for kind, wrong, values, text in _checks(figures, bounds, max_force_std):
         for place in np.flatnonzero(wrong & figures.finite).tolist():
             found.setdefault(place, {})[kind] = text.format(f"{values[place]:.6g}")

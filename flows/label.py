@@ -15,11 +15,11 @@ from prefect.task_runners import TaskRunner
 
 from flows import calls
 from flows.recipe import Recipe
-from flows.shards import FEWEST_SHARDS, cut, pilot, shard_count
+from flows.shards import COUNTED, FEWEST_SHARDS, cut, evenly, pilot, shard_count
 from tasks.artefact import Artefact, StepCall
 from tasks.errors import StepFailed
 from tasks.gpu_limit import ensure_gpu_limit
-from tasks.label import Asked, ShardDone, label_shard, speed_known_of
+from tasks.label import SOLID_EDGES, Asked, ShardDone, label_shard, speed_known_of
 from tasks.label_progress import LabelProgress
 from tasks.label_shards import Places, Pool, Shard
 from tasks.label_store import Calibration
@@ -75,6 +75,7 @@ class _Labelling:
         self.store = teacher.store(workspace)
         self.left: Places = np.arange(len(pool))
         self.rounds = self.fruitless = 0
+        self.measured: Calibration | None = None  # by this run
 
     def complete(self) -> None:
         """Return when nothing is left to label, here or by another run."""
@@ -93,20 +94,23 @@ class _Labelling:
 
     def _shards(self, places: Places, folder: Path) -> list[Shard]:
         """The structures as shards; on a machine of unknown speed only the first one."""
-        known = self.store.calibration(speed_known_of(self.workspace.settings))
+        known = self.store.calibration(speed_known_of(self.workspace.settings)) or self.measured
         atoms = self.pool.atoms[places]
         self.rounds += 1
         if known is None and self.rounds == 1:
             first = places[pilot(atoms)]
             return self.pool.write(first, [range(len(first))], folder)
-        count = self._count(known, int(atoms.sum()))
+        count = self._count(known, places)
         costs = self.pool.edges(places, self.teacher.cutoff_A) if count > 1 else atoms
         return self.pool.write(places, cut(costs, count), folder)
 
-    def _count(self, known: Calibration | None, atoms: int) -> int:
+    def _count(self, known: Calibration | None, places: Places) -> int:
+        """How many shards, from the edges of some structures."""
         if known is None:  # stubs, and structures without neighbours
             return FEWEST_SHARDS
-        seconds = atoms * known.edges_per_atom / known.edges_per_s
+        some = places[evenly(len(places), COUNTED)]
+        per_atom = self.pool.edges(some, self.teacher.cutoff_A).sum() / max(self.pool.atoms[some].sum(), 1)
+        seconds = self.pool.atoms[places].sum() * per_atom / known.edges_per_s
         return shard_count(seconds, self.workspace.settings.shard_s)
 
     def _label(self, shards: Sequence[Shard]) -> None:
@@ -119,12 +123,15 @@ class _Labelling:
                 tick=progress.tick,
                 fatal=lambda error: not _is_accident(error),
                 end=partial(end_running, self.workspace.run_id),
-                finished=lambda place: progress.done(shards[place]),
+                finished=lambda place, result: progress.ended(shards[place], isinstance(result, ShardDone)),
             )
-        done = [result for result in results if isinstance(result, ShardDone)]
-        self._account(done)
-        failures = [result for result in results if isinstance(result, BaseException)]
-        self.fruitless = 0 if done else self.fruitless + 1
+            done = [result for result in results if isinstance(result, ShardDone)]
+            self._account(done)
+            self.fruitless = 0 if done else self.fruitless + 1
+            self._judge([result for result in results if isinstance(result, BaseException)])
+
+    def _judge(self, failures: Sequence[BaseException]) -> None:
+        """Raise a failure that another round does not mend, tell the others."""
         for failure in failures:
             if self.fruitless > 1 or not _is_accident(failure):
                 raise failure
@@ -133,15 +140,18 @@ class _Labelling:
     def _account(self, done: Sequence[ShardDone]) -> None:
         for shard in done:
             self.work.add(shard)
-        self._keep_speed_of_cluster([shard.calibration for shard in done if shard.calibration])
+        if measured := [shard.calibration for shard in done if shard.calibration]:
+            self.measured = sorted(measured, key=lambda one: one.edges_per_s)[len(measured) // 2]
+            self._keep_speed_of_cluster(
+                self.measured, sum(shard.metrics["edges"] for shard in done if shard.calibration)
+            )
         set_aside = pa.array([bytes.fromhex(identity) for identity in self.work.set_aside], pa.binary(32))
         self.left = self.left[~pc.is_in(self.pool.ids.take(self.left), set_aside).to_numpy(zero_copy_only=False)]
 
-    def _keep_speed_of_cluster(self, measured: Sequence[Calibration]) -> None:
+    def _keep_speed_of_cluster(self, typical: Calibration, edges: int) -> None:
         """A shard keeps the speed of the machine that labelled it; a cluster's is that of a typical shard."""
         settings = self.workspace.settings
-        if measured and (settings.dask_address or settings.dask_cluster):
-            typical = sorted(measured, key=lambda one: one.edges_per_s)[len(measured) // 2]
+        if (settings.dask_address or settings.dask_cluster) and edges >= SOLID_EDGES:
             self.store.keep_calibration(speed_known_of(settings), typical)
 
 

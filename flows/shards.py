@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 PILOT_ATOMS = 8_000
 """Atoms of the first shard on an unknown machine: some seconds of work, enough to find its speed and batches."""
 FEWEST_SHARDS = 8
+COUNTED = 200
+"""Structures whose edges tell how many all have."""
 SHORTEST = 1 / 3
 """The least part of the wanted seconds that a shard may take so that there are FEWEST_SHARDS."""
 
@@ -46,4 +48,9 @@ def pilot(atoms: NDArray[np.int64]) -> NDArray[np.int64]:
     share = PILOT_ATOMS / max(int(atoms.sum()), 1)
     if share >= 1 / 2:
         return np.arange(len(atoms))
-    return np.unique(np.linspace(0, len(atoms) - 1, max(round(len(atoms) * share), 1)).astype(np.int64))
+    return evenly(len(atoms), max(round(len(atoms) * share), 1))
+
+
+def evenly(count: int, wanted: int) -> NDArray[np.int64]:
+    """At most `wanted` of `count` places, evenly over them."""
+    return np.unique(np.linspace(0, count - 1, min(count, wanted)).astype(np.int64))

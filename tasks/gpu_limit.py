@@ -1,6 +1,7 @@
 """How many shards are on GPUs at a time, over all runs and hosts of a Prefect server that stays.
 
-The temporary server of a single command counts the shards of that run alone.
+The temporary server of a single command counts the shards of that run alone. Such servers may share one database, so
+the run's limit has a name of its own; it stays there afterwards, of no use and no harm, also when the run was killed.
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ from contextlib import ExitStack, contextmanager
 
 from prefect.client.base import ServerType
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
 from prefect.concurrency.sync import concurrency
-from prefect.exceptions import ObjectAlreadyExists
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.runtime import flow_run
 
 from containers.contract import Device
@@ -41,13 +41,12 @@ def ensure_gpu_limit(settings: Settings, device: Device) -> None:
         return
     assert settings.gpu_shards is not None
     with get_client(sync_client=True) as client:
+        # a temporary server has no service that takes slots back from runs that were killed
+        name = _own_limit() if client.server_type == ServerType.EPHEMERAL else GPU_LIMIT
         try:
-            client.upsert_global_concurrency_limit_by_name(GPU_LIMIT, settings.gpu_shards)
+            client.upsert_global_concurrency_limit_by_name(name, settings.gpu_shards)
         except ObjectAlreadyExists:  # another run was faster
-            client.upsert_global_concurrency_limit_by_name(GPU_LIMIT, settings.gpu_shards)
-        if client.server_type == ServerType.EPHEMERAL:
-            # a run's own server has no service that takes slots back: those of a run that was killed are still held
-            client.update_global_concurrency_limit(GPU_LIMIT, GlobalConcurrencyLimitUpdate(active_slots=0))
+            client.upsert_global_concurrency_limit_by_name(name, settings.gpu_shards)
 
 
 @contextmanager
@@ -59,8 +58,10 @@ def gpu_slot(settings: Settings, device: Device) -> Iterator[None]:
     """
     logging.getLogger("prefect._internal.concurrency").addFilter(_quiet)
     with ExitStack() as slot:
-        while _limited(settings, device) and not _entered(slot):
-            refuse_ended(flow_run.id)
+        if _limited(settings, device):
+            name = _limit()
+            while not _entered(slot, name):
+                refuse_ended(flow_run.id)
         yield
 
 
@@ -68,11 +69,24 @@ def _limited(settings: Settings, device: Device) -> bool:
     return settings.gpu_shards is not None and device == "cuda"
 
 
-def _entered(slot: ExitStack) -> bool:
+def _own_limit() -> str:
+    return f"{GPU_LIMIT}-{flow_run.id}"
+
+
+def _limit() -> str:
+    """The run's own limit where it has one: a Dask worker does not see of what kind the server is."""
+    with get_client(sync_client=True) as client:
+        try:
+            return client.read_global_concurrency_limit_by_name(_own_limit()).name
+        except ObjectNotFound:
+            return GPU_LIMIT
+
+
+def _entered(slot: ExitStack, name: str) -> bool:
     try:
         slot.enter_context(
             concurrency(
-                GPU_LIMIT,
+                name,
                 timeout_seconds=ASK_S,
                 lease_duration=LEASE_S,
                 strict=True,  # a limit that somebody deleted is an error

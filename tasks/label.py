@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,19 @@ from prefect.cache_policies import NO_CACHE
 from containers.contract import Closed, InputFile, Request, Resources, write_atomic
 from containers.mace import label
 from tasks.artefact import External, FileRef, StepCall
-from tasks.errors import StepFailed, StoreError
+from tasks.errors import DistillError, StepFailed
 from tasks.gpu_limit import gpu_slot
 from tasks.label_checks import checked_reasons
 from tasks.label_progress import told_in
 from tasks.label_shards import Shard
 from tasks.label_store import Calibration, LabelStore, TeacherKey, binary_ids
+from tasks.prefect_run import run_log
 from tasks.run import run_unstored
 from tasks.settings import Settings
 from tasks.workspace import Workspace
+
+SOLID_EDGES, SOLID_S = 100_000, 3.0
+"""From so much work on a shard tells the machine's speed; a shorter one is mostly its beginning."""
 
 
 class Asked(Closed):
@@ -62,9 +66,18 @@ class ShardDone(Closed):
 @task(name="label", cache_policy=NO_CACHE, persist_result=False)
 def label_shard(shard: Shard, asked: Asked, workspace: Workspace) -> ShardDone:
     """Label the structures of a shard and commit their labels. One that was committed before is not labelled again."""
+    try:
+        return _labelled(shard, asked, _here(workspace))
+    except (DistillError, FileNotFoundError) as error:
+        if shard.file.exists():
+            raise
+        run_log().info("the shard was committed by another attempt: %s", str(error).splitlines()[0])
+        return ShardDone()
+
+
+def _labelled(shard: Shard, asked: Asked, workspace: Workspace) -> ShardDone:
     if not shard.file.exists():  # who labelled it died between the commit and its answer
         return ShardDone()
-    workspace = _here(workspace)
     store, machine = asked.store(workspace), machine_name(workspace.settings)
     call = shard_call(shard, asked, workspace.settings, store.calibration(machine))
     with (
@@ -75,12 +88,10 @@ def label_shard(shard: Shard, asked: Asked, workspace: Workspace) -> ShardDone:
         given = pq.read_table(shard.file, columns=["id", "numbers"])
         ids, atoms = binary_ids(given["id"]), given["numbers"].combine_chunks().value_lengths().to_numpy()
         set_aside = checked_reasons(folder / "outputs" / label.OUTPUTS["set_aside"], ids)
-        labelled = store.commit(folder / "outputs" / label.OUTPUTS["labels"], ids, atoms)
-        if labelled + len(set_aside) != len(ids):  # another round would meet the rest again, and again
-            raise StoreError(f"{folder}: mace_label answered {labelled} and set aside {len(set_aside)} of {len(ids)}")
-        shard.file.unlink()
+        labelled = store.commit(folder / "outputs" / label.OUTPUTS["labels"], ids, atoms, set_aside)
+        shard.file.unlink(missing_ok=True)
     calibration = _measured(report.metrics, store.calibration(machine))
-    if calibration:
+    if calibration and _is_solid(report.metrics):
         store.keep_calibration(machine, calibration)
     return ShardDone(labelled=labelled, set_aside=set_aside, metrics=report.metrics, calibration=calibration)
 
@@ -118,10 +129,19 @@ def machine_name(settings: Settings) -> str:
     """Machines of the same name label at the same speed."""
     if settings.teacher_device == "cuda":
         words = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-        processor = " + ".join(subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines())
+        processor = _told(words) or "cuda"
     else:
         processor = f"{_cpu()}, {settings.cores} processes"
     return f"{processor}, acceleration {settings.acceleration}"
+
+
+def _told(words: list[str]) -> str:
+    """What a program prints, in one line; nothing where it is missing or fails."""
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return "" if done.returncode else " + ".join(done.stdout.splitlines())
 
 
 def _cpu() -> str:
@@ -138,9 +158,14 @@ def _measured(metrics: dict[str, Any], known: Calibration | None) -> Calibration
     return Calibration(
         edges_per_batch=metrics["edges_per_batch"],
         edges_per_s=metrics["edges_per_s"],
-        edges_per_atom=metrics["edges"] / metrics["atoms"],
         throughput=metrics["calibration"] or (known.throughput if known else {}),
     )
+
+
+def _is_solid(metrics: dict[str, Any]) -> bool:
+    """Whether a shard was long enough to tell the machine's speed."""
+    seconds = metrics["edges"] / metrics["edges_per_s"]
+    return bool(metrics["edges"] >= SOLID_EDGES or seconds >= SOLID_S)
 
 
 @contextmanager
@@ -149,9 +174,14 @@ def _input_kept(shard: Shard) -> Iterator[None]:
     try:
         yield
     except StepFailed as failed:
-        kept, request = failed.folder / "structures.parquet", failed.folder / "request.json"
-        os.link(shard.file, kept)
-        asked = Request.model_validate_json(request.read_bytes())
-        inputs = {**asked.inputs, "structures": (InputFile(path=kept, sha256=shard.sha256),)}
-        write_atomic(request, asked.model_copy(update={"inputs": inputs}).model_dump_json(indent=1).encode())
+        with suppress(OSError):  # a full disk, or no links here: that must not hide what failed
+            _keep_input(shard, failed.folder)
         raise
+
+
+def _keep_input(shard: Shard, folder: Path) -> None:
+    kept, request = folder / "structures.parquet", folder / "request.json"
+    os.link(shard.file, kept)
+    asked = Request.model_validate_json(request.read_bytes())
+    inputs = {**asked.inputs, "structures": (InputFile(path=kept, sha256=shard.sha256),)}
+    write_atomic(request, asked.model_copy(update={"inputs": inputs}).model_dump_json(indent=1).encode())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from containers.label_rows import ROWS, IdIndex, id_words
+from containers.label_rows import ID_BYTES, ROWS, IdIndex, binary_ids, id_words
 from containers.mace.answers import SET_ASIDE
 from tasks.errors import StoreError, printable
 
@@ -29,7 +29,7 @@ def checked_rows(labels: Path, ids: pa.Array, atoms: NDArray[np.int64]) -> pa.Ta
     """The rows of a step's `labels.parquet` as ROWS, sorted by id.
 
     Args:
-        labels: the file; rows of `ids` may be missing (the step set them aside).
+        labels: the file; rows of `ids` may be missing (`check_complete` sees to them).
         ids: binary(32), what the step was asked to label.
         atoms: of each of `ids`.
 
@@ -39,6 +39,29 @@ def checked_rows(labels: Path, ids: pa.Array, atoms: NDArray[np.int64]) -> pa.Ta
     table = _read(labels, ROWS, atoms)
     _check(labels, table, partial(_rules_of_labels, ids=ids, atoms=atoms))
     return table.sort_by("id")
+
+
+def check_complete(labels: Path, rows: pa.Table, ids: pa.Array, aside: Mapping[str, str]) -> None:
+    """Every structure must have one answer: a row, or the reason why it was set aside. Else it were asked for ever.
+
+    Args:
+        labels: the file of `rows`, to be named.
+        rows: from `checked_rows`.
+        ids: binary(32), what the step was asked to label.
+        aside: from `checked_reasons`.
+
+    Raises:
+        StoreError: a structure has both answers, or none; names its id.
+    """
+    answered = pa.concat_arrays([pa.array([], pa.binary(ID_BYTES)), *rows["id"].chunks])
+    set_aside = binary_ids(pa.array(list(aside), pa.string()))
+    twice, unanswered = _places(set_aside, answered) >= 0, _places(ids, pa.concat_arrays([answered, set_aside])) < 0
+    for bad, among, what in (
+        (twice, set_aside, "has a label and is set aside"),
+        (unanswered, ids, "has neither a label nor is it set aside"),
+    ):
+        if bad.any():
+            raise _refused(labels, f"structure {among[int(np.argmax(bad))].as_py().hex()} {what}")
 
 
 def checked_reasons(set_aside: Path, ids: pa.Array) -> dict[str, str]:

@@ -7,11 +7,14 @@ readers do not mind and the next compaction drops.
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from containers.label_rows import ROWS, IdIndex, id_words, read_ids
 from tasks.label_files import NAME, READING, LabelFiles
@@ -22,6 +25,7 @@ MOST_FILES = 8  # of one bucket
 BUCKET_ROWS = 20_000  # beyond, buckets are split: a bucket is what is held in memory
 WORTHWHILE_ROWS = 500  # for each bucket, before many of them are written: until then fresh files are joined
 DEEPEST = 3  # hex digits, 4096 buckets
+OPEN_BATCHES = 256  # of those that are moved: mapped, not read
 ABANDONED_SECONDS = 86_400.0  # no file takes a day to be written
 
 
@@ -49,28 +53,32 @@ def _join(files: LabelFiles, fresh: Sequence[Path], depth: int) -> None:
     """Make one fresh file of all; the largest is not among them, so that a row is not written again each time."""
     if not (sources := files.intact(fresh)):  # all were damaged
         return
-    path = files.write(files.fresh, (_rows(sources, prefix) for prefix in _prefixes(depth)))
-    files.sync(files.fresh, [path])
-    _remove(sources, [path])
+    parts = _Parts(sources, depth)
+    written = files.write(files.fresh, [("", (_rows(parts.of(prefix)) for prefix in _prefixes(depth)))])
+    _remove(sources, written)
 
 
 def _distribute(files: LabelFiles, moved: Sequence[Path], buckets: Sequence[Path], depth: int) -> None:
     """Move the rows of some files into the buckets of `depth`; those that then have too many files become one."""
-    moved = files.intact(moved)
-    written: list[Path] = []
-    for prefix in _prefixes(depth):
-        sources = [path for path in moved if prefix.startswith(_prefix(path))]
-        here = [path for path in buckets if _prefix(path) == prefix]
-        if len(here) < MOST_FILES:
-            rows = _without(_rows(sources, prefix), here)
-        else:
-            here = files.intact(here)
-            rows = _rows([*here, *sources], prefix)
-            moved += here
-        if len(rows):
-            written.append(files.write(files.buckets, [rows], prefix))
-    files.sync(files.buckets, written)
-    _remove(moved, set(written))
+    moved, merged = files.intact(moved), []
+    parts, there = _Parts(moved, depth), defaultdict(list)
+    for path in buckets:
+        there[_prefix(path)].append(path)
+
+    def new_files() -> Iterator[tuple[str, list[pa.Table]]]:
+        for prefix in _prefixes(depth):
+            here = there[prefix]
+            if len(here) < MOST_FILES:
+                rows = _without(_rows(parts.of(prefix)), here)
+            else:
+                here = files.intact(here)
+                rows = _rows([*_Parts(here, depth).of(prefix), *parts.of(prefix)])
+                merged.extend(here)
+            if len(rows):
+                yield prefix, [rows]
+
+    written = files.write(files.buckets, new_files())
+    _remove([*moved, *merged], set(written))
 
 
 def _remove(paths: Iterable[Path], written: Collection[Path]) -> None:
@@ -91,30 +99,50 @@ def _depth(paths: Sequence[Path]) -> int:
     return max(needed, before)
 
 
-def _rows(paths: Sequence[Path], prefix: str) -> pa.Table:
-    """The rows of `paths` whose id begins with `prefix`, in memory, each id once, sorted."""
-    parts = [part for path in paths for part in _slices(path, prefix)]
+class _Parts:
+    """The rows of some files by the first `depth` digits of their ids. Only their places are held in memory.
+
+    Files are sorted, so what begins with the same digits is one run of rows of each batch.
+    """
+
+    def __init__(self, paths: Sequence[Path], depth: int) -> None:
+        self._batches: list[tuple[Path, int]] = []
+        runs = [np.empty((4, 0), dtype=np.int32)]
+        for path in paths:
+            for number, words in enumerate(read_ids(path)):
+                runs.append(_runs(words[:, 0] >> np.uint64(64 - 4 * depth), len(self._batches)))
+                self._batches.append((path, number))
+        together = np.concatenate(runs, axis=1)
+        self._runs = together[:, np.argsort(together[0], kind="stable")]
+        self._batch = lru_cache(OPEN_BATCHES)(self._opened)
+
+    def of(self, prefix: str) -> list[pa.RecordBatch]:
+        """What begins with `prefix`, of `depth` digits; cheapest when asked in order."""
+        value = int(prefix, 16)
+        first, last = np.searchsorted(self._runs[0], np.array([value, value + 1], dtype=np.int32))
+        return [self._batch(batch).slice(start, end - start) for _, batch, start, end in self._runs[:, first:last].T]
+
+    def _opened(self, batch: int) -> pa.RecordBatch:
+        path, number = self._batches[batch]
+        with pa.memory_map(str(path)) as source:
+            return pa.ipc.open_file(source).get_batch(number)
+
+
+def _runs(values: NDArray[np.uint64], batch: int) -> NDArray[np.int32]:
+    """Value, batch, first row and the row after the last of each run of equal `values`, [4, runs]."""
+    starts = np.flatnonzero(np.diff(values, prepend=~values[:1]))
+    ends = np.append(starts[1:], len(values))
+    return np.stack([values[starts], np.full(len(starts), batch), starts, ends[: len(starts)]]).astype(np.int32)
+
+
+def _rows(parts: Sequence[pa.RecordBatch]) -> pa.Table:
+    """All rows, in memory, each id once, sorted."""
     if not parts:
         return ROWS.empty_table()
     table = pa.Table.from_batches([pa.concat_batches(parts)])
     ids = table.column("id").chunk(0)
     first = IdIndex([id_words(ids)]).find(ids) == np.arange(len(ids))
     return table.filter(pa.array(first)).combine_chunks().sort_by("id")
-
-
-def _slices(path: Path, prefix: str) -> Iterator[pa.RecordBatch]:
-    """Files are sorted, so what begins with `prefix` is one run of each batch."""
-    free_bits = 64 - 4 * len(prefix)
-    first = int(prefix, 16) << free_bits
-    bounds = np.array([first, first + (1 << free_bits) - 1], dtype=np.uint64)
-    with pa.memory_map(str(path)) as source:
-        reader = pa.ipc.open_file(source)
-        for number in range(reader.num_record_batches):
-            batch = reader.get_batch(number)
-            keys = id_words(batch.column("id"))[:, 0]
-            start, end = np.searchsorted(keys, bounds[0]), np.searchsorted(keys, bounds[1], side="right")
-            if start < end:
-                yield batch.slice(start, end - start)
 
 
 def _without(rows: pa.Table, paths: Sequence[Path]) -> pa.Table:

@@ -85,33 +85,35 @@ class LabelFiles:
         """Like `valid`, but no stamp is trusted: what is written again gets a new digest, right or wrong."""
         return [path for path in paths if self._compare(path)]
 
-    def write(self, folder: Path, tables: Iterable[pa.Table], prefix: str = "") -> Path:
-        """One new file of all rows (ROWS, sorted by id) in `folder`: complete or absent; see `sync` for power cuts."""
-        partial = folder / f".{uuid4().hex}"
-        try:
-            with partial.open("wb") as file, pa.ipc.new_file(file, ROWS) as writer:
-                for rows in tables:
-                    writer.write_table(rows, max_chunksize=BATCH_ROWS)
-            path = folder / f"{prefix}{'-' if prefix else ''}{file_digest(partial)}.arrow"
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-        with suppress(FileNotFoundError):  # a compaction was faster to move its rows
-            self._stamps.trust(path, stamp_of(path))
-        return path
+    def write(self, folder: Path, files: Iterable[tuple[str, Iterable[pa.Table]]]) -> list[Path]:
+        """New files in `folder`, each complete or absent; when this returns, they would survive a power cut.
 
-    def sync(self, folder: Path, paths: Iterable[Path]) -> None:
-        """Return when what was written in `folder` would survive a power cut. Many at once: a disk takes them together.
-
-        A file that a power cut leaves without its content is found damaged, since its name is the digest.
+        Args:
+            folder: `fresh` or `buckets`.
+            files: prefix (or nothing) and rows (ROWS, sorted by id) of each. They are asked for one after the other,
+                while the disk takes those before: many together.
         """
-        with ThreadPoolExecutor(SYNCED_AT_ONCE) as threads:
-            list(threads.map(_sync, paths))
+        with ThreadPoolExecutor(SYNCED_AT_ONCE) as disk:
+            written = [disk.submit(self._keep, _begun(folder, tables), prefix) for prefix, tables in files]
+        paths = [one.result() for one in written]
         _sync(folder)
+        return paths
 
     def keep_stamps(self) -> None:
         """Spare the next run the digests of what was written."""
         self._stamps.save()
+
+    def _keep(self, partial: Path, prefix: str) -> Path:
+        """Give a file its name once the disk has its content; another run may move its rows from then on."""
+        try:
+            _sync(partial)
+            path = partial.with_name(f"{prefix}{'-' if prefix else ''}{file_digest(partial)}.arrow")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # a compaction was faster
+            self._stamps.trust(path, stamp_of(path))
+        return path
 
     def _is_valid(self, path: Path) -> bool:
         try:
@@ -132,6 +134,19 @@ class LabelFiles:
         aside = self.damaged / f"{time.time_ns()}-{path.name}"
         path.rename(aside)
         log.warning("%s %s: moved to %s, its structures are labelled again", path, fault, aside)
+
+
+def _begun(folder: Path, tables: Iterable[pa.Table]) -> Path:
+    """A file of all rows that has no name yet."""
+    partial = folder / f".{uuid4().hex}"
+    try:
+        with partial.open("wb") as file, pa.ipc.new_file(file, ROWS) as writer:
+            for rows in tables:
+                writer.write_table(rows, max_chunksize=BATCH_ROWS)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    return partial
 
 
 def _sync(path: Path) -> None:

@@ -109,10 +109,13 @@ class LabelProgress:
         if self._bar is not None:
             self._bar.close()
         if kind is None:
-            self._publish(100.0, f"{self._ended.structures:,.0f} structures, {self._ended.atoms:,.0f} atoms")
+            percent = _percent(self._ended, self._total) if self._running else 100.0  # what failed is left
+            self._publish(percent, f"{self._ended.structures:,.0f} structures, {self._ended.atoms:,.0f} atoms")
 
-    def done(self, shard: Shard) -> None:
-        """The shard has ended: all of it counts from now on."""
+    def ended(self, shard: Shard, labelled: bool = True) -> None:
+        """All of a labelled shard counts from now on; one that failed stays as far as it came."""
+        if not labelled:
+            return
         self._ended = self._ended.plus(self._running.pop(shard.progress))
         shard.progress.unlink(missing_ok=True)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from containers.contract import Closed, canonical_json, write_atomic
-from containers.label_rows import binary_ids
-from tasks.label_checks import checked_rows
+from containers.label_rows import FOLDER_DIGITS, binary_ids
+from tasks.label_checks import check_complete, checked_rows
 from tasks.label_claims import Claim, Claims
 from tasks.label_compaction import compact
 from tasks.label_files import LabelFiles
@@ -27,7 +27,6 @@ from tasks.label_locks import held
 
 __all__ = ["Calibration", "Claim", "LabelStore", "TeacherKey", "binary_ids"]
 
-KEY_DIGITS = 32
 TEACHER, CALIBRATION = "teacher.json", "calibration.json"
 
 
@@ -51,7 +50,6 @@ class Calibration(Closed):
 
     edges_per_batch: int = Field(gt=0)
     edges_per_s: float = Field(gt=0)
-    edges_per_atom: float = Field(ge=0)
     throughput: dict[str, float] = Field({}, description="edges/s by the edges of a batch")
 
 
@@ -60,7 +58,7 @@ class LabelStore:
 
     def __init__(self, root: Path, key: TeacherKey, verify: bool = False) -> None:
         self.key = key
-        self.folder = root.absolute() / key.digest[:KEY_DIGITS]
+        self.folder = root.absolute() / key.digest[:FOLDER_DIGITS]
         self._files = LabelFiles(self.folder, verify)
         self._claims = Claims(self.folder)
 
@@ -70,23 +68,27 @@ class LabelStore:
             stored = self._files.index(paths)
         return stored.find(ids) < 0
 
-    def commit(self, labels: Path, ids: pa.Array, atoms: NDArray[np.int64]) -> int:
+    def commit(
+        self, labels: Path, ids: pa.Array, atoms: NDArray[np.int64], aside: Mapping[str, str] | None = None
+    ) -> int:
         """Take over the `labels.parquet` of a labelling step; gives its number of rows.
 
         Args:
-            labels: the step's file; rows of `ids` may be missing.
+            labels: the step's file, with a row for each of `ids` but those set aside.
             ids: binary(32), the structures that the step was given.
             atoms: of each of `ids`.
+            aside: from `checked_reasons`, what the step set aside.
 
         Raises:
-            StoreError: the file is not what such a step writes; names the row. Nothing of it is kept.
+            StoreError: the file is not what such a step writes, or has a structure less or one that was set aside;
+                names the row. Nothing of it is kept.
             OSError: the disk is full, say; nothing half-written stays.
         """
         rows = checked_rows(labels, ids, atoms)
+        check_complete(labels, rows, ids, aside or {})
         if len(rows):
             self._make()
-            path = self._files.write(self._files.fresh, [rows])
-            self._files.sync(self._files.fresh, [path])
+            self._files.write(self._files.fresh, [("", [rows])])
             self._files.keep_stamps()
         return len(rows)
 

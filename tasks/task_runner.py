@@ -86,7 +86,7 @@ def run_shards(
     tick: Callable[[], object],
     fatal: Callable[[BaseException], bool],
     end: Callable[[], object],
-    finished: Callable[[int], object] = lambda number: None,
+    finished: Callable[[int, Any], object] = lambda number, result: None,
 ) -> list[Any]:
     """Run `task` once for every one of `parameters`; its result or exception for each, None for one left out.
 
@@ -97,7 +97,7 @@ def run_shards(
         fatal: whether an exception is one that the shards not yet begun would meet too; they are then left out.
         end: ends what the run has running in the process that calls it; it must be picklable. Called here and on
             every Dask worker when the waiting is broken off by an exception such as KeyboardInterrupt.
-        finished: called with the place of every shard that ran, however it ended.
+        finished: called with the place and the result or exception of every shard that ran.
     """
     futures: list[Future] = []
     try:
@@ -164,7 +164,7 @@ def _results(
     names: Sequence[str],
     tick: Callable[[], object],
     fatal: Callable[[BaseException], bool],
-    finished: Callable[[int], object],
+    finished: Callable[[int, Any], object],
 ) -> list[Any]:
     results: list[Any] = [None] * len(futures)
     left_out: set[int] = set()
@@ -172,7 +172,7 @@ def _results(
         if place in left_out:
             continue
         results[place] = _result(futures[place], names[place])
-        finished(place)
+        finished(place, results[place])
         if isinstance(results[place], BaseException) and not left_out and fatal(results[place]):
             left_out = _leave_out(runner, futures)
     return results

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from containers.contract import Acceleration, ProgramMissing, StepError
 from containers.mace.answers import Answer, Label
+from containers.mace.batches import volume
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 PROBES = 8
 BOUNDS = {"parity_energy_eV_per_atom": 1e-4, "parity_force_eV_per_A": 1e-3, "parity_stress_eV_per_A3": 1e-4}
 """Largest difference that is admitted. float32 alone differs by some 1e-6, 1e-5 and 1e-6."""
-MARGIN_A = 1.5  # around the atoms of a structure that has no volume of its own
 PACKAGES = ("cuequivariance", "cuequivariance_torch")
 MEND = "DISTILL_ACCELERATION=none labels without it."
 
@@ -91,7 +91,7 @@ def probe_structures(structures: Sequence[Atoms]) -> list[Atoms]:
     sparsest and the densest. Structures that no teacher can label (no atoms, numbers that are not finite) are left out.
     """
     usable = [atoms for atoms in structures if len(atoms) and _finite(atoms)]
-    densities = [len(atoms) / _volume(atoms) for atoms in usable]
+    densities = [len(atoms) / volume(atoms) for atoms in usable]
     by_size = sorted(range(len(usable)), key=lambda place: (len(usable[place]), densities[place], place))
     if len(usable) <= PROBES:
         return [usable[place] for place in by_size]
@@ -104,13 +104,6 @@ def probe_structures(structures: Sequence[Atoms]) -> list[Atoms]:
 
 def _finite(atoms: Atoms) -> bool:
     return bool(np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all())
-
-
-def _volume(atoms: Atoms) -> float:
-    """Å³: of the cell, or of the box around the atoms where the cell is not periodic in all directions."""
-    cell = abs(float(np.linalg.det(atoms.cell.array)))
-    box = float(np.prod(np.ptp(atoms.positions, axis=0) + 2 * MARGIN_A))
-    return cell if atoms.pbc.all() and cell > 0 else box
 
 
 def check_parity(reference: Labels, candidate: Labels, structures: Sequence[Atoms]) -> dict[str, float]:

@@ -21,6 +21,8 @@ FULL_WINDOW = 8
 SMALL_WINDOW = 32  # about one batch
 WANTED_WINDOWS = 32  # of smaller windows, so that a few processes end together
 DENSITY_DECIMALS = 4  # atoms per Å³; a solid has some 0.05
+LOWEST_KEPT = 500
+"""Edges of a batch: what ends memory with fewer is a structure or another program, and no reason to slow the rest."""
 MARGIN_A = 1.5  # around the atoms of a structure whose cell says nothing of its volume
 
 
@@ -48,18 +50,20 @@ def planned(structures: Sequence[Atoms], bound: int) -> list[tuple[int, ...]]:
 def densest_first(structures: Sequence[Atoms]) -> NDArray[np.int64]:
     """Places of the structures by density, then size, then their order."""
     counts = np.array([len(atoms) for atoms in structures])
-    volumes = np.array([_volume(atoms) for atoms in structures])
+    volumes = np.array([volume(atoms) for atoms in structures])
     densities = np.divide(counts, volumes, out=np.zeros(len(counts)), where=volumes > 0)
     return np.lexsort((-counts, -densities.round(DENSITY_DECIMALS))).astype(np.int64)
 
 
-def _volume(atoms: Atoms) -> float:
-    """Å³: of the cell, or of the box around the atoms where the cell is not periodic in all directions."""
+def volume(atoms: Atoms) -> float:
+    """Å³: of the cell, or of the box around the atoms where the cell is flat or not periodic in all directions; 0 for
+    no atoms and for numbers that are not finite.
+    """
     if len(atoms) == 0 or not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
         return 0.0
-    if atoms.pbc.all():
-        return float(abs(np.linalg.det(atoms.cell.array)))
-    return float(np.prod(np.ptp(atoms.positions, axis=0) + 2 * MARGIN_A))
+    cell = abs(float(np.linalg.det(atoms.cell.array)))
+    box = float(np.prod(np.ptp(atoms.positions, axis=0) + 2 * MARGIN_A))
+    return cell if atoms.pbc.all() and cell > 0 else box
 
 
 def windows(atoms: Sequence[int], limit: int) -> list[range]:
@@ -101,6 +105,11 @@ def batches(sizes: Mapping[int, Size], bound: int) -> list[list[int]]:
         found[-1].append(place)
         room -= cost
     return found
+
+
+def kept(bound: int, before: int) -> int:
+    """The bound for what comes next, when memory ended and only `bound` instead of `before` went well."""
+    return max(bound, min(before, LOWEST_KEPT))
 
 
 def compute_in_batches(

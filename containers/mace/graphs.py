@@ -1,4 +1,4 @@
-"""The graph of a structure as plain arrays, and graphs joined as MACE's input. Imports torch and mace.
+"""The graph of a structure as plain arrays, and graphs joined as MACE's input. Imports torch and matscipy.
 
 mace-torch's own `AtomicData` has some thirty tensors for each structure, of which a model reads ten; for small
 structures that costs more than the neighbour list. Plain arrays also travel between processes.
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.data import chemical_symbols
-from mace.data.neighborhood import get_neighborhood
+from matscipy.neighbours import neighbour_list
 from numpy.typing import NDArray
 
 from containers.mace.answers import SetAside
@@ -22,6 +22,7 @@ from containers.mace.batches import Size
 
 MOST_BINS = 1e8
 """Bins of r_max in a cell. The neighbour list makes a grid of them: 1e8 need some 0.5 GB, a cell of 1e5 Å 7 GB."""
+MEMORY_REFUSED = "Failed to allocate"  # matscipy's RuntimeError when memory ends
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,17 @@ class Graph:
     unit_shifts[e] cells away.
     """
 
-    positions: NDArray[np.float64]  # [N, 3] Å
+    positions: NDArray[np.float64]  # [N, 3] Å, the lowest at 0 in the directions that are not periodic
     species: NDArray[np.int64]  # [N] place of the element in the model
     edges: NDArray[np.int32]  # [2, E]
     unit_shifts: NDArray[np.int32]  # [E, 3]
-    cell: NDArray[np.float64]  # [3, 3] Å, widened in the directions that are not periodic
+    cell: NDArray[np.float64]  # [3, 3] Å, see `closed_cell`
     pbc: NDArray[np.bool_]  # [3]
     size: Size
     shortest_A: float | None  # shortest edge
+
+
+NO_MEMORY = SetAside("its neighbour list does not fit in memory")
 
 
 @dataclass(frozen=True)
@@ -69,14 +73,19 @@ class GraphMaker:
         except (np.linalg.LinAlgError, ValueError) as error:
             return f"no neighbour list: {error}"
         except MemoryError:
-            return SetAside("its neighbour list does not fit in memory")
+            return NO_MEMORY
+        except RuntimeError as error:
+            if MEMORY_REFUSED not in str(error):
+                raise
+            return NO_MEMORY
 
     def _graph(self, atoms: Atoms) -> Graph:
-        positions, pbc = atoms.positions, atoms.pbc.copy()
-        edges, shifts, unit_shifts, cell = get_neighborhood(
-            positions, self.r_max, tuple(bool(flag) for flag in pbc), atoms.cell.array.copy()
-        )
-        vectors = positions[edges[1]] - positions[edges[0]] + shifts
+        pbc, cell = atoms.pbc.copy(), closed_cell(atoms, self.r_max)
+        positions = atoms.positions - np.where(pbc, 0, atoms.positions.min(axis=0))  # float32 is finest near 0
+        first, second, unit_shifts = neighbour_list("ijS", pbc=pbc, cell=cell, positions=positions, cutoff=self.r_max)
+        others = (first != second) | unit_shifts.any(axis=1)  # an atom is no neighbour of itself
+        edges, unit_shifts = np.stack((first, second))[:, others], unit_shifts[others]
+        vectors = positions[edges[1]] - positions[edges[0]] + unit_shifts @ cell
         lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
         return Graph(
             positions=positions,
@@ -99,6 +108,14 @@ def _symbols(numbers: Sequence[int]) -> str:
     return ", ".join(chemical_symbols[number] for number in numbers)
 
 
+def closed_cell(atoms: Atoms, r_max: float) -> NDArray[np.float64]:
+    """The cell vectors [3, 3] in Å. Along a direction that is not periodic it just holds the atoms: mace-torch's own
+    grows with their distance from the origin, and its neighbour list takes gigabytes for a small molecule far away.
+    """
+    wide = np.diag(np.ptp(atoms.positions, axis=0) + r_max)
+    return np.where(atoms.pbc[:, None], atoms.cell.array, wide)
+
+
 def no_graph(atoms: Atoms, r_max: float) -> str | None:
     """Why MACE cannot make a true graph of this structure, or None."""
     if len(atoms) == 0:
@@ -107,8 +124,9 @@ def no_graph(atoms: Atoms, r_max: float) -> str | None:
         return "positions or cell are not finite"
     if atoms.pbc.any() and np.linalg.matrix_rank(atoms.cell.array[atoms.pbc]) < atoms.pbc.sum():
         return "the cell vectors of the periodic directions do not span them"
-    if np.prod(atoms.cell.lengths()[atoms.pbc] / r_max) > MOST_BINS:
-        return f"the cell is too large for a neighbour list ({atoms.cell.lengths().max():.3g} Å)"
+    lengths = np.linalg.norm(closed_cell(atoms, r_max), axis=1)
+    if np.prod(np.maximum(lengths / r_max, 1)) > MOST_BINS:
+        return f"the cell is too large for a neighbour list ({lengths.max():.3g} Å)"
     return None
 
 

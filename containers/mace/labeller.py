@@ -18,8 +18,9 @@ from mace.tools import AtomicNumberTable, torch_geometric, torch_tools
 from numpy.typing import NDArray
 
 from containers.contract import Acceleration, Device
+from containers.label_rows import NOT_FINITE
 from containers.mace.answers import Answer, Label, Labelled, SetAside
-from containers.mace.batches import compute_in_batches
+from containers.mace.batches import compute_in_batches, kept
 from containers.mace.contraction import use_fast_contractions
 from containers.mace.convolution import use_fast_convolutions
 from containers.mace.graphs import Graph, GraphMaker, Made, joined
@@ -102,9 +103,10 @@ class Labeller:
         found: dict[int, Answer] = {
             place: graph for place, graph in enumerate(made.graphs) if not isinstance(graph, Graph)
         }
-        labels, too_large, self.bound = compute_in_batches(
+        labels, too_large, bound = compute_in_batches(
             sizes, self.bound, lambda batch: self.compute([graphs[place] for place in batch])
         )
+        self.bound = kept(bound, self.bound)
         found |= {place: _checked(label, graphs[place]) for place, label in labels.items()}
         for place in too_large:
             found[place] = SetAside(f"does not fit in memory alone ({sizes[place].edges} neighbour pairs)")
@@ -184,4 +186,4 @@ def _checked(label: Label, graph: Graph) -> Answer:
     if label.finite:
         return label
     closest = "" if graph.shortest_A is None else f"; its closest atoms are {graph.shortest_A:.3f} Å apart"
-    return f"the teacher's label is not finite (energy {label.energy}){closest}"
+    return f"{NOT_FINITE} (energy {label.energy}){closest}"

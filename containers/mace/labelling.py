@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from ase import Atoms
 
-from containers.contract import Progress, no_progress
+from containers.contract import Progress, StepError, no_progress
 from containers.mace.answers import Labelled, SetAside
 from containers.mace.batches import densest_first, planned
 from containers.mace.calibration import (
@@ -42,13 +43,13 @@ class Probed:
 
 @dataclass(frozen=True)
 class Shard:
-    """A labelled shard: the answers, and wall-clock seconds before and during the labelling."""
+    """A labelled shard: the answers, and the wall-clock seconds of the labelling itself, without what went before."""
 
     labelled: Labelled
     probed: Probed
+    bound: int  # edges of a batch, as given or found out: what a shard ends with says little of the machine
     processes: int  # forked, or this one
     model_processes: int  # of them computed
-    seconds_start: float
     seconds: float
 
 
@@ -69,22 +70,21 @@ def label_shard(
         calibrated: whether the bound is known already.
         graphs_ahead: this process computes, others make the graphs meanwhile; None: on a GPU.
     """
-    started = time.monotonic()
     labeller = Labeller(settings)
     ahead = settings.device != "cpu" if graphs_ahead is None else graphs_ahead
     with ExitStack() as stack:
         makers: Crew[Made] | None = None
         if ahead and processes:  # forked before torch touches the GPU
             makers = stack.enter_context(Crew(lambda places, _: _made(labeller, structures, places), processes))
-        apart = processes > 0 and makers is None and _starts_threads(settings)
-        probed = probe(labeller, structures, not calibrated, apart)
+        probed = probe(labeller, structures, not calibrated, apart=processes > 0 and makers is None)
         if not calibrated:
             labeller.bound = probed.calibration.best
-        ready = time.monotonic()
+        bound = labeller.bound
+        started = time.monotonic()
         labelled = label_all(labeller, structures, processes, makers, progress)
     done = time.monotonic()
     workers = max(processes, 1)
-    return Shard(labelled, probed, workers, 1 if makers else workers, ready - started, done - ready)
+    return Shard(labelled, probed, bound, workers, 1 if makers else workers, done - started)
 
 
 def label_all(
@@ -154,15 +154,31 @@ def _made(labeller: Labeller, structures: Sequence[Atoms], places: Sequence[int]
 def probe(labeller: Labeller, structures: Sequence[Atoms], calibrating: bool, apart: bool) -> Probed:
     """What must be known first: whether the acceleration is admitted, and the best bound if `calibrating`.
 
-    With `apart` in a process of its own; otherwise the model is made ready here, and inherited by those forked later.
+    With `apart`, what could end memory or start threads is done in a process of its own, and memory that ends while
+    calibrating costs the calibration alone. Where it can be, the model is made ready here, to be inherited by those
+    forked later.
+
+    Raises:
+        StepError: the process that compared the labels was killed.
     """
 
-    def find_out() -> Probed:
+    def find_out(calibrating: bool) -> Probed:
         parity = _parity(labeller, structures)
         labeller.prepare()
         return Probed(parity, _calibration(labeller, structures) if calibrating else Calibration())
 
-    return in_a_process(find_out) if apart else find_out()
+    threads = _starts_threads(labeller.settings)
+    if not threads:
+        labeller.prepare()
+    if not apart or not (threads or calibrating):
+        return find_out(calibrating)
+    found = in_a_process(lambda: find_out(calibrating))
+    if isinstance(found, Killed) and calibrating:
+        print(f"labelling goes on without calibration: {found}", file=sys.stderr)
+        found = in_a_process(lambda: find_out(False))
+    if isinstance(found, Killed):
+        raise StepError(f"probing the teacher failed: {found}")
+    return found
 
 
 def _starts_threads(settings: Settings) -> bool:
@@ -182,18 +198,32 @@ def _parity(labeller: Labeller, structures: Sequence[Atoms]) -> dict[str, float]
 
 
 def _calibration(labeller: Labeller, structures: Sequence[Atoms]) -> Calibration:
-    """With graphs of SAMPLE_EDGES edges from all densities; nothing is tried when the shard is small."""
+    """With graphs of SAMPLE_EDGES edges from all densities, none larger than a batch to be tried; nothing is tried when
+    the shard is small.
+    """
     order = densest_first(structures).tolist()
     first = _graphs(labeller, structures, evenly(order, FIRST_LOOK))
-    edges = sum(graph.size.cost for graph in first) / max(len(first), 1)
-    total = int(edges * len(structures))
+    total = int(_mean_cost(first) * len(structures))
     if total < SHARD_SAMPLES * SAMPLE_EDGES:
         return Calibration()
-    sample = _graphs(labeller, structures, evenly(order, int(SAMPLE_EDGES / edges) + 1))
-    highest = HIGHEST_BOUND_CPU if labeller.settings.device == "cpu" else HIGHEST_BOUND_GPU
-    return calibrate(
-        _speed(labeller, sample), min(highest, max(total // FEWEST_BATCHES, DEFAULT_BOUND)), time.monotonic
-    )
+    limit = HIGHEST_BOUND_CPU if labeller.settings.device == "cpu" else HIGHEST_BOUND_GPU
+    highest = min(limit, max(total // FEWEST_BATCHES, DEFAULT_BOUND))
+    if not (usual := _at_most(highest, first)):
+        return Calibration()
+    places = evenly(order, int(SAMPLE_EDGES / _mean_cost(usual)) + 1)
+    sample = _at_most(highest, _graphs(labeller, structures, places)) or usual
+    try:
+        return calibrate(_speed(labeller, sample), highest, time.monotonic)
+    except MemoryError:  # not even one structure
+        return Calibration()
+
+
+def _mean_cost(graphs: Sequence[Graph]) -> float:
+    return sum(graph.size.cost for graph in graphs) / max(len(graphs), 1)
+
+
+def _at_most(edges: int, graphs: Sequence[Graph]) -> list[Graph]:
+    return [graph for graph in graphs if graph.size.cost <= edges]
 
 
 def _graphs(labeller: Labeller, structures: Sequence[Atoms], places: Sequence[int]) -> list[Graph]:

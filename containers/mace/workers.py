@@ -23,6 +23,7 @@ from typing import Any, Generic, TypeVar
 
 from containers.child import die_with_parent
 from containers.contract import StepError
+from containers.mace.batches import kept
 
 R = TypeVar("R")
 MOST_DEATHS = 2  # of processes that had one structure alone
@@ -106,7 +107,8 @@ class _Worker(Generic[R]):
 class Crew(Generic[R]):
     """`count` processes that call `work(places, bound)`; used as a context, at whose end they are gone.
 
-    `bound` is halved when a process dies of a window that had not killed before.
+    `bound` is halved when a process dies of a window that had not killed before, down to a lowest (see `kept`); the
+    pieces of that window may have less.
     """
 
     def __init__(self, work: Callable[[Sequence[int], int], R], count: int, bound: int = 0) -> None:
@@ -160,7 +162,7 @@ class Crew(Generic[R]):
         by = self._replaced(worker)
         bound = max(min(self.bound, window.bound or self.bound) // 2, 1)
         if window.bound is None:
-            self.bound = bound
+            self.bound = kept(bound, self.bound)
         pieces = window.halves(bound)
         print(
             f"a process with {len(window.places)} structures was killed by {signal.Signals(by).name}", file=sys.stderr
@@ -178,12 +180,10 @@ class Crew(Generic[R]):
         return by
 
 
-def in_a_process(work: Callable[[], R]) -> R:
-    """`work` done in a forked process, so that its threads and memory are gone afterwards."""
+def in_a_process(work: Callable[[], R]) -> R | Killed:
+    """`work` done in a forked process, so that its threads and memory are gone afterwards; or what killed it twice."""
     with Crew(lambda places, bound: work(), 1) as crew:
         _, answer = next(crew.results([Window((0,))]))
-    if isinstance(answer, Killed):
-        raise StepError(f"probing the teacher failed: {answer}")
     return answer
 
 

@@ -246,6 +246,65 @@ def test_calibration_tries_some_bounds_and_labels_with_one_of_them(pool):
     assert all(isinstance(answer, Label) for answer in found.labelled.answers)
 
 
+def large_ones_that_do_not_fit(monkeypatch) -> None:
+    """As where memory ends at structures of more edges than any batch to be tried."""
+    from containers.mace.labeller import Labeller
+
+    compute = Labeller.compute
+
+    def limited(self: Labeller, graphs):
+        if max(graph.size.edges for graph in graphs) > 32_000:
+            raise MemoryError
+        return compute(self, graphs)
+
+    monkeypatch.setattr(Labeller, "compute", limited)
+
+
+def out_of_memory() -> None:
+    raise MemoryError
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_a_structure_that_does_not_fit_is_not_in_the_sample(pool, monkeypatch, processes):
+    large_ones_that_do_not_fit(monkeypatch)
+    large = bulk("Si", a=5.3, cubic=True).repeat(6)  # the densest
+    found = shard([*pool[:10], *[large] * 15], processes=processes, calibrated=False)
+    assert 8000 in found.probed.calibration.throughput
+    aside = [place for place, answer in enumerate(found.labelled.answers) if isinstance(answer, SetAside)]
+    assert aside == list(range(10, 25))
+
+
+@pytest.mark.parametrize(
+    ("processes", "end"), [(0, out_of_memory), (2, out_of_memory), (2, lambda: os.kill(os.getpid(), signal.SIGKILL))]
+)
+def test_memory_that_ends_while_calibrating_costs_the_calibration_alone(pool, monkeypatch, processes, end):
+    from containers.mace import labelling
+
+    monkeypatch.setattr(labelling, "_speed", lambda *_: end())
+    monkeypatch.setattr(labelling, "SHARD_SAMPLES", 1)
+    found = shard(pool, processes=processes, calibrated=False)
+    assert found.probed.calibration.throughput == {}
+    assert found.bound == found.labelled.bound == 8000
+    assert all(isinstance(answer, Label) for answer in found.labelled.answers)
+
+
+def test_the_bound_told_is_the_one_given_also_where_memory_ended(pool, monkeypatch, tmp_path):
+    """It is kept for the machine: what one heavy structure did to one shard must not slow all later ones."""
+    from containers.mace.labeller import Labeller
+
+    compute = Labeller.compute
+
+    def limited(self: Labeller, graphs):
+        if len(graphs) > 1:
+            raise MemoryError
+        return compute(self, graphs)
+
+    monkeypatch.setattr(Labeller, "compute", limited)
+    given = shard(pool[:40], processes=1)
+    assert (given.bound, given.labelled.bound) == (2000, 500)
+    assert step(tmp_path / "run", pool[:40])["edges_per_batch"] == 2000
+
+
 def test_a_model_made_ready_in_its_own_process_gives_the_same_labels(pool, monkeypatch):
     """The way of a torch that could see a GPU, whose gradients start threads; those end with that process."""
     import torch

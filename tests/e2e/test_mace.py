@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,7 +20,7 @@ from ase.io import read
 from ase.neighborlist import neighbor_list
 
 from containers.contract import BadInput, InputFile, Report, Request, Resources, StepError, file_digest, load_step
-from containers.label_rows import ROWS
+from containers.label_rows import NOT_FINITE, ROWS
 from containers.lock import lock_digest
 from containers.mace.teacher_info import Teacher, choose_head
 from containers.step import execute
@@ -304,7 +307,7 @@ def test_labels_that_are_not_finite_have_a_reason_and_spoil_no_neighbour(tmp_pat
     found = rows(tmp_path / "run")
     assert [row.reason is None for row in found] == [True, False, False, False]
     assert [row.energy is None for row in found] == [False, True, True, True]
-    assert "not finite" in found[1].reason
+    assert found[1].reason.startswith(NOT_FINITE)
     assert "0.000 Å" in found[1].reason
     label(tmp_path / "alone", [good], dtype="float64")
     np.testing.assert_allclose(found[0].forces, rows(tmp_path / "alone")[0].forces, rtol=0, atol=1e-10)
@@ -315,6 +318,86 @@ def test_a_cell_too_large_for_a_neighbour_list_has_a_reason(tmp_path):
     report = label(tmp_path / "run", [mixed()["diamond"], huge])
     assert (report.metrics["labels"], report.metrics["refused"]) == (1, 1)
     assert "the cell is too large for a neighbour list (1e+08 Å)" in rows(tmp_path / "run")[1].reason
+
+
+def test_a_molecule_far_from_the_origin_has_the_labels_of_one_near_it(tmp_path):
+    """In a process whose address space has no room for a grid that reaches to the origin."""
+    shift = 2.0**20  # Å; exact, so that the dimers differ by nothing else
+    dimer = silicon((0, 0, 0), [False] * 3, [0, 0, 0], [2.25, 0.25, 0])
+    slab = silicon((5, 5, 5), [True, True, False], [0, 0, 0], [1.5, 1.5, 1.5])
+    near = [dimer, slab]
+    far = [dimer.copy(), slab.copy()]
+    far[0].positions += shift
+    far[1].positions[:, 2] -= shift
+    label(tmp_path / "near", near)
+    with limited_memory(2e9):
+        report = label(tmp_path / "far", far)
+    assert report.metrics["labels"] == 2
+    for one, other in zip(rows(tmp_path / "near"), rows(tmp_path / "far"), strict=True):
+        assert (one.edges, one.min_distance_A) == (other.edges, other.min_distance_A)
+        assert one.edges >= 2
+        assert one.energy == pytest.approx(other.energy, abs=1e-6)
+        np.testing.assert_allclose(one.forces, other.forces, rtol=0, atol=1e-6)
+
+
+@contextmanager
+def limited_memory(more: float) -> Iterator[None]:
+    """So many bytes of address space beyond what is taken."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (int(used + more), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def test_the_neighbours_are_those_of_mace_torch():
+    """Also of a tilted slab, whose atoms lie beside the cell that mace-torch and we make for it."""
+    from mace.data.neighborhood import get_neighborhood
+
+    from containers.mace.graphs import GraphMaker
+
+    random = np.random.default_rng(1)
+    cells = [[[6, 0, 3], [0, 7, -4], [0, 0, 9]], [[6, 1, 0], [2, 7, 1], [0, 3, 8]], [[4, 0, 0], [0, 30, 0], [0, 0, 2]]]
+    for cell in cells:
+        for pbc in itertools.product([False, True], repeat=3):
+            atoms = silicon(cell, list(pbc), *random.uniform(-20, 20, (30, 3)).tolist())
+            graph = GraphMaker(5.0, (14,)).graph(atoms)
+            edges, shifts, _, _ = get_neighborhood(atoms.positions, 5.0, pbc, atoms.cell.array.copy())
+            found = pairs(graph.edges, graph.unit_shifts @ graph.cell)
+            assert found == pairs(edges, shifts)
+            assert len(found) > 0
+
+
+def pairs(edges: np.ndarray, shifts: np.ndarray) -> list[tuple[float, ...]]:
+    return sorted(map(tuple, np.hstack([edges.T, np.round(shifts, 9) + 0.0]).tolist()))
+
+
+def test_atoms_too_far_apart_for_a_neighbour_list_have_a_reason(tmp_path):
+    apart = silicon((0, 0, 0), [False] * 3, [0, 0, 0], [1e5, 1e5, 1e5])
+    long = silicon((0, 0, 0), [False] * 3, [0, 0, 0], [2, 0, 0], [0, 0, 1e5])
+    report = label(tmp_path / "run", [apart, long])
+    assert (report.metrics["labels"], report.metrics["refused"]) == (1, 1)
+    assert "too large for a neighbour list (1e+05 Å)" in rows(tmp_path / "run")[0].reason
+
+
+def test_a_neighbour_list_that_finds_no_memory_is_set_aside(monkeypatch):
+    from containers.mace import graphs
+    from containers.mace.answers import SetAside
+
+    def failing(words: str):
+        def neighbour_list(*_: object, **__: object):
+            raise RuntimeError(words)
+
+        return neighbour_list
+
+    maker = graphs.GraphMaker(5.0, (14,))
+    monkeypatch.setattr(graphs, "neighbour_list", failing("Failed to allocate seed array."))
+    assert isinstance(maker.graph(bulk("Si")), SetAside)
+    monkeypatch.setattr(graphs, "neighbour_list", failing("another"))
+    with pytest.raises(RuntimeError, match="another"):
+        maker.graph(bulk("Si"))
 
 
 def test_elements_that_the_teacher_does_not_know_have_a_reason(tmp_path):

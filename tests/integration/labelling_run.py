@@ -28,6 +28,7 @@ from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL
 
 from containers.contract import file_digest
+from containers.edges import count_edges
 from containers.label_rows import read_ids
 from containers.mace.label import VERSION
 from flows import calls
@@ -99,6 +100,9 @@ def labelled(
     return labelling(DistillConfig.model_validate(given), root, head)
 
 
+CUTOFF_A = 5.0  # of the teacher and of its stub
+
+
 class Bench:
     """The label phase on pools of small cells, in this process or in one of its own."""
 
@@ -139,9 +143,10 @@ class Bench:
         key = TeacherKey(model=digest, head="Default", dtype="float32", version=VERSION, stub=stub)
         return LabelStore(self.root / "store" / "labels", key)
 
-    def expect(self, atoms: int, shards: int) -> None:
-        """Let this machine seem so fast that `atoms` make so many shards (with DISTILL_SHARD_S=1)."""
-        speed = Calibration(edges_per_batch=2000, edges_per_s=atoms / shards, edges_per_atom=1, throughput={"2000": 1})
+    def expect(self, pool: Path, shards: int) -> None:
+        """Let this machine seem so fast that `pool` makes so many shards (with DISTILL_SHARD_S=1)."""
+        edges = float(count_edges(ase.io.read(pool, ":"), CUTOFF_A).sum())
+        speed = Calibration(edges_per_batch=2000, edges_per_s=edges / shards, throughput={"2000": 1})
         self.store().keep_calibration(machine_name(Settings()), speed)
 
     def rows(self, model: Path | None = None) -> Counter[bytes]:

@@ -24,6 +24,7 @@ from ase.build import bulk
 from prefect.settings import PREFECT_API_URL
 
 from containers.contract import file_digest
+from containers.edges import count_edges
 from containers.mace import label
 from containers.structures import list_lengths
 from tasks.label_store import Calibration, LabelStore, TeacherKey
@@ -36,9 +37,10 @@ EXAMPLE = REPOSITORY / "examples" / "silicon"
 MODEL = EXAMPLE / "teacher.model"
 SCRIPT = Path(__file__).with_name("labelling_run.py")
 LOCAL = "distributed.LocalCluster"
-SPEED = Calibration(edges_per_batch=8000, edges_per_s=1000.0, edges_per_atom=50.0)
+SPEED = Calibration(edges_per_batch=8000, edges_per_s=1000.0)
 """Of a machine so slow that a small pool makes many shards."""
 STRUCTURES, ATOMS, SHARDS = 96, 64, 8
+CUTOFF_A = 5.0  # of the teacher
 KILLED_WITHIN_S = 300
 
 
@@ -63,7 +65,7 @@ class Run:
     def label(self, cluster: str) -> dict[str, Any]:
         """What `labelling_run.py` tells; what is believed of the cluster's speed makes SHARDS."""
         self.store.keep_calibration(cluster, SPEED)
-        seconds = STRUCTURES * ATOMS * SPEED.edges_per_atom / SPEED.edges_per_s
+        seconds = float(count_edges(ase.io.read(self.pool, ":"), CUTOFF_A).sum()) / SPEED.edges_per_s
         self.settings["DISTILL_SHARD_S"] = str(seconds / SHARDS)
         settings = {"DISTILL_RUNNER": "subprocess", "DISTILL_CORES": "1", "PYTHONPATH": str(REPOSITORY)}
         server = {"PREFECT_API_URL": str(PREFECT_API_URL.value())}

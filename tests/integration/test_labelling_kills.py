@@ -95,7 +95,7 @@ def test_a_killed_flow_loses_no_more_than_its_shard_in_flight(
 ) -> None:
     monkeypatch.setenv("DISTILL_RUNNER", "subprocess")
     pool = labelling_bench.pool(range(80), atoms=4)
-    labelling_bench.expect(80 * 4, shards=10)
+    labelling_bench.expect(pool, shards=10)
     with ended(labelling_bench.start(pool)) as child:
         until(lambda: committed(labelling_bench) >= 16 or child.poll() is not None, CHILD_S)
         until(lambda: steps(labelling_bench) or child.poll() is not None, CHILD_S)
@@ -119,7 +119,7 @@ def test_a_killed_step_is_mended_by_the_run_itself(
 ) -> None:
     monkeypatch.setenv("DISTILL_RUNNER", "subprocess")
     pool = labelling_bench.pool(range(24), atoms=8)
-    labelling_bench.expect(24 * 8, shards=3)
+    labelling_bench.expect(pool, shards=3)
     with ended(labelling_bench.start(pool)) as child:
         until(lambda: committed(labelling_bench) > 0 or child.poll() is not None, CHILD_S)
         until(lambda: steps(labelling_bench) or child.poll() is not None, CHILD_S)
@@ -132,7 +132,7 @@ def test_a_killed_step_is_mended_by_the_run_itself(
 
 def test_a_kill_between_writing_and_renaming_loses_that_shard_only(labelling_bench: Any) -> None:
     pool = labelling_bench.pool(range(80))
-    labelling_bench.expect(80 * 2, shards=8)
+    labelling_bench.expect(pool, shards=8)
     with ended(labelling_bench.start(pool, KILLED_BEFORE_ITS_THIRD_RENAME)) as child:
         assert code(child) == -signal.SIGKILL, labelling_bench.log.read_text()
     half = [path for path in (labelling_bench.store().folder / "fresh").iterdir() if path.name.startswith(".")]
@@ -146,7 +146,7 @@ def test_a_kill_between_writing_and_renaming_loses_that_shard_only(labelling_ben
 
 def test_damaged_files_cost_their_labels_again(labelling_bench: Any, caplog: pytest.LogCaptureFixture) -> None:
     pool = labelling_bench.pool(range(80))
-    labelling_bench.expect(80 * 2, shards=8)
+    labelling_bench.expect(pool, shards=8)
     labelling_bench.run(pool)
     truncated, flipped, *whole = sorted((labelling_bench.store().folder / "fresh").glob("*.arrow"))
     assert len(whole) == 6
@@ -198,7 +198,7 @@ def test_a_full_disk_is_told_and_the_next_run_goes_on(
     other = labelling_bench.model.with_name("other.model")
     other.write_bytes(b"another teacher")
     labelling_bench.run(pool, model=other)
-    labelling_bench.expect(1000 * 64, shards=8)
+    labelling_bench.expect(pool, shards=8)
     small_disk(room_kB)
     root = labelling_bench.root
     with pytest.raises(StoreError, match=rf"^{when}: {root}.*: No space left on device\. Free or change the work root"):
@@ -216,7 +216,7 @@ def test_a_disk_that_others_fill_meanwhile(
     labelling_bench: Any, small_disk: Callable[[int], None], until: Callable[..., None]
 ) -> None:
     pool = labelling_bench.pool(range(80))
-    labelling_bench.expect(80 * 2, shards=8)
+    labelling_bench.expect(pool, shards=8)
     small_disk(5000)
     filler = labelling_bench.root / "filler"
     with ended(labelling_bench.start(pool, SLOW)) as child:
@@ -240,7 +240,7 @@ def test_a_model_that_changes_meanwhile_ends_the_run_and_mixes_nothing(
     labelling_bench: Any, until: Callable[..., None]
 ) -> None:
     pool = labelling_bench.pool(range(80))
-    labelling_bench.expect(80 * 2, shards=8)
+    labelling_bench.expect(pool, shards=8)
     old, before = labelling_bench.model.read_bytes(), labelling_bench.store()
     with ended(labelling_bench.start(pool, SLOW)) as child:
         until(lambda: committed(labelling_bench) > 0 or child.poll() is not None, CHILD_S)
@@ -267,7 +267,7 @@ def test_two_flows_at_once_label_each_structure_once(
 ) -> None:
     """And when one of them is killed, the other takes over what it had claimed."""
     pools = [labelling_bench.pool(range(80), "one.extxyz"), labelling_bench.pool(range(40, 120), "two.extxyz")]
-    labelling_bench.expect(80 * 2, shards=8)
+    labelling_bench.expect(pools[0], shards=8)
     one, two = (labelling_bench.start(pool, SLOW) for pool in pools)
     with ended(one), ended(two):
         if killed:

@@ -20,11 +20,13 @@ from uuid import uuid4
 
 import pytest
 from prefect import flow
+from prefect.client.base import ServerType
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, FlowRunFilter, FlowRunFilterName
 
+from tasks import gpu_limit
 from tasks.errors import DistillError, UserError
-from tasks.gpu_limit import GPU_LIMIT, ensure_gpu_limit
+from tasks.gpu_limit import GPU_LIMIT, ensure_gpu_limit, gpu_slot
 from tasks.label_progress import LabelProgress
 from tasks.running import end_running
 from tasks.settings import Settings
@@ -294,6 +296,62 @@ def test_the_limit_follows_the_settings() -> None:
         ensure_gpu_limit(Settings(gpu_shards=9), "cpu")
         with get_client(sync_client=True) as client:
             assert client.read_global_concurrency_limit_by_name(GPU_LIMIT).limit == number
+
+
+@pytest.fixture
+def temporary_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flows see the session's server as one of a single command; such servers share a database as runs do here."""
+
+    def client_of_a_temporary_server(**options: Any) -> SyncPrefectClient:
+        client: SyncPrefectClient = get_client(sync_client=True)
+        client.server_type = ServerType.EPHEMERAL
+        return client
+
+    monkeypatch.setattr(gpu_limit, "get_client", client_of_a_temporary_server)
+
+
+def slots_held() -> list[tuple[int, int]]:
+    """Held slots and limit of every GPU limit of which a slot is held."""
+    with get_client(sync_client=True) as client:
+        limits = client.read_global_concurrency_limits(limit=200)
+    ours = [limit for limit in limits if limit.name.startswith(GPU_LIMIT) and limit.active_slots]
+    return sorted((limit.active_slots, limit.limit) for limit in ours)
+
+
+def test_runs_with_servers_of_their_own_leave_one_another_s_limit_alone(temporary_servers: None) -> None:
+    held = []
+
+    @flow(persist_result=False)
+    def run(limit: int, then: Callable[[], object]) -> None:
+        settings = Settings(gpu_shards=limit)
+        ensure_gpu_limit(settings, "cuda")
+        with gpu_slot(settings, "cuda"):
+            then()
+            held.append(slots_held())
+
+    run(1, lambda: run(2, lambda: None))
+    assert held == [[(1, 1), (1, 2)], [(1, 1)]]
+    assert slots_held() == []
+
+
+def test_workers_keep_the_limit_of_a_server_of_the_run_s_own(
+    shards: ModuleType, cluster: Cluster, tmp_path: Path, temporary_servers: None
+) -> None:
+    """For a worker it is a server like any other."""
+    settings = Settings(shards_at_once=2, gpu_shards=1, dask_address=cluster.address)
+    given = gpu_shards(4, tmp_path, settings)
+
+    @flow(persist_result=False)
+    def labelling() -> list[Any]:
+        ensure_gpu_limit(settings, "cuda")
+        with started(settings) as runner:
+            names = [f"shard {one['number']}" for one in given]
+            return run_shards(
+                runner, shards.gpu_shard, given, names, tick=bool, fatal=lambda error: True, end=partial(bool)
+            )
+
+    assert labelling() == list(range(4))
+    assert {path.name for path in tmp_path.glob("together-*")} == {"together-1"}
 
 
 def test_progress_is_an_artifact_of_the_run(shards: ModuleType, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from containers import pool_labels
 from containers.contract import BadInput, Inputs, Machine, StepError, file_digest
-from containers.label_rows import ROWS
+from containers.label_rows import NOT_FINITE, ROWS
 from containers.pool_labels import REJECTED, Params
 from containers.structures import LABELS, read_atoms, structure_id, structures_table, write_table
 
@@ -172,6 +172,17 @@ def test_one_member_s_refusal_rejects_the_structure_and_names_the_member(bench, 
     metrics = bench.run(pool, (FIRST, SECOND))
     assert bench.rejected() == {2: "teacher 2 of 2: unknown element C"}
     assert metrics["rejected_by"] == {"teacher": 1}
+
+
+def test_labels_that_were_not_finite_are_not_counted_as_refused_by_the_teacher(bench, pool):
+    """As the labelling step writes them: a reason, no label."""
+    infinite = {"energy": None, "forces": None, "stress": None, "reason": f"{NOT_FINITE} (energy nan)"}
+    bench.store(FIRST, [row(atoms) for atoms in pool])
+    bench.store(SECOND, [row(atoms, **(infinite if atoms.info["row"] == 2 else {})) for atoms in pool])
+    assert bench.run(pool, (FIRST, SECOND))["rejected_by"] == {"not_finite": 1}
+    assert bench.rejected() == {2: f"teacher 2 of 2: {NOT_FINITE} (energy nan)"}
+    bench.files.pop(0)
+    assert bench.run(pool, (SECOND,))["rejected_by"] == {"not_finite": 1}
 
 
 def test_a_structure_that_is_there_twice_counts_once_and_the_first_names_it(bench, pool):

@@ -14,7 +14,7 @@ import pytest
 from containers.label_rows import ROWS
 from containers.mace.answers import SET_ASIDE
 from tasks.errors import StoreError
-from tasks.label_checks import checked_reasons, checked_rows
+from tasks.label_checks import check_complete, checked_reasons, checked_rows
 
 NUMBERS = range(1, 9)  # 7 is refused by the teacher; 1, 2, 4, 5 and 8 have a stress
 
@@ -40,6 +40,24 @@ def test_good_rows_are_kept_as_they_are_sorted_by_id(check, answers) -> None:
 def test_rows_may_be_missing(check, answers) -> None:
     assert len(check(answers.rows([3]))) == 1
     assert check(answers.rows([])).equals(ROWS.empty_table())
+
+
+@pytest.mark.parametrize(("answered", "aside", "number", "words"), [
+    ([1, 2], {}, 3, "neither"),
+    ([1, 2], {2: "too large"}, 2, "and is set aside"),
+    ([], {1: "too large", 2: "too large"}, 3, "neither"),
+])  # fmt: skip
+def test_a_structure_with_two_answers_or_none_is_named(answers, answered, aside, number, words) -> None:
+    (name,) = (i.hex() for i in answers.ids([number]).to_pylist())
+    reasons = {answers.ids([one])[0].as_py().hex(): reason for one, reason in aside.items()}
+    with pytest.raises(StoreError, match=rf"labels\.parquet: structure {name} .*{words}"):
+        check_complete(Path("labels.parquet"), answers.rows(answered), answers.ids([1, 2, 3]), reasons)
+
+
+def test_every_structure_has_one_answer(answers) -> None:
+    reasons = {answers.ids([2])[0].as_py().hex(): "too large"}
+    check_complete(Path("labels.parquet"), answers.rows([3, 1]), answers.ids([1, 2, 3]), reasons)
+    check_complete(Path("labels.parquet"), answers.rows([]), answers.ids([]), {})
 
 
 SPOILT = {

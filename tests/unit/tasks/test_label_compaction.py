@@ -123,6 +123,25 @@ def test_few_rows_for_many_buckets_are_joined_first(store, answers, monkeypatch)
     assert all_there(store, answers, range(36 * SHARD))
 
 
+def test_ids_are_read_a_few_times_however_many_buckets_there_are(store, answers, monkeypatch) -> None:
+    """Not once for each of 4096."""
+    counted, read = [], label_compaction.id_words
+
+    def counting(ids: pa.Array) -> Any:
+        counted.append(len(ids))
+        return read(ids)
+
+    fill(store, answers)
+    monkeypatch.setattr(label_compaction, "BUCKET_ROWS", 0)
+    monkeypatch.setattr(label_compaction, "WORTHWHILE_ROWS", 0)
+    monkeypatch.setattr(label_compaction, "id_words", counting)
+    monkeypatch.setattr("containers.label_rows.id_words", counting)
+    store.compact()
+    assert {len(path.name.split("-")[0]) for path in files(store, "buckets")} == {3}
+    assert sum(counted) < 10 * len(ALL)
+    assert all_there(store, answers)
+
+
 def test_rows_that_are_there_twice_are_dropped(store, answers) -> None:
     fill(store, answers)
     store.compact()

@@ -82,7 +82,7 @@ def test_a_shard_tells_at_most_once_a_second_and_its_end_always(tmp_path: Path) 
 def test_what_shards_tell_and_what_has_ended_is_added(seen: Seen) -> None:
     seen.tell(1, 100, "100 structures, 9,000 atoms")
     seen.tell(2, 250)  # does not tell its atoms: half of 20,000
-    seen.progress.done(seen.shards[0])
+    seen.progress.ended(seen.shards[0])
     seen.pass_s(15)
     assert seen.lines == ["labelling: 850 of 2,000 structures, 57 structures/s, 2,600 atoms/s, 16 s left"]
     assert seen.shown[-1][0] == pytest.approx(100 * 39_000 / 80_000, abs=0.1)
@@ -90,7 +90,7 @@ def test_what_shards_tell_and_what_has_ended_is_added(seen: Seen) -> None:
 
 def test_a_shard_that_has_ended_counts_once(seen: Seen) -> None:
     seen.tell(0, 500, "500 structures, 20,000 atoms")
-    seen.progress.done(seen.shards[0])
+    seen.progress.ended(seen.shards[0])
     seen.pass_s(LOG_EVERY_S)
     assert seen.lines[0].startswith("labelling: 500 of 2,000 structures")
     assert not seen.shards[0].progress.exists()
@@ -115,7 +115,7 @@ def test_the_artifact_is_shown_every_five_seconds_and_at_the_end(seen: Seen) -> 
     with seen.progress:
         for shard in seen.shards:
             seen.pass_s(5)
-            seen.progress.done(shard)
+            seen.progress.ended(shard)
     assert [percent for percent, _ in seen.shown] == [0, 0, 25, 50, 75, 100]
     assert seen.shown[-1][1] == "2,000 structures, 80,000 atoms"
 
@@ -124,13 +124,20 @@ def test_it_says_100_only_when_the_labelling_ended_well(seen: Seen) -> None:
     def interrupted() -> None:
         with seen.progress:
             for shard in seen.shards:
-                seen.progress.done(shard)
+                seen.progress.ended(shard)
             seen.pass_s(5)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert max(percent for percent, _ in seen.shown) == 99
+
+
+def test_it_does_not_say_100_when_a_shard_failed(seen: Seen) -> None:
+    with seen.progress:
+        for shard in seen.shards:
+            seen.progress.ended(shard, labelled=shard is not seen.shards[0])
+    assert 0 < seen.shown[-1][0] < 100
 
 
 def test_an_artifact_that_fails_is_told_once_and_ends_nothing(tmp_path: Path) -> None:

@@ -50,15 +50,26 @@ def test_what_is_committed_is_no_longer_missing(store: LabelStore, answers) -> N
 
 
 def test_rows_that_the_step_set_aside_stay_missing(store: LabelStore, answers) -> None:
-    assert store.commit(answers.file([1, 2]), answers.ids(range(5)), answers.atoms(range(5))) == 2
+    aside = dict.fromkeys((i.hex() for i in answers.ids([0, 3, 4]).to_pylist()), "too large")
+    assert store.commit(answers.file([1, 2]), answers.ids(range(5)), answers.atoms(range(5)), aside) == 2
     assert store.missing(answers.ids(range(5))).tolist() == [True, False, False, True, True]
-    assert store.commit(answers.file([]), answers.ids([0]), answers.atoms([0])) == 0
+    first = dict(list(aside.items())[:1])
+    assert store.commit(answers.file([]), answers.ids([0]), answers.atoms([0]), first) == 0
     assert len(fresh(store)) == 1
 
 
 def test_a_spoilt_shard_leaves_nothing(store: LabelStore, answers) -> None:
     with pytest.raises(StoreError, match=r"row 0 \(from 0\)"):
         store.commit(answers.file([1]), answers.ids([2]), answers.atoms([2]))
+    assert not store.folder.exists()
+
+
+@pytest.mark.parametrize(("answered", "aside"), [([1, 2], []), ([1, 2], [2]), ([1], [0, 1]), ([], [])])
+def test_nothing_is_kept_where_a_structure_has_two_answers_or_none(store, answers, answered, aside) -> None:
+    """Even where the sums fit."""
+    reasons = dict.fromkeys((i.hex() for i in answers.ids(aside).to_pylist()), "too large")
+    with pytest.raises(StoreError, match=r"structure [0-9a-f]{64} has"):
+        store.commit(answers.file(answered), answers.ids(range(3)), answers.atoms(range(3)), reasons)
     assert not store.folder.exists()
 
 
@@ -167,6 +178,42 @@ def test_commits_of_many_threads_all_arrive(store, answers) -> None:
     assert not again(store).missing(answers.ids(range(120))).any()
 
 
+def test_a_commit_whose_rows_another_run_moves_at_once_is_done(store, answers, monkeypatch) -> None:
+    """As a compaction does as soon as the file has its name, which no lock keeps it from."""
+    named = Path.replace
+
+    def named_and_moved(path: Path, to: Path) -> Path:
+        moved = named(path, to)
+        if to.parent.name == "fresh":
+            to.rename(store.folder / "buckets" / f"a-{to.name}")
+        return moved
+
+    monkeypatch.setattr(Path, "replace", named_and_moved)
+    assert commit(store, answers, [1, 2]) == 2
+    assert fresh(store) == []
+    assert not again(store).missing(answers.ids([1, 2])).any()
+
+
+def test_a_file_gets_its_name_when_the_disk_has_its_content(store, answers, monkeypatch) -> None:
+    done: list[str] = []
+    synced, named = os.fsync, Path.replace
+
+    def noted_sync(descriptor: int) -> None:
+        place = Path(f"/proc/self/fd/{descriptor}").readlink()
+        done.append(f"synced {place.relative_to(store.folder).parts[0]} {'whole' if place.is_dir() else 'file'}")
+        synced(descriptor)
+
+    def noted_name(path: Path, to: Path) -> Path:
+        done.append(f"named {to.relative_to(store.folder).parts[0]}")
+        return named(path, to)
+
+    store._make()
+    monkeypatch.setattr(os, "fsync", noted_sync)
+    monkeypatch.setattr(Path, "replace", noted_name)
+    commit(store, answers, [1, 2])
+    assert done[:3] == ["synced fresh file", "named fresh", "synced fresh whole"]
+
+
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
@@ -220,7 +267,7 @@ def test_a_disk_that_is_really_full_is_told_with_its_errno(tmp_path: Path, answe
 
 def test_a_calibration_is_kept_for_each_machine(store: LabelStore) -> None:
     assert store.calibration("here") is None
-    here = Calibration(edges_per_batch=8000, edges_per_s=1e5, edges_per_atom=60.5, throughput={"8000": 1e5})
+    here = Calibration(edges_per_batch=8000, edges_per_s=1e5, throughput={"8000": 1e5})
     there = here.model_copy(update={"edges_per_batch": 64_000})
     store.keep_calibration("here", there)
     store.keep_calibration("there", there)

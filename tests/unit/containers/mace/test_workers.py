@@ -69,12 +69,27 @@ def killed_by(places: set[int], log: Path | None = None, how: int = signal.SIGKI
 
 
 def test_what_kills_its_process_is_found_by_halving_and_the_rest_is_done():
-    with Crew(killed_by({5, 22}), 2, bound=800) as crew:
+    with Crew(killed_by({5, 22}), 2, bound=8000) as crew:
         found = done_by(crew, windows(10))
     assert {place for place, value in found.items() if isinstance(value, Killed)} == {5, 22}
     assert len(found) == 40
     assert str(found[5]) == "its process was killed twice (out of memory?)"
-    assert crew.bound == 200  # halved by each of the two windows, not by their pieces
+    assert crew.bound == 2000  # halved by each of the two windows, not by their pieces
+
+
+def test_killing_windows_do_not_lower_the_bound_of_the_others_without_end(tmp_path):
+    with Crew(killed_by(set(range(0, 40, 4)), tmp_path / "log"), 1, bound=8000) as crew:
+        done_by(crew, windows(12))
+    assert crew.bound == 500
+    bounds = {line.split("] ")[0]: int(line.split()[-1]) for line in (tmp_path / "log").read_text().splitlines()}
+    assert bounds["[44, 45, 46, 47"] == 500  # a whole window
+    assert bounds["[36"] < 500  # a piece
+
+
+def test_a_given_bound_below_the_lowest_stays():
+    with Crew(killed_by({0}), 1, bound=300) as crew:
+        done_by(crew, windows(1))
+    assert crew.bound == 300
 
 
 def test_a_crash_is_told_from_a_kill():
@@ -156,8 +171,7 @@ def test_an_idle_process_that_is_killed_costs_nothing_but_a_new_one():
 
 def test_work_in_a_process_of_its_own():
     assert in_a_process(os.getpid) != os.getpid()
-    with pytest.raises(StepError, match="killed"):
-        in_a_process(lambda: os.kill(os.getpid(), signal.SIGKILL))
+    assert in_a_process(lambda: os.kill(os.getpid(), signal.SIGKILL)) == Killed(signal.SIGKILL)
 
 
 def test_a_process_with_threads_is_not_forked():
