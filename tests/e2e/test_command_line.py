@@ -70,7 +70,7 @@ def refused(tmp_path: Path, path: Path, *words: str, dry_run: bool = False) -> N
         (FRAME.replace("2 2 2", "2 nan 2"), ["pool.xyz", "frame 0"]),
         (FRAME.replace("2\nLattice", "0\nLattice", 1).split("Si 0")[0], ["pool.xyz"]),
         ("", ["pool.xyz"]),
-        (FRAME.replace("Si 2", "Ge 2"), ["Ge", "Si"]),
+        (FRAME.replace("Si ", "Ge "), ["Ge", "Si"]),
     ],
     ids=["not a number", "truncated", "NaN", "zero atoms", "empty", "unknown to the teacher"],
 )
