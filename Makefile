@@ -43,7 +43,7 @@ lint: $(READY)  ## ruff, mypy, the layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(READY)  ## the figures the project promises, one line each (about 40 minutes; needs the images)
+bench: $(READY)  ## the figures the project promises, one line each (about an hour; needs the images)
 	$(BIN)/python benchmarks/labelling.py
 	$(BIN)/python benchmarks/label_store.py
 	$(BIN)/python benchmarks/flow_cost.py

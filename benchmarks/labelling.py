@@ -1,6 +1,6 @@
 """Our labels per second against mace-torch's ASE calculator and `mace_eval_configs`, and whether they are equal.
 
-python benchmarks/labelling.py [--pool FILE] [--model FILE] [--structures 200]
+python benchmarks/labelling.py [--pool FILE] [--model FILE] [--structures 500]
 
 Same structures on the same cores, in turn so that a busy machine disturbs both; told are medians after a warm-up.
 Imports, loading the model and files are not counted. Exit 1 when labels differ by more than is promised.
@@ -142,7 +142,7 @@ def main() -> int:
     parser.add_argument("--model", type=Path, default=EXAMPLE / "teacher.model")
     parser.add_argument("--head", default="Default")
     parser.add_argument("--pool", type=Path, default=EXAMPLE / "pool.extxyz")
-    parser.add_argument("--structures", type=int, default=200, help="of the pool, evenly spaced")
+    parser.add_argument("--structures", type=int, default=500, help="of the pool, evenly spaced")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     structures = evenly(options.pool, options.structures)

@@ -364,7 +364,7 @@ def test_progress_is_an_artifact_of_the_run(shards: ModuleType, tmp_path: Path) 
 
         with LabelProgress([Shard()]) as progress:
             progress.tick()
-            progress.done(Shard())
+            progress.ended(Shard())
         return str(flow_run.id)
 
     run = labelling()
