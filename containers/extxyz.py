@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -19,12 +18,6 @@ PROPERTIES = {"positions": "pos", "forces": "forces", "forces_std": "forces_std"
 IN_COMMENT = ("id", "energy", "energy_std", "stress", "cell", "pbc")
 ATOMS_AT_ONCE = 50_000  # some 10 MB of text
 SYMBOLS = pa.array(chemical_symbols)
-
-
-def write_extxyz(path: Path, labels: pa.Table) -> None:
-    """Write a table of LABELS as a file."""
-    with path.open("wb") as file:
-        write_frames(file, labels)
 
 
 def write_frames(file: BinaryIO, labels: pa.Table) -> None:

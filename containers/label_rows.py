@@ -136,6 +136,14 @@ def id_words(ids: pa.Array) -> NDArray[np.uint64]:
     return words.astype(np.uint64).reshape(-1, 4)
 
 
+def firsts(ids: pa.Array) -> NDArray[np.bool_]:
+    """Which of binary(32) `ids` come for the first time."""
+    places = pa.table({"id": ids, "place": np.arange(len(ids))}).group_by("id").aggregate([("place", "min")])
+    first = np.zeros(len(ids), dtype=np.bool_)
+    first[places["place_min"].to_numpy()] = True
+    return first
+
+
 def binary_ids(ids: pa.Table | pa.Array | pa.ChunkedArray) -> pa.Array:
     """Ids of 64 hex digits (a string column, or a table with the column `id`) as binary(32).
 

@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from containers.committee import mean_labels, refusals
 from containers.contract import BadInput, Closed, Image, Inputs, Machine, StepError
 from containers.extxyz import write_frames
-from containers.label_rows import FOLDER_DIGITS, NOT_FINITE, IdIndex, LabelRows, binary_ids, id_words
+from containers.label_rows import FOLDER_DIGITS, NOT_FINITE, LabelRows, binary_ids, firsts
 from containers.label_tally import Tally
 from containers.sanity import Sanity, broken, measure
 from containers.structures import LABELS, STRUCTURES
@@ -105,8 +105,7 @@ def _files_of(files: Sequence[Path], teachers: Sequence[str]) -> list[list[Path]
 
 def _first_of_each(pool: pq.ParquetFile) -> Iterator[pa.Table]:
     """The structures in turns, each id once."""
-    ids = binary_ids(pool.read(columns=["id"]))
-    first = IdIndex([id_words(ids)]).find(ids) == np.arange(len(ids))
+    first = firsts(binary_ids(pool.read(columns=["id"])))
     start = 0
     for batch in pool.iter_batches(batch_size=BATCH):
         yield pa.Table.from_batches([batch]).filter(pa.array(first[start : start + len(batch)]))

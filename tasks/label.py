@@ -15,6 +15,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from containers.contract import Closed, InputFile, Request, Resources, write_atomic
+from containers.label_rows import binary_ids
 from containers.mace import label
 from tasks.artefact import External, FileRef, StepCall
 from tasks.errors import DistillError, StepFailed
@@ -22,7 +23,7 @@ from tasks.gpu_limit import gpu_slot
 from tasks.label_checks import checked_reasons
 from tasks.label_progress import told_in
 from tasks.label_shards import Shard
-from tasks.label_store import Calibration, LabelStore, TeacherKey, binary_ids
+from tasks.label_store import Calibration, LabelStore, TeacherKey
 from tasks.prefect_run import run_log
 from tasks.run import run_unstored
 from tasks.settings import Settings

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from containers.label_rows import IdIndex, id_words
+from containers.label_rows import IdIndex, firsts, id_words
 from tasks.label_locks import held, is_held, try_hold
 
 POLL_SECONDS = 0.25
@@ -54,7 +54,7 @@ class Claims:
         with ExitStack() as until_done:
             with held(self._plan):
                 taken = _among(ids, map(self._ids, self._live()))  # first: who ends in between has committed by then
-                open_ = missing(ids) & _first(ids)
+                open_ = missing(ids) & firsts(ids)
                 claim = Claim(open_ & ~taken, int((open_ & taken).sum()), self._folder / name)
                 until_done.enter_context(self._held_claim(name))
                 _write(claim.folder, id_words(ids)[claim.mine])
@@ -115,8 +115,3 @@ def _write(folder: Path, words: Words) -> None:
 
 def _among(ids: pa.Array, claimed: Iterable[Words]) -> Mask:
     return IdIndex(list(claimed)).find(ids) >= 0
-
-
-def _first(ids: pa.Array) -> Mask:
-    """Which of equal ids are the first."""
-    return IdIndex([id_words(ids)]).find(ids) == np.arange(len(ids))

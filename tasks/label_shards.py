@@ -15,8 +15,8 @@ from pydantic import Field
 
 from containers.contract import Closed, file_digest
 from containers.edges import count_edges
+from containers.label_rows import binary_ids, firsts
 from containers.structures import STRUCTURES, atoms_from_table
-from tasks.label_store import binary_ids
 
 ROWS_AT_ONCE = 10_000
 Places = NDArray[np.int64]
@@ -42,7 +42,7 @@ class Pool:
     def __init__(self, table: Path) -> None:
         self.table = table
         every = binary_ids(pq.read_table(table, columns=["id"])["id"])
-        self.rows = _first_rows(every)
+        self.rows = np.flatnonzero(firsts(every))
         self.ids: pa.Array = every.take(pa.array(self.rows))
 
     def __len__(self) -> int:
@@ -82,12 +82,6 @@ class Pool:
                 if first < last:
                     yield pa.Table.from_batches([batch]).take(pa.array(wanted[first:last] - start))
                 start += len(batch)
-
-
-def _first_rows(ids: pa.Array) -> NDArray[np.int64]:
-    """The rows where an id comes for the first time, ascending."""
-    table = pa.table({"id": ids, "row": np.arange(len(ids))})
-    return np.sort(table.group_by("id").aggregate([("row", "min")])["row_min"].to_numpy())
 
 
 def _pieces(parts: Iterable[pa.Table], cuts: Sequence[range]) -> Iterator[tuple[int, pa.Table]]:

@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from containers.contract import Closed, canonical_json, write_atomic
-from containers.label_rows import FOLDER_DIGITS, binary_ids
+from containers.label_rows import FOLDER_DIGITS
 from tasks.label_checks import check_complete, checked_rows
 from tasks.label_claims import Claim, Claims
 from tasks.label_compaction import compact
 from tasks.label_files import LabelFiles
 from tasks.label_locks import held
 
-__all__ = ["Calibration", "Claim", "LabelStore", "TeacherKey", "binary_ids"]
+__all__ = ["Calibration", "Claim", "LabelStore", "TeacherKey"]
 
 TEACHER, CALIBRATION = "teacher.json", "calibration.json"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -60,13 +61,26 @@ def _cluster_class(settings: Settings) -> Any:
     name = settings.dask_cluster or ""
     module, _, attribute = name.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        with _signals_kept():
+            found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         mend = f"Name a class such as distributed.LocalCluster; dask_jobqueue's need: {INSTALL} dask-jobqueue"
         raise UserError(f"DISTILL_DASK_CLUSTER: no class {name!r} ({error}). {mend}") from None
     if not callable(found):
         raise UserError(f"DISTILL_DASK_CLUSTER: {name} is no class")
     return found
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """To import dask_jobqueue makes Ctrl-C an exit without an error: that is not a library's to decide."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _cluster_options(settings: Settings) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from containers.label_rows import ROWS, binary_ids
+from containers.label_rows import ROWS, binary_ids, firsts
 from containers.structures import flat, list_lengths
 
 SET_ASIDE = pa.schema([("id", pa.binary(32)), ("reason", pa.string())])
@@ -85,8 +85,8 @@ class Provenance:
 
 def first_of_each(structures: pa.Table) -> pa.Table:
     """The first row of each id, in order."""
-    places = {name: place for place, name in reversed([*enumerate(structures.column("id").to_pylist())])}
-    return structures if len(places) == len(structures) else structures.take(sorted(places.values()))
+    first = firsts(binary_ids(structures))
+    return structures if first.all() else structures.filter(pa.array(first))
 
 
 def answer_rows(structures: pa.Table, labelled: Labelled, provenance: Provenance) -> pa.Table:
@@ -131,8 +131,8 @@ def stub_rows(structures: pa.Table) -> pa.Table:
 
 
 def _rows(columns: dict[str, Iterable[object]], provenance: Provenance) -> pa.Table:
-    count = len(columns["id"])  # type: ignore[arg-type]
-    how = {name: pa.repeat(getattr(provenance, name), count) for name in ("device", "acceleration", "mace_version")}
     arrays = {name: values if isinstance(values, pa.Array) else pa.array(values) for name, values in columns.items()}
     cast = {name: arrays[name].cast(ROWS.field(name).type) for name in arrays}
+    count = len(arrays["id"])
+    how = {name: pa.repeat(getattr(provenance, name), count) for name in ("device", "acceleration", "mace_version")}
     return pa.table({**cast, **how}, schema=ROWS)

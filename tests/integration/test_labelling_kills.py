@@ -82,6 +82,16 @@ def claims(bench: Any) -> list[Path]:
     return list(folder.iterdir()) if folder.is_dir() else []
 
 
+@contextmanager
+def in_the_middle(bench: Any, pool: Path, labelled: int, until: Callable[..., None]) -> Iterator[subprocess.Popen[str]]:
+    """A run that has committed at least so many labels, and whose next shard is at work."""
+    with ended(bench.start(pool)) as child:
+        until(lambda: committed(bench) >= labelled or child.poll() is not None, CHILD_S)
+        until(lambda: steps(bench) or child.poll() is not None, CHILD_S)
+        assert child.poll() is None, bench.log.read_text()
+        yield child
+
+
 def labels(done: dict[str, Any]) -> int:
     return len(set(pq.read_table(done["labels"], columns=["id"])["id"].to_pylist()))
 
@@ -96,10 +106,7 @@ def test_a_killed_flow_loses_no_more_than_its_shard_in_flight(
     monkeypatch.setenv("DISTILL_RUNNER", "subprocess")
     pool = labelling_bench.pool(range(80), atoms=4)
     labelling_bench.expect(pool, shards=10)
-    with ended(labelling_bench.start(pool)) as child:
-        until(lambda: committed(labelling_bench) >= 16 or child.poll() is not None, CHILD_S)
-        until(lambda: steps(labelling_bench) or child.poll() is not None, CHILD_S)
-        assert child.poll() is None, labelling_bench.log.read_text()
+    with in_the_middle(labelling_bench, pool, 16, until) as child:
         child.kill()
         assert code(child) == -signal.SIGKILL
     until(lambda: not steps(labelling_bench), 5)
@@ -120,9 +127,7 @@ def test_a_killed_step_is_mended_by_the_run_itself(
     monkeypatch.setenv("DISTILL_RUNNER", "subprocess")
     pool = labelling_bench.pool(range(24), atoms=8)
     labelling_bench.expect(pool, shards=3)
-    with ended(labelling_bench.start(pool)) as child:
-        until(lambda: committed(labelling_bench) > 0 or child.poll() is not None, CHILD_S)
-        until(lambda: steps(labelling_bench) or child.poll() is not None, CHILD_S)
+    with in_the_middle(labelling_bench, pool, 1, until) as child:
         os.kill(steps(labelling_bench)[0], signal.SIGKILL)
         assert code(child) == 0, labelling_bench.log.read_text()
     assert "a shard ended early (mace_label failed (Killed)" in labelling_bench.log.read_text()

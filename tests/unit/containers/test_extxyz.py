@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -8,7 +10,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read
 
 from containers import extxyz
-from containers.extxyz import write_extxyz
+from containers.extxyz import write_frames
 from containers.structures import LABELS, labels_table, structure_id
 
 SHEARED = [[4, 1 / 7, 0], [0, 5, 0], [0, 0.1, 6]]
@@ -18,6 +20,11 @@ CELLS = {
     "molecule": Atoms("Si", [[0.1, 0.2, 0.3]]),
     "molecule in a box": Atoms("Si", [[0.1, 0.2, 0.3]], cell=[9, 9, 9]),
 }
+
+
+def write_extxyz(path: Path, labels: pa.Table) -> None:
+    with path.open("wb") as file:
+        write_frames(file, labels)
 
 
 def labelled(atoms: Atoms, seed: int = 1) -> Atoms:

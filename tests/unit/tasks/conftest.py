@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import sys
 from collections.abc import Iterable
@@ -33,6 +34,35 @@ from tasks.run_summary import (
 )
 from tasks.settings import Settings
 from tasks.workspace import Workspace
+
+
+class Clock:
+    """Seconds that pass when told."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that stands until it is told."""
+    return Clock()
+
+
+@pytest.fixture
+def terminal() -> io.StringIO:
+    """What is drawn on a terminal."""
+    return Terminal()
 
 
 class ShoutParams(Closed):

@@ -4,7 +4,7 @@ import io
 import json
 from contextlib import redirect_stderr
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -20,28 +20,11 @@ class Shard(NamedTuple):
     atoms: int = 20_000
 
 
-class Clock:
-    """Seconds that pass when told."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
-
-    def isatty(self) -> bool:
-        return True
-
-
 class Seen:
     """A labelling of four shards as its log and its artifact see it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.clock = Clock()
+    def __init__(self, folder: Path, clock: Any) -> None:
+        self.clock = clock
         self.lines: list[str] = []
         self.shown: list[tuple[float, str]] = []
         self.shards = [Shard(folder / f"{number}.progress") for number in range(4)]
@@ -59,13 +42,13 @@ class Seen:
 
 
 @pytest.fixture
-def seen(tmp_path: Path) -> Seen:
+def seen(tmp_path: Path, clock: Any) -> Seen:
     with redirect_stderr(io.StringIO()):
-        return Seen(tmp_path)
+        return Seen(tmp_path, clock)
 
 
-def test_a_shard_tells_at_most_once_a_second_and_its_end_always(tmp_path: Path) -> None:
-    clock, path = Clock(), tmp_path / "1.progress"
+def test_a_shard_tells_at_most_once_a_second_and_its_end_always(tmp_path: Path, clock: Any) -> None:
+    path = tmp_path / "1.progress"
     tell = told_in(path, clock)
     told = []
     for done in (1, 2, 3, 500):
@@ -140,23 +123,26 @@ def test_it_does_not_say_100_when_a_shard_failed(seen: Seen) -> None:
     assert 0 < seen.shown[-1][0] < 100
 
 
-def test_an_artifact_that_fails_is_told_once_and_ends_nothing(tmp_path: Path) -> None:
+def test_an_artifact_that_fails_is_told_once_and_ends_nothing(
+    tmp_path: Path, clock: Any, terminal: io.StringIO
+) -> None:
     lines: list[str] = []
-    clock = Clock()
 
     def refuse(percent: float, text: str) -> None:
         raise ConnectionError("no server")
 
-    with redirect_stderr(Terminal()), LabelProgress([Shard(tmp_path / "1")], lines.append, refuse, clock) as progress:
+    with redirect_stderr(terminal), LabelProgress([Shard(tmp_path / "1")], lines.append, refuse, clock) as progress:
         for _ in range(20):
             clock.now += 1
             progress.tick()
     assert lines == ["the progress artifact cannot be updated: ConnectionError: no server"]
 
 
-def test_a_terminal_gets_a_bar_with_structures_rate_and_time_left(tmp_path: Path) -> None:
-    with redirect_stderr(Terminal()) as terminal:
-        seen = Seen(tmp_path)
+def test_a_terminal_gets_a_bar_with_structures_rate_and_time_left(
+    tmp_path: Path, clock: Any, terminal: io.StringIO
+) -> None:
+    with redirect_stderr(terminal):
+        seen = Seen(tmp_path, clock)
         with seen.progress:
             seen.tell(0, 400, "400 structures, 16,000 atoms")
             seen.pass_s(10)

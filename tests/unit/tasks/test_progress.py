@@ -2,27 +2,11 @@ from __future__ import annotations
 
 import io
 from contextlib import redirect_stderr
+from typing import Any
 
 import pytest
 
 from tasks.progress import LOG_EVERY_S, shown_progress
-
-
-class Clock:
-    """Seconds that pass when told."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
-
-    def isatty(self) -> bool:
-        return True
 
 
 # redirected inside the tests: pytest puts its own streams back after the fixtures
@@ -40,9 +24,8 @@ def test_a_short_step_logs_no_line() -> None:
     assert lines == []
 
 
-def test_a_long_step_logs_a_line_now_and_then() -> None:
+def test_a_long_step_logs_a_line_now_and_then(clock: Any) -> None:
     lines: list[str] = []
-    clock = Clock()
     with redirect_stderr(io.StringIO()), shown_progress("mace_label", lines.append, clock) as progress:
         for done in range(1, 46):
             clock.now += 1
@@ -50,18 +33,17 @@ def test_a_long_step_logs_a_line_now_and_then() -> None:
     assert lines == [f"mace_label: {done:g} of 45" for done in (LOG_EVERY_S, 2 * LOG_EVERY_S, 3 * LOG_EVERY_S)]
 
 
-def test_a_line_has_the_step_s_words() -> None:
+def test_a_line_has_the_step_s_words(clock: Any) -> None:
     lines: list[str] = []
-    clock = Clock()
     with redirect_stderr(io.StringIO()), shown_progress("pace_train", lines.append, clock) as progress:
         clock.now += LOG_EVERY_S
         progress(1.5, 10, "loss 0.1")
     assert lines == ["pace_train: 1.5 of 10 loss 0.1"]
 
 
-def test_a_terminal_gets_a_bar_and_no_log_line() -> None:
+def test_a_terminal_gets_a_bar_and_no_log_line(terminal: io.StringIO) -> None:
     lines: list[str] = []
-    with redirect_stderr(Terminal()) as terminal, shown_progress("mace_label", lines.append) as progress:
+    with redirect_stderr(terminal), shown_progress("mace_label", lines.append) as progress:
         progress(3, 4, "48 of 64 structures")
         drawn = terminal.getvalue()
         progress(4, 4)
@@ -71,19 +53,19 @@ def test_a_terminal_gets_a_bar_and_no_log_line() -> None:
     assert lines == []
 
 
-def test_the_bar_is_wiped_at_the_end() -> None:
-    with redirect_stderr(Terminal()) as terminal, shown_progress("mace_label", lambda line: None) as progress:
+def test_the_bar_is_wiped_at_the_end(terminal: io.StringIO) -> None:
+    with redirect_stderr(terminal), shown_progress("mace_label", lambda line: None) as progress:
         progress(1, 2)
     assert terminal.getvalue().rstrip("\r").split("\r")[-1].strip() == ""
 
 
 @pytest.mark.parametrize(("done", "total"), [(0, 0), (5, 4)])
-def test_strange_numbers_do_not_break_the_bar(done: float, total: float) -> None:
-    with redirect_stderr(Terminal()) as terminal, shown_progress("pace_train", lambda line: None) as progress:
+def test_strange_numbers_do_not_break_the_bar(terminal: io.StringIO, done: float, total: float) -> None:
+    with redirect_stderr(terminal), shown_progress("pace_train", lambda line: None) as progress:
         progress(done, total, "still going")
     assert "still going" in terminal.getvalue()
 
 
-def test_an_error_of_the_step_comes_through() -> None:
-    with pytest.raises(ZeroDivisionError), redirect_stderr(Terminal()), shown_progress("ingest", lambda line: None):
+def test_an_error_of_the_step_comes_through(terminal: io.StringIO) -> None:
+    with pytest.raises(ZeroDivisionError), redirect_stderr(terminal), shown_progress("ingest", lambda line: None):
         raise ZeroDivisionError

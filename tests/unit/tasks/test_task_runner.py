@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,8 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from tasks.errors import UserError
 from tasks.settings import Settings
 from tasks.task_runner import task_runner
+
+REPOSITORY = Path(__file__).parents[3]
 
 
 def test_shards_run_in_as_many_threads_as_the_settings_say() -> None:
@@ -32,6 +36,19 @@ def test_the_options_of_another_cluster_are_the_user_s_alone() -> None:
     runner: Any = task_runner(Settings(dask_cluster="dask_jobqueue.SLURMCluster", dask_cluster_options=options))
     assert runner.cluster_kwargs == options
     assert runner.cluster_class.__name__ == "SLURMCluster"
+
+
+def test_a_cluster_class_does_not_take_ctrl_c_from_us() -> None:
+    """dask_jobqueue makes it `sys.exit()`: an interrupted run would end with 0, as one that converged."""
+    code = """
+import signal
+from tasks.settings import Settings
+from tasks.task_runner import task_runner
+before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+task_runner(Settings(dask_cluster="dask_jobqueue.SLURMCluster"))
+assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
 
 
 @pytest.mark.parametrize(
