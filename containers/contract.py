@@ -30,10 +30,14 @@ STEPS: dict[str, str] = {
     "teacher_fetch": "containers.mace.fetch",
     "mace_label": "containers.mace.label",
     "pool_labels": "containers.pool_labels",
-    "pace_select": "containers.tensorpot.select",
+    "baseline": "containers.tensorpot.baseline",
     "dataset": "containers.tensorpot.dataset",
+    "pace_select": "containers.tensorpot.select",
+    "strain": "containers.tensorpot.strain",
+    "frames": "containers.tensorpot.frame_sets",
     "pace_train": "containers.tensorpot.pace_train",
     "pace_activeset": "containers.tensorpot.activeset",
+    "pace_corerep": "containers.tensorpot.corerep",
     "evaluate": "containers.tensorpot.evaluate",
 }
 """Every step by name. A new step is a module and a line here."""
@@ -91,6 +95,9 @@ class Resources(Closed):
         None, ge=1, description="neighbour pairs that the teacher sees at once; None: the labelling step finds out"
     )
     acceleration: Acceleration = Field("none", description="other kernels for the teacher, admitted by a parity probe")
+    memory_bytes: int | None = Field(
+        None, ge=1, description="bytes of all processes together; None: half of what the container or host has"
+    )
 
 
 class Request(Closed):

@@ -8,13 +8,37 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
+from numpy.typing import ArrayLike
 
 from containers.contract import BadInput
+from containers.distances import nearest
 
 SMALLEST_WIDTH = 1e-3
 """Å. Periodic cell vectors closer to linear dependence than this have no volume (area, length) to repeat."""
 MEND = "mend or remove the frame"
 HIDDEN = ("numbers", "positions", "group", "family")
+
+AUTO = "auto"
+"""As a key: REF_energy and REF_forces where a frame has one of them, else what the file's format calls so."""
+REFERENCE = "REF_"
+
+SAME_ENERGY_eV_per_atom = 1e-5
+"""Two labels of one structure that differ by less are one label, rounded: of float32 computations, or of files with
+five decimals. Other settings of a DFT program, or another teacher, differ by more."""
+SAME_FORCE_eV_per_A = 1e-4
+"""The same for each component of the forces."""
+
+MOST_ATOMS = 1_000_000
+"""A structure of more atoms is a mistake: nothing here learns from it, and reading it would take gigabytes."""
+CLOSEST_A = 0.3
+"""No two atoms of a material come closer; where every atom of a structure does, the lengths are in another unit."""
+LARGEST_FORCE_eV_per_A = 1000.0
+LARGEST_ENERGY_eV_per_atom = 1e6  # all electrons of the heaviest elements: 0.8e6
+NET_FORCE_eV_per_A = 0.1
+"""Forces of all atoms sum to zero. Their sum per atom is 1e-9 eV/Å in published VASP data (its digits), 1e-15 of a
+MACE model, a few meV/Å where a plane-wave code does not take its drift off: beyond this they are not forces of this
+structure, or not all of them."""
+NET_FORCE_SHARE = 0.1  # of the mean length of a force; both bounds must be passed
 
 
 def check_structure(atoms: Atoms, place: str) -> None:
@@ -26,6 +50,8 @@ def check_structure(atoms: Atoms, place: str) -> None:
     """
     if len(atoms) == 0:
         raise BadInput(f"{place}: zero atoms; {MEND}")
+    if len(atoms) > MOST_ATOMS:
+        raise BadInput(f"{place}: {too_many(len(atoms))}")
     unknown = (atoms.numbers < 1) | (atoms.numbers >= len(chemical_symbols))
     if unknown.any():
         first = int(np.argmax(unknown))
@@ -36,6 +62,29 @@ def check_structure(atoms: Atoms, place: str) -> None:
         where = " ".join(map(str, atoms.positions[first].tolist()))
         raise BadInput(f"{place}: atom {first} (from 0) has a position that is not finite ({where}); {MEND}")
     _check_cell(atoms, place)
+
+
+def too_many(atoms: int) -> str:
+    """What is said of a structure that has, or claims to have, more than MOST_ATOMS atoms."""
+    return f"{atoms:,} atoms, at most {MOST_ATOMS:,} are read; is this the right file? {MEND}"
+
+
+def check_lengths(atoms: Atoms, shortest: float, place: str) -> None:
+    """Raise `BadInput` when the distances can only be in another unit than Å.
+
+    Args:
+        atoms: a structure that `check_structure` passes.
+        shortest: its shortest distance, Å, or infinity; most structures need no more than that.
+        place: file and frame, the beginning of the message.
+    """
+    if shortest >= CLOSEST_A or (len(atoms) <= 2 and not atoms.pbc.any()):  # a dimer may be pushed together on purpose
+        return
+    farthest = float(nearest(atoms, CLOSEST_A).max())
+    if np.isfinite(farthest):
+        raise BadInput(
+            f"{place}: every atom has a neighbour within {farthest:.3g} Å: lengths in nm or fractional coordinates"
+            " would explain it; give positions and cell in Å"
+        )
 
 
 def _check_cell(atoms: Atoms, place: str) -> None:
@@ -55,24 +104,84 @@ def checked_labels(
 ) -> dict[str, Any]:
     """Labels of one structure, looked for in info, arrays and calculator results.
 
+    Each key is a name or `auto` (see `AUTO`).
+
     Returns:
         `energy` (eV, total), `forces` (N x 3, eV/Å) and, when asked for, present and the structure is periodic in all
         three directions, `stress` (6, eV/Å³, ASE sign, Voigt xx yy zz yz xz xy).
 
     Raises:
-        BadInput: energy or forces missing, of another shape, or not finite.
+        BadInput: energy or forces missing, of another shape, not finite, of another unit; forces that do not sum to
+            about zero where no atom is fixed.
     """
     found = _everything(atoms)
-    energy = _numbers(found, energy_key, "energy_key", place)
-    if energy.shape not in ((), (1,)):
-        raise BadInput(f"{place}: {energy_key} must be one number, its shape is {energy.shape}; {MEND}")
-    forces = _numbers(found, forces_key, "forces_key", place)
-    if forces.shape not in ((len(atoms), 3), (3 * len(atoms),)):
-        raise BadInput(f"{place}: {forces_key} must be {len(atoms)} x 3 numbers, its shape is {forces.shape}; {MEND}")
-    labels = {"energy": float(energy.reshape(())), "forces": forces.reshape(-1, 3)}
-    if stress_key and stress_key in found and atoms.pbc.all():
-        labels["stress"] = _voigt(_numbers(found, stress_key, "stress_key", place), stress_key, place)
+    prefix = REFERENCE if any(f"{REFERENCE}{name}" in found for name in ("energy", "forces")) else ""
+    energy = _energy(found, _name(energy_key, "energy", prefix), len(atoms), place)
+    forces = _forces(found, _name(forces_key, "forces", prefix), len(atoms), place)
+    if not atoms.constraints:  # some programs write zero for atoms that are held
+        _check_sum(forces, _name(forces_key, "forces", prefix), place)
+    labels: dict[str, Any] = {"energy": energy, "forces": forces}
+    stress = _name(stress_key, "stress", prefix) if stress_key else None
+    if stress is not None and found.get(stress) is not None and atoms.pbc.all():
+        labels["stress"] = _voigt(_numbers(found, stress, "stress_key", place), stress, place)
     return labels
+
+
+def same_label(energy_eV: float, forces: ArrayLike, other_energy_eV: float, other_forces: ArrayLike) -> bool:
+    """Whether two labels of one structure differ by no more than rounding.
+
+    Args:
+        energy_eV: total energy of the first, eV.
+        forces: its forces, eV/Å; N x 3, or as many numbers in one row.
+        other_energy_eV: total energy of the second, eV.
+        other_forces: its forces, in the same order of atoms.
+    """
+    one, other = np.ravel(forces), np.ravel(other_forces)
+    if one.shape != other.shape:
+        return False
+    per_atom = abs(energy_eV - other_energy_eV) / (len(one) / 3)
+    return bool(per_atom <= SAME_ENERGY_eV_per_atom and np.abs(one - other).max() <= SAME_FORCE_eV_per_A)
+
+
+def _name(key: str, quantity: str, prefix: str) -> str:
+    return f"{prefix}{quantity}" if key == AUTO else key
+
+
+def _energy(found: Mapping[str, Any], key: str, atoms: int, place: str) -> float:
+    numbers = _numbers(found, key, "energy_key", place)
+    if numbers.shape not in ((), (1,)):
+        raise BadInput(f"{place}: {key} must be one number, its shape is {numbers.shape}; {MEND}")
+    energy = float(numbers.reshape(()))
+    if abs(energy) / atoms > LARGEST_ENERGY_eV_per_atom:
+        raise BadInput(
+            f"{place}: {key} is {energy / atoms:.3g} eV per atom; meV or J/mol would explain it: give the total in eV"
+        )
+    return energy
+
+
+def _forces(found: Mapping[str, Any], key: str, atoms: int, place: str) -> np.ndarray:
+    forces = _numbers(found, key, "forces_key", place)
+    if forces.shape not in ((atoms, 3), (3 * atoms,)):
+        raise BadInput(f"{place}: {key} must be {atoms} x 3 numbers, its shape is {forces.shape}; {MEND}")
+    forces = forces.reshape(-1, 3)
+    largest = np.abs(forces).max(axis=1)
+    if largest.max() > LARGEST_FORCE_eV_per_A:
+        raise BadInput(
+            f"{place}: {key} of atom {int(largest.argmax())} (from 0) is {largest.max():.6g} eV/Å;"
+            f" meV/Å would explain it: give eV/Å, or remove the frame"
+        )
+    return forces
+
+
+def _check_sum(forces: np.ndarray, key: str, place: str) -> None:
+    net = float(np.linalg.norm(forces.mean(axis=0)))
+    mean = float(np.linalg.norm(forces, axis=1).mean())
+    if net > max(NET_FORCE_eV_per_A, NET_FORCE_SHARE * mean):
+        raise BadInput(
+            f"{place}: {key} do not sum to zero: {net:.3g} eV/Å per atom, where their mean length is {mean:.3g};"
+            " atoms are missing, forces belong to another structure or are gradients of another unit, or some atoms"
+            " are held (then say so in the file, by move_mask or constraints); mend or remove the frame"
+        )
 
 
 def _everything(atoms: Atoms) -> Mapping[str, Any]:
@@ -84,7 +193,9 @@ def _everything(atoms: Atoms) -> Mapping[str, Any]:
 def _numbers(found: Mapping[str, Any], key: str, setting: str, place: str) -> np.ndarray:
     if found.get(key) is None:
         there = ", ".join(sorted(set(found) - set(HIDDEN))) or "nothing but the structure"
-        raise BadInput(f"{place}: no {key!r}; set {setting} to a name that is there ({there})")
+        corrected = "energy_corrected" in found and setting == "energy_key"
+        why = "; energy_corrected lacks the reference energies, the total is needed" if corrected else ""
+        raise BadInput(f"{place}: no {key!r}; set {setting} to a name that is there ({there}){why}")
     try:
         numbers = np.asarray(found[key])
         if numbers.dtype.kind not in "iuf":

@@ -1,45 +1,41 @@
-"""Step `ingest`: structure files of any kind into one checked table, each structure once, sorted by content id."""
+"""Step `ingest`: structure files of any kind into one checked table, each structure once, sorted by content id.
+
+Structures pass through in turns: they wait on disk, and memory holds their ids and what families are known by.
+"""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from pydantic import Field, model_validator
+from ase.data import chemical_symbols
+from pydantic import Field, field_validator, model_validator
 
+from containers.collection import Collection
 from containers.contract import BadInput, Closed, Image, Inputs, Machine
 from containers.distances import shortest_distance
-from containers.frame_checks import check_structure, checked_labels
-from containers.structures import labels_table, structure_id, structures_table, write_table
+from containers.frame_checks import CLOSEST_A, check_lengths, check_structure, checked_labels
+from containers.likeness import LIKENESS_A, Families
+from containers.structures import STRUCTURES, structure_id
 
 if TYPE_CHECKING:
     from containers.readers import Frame
 
 IMAGE: Image = "tensorpot"
-VERSION = 1
-INPUTS = {"files": "structure files in the user's order: extended XYZ, Parquet, ASE databases, what else ASE reads"}
+VERSION = 2
+INPUTS = {
+    "files": "structure files in the user's order: extended XYZ, Parquet, ASE databases, VASP's, what else ASE reads",
+    "known": "optional Parquet tables, in order, whose structures keep their families and found them for new ones",
+}
 OUTPUTS = {"structures": "structures.parquet", "duplicates": "duplicates.parquet"}
 
-DUPLICATES = pa.schema(
-    [
-        ("id", pa.string()),
-        ("source", pa.string()),
-        ("row", pa.int32()),
-        ("kept_source", pa.string()),
-        ("kept_row", pa.int32()),
-    ]
-)
-CHUNK = 2_000  # structures held as Atoms before they become a table
 TELL_EVERY = 200  # frames
-FARTHEST = 4.0  # Å; a shortest distance beyond it is of no interest to a potential
 
 
 class Params(Closed):
@@ -48,11 +44,36 @@ class Params(Closed):
     file_names: tuple[str, ...] = Field(
         min_length=1, description="the user's names of the files, in their order; ending = format, and `source`"
     )
-    energy_key: str | None = Field(None, description="name of the total energy (eV) in DFT data; none for a pool")
-    forces_key: str | None = Field(None, description="name of the forces (N x 3, eV/Å) in DFT data; none for a pool")
-    stress_key: str | None = Field(
-        None, description="name of the stress (eV/Å³, ASE sign, 6 Voigt or 9 numbers); optional, frames may lack it"
+    energy_key: str | None = Field(
+        None,
+        description="name of the total energy (eV) in DFT data; auto: REF_energy where a frame has REF_ labels, else"
+        " what its format calls the energy (VASP: extrapolated to sigma 0); none for a pool",
     )
+    forces_key: str | None = Field(
+        None, description="name of the forces (N x 3, eV/Å) in DFT data, or auto; none for a pool"
+    )
+    stress_key: str | None = Field(
+        None,
+        description="name of the stress (eV/Å³, ASE sign, 6 Voigt or 9 numbers), or auto; optional, frames may lack it",
+    )
+    likeness_A: float = Field(
+        LIKENESS_A,
+        ge=0,
+        description="root mean square displacement (Å) up to which structures without a family of their own share one;"
+        " 0: each is its own. The default is measured, see docs/datasets.md",
+    )
+    mlip_elements: tuple[str, ...] = Field(
+        (), description="elements of types 0, 1, ... in MLIP configurations (.cfg) that do not say; the format has none"
+    )
+
+    @field_validator("mlip_elements")
+    @classmethod
+    def _elements_are_known(cls, elements: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := [element for element in elements if element not in chemical_symbols[1:]]:
+            raise ValueError(f"{unknown[0]!r} is no element")
+        if len(set(elements)) < len(elements):
+            raise ValueError("an element stands twice")
+        return elements
 
     @model_validator(mode="after")
     def _energy_with_forces(self) -> Params:
@@ -66,134 +87,96 @@ class Params(Closed):
         return self.energy_key is not None
 
 
-class _Origin(NamedTuple):
-    source: str
-    row: int
-
-
-@dataclass
-class _Collection:
-    """Structures so far, each once; the first by file order is kept."""
-
-    labelled: bool
-    kept: dict[str, _Origin] = field(default_factory=dict)
-    duplicates: list[dict[str, Any]] = field(default_factory=list)
-    atoms: int = 0
-    elements: set[str] = field(default_factory=set)
-    shortest: float = FARTHEST
-    _waiting: list[Atoms] = field(default_factory=list)
-    _tables: list[pa.Table] = field(default_factory=list)
-
-    def add(self, structure: Atoms) -> None:
-        """Keep a structure with the info of a table row, or note it as a duplicate."""
-        origin = _Origin(structure.info["source"], structure.info["row"])
-        first = self.kept.setdefault(structure.info["id"], origin)
-        if first is not origin:
-            self.duplicates.append(
-                {"id": structure.info["id"], **origin._asdict(), "kept_source": first.source, "kept_row": first.row}
-            )
-            return
-        self.atoms += len(structure)
-        self.elements.update(structure.symbols.species())
-        self.shortest = min(self.shortest, shortest_distance(structure, self.shortest))
-        self._waiting.append(structure)
-        if len(self._waiting) >= CHUNK:
-            self._pack()
-
-    def _pack(self) -> None:
-        self._tables.append((labels_table if self.labelled else structures_table)(self._waiting))
-        self._waiting = []
-
-    def table(self) -> pa.Table:
-        """Every kept structure, sorted by id."""
-        self._pack()
-        table = pa.concat_tables(self._tables)
-        return table.take(pc.sort_indices(table.column("id"))).combine_chunks()
-
-    def metrics(self, files: int) -> dict[str, Any]:
-        """Figures of the collection."""
-        return {
-            "structures": len(self.kept),
-            "atoms": self.atoms,
-            "duplicates": len(self.duplicates),
-            "files": files,
-            "elements": sorted(self.elements),
-            "shortest_distance_A": round(self.shortest, 6) if self.shortest < FARTHEST else None,
-        }
-
-
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
     """Read, check and number every structure; write the table and the list of duplicates.
 
     Raises:
-        BadInput: a file cannot be read or a frame is wrong; the message names file and frame.
+        BadInput: a file cannot be read, a frame is wrong, or a structure has two labels; names file and frame.
     """
-    collection = _Collection(params.labelled)
     work = outputs.parent / "work"
     work.mkdir(exist_ok=True)
     try:
-        for frame, name in _told(_frames(inputs, params, work), inputs, machine):
-            collection.add(_entry(frame, name, params))
+        families = _families(inputs.all("known"), params)
+        collection = Collection(params.file_names, params.labelled, work)
+        for frame, number in _told(_frames(inputs, params, work), inputs, params.file_names, machine):
+            name = params.file_names[number]
+            shortest = _shortest(frame, name, collection.reach)
+            collection.add(_entry(frame, name, params, families), number, shortest)
+        collection.write(outputs / OUTPUTS["structures"], outputs / OUTPUTS["duplicates"])
     finally:
         shutil.rmtree(work)
-    _write(outputs, collection)
-    return collection.metrics(len(params.file_names))
+    return collection.metrics()
 
 
-def _frames(inputs: Inputs, params: Params, work: Path) -> Iterator[tuple[Frame, str, int]]:
-    """Every frame with the user's name and the number of its file."""
+def _families(known: Sequence[Path], params: Params) -> Families:
+    """What is known of families before the files are read."""
+    families = Families(params.likeness_A)
+    for path in known:
+        families.learn(pq.read_table(path, columns=STRUCTURES.names))
+    return families
+
+
+def _frames(inputs: Inputs, params: Params, work: Path) -> Iterator[tuple[Frame, int]]:
+    """Every frame with the number of its file."""
     from containers.readers import read_frames  # here, because the flow imports this module for Params only
 
     files = inputs.all("files")
     if len(files) != len(params.file_names):
         raise BadInput(f"{len(files)} files were given but {len(params.file_names)} file_names")
     for number, (path, name) in enumerate(zip(files, params.file_names, strict=True)):
-        for frame in read_frames(path, name, work):
-            yield frame, name, number
+        for frame in read_frames(path, name, work, params.mlip_elements):
+            yield frame, number
 
 
-def _told(frames: Iterator[tuple[Frame, str, int]], inputs: Inputs, machine: Machine) -> Iterator[tuple[Frame, str]]:
-    """The frames and their file's name; tells how many bytes are read as they pass."""
+def _told(
+    frames: Iterator[tuple[Frame, int]], inputs: Inputs, names: Sequence[str], machine: Machine
+) -> Iterator[tuple[Frame, int]]:
+    """The same; tells how many bytes are read as they pass."""
     sizes = [path.stat().st_size if path.is_file() else 0 for path in inputs.all("files")]
-    for count, (frame, name, number) in enumerate(frames):
+    for count, (frame, number) in enumerate(frames):
         if count % TELL_EVERY == 0:
-            machine.progress(sum(sizes[:number]) + frame.bytes_read, sum(sizes), f"{count} structures, {name}")
-        yield frame, name
+            machine.progress(sum(sizes[:number]) + frame.bytes_read, sum(sizes), f"{count} structures, {names[number]}")
+        yield frame, number
     machine.progress(sum(sizes), sum(sizes), "read")
 
 
-def _entry(frame: Frame, name: str, params: Params) -> Atoms:
-    """The checked structure with the info of a table row, and its labels when they are wanted."""
-    read, place = frame.atoms, frame.place(name)
-    check_structure(read, place)
+def _shortest(frame: Frame, name: str, reach: float) -> float:
+    """The shortest distance (Å) up to `reach` of a structure, which is checked."""
+    place = frame.place(name)
+    check_structure(frame.atoms, place)
+    shortest = shortest_distance(frame.atoms, max(reach, CLOSEST_A))
+    check_lengths(frame.atoms, shortest, place)
+    return shortest
+
+
+def _entry(frame: Frame, name: str, params: Params, families: Families) -> Atoms:
+    """A checked structure with the info of a table row, and its labels when they are wanted."""
+    read = frame.atoms
     atoms = Atoms(numbers=read.numbers, positions=read.positions, cell=read.cell.array, pbc=read.pbc)
-    identity = structure_id(atoms)
-    group, family = (str(read.info.get(key, "")) for key in ("group", "family"))
-    atoms.info = {"id": identity, "source": name, "row": frame.row, "group": group, "family": family or identity}
+    group, given = (str(read.info.get(key, "")) for key in ("group", "family"))
     if params.energy_key and params.forces_key:
-        labels = checked_labels(read, params.energy_key, params.forces_key, params.stress_key, place)
+        labels = checked_labels(read, params.energy_key, params.forces_key, params.stress_key, frame.place(name))
         atoms.calc = SinglePointCalculator(atoms, **labels)
+    atoms.info = {"id": structure_id(atoms), "source": name, "row": frame.row, "group": group}
+    atoms.info["family"] = families.family(atoms, given, name)
     return atoms
-
-
-def _write(outputs: Path, collection: _Collection) -> None:
-    write_table(outputs / OUTPUTS["structures"], collection.table())
-    write_table(outputs / OUTPUTS["duplicates"], pa.Table.from_pylist(collection.duplicates, schema=DUPLICATES))
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
     """Forty strained silicon cells, whatever the files hold; with labels when they are wanted."""
-    collection = _Collection(params.labelled)
+    work = outputs.parent / "work"
+    work.mkdir(exist_ok=True)
+    collection = Collection(params.file_names, params.labelled, work)
     for row in range(40):
         atoms = _stub_cell(5.2 + 0.01 * row + 0.004 * params.labelled)
-        identity = structure_id(atoms)
         name = params.file_names[0]
-        atoms.info = {"id": identity, "source": name, "row": row, "group": "stub", "family": f"stub{row}"}
+        atoms.info = {"id": structure_id(atoms), "source": name, "row": row, "group": "stub", "family": f"stub{row}"}
         if params.labelled:
             atoms.calc = SinglePointCalculator(atoms, energy=-10.8 + (0.01 * row - 0.2) ** 2, forces=np.zeros((2, 3)))
-        collection.add(atoms)
-    _write(outputs, collection)
-    return collection.metrics(len(params.file_names))
+        collection.add(atoms, 0, shortest_distance(atoms, collection.reach))
+    collection.write(outputs / OUTPUTS["structures"], outputs / OUTPUTS["duplicates"])
+    shutil.rmtree(work)
+    return collection.metrics()
 
 
 def _stub_cell(lattice_constant: float) -> Atoms:

@@ -21,16 +21,22 @@ from containers.contract import BadInput, Closed, Image, Inputs, Machine, StepEr
 from containers.extxyz import write_frames
 from containers.label_rows import FOLDER_DIGITS, NOT_FINITE, LabelRows, binary_ids, firsts
 from containers.label_tally import Tally
+from containers.mlip_cfg_writer import element_order, write_configurations
 from containers.sanity import Sanity, broken, measure
-from containers.structures import LABELS, STRUCTURES
+from containers.structures import LABELS, STRUCTURES, flat
 
 IMAGE: Image = "mace"
-VERSION = 1
+VERSION = 2
 INPUTS = {
     "structures": "Parquet of STRUCTURES; of structures that are there twice the first counts",
     "labels": "files of the teachers' label stores, each in KEY/FOLDER/ where KEY begins the teacher's digest",
 }
-OUTPUTS = {"labels": "labels.parquet", "rejected": "rejected.parquet", "extxyz": "labels.extxyz"}
+OUTPUTS = {
+    "labels": "labels.parquet",
+    "rejected": "rejected.parquet",
+    "extxyz": "labels.extxyz",
+    "cfg": "labels.cfg",  # for MLIP; its types are the pool's elements, sorted by symbol
+}
 
 REJECTED = pa.schema([*(STRUCTURES.field(name) for name in ("id", "source", "row")), ("reason", pa.string())])
 DEVIATIONS = (("energy_std", pa.float64()), ("forces_std", pa.list_(pa.float64())))  # eV; eV/Å, N*3
@@ -79,7 +85,7 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     stores = [LabelRows(files) for files in _files_of(inputs.all("labels"), params.teachers)]
     pool = pq.ParquetFile(inputs.one("structures"))
     tally = Tally()
-    with _Writer(outputs, several=len(stores) > 1) as writer:
+    with _Writer(outputs, _elements(pool), several=len(stores) > 1) as writer:
         for structures in _first_of_each(pool):
             writer.write(*_judged(structures, stores, params, tally))
             machine.progress(tally.structures, pool.metadata.num_rows, f"{tally.labels} structures with a label")
@@ -101,6 +107,14 @@ def _files_of(files: Sequence[Path], teachers: Sequence[str]) -> list[list[Path]
             raise StepError(f"{path} is in the label store of no teacher of this request")
         found[folder].append(path)
     return list(found.values())
+
+
+def _elements(pool: pq.ParquetFile) -> tuple[int, ...]:
+    """Atomic numbers of the pool, in the order of MLIP's types: one for the whole file."""
+    found: set[int] = set()
+    for batch in pool.iter_batches(batch_size=BATCH, columns=["numbers"]):
+        found.update(np.unique(flat(pa.chunked_array([batch["numbers"]]))).tolist())
+    return element_order(found)
 
 
 def _first_of_each(pool: pq.ParquetFile) -> Iterator[pa.Table]:
@@ -187,14 +201,16 @@ def _refusal(reason: str) -> str:
 
 
 class _Writer:
-    """The three outputs, written batch by batch; their bytes depend on the content alone."""
+    """The outputs, written batch by batch; their bytes depend on the content alone."""
 
-    def __init__(self, outputs: Path, several: bool) -> None:
+    def __init__(self, outputs: Path, elements: Sequence[int], several: bool) -> None:
         self.schema = pa.schema([*LABELS, *(DEVIATIONS if several else ())])
         self._open = ExitStack()
         self._labels = self._parquet(outputs / OUTPUTS["labels"], self.schema)
         self._rejected = self._parquet(outputs / OUTPUTS["rejected"], REJECTED)
         self._extxyz = self._open.enter_context((outputs / OUTPUTS["extxyz"]).open("wb"))
+        self._cfg = self._open.enter_context((outputs / OUTPUTS["cfg"]).open("wb"))
+        self._elements = elements
 
     def _parquet(self, path: Path, schema: pa.Schema) -> pq.ParquetWriter:
         return self._open.enter_context(pq.ParquetWriter(path, schema, compression="zstd"))
@@ -212,6 +228,7 @@ class _Writer:
         if labelled.num_rows:
             self._labels.write_table(labelled.cast(self.schema))
             write_frames(self._extxyz, labelled)
+            write_configurations(self._cfg, labelled, self._elements)
 
 
 def _check_any(tally: Tally) -> None:

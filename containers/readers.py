@@ -1,42 +1,36 @@
-"""Structures out of the files people have: extended XYZ, Parquet, ASE databases, and what else ASE reads.
+"""Structures out of the files people have: which reader a file gets, and what every reader is held to.
 
-The user's file name decides the format and stands in every message; the file itself may lie under another name.
-Nothing is unpickled: a pickle from outside runs its code when it is opened.
+The user's file name decides the format and stands in every message; the file itself may lie under another name. No
+code out of a file is run: pickles are refused, but for pacemaker's tables, of which nothing is executed.
 """
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import io
-import lzma
-import sqlite3
-from collections.abc import Callable, Iterator
+import errno
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import NamedTuple
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from ase import Atoms
-from ase.io import iread
-from ase.io.formats import UnknownFileTypeError, filetype
 
+from containers.ase_files import ase_format, ase_frames, largest
+from containers.bounded_text import Lines, compression, decompress, reading
 from containers.contract import BadInput
-from containers.structures import KEPT_INFO
+from containers.mlip_cfg import is_mlip, mlip_frames
+from containers.parquet_rows import parquet_frames
+from containers.pckl_gzip import frame_rows
 from containers.xyz import xyz_frames
 
 PICKLES = (".pckl", ".pkl", ".pickle", ".pt", ".model")
-COMPRESSED: dict[str, Callable[[BinaryIO], Any]] = {
-    ".gz": gzip.open,
-    ".gzip": gzip.open,
-    ".bz2": bz2.open,
-    ".xz": lzma.open,
-}
+PACEMAKER = ".pckl.gzip"
 XYZ = (".xyz", ".extxyz")
-GEOMETRY = ("numbers", "positions", "cell", "pbc")
-USUAL = "extended XYZ (.xyz, .extxyz), .traj, .cif, POSCAR, an ASE database (.db, .json) or .parquet"
-PARQUET_ROWS = 1024
+CFG = (".cfg", ".cfgs")
+USUAL = (
+    "extended XYZ (.xyz, .extxyz), .traj, .cif, POSCAR, OUTCAR, vasprun.xml, .cfg, an ASE database (.db, .json),"
+    " .parquet or pacemaker's .pckl.gzip"
+)
+MEND_LARGE = "split the file, or write the structures as extended XYZ, which is streamed"
 
 
 class Frame(NamedTuple):
@@ -51,21 +45,27 @@ class Frame(NamedTuple):
         return f"{name}: frame {self.row} (from 0)"
 
 
-def read_frames(path: Path, name: str, work: Path) -> Iterator[Frame]:
+def read_frames(path: Path, name: str, work: Path, mlip_elements: Sequence[str] = ()) -> Iterator[Frame]:
     """Every structure of one file, as it stands there: unchecked, with info, arrays and calculator results.
 
     Args:
         path: the file.
         name: the user's name of it; its ending decides the format.
-        work: an existing folder in which the file may be linked under the user's name (ASE goes by names).
+        work: an existing folder in which the file may be linked or unpacked under the user's name (ASE goes by names).
+        mlip_elements: elements of types 0, 1, ... of MLIP configurations that do not say.
 
     Raises:
-        BadInput: no file, an empty one, a pickle, an unknown format, a broken frame, no structure at all.
+        BadInput: no file, an empty one, a pickle, an unknown format, a broken or enormous frame, no structure at all.
     """
     _refuse_hopeless(path, name)
-    row = -1
-    for row, (atoms, done) in enumerate(_structures(path, name, work)):
-        yield Frame(atoms, row, done)
+    folder = work / "file"  # of its own: ASE looks for neighbours of some files
+    folder.mkdir()
+    try:
+        row = -1
+        for row, (atoms, done) in enumerate(_structures(path, name, folder, mlip_elements)):
+            yield Frame(atoms, row, done)
+    finally:
+        shutil.rmtree(folder)
     if row < 0:
         raise BadInput(f"{name}: there is no structure in the file")
 
@@ -75,7 +75,7 @@ def _refuse_hopeless(path: Path, name: str) -> None:
         raise BadInput(f"{name}: no such file")
     if path.stat().st_size == 0:
         raise BadInput(f"{name}: the file is empty")
-    if _plain_suffix(name) in PICKLES:
+    if _plain_suffix(name) in PICKLES and not name.lower().endswith(PACEMAKER):
         raise BadInput(
             f"{name}: a pickle is not read, because opening one runs the code in it; write the structures as {USUAL}"
         )
@@ -83,33 +83,50 @@ def _refuse_hopeless(path: Path, name: str) -> None:
 
 def _plain_suffix(name: str) -> str:
     """The ending under a compression's ending, in small letters: `.xyz` of `pool.XYZ.gz`."""
-    pure = PurePath(name.lower())
-    return PurePath(pure.stem).suffix if pure.suffix in COMPRESSED else pure.suffix
+    return PurePath(_unpacked_name(name).lower()).suffix
 
 
-def _structures(path: Path, name: str, work: Path) -> Iterator[tuple[Atoms, int]]:
+def _unpacked_name(name: str) -> str:
+    return PurePath(name).name.removesuffix(PurePath(name).suffix) if compression(name) else PurePath(name).name
+
+
+def _structures(path: Path, name: str, folder: Path, elements: Sequence[str]) -> Iterator[tuple[Atoms, int]]:
     suffix = _plain_suffix(name)
-    if suffix == ".parquet":
-        return _parquet(path, name)
     if suffix in XYZ:
-        return _xyz(path, name)
-    link = work / PurePath(name).name
-    link.unlink(missing_ok=True)
-    link.symlink_to(path.absolute())
-    kind = _ase_format(link, name)
-    if kind in ("extxyz", "xyz"):
-        return _xyz(path, name)
-    if kind in ("db", "json"):
-        return _guarded(_database(link, name, kind), name)
-    structures = iread(str(link), index=":", format=kind, do_not_split_by_at_sign=True)
-    return _guarded(((atoms, 0) for atoms in structures), name)
+        return _text(path, name)
+    if suffix in CFG and _holds_mlip(path, name):
+        return _text(path, name, elements)
+    return _guarded(_whole(path, name, suffix, folder), name)
 
 
-def _ase_format(link: Path, name: str) -> str:
-    try:
-        return cast(str, filetype(str(link)))
-    except (UnknownFileTypeError, OSError, EOFError) as error:
-        raise BadInput(f"{name}: cannot tell the format ({error}); write the structures as {USUAL}") from error
+def _holds_mlip(path: Path, name: str) -> bool:
+    with reading(path, name) as (_, content):
+        return is_mlip(Lines(content, name))
+
+
+def _text(path: Path, name: str, elements: Sequence[str] | None = None) -> Iterator[tuple[Atoms, int]]:
+    """The formats that are streamed as lines: extended XYZ, or with `elements` MLIP's."""
+    with reading(path, name) as (raw, content):
+        lines = Lines(content, name)
+        for atoms in xyz_frames(lines, name) if elements is None else mlip_frames(lines, name, elements):
+            yield atoms, raw.tell()
+
+
+def _whole(path: Path, name: str, suffix: str, folder: Path) -> Iterator[tuple[Atoms, int]]:
+    """The formats that need the file itself, unpacked under the user's name."""
+    link = folder / _unpacked_name(name)
+    if compression(name):
+        decompress(path, name, link, largest(link.name), MEND_LARGE)
+    else:
+        link.symlink_to(path.absolute())
+    if suffix == ".parquet":
+        yield from ((atoms, 0) for atoms in parquet_frames(link, name))
+    elif suffix == ".pckl":
+        yield from ((atoms, 0) for atoms in frame_rows(link, name))
+    elif (kind := ase_format(link, name, USUAL)) in ("extxyz", "xyz"):
+        yield from _text(path, name)
+    else:
+        yield from ((atoms, 0) for atoms in ase_frames(link, kind, name))
 
 
 def _guarded(structures: Iterator[tuple[Atoms, int]], name: str) -> Iterator[tuple[Atoms, int]]:
@@ -123,80 +140,12 @@ def _guarded(structures: Iterator[tuple[Atoms, int]], name: str) -> Iterator[tup
         except (BadInput, MemoryError):
             raise
         except Exception as error:  # fifty readers of ASE raise what they like at a broken file
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # where a compressed file is unpacked
+                raise
+            told = " ".join(str(error).split())[:300]
             raise BadInput(
-                f"{name}: frame {row} (from 0) cannot be read ({type(error).__name__}: {error});"
+                f"{name}: frame {row} (from 0) cannot be read ({type(error).__name__}: {told});"
                 f" mend the file or write the structures as {USUAL}"
             ) from error
         yield item
         row += 1
-
-
-def _xyz(path: Path, name: str) -> Iterator[tuple[Atoms, int]]:
-    opener = COMPRESSED.get(PurePath(name.lower()).suffix)
-    with path.open("rb") as raw:
-        try:
-            text = io.TextIOWrapper(opener(raw) if opener else raw, encoding="utf-8-sig", errors="replace")
-            for atoms in xyz_frames(text, name):
-                yield atoms, raw.tell()
-        except (OSError, EOFError, lzma.LZMAError) as error:
-            raise BadInput(f"{name}: cannot be read ({error}); the file may be damaged or cut off") from error
-
-
-def _database(link: Path, name: str, kind: str) -> Iterator[tuple[Atoms, int]]:
-    import ase.db  # loads more of ASE than the other formats need
-
-    if kind == "db":
-        _check_sqlite(link, name)
-    for row in ase.db.connect(str(link), type=kind, serial=True, use_lock_file=False).select():
-        atoms = row.toatoms(add_additional_information=True)
-        atoms.info = {**atoms.info.get("data", {}), **atoms.info.get("key_value_pairs", {})}
-        yield atoms, 0
-
-
-def _check_sqlite(link: Path, name: str) -> None:
-    """ASE makes its tables in a database without them; the user's file must stay as it is."""
-    try:
-        connection = sqlite3.connect(f"{link.resolve().as_uri()}?mode=ro", uri=True)
-        found = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'systems'").fetchone()[0]
-        connection.close()
-    except sqlite3.Error as error:
-        raise BadInput(f"{name}: not a readable SQLite database ({error})") from error
-    if not found:
-        raise BadInput(f"{name}: the database is not one of ASE's (it has no table `systems`)")
-
-
-def _parquet(path: Path, name: str) -> Iterator[tuple[Atoms, int]]:
-    try:
-        file = pq.ParquetFile(path)
-    except pa.ArrowException as error:
-        raise BadInput(f"{name}: not a readable Parquet file ({error})") from error
-    with file:
-        if missing := [column for column in GEOMETRY if column not in file.schema_arrow.names]:
-            raise BadInput(
-                f"{name}: the table lacks the columns {', '.join(missing)}; it has {file.schema_arrow.names}"
-            )
-        row = 0
-        try:
-            for batch in file.iter_batches(PARQUET_ROWS):
-                for values in batch.to_pylist():
-                    yield _from_row(values, f"{name}: frame {row} (from 0)"), 0
-                    row += 1
-        except pa.ArrowException as error:
-            raise BadInput(f"{name}: damaged after frame {row - 1} (from 0): {error}") from error
-
-
-def _from_row(values: dict[str, Any], place: str) -> Atoms:
-    """Other columns go to info, where labels and group are looked for."""
-    try:
-        numbers = np.asarray(values["numbers"], dtype=np.int64)
-        atoms = Atoms(
-            numbers=numbers,
-            positions=np.asarray(values["positions"], dtype=float).reshape(len(numbers), 3),
-            cell=np.asarray(values["cell"], dtype=float).reshape(3, 3),
-            pbc=values["pbc"],
-        )
-    except (ValueError, TypeError, IndexError) as error:
-        raise BadInput(f"{place}: numbers, positions, cell and pbc do not fit together ({error})") from error
-    own = {*GEOMETRY, *KEPT_INFO} - {"group", "family"}
-    atoms.info = {key: value for key, value in values.items() if key not in own and value is not None}
-    return atoms

@@ -8,56 +8,37 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NoReturn
 
 from ase import Atoms
 from ase.io.extxyz import read_xyz
 
+from containers.bounded_text import Lines
 from containers.contract import BadInput
+from containers.frame_checks import MOST_ATOMS, too_many
 
 PROPERTIES = re.compile(r"""(?:^|\s)Properties=["']?([^\s"']+)""")
 PLAIN_COLUMNS = 4  # symbol, x, y, z
+MOST_EMPTY_LINES = 10_000  # one after the other
+MOST_DIGITS = 18  # of an atom count; Python reads no number of very many
 
 
-class _Lines:
-    """Lines of a text with the number of the last one (from 1) and a look at the next."""
-
-    def __init__(self, lines: Iterable[str]) -> None:
-        self._lines = iter(lines)
-        self._next = next(self._lines, None)
-        self.number = 0
-
-    def peek(self) -> str | None:
-        return self._next
-
-    def take(self) -> str | None:
-        line, self._next = self._next, next(self._lines, None)
-        self.number += line is not None
-        return line
-
-    def take_some(self, count: int) -> list[str]:
-        """At most `count` lines; fewer at the end of the text."""
-        taken: list[str] = []
-        while len(taken) < count and (line := self.take()) is not None:
-            taken.append(line)
-        return taken
-
-
-def xyz_frames(text: Iterable[str], name: str) -> Iterator[Atoms]:
+def xyz_frames(lines: Lines, name: str) -> Iterator[Atoms]:
     """Every frame of an XYZ or extended XYZ text; raises `BadInput` with `name`, frame and line.
 
-    Empty lines between frames are passed over. A frame of zero atoms is an error.
+    Empty lines between frames are passed over. A frame of zero atoms, or of too many, is an error.
     """
-    lines = _Lines(text)
-    row = 0
+    row = empty = 0
     while (header := lines.take()) is not None:
         if header.strip():
             yield _frame(header, lines, name, row)
-            row += 1
+            row, empty = row + 1, 0
+        elif (empty := empty + 1) > MOST_EMPTY_LINES:
+            raise BadInput(f"{name}: {empty} empty lines after frame {row - 1} (from 0), up to line {lines.number}")
 
 
-def _frame(header: str, lines: _Lines, name: str, row: int) -> Atoms:
+def _frame(header: str, lines: Lines, name: str, row: int) -> Atoms:
     start = lines.number
     count = _atom_count(header, start, name, row)
     comment = lines.take()
@@ -70,14 +51,16 @@ def _frame(header: str, lines: _Lines, name: str, row: int) -> Atoms:
     _check_columns(comment, block, place)
     while (following := lines.peek()) is not None and following.lstrip().startswith("VEC"):
         block += lines.take_some(1)
-    return _parse(f"{count}\n{comment}{''.join(block)}", place)
+    return _parse("\n".join([str(count), comment, *block, ""]), place)
 
 
 def _atom_count(header: str, line: int, name: str, row: int) -> int:
-    if header.strip().isdecimal():
+    if header.strip().isdecimal() and len(header.strip()) <= MOST_DIGITS:
         count = int(header)
         if count == 0:
             raise BadInput(f"{name}: frame {row} (from 0), line {line}: zero atoms; remove the frame")
+        if count > MOST_ATOMS:
+            raise BadInput(f"{name}: frame {row} (from 0), line {line}: {too_many(count)}")
         return count
     shown = header.strip()[:60]
     if row > 0 and len(header.split()) >= PLAIN_COLUMNS:
@@ -112,7 +95,7 @@ def _parse(text: str, place: str) -> Atoms:
         return next(read_xyz(io.StringIO(text), index=0))
     except KeyError as error:
         raise BadInput(f"{place}: unknown element {error}; symbols are those of the periodic table") from error
-    except (ValueError, TypeError, OSError, IndexError, AssertionError, OverflowError) as error:
+    except (ValueError, TypeError, OSError, IndexError, AssertionError, OverflowError, RecursionError) as error:
         _refuse(error, text, place)
 
 

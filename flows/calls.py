@@ -8,7 +8,17 @@ from containers import ingest, pool_labels
 from containers.contract import Resources
 from containers.mace import fetch, label
 from containers.mace.teacher_info import Teacher
-from containers.tensorpot import dataset, evaluate, pace_train, select
+from containers.tensorpot import (
+    activeset,
+    baseline,
+    corerep,
+    dataset,
+    evaluate,
+    frame_sets,
+    pace_train,
+    select,
+    strain,
+)
 from containers.tensorpot.pacemaker_input import Loss
 from flows.config import DistillConfig
 from flows.plan import FitPlan
@@ -19,16 +29,29 @@ from tasks.label_store import TeacherKey
 from tasks.settings import Settings
 
 
-def ingest_call(files: tuple[External, ...], energy_key: str | None = None, forces_key: str | None = None) -> StepCall:
-    """Files → one table of structures; with keys, of DFT labels."""
-    names = tuple(file.path.name for file in files)
-    params = ingest.Params(file_names=names, energy_key=energy_key, forces_key=forces_key)
-    return StepCall(step="ingest", params=params.model_dump(mode="json"), inputs={"files": files})
+def ingest_call(config: DistillConfig, files: tuple[External, ...], known: Sequence[FileRef] = ()) -> StepCall:
+    """The pool's files → one table of structures; families go on from the `known` tables."""
+    return _ingest(files, known, ingest.Params(file_names=_names(files), likeness_A=config.dataset.likeness_A))
 
 
-def dft_call(config: DistillConfig, files: tuple[External, ...]) -> StepCall:
+def dft_call(config: DistillConfig, files: tuple[External, ...], known: Sequence[FileRef] = ()) -> StepCall:
     """DFT files → a table with their labels."""
-    return ingest_call(files, config.dft.energy_key, config.dft.forces_key)
+    params = ingest.Params(
+        file_names=_names(files),
+        energy_key=config.dft.energy_key,
+        forces_key=config.dft.forces_key,
+        likeness_A=config.dataset.likeness_A,
+    )
+    return _ingest(files, known, params)
+
+
+def _names(files: Sequence[External]) -> tuple[str, ...]:
+    return tuple(file.path.name for file in files)
+
+
+def _ingest(files: tuple[External, ...], known: Sequence[FileRef], params: ingest.Params) -> StepCall:
+    inputs: dict[str, tuple[FileRef, ...]] = {"files": files, **_files("known", *known)}
+    return StepCall(step="ingest", params=params.model_dump(mode="json"), inputs=inputs)
 
 
 def fetch_call(name: str) -> StepCall:
@@ -60,7 +83,7 @@ def pool_labels_call(
         teachers=tuple(key.digest for key in teachers),
         bounds=config.labels,
         max_force_std=config.teacher.max_force_std,
-        e0s_eV=recipe.e0s_eV,
+        e0s_eV=recipe.teacher_e0s_eV,
         unlabelled=dict(sorted((unlabelled or {}).items())),
     )
     return StepCall(
@@ -68,39 +91,127 @@ def pool_labels_call(
     )
 
 
-def select_call(recipe: Recipe, labels: Artefact) -> StepCall:
-    """The training structures, from the training side alone."""
+def baseline_call(
+    recipe: Recipe, labels: Artefact, dft: Artefact | None, dft_test: Artefact | None, by_teacher: Sequence[Artefact]
+) -> StepCall:
+    """What is taken from the labels before the fit.
+
+    Args:
+        by_teacher: the teacher's labels of the DFT structures.
+    """
     config = recipe.config
-    params = select.Params(
-        potential=recipe.potential,
-        method=config.selection.method,
-        max_structures=config.selection.max_structures,
+    params = baseline.Params(
+        elements=recipe.potential.elements,
+        cutoff=recipe.potential.cutoff,
+        teacher_e0s_eV=recipe.teacher_e0s_eV,
+        e0s=config.dataset.reference_energies,
+        dft_energies=config.dft.energies,
+        reference_potential=config.pacemaker.reference_potential,
+        difference=config.pacemaker.learns_difference,
+        lj=config.pacemaker.lj,
         split=config.split,
-        seed=config.train.seed,
-        e0s_eV=recipe.e0s_eV,
     )
-    return StepCall(
-        step="pace_select", params=params.model_dump(mode="json"), inputs={"labels": (labels.file("labels"),)}
-    )
+    inputs = {
+        "labels": (labels.file("labels"),),
+        **_optional("dft", dft),
+        **_optional("dft_test", dft_test),
+        **_files("dft_teacher", *(table.file("labels") for table in by_teacher)),
+    }
+    return StepCall(step="baseline", params=params.model_dump(mode="json"), inputs=inputs)
 
 
 def dataset_call(
-    recipe: Recipe, labels: Artefact, selection: Artefact, dft: Artefact | None, dft_test: Artefact | None
+    recipe: Recipe,
+    labels: Artefact,
+    dft: Artefact | None,
+    dft_test: Artefact | None,
+    base: FileRef | None,
+    teachers: Sequence[TeacherKey],
 ) -> StepCall:
-    """pacemaker's frames: selected labels and DFT data, on three sides."""
+    """Everything that is labelled, on three sides: the data of `base` and what is new."""
     params = dataset.Params(
-        e0s_eV=recipe.e0s_eV,
+        elements=recipe.potential.elements,
+        split=recipe.config.split,
+        teachers=tuple(key.digest for key in teachers),
+        test_leaks=recipe.config.dataset.test_leaks,
+    )
+    inputs = {
+        **_files("base", base),
+        "labels": (labels.file("labels"),),
+        **_optional("dft", dft),
+        **_optional("dft_test", dft_test),
+    }
+    return StepCall(step="dataset", params=params.model_dump(mode="json"), inputs=inputs)
+
+
+def select_call(
+    recipe: Recipe,
+    data: Artefact,
+    base: Artefact,
+    settings: Settings,
+    given: FileRef | None = None,
+    fitted: FileRef | None = None,
+) -> StepCall:
+    """The training structures, from the training side alone. Strained ones take their share of the budget.
+
+    Args:
+        data: of the `dataset` step.
+        base: of the `baseline` step.
+        given: what an earlier run selected.
+        fitted: a potential with the basis that is going to be fitted, for full projections.
+    """
+    selection, strained = recipe.config.selection, recipe.config.pacemaker.loss_stress > 0
+    structures, fraction = selection.max_structures, selection.fraction
+    params = select.Params(
+        potential=recipe.potential,
+        method=selection.method,
+        max_structures=None if fraction else strain.to_select(structures) if strained else structures,
+        fraction=fraction and fraction * (1 - strain.SHARE if strained else 1),
+        projections=selection.projections,
+        seed=recipe.config.train.seed,
+    )
+    inputs: dict[str, tuple[FileRef, ...]] = {
+        "dataset": (data.file("dataset"),),
+        "baseline": (base.file("baseline"),),
+        **_files("given", given),
+        **_files("potential", fitted),
+    }
+    return StepCall(
+        step="pace_select",
+        params=params.model_dump(mode="json"),
+        inputs=inputs,
+        resources=Resources(threads=settings.cores),
+    )
+
+
+def strain_call(recipe: Recipe, data: Artefact, selection: Artefact) -> StepCall:
+    """Strained structures, from which the student learns stress."""
+    params = strain.Params(seed=recipe.config.train.seed)
+    inputs = {"dataset": (data.file("dataset"),), "selection": (selection.file("selection"),)}
+    return StepCall(step="strain", params=params.model_dump(mode="json"), inputs=inputs)
+
+
+def frames_call(
+    recipe: Recipe, data: Artefact, selection: Artefact, base: Artefact, strains: Artefact | None
+) -> StepCall:
+    """pacemaker's frames: what was selected, DFT data and strained structures, on three sides."""
+    config = recipe.config
+    params = frame_sets.Params(
         elements=recipe.potential.elements,
         cutoff=recipe.potential.cutoff,
-        split=recipe.config.split,
-        weight_dft=recipe.config.pacemaker.weight_dft,
+        weight_dft=config.pacemaker.weight_dft,
+        weights=config.dataset.weights,
+        loss_energy=config.pacemaker.loss_energy,
+        loss_stress=config.pacemaker.loss_stress,
     )
-    inputs = {"labels": (labels.file("labels"),), "selection": (selection.file("selection"),)}
-    return StepCall(
-        step="dataset",
-        params=params.model_dump(mode="json"),
-        inputs={**inputs, **_optional("dft", dft), **_optional("dft_test", dft_test)},
-    )
+    inputs: dict[str, tuple[FileRef, ...]] = {
+        "dataset": (data.file("dataset"),),
+        "dataset_set_aside": (data.file("set_aside"),),
+        "selection": (selection.file("selection"),),
+        "baseline": (base.file("baseline"),),
+        **_files("strains", strains.file("labels") if strains else None),
+    }
+    return StepCall(step="frames", params=params.model_dump(mode="json"), inputs=inputs)
 
 
 def train_params(recipe: Recipe, plan: FitPlan) -> pace_train.Params:
@@ -112,7 +223,7 @@ def train_params(recipe: Recipe, plan: FitPlan) -> pace_train.Params:
         ladder_step=plan.ladder_step,
         batch_size=plan.batch_size,
         seed=recipe.config.train.seed,
-        reference_potential=recipe.config.pacemaker.reference_potential,
+        core=recipe.config.pacemaker.reference_potential == "zbl" and not recipe.config.pacemaker.learns_difference,
     )
 
 
@@ -132,21 +243,37 @@ def train_call(recipe: Recipe, plan: FitPlan, data: Artefact, start: Stored | No
     )
 
 
-def active_set_call(potential: Stored, data: Artefact) -> StepCall:
+def active_set_call(recipe: Recipe, potential: Stored, data: Artefact) -> StepCall:
     """The active set of the trained potential, from exactly the training frame."""
-    return StepCall(
-        step="pace_activeset", params={}, inputs={"potential": (potential,), "train": (data.file("train"),)}
+    params = activeset.Params(projections=recipe.config.selection.projections)
+    inputs: dict[str, tuple[FileRef, ...]] = {"potential": (potential,), "train": (data.file("train"),)}
+    return StepCall(step="pace_activeset", params=params.model_dump(mode="json"), inputs=inputs)
+
+
+def core_call(recipe: Recipe, potential: Stored, active_set: Artefact, data: Artefact, base: Artefact) -> StepCall:
+    """The potential with what keeps its atoms apart, exported."""
+    pacemaker = recipe.config.pacemaker
+    params = corerep.Params(
+        core="reference" if pacemaker.learns_difference else pacemaker.reference_potential, r_in_A=pacemaker.r_in_A
     )
+    inputs: dict[str, tuple[FileRef, ...]] = {
+        "interim": (potential,),
+        "asi": (active_set.file("asi"),),
+        "train": (data.file("train"),),
+        "baseline": (base.file("baseline"),),
+    }
+    return StepCall(step="pace_corerep", params=params.model_dump(mode="json"), inputs=inputs)
 
 
 def evaluate_call(
-    recipe: Recipe, potential: Stored, active_set: Artefact, data: Artefact, dft_test: Artefact | None
+    recipe: Recipe, core: Artefact, active_set: Artefact, data: Artefact, base: Artefact, dft_test: Artefact | None
 ) -> StepCall:
     """Student against teacher on the test side, and against DFT when there is a test file."""
-    params = evaluate.Params(e0s_eV=recipe.e0s_eV, elements=recipe.potential.elements)
+    params = evaluate.Params(elements=recipe.potential.elements)
     inputs: dict[str, tuple[FileRef, ...]] = {
-        "potential": (potential,),
+        "potential": (core.file("potential"),),
         "asi": (active_set.file("asi"),),
+        "baseline": (base.file("baseline"),),
         "test": (data.file("test"),),
         **_optional("dft_test", dft_test),
     }
@@ -154,4 +281,10 @@ def evaluate_call(
 
 
 def _optional(name: str, artefact: Artefact | None) -> dict[str, tuple[FileRef, ...]]:
-    return {name: (artefact.file("structures"),)} if artefact else {}
+    return _files(name, artefact.file("structures") if artefact else None)
+
+
+def _files(name: str, *files: FileRef | None) -> dict[str, tuple[FileRef, ...]]:
+    """An input of the files that there are; nothing when there is none."""
+    given = tuple(file for file in files if file is not None)
+    return {name: given} if given else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from pydantic_core import PydanticUndefined
 from flows import dry_run
 from flows.config import DistillConfig
 from flows.config_file import load_config
-from flows.distill import distill, teacher_files, user_files
+from flows.distill import distill
+from flows.files import teacher_files, user_files
 from flows.outcome import Outcome
 from tasks.errors import DistillError
 from tasks.machine import ready
@@ -48,10 +49,15 @@ config keys (YAML; paths are relative to the file):
 def main(arguments: list[str]) -> int:
     """Run the command; the exit code says how it ended."""
     options = parser().parse_args(arguments)
+    return guarded(lambda: _run(options))
+
+
+def guarded(body: Callable[[], int]) -> int:
+    """The exit code of `body`; what it raises is told in a sentence."""
     # Prefect ends the flow at SIGTERM and then raises the signal again: leave in order, so that its server ends too
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        return _run(options)
+        return body()
     except DistillError as error:
         print(f"\nerror: {error}", file=sys.stderr)
         return error.exit_code

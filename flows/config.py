@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from ase.data import atomic_numbers
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from containers.likeness import LIKENESS_A
 from containers.sanity import Sanity
 from containers.split import Split
+from containers.tensorpot.baseline import LennardJones
 from flows.plan import Convergence
 
 
@@ -25,6 +27,20 @@ def _known_element(symbol: str) -> str:
 
 
 Element = Annotated[str, AfterValidator(_known_element)]
+
+
+def _pair_of_elements(name: str) -> str:
+    symbols = name.split("-")
+    if len(symbols) != 2 or symbols != sorted(symbols):
+        raise ValueError(f"{name!r} is no pair of elements: write two symbols in alphabetic order, such as Al-Ni")
+    for symbol in symbols:
+        _known_element(symbol)
+    return name
+
+
+Pair = Annotated[str, AfterValidator(_pair_of_elements)]
+Length = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(gt=0)]
 
 
 class Teacher(Section):
@@ -64,15 +80,40 @@ class Dft(Section):
 
     files: list[str] = Field([], description="structures with energies and forces that go into training")
     test_files: list[str] = Field([], description="structures that only the evaluation sees")
-    energy_key: str = Field("REF_energy", min_length=1, description="name of the total energy (eV) in these files")
-    forces_key: str = Field("REF_forces", min_length=1, description="name of the forces (eV/Å) in these files")
+    energy_key: str = Field(
+        "auto", min_length=1, description="name of the total energy (eV); auto: REF_energy, else the file's own energy"
+    )
+    forces_key: str = Field(
+        "auto", min_length=1, description="name of the forces (eV/Å); auto: REF_forces, else the file's own forces"
+    )
+    energies: Literal["refuse", "align"] = Field(
+        "refuse", description="DFT energies that differ from the teacher's by a constant an element: refuse or align"
+    )
+
+
+class Dataset(Section):
+    """The labelled data as a whole."""
+
+    base: str | None = Field(
+        None, description="folder of an earlier run (runs/NAME): its data stay in, what it selected stays selected"
+    )
+    test_leaks: Literal["refuse", "set_aside"] = Field(
+        "refuse", description="DFT training structures of a family that the DFT test files have: refuse or set aside"
+    )
+    weights: dict[str, Weight] = Field({}, description="group -> weight of its structures in the fit; others have 1")
+    likeness_A: float = Field(
+        LIKENESS_A, ge=0, description="Å; structures without a family that differ less share one; 0: each has its own"
+    )
+    reference_energies: Literal["teacher", "isolated_atoms", "least_squares"] | dict[Element, float] = Field(
+        "teacher", description="E0 of each element, or eV an atom by element: what the student's energies leave out"
+    )
 
 
 class Pacemaker(Section):
     """The student potential and its loss."""
 
     elements: Literal["auto"] | list[Element] = Field("auto", description="auto: those in pool and DFT data")
-    cutoff: Literal["auto"] | Annotated[float, Field(gt=0)] = Field("auto", description="Å; auto: the teacher's r_max")
+    cutoff: Literal["auto"] | Length = Field("auto", description="Å; auto: the teacher's r_max")
     order: int = Field(3, ge=1, le=6, description="highest correlation order")
     b_basis: Literal["mace", "small", "medium", "large"] | dict[str, Any] = Field(
         "mace", description="shape of the basis, or a pacemaker potential section"
@@ -80,15 +121,26 @@ class Pacemaker(Section):
     functions_per_element: int = Field(250, ge=1, description="at most so many basis functions an element")
     loss_energy: float = Field(0.7, ge=0, description="weight of energies; kappa = forces / (energy + forces)")
     loss_forces: float = Field(0.3, ge=0, description="weight of forces")
-    loss_stress: float = Field(0.0, description="must be 0: pacemaker's loss has no stress term")
+    loss_stress: float = Field(
+        0.0, ge=0, description="weight of stress: strained structures, labelled by the teacher, join the training set"
+    )
     weight_dft: float = Field(10.0, gt=0, description="weight of a DFT structure over a pseudo-labelled one")
-    reference_potential: Literal["none", "zbl"] = Field("zbl", description="zbl: core repulsion at short distances")
+    reference_potential: Literal["none", "zbl", "lj"] = Field(
+        "zbl", description="zbl: repulsion at short distances; lj: the student learns the labels minus Lennard-Jones"
+    )
+    zbl: Literal["core", "difference"] = Field(
+        "core", description="core: ZBL takes over at short distances; difference: the student learns labels minus ZBL"
+    )
+    r_in_A: Literal["auto"] | dict[Pair, Length] = Field("auto", description="Å by pair: where the core takes over")
+    lj: Literal["auto"] | dict[Pair, LennardJones] = Field(
+        "auto", description="epsilon_eV and sigma_A by pair; auto: fitted to the short distances of the data"
+    )
 
     @field_validator("loss_stress")
     @classmethod
-    def _no_stress(cls, value: float) -> float:
-        if value != 0:
-            raise ValueError("pacemaker's loss has no stress term, and strained replicas do not exist yet: set it to 0")
+    def _stress_is_learned_from_energies(cls, value: float, info: Any) -> float:
+        if value > 0 and info.data.get("loss_energy") == 0:
+            raise ValueError("stress is learned from energies of strained structures: loss_energy must be above 0")
         return value
 
     @field_validator("loss_forces")
@@ -103,12 +155,36 @@ class Pacemaker(Section):
         """The force share of pacemaker's loss, in [0, 1]."""
         return self.loss_forces / (self.loss_energy + self.loss_forces)
 
+    @property
+    def learns_difference(self) -> bool:
+        """Whether the labels are taken relative to a pair potential."""
+        return self.reference_potential == "lj" or (self.reference_potential == "zbl" and self.zbl == "difference")
+
 
 class Selection(Section):
     """Which structures of the pool's training side are fitted to."""
 
-    method: Literal["d_optimal", "random", "all"] = Field("d_optimal", description="d_optimal: MaxVol, then by hash")
+    method: Literal["combined", "d_optimal", "random", "all"] = Field(
+        "combined", description="combined: D-optimal structures guard the tails, the rest stand for the bulk"
+    )
     max_structures: int = Field(300, ge=1, description="size of the training set without DFT structures")
+    fraction: float | None = Field(
+        None, gt=0, le=1, description="size as a share of the candidates, instead of max_structures"
+    )
+    projections: Literal["linear", "full"] = Field(
+        "linear", description="what MaxVol looks at: the basis functions, or the energy's derivatives by coefficients"
+    )
+    potential: str | None = Field(
+        None, description="a fitted potential.yaml of the same basis: full projections need its coefficients"
+    )
+
+    @model_validator(mode="after")
+    def _full_needs_a_potential(self) -> Selection:
+        if self.projections == "full" and self.potential is None:
+            raise ValueError(
+                "full projections need coefficients: give potential, the potential.yaml of an earlier run"
+            )
+        return self
 
 
 class Train(Section):
@@ -130,6 +206,7 @@ class DistillConfig(Section):
     teacher: Teacher
     pool: Pool
     dft: Dft = Dft()
+    dataset: Dataset = Dataset()
     labels: Sanity = Sanity()
     pacemaker: Pacemaker = Pacemaker()
     selection: Selection = Selection()

@@ -32,14 +32,14 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> DistillConfig:
     return with_absolute_paths(config, path.absolute().parent)
 
 
-def with_absolute_paths(config: DistillConfig, base: Path) -> DistillConfig:
-    """The same config with its files relative to `base` made absolute; the name of a foundation model stays a name."""
+def with_absolute_paths(config: DistillConfig, place: Path) -> DistillConfig:
+    """The same config with its files relative to `place` made absolute; the name of a foundation model stays a name."""
 
     def absolute(names: list[str]) -> list[str]:
-        return [str(base / name) for name in names]
+        return [str(place / name) for name in names]
 
     def model(name: str) -> str:
-        return name if name in FOUNDATION_MODELS else str(base / name)
+        return name if name in FOUNDATION_MODELS else str(place / name)
 
     committee = [model(name) for name in config.teacher.committee]
     teacher = config.teacher.model_copy(update={"model": model(config.teacher.model), "committee": committee})
@@ -47,7 +47,12 @@ def with_absolute_paths(config: DistillConfig, base: Path) -> DistillConfig:
     dft = config.dft.model_copy(
         update={"files": absolute(config.dft.files), "test_files": absolute(config.dft.test_files)}
     )
-    return config.model_copy(update={"teacher": teacher, "pool": pool, "dft": dft})
+    base = config.dataset.base
+    dataset = config.dataset.model_copy(update={"base": str(place / base) if base else None})
+    fitted = config.selection.potential
+    selection = config.selection.model_copy(update={"potential": str(place / fitted) if fitted else None})
+    changed = {"teacher": teacher, "pool": pool, "dft": dft, "dataset": dataset, "selection": selection}
+    return config.model_copy(update=changed)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

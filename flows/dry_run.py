@@ -15,7 +15,8 @@ from containers.contract import Request, write_atomic
 from containers.tensorpot.pace_train import pacemaker_input
 from flows import calls
 from flows.config import DistillConfig
-from flows.distill import elements_in, read_teacher, stored_tables, teacher_files, user_files
+from flows.data import Ingested, ingest_all, read_teacher, stored_tables
+from flows.files import teacher_files, user_files
 from flows.fit import first_plan
 from flows.label import with_sources
 from flows.plan import FitPlan
@@ -37,10 +38,10 @@ class _Walk:
         self.lines: list[str] = []
         self.requests: dict[str, Request] = {}
 
-    def cheap(self, call: StepCall, name: str) -> Artefact:
+    def cheap(self, call: StepCall, name: str | None = None) -> Artefact:
         """Run a cheap step, or take it from the store."""
         artefact = run_step(call, self.workspace)
-        self._tell(call, name, "cached" if artefact.cached else "ran now (cheap)")
+        self._tell(call, name or call.step, "cached" if artefact.cached else "ran now (cheap)")
         return artefact
 
     def seen(self, call: StepCall | None, name: str) -> Artefact | None:
@@ -61,9 +62,7 @@ def plan(config: DistillConfig, workspace: Workspace) -> str:
     """Write plan.json, requests/ and input.yaml to runs/NAME/dry-run/ and return what to print."""
     files = user_files(config)
     walk = _Walk(workspace)
-    pool = walk.cheap(calls.ingest_call(files["pool"]), "ingest")
-    dft = walk.cheap(calls.dft_call(config, files["dft"]), "ingest DFT data") if files["dft"] else None
-    test = walk.cheap(calls.dft_call(config, files["dft_test"]), "ingest DFT test data") if files["dft_test"] else None
+    ingested = ingest_all(config, files, walk.cheap)
     models = _models(walk, config)
     texts: dict[str, str] = {}
     if not all(models):
@@ -72,12 +71,11 @@ def plan(config: DistillConfig, workspace: Workspace) -> str:
         known = [model for model in models if model]
         check_committee(dict(zip(teacher_files(config), (model.sha256 for model in known), strict=True)))
         teachers = [read_teacher(walk.cheap(calls.teacher_call(model), "teacher_info"), workspace) for model in known]
-        recipe = resolve(config, teachers, elements_in(pool), elements_in(dft, test))
-        check_sides(stored_tables(workspace, pool, dft), config.split)
+        recipe = resolve(config, teachers, ingested.pool_elements, ingested.dft_elements)
+        check_sides(stored_tables(workspace, ingested), config.split)
         asked = [calls.asked(recipe, model, teacher) for model, teacher in zip(known, teachers, strict=True)]
-        labels = _walk_labels(walk, recipe, pool, asked)
-        _walk_the_rest(walk, recipe, pool, labels, dft, test)
-        texts = _texts(recipe, pool, walk.lines)
+        _walk_the_data(walk, recipe, ingested, asked)
+        texts = _texts(recipe, ingested.pool, walk.lines)
     folder = workspace.run_folder(config.name) / "dry-run"
     try:
         _write(folder, walk.requests, texts)
@@ -95,40 +93,71 @@ def _fetched(walk: _Walk, name: str) -> FileRef | None:
     return fetched.file("model") if fetched else None
 
 
-def _walk_labels(walk: _Walk, recipe: Recipe, pool: Artefact, asked: Sequence[Asked]) -> Artefact | None:
-    """Tell how many labels each teacher's store lacks; then look the pool's table up."""
-    structures = Pool(walk.workspace.store.path(pool.file("structures")))
+def _walk_labels(walk: _Walk, recipe: Recipe, table: Artefact, asked: Sequence[Asked], of: str = "") -> Artefact | None:
+    """Tell how many labels each teacher's store lacks; then look the table of labels up."""
+    structures = Pool(walk.workspace.store.path(table.file("structures")))
     for number, teacher in enumerate(asked):
         missing = int(teacher.store(walk.workspace).missing(structures.ids).sum())
-        name, state = f"mace_label {number + 1}" if number else "mace_label", "would run" if missing else "cached"
+        name = f"mace_label {number + 1}{of}" if number else f"mace_label{of}"
+        state = "would run" if missing else "cached"
         walk.lines.append(f"  {name:<24} {state:<15} ({missing} of {len(structures)} structures are not labelled yet)")
     keys = [teacher.key(walk.workspace) for teacher in asked]
     with ExitStack() as stack:
-        call = calls.pool_labels_call(recipe, pool, keys)
-        return walk.seen(with_sources(call, asked, walk.workspace, stack), "pool_labels")
+        call = calls.pool_labels_call(recipe, table, keys)
+        return walk.seen(with_sources(call, asked, walk.workspace, stack), f"pool_labels{of}")
 
 
-def _walk_the_rest(
-    walk: _Walk, recipe: Recipe, pool: Artefact, labels: Artefact | None, dft: Artefact | None, test: Artefact | None
-) -> None:
-    selection = walk.seen(calls.select_call(recipe, labels) if labels else None, "pace_select")
-    data_call = calls.dataset_call(recipe, labels, selection, dft, test) if labels and selection else None
-    data = walk.seen(data_call, "dataset")
-    first = first_plan(recipe, data) if data else expected_plan(recipe, pool)
-    call = calls.train_call(recipe, first, data, None, walk.workspace.settings) if data else None
-    fitted = walk.seen(call, "pace_train attempt 1")
-    potential = fitted.file("potential") if fitted else None
-    active = walk.seen(calls.active_set_call(potential, data) if potential and data else None, "pace_activeset")
-    if potential and active and data:
-        walk.seen(calls.evaluate_call(recipe, potential, active, data, test), "evaluate")
+def _walk_the_data(walk: _Walk, recipe: Recipe, ingested: Ingested, asked: Sequence[Asked]) -> None:
+    labels = _walk_labels(walk, recipe, ingested.pool, asked)
+    of_dft = [_walk_labels(walk, recipe, table, asked, f" {name}") for name, table in ingested.with_dft]
+    dft, test, by_teacher = ingested.dft, ingested.dft_test, [one for one in of_dft if one]
+    complete = labels and len(by_teacher) == len(of_dft)
+    call = calls.baseline_call(recipe, labels, dft, test, by_teacher) if labels and complete else None
+    baseline = walk.seen(call, "baseline")
+    keys = [teacher.key(walk.workspace) for teacher in asked]
+    call = calls.dataset_call(recipe, labels, dft, test, ingested.merged, keys) if labels else None
+    dataset = walk.seen(call, "dataset")
+    if baseline and dataset:
+        _walk_the_set(walk, recipe, ingested, dataset, baseline)
     else:
-        walk.seen(None, "evaluate")
+        for name in ("pace_select", "frames", *_FITTING):
+            walk.seen(None, name)
+
+
+_FITTING = ("pace_train attempt 1", "pace_activeset", "pace_corerep", "evaluate")
+
+
+def _walk_the_set(walk: _Walk, recipe: Recipe, ingested: Ingested, dataset: Artefact, baseline: Artefact) -> None:
+    settings = walk.workspace.settings
+    call = calls.select_call(recipe, dataset, baseline, settings, ingested.given, ingested.fitted)
+    selection = walk.seen(call, "pace_select")
+    frames_call = None
+    if selection and recipe.config.pacemaker.loss_stress == 0:
+        frames_call = calls.frames_call(recipe, dataset, selection, baseline, None)
+    elif selection:
+        walk.seen(calls.strain_call(recipe, dataset, selection), "strain")
+    frames = walk.seen(frames_call, "frames")
+    first = first_plan(recipe, frames) if frames else expected_plan(recipe, ingested.pool)
+    fitted = walk.seen(calls.train_call(recipe, first, frames, None, settings) if frames else None, _FITTING[0])
+    if not (fitted and frames):
+        for name in _FITTING[1:]:
+            walk.seen(None, name)
+        return
+    active = walk.seen(calls.active_set_call(recipe, fitted.file("interim"), frames), "pace_activeset")
+    call = calls.core_call(recipe, fitted.file("interim"), active, frames, baseline) if active else None
+    core = walk.seen(call, "pace_corerep")
+    test = ingested.dft_test
+    walk.seen(
+        calls.evaluate_call(recipe, core, active, frames, baseline, test) if active and core else None, "evaluate"
+    )
 
 
 def expected_plan(recipe: Recipe, pool: Artefact) -> FitPlan:
     """The first plan as the pool's mean size suggests it; the selected structures decide the batch in the end."""
     train = recipe.config.train
-    structures = min(recipe.config.selection.max_structures, pool.metrics["structures"])
+    selection, pooled = recipe.config.selection, pool.metrics["structures"]
+    structures = min(round(selection.fraction * pooled) if selection.fraction else selection.max_structures, pooled)
+    structures = max(structures, 1)
     atoms = round(structures * pool.metrics["atoms"] / pool.metrics["structures"])
     return plan_for(train.maxiter, train.batch_size, structures, atoms)
 

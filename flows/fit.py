@@ -8,6 +8,7 @@ from typing import Protocol
 
 from flows import calls
 from flows import plan as plans
+from flows.data import RunCall
 from flows.plan import FitPlan, Outcome, Verdict
 from flows.recipe import Recipe
 from tasks.artefact import Artefact, StepCall, Stored
@@ -68,6 +69,26 @@ def fit(recipe: Recipe, data: Artefact, workspace: Workspace, run: RunStep = ste
     if isinstance(result, StepFailed):
         raise result
     return attempts, result
+
+
+@dataclass(frozen=True)
+class Student:
+    """A finished student: its fit, its active set, the exported potential, its errors."""
+
+    fit: Artefact
+    active_set: Artefact
+    core: Artefact
+    evaluation: Artefact
+
+
+def finish(
+    recipe: Recipe, best: Artefact, frames: Artefact, baseline: Artefact, dft_test: Artefact | None, run: RunCall
+) -> Student:
+    """Active set, core and evaluation of a fit."""
+    active_set = run(calls.active_set_call(recipe, best.file("interim"), frames))
+    core = run(calls.core_call(recipe, best.file("interim"), active_set, frames, baseline))
+    evaluation = run(calls.evaluate_call(recipe, core, active_set, frames, baseline, dft_test))
+    return Student(best, active_set, core, evaluation)
 
 
 def first_plan(recipe: Recipe, data: Artefact) -> FitPlan:

@@ -36,8 +36,13 @@ ACCIDENTS = ("Killed", "Died", "OutOfMemory")
 """Failures of a step that may not come again: what its shard left is labelled in another round."""
 
 
-def label(recipe: Recipe, pool: Artefact, teachers: Sequence[Asked], workspace: Workspace) -> tuple[Artefact, Work]:
+def label(
+    recipe: Recipe, pool: Artefact, teachers: Sequence[Asked], workspace: Workspace, run_name: str | None = None
+) -> tuple[Artefact, Work]:
     """The labels of the pool's structures, in its order, and what it took to get them.
+
+    Args:
+        run_name: of the task run that makes the table.
 
     Raises:
         StepFailed: a shard failed in a way that another try does not mend. What other shards gave is in the store.
@@ -46,7 +51,7 @@ def label(recipe: Recipe, pool: Artefact, teachers: Sequence[Asked], workspace: 
     keys = [teacher.key(workspace) for teacher in teachers]
     call, work = calls.pool_labels_call(recipe, pool, keys), Work()
     if look_up(call, workspace):
-        return step(call, workspace), work
+        return step(call, workspace, run_name), work
     ensure_gpu_limit(workspace.settings, workspace.settings.teacher_device)
     with work.timed(), disk_faults_told("labelling", workspace):
         structures = Pool(workspace.store.path(pool.file("structures")))
@@ -56,7 +61,7 @@ def label(recipe: Recipe, pool: Artefact, teachers: Sequence[Asked], workspace: 
                 _Labelling(teacher, structures, workspace, runner, work).complete()
         call = calls.pool_labels_call(recipe, pool, keys, work.set_aside)
         with ExitStack() as stack:
-            return step(with_sources(call, teachers, workspace, stack), workspace), work
+            return step(with_sources(call, teachers, workspace, stack), workspace, run_name), work
 
 
 def with_sources(call: StepCall, teachers: Sequence[Asked], workspace: Workspace, stack: ExitStack) -> StepCall:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from containers.contract import Closed
 from containers.mace.teacher_info import Teacher
+from containers.tensorpot.baseline_model import Baseline
 from flows.config import DistillConfig
-from flows.fit import Attempt
+from flows.fit import Attempt, Student
 from flows.plan import Convergence
 from flows.recipe import Recipe
 from tasks import run_summary
 from tasks.artefact import Artefact
 from tasks.errors import StepFailed
+from tasks.label_work import Work
 from tasks.run_summary import Labelling, RunSummary
 from tasks.workspace import Workspace
 
@@ -68,8 +71,8 @@ def summarise(
     inputs: dict[str, str],
     artefacts: dict[str, Artefact],
     attempts: list[Attempt],
-    best: Artefact,
-    labelling: Labelling,
+    student: Student,
+    work: Work,
     workspace: Workspace,
 ) -> RunSummary:
     """Everything that report.json, manifest.json and the page tell.
@@ -77,12 +80,13 @@ def summarise(
     Args:
         inputs: the user's files and the teachers -> sha256.
         artefacts: by task run name, the attempts at a fit and the shards of the labelling left out.
-        labelling: what the labelling of this run took.
+        work: what the labelling of this run took, that of DFT and strained structures included.
     """
     config, store = recipe.config, workspace.store
-    steps = {**artefacts, "pace_train": best}
+    steps = {**artefacts, "pace_train": student.fit}
+    labelling, baseline = work.summary(), Baseline.read(store.path(steps["baseline"].file("baseline")))
     evaluation = json.loads(store.path(steps["evaluate"].file("evaluation")).read_bytes())
-    chosen = next(place for place, attempt in enumerate(attempts) if attempt.artefact is best)
+    chosen = next(place for place, attempt in enumerate(attempts) if attempt.artefact is student.fit)
     because = not_converged_because(evaluation["teacher"], attempts[chosen], config.convergence)
     teacher = Teacher.read(store.path(steps["teacher_info"].file("teacher")))
     return RunSummary(
@@ -94,11 +98,11 @@ def summarise(
         seeds={"train.seed": config.train.seed},
         elements=recipe.potential.elements,
         teacher={**teacher.model_dump(mode="json"), "head": recipe.head, **_committee(config)},
-        e0s_eV=recipe.e0s_eV,
+        baseline=baseline,
         steps=_step_summaries(artefacts, attempts),
-        labels=label_counts(steps["pool_labels"], labelling, 1 + len(config.teacher.committee)),
+        labels=label_counts(_label_tables(steps), labelling, 1 + len(config.teacher.committee)),
         labelling=labelling,
-        selection=_selection_counts(steps["pool_labels"], steps["pace_select"], steps["dataset"]),
+        selection=_selection_counts(steps["pool_labels"], steps["pace_select"], steps["frames"]),
         attempts=tuple(_attempt(attempt, workspace) for attempt in attempts),
         chosen=chosen,
         thresholds=run_summary.Thresholds(**config.convergence.model_dump()),
@@ -123,14 +127,21 @@ def _committee(config: DistillConfig) -> dict[str, Any]:
     return {"committee": teacher.committee, "max_force_std": teacher.max_force_std} if teacher.committee else {}
 
 
-def label_counts(labels: Artefact, labelling: Labelling, teachers: int) -> run_summary.LabelCounts:
-    """How many answers were computed and reused, and which structures have no label to learn from.
+def _label_tables(steps: dict[str, Artefact]) -> list[Artefact]:
+    """The tables of labels, the pool's first."""
+    return [steps["pool_labels"], *(one for name, one in steps.items() if name.startswith("pool_labels "))]
+
+
+def label_counts(tables: Sequence[Artefact], labelling: Labelling, teachers: int) -> run_summary.LabelCounts:
+    """How many answers were computed and reused, and which structures of the pool have no label to learn from.
 
     Args:
+        tables: of labels, the pool's first.
         teachers: how many were asked; each has an answer to every structure that fitted in memory.
     """
-    metrics = labels.metrics
-    answers = teachers * (metrics["structures"] - metrics["rejected_by"].get("memory", 0))
+    metrics = tables[0].metrics
+    fitted = [table.metrics["structures"] - table.metrics["rejected_by"].get("memory", 0) for table in tables]
+    answers = teachers * sum(fitted)
     return run_summary.LabelCounts(
         computed=labelling.computed,
         reused=max(answers - labelling.computed, 0),
@@ -139,16 +150,16 @@ def label_counts(labels: Artefact, labelling: Labelling, teachers: int) -> run_s
     )
 
 
-def _selection_counts(labels: Artefact, selection: Artefact, data: Artefact) -> run_summary.SelectionCounts:
+def _selection_counts(labels: Artefact, selection: Artefact, frames: Artefact) -> run_summary.SelectionCounts:
     metrics = selection.metrics
-    how = {name: metrics[name] for name in ("d_optimal", "filled", "scarce") if metrics.get(name)}
     return run_summary.SelectionCounts(
         pool=labels.metrics["labels"],
         candidates=metrics["candidates"],
-        set_aside=data.metrics["set_aside"],
+        set_aside=frames.metrics["set_aside"],
         selected=metrics["selected"],
-        how=how,
+        how=metrics["how"],
         scarce_elements=tuple(metrics["scarce_elements"]),
+        grades=metrics["grades"],
     )
 
 
@@ -177,14 +188,20 @@ def _files(steps: dict[str, Artefact], workspace: Workspace) -> run_summary.Stor
         return workspace.store.path(steps[step].file(name))
 
     return run_summary.StoreFiles(
-        potential_yaml=path("pace_train", "potential"),
-        potential_yace=path("pace_train", "yace"),
+        potential_yaml=path("pace_corerep", "potential"),
+        potential_yace=path("pace_corerep", "yace"),
         potential_asi=path("pace_activeset", "asi"),
         input_yaml=path("pace_train", "input"),
+        baseline=path("baseline", "baseline"),
+        reference_table=path("pace_corerep", "reference_table"),
+        dataset=path("dataset", "dataset"),
+        selection=path("pace_select", "selection"),
+        frames_extxyz=path("frames", "extxyz"),
         labels_extxyz=path("pool_labels", "extxyz"),
+        labels_cfg=path("pool_labels", "cfg"),
         rejected=path("pool_labels", "rejected"),
-        set_aside=path("dataset", "set_aside"),
+        set_aside=path("frames", "set_aside"),
         evaluation=path("evaluate", "evaluation"),
         parity=path("evaluate", "parity"),
-        core_repulsion=path("pace_train", "core_repulsion"),
+        core_repulsion=path("pace_corerep", "core_repulsion"),
     )

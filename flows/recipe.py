@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations_with_replacement
 from pathlib import Path
 from statistics import fmean
 
@@ -21,7 +22,7 @@ class Recipe(Closed):
 
     config: DistillConfig
     head: str
-    e0s_eV: dict[str, float]
+    teacher_e0s_eV: dict[str, float]
     potential: Potential
 
 
@@ -45,8 +46,9 @@ def resolve(config: DistillConfig, teachers: Sequence[Teacher], in_pool: set[str
         b_basis=pacemaker.b_basis,
     )
     _check_section(potential)
+    _check_names(config, elements)
     e0s = {element: fmean(teacher.e0s_eV[head][element] for teacher in teachers) for element in elements}
-    return Recipe(config=config, head=head, e0s_eV=e0s, potential=potential)
+    return Recipe(config=config, head=head, teacher_e0s_eV=e0s, potential=potential)
 
 
 def check_committee(models: Mapping[str, str]) -> None:
@@ -108,6 +110,22 @@ def _check_known(unknown: set[str], place: str, order: Sequence[str], known: set
             f" {', '.join(element for element in order if element in known)}."
             " Take those structures out, or bring a teacher (all models of a committee) trained on them."
         )
+
+
+def _check_names(config: DistillConfig, elements: Sequence[str]) -> None:
+    """Refuse settings that name elements which the potential does not have, or leave one out."""
+    pacemaker, e0s = config.pacemaker, config.dataset.reference_energies
+    for key, by_pair in {"r_in_A": pacemaker.r_in_A, "lj": pacemaker.lj}.items():
+        if isinstance(by_pair, dict) and (
+            strange := [pair for pair in by_pair if set(pair.split("-")) - set(elements)]
+        ):
+            raise UserError(f"pacemaker.{key} names {strange[0]}, but the potential has {', '.join(elements)}.")
+    pairs = {"-".join(pair) for pair in combinations_with_replacement(elements, 2)}
+    wanted = pacemaker.reference_potential == "lj" and isinstance(pacemaker.lj, dict)
+    if wanted and (left := sorted(pairs - set(pacemaker.lj))):
+        raise UserError(f"pacemaker.lj has no {', '.join(left)}: give every pair of elements, or set it to auto.")
+    if isinstance(e0s, dict) and (missing := sorted(set(elements) - set(e0s))):
+        raise UserError(f"dataset.reference_energies has no {', '.join(missing)}: add it (eV an atom).")
 
 
 def _check_section(potential: Potential) -> None:

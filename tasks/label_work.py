@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -52,3 +52,15 @@ class Work:
         return Labelling(
             computed=self.computed, **steps, **rates, seconds_flow=max(self.seconds - sum(steps.values()), 0.0)
         )
+
+
+def total(works: Iterable[Work]) -> Work:
+    """Several labellings as one."""
+    whole = Work()
+    for work in works:
+        whole.computed += work.computed
+        whole.set_aside |= work.set_aside
+        whole.seconds += work.seconds
+        for name in SUMMED:
+            whole.sums[name] += work.sums[name]
+    return whole

@@ -1,35 +1,55 @@
-"""A LAMMPS input that uses the potential. Pure. Source: the LAMMPS manual, pages pair_pace, read_data, fix_pair."""
+"""A LAMMPS input that uses the potential. Pure.
+
+Source: the LAMMPS manual, pages pair_pace, pair_hybrid, pair_table, read_data, fix_pair.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations_with_replacement
 
 from ase.data import atomic_masses, atomic_numbers
 
-
-def pair_lines(elements: Sequence[str]) -> list[str]:
-    """The two lines that choose the potential; atom type i is `elements[i - 1]`."""
-    return ["pair_style pace recursive", f"pair_coeff * * potential.yace {' '.join(elements)}"]
+from containers.tensorpot.lammps_table import POINTS
 
 
-def grade_lines(elements: Sequence[str]) -> list[str]:
+def pair_lines(elements: Sequence[str], pairs: bool) -> list[str]:
+    """The lines that choose the potential, with its pair terms when there are some; type i is `elements[i - 1]`."""
+    return _styles("pace", "recursive", "potential.yace", elements, pairs)
+
+
+def grade_lines(elements: Sequence[str], pairs: bool) -> list[str]:
     """The lines that choose the same potential with its extrapolation grade γ, per atom and the largest."""
     return [
-        "pair_style pace/extrapolation",
-        f"pair_coeff * * potential.yaml potential.asi {' '.join(elements)}",
+        *_styles("pace/extrapolation", "", "potential.yaml potential.asi", elements, pairs),
         "fix gamma all pair 10 pace/extrapolation gamma 1",
         "compute max_gamma all reduce max f_gamma",
         "thermo_style custom step temp pe press c_max_gamma",
     ]
 
 
-def lammps_input(name: str, elements: Sequence[str], e0s_eV: Mapping[str, float]) -> str:
+def _styles(style: str, options: str, files: str, elements: Sequence[str], pairs: bool) -> list[str]:
+    chosen = f"{style} {options}".strip()
+    if not pairs:
+        return [f"pair_style {chosen}", f"pair_coeff * * {files} {' '.join(elements)}"]
+    return [
+        f"pair_style hybrid/overlay {chosen} table spline {POINTS}",
+        f"pair_coeff * * {style} {files} {' '.join(elements)}",
+        *(
+            f"pair_coeff {first} {second} table reference.table {'-'.join(sorted((one, other)))}"
+            for (first, one), (second, other) in combinations_with_replacement(enumerate(elements, start=1), 2)
+        ),
+    ]
+
+
+def lammps_input(name: str, elements: Sequence[str], e0s_eV: Mapping[str, float], pairs: bool) -> str:
     """The text of `in.lammps`.
 
     Args:
         name: of the run.
         elements: chemical symbols; atom type i is `elements[i - 1]`.
         e0s_eV: reference energy of each element, which the potential's energies leave out.
+        pairs: whether the student is the sum with the pair terms in `reference.table`.
     """
     listed = ", ".join(f"{number} = {element}" for number, element in enumerate(elements, start=1))
     masses = [
@@ -50,14 +70,14 @@ def lammps_input(name: str, elements: Sequence[str], e0s_eV: Mapping[str, float]
         "",
         *masses,
         "",
-        *pair_lines(elements),
+        *pair_lines(elements, pairs),
         "",
         "# Energies exclude the reference energies (E0). For the teacher's total energy add for every atom:",
         *(f"#   {element}: {e0s_eV[element]!r} eV" for element in elements),
         "",
         "# How far the atoms are from the training data: the extrapolation grade gamma, every 10 steps (slower).",
         "# Above 1 the potential extrapolates; far above, do not trust it. Replace the pair lines above by:",
-        *(f"# {line}" for line in grade_lines(elements)),
+        *(f"# {line}" for line in grade_lines(elements, pairs)),
         "",
         "thermo 10",
         "run 0  # energy and forces once; for molecular dynamics replace it by:",

@@ -36,14 +36,14 @@ def forces(histogram: Mapping[str, Sequence[float]], bound: float | None) -> byt
         histogram: edges (eV/Å, positive, rising) and counts of the bins between them; at least one.
         bound: eV/Å; None: not drawn.
     """
-    figure = _figure(6.0, 3.0)
+    figure = drawing(6.0, 3.0)
     axes = figure.add_subplot(1, 1, 1)
     axes.stairs(histogram["counts"], histogram["edges"], color=BLUE, fill=True, alpha=0.6)
     if bound is not None:
         axes.axvline(bound, color=ORANGE, lw=1.2, label=f"set aside beyond {bound:g} eV/Å")
         axes.legend(frameon=False, loc="upper left")
     axes.set(xlabel="force on an atom (eV/Å)", ylabel="atoms", xscale="log", yscale="log", ylim=(0.7, None))
-    return _png(figure)
+    return png(figure)
 
 
 def learning_curve(histories: Sequence[tuple[str, pa.Table]]) -> bytes:
@@ -52,7 +52,7 @@ def learning_curve(histories: Sequence[tuple[str, pa.Table]]) -> bytes:
     Args:
         histories: name and history.parquet (iteration, side, loss, force_rmse_meV_per_A) of each attempt.
     """
-    figure = _figure(9.0, 3.4)
+    figure = drawing(9.0, 3.4)
     panels = [figure.add_subplot(1, 2, place) for place in (1, 2)]
     for axes, (column, label) in zip(
         panels, {"loss": "loss", "force_rmse_meV_per_A": "force RMSE (meV/Å)"}.items(), strict=True
@@ -61,7 +61,7 @@ def learning_curve(histories: Sequence[tuple[str, pa.Table]]) -> bytes:
         axes.set(xlabel="iteration, all attempts in sequence", ylabel=label, yscale="log")
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False)
-    return _png(figure)
+    return png(figure)
 
 
 def _curves(axes: Axes, histories: Sequence[tuple[str, pa.Table]], column: str) -> None:
@@ -97,11 +97,11 @@ def parity(table: pa.Table, against: str) -> bytes:
     rows = table.filter(pc.equal(table["against"], against))
     panels = {quantity: rows.filter(pc.equal(rows["quantity"], quantity)) for quantity in QUANTITIES}
     panels = {quantity: points for quantity, points in panels.items() if points.num_rows}
-    figure = _figure(3.6 * max(len(panels), 1), 3.5)
+    figure = drawing(3.6 * max(len(panels), 1), 3.5)
     for place, (quantity, points) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(1, len(panels), place)
         _parity_panel(axes, quantity, points["reference"].to_numpy(), points["predicted"].to_numpy(), against)
-    return _png(figure)
+    return png(figure)
 
 
 def _parity_panel(axes: Axes, quantity: str, reference: Any, predicted: Any, against: str) -> None:
@@ -142,7 +142,7 @@ def _limits(reference: Any, predicted: Any) -> tuple[float, float]:
 
 
 def core_repulsion(pairs: Mapping[str, Mapping[str, Any]], most: int = MOST_PAIRS) -> bytes:
-    """Energy of every dimer beside ZBL (symmetric log scale), three pairs a row.
+    """Energy of every dimer and the force on its atoms beside ZBL's (symmetric log scale), three pairs a row.
 
     Args:
         pairs: the `pairs` of core_repulsion.json; at least one.
@@ -151,29 +151,41 @@ def core_repulsion(pairs: Mapping[str, Mapping[str, Any]], most: int = MOST_PAIR
     shown = list(pairs.items())[:most]
     columns = min(3, len(shown))
     rows = -(-len(shown) // columns)
-    figure = _figure(max(4.2 * columns, 5.0), 3.2 * rows)
-    for place, (name, pair) in enumerate(shown, start=1):
-        axes = figure.add_subplot(rows, columns, place)
-        axes.plot(pair["distance_A"], pair["zbl_eV"], color=GREY, ls="--", lw=1.2, label="ZBL")
-        axes.plot(pair["distance_A"], pair["energy_eV"], color=BLUE, lw=1.6, label="student")
-        axes.axvline(pair["r_in_A"], color=ORANGE, lw=0.9, label="repulsion begins")
-        if pair["shortest_distance_A"] is not None:
-            axes.axvline(pair["shortest_distance_A"], color=GREY, lw=0.9, ls=":", label="shortest in the data")
-        axes.set_yscale("symlog", linthresh=1)
-        axes.set(xlabel="distance (Å)", ylabel="energy (eV)")
-        axes.set_title(name, fontsize=9)
-        axes.legend(frameon=False, fontsize=8)
-    return _png(figure)
+    figure = drawing(max(4.2 * columns, 5.0), 5.6 * rows)
+    for place, (name, pair) in enumerate(shown):
+        above = 2 * (place // columns) * columns + place % columns + 1
+        for below, (student, zbl, label) in enumerate(DIMER):
+            axes = figure.add_subplot(2 * rows, columns, above + below * columns)
+            _dimer_panel(axes, pair, student, zbl)
+            axes.set(xlabel="distance (Å)", ylabel=label)
+            axes.set_title("" if below else name, fontsize=9)
+    figure.axes[0].legend(frameon=False, fontsize=8)
+    return png(figure)
 
 
-def _figure(width: float, height: float) -> Figure:
+DIMER = (
+    ("energy_eV", "zbl_eV", "energy (eV)"),
+    ("force_eV_per_A", "zbl_force_eV_per_A", "force (eV/Å)"),
+)
+
+
+def _dimer_panel(axes: Axes, pair: Mapping[str, Any], student: str, zbl: str) -> None:
+    axes.plot(pair["distance_A"], pair[zbl], color=GREY, ls="--", lw=1.2, label="ZBL")
+    axes.plot(pair["distance_A"], pair[student], color=BLUE, lw=1.6, label="student")
+    axes.axvline(pair["r_in_A"], color=ORANGE, lw=0.9, label="repulsion begins")
+    if pair["shortest_distance_A"] is not None:
+        axes.axvline(pair["shortest_distance_A"], color=GREY, lw=0.9, ls=":", label="shortest in the data")
+    axes.set_yscale("symlog", linthresh=1)
+
+
+def drawing(width: float, height: float) -> Figure:
     """An empty figure, inches, outside pyplot: no global state, and no display is needed."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=DOTS_PER_INCH)
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)

@@ -59,7 +59,9 @@ def publish(summary: RunSummary, runs: Path, draw: Callable[[RunSummary], dict[s
     drawn = draw(summary)
     report = report_json(summary)
     texts = {
-        "in.lammps": lammps_input(summary.name, summary.elements, summary.e0s_eV),
+        "in.lammps": lammps_input(
+            summary.name, summary.elements, summary.baseline.e0s_eV, bool(summary.baseline.pairs)
+        ),
         "report.html": page(summary, drawn),
         "report.json": _json(report),
     }
@@ -77,7 +79,7 @@ def report_json(summary: RunSummary) -> dict[str, Any]:
         "not_converged_because": summary.not_converged_because,
         "thresholds": summary.thresholds.model_dump(),
         "elements": list(summary.elements),
-        "e0s_eV": summary.e0s_eV,
+        "baseline": summary.baseline.model_dump(mode="json"),
         "labels": summary.labels.model_dump(),
         "labelling": summary.labelling.model_dump(),
         "selection": summary.selection.model_dump(mode="json"),
@@ -106,6 +108,7 @@ def manifest_json(summary: RunSummary, files: dict[str, str]) -> dict[str, Any]:
     return {
         "name": summary.name,
         "config": summary.config,
+        "reference_energies": {"from": summary.baseline.e0s_from, "e0s_eV": summary.baseline.e0s_eV},
         "versions": summary.versions,
         "seeds": summary.seeds,
         "inputs": summary.inputs,

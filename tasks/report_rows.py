@@ -25,6 +25,7 @@ GRADES = {
     "gamma_max": "largest extrapolation grade γ",
     "gamma_share_above_1": "share of atoms that extrapolate (γ above 1)",
 }
+GRADE_HEAD = ("structures", "when", "atoms", "largest γ", "share above 1", "share above 5")
 ATTEMPT_HEAD = ("attempt", "plan", "verdict", "iterations", "time", "train", "validation", "chosen")
 
 
@@ -174,4 +175,38 @@ def labelling_rows(summary: RunSummary) -> list[tuple[str, str]]:
         ("structures labelled per second", number(done.structures_per_s)),
         ("atoms labelled per second", number(done.atoms_per_s)),
         *((f"time of the labelling: {part}", duration(seconds)) for part, seconds in parts.items()),
+    ]
+
+
+def grade_rows(summary: RunSummary) -> list[tuple[str, ...]]:
+    """A row of GRADE_HEAD for pool and test structures, before the selection (where data were given) and after."""
+    when = {"before": "before: with DFT data and what was given", "after": "after the selection"}
+    return [
+        (
+            of,
+            told,
+            number(found["atoms"]),
+            number(found["max"]),
+            percent(found["share_above_1"]),
+            percent(found["share_above_5"]),
+        )
+        for of, grades in summary.selection.grades.items()
+        for key, told in when.items()
+        if (found := grades.get(key))
+    ]
+
+
+def reference_rows(summary: RunSummary) -> list[tuple[str, str]]:
+    """How DFT and teacher agree on the same structures, and what was taken from DFT energies."""
+    step = summary.steps.get("baseline")
+    compared = step.metrics.get("dft") if step else None
+    if not compared:
+        return []
+    offsets = summary.baseline.dft_offsets_eV
+    told = ", ".join(f"{element} {number(value)}" for element, value in offsets.items()) or "none"
+    return [
+        ("DFT structures compared with the teacher", number(compared["structures"])),
+        ("constant taken from DFT energies (eV an atom)", told),
+        ("teacher against DFT: energy MAE (meV/atom)", number(compared["energy_mae_meV_per_atom"])),
+        ("teacher against DFT: force MAE (meV/Å)", number(compared["force_mae_meV_per_A"])),
     ]

@@ -11,6 +11,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from containers.contract import Closed
+from containers.tensorpot import student
+from containers.tensorpot.baseline_model import Baseline
 
 
 def _numbers_only(figures: Any) -> Any:
@@ -24,6 +26,9 @@ def _numbers_only(figures: Any) -> Any:
 
 Figures = Annotated[dict[str, float | None], BeforeValidator(_numbers_only)]
 """Numbers by name, the unit in the name; None where there is no (finite) number."""
+
+CALCULATOR = Path(student.__file__)
+"""The student's ASE calculator, a module that needs nothing of ours."""
 
 
 class StepSummary(Closed):
@@ -83,6 +88,9 @@ class SelectionCounts(Closed):
     set_aside: int = Field(ge=0, description="structures that pacemaker cannot take, or that must not be trained on")
     selected: int = Field(ge=0)
     how: dict[str, int] = Field({}, description="selected structures by the reason they were taken")
+    grades: dict[str, Any] = Field(
+        {}, description="extrapolation grades of `pool` and `test` structures `before` and `after` (see pace_select)"
+    )
     scarce_elements: tuple[str, ...] = Field((), description="too few environments for MaxVol: all were taken")
 
 
@@ -100,7 +108,13 @@ class StoreFiles(Closed):
     potential_yace: Path
     potential_asi: Path
     input_yaml: Path
+    baseline: Path
+    reference_table: Path
+    dataset: Path
+    selection: Path
+    frames_extxyz: Path
     labels_extxyz: Path
+    labels_cfg: Path
     rejected: Path
     set_aside: Path
     evaluation: Path
@@ -114,7 +128,14 @@ class StoreFiles(Closed):
             "potential.yace": self.potential_yace,
             "potential.asi": self.potential_asi,
             "input.yaml": self.input_yaml,
+            "baseline.json": self.baseline,
+            "reference.table": self.reference_table,
+            "calculator.py": CALCULATOR,
+            "dataset.parquet": self.dataset,
+            "selection.parquet": self.selection,
+            "frames.extxyz": self.frames_extxyz,
             "labels.extxyz": self.labels_extxyz,
+            "labels.cfg": self.labels_cfg,
             "rejected.parquet": self.rejected,
             "set_aside.parquet": self.set_aside,
         }
@@ -131,9 +152,7 @@ class RunSummary(Closed):
     stub: bool = Field(False, description="made by the steps' stubs: no figure is real")
     elements: tuple[str, ...] = Field(min_length=1, description="chemical symbols, in the potential's order")
     teacher: dict[str, Any] = Field(description="teacher.json, and the chosen head")
-    e0s_eV: dict[str, float] = Field(
-        description="element -> the teacher's energy that the student's energies leave out"
-    )
+    baseline: Baseline = Field(description="what the student's own energies leave out")
     steps: dict[str, StepSummary]
     labels: LabelCounts
     labelling: Labelling = Labelling()

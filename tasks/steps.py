@@ -10,11 +10,13 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import StateDetails
 from prefect.states import Completed
 
+from tasks import value_report
 from tasks.artefact import Artefact, StepCall
 from tasks.progress import shown_progress
 from tasks.report import publish
 from tasks.run import run_step
 from tasks.run_summary import RunSummary
+from tasks.value_summary import ValueCurve
 from tasks.workspace import Workspace
 
 
@@ -43,3 +45,10 @@ def report(summary: RunSummary, workspace: Workspace) -> None:
     published = publish(summary, workspace.root / "runs")
     for key, markdown in published.artifacts.items():
         create_markdown_artifact(markdown, key=key, description=f"{summary.name}: {key}")
+
+
+@task(name="value curve", task_run_name="value curve", cache_policy=NO_CACHE, persist_result=False)
+def publish_values(curve: ValueCurve, workspace: Workspace) -> None:
+    """Publish runs/NAME/value_curve and show it as an artifact."""
+    text = value_report.publish(curve, workspace.run_folder(curve.name) / "value_curve")
+    create_markdown_artifact(text, key="value-curve", description=f"{curve.name}: value curve")

@@ -106,18 +106,20 @@ def inverse(active: Floats, functions: int) -> Floats:
     return np.linalg.inv(square) / scale[:, None]
 
 
-def greedy_order(coordinates: list[Floats], active: list[Indices]) -> list[int]:
+def greedy_order(coordinates: list[Floats], active: list[Indices], given: Indices) -> list[int]:
     """Structures by how much they add to those before them.
 
     Args:
         coordinates: for each structure the coordinates (n, R) of all its rows in terms of the active rows.
         active: for each structure which of the R active rows are its own.
+        given: which of the R active rows are there before the first.
 
     The next structure is the one whose active rows lie furthest outside the span of every row chosen before (so that
     a copy of a chosen structure adds nothing); then the one with most active rows; then the first.
     """
     size = coordinates[0].shape[1] if coordinates else 0
     missing = np.eye(size)  # projector on what is not yet spanned
+    missing[given, given] = 0.0
     left, order = list(range(len(active))), []
     while left:
         gains = [round(float(np.trace(missing[np.ix_(active[k], active[k])])), 6) for k in left]

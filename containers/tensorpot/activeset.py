@@ -1,28 +1,34 @@
 """`pace_activeset`: the active set (`.asi`) of the trained potential, from every atom of its training frame.
 
-With it, `potential.yaml` gives the extrapolation grade γ of any atom: up to 1 inside what training saw. The set is the
-linear one, the same as that of the program `pace_activeset --all-atoms`; core repulsion does not change it.
+With it, `potential.yaml` gives the extrapolation grade γ of any atom: up to 1 inside what training saw. The linear set
+is the same as that of the program `pace_activeset --all-atoms`; core repulsion does not change it. (For the full set
+that program in python-ace 0.4.0rc1 sees zeros only, and writes 1e16 times the unit matrix; ours is made of what pyace
+itself computes once such a set is loaded.)
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from zipfile import ZipFile, ZipInfo
 
 import numpy as np
+from ase import Atoms
 from pydantic import Field
 
 from containers.contract import BadInput, Closed, Image, Inputs, Machine
 from containers.tensorpot.frames import read_frame
+from containers.tensorpot.memory import sizes_for
 
 if TYPE_CHECKING:
     from pyace import ACEBBasisSet
 
+    from containers.tensorpot.maxvol import Active
+
 IMAGE: Image = "tensorpot"
-VERSION = 2
+VERSION = 3
 INPUTS = {"potential": "trained B-basis potential (.yaml)", "train": "the frame it was trained on (.pckl.gzip)"}
 OUTPUTS = {"asi": "potential.asi"}
 
@@ -30,6 +36,11 @@ OUTPUTS = {"asi": "potential.asi"}
 class Params(Closed):
     """How the active set is found."""
 
+    projections: Literal["linear", "full"] = Field(
+        "linear",
+        description="linear: on the basis functions; full: derivatives of the energy by all coefficients, more"
+        " sensitive and twice as large for two densities",
+    )
     gamma_tolerance: float = Field(
         1.01, ge=1, description="MaxVol stops when no training atom has a larger extrapolation grade; pacemaker's value"
     )
@@ -42,11 +53,10 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     that any atom outside the span has a huge grade; such elements are in the metric `deficient_elements`.
     """
     from containers.tensorpot.active_rows import inverse
-    from containers.tensorpot.projections import active_sets
 
     basis = load_basis(inputs.one("potential"))
     structures = list(read_frame(inputs.one("train"))["ase_atoms"])
-    sets = active_sets(basis, structures, params.gamma_tolerance, machine.progress)
+    sets = _active_sets(basis, structures, outputs, params, machine)
     inverses = {name: inverse(active.rows, active.functions) for name, active in sets.items()}
     (outputs / OUTPUTS["asi"]).write_bytes(asi_bytes(inverses))
     return {
@@ -55,6 +65,30 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
         "spanned": {name: len(active.rows) for name, active in sets.items()},
         "deficient_elements": [name for name, active in sets.items() if len(active.rows) < active.functions],
     }
+
+
+def _active_sets(
+    basis: ACEBBasisSet, structures: Sequence[Atoms], outputs: Path, params: Params, machine: Machine
+) -> dict[str, Active]:
+    from containers.tensorpot.maxvol import active_set
+    from containers.tensorpot.projection_files import Work, projected, scratch
+    from containers.tensorpot.projections import Projector
+
+    projector = Projector(basis, params.projections)
+    sizes = sizes_for(machine.resources, max(projector.functions.values()))
+    with scratch(outputs) as folder:
+        work = Work(projector, folder, features=False)
+        found = projected(_told(structures, machine), work, machine.resources.threads, sizes.block_rows)
+        return {
+            name: active_set(rows, params.gamma_tolerance, sizes.one_shot_bytes)
+            for name, rows in found.elements.items()
+        }
+
+
+def _told(structures: Sequence[Atoms], machine: Machine) -> Iterator[Atoms]:
+    for done, atoms in enumerate(structures, 1):
+        yield atoms
+        machine.progress(done, len(structures), "projections")
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:

@@ -1,103 +1,218 @@
-"""Give a fitted potential its core repulsion: r_in of every pair of elements, chosen with the potential itself.
+"""Give a fitted potential its core: r_in of every pair of elements, chosen with the potential itself.
 
 Needs pyace, imported inside the functions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import combinations_with_replacement
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.data import atomic_numbers, covalent_radii
-from ase.neighborlist import neighbor_list
+from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
-from containers.distances import shortest_per_pair
+from containers.contract import BadInput
+from containers.distances import shortest_distance, shortest_per_pair
 from containers.tensorpot import core_repulsion as core
 from containers.tensorpot.fitted_potential import cutoff_of, elements_of, predict
+from containers.tensorpot.pair_difference import pair_names, touching
+from containers.tensorpot.student import neighbours, pair_term, zbl
 
 VACUUM = 3.0  # times the cutoff: the cell of a dimer
+TOO_FAR = 10.0
+"""Extrapolation grade that must not be passed outside the core; pacemaker's value."""
+SCANNED, SCAN_STEP = 50, 0.05  # structures that are compressed, Å between two looks; pacemaker's values
 
-Pair = tuple[str, str]
+Floats = NDArray[np.float64]
+Terms = Mapping[str, Mapping[str, Any]]
 
 
-def add_core(configuration: Any, structures: Sequence[Atoms]) -> dict[str, core.PairCore]:
-    """Give every pair of elements its ZBL core, in place. `structures` are those of the training frame.
+@dataclass(frozen=True)
+class Core:
+    """A potential that is being given its core.
 
-    Returns the choice for each pair by name (`Al-Ni`). Raises `NoCoreRepulsion`.
+    Attributes:
+        bare: its `BBasisConfiguration`, without a core.
+        structures: those of the training frame.
+        terms: pair terms that are added to the potential; where there are some, they are the core, otherwise ZBL.
     """
-    cutoff = cutoff_of(configuration)
-    pairs = list(combinations_with_replacement(elements_of(configuration), 2))
-    shortest = shortest_per_pair(structures, cutoff)
-    inner = {pair: shortest.get("-".join(pair), _touching(pair, cutoff)) for pair in pairs}
 
-    def energies(pair: Pair) -> core.DimerEnergy:
-        return lambda r_in, distances: _dimer_energies(configuration, inner, pair, r_in, distances)
+    bare: Any
+    structures: Sequence[Atoms]
+    terms: Terms
 
-    chosen = {pair: core.choose_r_in("-".join(pair), inner[pair], cutoff, energies(pair)) for pair in pairs}
-    _set_cores(configuration, chosen)
-    return {
-        "-".join(pair): _pair_core(configuration, pair, r_in, shortest.get("-".join(pair)), structures)
-        for pair, r_in in chosen.items()
+    @property
+    def cutoff(self) -> float:
+        """Å."""
+        return cutoff_of(self.bare)
+
+    def given(self, r_in: Mapping[str, float]) -> Any:
+        """A copy of the potential whose core takes over at r_in (Å, by pair)."""
+        configuration = self.bare.copy()
+        set_cores(configuration, r_in, whole=not self.terms)
+        return configuration
+
+    def dimer(self, r_in: Mapping[str, float], pair: str, distances: Floats) -> tuple[Floats, Floats]:
+        """Energies (eV) and forces along the pair (eV/Å, positive when it is pushed apart) of all terms together."""
+        made = dimers(pair, distances, VACUUM * self.cutoff)
+        energies, forces = predict(self.given(r_in), made)
+        apart = np.array([each[1, 0] for each in forces])
+        if pair in self.terms:
+            added, slopes = pair_term(pair, self.terms[pair], distances)
+            energies, apart = energies + added, apart - slopes
+        return energies, apart
+
+
+def add_core(
+    potential: Core, asi: Path, given_r_in: Mapping[str, float] | None, gamma_quantile: float
+) -> tuple[Any, dict[str, core.PairCore]]:
+    """The potential with a core for every pair of elements, and the choice for each pair by name (`Al-Ni`).
+
+    r_in is as given, or the largest of the shortest distance of the data and that where γ passes TOO_FAR (the sum of
+    the covalent radii for a pair that the data do not have), raised until the dimer's energy rises.
+
+    Raises `NoCoreRepulsion`, and `BadInput` when a given pair is unknown.
+    """
+    pairs = pair_names(elements_of(potential.bare))
+    shortest = shortest_per_pair(potential.structures, potential.cutoff)
+    reach = gamma_distances(potential, asi, gamma_quantile)
+    start = {
+        pair: max(shortest[pair], reach.get(pair, 0.0)) if pair in shortest else _unseen(pair, potential.cutoff)
+        for pair in pairs
     }
+    given = _checked(given_r_in or {}, pairs, potential.cutoff)
+    chosen = {pair: given[pair] if pair in given else _choose(potential, {**start, **given}, pair) for pair in pairs}
+    cores = {pair: _pair_core(potential, chosen, pair, shortest.get(pair), reach.get(pair)) for pair in pairs}
+    return potential.given(chosen), cores
 
 
-def _touching(pair: Pair, cutoff: float) -> float:
-    """Where the cores of a pair meet that the data does not show: the sum of the covalent radii (Å)."""
-    return min(sum(float(covalent_radii[atomic_numbers[symbol]]) for symbol in pair), 0.6 * cutoff)
+def _choose(potential: Core, start: Mapping[str, float], pair: str) -> float:
+    def energy(r_in: float, distances: Floats) -> Floats:
+        return potential.dimer({**start, pair: r_in}, pair, distances)[0]
+
+    return core.choose_r_in(pair, start[pair], potential.cutoff, energy)
 
 
-def _set_cores(configuration: Any, inner: dict[Pair, float]) -> None:
+def _unseen(pair: str, cutoff: float) -> float:
+    """Where the cores of a pair meet that the data does not show (Å)."""
+    return min(touching(pair), 0.6 * cutoff)
+
+
+def _checked(r_in: Mapping[str, float], pairs: Sequence[str], cutoff: float) -> dict[str, float]:
+    named = {"-".join(sorted(pair.split("-"))): distance for pair, distance in r_in.items()}
+    if unknown := sorted(set(named) - set(pairs)):
+        raise BadInput(f"r_in_A has {', '.join(unknown)}; the pairs of the potential are {', '.join(pairs)}")
+    for pair, distance in named.items():
+        if not core.CLOSEST < distance < cutoff - core.STEP:
+            raise BadInput(
+                f"r_in_A of {pair} is {distance:g} Å: give one between {core.CLOSEST} Å and the cutoff, {cutoff:g} Å"
+            )
+    return named
+
+
+def set_cores(configuration: Any, r_in: Mapping[str, float], whole: bool) -> None:
+    """Let the core take over inside r_in (Å, by pair): ZBL when `whole`, else nothing, so that the potential fades.
+
+    pyace blends the energy of an atom by its closest neighbour and leaves its projections alone, so that the
+    extrapolation grade still tells of atoms inside the core.
+    """
     from pyace.generalfit import setup_zbl_inner_core_repulsion
 
     elements = elements_of(configuration)
-    by_place = {(elements.index(first), elements.index(second)): r_in for (first, second), r_in in inner.items()}
-    setup_zbl_inner_core_repulsion(configuration, by_place)
+    places = {tuple(elements.index(symbol) for symbol in pair.split("-")): r for pair, r in r_in.items()}
+    setup_zbl_inner_core_repulsion(configuration, places, core_rep_pars=(1 if whole else 0, 1))
     for block in configuration.funcspecs_blocks:
         if block.inner_cutoff_type == "zbl":  # set on the blocks of one and two elements
             block.delta_in = core.blend_width(block.r_in)
 
 
-def _dimer_energies(
-    configuration: Any, inner: dict[Pair, float], pair: Pair, r_in: float, distances: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    trial = configuration.copy()
-    _set_cores(trial, {**inner, pair: r_in})
-    return predict(trial, dimers(pair, distances, VACUUM * cutoff_of(configuration)))[0]
-
-
-def dimers(pair: Pair, distances: NDArray[np.float64], box: float) -> list[Atoms]:
+def dimers(pair: str, distances: Floats, box: float) -> list[Atoms]:
     """Two atoms at each distance (Å), alone in a cell of `box` Å."""
-    return [Atoms(list(pair), [[0, 0, 0], [distance, 0, 0]], cell=[box] * 3, pbc=True) for distance in distances]
+    place = partial(Atoms, pair.split("-"), cell=[box] * 3, pbc=True)
+    return [place(positions=[[0, 0, 0], [distance, 0, 0]]) for distance in distances]
+
+
+def gamma_distances(potential: Core, asi: Path, quantile: float) -> dict[str, float]:
+    """Where the extrapolation grade passes TOO_FAR as atoms come closer: Å by pair.
+
+    As pacemaker's `pace_corerep` does, training structures are compressed evenly until an atom's grade passes; its
+    distance to its nearest neighbour counts for their pair. `quantile` of these is returned: 0 the innermost.
+    """
+    from pyace import PyACECalculator
+
+    calculator = PyACECalculator(potential.bare)
+    calculator.set_active_set(str(asi))
+    by_distance = sorted(potential.structures, key=lambda atoms: shortest_distance(atoms, potential.cutoff))
+    scanned = by_distance[:: max(1, -(-len(by_distance) // SCANNED))]
+    found: defaultdict[str, list[float]] = defaultdict(list)
+    for atoms in scanned:
+        for pair, distance in _passing(atoms, calculator, potential.cutoff).items():
+            found[pair].append(distance)
+    return {pair: float(np.quantile(distances, quantile)) for pair, distances in sorted(found.items())}
+
+
+def _passing(atoms: Atoms, calculator: Any, cutoff: float) -> dict[str, float]:
+    """Largest distance of each pair at the first compression at which atoms pass TOO_FAR; empty if none does."""
+    before = shortest_distance(atoms, cutoff)
+    for shortest in np.arange(before, core.CLOSEST, -SCAN_STEP):
+        squeezed = atoms.copy()
+        squeezed.set_cell(atoms.cell.array * shortest / before, scale_atoms=True)
+        calculator.calculate(squeezed)
+        beyond = np.flatnonzero(np.asarray(calculator.results["gamma"]) >= TOO_FAR)
+        if beyond.size:
+            return _nearest_pairs(squeezed, beyond, cutoff)
+    return {}
+
+
+def _nearest_pairs(atoms: Atoms, chosen: NDArray[np.int64], cutoff: float) -> dict[str, float]:
+    first, second, vectors = neighbours(atoms, cutoff)
+    distances = np.linalg.norm(vectors, axis=1)
+    found: dict[str, float] = {}
+    for atom in chosen:
+        mine = np.flatnonzero(first == atom)
+        if mine.size:
+            closest = mine[np.argmin(distances[mine])]
+            pair = "-".join(sorted((atoms.symbols[atom], atoms.symbols[second[closest]])))
+            found[pair] = max(found.get(pair, 0.0), float(distances[closest]))
+    return found
 
 
 def _pair_core(
-    configuration: Any, pair: Pair, r_in: float, shortest: float | None, structures: Sequence[Atoms]
+    potential: Core, r_in: Mapping[str, float], pair: str, shortest: float | None, gamma_10: float | None
 ) -> core.PairCore:
-    distances = core.distances_inward(max(r_in, shortest or 0.0))
-    cutoff = cutoff_of(configuration)
-    first, second = (atomic_numbers[symbol] for symbol in pair)
-    altered = shortest is not None and r_in > shortest
+    distances = core.distances_inward(max(r_in[pair] + core.MARGIN, shortest or 0.0))
+    energies, forces = potential.dimer(r_in, pair, distances)
+    first, second = (atomic_numbers[symbol] for symbol in pair.split("-"))
+    zbl_energies, zbl_slopes = zbl(first, second, distances)
+    altered = shortest is not None and r_in[pair] > shortest
     return core.PairCore(
-        r_in_A=r_in,
-        delta_in_A=core.blend_width(r_in),
+        r_in_A=r_in[pair],
+        delta_in_A=core.blend_width(r_in[pair]),
         shortest_distance_A=shortest,
-        share_of_pairs_inside=share_inside(structures, pair, r_in, cutoff) if altered else 0.0,
+        gamma_10_distance_A=gamma_10,
+        share_of_pairs_inside=share_inside(potential.structures, pair, r_in[pair], potential.cutoff)
+        if altered
+        else 0.0,
         distance_A=tuple(distances.tolist()),
-        energy_eV=tuple(predict(configuration, dimers(pair, distances, VACUUM * cutoff))[0].tolist()),
-        zbl_eV=tuple(core.zbl_energy(first, second, distances).tolist()),
+        energy_eV=tuple(energies.tolist()),
+        zbl_eV=tuple(zbl_energies.tolist()),
+        force_eV_per_A=tuple(forces.tolist()),
+        zbl_force_eV_per_A=tuple((-zbl_slopes).tolist()),
     )
 
 
-def share_inside(structures: Sequence[Atoms], pair: Pair, r_in: float, cutoff: float) -> float:
+def share_inside(structures: Sequence[Atoms], pair: str, r_in: float, cutoff: float) -> float:
     """Neighbours of this pair of elements closer than r_in (Å) over those inside the cutoff."""
-    first, second = (atomic_numbers[symbol] for symbol in pair)
+    one, other = (atomic_numbers[symbol] for symbol in pair.split("-"))
     inside = total = 0
     for atoms in structures:
-        i, j, distances = neighbor_list("ijd", atoms, cutoff)
-        of_pair = distances[(atoms.numbers[i] == first) & (atoms.numbers[j] == second)]
-        inside, total = inside + int((of_pair < r_in).sum()), total + len(of_pair)
+        first, second, vectors = neighbours(atoms, cutoff)
+        of_pair = vectors[(atoms.numbers[first] == one) & (atoms.numbers[second] == other)]
+        inside, total = inside + int((np.linalg.norm(of_pair, axis=1) < r_in).sum()), total + len(of_pair)
     return inside / total

@@ -1,226 +1,260 @@
-"""`dataset`: the frames that pacemaker trains on and stops by, and the test frame that it never sees.
+"""`dataset`: all labelled structures in one table that only ever grows, each with its side, origin and provenance.
 
-Sides: a pool structure is on the side of its family; a DFT structure too, unless the pool holds the very same
-structure, whose side then counts. A DFT label replaces the teacher's label of the same structure. DFT structures of
-the test side, and all that the DFT test files hold, stay out of training. Structures that pacemaker would drop, or
-that would change its reference energies, are set aside with the reason.
+Rows of an earlier set come first and stay as they are, also their sides. Then come new rows, sorted by origin and id:
+one a structure and origin, so that a structure may have a label of the teacher and one of DFT. A structure is on the
+side of its family. The DFT test files, and all that shares a family with them, stay out of training and validation.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from ase import Atoms
+from ase.data import atomic_numbers, chemical_symbols
 from pydantic import Field
 
 from containers.contract import BadInput, Closed, Image, Inputs, Machine
-from containers.distances import nearest, shortest_per_pair
-from containers.split import SIDES, Side, Split, empty_sides_message, side
-from containers.structures import read_atoms, write_table
-from containers.tensorpot.frames import (
-    Labelled,
-    energy_corrected,
-    energy_problem,
-    fit_ready,
-    frame,
-    geometry,
-    overlap,
-    write_frame,
+from containers.split import SIDES, Split, empty_sides_message, side
+from containers.spool import Spool, blocks
+from containers.structures import flat, list_lengths, write_table
+from containers.tensorpot.baseline_model import Origin
+from containers.tensorpot.dataset_base import (
+    DATASET as DATASET,
 )
+from containers.tensorpot.dataset_base import HISTORY, Base, History, Key, Version, digest_of, read_base, row_digests
+from containers.tensorpot.dataset_places import Leaks, Place, Reserved, Sides, check_base, kept_out, places
+from containers.tensorpot.dataset_rows import NEW, checked, only_new
 
 IMAGE: Image = "tensorpot"
-VERSION = 2
+VERSION = 3
 INPUTS = {
+    "base": "the data set of an earlier run that is to grow (optional; Parquet, DATASET)",
     "labels": "the pool with the teacher's labels (Parquet, containers.structures.LABELS)",
-    "selection": "the training structures (Parquet with id, from pace_select)",
     "dft": "DFT data to train on (optional; Parquet, LABELS)",
     "dft_test": "DFT data kept for evaluation (optional; Parquet, LABELS)",
 }
-OUTPUTS = {
-    "train": "train.pckl.gzip",
-    "validation": "validation.pckl.gzip",
-    "test": "test.pckl.gzip",
-    "set_aside": "set_aside.parquet",
-    "summary": "dataset.json",
-}
+OUTPUTS = {"dataset": "dataset.parquet", "set_aside": "set_aside.parquet", "summary": "dataset.json"}
 SET_ASIDE = pa.schema(
     [("id", pa.string()), ("source", pa.string()), ("row", pa.int32()), ("side", pa.string()), ("reason", pa.string())]
 )
+ORIGINS: dict[Origin, str] = {"dft": "dft", "teacher": "labels"}
+"""Origin -> input with its rows, in the order of new rows."""
 
 
 class Params(Closed):
-    """What the frames hold."""
+    """What the set may hold."""
 
-    e0s_eV: dict[str, float] = Field(description="eV an atom; reference energies, the teacher's own")
     elements: tuple[str, ...] = Field(min_length=1, description="elements of the potential")
-    cutoff: float = Field(gt=0, description="Å; cutoff of the potential")
-    split: Split = Field(Split(), description="shares of the sides")
-    weight_dft: float = Field(10.0, gt=0, description="weight of a DFT structure over one that the teacher labelled")
+    split: Split = Field(Split(), description="shares of the sides, for families that no earlier set has placed")
+    teachers: tuple[str, ...] = Field(min_length=1, description="digests (TeacherKey) of whoever made the labels")
+    test_leaks: Leaks = Field(
+        "refuse",
+        description="what becomes of DFT training data that share a structure or a family with the DFT test files:"
+        " refuse: the run ends; set_aside: they are left out",
+    )
 
 
-@dataclass(frozen=True)
-class SetAside:
-    """A structure that is in no frame, and why."""
+@dataclass
+class _Incoming:
+    """New rows on their way in.
 
-    atoms: Atoms
-    side: str
-    reason: str
+    Attributes:
+        spools: rows by origin, in the order of their ids; with them the rows of the base that have the same id.
+        aside: rows of SET_ASIDE.
+        families: of every structure that was seen, also of those set aside.
+    """
+
+    spools: Mapping[Origin, Spool]
+    aside: list[dict[str, Any]] = field(default_factory=list)
+    families: set[str] = field(default_factory=set)
 
 
-@dataclass(frozen=True)
-class Source:
-    """One structure with its label on its way into a side."""
+@dataclass
+class _Tally:
+    """What is in the set, counted while it is written."""
 
-    atoms: Atoms
-    side: Side
-    dft: bool
+    digests: list[bytes] = field(default_factory=list)
+    rows: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # origin, side, group
+    came: Counter[str] = field(default_factory=Counter)  # origin of new rows
+    families: dict[str, str] = field(default_factory=dict)  # family -> side
+    structures: dict[str, set[bytes]] = field(default_factory=lambda: {name: set() for name in SIDES})
 
-    @property
-    def id(self) -> str:
-        """Content id of the structure."""
-        return str(self.atoms.info["id"])
+    def count(self, table: pa.Table, version: int) -> None:
+        """Take rows of the set; those of `version` are new."""
+        self.digests.extend(row_digests(table))
+        columns = (table[name].to_pylist() for name in ("id", "origin", "side", "group", "family", "version"))
+        for identity, origin, on, group, family, came in zip(*columns, strict=True):
+            self.rows[origin, on, group] += 1
+            self.came[origin] += came == version
+            self.families[family] = on
+            self.structures[on].add(bytes.fromhex(identity))
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
-    """Write the three frames, what was set aside, and `dataset.json`."""
-    pool = read_atoms(inputs.one("labels"))
-    selected = set(pq.read_table(inputs.one("selection")).column("id").to_pylist())
-    dft = [atoms for path in inputs.all("dft") for atoms in read_atoms(path)]
-    reserved = {str(atoms.info["id"]) for path in inputs.all("dft_test") for atoms in read_atoms(path)}
-    sources, aside = placed(pool, dft, reserved, params.split)
-    rows: dict[Side, list[Labelled]] = {name: [] for name in SIDES}
-    for done, source in enumerate(sources):
-        row = _row(source, params)
-        if isinstance(row, str):  # also when it could not be selected: nothing of the pool goes without a word
-            aside.append(SetAside(source.atoms, source.side, row))
-        elif source.dft or source.side != "train" or source.id in selected:
-            rows[source.side].append(row)
-        machine.progress(done + 1, len(sources), "structures")
-    _refuse_empty(rows, pool, dft, aside, params)
-    for name in SIDES:
-        write_frame(outputs / OUTPUTS[name], frame(rows[name]))
-    write_table(outputs / OUTPUTS["set_aside"], _aside_table(aside))
-    facts = summary(rows, aside, params)
-    (outputs / OUTPUTS["summary"]).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
-    return _metrics(rows, aside)
+    """Merge what is new into the set; write it, what was set aside, and `dataset.json`.
+
+    Raises:
+        BadInput: a structure with two labels of one origin, a broken row, a leak between training and the DFT test
+            files, a base of another teacher, or a side without structures. Nothing is written then.
+    """
+    work = outputs.parent / "work"
+    work.mkdir(exist_ok=True)
+    try:
+        base = read_base(inputs.all("base"), params.teachers)
+        with ExitStack() as stack:
+            spools = {origin: stack.enter_context(_spool(work / origin)) for origin in ORIGINS}
+            incoming = _Incoming(spools)
+            _admit(inputs, base, params, incoming, machine)
+            tally, history = _write(work / OUTPUTS["dataset"], base, incoming)
+        _refuse_empty(tally, incoming, params.split)
+        facts = _summary(tally, history, incoming, base, params)
+        (work / OUTPUTS["dataset"]).replace(outputs / OUTPUTS["dataset"])
+        write_table(outputs / OUTPUTS["set_aside"], _aside_table(incoming.aside))
+        (outputs / OUTPUTS["summary"]).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
+    finally:
+        shutil.rmtree(work)
+    return _metrics(tally, history, incoming)
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
-    """The same frames: the step needs no heavy package and takes milliseconds on little data."""
+    """The same: the step needs no heavy package and takes milliseconds on little data."""
     return run(inputs, outputs, params, machine)
 
 
-def placed(
-    pool: Sequence[Atoms], dft: Sequence[Atoms], reserved: set[str], split: Split
-) -> tuple[list[Source], list[SetAside]]:
-    """Every structure with its side, by id, and those that must not enter training.
+def _spool(folder: Path) -> Spool:
+    folder.mkdir()
+    return Spool(folder, DATASET)
 
-    Args:
-        pool: labelled by the teacher.
-        dft: labelled by DFT.
-        reserved: ids of the DFT test files.
-    """
-    sides = {str(atoms.info["id"]): side(str(atoms.info["family"]), split) for atoms in pool}
-    ours = [Source(atoms, sides[str(atoms.info["id"])], dft=False) for atoms in pool]
-    theirs = [
-        Source(atoms, sides.get(str(atoms.info["id"]), side(str(atoms.info["family"]), split)), dft=True)
-        for atoms in dft
-    ]
-    replaced = {source.id for source in theirs if source.side != "test"} - reserved
-    kept, aside = [], []
-    for source in sorted(ours + theirs, key=lambda one: (one.dft, one.id)):
-        if reason := _kept_out(source, reserved, replaced):
-            aside.append(SetAside(source.atoms, source.side, reason))
+
+def _admit(inputs: Inputs, base: Base, params: Params, incoming: _Incoming, machine: Machine) -> None:
+    """Spool the rows that may come in, and those of the base with the same id and origin, to compare the labels."""
+    reserved = Reserved(places(inputs.all("dft_test")))
+    check_base(places(inputs.all("base")), base, reserved)
+    by_dft = {row.key for row in places(inputs.all("dft"))}
+    pool = {row.key: row.family for row in places(inputs.all("labels")) if row.key in by_dft}
+    sides = Sides(params.split, base, pool)
+    again: set[Key] = set()
+    for origin, name in ORIGINS.items():
+        done, total = 0, sum(pq.read_metadata(path).num_rows for path in inputs.all(name))
+        for table in checked(inputs.all(name)):
+            rows = _sifted(table, origin, sides, reserved, params, incoming)
+            incoming.spools[origin].add(rows)
+            again |= {(bytes.fromhex(one), origin) for one in rows["id"].to_pylist()} & base.keys
+            done += table.num_rows
+            machine.progress(done, total, f"{name}: structures")
+    for table in base.tables():
+        keys = list(zip(map(bytes.fromhex, table["id"].to_pylist()), table["origin"].to_pylist(), strict=True))
+        for origin in ORIGINS:
+            incoming.spools[origin].add(table.filter(pa.array([key in again and key[1] == origin for key in keys])))
+
+
+def _sifted(
+    table: pa.Table, origin: Origin, sides: Sides, reserved: Reserved, params: Params, incoming: _Incoming
+) -> pa.Table:
+    """The rows (schema DATASET) that come in; the others are set aside with the reason."""
+    alien = _alien_elements(table, params.elements)
+    columns = (table[name].to_pylist() for name in ("id", "source", "row", "family"))
+    kept, chosen = [], []
+    for number, (identity, source, row, family) in enumerate(zip(*columns, strict=True)):
+        place = Place(bytes.fromhex(identity), source, row, family)
+        on = sides.of(place)
+        incoming.families.add(family)
+        reason = alien.get(number) or kept_out(place, origin, on, reserved, params.test_leaks)
+        if reason:
+            incoming.aside.append({"id": identity, "source": source, "row": row, "side": on, "reason": reason})
         else:
-            kept.append(source)
-    return kept, aside
+            kept.append(number)
+            chosen.append(on)
+    rows = table.take(pa.array(kept, pa.int64()))
+    for name, values in (("origin", [origin] * len(kept)), ("side", chosen), ("version", [NEW] * len(kept))):
+        rows = rows.append_column(name, pa.array(values, DATASET.field(name).type))
+    return rows.cast(DATASET)
 
 
-def _kept_out(source: Source, reserved: set[str], replaced: set[str]) -> str | None:
-    if source.side != "test" and source.id in reserved:
-        return "it is in the DFT test files, so training must not see it"
-    if source.dft and source.side == "test":
-        return "a DFT structure on the test side of the split: kept from training"
-    if not source.dft and source.side != "test" and source.id in replaced:
-        return "its DFT label is used instead of the teacher's"
-    return None
+def _alien_elements(table: pa.Table, elements: Iterable[str]) -> dict[int, str]:
+    """Row -> what is said of the elements that the potential does not have."""
+    numbers = flat(table["numbers"])
+    owners = np.repeat(np.arange(table.num_rows), list_lengths(table["numbers"]))
+    alien = ~np.isin(numbers, [atomic_numbers[element] for element in elements])
+    found: dict[int, set[str]] = {}
+    for owner, number in set(zip(owners[alien].tolist(), numbers[alien].tolist(), strict=True)):
+        found.setdefault(owner, set()).add(chemical_symbols[number])
+    return {row: f"has {', '.join(sorted(symbols))}, which the potential does not" for row, symbols in found.items()}
 
 
-def _row(source: Source, params: Params) -> Labelled | str:
-    """The row of a frame, or why there is none."""
-    atoms = source.atoms
-    if unknown := sorted(set(atoms.get_chemical_symbols()) - set(params.elements)):
-        return f"has {', '.join(unknown)}, which the potential does not"
-    energy = float(atoms.get_potential_energy())
-    corrected = energy_corrected(energy, atoms, params.e0s_eV)
-    if reason := energy_problem(corrected, len(atoms)):
-        return reason
-    fit = _evaluable(atoms, params.cutoff) if source.side == "test" else fit_ready(atoms, params.cutoff)
-    if isinstance(fit, str):
-        return fit
-    stress = atoms.calc.results.get("stress") if atoms.pbc.all() else None
-    weight = params.weight_dft if source.dft else 1.0
-    return Labelled(source.id, fit, energy, corrected, atoms.get_forces(), stress, weight)
+def _write(path: Path, base: Base, incoming: _Incoming) -> tuple[_Tally, History]:
+    """Write base and new rows; their versions and digest go into the file's metadata."""
+    tally, number = _Tally(), len(base.history.versions) + 1
+    with pq.ParquetWriter(path, DATASET, compression="zstd") as writer:
+        for block in blocks(chain(base.tables(), _new(incoming, number))):
+            tally.count(block, number)
+            writer.write_table(block)
+        history = base.history
+        if tally.came.total():
+            version = Version(digest=digest_of(tally.digests), teacher=tally.came["teacher"], dft=tally.came["dft"])
+            history = history.model_copy(update={"versions": (*history.versions, version)})
+        writer.add_key_value_metadata({HISTORY: history.model_dump_json()})
+    return tally, history
 
 
-def _evaluable(atoms: Atoms, cutoff: float) -> Atoms | str:
-    """Test structures stay as they are, lonely atoms and open cells too: pacemaker never sees them."""
-    return overlap(atoms, nearest(atoms, cutoff)) or geometry(atoms)
+def _new(incoming: _Incoming, number: int) -> Iterator[pa.Table]:
+    """The new rows, sorted by origin and id."""
+    for spool in incoming.spools.values():
+        for part in spool.parts():
+            rows = only_new(part)
+            version = pa.array([number] * rows.num_rows, pa.int32())
+            yield rows.set_column(rows.schema.get_field_index("version"), "version", version)
 
 
-def _refuse_empty(
-    rows: Mapping[Side, list[Labelled]],
-    pool: Sequence[Atoms],
-    dft: Sequence[Atoms],
-    aside: Sequence[SetAside],
-    params: Params,
-) -> None:
-    empty = [name for name in SIDES if not rows[name]]
+def _refuse_empty(tally: _Tally, incoming: _Incoming, split: Split) -> None:
+    empty = [name for name in SIDES if not tally.structures[name]]
     if not empty:
         return
-    families = {str(atoms.info["family"]) for atoms in [*pool, *dft]}
-    reasons = Counter(one.reason for one in aside if one.side in empty).most_common(1)
+    families = incoming.families | tally.families.keys()
+    reasons = Counter(one["reason"] for one in incoming.aside if one["side"] in empty).most_common(1)
     because = f" {reasons[0][1]} set aside because: {reasons[0][0]}." if reasons else ""
-    raise BadInput(f"{empty_sides_message(empty, families, params.split)}{because}")
+    raise BadInput(f"{empty_sides_message(empty, families, split)}{because}")
 
 
-def _aside_table(aside: Sequence[SetAside]) -> pa.Table:
-    ordered = sorted(aside, key=lambda one: (one.atoms.info["id"], one.reason))
-    columns = {key: [one.atoms.info[key] for one in ordered] for key in ("id", "source", "row")}
-    columns |= {"side": [one.side for one in ordered], "reason": [one.reason for one in ordered]}
-    return pa.Table.from_pydict(columns, schema=SET_ASIDE)
+def _aside_table(aside: Iterable[dict[str, Any]]) -> pa.Table:
+    ordered = sorted(aside, key=lambda one: (one["id"], one["reason"], one["source"], one["row"]))
+    return pa.Table.from_pylist(ordered, schema=SET_ASIDE)
 
 
-def summary(rows: Mapping[Side, list[Labelled]], aside: Sequence[SetAside], params: Params) -> dict[str, Any]:
-    """What `dataset.json` says: counts, ranges and shortest distances (Å) of each side."""
+def _summary(tally: _Tally, history: History, incoming: _Incoming, base: Base, params: Params) -> dict[str, Any]:
+    """What `dataset.json` says. Counts are of rows; a structure with labels of both origins has two."""
+    rows: dict[str, Any] = {origin: {name: {} for name in SIDES} for origin in get_args(Origin)}
+    for (origin, on, group), count in tally.rows.items():
+        rows[origin][on][group] = count
+    elsewhere = sum(on != side(family, params.split) for family, on in base.families.items())
     return {
-        "sides": {name: _side_summary(rows[name], params.cutoff) for name in SIDES},
-        "set_aside": dict(sorted(Counter(one.side for one in aside).items())),
-        "e0s_eV": params.e0s_eV,
-        "weight_dft": params.weight_dft,
+        "version": len(history.versions),
+        "digest": history.versions[-1].digest,
+        "history": [version.model_dump() for version in history.versions],
+        "teachers": list(history.teachers),
+        "rows": rows,
+        "families": dict(sorted(Counter(tally.families.values()).items())),
+        "came_in": {origin: tally.came[origin] for origin in sorted(get_args(Origin))},
+        "set_aside": dict(sorted(Counter(one["side"] for one in incoming.aside).items())),
+        "split": params.split.model_dump(),
+        "families_on_another_side_than_split_says": elsewhere,  # an earlier set placed them, and they stay
     }
 
 
-def _side_summary(rows: Sequence[Labelled], cutoff: float) -> dict[str, Any]:
-    per_atom = [row.energy_corrected / len(row.atoms) for row in rows]
-    return {
-        "structures": len(rows),
-        "atoms": sum(len(row.atoms) for row in rows),
-        "energy_corrected_min_eV_per_atom": min(per_atom),
-        "energy_corrected_max_eV_per_atom": max(per_atom),
-        "force_max_eV_per_A": max(float(abs(row.forces).max()) for row in rows),
-        "shortest_distance_A": shortest_per_pair([row.atoms for row in rows], cutoff),
-    }
-
-
-def _metrics(rows: Mapping[Side, list[Labelled]], aside: Sequence[SetAside]) -> dict[str, Any]:
-    counts = {f"{name}_structures": len(rows[name]) for name in SIDES}
-    counts |= {f"{name}_atoms": sum(len(row.atoms) for row in rows[name]) for name in SIDES}
-    return counts | {"set_aside": len(aside)}
+def _metrics(tally: _Tally, history: History, incoming: _Incoming) -> dict[str, Any]:
+    counts: dict[str, Any] = {f"{name}_structures": len(tally.structures[name]) for name in SIDES}
+    for origin in get_args(Origin):
+        counts[f"{origin}_rows"] = sum(count for (of, _, _), count in tally.rows.items() if of == origin)
+        counts[f"new_{origin}_rows"] = tally.came[origin]
+    version = {"version": len(history.versions), "digest": history.versions[-1].digest}
+    return counts | version | {"families": len(tally.families), "set_aside": len(incoming.aside)}

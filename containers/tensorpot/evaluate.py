@@ -1,12 +1,13 @@
 """`evaluate`: how well the student does on structures that training never saw, against the teacher and against DFT.
 
-The student gives energies without the reference energies (E0); they are added here, so that totals are compared.
-Stress is compared where structure and reference are periodic in three directions.
+What is judged is the sum of potential, pair terms and reference energies, by the calculator that the user gets; DFT
+energies are brought to the teacher's scale. Stress is compared where structure and reference have one.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,22 +23,23 @@ from containers.contract import BadInput, Closed, Image, Inputs, Machine
 from containers.distances import nearest
 from containers.metrics import errors
 from containers.structures import read_atoms, write_table
+from containers.tensorpot.baseline_model import Baseline
 from containers.tensorpot.frames import (
     ONE_PLACE,
     atoms_of_frame,
-    energy_corrected,
     geometry,
     overlap,
-    padded,
     read_frame,
 )
+from containers.tensorpot.student import Student
 
 IMAGE: Image = "tensorpot"
-VERSION = 1
+VERSION = 2
 INPUTS = {
     "potential": "the student (B-basis .yaml)",
     "asi": "its active set (.asi)",
-    "test": "test frame with the teacher's labels (.pckl.gzip from the dataset step)",
+    "baseline": "what the fit left out (baseline.json)",
+    "test": "test frame with the teacher's labels (.pckl.gzip of the frames step)",
     "dft_test": "DFT data for evaluation (optional; Parquet, containers.structures.LABELS)",
 }
 OUTPUTS = {"evaluation": "evaluation.json", "parity": "parity.parquet"}
@@ -59,9 +61,8 @@ UNITS = {
 
 
 class Params(Closed):
-    """What the student's energies are relative to."""
+    """What may be evaluated."""
 
-    e0s_eV: dict[str, float] = Field(description="eV an atom; reference energies that training subtracted")
     elements: tuple[str, ...] = Field(min_length=1, description="elements of the potential")
 
 
@@ -81,7 +82,7 @@ class Compared:
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
     """Write `evaluation.json` and `parity.parquet`; the metrics are the figures after `teacher_` or `dft_`."""
-    student = load_student(inputs.one("potential"), inputs.one("asi"))
+    student = load_student(inputs.one("potential"), inputs.one("asi"), inputs.one("baseline"))
     sets = _reference_sets(inputs, params)
     total = sum(map(len, sets.values()))
     compared: dict[str, list[Compared]] = {}
@@ -89,7 +90,7 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     for against, structures in sets.items():
         compared[against] = []
         for atoms in structures:
-            compared[against].append(compare(atoms, student, params))
+            compared[against].append(compare(atoms, student))
             done += 1
             machine.progress(done, total, f"against {against}")
     return _write(outputs, compared)
@@ -104,25 +105,22 @@ def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dic
     return _write(outputs, compared)
 
 
-def load_student(potential: Path, asi: Path) -> Calculator:
-    """The student as an ASE calculator that also gives `gamma`; energies are without the E0s."""
+def load_student(potential: Path, asi: Path, baseline: Path) -> Student:
+    """The student as an ASE calculator that also gives `gamma`: total energies on the teacher's scale."""
     from pyace import PyACECalculator
 
     from containers.tensorpot.activeset import load_basis
 
-    student = PyACECalculator(load_basis(potential))
-    student.set_active_set(str(asi))
-    return student
+    ace = PyACECalculator(load_basis(potential))
+    ace.set_active_set(str(asi))
+    return Student(ace, Baseline.read(baseline).model_dump())
 
 
-def compare(atoms: Atoms, student: Calculator, params: Params) -> Compared:
+def compare(atoms: Atoms, student: Calculator) -> Compared:
     """Reference (the structure's own calculator) and student on one structure of any periodicity."""
-    seen = padded(atoms, float(student.cutoff)) if atoms.pbc.any() else geometry(atoms)
-    student.calculate(seen)
+    student.calculate(geometry(atoms))
     results = student.results
-    energy = results["energy"] - energy_corrected(0.0, atoms, params.e0s_eV)
-    predicted = {"energy": energy, "forces": results["forces"], "stress": results.get("stress")}
-    return Compared(str(atoms.info["id"]), paired(atoms, predicted), np.asarray(results["gamma"], dtype=float))
+    return Compared(str(atoms.info["id"]), paired(atoms, results), np.asarray(results["gamma"], dtype=float))
 
 
 def paired(atoms: Atoms, predicted: dict[str, Any]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -133,7 +131,7 @@ def paired(atoms: Atoms, predicted: dict[str, Any]) -> dict[str, tuple[np.ndarra
         "energy_eV_per_atom": (np.array([reference["energy"] * per_atom]), np.array([predicted["energy"] * per_atom])),
         "force_eV_per_A": (np.ravel(reference["forces"]), np.ravel(predicted["forces"])),
     }
-    if atoms.pbc.all() and reference.get("stress") is not None and predicted["stress"] is not None:
+    if reference.get("stress") is not None and predicted.get("stress") is not None:
         values["stress_eV_per_A3"] = (np.ravel(reference["stress"]), np.ravel(predicted["stress"]))
     return values
 
@@ -152,9 +150,12 @@ def figures(compared: Sequence[Compared]) -> dict[str, Any]:
 def _reference_sets(inputs: Inputs, params: Params) -> dict[str, list[Atoms]]:
     sets = {"teacher": atoms_of_frame(read_frame(inputs.one("test")))}
     if inputs.all("dft_test"):
+        baseline = Baseline.read(inputs.one("baseline"))
         sets["dft"] = [atoms for path in inputs.all("dft_test") for atoms in read_atoms(path)]
         for atoms in sets["dft"]:
             _refuse_unusable(atoms, params.elements)
+            labels = atoms.calc.results
+            labels["energy"] = baseline.on_teachers_scale(labels["energy"], Counter(atoms.symbols), "dft")
     return sets
 
 

@@ -99,8 +99,8 @@ def predict(potential: Any, structures: list[Atoms]) -> tuple[NDArray[np.float64
     return np.array(energies), forces
 
 
-def write_yace(potential: Path, yace: Path, probe: Atoms) -> None:
-    """Write the .yace of a .yaml, and compare the two on a structure; raises `ExportDiffers`."""
+def write_yace(potential: Path, yace: Path, probe: Atoms) -> float:
+    """Write the .yace of a .yaml; how far the two differ on a structure, eV/atom. Raises `ExportDiffers`."""
     from pyace import ACEBBasisSet
 
     ACEBBasisSet(str(potential)).to_ACECTildeBasisSet().save_yaml(str(yace))
@@ -111,6 +111,7 @@ def write_yace(potential: Path, yace: Path, probe: Atoms) -> None:
             f"{yace.name} differs from {potential.name} by {difference:.2e} eV/atom on a training structure"
             f" (allowed {YACE_TOLERANCE:g})"
         )
+    return float(difference)
 
 
 def errors_on(potential: Path, frame: pd.DataFrame) -> dict[str, float | None]:

@@ -1,8 +1,13 @@
 """pacemaker's frames (`.pckl.gzip`): what may enter one, and the way there and back without loss.
 
-Columns: `ase_atoms`, `energy_corrected` (eV, total less the reference energies), `forces` (N, 3) eV/Å, `name` (the
-structure's id), `w_energy`, `w_forces` (one number an atom), and for our own use `energy` (eV, total) and `stress`
-(eV/Å³, Voigt xx yy zz yz xz xy, or None). pacemaker ignores columns that it does not know.
+Columns: `ase_atoms`, `energy_corrected` (eV, total less the reference energies and the pair terms), `forces` (N, 3)
+eV/Å, less the pair terms, `name` (the structure's id), `w_energy`, `w_forces` (one number an atom), and for our own
+use `energy` (eV, total), `forces_total` (eV/Å, the label) and `stress` (eV/Å³, Voigt xx yy zz yz xz xy, the label, or
+None). pacemaker ignores columns that it does not know.
+
+pacemaker divides each column of weights by its sum, in train and validation apart; its loss is then
+(1 - kappa) Σ w_energy (ΔE/N)² + kappa Σ w_forces |ΔF|². So one number for `w_energy` and for every atom of `w_forces`
+makes a structure count that many times among energies, and each of its atoms among forces.
 """
 
 from __future__ import annotations
@@ -19,7 +24,8 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from containers.contract import BadInput, StepError
-from containers.distances import nearest, periodic_cell
+from containers.distances import nearest
+from containers.tensorpot.student import padded as padded
 
 if TYPE_CHECKING:
     import pandas as pd  # the worker's image has none
@@ -39,34 +45,27 @@ class Labelled:
     name: str
     atoms: Atoms
     energy: float  # eV, total
-    energy_corrected: float  # eV, total less the reference energies
-    forces: np.ndarray  # (N, 3) eV/Å
+    energy_corrected: float  # eV, total less the reference energies and the pair terms
+    forces: np.ndarray  # (N, 3) eV/Å, less the pair terms
     stress: np.ndarray | None  # (6,) eV/Å³
-    weight: float = 1.0
+    weight: float = 1.0  # of its energy, and of the forces on each of its atoms
+    forces_total: np.ndarray | None = None  # (N, 3) eV/Å, the label; None: there are no pair terms
+    weight_forces: float | None = None  # where it is not `weight`
+
+    @property
+    def w_forces(self) -> float:
+        """Weight of the forces on each atom."""
+        return float(self.weight if self.weight_forces is None else self.weight_forces)
+
+    @property
+    def label_forces(self) -> np.ndarray:
+        """(N, 3) eV/Å with the pair terms."""
+        return self.forces if self.forces_total is None else self.forces_total
 
 
 def geometry(atoms: Atoms) -> Atoms:
     """A copy with numbers, positions, cell and pbc alone."""
     return Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell.array, pbc=atoms.pbc)
-
-
-def padded(atoms: Atoms, cutoff: float) -> Atoms:
-    """The structure made periodic in three directions by empty space that no interaction of `cutoff` (Å) crosses.
-
-    Positions and the periodic lattice are unchanged, so a potential of this cutoff gives the same energies and forces.
-    (pacemaker stops at cells that are periodic in one or two directions, pyace at left-handed ones.)
-    """
-    bare = geometry(atoms)
-    if not atoms.pbc.all():
-        cell = periodic_cell(bare)
-        extent = np.ptp(bare.positions @ np.linalg.inv(cell), axis=0)
-        lengths = np.where(bare.pbc, 1.0, extent + 2 * cutoff)
-        bare.set_cell(cell * lengths[:, None])
-        bare.set_pbc(True)
-    if np.linalg.det(bare.cell.array) < 0:
-        turned = int(np.argmin(atoms.pbc))  # an open direction where there is one; a and -a make the same lattice
-        bare.set_cell(np.where(np.arange(3)[:, None] == turned, -1.0, 1.0) * bare.cell.array)
-    return bare
 
 
 def overlap(atoms: Atoms, distances: np.ndarray) -> str | None:
@@ -115,10 +114,11 @@ def frame(rows: Sequence[Labelled]) -> pd.DataFrame:
         "energy": [float(row.energy) for row in rows],
         "energy_corrected": [float(row.energy_corrected) for row in rows],
         "forces": [np.array(row.forces, dtype=float).reshape(-1, 3) for row in rows],
+        "forces_total": [np.array(row.label_forces, dtype=float).reshape(-1, 3) for row in rows],
         "stress": [None if row.stress is None else np.array(row.stress, dtype=float) for row in rows],
         "name": [row.name for row in rows],
         "w_energy": [float(row.weight) for row in rows],
-        "w_forces": [np.full(len(row.atoms), float(row.weight)) for row in rows],
+        "w_forces": [np.full(len(row.atoms), row.w_forces) for row in rows],
     }
     return pd.DataFrame({key: pd.Series(values, dtype=_dtype(key)) for key, values in columns.items()})
 
@@ -141,13 +141,15 @@ def read_frame(path: Path) -> pd.DataFrame:
 
 
 def atoms_of_frame(table: pd.DataFrame) -> list[Atoms]:
-    """The structures with total energy, forces and stress as calculators, and their ids in `info`."""
+    """The structures with the labels as calculators (total energy, forces, stress), and their ids in `info`."""
     return [_labelled_atoms(row) for row in table.to_dict("records")]
 
 
 def _labelled_atoms(row: Mapping[Hashable, Any]) -> Atoms:
     labelled = geometry(row["ase_atoms"])
     labelled.info["id"] = row["name"]
-    results = {key: row[key] for key in ("energy", "forces", "stress") if row[key] is not None}
+    results = {"energy": row["energy"], "forces": row["forces_total"]}
+    if row["stress"] is not None:
+        results["stress"] = row["stress"]
     labelled.calc = SinglePointCalculator(labelled, **results)
     return labelled

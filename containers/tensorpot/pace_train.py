@@ -1,8 +1,8 @@
-"""Fit an ACE potential with pacemaker, follow it live, and export it with a core that keeps atoms apart.
+"""Fit an ACE potential with pacemaker and follow it live.
 
-pacemaker runs as a child in an empty folder `work` beside `outputs`, which stays for whoever looks. What is exported
-is its last interim potential, also when it was broken off after at least one iteration: `stop_reason` then says so,
-and the fit goes on from the output `interim`.
+pacemaker runs as a child in an empty folder `work` beside `outputs`, which stays for whoever looks. The output
+`interim` is its last potential, also when it was broken off after at least one iteration: `stop_reason` then says so,
+and the fit goes on from there. It has no core repulsion yet: see `pace_corerep`.
 
 Two fits with the same thread count gave the same bytes in every output (tried with one and with two threads on one
 machine). Another thread count adds up in another order: the losses of 15 iterations then agreed to 5e-14 of their
@@ -11,7 +11,6 @@ value, and a long fit amplifies that. Threads are not part of the key: either re
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -42,19 +41,16 @@ if TYPE_CHECKING:
     import pandas as pd  # the worker's image has none
 
 IMAGE: Literal["tensorpot"] = "tensorpot"
-VERSION = 1
+VERSION = 2
 INPUTS = {
-    "train": "pacemaker frame of the `dataset` step",
-    "validation": "pacemaker frame of the `dataset` step",
+    "train": "pacemaker frame of the `frames` step",
+    "validation": "pacemaker frame of the `frames` step",
     "start": "optional: B-basis without core repulsion to continue from (`interim` of an earlier attempt)",
 }
 OUTPUTS = {
-    "potential": "potential.yaml",  # B-basis, with its core
-    "yace": "potential.yace",  # the same for LAMMPS; energies without the E0s
-    "interim": "interim.yaml",  # B-basis without core repulsion, to continue from
+    "interim": "interim.yaml",  # B-basis without core repulsion
     "input": "input.yaml",  # what pacemaker was given
     "history": "history.parquet",  # see fit_history.HISTORY
-    "core_repulsion": "core_repulsion.json",  # {"pairs": {"Al-Ni": PairCore}}
 }
 
 ATOMS_PER_BATCH = 1500
@@ -94,14 +90,16 @@ class Params(Closed):
     )
     display_step: int = Field(10, ge=1, description="iterations between two looks at the validation frame")
     seed: int = Field(42, ge=0, description="seed of numpy in pacemaker")
-    reference_potential: Literal["none", "zbl"] = Field("zbl", description="core repulsion of the exported potential")
+    core: bool = Field(
+        True, description="ask pacemaker for a ZBL core (fit.repulsion: auto), which only its own output gets"
+    )
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
-    """Fit and export; the metrics say why the fit ended and what its errors are.
+    """Fit; the metrics say why the fit ended and what its errors are.
 
     Raises `BadInput`, `ProgramMissing`, `RowsDiffer`, `OutOfMemory`, `Diverged`, `Crashed`, `Killed`, `NoIteration`,
-    `NoCoreRepulsion`, `ExportDiffers`, and `StepError` when a GPU is asked for and there is none.
+    and `StepError` when a GPU is asked for and there is none.
     """
     program = find_program()
     check_device(machine.resources)
@@ -117,7 +115,7 @@ def train(inputs: Inputs, outputs: Path, params: Params, machine: Machine, progr
     course = follow(program, work, {side: len(frame) for side, frame in frames.items()}, params.maxiter, machine)
     reason = stop_reason(course.ending)
     interim = _fitted(course, reason, frames["train"])
-    metrics = _export(interim, outputs, params.reference_potential, frames)
+    metrics = _keep(interim, outputs / OUTPUTS["interim"], frames)
     (outputs / OUTPUTS["input"]).write_text(asked.text())
     write_table(outputs / OUTPUTS["history"], history_table(list(course.ending.rows), course.validation))
     return {**_figures(course, reason, params, frames["train"], asked.batch_size), **metrics}
@@ -144,7 +142,7 @@ def pacemaker_input(params: Params, structures: int, atoms: int, start: Start) -
             maxiter=params.maxiter,
             ladder_step=params.ladder_step,
             early_stop=params.early_stop,
-            repulsion=params.reference_potential == "zbl",
+            repulsion=params.core,
         ),
         batch_size=batch,
         display_step=params.display_step,
@@ -206,24 +204,15 @@ def _fitted(course: Course, reason: StopReason, train_frame: pd.DataFrame) -> Pa
     raise kinds.get(reason, Crashed)(message)
 
 
-def _export(interim: Path, outputs: Path, reference: str, frames: dict[str, pd.DataFrame]) -> dict[str, float | None]:
-    """Write the potential with and without its core; its errors on both sides."""
+def _keep(interim: Path, kept: Path, frames: dict[str, pd.DataFrame]) -> dict[str, float | None]:
+    """Write the potential without time and user; its errors on both sides."""
     from containers.tensorpot import fitted_potential as fitted
-    from containers.tensorpot.core_choice import add_core
 
-    structures = list(frames["train"]["ase_atoms"])
-    configuration = fitted.load(interim)
-    fitted.write_stripped(configuration, outputs / OUTPUTS["interim"])
-    cores = add_core(configuration, structures) if reference == "zbl" else {}
-    potential = outputs / OUTPUTS["potential"]
-    fitted.write_stripped(configuration, potential)
-    fitted.write_yace(potential, outputs / OUTPUTS["yace"], structures[0])
-    pairs = {name: pair.model_dump(mode="json") for name, pair in cores.items()}
-    (outputs / OUTPUTS["core_repulsion"]).write_text(json.dumps({"pairs": pairs}, indent=1) + "\n")
+    fitted.write_stripped(fitted.load(interim), kept)
     return {
         f"{side}_{name}": value
         for side, frame in frames.items()
-        for name, value in fitted.errors_on(potential, frame).items()
+        for name, value in fitted.errors_on(kept, frame).items()
     }
 
 

@@ -1,50 +1,27 @@
-"""B-projections of structures and their active sets, element by element. Imports pyace: only for use inside `run`."""
+"""B-projections of atoms on a basis, element by element. Imports pyace: only for use inside `run`.
+
+Linear: the basis functions themselves (N, F); coefficients do not enter. Full: the derivatives of an atom's energy by
+all coefficients (N, P*F), density by density: the basis functions times the slope of the embedding in each of the P
+densities, which depends on the fitted coefficients.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from ase import Atoms
-from pyace import ACEBBasisSet
-from pyace.activelearning import compute_B_projections, compute_number_of_functions
+from pyace import ACEBBasisSet, ACEBEvaluator, ACECalculator
+from pyace.activelearning import compute_number_of_functions
+from pyace.atomicenvironment import aseatoms_to_atomicenvironment
 from pyace.basisextension import construct_bbasisconfiguration
 
-from containers.contract import Progress
-from containers.tensorpot.active_rows import Floats, Indices, active_rows
+from containers.tensorpot.active_rows import Floats, Indices
 from containers.tensorpot.pacemaker_input import Potential
 
-BLOCK_BYTES = 256 * 2**20
-"""Projections held at once; MaxVol copies them about three times."""
-CHUNK = 50
-"""Structures between two messages of progress."""
-
-
-@dataclass(frozen=True)
-class Active:
-    """The active set of one element.
-
-    Attributes:
-        rows: (R, F) projections of the active atoms, R at most F.
-        owners: (R,) place of the structure that each belongs to.
-        environments: atoms of the element that were looked at.
-    """
-
-    rows: Floats
-    owners: Indices
-    environments: int
-
-    @property
-    def functions(self) -> int:
-        """F, basis functions of the element."""
-        return self.rows.shape[1]
-
-    @property
-    def scarce(self) -> bool:
-        """Whether there are fewer environments than functions, so that MaxVol has no choice."""
-        return self.environments < self.functions
+Kind = Literal["linear", "full"]
 
 
 def unfitted_basis(potential: Potential) -> ACEBBasisSet:
@@ -52,68 +29,71 @@ def unfitted_basis(potential: Potential) -> ACEBBasisSet:
     return ACEBBasisSet(construct_bbasisconfiguration(deepcopy(potential.section())))
 
 
-def functions_per_element(basis: ACEBBasisSet) -> dict[str, int]:
-    """Number of basis functions by element, in the order of the basis."""
-    return dict(zip(basis.elements_name, map(int, compute_number_of_functions(basis)), strict=True))
+def functions_per_element(basis: ACEBBasisSet, kind: Kind = "linear") -> dict[str, int]:
+    """Number of columns of the projections by element, in the order of the basis."""
+    numbers = dict(zip(basis.elements_name, map(int, compute_number_of_functions(basis)), strict=True))
+    if kind == "linear":
+        return numbers
+    embeddings = basis.map_embedding_specifications
+    return {name: number * int(embeddings[k].ndensity) for k, (name, number) in enumerate(numbers.items())}
 
 
-def project(basis: ACEBBasisSet, structures: Sequence[Atoms]) -> tuple[dict[str, Floats], dict[str, Indices]]:
-    """Element -> (N, F) projections of its atoms, and element -> (N,) places of their structures."""
-    rows, owners = compute_B_projections(basis, list(structures), return_structure_ind_dict=True)
-    names = basis.elements_name
-    return {names[k]: rows[k] for k in rows}, {names[k]: owners[k] for k in owners}
+class Projector:
+    """Projects structures on one basis. Its evaluator is set up once: that takes as long as some structures do."""
+
+    def __init__(self, basis: ACEBBasisSet, kind: Kind = "linear") -> None:
+        self.functions = functions_per_element(basis, kind)
+        self._basis, self._kind = basis, kind
+        self._evaluator = ACEBEvaluator(basis)  # kept: the calculator only points at it
+        self._calculator = ACECalculator(self._evaluator)
+
+    def project(self, structures: Sequence[Atoms]) -> tuple[dict[str, Floats], dict[str, Indices]]:
+        """Element -> (N, F) projections of its atoms, and element -> (N,) places of their structures."""
+        found: dict[str, list[Floats]] = {name: [] for name in self.functions}
+        owners: dict[str, list[int]] = {name: [] for name in self.functions}
+        for place, atoms in enumerate(structures):
+            for symbol, of_element in self._rows(atoms).items():
+                found[symbol].append(of_element)
+                owners[symbol] += [place] * len(of_element)
+        rows = {name: np.concatenate([np.zeros((0, size)), *found[name]]) for name, size in self.functions.items()}
+        return rows, {name: np.array(owners[name], dtype=np.int64) for name in owners}
+
+    def _rows(self, atoms: Atoms) -> dict[str, Floats]:
+        environment = aseatoms_to_atomicenvironment(atoms, self._basis.cutoffmax, self._basis.elements_to_index_map)
+        self._calculator.compute(environment, compute_projections=True)
+        projections, slopes, rows = self._calculator.projections, self._calculator.dF_drhos, {}
+        symbols = np.array(atoms.get_chemical_symbols())
+        for symbol in sorted(set(symbols.tolist())):
+            places = np.flatnonzero(symbols == symbol).tolist()
+            rows[symbol] = np.array([projections[k] for k in places])
+            if self._kind == "full":
+                # pyace's own `dE_dc` is this product, but it is zero until an active set of this size has been loaded
+                of_density = np.array([slopes[k] for k in places])
+                rows[symbol] = (of_density[:, :, None] * rows[symbol][:, None, :]).reshape(len(places), -1)
+        return rows
 
 
-def active_sets(
-    basis: ACEBBasisSet,
-    structures: Sequence[Atoms],
-    tolerance: float,
-    progress: Progress,
-    block_bytes: int = BLOCK_BYTES,
-) -> dict[str, Active]:
-    """The active set of every element of the basis over all atoms of the structures.
-
-    Projections are made in blocks of bounded size; with more than one block MaxVol is cumulative (the active rows so
-    far and the next block), as pyace's own batch mode is.
-    """
-    functions = functions_per_element(basis)
-    sets = {
-        name: Active(np.zeros((0, size)), np.zeros(0, dtype=np.int64), 0) for name, size in sorted(functions.items())
-    }
-    most = block_bytes // (8 * max(functions.values()))
-    for start, block in blocks(structures, most):
-        rows, owners = _project_in_chunks(basis, block, start, len(structures), progress)
-        sets = {name: _joined(sets[name], rows[name], owners[name], tolerance) for name in sets}
-    return sets
-
-
-def blocks(structures: Sequence[Atoms], most_atoms: int) -> Iterator[tuple[int, Sequence[Atoms]]]:
-    """Runs of structures with at most so many atoms (one alone may have more), each with the place of its first."""
-    start, atoms = 0, 0
-    for place, structure in enumerate(structures):
-        if atoms and atoms + len(structure) > most_atoms:
-            yield start, structures[start:place]
-            start, atoms = place, 0
-        atoms += len(structure)
-    if atoms:
-        yield start, structures[start:]
-
-
-def _project_in_chunks(
-    basis: ACEBBasisSet, block: Sequence[Atoms], start: int, total: int, progress: Progress
+def project(
+    basis: ACEBBasisSet, structures: Sequence[Atoms], kind: Kind = "linear"
 ) -> tuple[dict[str, Floats], dict[str, Indices]]:
-    pieces = []
-    for place in range(0, len(block), CHUNK):
-        rows, owners = project(basis, block[place : place + CHUNK])
-        pieces.append((rows, {name: indices + start + place for name, indices in owners.items()}))
-        progress(start + min(place + CHUNK, len(block)), total, "projections")
-    names = basis.elements_name
-    joined = {name: np.concatenate([rows[name] for rows, _ in pieces]) for name in names}
-    return joined, {name: np.concatenate([owners[name] for _, owners in pieces]) for name in names}
+    """See `Projector.project`."""
+    return Projector(basis, kind).project(structures)
 
 
-def _joined(active: Active, rows: Floats, owners: Indices, tolerance: float) -> Active:
-    all_rows = np.concatenate([active.rows, rows]) if len(active.rows) else rows
-    all_owners = np.concatenate([active.owners, owners])
-    picked = active_rows(all_rows, tolerance)
-    return Active(all_rows[picked], all_owners[picked], active.environments + len(rows))
+def structure_features(rows: dict[str, Floats], owners: dict[str, Indices], structures: int) -> Floats:
+    """(structures, D) sums of the atoms' projections over the number of all atoms, each element in its own columns.
+
+    Args:
+        rows, owners: what `project` gave.
+        structures: how many structures there are.
+    """
+    atoms = sum(np.bincount(owners[name], minlength=structures) for name in sorted(rows))
+    means = np.zeros((structures, sum(rows[name].shape[1] for name in rows)))
+    first = 0
+    for name in sorted(rows):
+        last = first + rows[name].shape[1]
+        if len(rows[name]):  # rows of one structure follow each other
+            places, starts = np.unique(owners[name], return_index=True)
+            means[places, first:last] = np.add.reduceat(rows[name], starts, axis=0)
+        first = last
+    return np.asarray(means / np.reshape(atoms, (-1, 1)), dtype=float)

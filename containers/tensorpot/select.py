@@ -1,214 +1,246 @@
-"""`pace_select`: which of the labelled structures to train on, by D-optimality of their environments.
+"""`pace_select`: which of the labelled structures to train on.
 
-MaxVol looks at the projections of every atom on the basis that is going to be fitted (coefficients do not enter) and
-finds, element by element, the environments that span the largest volume; the structures that hold them are taken, and
-the set is filled up to `max_structures` by hash. Only the training side of the split takes part.
+MaxVol looks at the projections of every atom on the basis that is going to be fitted and finds, element by element, the
+environments that span the largest volume; the structures that hold them are D-optimal and guard the tails. The combined
+method fills the rest of the budget with structures that represent the bulk (see `bulk`). Only the training side takes
+part; DFT structures of that side and what was selected before are in the set from the beginning.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from ase import Atoms
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from containers.contract import BadInput, Closed, Image, Inputs, Machine
-from containers.split import Split, rows_of_side, side
-from containers.structures import atoms_from_table, write_table
-from containers.tensorpot.frames import energy_corrected, energy_problem, fit_ready
+from containers.structures import write_table
+from containers.tensorpot.baseline_model import Baseline
+from containers.tensorpot.candidates import DataSet, read_given
+from containers.tensorpot.choose import How, choose
+from containers.tensorpot.d_optimal import Search
+from containers.tensorpot.grades import grade_all, told
+from containers.tensorpot.memory import sizes_for
 from containers.tensorpot.pacemaker_input import Potential
 
 if TYPE_CHECKING:
-    from containers.tensorpot.projections import Active
+    from pyace import ACEBBasisSet
 
 IMAGE: Image = "tensorpot"
-VERSION = 1
-INPUTS = {"labels": "labelled structures (Parquet, containers.structures.LABELS)"}
+VERSION = 2
+INPUTS = {
+    "dataset": "the labelled structures with their sides (Parquet, from the dataset step)",
+    "baseline": "what is taken from the labels before the fit (baseline.json)",
+    "given": "what an earlier run selected (optional; Parquet): it stays selected",
+    "potential": "a B-basis potential (.yaml) whose basis, and coefficients for full projections, are used (optional)",
+}
 OUTPUTS = {"selection": "selection.parquet"}
-SELECTION = pa.schema([("id", pa.string()), ("order", pa.int32()), ("how", pa.string())])
+SELECTION = pa.schema([("id", pa.string()), ("order", pa.int32()), ("how", pa.string()), ("weight", pa.float64())])
 
 
 class Params(Closed):
     """How to choose."""
 
     potential: Potential = Field(description="the basis that will be fitted")
-    method: Literal["d_optimal", "random", "all"] = Field("d_optimal", description="how structures are chosen")
-    max_structures: int = Field(300, ge=1, description="at most so many; `all` takes everything")
-    split: Split = Field(Split(), description="the sides; only training structures are candidates")
+    method: Literal["combined", "d_optimal", "random", "all"] = Field(
+        "combined",
+        description="combined: D-optimal structures for the tails and representatives for the bulk; d_optimal: passes"
+        " of MaxVol alone",
+    )
+    max_structures: int | None = Field(
+        None, ge=1, description="at most so many, those selected before included; `all` takes everything"
+    )
+    fraction: float | None = Field(None, gt=0, le=1, description="the same as a share of the structures to choose from")
+    projections: Literal["linear", "full"] = Field(
+        "linear",
+        description="linear: on the basis functions; full: derivatives of the energy by all coefficients, which needs a"
+        " fitted potential",
+    )
     seed: int = Field(42, description="of the hash that draws structures at random")
     gamma_tolerance: float = Field(
         1.01, ge=1, description="MaxVol stops when no environment has a larger extrapolation grade; pacemaker's value"
     )
-    e0s_eV: dict[str, float] | None = Field(
-        None, description="eV; when given, structures whose corrected energy pacemaker cannot take are no candidates"
+    grades: bool = Field(
+        True, description="tell the extrapolation grades before and after; costs the projections for random and all"
     )
+
+    @model_validator(mode="after")
+    def _has_one_budget(self) -> Params:
+        if (self.max_structures is None) == (self.fraction is None):
+            raise ValueError("give either max_structures or fraction")
+        return self
+
+    def budget(self, candidates: int) -> int:
+        """How many structures of so many to choose from (those selected before included)."""
+        if self.method == "all":
+            return candidates
+        if self.max_structures is not None:
+            return min(self.max_structures, candidates)
+        return max(1, round((self.fraction or 0.0) * candidates))
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One chosen structure and why: `d_optimal`, `scarce`, `fill`, `random` or `all`."""
+    """One chosen structure, why, and how much it counts in the fit."""
 
     id: str
-    how: str
+    how: How
+    weight: float = 1.0
 
 
-def candidates(table: pa.Table, params: Params) -> list[Atoms]:
-    """Structures that training could use, made ready for pacemaker, sorted by id (`info["id"]`)."""
-    labelled = sorted(atoms_from_table(rows_of_side(table, params.split, "train")), key=lambda a: str(a.info["id"]))
-    ready = []
-    for atoms in labelled:
-        fit = _usable(atoms, params)
-        if isinstance(fit, Atoms):
-            fit.info["id"] = atoms.info["id"]
-            ready.append(fit)
-    return ready
-
-
-def _usable(atoms: Atoms, params: Params) -> Atoms | str:
-    known = params.potential.elements
-    if unknown := sorted(set(atoms.get_chemical_symbols()) - set(known)):
-        return f"has {', '.join(unknown)}, which the potential does not"
-    if params.e0s_eV is not None:
-        corrected = energy_corrected(atoms.get_potential_energy(), atoms, params.e0s_eV)
-        if reason := energy_problem(corrected, len(atoms)):
-            return reason
-    return fit_ready(atoms, params.potential.cutoff)
-
-
-def by_hash(ids: Sequence[str], seed: int) -> list[str]:
+def by_hash(ids: Iterable[str], seed: int) -> list[str]:
     """The ids in an order that depends on the seed and on each id alone."""
     return sorted(ids, key=lambda key: hashlib.sha256(f"fill:{seed}:{key}".encode()).hexdigest())
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
-    """Write `selection.parquet`: id, order (from 0, most important first), how."""
+    """Write `selection.parquet`: id, order (from 0, most important first), how, weight."""
     started = time.monotonic()
-    structures = _candidates_of(inputs, params)
-    facts: dict[str, Any] = {"scarce_elements": [], "functions": {}, "environments": {}}
-    ids = [str(atoms.info["id"]) for atoms in structures]
-    if params.method == "d_optimal":
-        choices, facts = _d_optimal(structures, ids, params, machine)
+    data = _data_set(inputs, params)
+    if params.method in ("random", "all") and not params.grades:
+        for _ in data.structures():
+            pass
+        choices, facts = _drawn(data, params), dict[str, Any]()
     else:
-        choices = _drawn(ids, params)
-    return _write(outputs, choices, len(ids), facts) | {"seconds": round(time.monotonic() - started, 3)}
+        choices, facts = _with_projections(data, inputs, outputs, params, machine)
+    return _write(outputs, choices, data, facts) | {"seconds": round(time.monotonic() - started, 3)}
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
     """A valid selection, drawn by hash."""
-    structures = _candidates_of(inputs, params)
-    ids = by_hash([str(atoms.info["id"]) for atoms in structures], params.seed)[: params.max_structures]
+    data = _data_set(inputs, params)
+    for _ in data.structures():
+        pass
+    choices = _drawn(data, params.model_copy(update={"method": "random"} if params.method != "all" else {}))
     functions = dict.fromkeys(params.potential.elements, params.potential.functions_per_element)
-    facts = {"scarce_elements": [], "functions": functions, "environments": {}}
-    return _write(outputs, [Choice(key, "fill") for key in ids], len(structures), facts) | {"seconds": 0.0}
+    return _write(outputs, choices, data, {"functions": functions}) | {"seconds": 0.0}
 
 
-def _candidates_of(inputs: Inputs, params: Params) -> list[Atoms]:
-    table = pq.read_table(inputs.one("labels"))
-    structures = candidates(table, params)
-    if structures:
-        return structures
-    families = table.column("family").to_pylist()
-    training = [family for family in families if side(family, params.split) == "train"]
-    raise BadInput(
-        f"no structure is left to train on: {table.num_rows} labelled, {len(training)} of them on the training side"
-        f" of the split ({len(set(families))} families), none of which pacemaker can use at a cutoff of"
-        f" {params.potential.cutoff:g} Å. Add structures of more families, lower the shares of split.validation and"
-        " split.test, or raise the cutoff."
-    )
+def _data_set(inputs: Inputs, params: Params) -> DataSet:
+    given = read_given(inputs.one("given")) if inputs.all("given") else ()
+    return DataSet(inputs.one("dataset"), params.potential, Baseline.read(inputs.one("baseline")), given)
 
 
-def _drawn(ids: Sequence[str], params: Params) -> list[Choice]:
+def _given(data: DataSet) -> list[Choice]:
+    """What was selected before and still can be used, in its order."""
+    usable = {key for key, role in zip(data.ids, data.roles, strict=True) if role == "given"}
+    return [Choice(key, "given") for key in data.given if key in usable]
+
+
+def _left(data: DataSet) -> list[str]:
+    return sorted(key for key, role in zip(data.ids, data.roles, strict=True) if role == "candidate")
+
+
+def _budget(data: DataSet, params: Params) -> int:
+    """How many structures to add."""
+    given = data.roles.count("given")
+    return max(0, params.budget(given + data.roles.count("candidate")) - given)
+
+
+def _drawn(data: DataSet, params: Params) -> list[Choice]:
     if params.method == "all":
-        return [Choice(key, "all") for key in ids]
-    return [Choice(key, "random") for key in by_hash(ids, params.seed)[: params.max_structures]]
+        return _given(data) + [Choice(key, "all") for key in _left(data)]
+    return _given(data) + [Choice(key, "random") for key in by_hash(_left(data), params.seed)[: _budget(data, params)]]
 
 
-def _d_optimal(
-    structures: list[Atoms], ids: list[str], params: Params, machine: Machine
+def _with_projections(
+    data: DataSet, inputs: Inputs, outputs: Path, params: Params, machine: Machine
 ) -> tuple[list[Choice], dict[str, Any]]:
-    from containers.tensorpot.projections import active_sets, unfitted_basis
+    from containers.tensorpot.projection_files import Work, projected, scratch
+    from containers.tensorpot.projections import Projector
 
-    basis = unfitted_basis(params.potential)
-    sets = active_sets(basis, structures, params.gamma_tolerance, machine.progress)
-    scarce = [name for name, active in sets.items() if active.scarce]
-    important = _important(structures, sets, basis, params.max_structures)
-    facts = {
-        "scarce_elements": scarce,
-        "functions": {name: active.functions for name, active in sets.items()},
-        "environments": {name: active.environments for name, active in sets.items()},
-        "spanned": {name: len(active.rows) for name, active in sets.items()},
+    projector = Projector(_basis(inputs, params), params.projections)
+    sizes = sizes_for(machine.resources, max(projector.functions.values()))
+    with scratch(outputs) as folder:
+        work = Work(projector, folder, features=params.method == "combined")
+        found = projected(_counted(data, machine), work, machine.resources.threads, sizes.block_rows)
+        roles = np.array(data.roles)
+        free, given = roles == "candidate", np.isin(roles, ("given", "dft"))
+        search = Search(found, free, given, params.gamma_tolerance, sizes.one_shot_bytes, machine.progress)
+        return _chosen(data, search, params)
+
+
+def _counted(data: DataSet, machine: Machine) -> Iterator[Atoms]:
+    total = pq.read_metadata(data.path).num_rows
+    for done, atoms in enumerate(data.structures(), 1):
+        yield atoms
+        machine.progress(done, max(done, total), "projections")
+
+
+def _basis(inputs: Inputs, params: Params) -> ACEBBasisSet:
+    """The basis of the potential that was given, else the one that pacemaker would set up."""
+    from containers.tensorpot.activeset import load_basis
+    from containers.tensorpot.projections import unfitted_basis
+
+    if not inputs.all("potential"):
+        if params.projections == "full":
+            raise BadInput(
+                "projections: full needs a fitted potential: as long as all coefficients are zero, the derivatives of"
+                " the energy are the basis functions times constants, the same as linear. Give the potential of an"
+                " earlier fit, or use linear."
+            )
+        return unfitted_basis(params.potential)
+    basis = load_basis(path := inputs.one("potential"))
+    if sorted(basis.elements_name) != sorted(params.potential.elements):
+        raise BadInput(
+            f"{path} is a potential of {', '.join(basis.elements_name)}, the one to be fitted is of"
+            f" {', '.join(params.potential.elements)}: give one of the same elements"
+        )
+    return basis
+
+
+def _chosen(data: DataSet, search: Search, params: Params) -> tuple[list[Choice], dict[str, Any]]:
+    if params.method in ("random", "all"):
+        choices, facts = _drawn(data, params), dict[str, Any]()
+    else:
+        choices, facts = _by_projections(data, search, params)
+    if params.grades:
+        facts["grades"] = _grades(data, search, choices)
+    return choices, facts
+
+
+def _by_projections(data: DataSet, search: Search, params: Params) -> tuple[list[Choice], dict[str, Any]]:
+    found = choose(search, _budget(data, params), params.method == "combined")
+    place_of = {key: place for place, key in enumerate(data.ids) if search.given[place] or search.free[place]}
+    given = [Choice(one.id, "given", found.weight(place_of[one.id])) for one in _given(data)]
+    return given + [Choice(data.ids[k], how, found.weight(k)) for k, how in found.how.items()], found.facts
+
+
+def _grades(data: DataSet, search: Search, choices: Sequence[Choice]) -> dict[str, Any]:
+    """Extrapolation grades of the whole pool and of its test side, before and after."""
+    roles, taken = np.array(data.roles), {choice.id for choice in choices}
+    after = search.given | (search.free & np.array([key in taken for key in data.ids]))
+    groups = {"pool": roles != "dft", "test": roles == "test"}
+    before = grade_all(search, search.active_sets(search.given)) if search.given.any() else None
+    return told(before, grade_all(search, search.active_sets(after)), groups)
+
+
+def _write(outputs: Path, choices: Sequence[Choice], data: DataSet, facts: dict[str, Any]) -> dict[str, Any]:
+    """Write the selection; the metrics."""
+    reasons = [choice.how for choice in choices]
+    columns = {
+        "id": [choice.id for choice in choices],
+        "order": list(range(len(choices))),
+        "how": reasons,
+        "weight": [choice.weight for choice in choices],
     }
-    rare = {key for key, atoms in zip(ids, structures, strict=True) if set(scarce) & set(atoms.get_chemical_symbols())}
-    return ranked([ids[place] for place in important], rare, ids, params.max_structures, params.seed), facts
-
-
-def ranked(important: Sequence[str], rare: set[str], ids: Sequence[str], most: int, seed: int) -> list[Choice]:
-    """At most `most` choices: the D-optimal ones in their order, the rest of the scarce, then the fill.
-
-    Args:
-        important: ids that hold active environments, most important first.
-        rare: ids with an element of too few environments for MaxVol to choose from: all are wanted.
-        ids: every candidate.
-    """
-    chosen = [Choice(key, "scarce" if key in rare else "d_optimal") for key in important]
-    chosen += [Choice(key, "scarce") for key in by_hash(sorted(rare - set(important)), seed)]
-    taken = {choice.id for choice in chosen}
-    chosen += [Choice(key, "fill") for key in by_hash([key for key in ids if key not in taken], seed)]
-    return chosen[:most]
-
-
-def _important(structures: Sequence[Atoms], sets: dict[str, Active], basis: Any, most: int) -> list[int]:
-    """Places of the structures that hold active environments, by how many they hold; when there are more than `most`,
-    by how much each adds to those before it."""
-    counts: dict[int, int] = {}
-    for active in sets.values():
-        for owner in active.owners.tolist():
-            counts[owner] = counts.get(owner, 0) + 1
-    places = sorted(counts, key=lambda place: (-counts[place], place))
-    if len(places) <= most:
-        return places
-    return [places[k] for k in _by_addition([structures[place] for place in places], places, sets, basis)]
-
-
-def _by_addition(held: list[Atoms], places: list[int], sets: dict[str, Active], basis: Any) -> list[int]:
-    """Order of `held` by `greedy_order`; the elements' coordinates stand side by side."""
-    import numpy as np
-
-    from containers.tensorpot.active_rows import greedy_order
-    from containers.tensorpot.projections import project
-
-    total = sum(len(active.rows) for active in sets.values())
-    coordinates = [np.zeros((len(atoms), total)) for atoms in held]
-    own: list[list[int]] = [[] for _ in held]
-    index = {place: k for k, place in enumerate(places)}
-    rows, owners = project(basis, held)
-    filled, first = [0] * len(held), 0
-    for name, active in sets.items():
-        back = np.linalg.pinv(active.rows)
-        for row, k in zip(rows[name] @ back, owners[name].tolist(), strict=True):
-            coordinates[k][filled[k], first : first + len(row)] = row
-            filled[k] += 1
-        for offset, place in enumerate(active.owners.tolist()):
-            own[index[place]].append(first + offset)
-        first += len(active.rows)
-    return greedy_order(coordinates, [np.array(indices, dtype=np.int64) for indices in own])
-
-
-def _write(outputs: Path, choices: list[Choice], pool: int, facts: dict[str, Any]) -> dict[str, Any]:
-    how = [choice.how for choice in choices]
-    columns = {"id": [choice.id for choice in choices], "order": list(range(len(choices))), "how": how}
     write_table(outputs / OUTPUTS["selection"], pa.Table.from_pydict(columns, schema=SELECTION))
     return {
-        "candidates": pool,
+        "candidates": data.roles.count("candidate") + data.roles.count("given"),
+        "dft": data.roles.count("dft"),
+        "given_unusable": len(data.given) - reasons.count("given"),
         "selected": len(choices),
-        "d_optimal": how.count("d_optimal"),
-        "scarce": how.count("scarce"),
-        "filled": how.count("fill"),
+        "how": {how: reasons.count(how) for how in get_args(How) if how in reasons},
+        "scarce_elements": [],
+        "functions": {},
+        "environments": {},
+        "grades": {},
     } | facts

@@ -88,3 +88,56 @@ def test_a_committee_s_deviations_are_written_too(tmp_path):
 def test_no_labels_give_an_empty_file(tmp_path):
     write_extxyz(tmp_path / "a.extxyz", LABELS.empty_table())
     assert (tmp_path / "a.extxyz").read_bytes() == b""
+
+
+def test_odd_cells_and_labels_come_back_bit_for_bit(tmp_path):
+    cells = {
+        "left-handed": ([[0, 5, 0], [1 / 7, 0, 0], [-0.0, 5e-324, 6]], [True, True, True]),
+        "open": ([[1e300, 0, 0], [0, -0.0, 0], [0, 0, -1e-300]], [True, False, True]),
+        "of nothing": ([[-0.0] * 3] * 3, [False] * 3),
+    }
+    labels = np.array([5e-324, -0.0, 1.7976931348623157e308, -2.2250738585072014e-308, 1e22, 1 / 3])
+    made = []
+    for cell, pbc in cells.values():
+        atoms = labelled(Atoms("OgH", labels.reshape(2, 3), cell=cell, pbc=pbc))
+        stress = {"stress": labels / 4} if all(pbc) else {}
+        atoms.calc = SinglePointCalculator(atoms, energy=-5e-324, forces=-labels.reshape(2, 3), **stress)
+        made.append(atoms)
+    write_extxyz(tmp_path / "a.extxyz", labels_table(made))
+    for atoms, back in zip(made, read(tmp_path / "a.extxyz", index=":"), strict=True):
+        assert np.array_equal(back.numbers, atoms.numbers)
+        assert back.positions.tobytes() == atoms.positions.tobytes()
+        assert back.cell.array.tobytes() == atoms.cell.array.tobytes()
+        assert back.pbc.tolist() == atoms.pbc.tolist()
+        for name, value in atoms.calc.results.items():
+            assert np.asarray(back.calc.results[name]).tobytes() == np.asarray(value).tobytes(), name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "bulk",
+        "T",
+        "nan",
+        "007",
+        "1e5",
+        "two words",
+        "a=b",
+        'quote"d',
+        "back\\slash",
+        "µ\n",
+        "_JSON x",
+        "[1]",
+        "1,2",
+    ],
+)
+def test_text_in_the_comment_is_read_as_that_text(tmp_path, text):
+    table = labels_table([labelled(CELLS["periodic"])])
+    table = table.append_column("side", pa.array([text])).append_column("w_energy", pa.array([1 / 3]))
+    with (tmp_path / "a.extxyz").open("wb") as file:
+        write_frames(file, table, ("side", "w_energy"))
+    back = read(tmp_path / "a.extxyz")
+    assert back.info.get("side", "") == text
+    assert back.info["w_energy"] == 1 / 3
+    assert np.array_equal(back.get_forces(), labelled(CELLS["periodic"]).get_forces())

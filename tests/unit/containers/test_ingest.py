@@ -16,15 +16,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from ase import Atoms
+from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 from pydantic import ValidationError
 
-from containers import ingest
+from containers import collection, ingest
 from containers.contract import BadInput, Inputs, Machine, file_digest
-from containers.structures import LABELS, STRUCTURES, atoms_from_table, read_atoms, structure_id
+from containers.structures import LABELS, STRUCTURES, atoms_from_table, read_atoms, structure_id, structures_table
 
 REPOSITORY = Path(__file__).parents[3]
+FORCES = np.array([[1.0, 2.0, -3.0], [-1.0, -2.0, 3.0]]) / 7
 DFT_KEYS = {"energy_key": "REF_energy", "forces_key": "REF_forces"}
 FRAME = """2
 Lattice="4 0 0 0 5 0 0 0 6" Properties=species:S:1:pos:R:3 group=bulk family=parent{number} pbc="T T T"
@@ -53,11 +55,17 @@ def ingested(tmp_path: Path) -> Ingest:
     """Runs the step on files; `names` are the user's names of them (default: their own)."""
     runs = iter(range(100))
 
-    def run(*files: Path, names: tuple[str, ...] = (), machine: Machine | None = None, **keys: str) -> Result:
+    def run(
+        *files: Path,
+        names: tuple[str, ...] = (),
+        machine: Machine | None = None,
+        known: tuple[Path, ...] = (),
+        **keys: Any,
+    ) -> Result:
         outputs = tmp_path / f"run{next(runs)}" / "outputs"
         outputs.mkdir(parents=True)
         params = ingest.Params(file_names=names or tuple(file.name for file in files), **keys)
-        metrics = ingest.run(Inputs({"files": files}), outputs, params, machine or Machine())
+        metrics = ingest.run(Inputs({"files": files, "known": known}), outputs, params, machine or Machine())
         assert {path.name for path in outputs.iterdir()} == set(ingest.OUTPUTS.values())
         assert [path.name for path in outputs.parent.iterdir()] == ["outputs"]
         duplicates = pq.read_table(outputs / "duplicates.parquet").to_pylist()
@@ -83,7 +91,7 @@ def crystal(shift: float = 0.0) -> Atoms:
 def labelled(key_energy: str = "REF_energy", key_forces: str = "REF_forces", **more: Any) -> Atoms:
     atoms = crystal()
     atoms.info[key_energy] = -7.25
-    atoms.arrays[key_forces] = np.arange(6.0).reshape(2, 3) / 7
+    atoms.arrays[key_forces] = FORCES.copy()
     atoms.info.update(more)
     return atoms
 
@@ -160,15 +168,21 @@ def test_duplicates_are_removed_counted_and_listed(tmp_path: Path, ingested: Ing
 
 def test_no_duplicates_still_gives_a_table_with_columns(tmp_path: Path, ingested: Ingest) -> None:
     result = ingested(text_file(tmp_path, frames(0)))
-    assert pq.read_schema(result.outputs / "duplicates.parquet") == ingest.DUPLICATES
+    assert pq.read_schema(result.outputs / "duplicates.parquet") == collection.DUPLICATES
     assert result.duplicates == []
 
 
-def test_more_structures_than_one_chunk(tmp_path: Path, ingested: Ingest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("bound", "value"), [("CHUNK", 3), ("CHUNK_ATOMS", 5)])
+def test_more_structures_than_one_chunk(
+    tmp_path: Path, ingested: Ingest, monkeypatch: pytest.MonkeyPatch, bound: str, value: int
+) -> None:
     path = text_file(tmp_path, frames(*range(7)))
     whole = ingested(path)
-    monkeypatch.setattr(ingest, "CHUNK", 3)
+    turns: list[int] = []
+    monkeypatch.setattr(collection, "structures_table", lambda some: turns.append(len(some)) or structures_table(some))
+    monkeypatch.setattr(collection, bound, value)
     chunked = ingested(path)
+    assert turns == [3, 3, 1]
     assert file_digest(whole.outputs / "structures.parquet") == file_digest(chunked.outputs / "structures.parquet")
 
 
@@ -185,7 +199,7 @@ def test_formats_of_ase(tmp_path: Path, ingested: Ingest, name: str) -> None:
 
 def test_database_rows_give_group_family_and_labels(tmp_path: Path, ingested: Ingest) -> None:
     atoms = crystal()
-    atoms.calc = SinglePointCalculator(atoms, energy=-3.5, forces=np.ones((2, 3)))
+    atoms.calc = SinglePointCalculator(atoms, energy=-3.5, forces=FORCES)
     with ase.db.connect(tmp_path / "dft.db") as database:
         database.write(atoms, group="surface", family="slab3")
     before = file_digest(tmp_path / "dft.db")
@@ -263,7 +277,7 @@ def test_shortest_distance_counts_images(tmp_path: Path, ingested: Ingest, pbc: 
     expected = lengths[lengths > 1e-9].min()
     write(tmp_path / "one.traj", atoms)
     found = ingested(tmp_path / "one.traj").metrics["shortest_distance_A"]
-    assert found == (pytest.approx(expected, abs=1e-6) if expected < ingest.FARTHEST else None)
+    assert found == (pytest.approx(expected, abs=1e-6) if expected < collection.FARTHEST else None)
 
 
 def test_an_isolated_atom_has_no_distance(tmp_path: Path, ingested: Ingest) -> None:
@@ -279,14 +293,14 @@ def test_labels_wherever_ase_puts_them(tmp_path: Path, ingested: Ingest, keys: t
     text = f"""2
 Lattice="4 0 0 0 5 0 0 0 6" Properties=species:S:1:pos:R:3:{keys[1]}:R:3 {keys[0]}=-7.25
 Si 0.1 0.2 0.3 1 2 3
-Ge 2.0 2.5 3.0 4 5 6
+Ge 2.0 2.5 3.0 -1 -2 -3
 """
     result = ingested(text_file(tmp_path, text), energy_key=keys[0], forces_key=keys[1])
     assert result.table.schema == LABELS
     (atoms,) = result.structures
     assert atoms.info["id"] == structure_id(expected)
     assert atoms.calc.results["energy"] == -7.25
-    np.testing.assert_array_equal(atoms.calc.results["forces"], np.arange(1.0, 7.0).reshape(2, 3))
+    np.testing.assert_array_equal(atoms.calc.results["forces"], [[1, 2, 3], [-1, -2, -3]])
     assert result.table["stress"].to_pylist() == [None]
 
 
@@ -368,6 +382,101 @@ def test_keys_go_together(keys: dict[str, str]) -> None:
         ingest.Params(file_names=("a",), **keys)
 
 
+def twice(folder: Path, energy: float, force: float) -> list[Path]:
+    """Files a and b; the second structure of b is the first of a with its label moved so far."""
+    again = labelled(REF_energy=-7.25 + energy)
+    again.arrays["REF_forces"] += [[force, 0, 0], [-force, 0, 0]]
+    other = labelled()
+    other.positions[0] += 0.5
+    write(folder / "a.extxyz", labelled())
+    write(folder / "b.extxyz", [other, again])
+    return [folder / "a.extxyz", folder / "b.extxyz"]
+
+
+def test_a_structure_with_two_labels_is_an_error_that_names_both(tmp_path: Path, ingested: Ingest) -> None:
+    for number, (energy, force) in enumerate([(2e-3, 0.0), (0.0, 0.002)]):
+        (tmp_path / str(number)).mkdir()
+        with pytest.raises(
+            BadInput, match=r"^b\.extxyz: frame 1 .* of a\.extxyz: frame 0 .*another label: .*0\.00"
+        ) as caught:
+            ingested(*twice(tmp_path / str(number), energy, force), **DFT_KEYS)
+        assert f"{energy / 2:.3g} eV/atom, forces by up to {force:.3g} eV/Å" in str(caught.value)
+    assert list((tmp_path / "run0" / "outputs").iterdir()) == []
+
+
+def test_the_same_label_again_is_a_duplicate(tmp_path: Path, ingested: Ingest) -> None:
+    result = ingested(*twice(tmp_path, 1e-6, 1e-5), **DFT_KEYS)
+    assert [(one["source"], one["row"], one["kept_source"]) for one in result.duplicates] == [
+        ("b.extxyz", 1, "a.extxyz")
+    ]
+    assert len(result.structures) == 2
+    assert result.structures[0].calc.results["energy"] == -7.25
+    assert result.metrics["atoms"] == 4
+
+
+def test_two_labels_are_no_matter_in_a_pool(tmp_path: Path, ingested: Ingest) -> None:
+    assert ingested(*twice(tmp_path, 1.0, 1.0)).metrics["duplicates"] == 1
+
+
+def test_auto_may_take_another_key_in_each_frame(tmp_path: Path, ingested: Ingest) -> None:
+    own = crystal(0.5)
+    own.calc = SinglePointCalculator(own, energy=-3.0, forces=-FORCES)
+    write(tmp_path / "dft.extxyz", labelled())
+    write(tmp_path / "dft.extxyz", own, append=True)
+    found = ingested(tmp_path / "dft.extxyz", energy_key="auto", forces_key="auto").structures
+    assert [atoms.get_potential_energy() for atoms in found] == [-7.25, -3.0]
+
+
+def test_types_of_mlip_get_the_elements_that_are_given(tmp_path: Path, ingested: Ingest) -> None:
+    text = "BEGIN_CFG\n Size\n 1\n AtomData: id type cartes_x cartes_y cartes_z\n 1 1 0.5 0 0\nEND_CFG\n"
+    path = text_file(tmp_path, text, "pool.cfg")
+    assert ingested(path, mlip_elements=("Si", "Ge")).metrics["elements"] == ["Ge"]
+    with pytest.raises(BadInput, match=r"pool\.cfg: frame 0 .* set mlip_elements"):
+        ingested(path)
+    with pytest.raises(ValidationError, match="'Qq' is no element"):
+        ingest.Params(file_names=("a",), mlip_elements=("Qq",))
+    with pytest.raises(ValidationError, match="stands twice"):
+        ingest.Params(file_names=("a",), mlip_elements=("Si", "Si"))
+
+
+# ---- families
+
+
+def rattled(seed: int, stdev: float = 0.03) -> Atoms:
+    atoms = bulk("Si", cubic=True)
+    atoms.rattle(stdev, seed=seed)
+    return atoms
+
+
+def test_likeness_finds_the_families_that_no_file_names(tmp_path: Path, ingested: Ingest) -> None:
+    other = bulk("Ge", cubic=True)
+    write(tmp_path / "pool.extxyz", [rattled(0), rattled(1), other])
+    first, second, third = ingested(tmp_path / "pool.extxyz").structures
+    assert first.info["family"] == second.info["family"] == first.info["id"]
+    assert third.info["family"] == third.info["id"]
+    apart = ingested(tmp_path / "pool.extxyz", likeness_A=0.0).structures
+    assert [atoms.info["family"] for atoms in apart] == [atoms.info["id"] for atoms in apart]
+
+
+def test_known_structures_keep_and_found_families(tmp_path: Path, ingested: Ingest) -> None:
+    known = rattled(0)
+    known.info["family"] = "mine"
+    write(tmp_path / "known.extxyz", known)
+    table = ingested(tmp_path / "known.extxyz").outputs / "structures.parquet"
+    write(tmp_path / "pool.extxyz", [rattled(1), rattled(0)])
+    found = ingested(tmp_path / "pool.extxyz", known=(table,)).structures
+    assert [atoms.info["family"] for atoms in found] == ["mine", "mine"]
+
+
+def test_a_pool_that_grows_at_its_end_changes_no_family(tmp_path: Path, ingested: Ingest) -> None:
+    write(tmp_path / "a.extxyz", [rattled(seed, 0.02 * seed) for seed in range(8)])
+    write(tmp_path / "b.extxyz", [rattled(seed, 0.04 * seed) for seed in range(8, 12)])
+    before = {atoms.info["id"]: atoms.info["family"] for atoms in ingested(tmp_path / "a.extxyz").structures}
+    grown = ingested(tmp_path / "a.extxyz", tmp_path / "b.extxyz").structures
+    after = {atoms.info["id"]: atoms.info["family"] for atoms in grown}
+    assert before.items() <= after.items()
+
+
 # ---- bad files
 
 
@@ -438,7 +547,7 @@ def test_unreadable_files(tmp_path: Path, ingested: Ingest, name: str, content: 
         assert word in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["pool.pckl", "pool.pkl", "pool.pckl.gzip", "pool.pkl.gz", "pool.PICKLE", "x.model"])
+@pytest.mark.parametrize("name", ["pool.pckl", "pool.pkl", "pool.pckl.gz", "pool.pkl.gz", "pool.PICKLE", "x.model"])
 def test_a_pickle_is_refused_unopened(tmp_path: Path, ingested: Ingest, name: str) -> None:
     class Bomb:
         def __reduce__(self) -> tuple[Any, ...]:

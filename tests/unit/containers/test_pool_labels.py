@@ -17,8 +17,10 @@ from ase.io import read
 from pydantic import ValidationError
 
 from containers import pool_labels
+from containers.bounded_text import Lines
 from containers.contract import BadInput, Inputs, Machine, StepError, file_digest
 from containers.label_rows import NOT_FINITE, ROWS
+from containers.mlip_cfg import mlip_frames
 from containers.pool_labels import REJECTED, Params
 from containers.structures import LABELS, read_atoms, structure_id, structures_table, write_table
 
@@ -98,6 +100,12 @@ def test_labels_come_in_the_pool_s_order_with_every_bit(bench, pool):
         assert np.array_equal(atoms.get_forces().ravel(), expected["forces"])
         assert np.array_equal(atoms.get_stress(), expected["stress"])
     assert bench.table("rejected").schema.equals(REJECTED)
+    with (bench.outputs / "labels.cfg").open("rb") as file:
+        for atoms, expected in zip(mlip_frames(Lines(file, ""), "", ()), labelled, strict=True):
+            assert structure_id(atoms) == structure_id(expected)
+            assert atoms.get_potential_energy() == expected.get_potential_energy()
+            assert np.array_equal(atoms.get_forces(), expected.get_forces())
+            assert np.allclose(atoms.get_stress(), expected.get_stress(), rtol=1e-14)
     assert [atoms.info["id"] for atoms in read(bench.outputs / "labels.extxyz", index=":")] == [
         atoms.info["id"] for atoms in pool
     ]
@@ -206,6 +214,7 @@ def test_batches_and_files_change_no_label_and_two_runs_give_the_same_bytes(benc
     assert bench.run([*pool, pool[0]]) == first
     assert {name: bench.table(name) for name in tables} == tables
     assert file_digest(bench.outputs / "labels.extxyz") == whole["extxyz"]
+    assert file_digest(bench.outputs / "labels.cfg") == whole["cfg"]
 
 
 def test_a_pool_without_a_good_label_is_told_with_counts_and_settings(bench, pool):

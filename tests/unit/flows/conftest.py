@@ -68,5 +68,5 @@ def artefact() -> MakeArtefact:
 
 @pytest.fixture
 def data(artefact: MakeArtefact) -> Artefact:
-    """A data set of 40 structures."""
-    return artefact("dataset", train_structures=40, train_atoms=400)
+    """Frames of 40 training structures."""
+    return artefact("frames", train_structures=40, train_atoms=400)

@@ -16,10 +16,11 @@ from flows import calls
 from flows.config import DistillConfig
 from flows.fit import first_plan
 from flows.plan import FitPlan
-from flows.recipe import resolve
+from flows.recipe import Recipe, resolve
 from tasks.artefact import Artefact, External, StepCall
 from tasks.label import shard_call
 from tasks.label_shards import Shard
+from tasks.label_store import TeacherKey
 from tasks.run import request_of
 from tasks.settings import Settings
 from tasks.workspace import Workspace
@@ -27,6 +28,7 @@ from tasks.workspace import Workspace
 CPU = Settings(cores=2, device="cpu")
 FILES = (External(path=Path("/data/b.xyz"), sha256="b"), External(path=Path("/data/a.xyz"), sha256="a"))
 SHARD = Shard(file=Path("/store/labels/00001.parquet"), sha256="c", structures=1, atoms=2)
+KEY = TeacherKey(model="m", head="Default", dtype="float64", version=1, stub=False)
 SECTION = {
     "elements": ["Si"],
     "embeddings": {"ALL": {"ndensity": 1}},
@@ -36,38 +38,62 @@ SECTION = {
 
 OPTIONS: list[tuple[str, Any, set[str]]] = [
     ("name", "other", set()),
-    ("teacher.head", "scan", {"mace_label", "pool_labels", "pace_select", "dataset", "evaluate"}),
-    ("teacher.dtype", "float64", {"mace_label", "pool_labels"}),
+    ("teacher.head", "scan", {"mace_label", "pool_labels", "dataset", "baseline"}),
+    ("teacher.dtype", "float64", {"mace_label", "pool_labels", "dataset"}),
     ("teacher.max_force_std", 0.1, {"pool_labels"}),
     ("labels.max_force_eV_per_A", 9.0, {"pool_labels"}),
     ("labels.max_energy_eV_per_atom", 9.0, {"pool_labels"}),
     ("labels.min_distance_A", 0.9, {"pool_labels"}),
     ("dft.energy_key", "E", {"ingest"}),
     ("dft.forces_key", "F", {"ingest"}),
-    ("pacemaker.elements", ["Si", "O"], {"pool_labels", "pace_select", "dataset", "pace_train", "evaluate"}),
-    ("pacemaker.cutoff", 6.0, {"pace_select", "dataset", "pace_train"}),
+    ("dft.energies", "align", {"baseline"}),
+    ("dataset.likeness_A", 0.9, {"ingest"}),
+    ("dataset.test_leaks", "set_aside", {"dataset"}),
+    ("dataset.weights", {"bulk": 2.0}, {"frames"}),
+    ("dataset.reference_energies", "least_squares", {"baseline"}),
+    (
+        "pacemaker.elements",
+        ["Si", "O"],
+        {"pool_labels", "baseline", "dataset", "pace_select", "frames", "pace_train", "evaluate"},
+    ),
+    ("pacemaker.cutoff", 6.0, {"baseline", "pace_select", "frames", "pace_train"}),
     ("pacemaker.order", 2, {"pace_select", "pace_train"}),
     ("pacemaker.b_basis", "small", {"pace_select", "pace_train"}),
     ("pacemaker.b_basis", SECTION, {"pace_select", "pace_train"}),
     ("pacemaker.functions_per_element", 99, {"pace_select", "pace_train"}),
-    ("pacemaker.loss_energy", 0.5, {"pace_train"}),
+    ("pacemaker.loss_energy", 0.5, {"frames", "pace_train"}),
     ("pacemaker.loss_forces", 0.5, {"pace_train"}),
-    ("pacemaker.weight_dft", 3.0, {"dataset"}),
-    ("pacemaker.reference_potential", "none", {"pace_train"}),
+    ("pacemaker.loss_stress", 0.5, {"pace_select", "frames"}),
+    ("pacemaker.weight_dft", 3.0, {"frames"}),
+    ("pacemaker.reference_potential", "none", {"baseline", "pace_train", "pace_corerep"}),
+    ("pacemaker.reference_potential", "lj", {"baseline", "pace_train", "pace_corerep"}),
+    ("pacemaker.zbl", "difference", {"baseline", "pace_train", "pace_corerep"}),
+    ("pacemaker.r_in_A", {"Si-Si": 1.5}, {"pace_corerep"}),
+    ("pacemaker.lj", {"Si-Si": {"epsilon_eV": 1.0, "sigma_A": 2.0}}, {"baseline"}),
     ("selection.method", "random", {"pace_select"}),
     ("selection.max_structures", 99, {"pace_select"}),
-    ("split.validation", 0.2, {"pace_select", "dataset"}),
-    ("split.test", 0.2, {"pace_select", "dataset"}),
+    ("selection.fraction", 0.5, {"pace_select"}),
+    ("selection.projections", "full", {"pace_select", "pace_activeset"}),
+    ("split.validation", 0.2, {"baseline", "dataset"}),
+    ("split.test", 0.2, {"baseline", "dataset"}),
     ("train.maxiter", 99, {"pace_train"}),
     ("train.batch_size", 9, {"pace_train"}),
     ("train.max_attempts", 9, set()),
-    ("train.seed", 9, {"pace_select", "pace_train"}),
+    ("train.seed", 9, {"pace_select", "strain", "pace_train"}),
     ("train.threads", 9, set()),
     ("convergence.force_mae_meV_per_A", 9, set()),
     ("convergence.energy_mae_meV_per_atom", 9, set()),
 ]
-INPUTS = {"teacher.model", "teacher.committee", "pool.files", "dft.files", "dft.test_files"}  # count by their content
-ONE_VALUE = {"pacemaker.loss_stress"}  # 0 is all it may be
+INPUTS = {
+    "teacher.model",
+    "teacher.committee",
+    "pool.files",
+    "dft.files",
+    "dft.test_files",
+    "dataset.base",
+    "selection.potential",
+}
+"""Count by their content."""
 
 
 def changed(config: DistillConfig, key: str, value: Any) -> DistillConfig:
@@ -77,6 +103,8 @@ def changed(config: DistillConfig, key: str, value: Any) -> DistillConfig:
     for parent in parents:
         place = place[parent]
     place[last] = value
+    if value == "full":
+        place["potential"] = "old/potential.yaml"
     return DistillConfig.model_validate(values)
 
 
@@ -101,22 +129,30 @@ def all_calls(teacher: Teacher, artefact: Callable[..., Artefact], data: Artefac
     two_heads = teacher.model_copy(update={"heads": ("pbe", "scan"), "e0s_eV": e0s})
     pool, labels, selection = artefact("ingest"), artefact("pool_labels"), artefact("pace_select")
     dft, dft_test = artefact("ingest", "dft"), artefact("ingest", "dft test")
-    active, potential = artefact("pace_activeset"), artefact("pace_train").file("potential")
+    of_dft, strains = artefact("pool_labels", "dft"), artefact("pool_labels", "strains")
+    baseline, dataset, frames = artefact("baseline"), artefact("dataset"), data
+    interim, active, core = artefact("pace_train").file("interim"), artefact("pace_activeset"), artefact("pace_corerep")
+    earlier = [External(path=Path("/runs/old/x.parquet"), sha256=name) for name in ("old data", "old selection")]
 
     def make(config: DistillConfig, settings: Settings = CPU) -> list[StepCall]:
         recipe = resolve(config, [two_heads, two_heads], {"Si"}, set())
         asked, other = (calls.asked(recipe, file, two_heads) for file in FILES)
         workspace = Workspace(root=Path("/nowhere"), settings=settings)
+        keys = [asked.key(workspace), other.key(workspace)]
         return [
-            calls.dft_call(config, FILES),
+            calls.dft_call(config, FILES, [pool.file("structures")]),
             calls.teacher_call(FILES[0]),
             shard_call(SHARD, asked, settings, None),
-            calls.pool_labels_call(recipe, pool, [asked.key(workspace), other.key(workspace)]),
-            calls.select_call(recipe, labels),
-            calls.dataset_call(recipe, labels, selection, dft, dft_test),
-            calls.train_call(recipe, first_plan(recipe, data), data, None, settings),
-            calls.active_set_call(potential, data),
-            calls.evaluate_call(recipe, potential, active, data, dft_test),
+            calls.pool_labels_call(recipe, pool, keys),
+            calls.baseline_call(recipe, labels, dft, dft_test, [of_dft]),
+            calls.dataset_call(recipe, labels, dft, dft_test, earlier[0], keys),
+            calls.select_call(recipe, dataset, baseline, settings, earlier[1], FILES[0]),
+            calls.strain_call(recipe, dataset, selection),
+            calls.frames_call(recipe, dataset, selection, baseline, strains),
+            calls.train_call(recipe, first_plan(recipe, frames), frames, None, settings),
+            calls.active_set_call(recipe, interim, frames),
+            calls.core_call(recipe, interim, active, frames, baseline),
+            calls.evaluate_call(recipe, core, active, frames, baseline, dft_test),
         ]
 
     return make
@@ -134,7 +170,7 @@ def test_an_option_changes_these_steps_and_no_other(base, all_calls, key, value,
 
 
 def test_no_option_is_forgotten_here() -> None:
-    assert {key for key, _, _ in OPTIONS} | INPUTS | ONE_VALUE == set(options_of(DistillConfig))
+    assert {key for key, _, _ in OPTIONS} | INPUTS == set(options_of(DistillConfig))
 
 
 def test_the_machine_changes_no_key(base, all_calls) -> None:
@@ -176,36 +212,66 @@ def test_every_step_reads_what_the_steps_before_it_wrote(base, all_calls) -> Non
     assert read == {
         "mace_label": {"structures": ["c"], "model": ["b"]},
         "pool_labels": {"structures": ["ingest one structures"]},
-        "pace_select": {"labels": ["pool_labels one labels"]},
-        "dataset": {
+        "baseline": {
             "labels": ["pool_labels one labels"],
-            "selection": ["pace_select one selection"],
+            "dft": ["ingest dft structures"],
+            "dft_test": ["ingest dft test structures"],
+            "dft_teacher": ["pool_labels dft labels"],
+        },
+        "dataset": {
+            "base": ["old data"],
+            "labels": ["pool_labels one labels"],
             "dft": ["ingest dft structures"],
             "dft_test": ["ingest dft test structures"],
         },
-        "pace_train": {"train": ["dataset one train"], "validation": ["dataset one validation"]},
-        "pace_activeset": {"potential": ["pace_train one potential"], "train": ["dataset one train"]},
-        "evaluate": {
-            "potential": ["pace_train one potential"],
+        "pace_select": {
+            "dataset": ["dataset one dataset"],
+            "baseline": ["baseline one baseline"],
+            "given": ["old selection"],
+            "potential": ["b"],
+        },
+        "strain": {"dataset": ["dataset one dataset"], "selection": ["pace_select one selection"]},
+        "frames": {
+            "dataset": ["dataset one dataset"],
+            "dataset_set_aside": ["dataset one set_aside"],
+            "selection": ["pace_select one selection"],
+            "baseline": ["baseline one baseline"],
+            "strains": ["pool_labels strains labels"],
+        },
+        "pace_train": {"train": ["frames one train"], "validation": ["frames one validation"]},
+        "pace_activeset": {"potential": ["pace_train one interim"], "train": ["frames one train"]},
+        "pace_corerep": {
+            "interim": ["pace_train one interim"],
             "asi": ["pace_activeset one asi"],
-            "test": ["dataset one test"],
+            "train": ["frames one train"],
+            "baseline": ["baseline one baseline"],
+        },
+        "evaluate": {
+            "potential": ["pace_corerep one potential"],
+            "asi": ["pace_activeset one asi"],
+            "baseline": ["baseline one baseline"],
+            "test": ["frames one test"],
             "dft_test": ["ingest dft test structures"],
         },
     }
 
 
-def test_files_keep_the_user_s_order_and_names() -> None:
-    call = calls.ingest_call(FILES)
+def test_files_keep_the_user_s_order_and_names(config: DistillConfig) -> None:
+    call = calls.ingest_call(config, FILES)
     assert call.params["file_names"] == ["b.xyz", "a.xyz"]
     assert call.inputs["files"] == FILES
     assert call.params["energy_key"] is None
 
 
-def test_dft_inputs_are_left_out_when_there_are_none(recipe, artefact, data) -> None:
-    made = calls.dataset_call(recipe, artefact("pool_labels"), artefact("pace_select"), None, None)
-    assert list(made.inputs) == ["labels", "selection"]
-    potential = artefact("pace_train").file("potential")
-    assert "dft_test" not in calls.evaluate_call(recipe, potential, artefact("pace_activeset"), data, None).inputs
+def test_what_is_not_there_is_no_input(config: DistillConfig, recipe: Recipe, artefact: Any, data: Artefact) -> None:
+    labels, dataset, baseline = artefact("pool_labels"), artefact("dataset"), artefact("baseline")
+    assert set(calls.ingest_call(config, FILES).inputs) == {"files"}
+    assert set(calls.baseline_call(recipe, labels, None, None, []).inputs) == {"labels"}
+    assert set(calls.dataset_call(recipe, labels, None, None, None, [KEY]).inputs) == {"labels"}
+    assert set(calls.select_call(recipe, dataset, baseline, CPU).inputs) == {"dataset", "baseline"}
+    assert "strains" not in calls.frames_call(recipe, dataset, artefact("pace_select"), baseline, None).inputs
+    made = calls.evaluate_call(recipe, artefact("pace_corerep"), artefact("pace_activeset"), data, baseline, None)
+    assert "dft_test" not in made.inputs
 
 
 def test_the_plan_reaches_the_fit(recipe, data, artefact) -> None:

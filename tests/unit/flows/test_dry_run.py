@@ -98,7 +98,7 @@ def test_its_requests_worked_off_one_by_one_lead_through_all_steps(example: Path
     config, seen = load_config(example), set()
     dry_run.plan(config, workspace)
     label_all(config, workspace)
-    for _ in range(6):
+    for _ in range(9):
         seen |= set(states(dry_run.plan(config, workspace)).values())
         work_off(workspace, workspace.run_folder("silicon") / "dry-run" / "requests")
     assert set(states(dry_run.plan(config, workspace)).values()) == {"cached"}

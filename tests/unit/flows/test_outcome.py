@@ -71,12 +71,12 @@ def test_a_miss_and_an_unfinished_fit_are_both_told(ended) -> None:
 
 def test_labels_are_computed_reused_or_rejected(artefact) -> None:
     labels = artefact("pool_labels", structures=100, labels=90, rejected=10, rejected_by={"force": 8, "memory": 4})
-    counts = label_counts(labels, Labelling(computed=30), teachers=1)
+    counts = label_counts([labels], Labelling(computed=30), teachers=1)
     assert (counts.computed, counts.reused, counts.rejected) == (30, 66, 10)
     assert counts.rejected_by == {"force": 8, "memory": 4}
 
 
 def test_each_member_of_a_committee_gives_an_answer(artefact) -> None:
     labels = artefact("pool_labels", structures=100, labels=100, rejected=0, rejected_by={})
-    counts = label_counts(labels, Labelling(computed=120), teachers=3)
+    counts = label_counts([labels], Labelling(computed=120), teachers=3)
     assert (counts.computed, counts.reused) == (120, 180)

@@ -48,13 +48,13 @@ def test_auto_means_the_data_s_elements_and_the_teacher_s_cutoff(config, teacher
     recipe = resolve(config, [teacher], {"Si"}, set())
     assert recipe.potential.elements == ("Si",)
     assert recipe.potential.cutoff == 4.5
-    assert (recipe.head, recipe.e0s_eV) == ("Default", {"Si": -1.0})
+    assert (recipe.head, recipe.teacher_e0s_eV) == ("Default", {"Si": -1.0})
 
 
 def test_elements_are_sorted_and_may_be_more_than_the_data_hold(config, teacher) -> None:
     recipe = resolve(with_pacemaker(config, elements=["Si", "O"]), [teacher], {"Si"}, set())
     assert recipe.potential.elements == ("O", "Si")
-    assert recipe.e0s_eV == {"O": -2.0, "Si": -1.0}
+    assert recipe.teacher_e0s_eV == {"O": -2.0, "Si": -1.0}
 
 
 def test_given_values_reach_the_potential(config, teacher) -> None:
@@ -97,7 +97,7 @@ def test_a_left_out_element(config, teacher) -> None:
 
 def test_the_chosen_head_decides_the_reference_energies(config, two_heads) -> None:
     recipe = resolve(with_head(config, "pbe"), [two_heads], {"Si"}, set())
-    assert (recipe.head, recipe.e0s_eV) == ("pbe", {"Si": 2.0})
+    assert (recipe.head, recipe.teacher_e0s_eV) == ("pbe", {"Si": 2.0})
 
 
 @pytest.mark.parametrize("head", [None, "r2scan"])
@@ -142,7 +142,7 @@ def test_a_committee_has_the_mean_reference_the_largest_cutoff_and_the_elements_
     config, teacher, second
 ) -> None:
     recipe = resolve(with_committee(config, "second.model"), [teacher, second], {"Si", "O"}, set())
-    assert recipe.e0s_eV == {"Si": -1.5}
+    assert recipe.teacher_e0s_eV == {"Si": -1.5}
     assert recipe.potential.cutoff == 6.0
     with pytest.raises(UserError, match=r"does not know O \(in the DFT data\); it knows Si\."):
         resolve(with_committee(config, "second.model"), [teacher, second], {"Si"}, {"O"})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from containers.tensorpot.lammps_table import POINTS
 from tasks.lammps import lammps_input
 
-TEXT = lammps_input("alloy", ("Al", "Ni"), {"Al": -0.1, "Ni": -0.2500000000000001})
+TEXT = lammps_input("alloy", ("Al", "Ni"), {"Al": -0.1, "Ni": -0.2500000000000001}, pairs=False)
+SUM = lammps_input("alloy", ("Ni", "Al"), {"Al": -0.1, "Ni": -0.2}, pairs=True)
 
 
 def commands(text: str) -> list[str]:
@@ -37,3 +39,16 @@ def test_structure_and_extrapolation_grade_are_comments() -> None:
     assert "exactly 2 atom types: 1 = Al, 2 = Ni" in TEXT
     assert "# pair_style pace/extrapolation" in TEXT
     assert "# pair_coeff * * potential.yaml potential.asi Al Ni" in TEXT
+
+
+def test_with_pair_terms_their_tables_are_laid_over_the_potential() -> None:
+    assert [line for line in commands(SUM) if line.startswith("pair_")] == [
+        f"pair_style hybrid/overlay pace recursive table spline {POINTS}",
+        "pair_coeff * * pace potential.yace Ni Al",
+        "pair_coeff 1 1 table reference.table Ni-Ni",
+        "pair_coeff 1 2 table reference.table Al-Ni",
+        "pair_coeff 2 2 table reference.table Al-Al",
+    ]
+    assert f"# pair_style hybrid/overlay pace/extrapolation table spline {POINTS}" in SUM
+    assert "# pair_coeff * * pace/extrapolation potential.yaml potential.asi Ni Al" in SUM
+    assert SUM.count("pair_coeff 1 2 table reference.table Al-Ni") == 2

@@ -1,10 +1,12 @@
-"""The data set: sides, what is set aside and why, reference energies."""
+"""The data set: how it grows, sides, leaks, and what is refused."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,167 +17,344 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from containers.contract import BadInput, Inputs, Machine
-from containers.split import SIDES, Split, side
-from containers.structures import labels_table, structure_id, write_table
+from containers.split import SIDES, Side, Split, side
+from containers.structures import LABELS, atoms_from_table, labels_table, structure_id, write_table
 from containers.tensorpot import dataset
-from containers.tensorpot.frames import read_frame
+from containers.tensorpot.dataset import DATASET, Params
 
-PARAMS = dataset.Params(e0s_eV={"Si": -3.0, "Ge": -2.0}, elements=("Ge", "Si"), cutoff=5.0)
-FAMILIES = {name: [f for f in map(str, range(200)) if side(f, Split()) == name] for name in SIDES}
+PARAMS = Params(elements=("Ge", "Si"), teachers=("a" * 64,))
+FAMILIES = {name: [f for f in map(str, range(300)) if side(f, Split()) == name] for name in SIDES}
 
 
-def labelled(atoms: Atoms, family: str, energy: float = -8.0) -> Atoms:
+def labelled(atoms: Atoms, family: str, energy: float = -8.0, row: int = 7, source: str = "some.xyz") -> Atoms:
     """The structure with everything a label has."""
-    forces = np.full((len(atoms), 3), 0.25)
-    stress = np.arange(6.0) if atoms.pbc.all() else None
-    atoms.info = {"id": structure_id(atoms), "source": "some.xyz", "row": 7, "group": "", "family": family}
-    atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
-    if stress is not None:
-        atoms.calc.results["stress"] = stress
+    atoms.info = {"id": structure_id(atoms), "source": source, "row": row, "group": "bulk", "family": family}
+    atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=np.full((len(atoms), 3), 0.25))
+    if atoms.pbc.all():
+        atoms.calc.results["stress"] = np.arange(6.0)
     return atoms
 
 
-def cell(seed: int, family: str, energy: float = -8.0) -> Atoms:
+def cell(seed: int, family: str, energy: float = -8.0, **place: Any) -> Atoms:
     """A two-atom silicon cell, another for every seed."""
     atoms = bulk("Si")
     atoms.rattle(0.1, seed=seed)
-    return labelled(atoms, family, energy)
+    return labelled(atoms, family, energy, **place)
 
 
-def pool() -> list[Atoms]:
+def on(name: Side, seed: int, number: int = 0, **place: Any) -> Atoms:
+    """A cell of a family of that side."""
+    return cell(seed, FAMILIES[name][number], **place)
+
+
+def pool(first: int = 0) -> list[Atoms]:
     """Three structures on every side."""
-    return [cell(10 * k + i, FAMILIES[name][i]) for k, name in enumerate(SIDES) for i in range(3)]
+    return [on(name, first + 10 * k + i, i) for k, name in enumerate(SIDES) for i in range(3)]
+
+
+@dataclass
+class Made:
+    """What a run gave."""
+
+    folder: Path
+    metrics: dict[str, Any]
+
+    @property
+    def path(self) -> Path:
+        return self.folder / "outputs" / "dataset.parquet"
+
+    @property
+    def table(self) -> pa.Table:
+        return pq.read_table(self.path)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        facts: dict[str, Any] = json.loads((self.folder / "outputs" / "dataset.json").read_text())
+        return facts
+
+    @property
+    def aside(self) -> dict[str, str]:
+        """Reasons by id."""
+        rows = pq.read_table(self.folder / "outputs" / "set_aside.parquet").to_pylist()
+        assert self.metrics["set_aside"] == len(rows)
+        return {row["id"]: row["reason"] for row in rows}
+
+    def sides(self, origin: str) -> dict[str, str]:
+        """Side by id of the rows of an origin."""
+        return {row["id"]: row["side"] for row in self.table.to_pylist() if row["origin"] == origin}
 
 
 def make(
-    folder: Path,
-    structures: Sequence[Atoms],
-    selected: Sequence[Atoms] | None = None,
-    params: dataset.Params = PARAMS,
-    **dft: Sequence[Atoms],
-) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Ids by side, and reasons by id of what was set aside, of a run on these structures."""
-    write_table(folder / "labels.parquet", labels_table(structures))
-    ids = [atoms.info["id"] for atoms in (structures if selected is None else selected)]
-    pq.write_table(pa.table({"id": ids}), folder / "selection.parquet")
-    files = {name: (folder / f"{name}.parquet",) for name in ("labels", "selection", *dft)}
-    for name, given in dft.items():
+    folder: Path, labels: Sequence[Atoms], params: Params = PARAMS, base: Made | None = None, **dft: Sequence[Atoms]
+) -> Made:
+    """A run on these structures."""
+    (folder / "outputs").mkdir(parents=True)
+    files = {"base": (base.path,)} if base else {}
+    for name, given in {"labels": labels, **dft}.items():
         write_table(folder / f"{name}.parquet", labels_table(given))
-    outputs = folder / "outputs"
-    outputs.mkdir(exist_ok=True)
-    metrics = dataset.run(Inputs(files), outputs, params, Machine())
-    assert {path.name for path in outputs.iterdir()} == set(dataset.OUTPUTS.values())
-    sides: dict[str, list[str]] = {name: read_frame(outputs / dataset.OUTPUTS[name])["name"].tolist() for name in SIDES}
-    aside = pq.read_table(outputs / "set_aside.parquet").to_pylist()
-    assert metrics["set_aside"] == len(aside)
-    return sides, {row["id"]: row["reason"] for row in aside}
+        files[name] = (folder / f"{name}.parquet",)
+    metrics = dataset.run(Inputs(files), folder / "outputs", params, Machine())
+    assert {path.name for path in (folder / "outputs").iterdir()} == set(dataset.OUTPUTS.values())
+    return Made(folder, metrics)
 
 
-def test_every_structure_is_on_the_side_of_its_family_and_only_selected_ones_train(tmp_path: Path) -> None:
+def refused(folder: Path, message: str, labels: Sequence[Atoms], **rest: Any) -> None:
+    """The run ends with a message, and nothing is left."""
+    with pytest.raises(BadInput, match=message):
+        make(folder, labels, **rest)
+    assert not list((folder / "outputs").iterdir())
+    assert not (folder / "work").exists()
+
+
+def test_rows_are_as_they_came_with_origin_side_and_version(tmp_path: Path) -> None:
+    structures, dft = pool(), [on("train", 100, 9, energy=-7.123456789)]
+    made = make(tmp_path, structures, dft=dft)
+    assert made.table.schema.equals(DATASET)
+    expected = [("dft", dft[0])] + [("teacher", one) for one in sorted(structures, key=lambda one: one.info["id"])]
+    assert made.table.select(LABELS.names).equals(labels_table([one for _, one in expected]))
+    assert made.table["origin"].to_pylist() == [origin for origin, _ in expected]
+    assert made.table["side"].to_pylist() == [side(one.info["family"], Split()) for _, one in expected]
+    assert set(made.table["version"].to_pylist()) == {1}
+    assert {name: made.metrics[f"{name}_structures"] for name in SIDES} == {"train": 4, "validation": 3, "test": 3}
+    assert made.facts["rows"]["teacher"]["test"] == {"bulk": 3}
+    assert made.facts["rows"]["dft"] == {"train": {"bulk": 1}, "validation": {}, "test": {}}
+
+
+def test_structures_come_back_bit_for_bit(tmp_path: Path) -> None:
+    odd = labelled(Atoms("Si2", positions=[[-0.0, 5e-324, 1e17], [0.1, 1 / 3, -2.0]], cell=np.eye(3) / 7), "0")
+    odd.calc.results |= {"energy": -1.0000000000000002, "forces": np.array([[5e-324, -0.0, 1e-17], [1e300, 3.0, 0.1]])}
+    back = {one.info["id"]: one for one in atoms_from_table(make(tmp_path, [*pool(), odd]).table)}[odd.info["id"]]
+    for one, other in ((odd.positions, back.positions), (odd.cell.array, back.cell.array)):
+        assert one.tobytes() == other.tobytes()
+    assert back.calc.results["forces"].tobytes() == odd.calc.results["forces"].tobytes()
+    assert back.calc.results["energy"] == odd.calc.results["energy"]
+    assert "stress" not in back.calc.results
+
+
+def test_the_set_grows_and_old_rows_stay_first_and_unchanged(tmp_path: Path) -> None:
+    first = make(tmp_path / "1", pool(), dft=[on("train", 100, 9)])
+    second = make(tmp_path / "2", pool() + pool(300), base=first, dft=[on("train", 101, 9), on("train", 100, 9)])
+    old = first.table.num_rows
+    assert second.table.slice(0, old).equals(first.table)
+    assert second.table["version"].to_pylist() == [1] * old + [2] * 10
+    new = second.table.slice(old)
+    assert new["origin"].to_pylist() == ["dft"] + ["teacher"] * 9
+    assert new["id"].to_pylist()[1:] == sorted(new["id"].to_pylist()[1:])
+    assert second.facts["came_in"] == {"dft": 1, "teacher": 9}
+    assert [version["teacher"] for version in second.facts["history"]] == [9, 9]
+    assert second.facts["history"][0]["digest"] == first.facts["digest"] != second.facts["digest"]
+
+
+def test_rows_of_the_base_stay_when_the_pool_no_longer_has_them(tmp_path: Path) -> None:
+    first = make(tmp_path / "1", pool())
+    second = make(tmp_path / "2", [on("train", 400)], base=first)
+    assert second.table.num_rows == 10
+
+
+def test_merging_the_same_again_changes_no_byte(tmp_path: Path) -> None:
+    first = make(tmp_path / "1", pool(), dft=[on("train", 100, 9)])
+    again = make(tmp_path / "2", pool(), base=first, dft=[on("train", 100, 9)])
+    assert again.path.read_bytes() == first.path.read_bytes()
+    assert again.metrics["version"] == 1
+    assert again.metrics["new_teacher_rows"] == again.metrics["new_dft_rows"] == 0
+
+
+def test_the_order_of_what_comes_at_once_changes_no_byte(tmp_path: Path) -> None:
+    base = make(tmp_path / "base", pool())
+    dft = [on("train", 100 + number, 9, source="b.xyz") for number in range(4)] + [on("train", 100, 9, source="a.xyz")]
+    lonely = labelled(Atoms("C"), "0")
+    made = []
+    for name, step in (("a", 1), ("b", -1)):
+        new = [lonely, *pool(500)][::step]
+        made.append(make(tmp_path / name, new, base=base, dft=dft[::step]))
+    for file in dataset.OUTPUTS.values():
+        assert len({(one.folder / "outputs" / file).read_bytes() for one in made}) == 1
+    assert "a.xyz" in made[0].table["source"].to_pylist()
+
+
+def test_the_digest_is_of_the_rows_not_of_how_they_came(tmp_path: Path) -> None:
+    whole = make(tmp_path / "whole", pool() + pool(300))
+    steps = make(tmp_path / "2", pool(300), base=make(tmp_path / "1", pool()))
+    assert steps.facts["digest"] == whole.facts["digest"]
+    other = [*pool(), *pool(300)[:-1], on("test", 322, 2, energy=-8.00000001)]
+    assert make(tmp_path / "other", other).facts["digest"] != whole.facts["digest"]
+    other[-1] = on("test", 322, 2)
+    other[-1].calc.results["stress"] = np.zeros(6)
+    assert make(tmp_path / "stress", other).facts["digest"] != whole.facts["digest"]
+
+
+def test_two_labels_of_one_origin_are_refused_and_both_named(tmp_path: Path) -> None:
+    one = on("train", 100, 9, source="a.xyz", row=3)
+    other = on("train", 100, 9, energy=-7.9, source="b.xyz", row=5)
+    both = r"b\.xyz: frame 5 .* structure of a\.xyz: frame 3 .*another label .*\(dft\).* 0\.05 eV/atom.*remove one"
+    refused(tmp_path / "1", both, pool(), dft=[one, other])
+    refused(tmp_path / "2", both, pool(), dft=[other, one])
+    base = make(tmp_path / "base", pool(), dft=[one])
+    known = r"b\.xyz: frame 5 .* a\.xyz: frame 3 \(from 0\) \(in the set since version 1\).*remove it"
+    refused(tmp_path / "3", known, pool(), base=base, dft=[other])
+    forces = on("train", 100, 9, source="c.xyz")
+    forces.calc.results["forces"] = np.full((2, 3), 0.2502)
+    refused(tmp_path / "4", r"forces by up to 0\.0002 eV/Å", pool(), base=base, dft=[forces])
+
+
+def test_the_same_label_rounded_is_the_same_and_the_first_stays(tmp_path: Path) -> None:
+    base = make(tmp_path / "1", pool(), dft=[on("train", 100, 9)])
+    again = make(tmp_path / "2", pool(), base=base, dft=[on("train", 100, 9, energy=-8.00001)])
+    assert again.path.read_bytes() == base.path.read_bytes()
+
+
+def test_teacher_and_dft_may_both_label_a_structure_on_the_pools_side(tmp_path: Path) -> None:
     structures = pool()
-    sides, aside = make(tmp_path, structures, selected=structures[:2])
-    assert set(sides["train"]) == {atoms.info["id"] for atoms in structures[:2]}
-    assert set(sides["validation"]) == {atoms.info["id"] for atoms in structures[3:6]}
-    assert set(sides["test"]) == {atoms.info["id"] for atoms in structures[6:]}
-    assert not aside
+    theirs = cell(0, FAMILIES["validation"][8], energy=-7.5)  # the first structure of the pool
+    unseen = cell(20, FAMILIES["train"][8])  # one of the pool's test side
+    made = make(tmp_path, structures, dft=[theirs, unseen])
+    assert made.sides("dft") == {structures[0].info["id"]: "train"}
+    assert made.sides("teacher")[structures[0].info["id"]] == "train"
+    assert "test side" in made.aside[unseen.info["id"]]
 
 
-def test_energies_are_corrected_and_labels_untouched(tmp_path: Path) -> None:
-    make(tmp_path, pool())
-    row = read_frame(tmp_path / "outputs" / "train.pckl.gzip").iloc[0]
-    assert row["energy"] == -8.0
-    assert row["energy_corrected"] == -2.0
-    assert np.array_equal(row["forces"], np.full((2, 3), 0.25))
-    assert np.array_equal(row["stress"], np.arange(6.0))
-    facts = json.loads((tmp_path / "outputs" / "dataset.json").read_text())
-    assert facts["sides"]["train"]["energy_corrected_min_eV_per_atom"] == -1.0
-    assert 2.0 < facts["sides"]["train"]["shortest_distance_A"]["Si-Si"] < 2.36
-
-
-def test_the_order_of_the_pool_does_not_change_a_byte(tmp_path: Path) -> None:
-    digests = []
-    for name, structures in (("a", pool()), ("b", pool()[::-1])):
-        (tmp_path / name).mkdir()
-        make(tmp_path / name, structures)
-        digests.append([(tmp_path / name / "outputs" / file).read_bytes() for file in dataset.OUTPUTS.values()])
-    assert digests[0] == digests[1]
-
-
-def test_what_pacemaker_would_drop_is_set_aside_with_the_reason(tmp_path: Path) -> None:
-    lonely = labelled(Atoms("Si", positions=[[0, 0, 0]]), FAMILIES["train"][4], energy=-3.0)
-    hot = cell(70, FAMILIES["train"][5], energy=1000.0)
-    alien = labelled(Atoms("C2", positions=[[0, 0, 0], [1.4, 0, 0]]), FAMILIES["validation"][5])
-    sides, aside = make(tmp_path, [*pool(), lonely, hot, alien])
-    assert "no neighbour" in aside[lonely.info["id"]]
-    assert "outside pacemaker's range" in aside[hot.info["id"]]
-    assert "has C" in aside[alien.info["id"]]
-    assert [len(sides[name]) for name in SIDES] == [3, 3, 3]
-
-
-def test_a_training_structure_that_could_not_be_selected_is_set_aside_too(tmp_path: Path) -> None:
+def test_a_structure_of_the_base_keeps_its_side_whatever_family_a_file_gives_it(tmp_path: Path) -> None:
     structures = pool()
-    lonely = labelled(Atoms("Si", positions=[[0, 0, 0]]), FAMILIES["train"][4], energy=-3.0)
-    sides, aside = make(tmp_path, [*structures, lonely], selected=structures[:2])
-    assert "no neighbour" in aside[lonely.info["id"]]
-    assert set(sides["train"]) == {atoms.info["id"] for atoms in structures[:2]}
+    base = make(tmp_path / "1", structures)
+    made = make(tmp_path / "2", structures[3:], base=base, dft=[cell(0, FAMILIES["validation"][8])])
+    assert made.sides("dft") == {structures[0].info["id"]: "train"}
 
 
-def test_open_cells_train_padded_and_lonely_atoms_are_tested(tmp_path: Path) -> None:
-    slab = bulk("Si", cubic=True)
-    slab.set_pbc((True, True, False))
-    slab = labelled(slab, FAMILIES["train"][4])
-    lonely = labelled(Atoms("Si", positions=[[0, 0, 0]]), FAMILIES["test"][4], energy=-3.0)
-    sides, aside = make(tmp_path, [*pool(), slab, lonely])
-    assert not aside
-    assert lonely.info["id"] in sides["test"]
-    rows = read_frame(tmp_path / "outputs" / "train.pckl.gzip").set_index("name")
-    assert rows.loc[slab.info["id"], "ase_atoms"].pbc.all()
-    assert rows.loc[slab.info["id"], "stress"] is None
+def test_sides_stay_when_the_shares_change(tmp_path: Path) -> None:
+    base = make(tmp_path / "1", pool())
+    wide = PARAMS.model_copy(update={"split": Split(validation=0.05, test=0.9)})
+    kin = on("train", 700)  # of a family that the base has on its training side
+    stranger = cell(701, FAMILIES["train"][50])
+    made = make(tmp_path / "2", [*pool(), kin, stranger], params=wide, base=base)
+    before = base.sides("teacher")
+    assert {key: made.sides("teacher")[key] for key in before} == before
+    assert made.sides("teacher")[kin.info["id"]] == "train"
+    assert made.sides("teacher")[stranger.info["id"]] == side(FAMILIES["train"][50], wide.split)
+    assert made.facts["families_on_another_side_than_split_says"] > 0
+    assert base.facts["families_on_another_side_than_split_says"] == 0
 
 
-def test_dft_data_train_with_their_weight_and_never_on_the_test_side(tmp_path: Path) -> None:
-    dft = [cell(100 + k, FAMILIES[name][9]) for k, name in enumerate(SIDES)]
-    sides, aside = make(tmp_path, pool(), dft=dft)
-    assert dft[0].info["id"] in sides["train"]
-    assert dft[1].info["id"] in sides["validation"]
-    assert not any(dft[2].info["id"] in ids for ids in sides.values())
-    assert "test side" in aside[dft[2].info["id"]]
-    rows = read_frame(tmp_path / "outputs" / "train.pckl.gzip").set_index("name")
-    assert rows.loc[dft[0].info["id"], "w_energy"] == 10.0
-    assert rows["w_energy"].sum() == 10.0 + 3
+def test_a_growing_pool_moves_nothing(tmp_path: Path) -> None:
+    before = make(tmp_path / "1", pool()).sides("teacher")
+    after = make(tmp_path / "2", pool(900) + pool()).sides("teacher")
+    assert {key: after[key] for key in before} == before
 
 
-def test_a_dft_label_replaces_the_teachers_and_stays_on_the_pools_side(tmp_path: Path) -> None:
-    structures = pool()
-    again = cell(0, FAMILIES["validation"][8], energy=-7.5)  # the same structure as the first of the pool
-    unseen = cell(20, FAMILIES["train"][8])  # the same as one of the pool's test side
-    assert again.info["id"] == structures[0].info["id"]
-    sides, aside = make(tmp_path, structures, dft=[again, unseen])
-    rows = read_frame(tmp_path / "outputs" / "train.pckl.gzip").set_index("name")
-    assert rows.loc[again.info["id"], "energy"] == -7.5
-    assert again.info["id"] not in sides["validation"]
-    assert unseen.info["id"] not in sides["train"] + sides["validation"]
-    assert set(aside) == {again.info["id"], unseen.info["id"]}
+@pytest.mark.parametrize("by", ["id", "family"])
+def test_dft_data_like_the_test_files_are_refused_and_both_places_named(tmp_path: Path, by: str) -> None:
+    dft = on("train", 100, 9, source="train.xyz", row=4)
+    number = 100 if by == "id" else 101
+    family = "x" if by == "id" else FAMILIES["train"][9]
+    test = [cell(number, family, source="held_out.xyz", row=2)]
+    message = r"train\.xyz: frame 4 .*held_out\.xyz: frame 2 .*DFT test files.*likeness_A"
+    refused(tmp_path / "1", message, pool(), dft=[dft], dft_test=test)
+    params = PARAMS.model_copy(update={"test_leaks": "set_aside"})
+    made = make(tmp_path / "2", pool(), params=params, dft=[dft], dft_test=test)
+    assert "held_out.xyz: frame 2" in made.aside[dft.info["id"]]
+    assert not made.sides("dft")
 
 
-def test_structures_of_the_dft_test_files_never_train(tmp_path: Path) -> None:
-    structures = pool()
-    reserved = [cell(0, "x"), cell(10, "y"), cell(100, "z")]
-    dft = [cell(100, FAMILIES["train"][9])]
-    sides, aside = make(tmp_path, structures, dft=dft, dft_test=reserved)
-    assert not {atoms.info["id"] for atoms in reserved} & {*sides["train"], *sides["validation"]}
-    assert all("DFT test files" in aside[atoms.info["id"]] for atoms in reserved)
+def test_pool_structures_like_the_test_files_are_set_aside(tmp_path: Path) -> None:
+    structures = [*pool(), on("train", 600, 20), on("validation", 601, 20), on("test", 602, 20)]
+    test = [
+        cell(0, "x"),
+        cell(603, FAMILIES["train"][20]),
+        cell(604, FAMILIES["validation"][20]),
+        cell(20, FAMILIES["test"][20]),
+    ]
+    made = make(tmp_path, structures, dft_test=test)
+    leaking = [structures[0], structures[-3], structures[-2]]
+    assert set(made.aside) == {one.info["id"] for one in leaking}
+    assert "some.xyz: frame 7" in made.aside[leaking[0].info["id"]]
+    assert "family" in made.aside[leaking[1].info["id"]]
+    assert set(made.sides("teacher")) == {one.info["id"] for one in structures} - set(made.aside)
+    reserved_families = {one.info["family"] for one in test}
+    for row in made.table.to_pylist():
+        assert row["side"] == "test" or row["family"] not in reserved_families
+
+
+@pytest.mark.parametrize("test", [cell(0, "x", source="held_out.xyz"), on("validation", 999, source="held_out.xyz")])
+def test_a_base_that_trained_on_the_test_files_is_refused(tmp_path: Path, test: Atoms) -> None:
+    base = make(tmp_path / "1", pool())
+    message = r"some\.xyz: frame 7 .*base set.*held_out\.xyz: frame 7.*never leave.*without a base"
+    refused(tmp_path / "2", message, pool(), base=base, dft_test=[test])
+    make(tmp_path / "3", pool(), base=base, dft_test=[on("test", 20)])
+
+
+def test_a_base_of_another_teacher_is_refused(tmp_path: Path) -> None:
+    base = make(tmp_path / "1", pool())
+    other = PARAMS.model_copy(update={"teachers": ("b" * 64,)})
+    refused(tmp_path / "2", "aaaaaaaaaaaa, .*bbbbbbbbbbbb .*new set", pool(), base=base, params=other)
+
+
+def test_a_base_that_is_no_data_set_or_was_changed_is_refused(tmp_path: Path) -> None:
+    base = make(tmp_path / "1", pool())
+    metadata = pq.ParquetFile(base.path).metadata.metadata
+    table = base.table
+    energies = pa.array([*table["energy"].to_pylist()[:-1], -9.0])
+    table = table.set_column(table.schema.get_field_index("energy"), "energy", energies)
+    with pq.ParquetWriter(base.path, DATASET) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({key: value for key, value in metadata.items() if key != b"ARROW:schema"})
+    refused(tmp_path / "2", "was changed since", pool(), base=base)
+    pq.write_table(table, base.path)
+    refused(tmp_path / "3", "dataset.parquet: not a data set", pool(), base=base)
+    write_table(base.path, labels_table(pool()))
+    refused(tmp_path / "4", "its columns are id, numbers", pool(), base=base)
+    base.path.write_bytes(b"PAR1")
+    refused(tmp_path / "5", "not a data set", pool(), base=base)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("energy", float("nan"), "energy is missing or not finite"),
+        ("forces", np.full((2, 3), np.inf), "one finite force"),
+        ("forces", np.zeros((1, 3)), "one finite force"),
+        ("stress", np.array([0, 0, np.nan, 0, 0, 0]), "stress is not finite"),
+    ],
+)
+@pytest.mark.parametrize("name", ["labels", "dft"])
+def test_a_broken_label_is_refused_with_its_place(
+    tmp_path: Path, name: str, key: str, value: Any, message: str
+) -> None:
+    broken = on("train", 50, source="bad.xyz", row=11)
+    broken.calc.results[key] = value
+    given = {"labels": pool(), "dft": [on("train", 51)]}
+    given[name] = [*given[name], broken]
+    refused(tmp_path, rf"bad\.xyz: frame 11 .*{message}", **given)
+
+
+def test_elements_that_the_potential_lacks_are_set_aside(tmp_path: Path) -> None:
+    alien = labelled(Atoms("SiCO", positions=np.eye(3) * 1.4), FAMILIES["validation"][5])
+    made = make(tmp_path, [*pool(), alien])
+    assert made.aside == {alien.info["id"]: "has C, O, which the potential does not"}
+    assert alien.info["id"] not in made.table["id"].to_pylist()
 
 
 @pytest.mark.parametrize("name", SIDES)
-def test_an_empty_side_names_the_families_and_the_mend(tmp_path: Path, name: str) -> None:
+def test_an_empty_side_names_the_families_and_the_mend(tmp_path: Path, name: Side) -> None:
     structures = [atoms for atoms in pool() if side(atoms.info["family"], Split()) != name]
-    with pytest.raises(BadInput, match=rf"on the {name} side.* 6 families .*0 {name}.*raise the share"):
-        make(tmp_path, structures)
+    refused(tmp_path, rf"on the {name} side.* 6 families .*0 {name}.*raise the share", structures)
 
 
 def test_an_empty_side_says_why_its_structures_were_set_aside(tmp_path: Path) -> None:
     structures = [atoms for atoms in pool() if side(atoms.info["family"], Split()) != "validation"]
-    lonely = labelled(Atoms("Si", positions=[[0, 0, 0]]), FAMILIES["validation"][4], energy=-3.0)
-    with pytest.raises(BadInput, match=r"1 set aside because: atom 0 .* no neighbour"):
-        make(tmp_path, [*structures, lonely])
+    alien = labelled(Atoms("C"), FAMILIES["validation"][4])
+    refused(tmp_path, r"1 set aside because: has C, which", [*structures, alien])
+
+
+def test_ten_thousand_structures_pass_in_blocks(tmp_path: Path) -> None:
+    """More than one block of rows, and every row once, in order."""
+    first = bulk("Si")
+    structures = []
+    for number in range(10_500):
+        atoms = first.copy()
+        atoms.positions[1, 0] += 1e-5 * number
+        structures.append(labelled(atoms, f"family{number % 700}", row=number))
+    made = make(tmp_path / "1", structures)
+    ids = made.table["id"].to_pylist()
+    assert ids == sorted(one.info["id"] for one in structures)
+    assert pq.ParquetFile(made.path).num_row_groups == 2
+    again = make(tmp_path / "2", structures[::-1], base=made)
+    assert again.path.read_bytes() == made.path.read_bytes()

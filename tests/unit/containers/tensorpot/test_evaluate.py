@@ -16,24 +16,33 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from containers.contract import BadInput, Inputs, Machine
 from containers.structures import labels_table, structure_id, write_table
 from containers.tensorpot import activeset, evaluate
+from containers.tensorpot.baseline_model import Baseline, PairTerm
 from containers.tensorpot.frames import Labelled, frame, write_frame
+from containers.tensorpot.student import Student, pair_terms
 
-PARAMS = evaluate.Params(e0s_eV={"Si": -3.0}, elements=("Si",))
+PARAMS = evaluate.Params(elements=("Si",))
+TERM = PairTerm(form="lj", epsilon_eV=0.1, sigma_A=2.0, inner_A=3.0, outer_A=4.0)
+BASELINE = Baseline(e0s_eV={"Si": -3.0}, dft_offsets_eV={"Si": 0.5})
 
 
-class Student(Calculator):
-    """A student with known answers: -1 eV an atom, forces 0.1 eV/Å, stress 0.01 eV/Å³, grades 0 and 2."""
+class Ace(Calculator):
+    """A potential with known answers: -1 eV an atom, forces 0.1 eV/Å, stress 0.01 eV/Å³, grades 0 and 2."""
 
     cutoff = 5.0
 
     def calculate(self, atoms: Atoms, *_: object) -> None:
         """Fill `results`; as pyace, refuse cells that are open in one or two directions."""
-        assert atoms.pbc.all() or not atoms.pbc.any()
+        assert atoms.pbc.all()
         count = len(atoms)
         gamma = np.arange(count) * 2.0
         self.results = {"energy": -1.0 * count, "forces": np.full((count, 3), 0.1), "gamma": gamma}
         if atoms.cell.rank == 3:
             self.results["stress"] = np.full(6, 0.01)
+
+
+def student(baseline: Baseline = BASELINE) -> Student:
+    """The sum with a potential of known answers."""
+    return Student(Ace(), baseline.model_dump())
 
 
 def labelled(atoms: Atoms, energy: float, stress: bool = True) -> Atoms:
@@ -46,7 +55,7 @@ def labelled(atoms: Atoms, energy: float, stress: bool = True) -> Atoms:
 
 
 def test_errors_have_reference_energies_and_units_right() -> None:
-    compared = evaluate.compare(labelled(bulk("Si"), energy=-8.02), Student(), PARAMS)
+    compared = evaluate.compare(labelled(bulk("Si"), energy=-8.02), student())
     found = evaluate.figures([compared])
     assert found["energy_mae_meV_per_atom"] == pytest.approx(10.0)  # (-1 - 3) against -4.01 eV/atom
     assert found["force_mae_meV_per_A"] == pytest.approx(100.0)
@@ -55,11 +64,22 @@ def test_errors_have_reference_energies_and_units_right() -> None:
     assert (found["gamma_max"], found["gamma_share_above_1"]) == (2.0, 0.5)
 
 
+def test_the_sum_with_the_pair_terms_is_judged() -> None:
+    energy, forces, stress = pair_terms(bulk("Si"), {"Si-Si": TERM.model_dump()})
+    assert abs(energy) > 0.01
+    atoms = labelled(bulk("Si"), energy=-8 + energy)
+    atoms.calc.results |= {"forces": forces + 0.1, "stress": stress + 0.01}
+    whole = student(Baseline(e0s_eV={"Si": -3.0}, pairs={"Si-Si": TERM}))
+    found = evaluate.figures([evaluate.compare(atoms, whole)])
+    for key in ("energy_max_meV_per_atom", "force_max_meV_per_A", "stress_max_meV_per_A3"):
+        assert found[key] == pytest.approx(0.0, abs=1e-9)
+
+
 @pytest.mark.parametrize("pbc", [(True, True, False), (False, False, False), (True, False, False)])
 def test_open_cells_are_evaluated_without_stress(pbc: tuple[bool, ...]) -> None:
     atoms = bulk("Si")
     atoms.set_pbc(pbc)
-    found = evaluate.figures([evaluate.compare(labelled(atoms, -8.0), Student(), PARAMS)])
+    found = evaluate.figures([evaluate.compare(labelled(atoms, -8.0), student())])
     assert found["energy_mae_meV_per_atom"] == pytest.approx(0.0)
     assert found["stress_mae_meV_per_A3"] is None
 
@@ -70,7 +90,12 @@ def stubbed(folder: Path, dft: list[Atoms]) -> dict[str, object]:
     row = Labelled(structure_id(atoms), atoms, -8.0, -2.0, np.zeros((2, 3)), np.zeros(6))
     write_frame(folder / "test.pckl.gzip", frame([row]))
     write_table(folder / "dft.parquet", labels_table(dft))
-    files = {"test": (folder / "test.pckl.gzip",), "dft_test": (folder / "dft.parquet",) if dft else ()}
+    BASELINE.write(folder / "baseline.json")
+    files = {
+        "baseline": (folder / "baseline.json",),
+        "test": (folder / "test.pckl.gzip",),
+        "dft_test": (folder / "dft.parquet",) if dft else (),
+    }
     return evaluate.stub(Inputs(files), folder, PARAMS, Machine())
 
 
@@ -84,6 +109,13 @@ def test_the_stub_writes_a_whole_evaluation(tmp_path: Path) -> None:
     assert rows.num_rows == (1 + 6 + 6) + (1 + 3)
     assert set(rows.column("against").to_pylist()) == {"teacher", "dft"}
     assert set(rows.column("quantity").to_pylist()) == set(evaluate.UNITS)
+
+
+def test_dft_energies_are_brought_to_the_teachers_scale(tmp_path: Path) -> None:
+    stubbed(tmp_path, [labelled(bulk("Si"), -7.0)])
+    rows = pq.read_table(tmp_path / "parity.parquet").to_pylist()
+    energies = [row["reference"] for row in rows if row["against"] == "dft" and row["quantity"].startswith("energy")]
+    assert energies == [-3.5 - 0.5]
 
 
 def test_without_dft_data_there_are_no_figures_for_it(tmp_path: Path) -> None:

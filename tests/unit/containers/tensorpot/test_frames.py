@@ -146,27 +146,64 @@ def test_corrected_energy_subtracts_every_atom() -> None:
         energy_corrected(-20.0, Atoms("NaCl2"), {"Na": -1.5})
 
 
-def test_the_way_through_the_file_is_bit_exact(tmp_path: Path) -> None:
-    rows = [labelled(crystal(), "a"), labelled(Atoms("H", positions=[[-0.0, 1e-300, 1 / 3]]), "b", stress=None)]
-    write_frame(tmp_path / "x.pckl.gzip", frame(rows))
-    back = atoms_of_frame(read_frame(tmp_path / "x.pckl.gzip"))
-    for row, atoms in zip(rows, back, strict=True):
-        assert atoms.info["id"] == row.name
-        assert atoms.positions.tobytes() == row.atoms.positions.tobytes()
-        assert atoms.cell.array.tobytes() == row.atoms.cell.array.tobytes()
-        assert np.array_equal(atoms.pbc, row.atoms.pbc)
-        assert np.array_equal(atoms.numbers, row.atoms.numbers)
-        assert atoms.get_potential_energy() == row.energy
-        assert atoms.get_forces().tobytes() == row.forces.tobytes()
-    assert rows[0].stress is not None
-    assert back[0].calc.results["stress"].tobytes() == rows[0].stress.tobytes()
-    assert "stress" not in back[1].calc.results
+ODD = [5e-324, -0.0, 1.7976931348623157e308, -2.2250738585072014e-308, 1 / 3, 1e22, -123456789012345680.0]
+
+
+def odd_numbers(count: int) -> np.ndarray:
+    """Numbers of every size, subnormal ones, the largest and a negative zero among them."""
+    random = np.random.default_rng(count)
+    numbers = random.normal(size=count) * 10.0 ** random.integers(-300, 300, size=count)
+    numbers[: min(count, len(ODD))] = ODD[:count]
+    return np.asarray(numbers)
+
+
+ODD_STRUCTURES = {
+    "left-handed": Atoms("SiC", odd_numbers(6).reshape(2, 3), cell=[[0, 5, 0], [1 / 7, 0, 0], [0, -0.0, 6]], pbc=True),
+    "open in one direction": Atoms("H", odd_numbers(3)[None], cell=odd_numbers(9).reshape(3, 3), pbc=[1, 0, 1]),
+    "open in two directions": Atoms("OgH", np.zeros((2, 3)), cell=[[4, 0, 0], [0, 0, 0], [0, 0, 0]], pbc=[1, 0, 0]),
+    "without a cell": Atoms("H3", odd_numbers(9).reshape(3, 3)),
+    "a cell of nothing": Atoms("H", [[-0.0, 0, -0.0]], cell=np.full((3, 3), -0.0)),
+}
+
+
+@pytest.mark.parametrize("name", ODD_STRUCTURES)
+def test_the_way_through_the_file_is_bit_exact(tmp_path: Path, name: str) -> None:
+    atoms = ODD_STRUCTURES[name]
+    forces, stress = odd_numbers(3 * len(atoms)).reshape(-1, 3)[::-1], odd_numbers(6) if atoms.pbc.all() else None
+    row = Labelled("ab12", atoms, ODD[3], 0.1 + 0.2, forces, stress, forces_total=-forces)
+    write_frame(tmp_path / "x.pckl.gzip", frame([row]))
+    (back,) = atoms_of_frame(read_frame(tmp_path / "x.pckl.gzip"))
+    assert back.info["id"] == row.name
+    assert np.array_equal(back.numbers, atoms.numbers)
+    assert back.positions.tobytes() == atoms.positions.tobytes()
+    assert back.cell.array.tobytes() == atoms.cell.array.tobytes()
+    assert np.array_equal(back.pbc, atoms.pbc)
+    assert np.float64(back.get_potential_energy()).tobytes() == np.float64(row.energy).tobytes()
+    assert back.get_forces().tobytes() == (-forces).tobytes()
+    if stress is None:
+        assert "stress" not in back.calc.results
+    else:
+        assert back.calc.results["stress"].tobytes() == stress.tobytes()
+
+
+def test_the_label_is_kept_beside_what_is_fitted() -> None:
+    forces = np.ones((2, 3))
+    table = frame([labelled(bulk("Si"), forces=forces, forces_total=3 * forces), labelled(bulk("Si"), forces=forces)])
+    assert np.array_equal(table["forces"][0], forces)
+    assert np.array_equal(table["forces_total"][0], 3 * forces)
+    assert np.array_equal(table["forces_total"][1], forces)
+    assert np.array_equal(atoms_of_frame(table)[0].get_forces(), 3 * forces)
 
 
 def test_weights_of_one_are_the_uniform_policy_of_pacemaker() -> None:
     table = frame([labelled(crystal(), "a"), labelled(bulk("Si"), "b"), labelled(crystal(), "c", weight=10.0)])
     assert table["w_energy"].tolist() == [1.0, 1.0, 10.0]
     assert [weights.tolist() for weights in table["w_forces"]] == [[1.0] * 8, [1.0] * 2, [10.0] * 8]
+
+
+def test_forces_may_weigh_another_number_than_the_energy() -> None:
+    table = frame([labelled(bulk("Si"), weight=4.0, weight_forces=0.5)])
+    assert (table["w_energy"][0], table["w_forces"][0].tolist()) == (4.0, [0.5, 0.5])
 
 
 def test_special_names_are_refused() -> None:

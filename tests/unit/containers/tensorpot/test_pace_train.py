@@ -30,13 +30,18 @@ def test_the_stub_writes_what_is_declared_in_the_form_of_the_real_thing(tmp_path
     metrics = stubbed(outputs)
     assert {path.name for path in outputs.iterdir()} == set(pace_train.OUTPUTS.values())
     assert pq.read_table(outputs / "history.parquet").schema == HISTORY
-    pairs = json.loads((outputs / "core_repulsion.json").read_text())["pairs"]
-    assert set(pairs) == {"Al-Al", "Al-Ni", "Ni-Ni"}
-    assert len(pairs["Al-Ni"]["distance_A"]) == len(pairs["Al-Ni"]["energy_eV"]) == len(pairs["Al-Ni"]["zbl_eV"])
     yaml = YAML(typ="safe", pure=True)
     assert yaml.load(outputs / "input.yaml")["fit"]["maxiter"] == 5
-    assert [block["speciesblock"] for block in yaml.load(outputs / "potential.yaml")["species"]] == ["Al", "Ni"]
+    assert [block["speciesblock"] for block in yaml.load(outputs / "interim.yaml")["species"]] == ["Al", "Ni"]
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
+
+
+@pytest.mark.parametrize("core", [True, False])
+def test_the_input_has_the_section_if_and_only_if_the_setting_asks(core: bool) -> None:
+    asked = pace_train.pacemaker_input(PARAMS.model_copy(update={"core": core}), 10, 100, "fresh")
+    fit = YAML(typ="safe", pure=True).load(asked.text())["fit"]
+    assert fit.get("repulsion") == ("auto" if core else None)
+    assert ("repulsion" in asked.text()) is core
 
 
 def test_the_stub_twice_gives_the_same_bytes(tmp_path: Path) -> None:

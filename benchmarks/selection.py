@@ -1,0 +1,245 @@
+"""One pass of D-optimal selection against pacemaker's program `pace_select`: time, memory, volume of what is chosen.
+
+python benchmarks/selection.py [--pool FILE] [--repeats 3] [--copies 10] [--threads 2]
+
+Whole processes are timed, imports and reading included, in turn so that a busy machine disturbs both. Memory is the
+proportional set size (PSS) summed over a process and its children, looked at every 20 ms. Labels play no part. Then the
+pool is repeated with noise to see that time grows with it and memory does not. Exit 1 when a bound is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import iread
+
+from containers.structures import labels_table, read_atoms, structure_id
+from containers.tensorpot.baseline_model import Baseline
+from containers.tensorpot.candidates import DataSet
+from containers.tensorpot.frames import Labelled, fit_ready, frame, write_frame
+from containers.tensorpot.pacemaker_input import Potential
+
+REPOSITORY = Path(__file__).parents[1]
+POOL = REPOSITORY.parent / "shared" / "data" / "silicon" / "pool.extxyz"
+POTENTIAL = Potential(elements=("Si",), cutoff=5.0, functions_per_element=250)
+TOLERANCE = 1.01
+MEMORY_SHARE = 0.5
+LINEAR = 1.3
+"""How much longer than the number of copies the repeated pool may take, start-up taken off."""
+NOISE_A = 0.03
+EVERY_S = 0.02
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run of a process."""
+
+    seconds: float
+    peak_MB: float
+
+
+def measure(command: list[str], folder: Path, threads: int) -> Measured:
+    """Run a command to its end; raises when it fails."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(REPOSITORY)}
+    started, peak = time.monotonic(), 0
+    with (folder / "log.txt").open("w") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        while process.poll() is None:
+            peak = max(peak, _pss(process.pid))
+            time.sleep(EVERY_S)
+    seconds = time.monotonic() - started
+    if process.returncode:
+        raise RuntimeError(f"{command[0]} failed:\n{(folder / 'log.txt').read_text()}")
+    return Measured(seconds, peak / 2**20)
+
+
+def _pss(pid: int) -> int:
+    total = 0
+    try:
+        root = psutil.Process(pid)
+        for process in [root, *root.children(recursive=True)]:
+            rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+            total += 1024 * sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
+    except (psutil.Error, OSError):  # it ended while it was looked at
+        return 0
+    return total
+
+
+def write_dataset(path: Path, structures: Iterable[Atoms]) -> int:
+    """A data set of training structures with labels of no meaning; returns how many."""
+    writer, count = None, 0
+    for atoms in structures:
+        key = structure_id(atoms)
+        atoms.info = {"id": key, "source": "pool", "row": count, "group": "", "family": key}
+        atoms.calc = SinglePointCalculator(atoms, energy=-float(len(atoms)), forces=np.zeros((len(atoms), 3)))
+        row = labels_table([atoms])
+        for name, value in (("origin", "teacher"), ("side", "train")):
+            row = row.append_column(name, pa.array([value]))
+        row = row.append_column("version", pa.array([0], pa.int32()))
+        writer = writer or pq.ParquetWriter(path, row.schema)
+        writer.write_table(row)
+        count += 1
+    assert writer is not None, "the pool is empty"
+    writer.close()
+    return count
+
+
+def repeated(pool: Path, copies: int) -> Iterable[Atoms]:
+    """Every structure of the pool so many times, moved by noise from the second time on."""
+    for copy in range(copies):
+        for number, atoms in enumerate(iread(pool, index=":")):
+            bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell.array, pbc=atoms.pbc)
+            if copy:
+                noise = np.random.default_rng([copy, number]).normal(scale=NOISE_A, size=(len(bare), 3))
+                bare.positions += noise
+            yield bare
+
+
+def ours(folder: Path, threads: int) -> None:
+    """One pass over `folder`/dataset.parquet, as the step makes it; writes `ours.json`."""
+    from containers.contract import Resources, no_progress
+    from containers.tensorpot.d_optimal import Search, first_pass
+    from containers.tensorpot.memory import sizes_for
+    from containers.tensorpot.projection_files import Work, projected, scratch
+    from containers.tensorpot.projections import Projector, unfitted_basis
+
+    data = DataSet(folder / "dataset.parquet", POTENTIAL, Baseline(e0s_eV={"Si": 0.0}))
+    projector = Projector(unfitted_basis(POTENTIAL))
+    sizes = sizes_for(Resources(threads=threads), max(projector.functions.values()))
+    with scratch(folder / "outputs") as files:
+        found = projected(data.structures(), Work(projector, files, False), threads, sizes.block_rows)
+        free = np.ones(len(data.ids), dtype=bool)
+        search = Search(found, free, ~free, TOLERANCE, sizes.one_shot_bytes, no_progress)
+        first = first_pass(search, len(free), ranked=False)
+        active = first.sets["Si"]
+    told = {"ids": [data.ids[k] for k in first.places], "log_det": active.log_det, "passes": active.passes}
+    (folder / "ours.json").write_text(json.dumps(told | {"environments": active.environments}))
+
+
+def write_theirs(folder: Path) -> None:
+    """The same structures and basis as `pace_select` takes them."""
+    from pyace.basisextension import construct_bbasisconfiguration
+
+    rows = []
+    for atoms in read_atoms(folder / "dataset.parquet"):
+        fit = fit_ready(atoms, POTENTIAL.cutoff)
+        if isinstance(fit, Atoms):
+            rows.append(Labelled(str(atoms.info["id"]), fit, 0.0, 0.0, np.zeros((len(fit), 3)), None))
+    write_frame(folder / "pool.pckl.gzip", frame(rows))
+    construct_bbasisconfiguration(POTENTIAL.section()).save(str(folder / "target.yaml"))
+
+
+def log_dets(folder: Path, choices: dict[str, list[str]]) -> dict[str, float]:
+    """log det of the active set of the rows of each choice of structures, all by one function."""
+    from containers.tensorpot.active_rows import active_rows
+    from containers.tensorpot.maxvol import maxvol_from
+    from containers.tensorpot.projections import project, unfitted_basis
+
+    basis, found = unfitted_basis(POTENTIAL), {}
+    structures = {str(atoms.info["id"]): atoms for atoms in read_atoms(folder / "dataset.parquet")}
+    for name, ids in choices.items():
+        ready = [fit_ready(structures[key], POTENTIAL.cutoff) for key in ids]
+        rows = project(basis, [one for one in ready if isinstance(one, Atoms)])[0]["Si"]
+        best = maxvol_from(rows, active_rows(rows, TOLERANCE), 1.0001)
+        found[name] = float(np.linalg.slogdet(rows[best])[1])
+    return found
+
+
+def verdict(met: bool) -> str:
+    """Whether a bound was kept."""
+    return "met" if met else "MISSED"
+
+
+def against_the_program(folder: Path, repeats: int, threads: int) -> tuple[bool, Measured]:
+    """One line per figure; whether all bounds were kept, and our medians."""
+    import pandas as pd
+
+    mine = [sys.executable, __file__, "--ours", str(folder), "--threads", str(threads)]
+    program = str(Path(sys.executable).parent / "pace_select")
+    theirs = [program, "-p", "target.yaml", "-o", "theirs.pkl", "pool.pckl.gzip"]
+    pairs = [(measure(mine, folder, threads), measure(theirs, folder, threads)) for _ in range(repeats)]
+    us, them = (_median(runs) for runs in zip(*pairs, strict=True))
+    told: dict[str, Any] = json.loads((folder / "ours.json").read_text())
+    frame_of_theirs = pd.read_pickle(folder / "theirs.pkl")
+    what = f"selection of {told['environments']} environments, {POTENTIAL.functions_per_element} functions"
+    fast, small = us.seconds <= them.seconds, us.peak_MB <= MEMORY_SHARE * them.peak_MB
+    print(f"{what}: {us.seconds:.1f} s, pace_select {them.seconds:.1f} s, wanted no slower: {verdict(fast)}")
+    print(
+        f"{what}: peak PSS {us.peak_MB:.0f} MB, pace_select {them.peak_MB:.0f} MB, ratio {us.peak_MB / them.peak_MB:.2f},"
+        f" wanted at most {MEMORY_SHARE:g}: {verdict(small)}"
+    )
+    found = log_dets(folder, {"ours": told["ids"], "pace_select": frame_of_theirs["name"].tolist()})
+    wide = found["ours"] >= found["pace_select"]
+    print(
+        f"{what}: log det {found['ours']:.2f} ({len(told['ids'])} structures, {told['passes']} readings; of the pass itself"
+        f" {told['log_det']:.2f}), pace_select {found['pace_select']:.2f} ({len(frame_of_theirs)} structures), wanted at"
+        f" least as large: {verdict(wide)}",
+        flush=True,
+    )
+    return fast and small and wide, us
+
+
+def _median(runs: Iterable[Measured]) -> Measured:
+    runs = list(runs)
+    return Measured(statistics.median(run.seconds for run in runs), statistics.median(run.peak_MB for run in runs))
+
+
+def repeated_pool(folder: Path, pool: Path, copies: int, once: Measured, threads: int) -> bool:
+    """Time and memory on the repeated pool; whether they are linear and the same."""
+    count = write_dataset(folder / "dataset.parquet", repeated(pool, copies))
+    nothing = measure([sys.executable, "-c", "import pyace, pyarrow.parquet"], folder, threads)
+    many = measure([sys.executable, __file__, "--ours", str(folder), "--threads", str(threads)], folder, threads)
+    told = json.loads((folder / "ours.json").read_text())
+    ratio = (many.seconds - nothing.seconds) / (once.seconds - nothing.seconds)
+    linear, same = ratio <= LINEAR * copies, many.peak_MB <= 1.2 * once.peak_MB
+    print(
+        f"selection of {count} structures ({told['environments']} environments): {many.seconds:.1f} s,"
+        f" {ratio:.1f} times those of a {copies}th without start-up ({told['passes']} readings), wanted at most"
+        f" {LINEAR * copies:.1f}: {verdict(linear)}; peak PSS {many.peak_MB:.0f} MB, {many.peak_MB / once.peak_MB:.2f}"
+        f" times, wanted at most 1.2: {verdict(same)}",
+        flush=True,
+    )
+    return linear and same
+
+
+def main() -> int:
+    """Print one line per figure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pool", type=Path, default=POOL)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--copies", type=int, default=10, help="0: leave the repeated pool out")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--ours", type=Path, help=argparse.SUPPRESS)  # the process that is measured
+    chosen = parser.parse_args()
+    if chosen.ours:
+        ours(chosen.ours, chosen.threads)
+        return 0
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        write_dataset(folder / "dataset.parquet", repeated(chosen.pool, 1))
+        write_theirs(folder)
+        good, once = against_the_program(folder, chosen.repeats, chosen.threads)
+        if chosen.copies:
+            good &= repeated_pool(folder, chosen.pool, chosen.copies, once, chosen.threads)
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""Structures out of the files that ASE reads, within bounds: what is read whole must be small, what claims to be large
+is refused before memory is asked for it, and what was cut off is not taken for complete."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+from typing import cast
+
+from ase import Atoms
+from ase.io import iread
+from ase.io.formats import UnknownFileTypeError, filetype
+
+from containers.bounded_text import LONGEST_LINE
+from containers.contract import BadInput
+from containers.frame_checks import MOST_ATOMS, too_many
+
+LARGEST_WHOLE = 256_000_000
+"""Bytes. Most readers of ASE hold the whole file and several times its size as Python objects."""
+LARGEST_UNPACKED = 8_000_000_000  # bytes of a compressed file of a format that is streamed
+STREAMED = ("traj", "db", "vasp-out")
+HEAD = 65_536  # bytes in which a file says how many atoms it has
+FORCES_OF_A_STEP = b"TOTAL-FORCE (eV/Angst)"
+CLAIMS = {"cfg": re.compile(rb"Number of particles\s*=\s*(\d+)")}
+COUNTS_OF_POSCAR = (5, 6)  # lines, from 0, on which the counts of the elements may stand
+VASP = {"outcar": "vasp-out", "xdatcar": "vasp-xdatcar", "poscar": "vasp", "contcar": "vasp"}
+
+
+def ase_format(path: Path, name: str, usual: str) -> str:
+    """What ASE calls the format, by the user's name or else by content; VASP's names in any spelling."""
+    base = PurePath(name).name.lower()
+    if base.endswith(".xml") and "vasp" in base:
+        return "vasp-xml"
+    for part, kind in VASP.items():
+        if part in base:
+            return kind
+    try:
+        return cast(str, filetype(str(path)))
+    except (UnknownFileTypeError, OSError, EOFError) as error:
+        raise BadInput(f"{name}: cannot tell the format ({error}); write the structures as {usual}") from error
+
+
+def largest(name: str) -> int:
+    """Bytes that a decompressed file of this name, less its compression's ending, may have."""
+    base = PurePath(name).name.lower()
+    streamed = "outcar" in base or base.endswith((".traj", ".db", ".parquet"))
+    return LARGEST_UNPACKED if streamed else LARGEST_WHOLE
+
+
+def ase_frames(path: Path, kind: str, name: str) -> Iterator[Atoms]:
+    """Every structure, through ASE.
+
+    Args:
+        path: the file, under a name that ASE takes for it.
+        kind: ASE's name of the format.
+        name: the user's name of the file, for messages.
+
+    Raises:
+        BadInput: too large, cut off, or not what its name says; the readers of ASE raise errors of their own.
+    """
+    _check_size(path, kind, name)
+    if kind in ("db", "json"):
+        return _database(path, name, kind)
+    if kind == "vasp-out":
+        return _outcar(path, name)
+    if kind == "vasp-xml" and b"</modeling>" not in _tail(path):
+        raise BadInput(
+            f"{name}: the file was cut off (no </modeling> at its end); after the last </calculation> that is complete"
+            " put </modeling> and remove the rest, or give the OUTCAR"
+        )
+    return iter(iread(str(path), index=":", format=kind, do_not_split_by_at_sign=True))
+
+
+def _check_size(path: Path, kind: str, name: str) -> None:
+    size = path.stat().st_size
+    if kind not in STREAMED and size > LARGEST_WHOLE:
+        raise BadInput(
+            f"{name}: {size / 1e6:,.0f} MB; of this format at most {LARGEST_WHOLE / 1e6:,.0f} MB are read, because it"
+            " is read whole; split the file, or write the structures as extended XYZ, which is streamed"
+        )
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    claimed = _claimed(head, kind)
+    if claimed > MOST_ATOMS:
+        raise BadInput(f"{name}: frame 0 (from 0) claims {too_many(claimed)}")
+
+
+def _claimed(head: bytes, kind: str) -> int:
+    """How many atoms a file says it has, where a reader of ASE would believe it; else 0."""
+    if kind in CLAIMS:
+        return max(map(_number, CLAIMS[kind].findall(head)), default=0)
+    if kind in ("vasp", "vasp-xdatcar"):
+        lines = [line.split(b"!")[0].split() for line in head.splitlines()]
+        counts = [lines[place] for place in COUNTS_OF_POSCAR if place < len(lines)]
+        return max((sum(map(_number, words)) for words in counts if all(map(bytes.isdigit, words))), default=0)
+    return 0
+
+
+def _number(digits: bytes) -> int:
+    return int(digits[:18])  # of so many digits it is too large anyway
+
+
+def _tail(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 1024))
+        return file.read()
+
+
+def _outcar(path: Path, name: str) -> Iterator[Atoms]:
+    """Each ionic step; ASE passes over one whose end is missing, which is told here."""
+    begun, steps = _steps_begun(path, name), 0
+    for atoms in iread(str(path), index=":", format="vasp-out", do_not_split_by_at_sign=True):
+        steps += 1
+        yield atoms
+    if begun > steps:
+        raise BadInput(
+            f"{name}: frame {steps} (from 0) is not complete: the file was cut off in its ionic step {begun};"
+            " remove the lines after the last complete one"
+        )
+
+
+def _steps_begun(path: Path, name: str) -> int:
+    """How many ionic steps have forces; refuses what would make ASE hold many lines, or an endless one."""
+    begun = held = 0
+    with path.open("rb") as file:
+        while line := file.readline(LONGEST_LINE + 1):
+            if FORCES_OF_A_STEP in line:
+                begun, held = begun + 1, 0
+            held += len(line)
+            if len(line) > LONGEST_LINE or held > LARGEST_WHOLE:
+                raise BadInput(
+                    f"{name}: {held / 1e6:,.0f} MB without the forces of an ionic step (frame {begun}, from 0), or a"
+                    f" line of more than {LONGEST_LINE:,} characters; is this an OUTCAR?"
+                )
+    return begun
+
+
+def _database(path: Path, name: str, kind: str) -> Iterator[Atoms]:
+    import ase.db  # loads more of ASE than the other formats need
+
+    if kind == "db":
+        _check_sqlite(path, name)
+    for place, row in enumerate(ase.db.connect(str(path), type=kind, serial=True, use_lock_file=False).select()):
+        if row.natoms > MOST_ATOMS:
+            raise BadInput(f"{name}: frame {place} (from 0): {too_many(row.natoms)}")
+        atoms = row.toatoms(add_additional_information=True)
+        atoms.info = {**atoms.info.get("data", {}), **atoms.info.get("key_value_pairs", {})}
+        yield atoms
+
+
+def _check_sqlite(path: Path, name: str) -> None:
+    """ASE makes its tables in a database without them; the user's file must stay as it is."""
+    try:
+        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        found = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'systems'").fetchone()[0]
+        connection.close()
+    except sqlite3.Error as error:
+        raise BadInput(f"{name}: not a readable SQLite database ({error})") from error
+    if path.stat().st_size < _sqlite_size(path):
+        raise BadInput(f"{name}: the database was cut off; copy it again")
+    if not found:
+        raise BadInput(f"{name}: the database is not one of ASE's (it has no table `systems`)")
+
+
+def _sqlite_size(path: Path) -> int:
+    """Bytes that the header promises (SQLite's file format, 1.3), 0 where an old writer left it out."""
+    with path.open("rb") as file:
+        head = file.read(100)
+    page, pages = int.from_bytes(head[16:18], "big"), int.from_bytes(head[28:32], "big")
+    return (65536 if page == 1 else page) * pages if head[24:28] == head[92:96] else 0

@@ -1,0 +1,173 @@
+"""`baseline`: what is taken from every label before the fit and given back after it.
+
+Reference energies (E0) of the elements; constants that bring DFT energies to the teacher's zero; and, where the student
+learns a difference, the pair potential that is taken off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from ase import Atoms
+from pydantic import Field
+
+from containers.contract import BadInput, Closed, Image, Inputs, Machine
+from containers.split import Split
+from containers.structures import read_atoms
+from containers.tensorpot import dft_check, pair_difference
+from containers.tensorpot import reference_energies as energies
+from containers.tensorpot.baseline_model import Baseline, E0Source, PairTerm
+from containers.tensorpot.pair_difference import LennardJones, Reference
+
+IMAGE: Image = "tensorpot"
+VERSION = 1
+INPUTS = {
+    "labels": "the teacher's labels of the pool (Parquet, containers.structures.LABELS)",
+    "dft": "optional: DFT data that may be trained on (LABELS)",
+    "dft_test": "optional: DFT data that only the evaluation sees (LABELS)",
+    "dft_teacher": "optional: the teacher's labels of the DFT structures (LABELS); some may be missing",
+}
+OUTPUTS = {"baseline": "baseline.json"}
+
+__all__ = ["IMAGE", "INPUTS", "OUTPUTS", "VERSION", "LennardJones", "Params", "run", "stub"]
+
+
+class Params(Closed):
+    """Where the reference energies come from and which pair potential is taken off."""
+
+    elements: tuple[str, ...] = Field(min_length=1, description="elements of the potential")
+    cutoff: float = Field(gt=0, description="cutoff of the potential, Å")
+    teacher_e0s_eV: dict[str, float] = Field(description="the teacher's own reference energies, eV an atom")
+    e0s: Literal["teacher", "isolated_atoms", "least_squares"] | dict[str, float] = Field(
+        "teacher",
+        description="teacher: its own; isolated_atoms: energies of single atoms in the data, DFT's before the"
+        " teacher's; least_squares: fitted to the labels of the training side; or given, eV an atom",
+    )
+    dft_energies: Literal["refuse", "align"] = Field(
+        "refuse", description="DFT energies whose zero differs from the teacher's by a constant for each element"
+    )
+    reference_potential: Reference = Field("none", description="pair potential that helps the student")
+    difference: bool = Field(
+        False, description="learn the labels less ZBL, instead of ZBL at short distances; lj is always a difference"
+    )
+    lj: Literal["auto"] | dict[str, LennardJones] = Field(
+        "auto", description="parameters by pair; auto: fitted to the labels of the training side"
+    )
+    split: Split = Field(Split(), description="tells the training side, which alone is fitted to")
+
+    @property
+    def takes_pairs(self) -> bool:
+        """Whether the student learns the difference to a pair potential."""
+        return self.reference_potential == "lj" or (self.reference_potential == "zbl" and self.difference)
+
+
+def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
+    """Write `baseline.json`; raises `BadInput` for other units or another zero of energy, or missing energies.
+
+    The metrics have E0s, offsets, the teacher's own errors against DFT (`teacher_*` on the training files' structures,
+    `teacher_test_*` on those of the test files), and the range of the corrected energies where a pair potential is
+    taken off.
+    """
+    labels = inputs.one("labels")
+    constants, figures = _dft_offsets(inputs, params)
+    e0s, source = _e0s(inputs, params, constants)
+    pairs = _pairs(labels, params, e0s)
+    Baseline(e0s_eV=e0s, e0s_from=source, dft_offsets_eV=constants, pairs=pairs).write(outputs / OUTPUTS["baseline"])
+    if pairs:
+        figures |= pair_difference.check_range(pair_difference.shifts(labels, pairs, e0s))
+    return {**_told(e0s, source, constants, pairs), **figures}
+
+
+def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
+    """The given or the teacher's E0s, no offsets; no label is read."""
+    source: E0Source = "given" if isinstance(params.e0s, dict) else "teacher"
+    e0s = energies.given(params.e0s if isinstance(params.e0s, dict) else params.teacher_e0s_eV, params.elements, "e0s")
+    depth = LennardJones(epsilon_eV=0.01, sigma_A=2.0)
+    parameters = dict.fromkeys(pair_difference.pair_names(params.elements), depth)
+    pairs = _given_pairs(params, params.lj if isinstance(params.lj, dict) else parameters)
+    Baseline(e0s_eV=e0s, e0s_from=source, pairs=pairs).write(outputs / OUTPUTS["baseline"])
+    return _told(e0s, source, {}, pairs)
+
+
+def _told(
+    e0s: dict[str, float], source: E0Source, constants: dict[str, float], pairs: dict[str, PairTerm]
+) -> dict[str, Any]:
+    return {
+        "e0s_eV": e0s,
+        "e0s_from": source,
+        "dft_offsets_eV": constants,
+        "pairs": {name: term.model_dump(mode="json") for name, term in pairs.items()},
+    }
+
+
+def _read(inputs: Inputs, name: str) -> list[Atoms]:
+    return [atoms for path in inputs.all(name) for atoms in read_atoms(path)]
+
+
+def _dft_offsets(inputs: Inputs, params: Params) -> tuple[dict[str, float], dict[str, Any]]:
+    """Constants (eV an atom) to take from DFT energies, empty where none are needed, and the teacher's errors."""
+    answers = _read(inputs, "dft_teacher")
+    train, test = (
+        [one for one in dft_check.matched(_read(inputs, name), answers) if _compared(one.atoms, params)]
+        for name in ("dft", "dft_test")
+    )
+    dft_check.check_units([*train, *test])
+    constants, figures = _offsets(train or test, params)
+    figures |= {f"teacher_{name}": value for name, value in dft_check.teachers_errors(train, constants).items()}
+    figures |= {f"teacher_test_{name}": value for name, value in dft_check.teachers_errors(test, constants).items()}
+    return constants, figures
+
+
+def _compared(atoms: Atoms, params: Params) -> bool:
+    """Teachers know no isolated atoms unless they were taught them: what they say of them shows no other reference."""
+    return set(atoms.get_chemical_symbols()) <= set(params.elements) and not energies.isolated(atoms, params.cutoff)
+
+
+def _offsets(both: Sequence[dft_check.Both], params: Params) -> tuple[dict[str, float], dict[str, Any]]:
+    if not both:
+        return {}, {"dft_compared": 0}
+    constants, before, after = dft_check.offsets(both, params.elements)
+    dft_check.check_energies(both, constants)
+    figures = {
+        "dft_compared": len(both),
+        "dft_difference_q75_meV_per_atom": 1000 * before,
+        "dft_difference_q75_after_offsets_meV_per_atom": 1000 * after,
+    }
+    if not dft_check.other_reference(before, after):
+        return {}, figures
+    if params.dft_energies == "refuse":
+        raise BadInput(dft_check.refused(constants, before, after, len(both)))
+    return constants, figures
+
+
+def _e0s(inputs: Inputs, params: Params, constants: dict[str, float]) -> tuple[dict[str, float], E0Source]:
+    labels, elements = inputs.one("labels"), params.elements
+    if isinstance(params.e0s, dict):
+        return energies.given(params.e0s, elements, "reference_energies"), "given"
+    if params.e0s == "isolated_atoms":
+        by_dft = [atoms for atoms in _read(inputs, "dft") if energies.isolated(atoms, params.cutoff)]
+        for atoms in by_dft:
+            atoms.calc.results["energy"] -= constants.get(atoms.get_chemical_symbols()[0], 0.0)
+        found = [*by_dft, *energies.lone_atoms(labels, params.cutoff)]
+        return energies.of_isolated_atoms(found, elements, params.cutoff), "isolated_atoms"
+    teachers = energies.given(params.teacher_e0s_eV, elements, "the teacher")
+    if params.e0s == "teacher":
+        return teachers, "teacher"
+    data = energies.training_compositions(labels, elements, params.split)
+    return energies.by_least_squares(data, teachers, elements), "least_squares"
+
+
+def _pairs(labels: Path, params: Params, e0s: dict[str, float]) -> dict[str, PairTerm]:
+    if params.reference_potential == "lj" and params.lj == "auto":
+        return pair_difference.fitted_lj(labels, params.split, e0s, params.elements, params.cutoff)
+    return _given_pairs(params, params.lj if isinstance(params.lj, dict) else {})
+
+
+def _given_pairs(params: Params, parameters: dict[str, LennardJones]) -> dict[str, PairTerm]:
+    if not params.takes_pairs:
+        return {}
+    if params.reference_potential == "zbl":
+        return pair_difference.zbl_terms(params.elements, params.cutoff)
+    return pair_difference.lj_terms(parameters, params.elements, params.cutoff)

@@ -1,0 +1,86 @@
+"""The methods that choose by projections: D-optimal alone, and combined with representatives of the bulk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from containers.contract import StepError
+from containers.tensorpot.bulk import bulk_choice, representation_weights, share_d_optimal, structure_space
+from containers.tensorpot.d_optimal import FirstPass, Search, first_pass, further_passes
+
+How = Literal["given", "d_optimal", "scarce", "bulk", "random", "all"]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Structures by their places.
+
+    Attributes:
+        how: why each was chosen, most important first.
+        weights: how much a structure counts in the fit, where that is not 1.
+        facts: figures for the report.
+    """
+
+    how: dict[int, How]
+    facts: dict[str, Any]
+    weights: dict[int, float] = field(default_factory=dict)
+
+    def weight(self, place: int) -> float:
+        """Of one structure, chosen here or given."""
+        return self.weights.get(place, 1.0)
+
+
+def choose(search: Search, most: int, combined: bool) -> Chosen:
+    """At most `most` of the free structures.
+
+    Args:
+        combined: D-optimal ones for a part of the budget only (`bulk.share_d_optimal`), representatives for the rest;
+            otherwise passes of MaxVol until the budget is filled.
+    """
+    first = first_pass(search, most, ranked=combined)
+    share = share_d_optimal(most, len(first.places)) if combined else most
+    how = _guards(search, first, share, most)
+    if combined:
+        return _with_bulk(search, how, most, _facts(first, 1))
+    more, passes = further_passes(search, list(how), most - len(how))
+    return Chosen(how | dict.fromkeys(more, "d_optimal"), _facts(first, 1 + passes))
+
+
+def _guards(search: Search, first: FirstPass, share: int, most: int) -> dict[int, How]:
+    """The D-optimal structures of the first pass, `share` at most, then everything else with a scarce element."""
+    how: dict[int, How] = {place: "scarce" if first.rare[place] else "d_optimal" for place in first.places[:share]}
+    left_out = [place for place in first.places[share:] if first.rare[place]]
+    others = np.flatnonzero(first.rare & search.free).tolist()
+    how |= dict.fromkeys((place for place in left_out + others if place not in how), "scarce")
+    return dict(list(how.items())[:most])
+
+
+def _with_bulk(search: Search, how: dict[int, How], most: int, facts: dict[str, Any]) -> Chosen:
+    """The rest of the budget by `bulk_choice` over all structures of the training side."""
+    if search.projected.features is None:
+        raise StepError("the combined method needs the structures' mean projections")
+    train = np.flatnonzero(search.free | search.given)
+    space = structure_space(search.projected.features[train])
+    place_in = {int(place): k for k, place in enumerate(train)}
+    taken = [place_in[int(place)] for place in np.flatnonzero(search.given)] + [place_in[place] for place in how]
+    count = min(most - len(how), int(search.free.sum()) - len(how))
+    more = bulk_choice(space, taken, count)
+    weights = representation_weights(space, taken + more)
+    how |= {int(train[k]): "bulk" for k in more}
+    return Chosen(how, facts, {int(train[k]): float(one) for k, one in zip(taken + more, weights, strict=True)})
+
+
+def _facts(first: FirstPass, passes: int) -> dict[str, Any]:
+    sets = first.sets
+    return {
+        "scarce_elements": first.scarce,
+        "functions": {name: active.functions for name, active in sets.items()},
+        "environments": {name: active.environments for name, active in sets.items()},
+        "spanned": {name: len(active.rows) for name, active in sets.items()},
+        "log_det": {name: active.log_det for name, active in sets.items()},
+        "structures_of_one_pass": len(first.places),
+        "passes": passes,
+    }

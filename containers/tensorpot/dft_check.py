@@ -1,0 +1,189 @@
+"""DFT labels beside the teacher's on the same structures: are the units the same, and the zero of energy?"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from containers.contract import BadInput
+from containers.metrics import errors
+
+Floats = NDArray[np.float64]
+
+SAME_REFERENCE_eV_per_atom = 0.02
+"""Difference up to which the energies count as on one scale; a good teacher differs by 0.01."""
+MOST_OF_THEM = 0.75
+"""Quantile of the differences that is judged: a few wild structures do not move it, two camps do."""
+EXPLAINED = 0.5
+"""An offset for each element explains a difference when less than this share of it is left."""
+SLOPES = (1 / 3, 3.0)
+"""Between these a proportion is the teacher's error; beyond, it is a unit."""
+PROPORTIONAL = 0.9
+"""Cosine above which two sets of numbers are in one proportion."""
+REAL_FORCE_eV_per_A, REAL_ENERGY_eV_per_atom = 0.1, 0.01
+"""Root mean squares above which the teacher's forces, and its energies about their mean, tell a unit."""
+FEWEST = 5
+"""Energies of one composition from which a unit is told."""
+OUTLIER_eV_per_atom = 0.01
+"""Difference from which a structure counts less in the offsets."""
+UNITS = {
+    "Hartree/Bohr": 51.422067, "Rydberg/Bohr": 25.711034, "Hartree/Å": 27.211386, "Rydberg/Å": 13.605693,
+    "kcal/mol/Å": 0.0433641, "kJ/mol/Å": 0.0103643, "kJ/mol/nm": 0.00103643, "meV/Å": 0.001, "eV/nm": 0.1,
+    "eV/Bohr": 1.8897261,
+}  # fmt: skip
+"""eV/Å in one of each."""
+ENERGY_UNITS = {
+    "Hartree": 27.211386, "Rydberg": 13.605693, "kcal/mol": 0.0433641, "kJ/mol": 0.0103643, "meV": 0.001,
+}  # fmt: skip
+"""eV in one of each."""
+FAR_eV_per_atom, AGREES_eV_per_atom = 1.0, 0.1
+"""An energy that is farther than the one from the teacher's, and nearer than the other in another unit, is in that."""
+NEAR = 1.25
+"""A factor within this ratio of a unit suggests it."""
+
+
+@dataclass(frozen=True)
+class Both:
+    """A structure with DFT's label (its calculator) and the teacher's."""
+
+    atoms: Atoms
+    teacher: Mapping[str, Any]
+
+    @property
+    def place(self) -> str:
+        """File and frame, the beginning of a message."""
+        return f"{self.atoms.info['source']}, frame {self.atoms.info['row']} (from 0)"
+
+    @property
+    def difference(self) -> float:
+        """DFT energy less the teacher's, eV/atom."""
+        return float(self.atoms.calc.results["energy"] - self.teacher["energy"]) / len(self.atoms)
+
+
+def matched(dft: Sequence[Atoms], by_teacher: Sequence[Atoms]) -> list[Both]:
+    """The DFT structures that the teacher labelled too."""
+    answers = {atoms.info["id"]: atoms.calc.results for atoms in by_teacher}
+    return [Both(atoms, answers[atoms.info["id"]]) for atoms in dft if atoms.info["id"] in answers]
+
+
+def check_units(both: Sequence[Both]) -> None:
+    """Raise `BadInput` for the first frame whose forces, or the first file whose energies, are in another unit."""
+    for one in both:
+        factor = _proportion(np.ravel(one.atoms.calc.results["forces"]), np.ravel(one.teacher["forces"]))
+        if factor is not None and np.sqrt(np.mean(np.square(one.teacher["forces"]))) > REAL_FORCE_eV_per_A:
+            raise BadInput(f"{one.place}: its forces are {_suggest(factor, 'eV/Å', UNITS)}")
+    files: defaultdict[str, list[Both]] = defaultdict(list)
+    alike: defaultdict[tuple[str, str], list[Both]] = defaultdict(list)
+    for one in both:
+        files[one.atoms.info["source"]].append(one)
+        alike[one.atoms.info["source"], one.atoms.get_chemical_formula(empirical=True)].append(one)
+    for source, ones in files.items():
+        if min(abs(one.difference) for one in ones) > FAR_eV_per_atom and (unit := _explaining(ones)):
+            raise BadInput(f"{source}: its energies are given in {unit}, as it seems. Give eV throughout.")
+    for (source, _), ones in alike.items():
+        if len(ones) >= FEWEST and (factor := _energy_factor(ones)) is not None:
+            raise BadInput(f"{source}: its energies vary {_suggest(factor, 'eV', ENERGY_UNITS)}")
+
+
+def _energy_factor(ones: Sequence[Both]) -> float | None:
+    """DFT energies per atom about their median over the teacher's, when that is no teacher's error."""
+    dft = np.array([one.atoms.calc.results["energy"] / len(one.atoms) for one in ones])
+    teacher = np.array([one.teacher["energy"] / len(one.atoms) for one in ones])
+    if np.std(teacher) <= REAL_ENERGY_eV_per_atom:
+        return None
+    return _proportion(dft - np.median(dft), teacher - np.median(teacher))
+
+
+def _proportion(found: Floats, expected: Floats) -> float | None:
+    """`found` over `expected` when they are proportional by a factor outside SLOPES."""
+    product, lengths = float(found @ expected), float(np.linalg.norm(found) * np.linalg.norm(expected))
+    if lengths == 0 or product < PROPORTIONAL * lengths:
+        return None
+    factor = product / float(expected @ expected)
+    return None if SLOPES[0] <= factor <= SLOPES[1] else factor
+
+
+def _suggest(factor: float, unit: str, units: Mapping[str, float]) -> str:
+    near = {name: abs(np.log(size * factor)) for name, size in units.items()}
+    likely = min(near, key=near.__getitem__)
+    guess = f"; it looks like {likely}" if near[likely] < np.log(NEAR) else ""
+    return f"{factor:.3g} times the teacher's on the same structure{guess}. Give {unit} throughout."
+
+
+def offsets(both: Sequence[Both], elements: Sequence[str]) -> tuple[dict[str, float], float, float]:
+    """DFT energy less the teacher's, as a constant for each element.
+
+    Returns:
+        eV an atom by element, and the MOST_OF_THEM quantile of the differences before and after (eV/atom). Structures
+        that fit badly count less; what the compositions do not tell apart is shared with the smallest constants.
+    """
+    symbols = [one.atoms.get_chemical_symbols() for one in both]
+    shares = np.array([[names.count(element) / len(names) for element in elements] for names in symbols])
+    wanted = np.array([one.difference for one in both])
+    weights = np.ones(len(both))
+    for _ in range(50):
+        constants, *_ = np.linalg.lstsq(shares * weights[:, None], wanted * weights, rcond=1e-10)
+        left = wanted - shares @ constants
+        weights = (1 + (left / OUTLIER_eV_per_atom) ** 2) ** -0.25
+    before, after = (float(np.quantile(np.abs(values), MOST_OF_THEM)) for values in (wanted, left))
+    return dict(zip(elements, constants.tolist(), strict=True)), before, after
+
+
+def check_energies(both: Sequence[Both], constants: Mapping[str, float]) -> None:
+    """Raise `BadInput` for a frame whose energy agrees with the teacher's in another unit alone.
+
+    Args:
+        constants: of `offsets`.
+    """
+    for one in both:
+        shift = sum(constants[symbol] for symbol in one.atoms.get_chemical_symbols()) / len(one.atoms)
+        if abs(one.difference - shift) >= FAR_eV_per_atom and (unit := _explaining([one], shift)):
+            raise BadInput(f"{one.place}: its energy is given in {unit}, as it seems. Give eV throughout.")
+
+
+def _explaining(ones: Sequence[Both], shift: float = 0.0) -> str | None:
+    """The unit in which every DFT energy, less a shift (eV/atom), agrees with the teacher's."""
+    sizes = np.array([len(one.atoms) for one in ones])
+    dft = np.array([one.atoms.calc.results["energy"] for one in ones]) / sizes
+    teacher = np.array([one.teacher["energy"] for one in ones]) / sizes
+    worst = {unit: float(np.abs(dft * factor - shift - teacher).max()) for unit, factor in ENERGY_UNITS.items()}
+    likely = min(worst, key=worst.__getitem__)
+    return likely if worst[likely] < AGREES_eV_per_atom else None
+
+
+def other_reference(before: float, after: float) -> bool:
+    """Whether differences (eV/atom, before and after `offsets`) show another zero of energy."""
+    return before > SAME_REFERENCE_eV_per_atom and after < EXPLAINED * before
+
+
+def refused(constants: Mapping[str, float], before: float, after: float, structures: int) -> str:
+    """The message when DFT energies have another zero than the teacher's."""
+    listed = ", ".join(f"{symbol} {value:+.4f}" for symbol, value in constants.items())
+    return (
+        f"the DFT energies have another zero than the teacher's: most of {structures} common structures differ by up to"
+        f" {before:.3f} eV/atom, and by up to {after:.3f} eV/atom after a constant for each element ({listed} eV an"
+        " atom). Set dft.energies: align to take these constants from the DFT energies, or give energies of the"
+        " teacher's kind of calculation."
+    )
+
+
+def teachers_errors(both: Sequence[Both], constants: Mapping[str, float]) -> dict[str, float | None]:
+    """The teacher against DFT, after the constants: about the best that a student of this teacher can do."""
+    sizes = [len(one.atoms) for one in both]
+    shift = [
+        sum(constants.get(symbol, 0.0) for symbol in one.atoms.get_chemical_symbols()) / size
+        for one, size in zip(both, sizes, strict=True)
+    ]
+    energies = np.array([one.difference for one in both]) - np.array(shift)
+    forces = [np.ravel(one.atoms.calc.results["forces"]) - np.ravel(one.teacher["forces"]) for one in both]
+    force = np.concatenate([np.zeros(0), *forces])
+    return {
+        **errors("energy", "meV_per_atom", energies, np.zeros_like(energies)),
+        **errors("force", "meV_per_A", force, np.zeros_like(force)),
+    }

@@ -1,0 +1,104 @@
+"""The structures of the three frames between reading and writing, and what is told of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from ase import Atoms
+
+from containers.contract import BadInput
+from containers.distances import shortest_per_pair
+from containers.split import SIDES, Side
+from containers.structures import labels_table
+from containers.tensorpot.baseline_model import Origin
+from containers.tensorpot.dataset import SET_ASIDE
+from containers.tensorpot.frames import Labelled
+
+
+@dataclass(frozen=True)
+class Row:
+    """A structure with its label on its way into a frame; `label` is what pacemaker is given of it."""
+
+    atoms: Atoms
+    origin: Origin
+    side: Side
+    label: Labelled
+    strained: bool = False
+
+
+@dataclass
+class Read:
+    """What was read: rows for the frames, records of SET_ASIDE, and the groups that there are."""
+
+    rows: list[Row]
+    aside: list[dict[str, Any]]
+    groups: set[str]
+
+    def set_aside(self, atoms: Atoms, side: Side, reason: str) -> None:
+        """Remember why a structure is in no frame."""
+        self.aside.append({key: atoms.info[key] for key in ("id", "source", "row")} | {"side": side, "reason": reason})
+
+
+def refuse_empty(sides: Mapping[Side, Sequence[Row]], aside: Sequence[Mapping[str, Any]]) -> None:
+    """Raise `BadInput` when a side has no structure; strained ones do not count."""
+    empty = [name for name in SIDES if all(row.strained for row in sides[name])]
+    if not empty:
+        return
+    reasons = Counter(one["reason"] for one in aside if one["side"] in empty).most_common(1)
+    because = f" {reasons[0][1]} set aside because: {reasons[0][0]}." if reasons else ""
+    raise BadInput(
+        f"no structure is left on the {' and the '.join(empty)} side.{because} Give structures of more families, or"
+        " raise the share of that side in `split`."
+    )
+
+
+def as_labelled(rows: Sequence[Row]) -> pa.Table:
+    """LABELS of the rows as they came (not padded, forces with the pair terms; energies of DFT on the teacher's scale),
+    with side, origin, w_energy and w_forces."""
+    table = labels_table([row.atoms for row in rows])
+    energies = pa.array([row.label.energy for row in rows], pa.float64())
+    table = table.set_column(table.schema.get_field_index("energy"), "energy", energies)
+    more = {
+        "side": [row.side for row in rows],
+        "origin": [row.origin for row in rows],
+        "w_energy": [float(row.label.weight) for row in rows],
+        "w_forces": [row.label.w_forces for row in rows],
+    }
+    for name, values in more.items():
+        table = table.append_column(name, pa.array(values))
+    return table
+
+
+def aside_table(aside: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """The records as a table, by id and reason."""
+    ordered = sorted(aside, key=lambda one: (one["id"], one["reason"], one["source"], one["row"]))
+    return pa.Table.from_pylist([dict(one) for one in ordered], schema=SET_ASIDE)
+
+
+def side_summary(rows: Sequence[Row], cutoff: float) -> dict[str, Any]:
+    """Counts, ranges of what is fitted (eV/atom, eV/Å) and the shortest distances (Å) of one side."""
+    labels = [row.label for row in rows]
+    per_atom = [label.energy_corrected / len(label.atoms) for label in labels]
+    return {
+        "structures": len(rows),
+        "strained": sum(row.strained for row in rows),
+        "dft": sum(row.origin == "dft" for row in rows),
+        "atoms": sum(len(label.atoms) for label in labels),
+        "energy_corrected_min_eV_per_atom": min(per_atom),
+        "energy_corrected_max_eV_per_atom": max(per_atom),
+        "force_max_eV_per_A": max(float(abs(label.forces).max()) for label in labels),
+        "shortest_distance_A": shortest_per_pair([label.atoms for label in labels], cutoff),
+    }
+
+
+def counts(sides: Mapping[Side, Sequence[Row]], aside: Sequence[object]) -> dict[str, Any]:
+    """Metrics: structures and atoms of each side, what was set aside, strained and DFT structures in training."""
+    found = {f"{name}_structures": len(sides[name]) for name in SIDES}
+    found |= {f"{name}_atoms": sum(len(row.label.atoms) for row in sides[name]) for name in SIDES}
+    strained = sum(row.strained for row in sides["train"])
+    dft = sum(row.origin == "dft" for row in sides["train"])
+    return found | {"set_aside": len(aside), "strained_structures": strained, "dft_structures": dft}

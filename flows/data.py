@@ -1,0 +1,165 @@
+"""From the user's files to one labelled data set with its sides and its baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from containers.mace.teacher_info import Teacher
+from flows import calls
+from flows.config import DistillConfig
+from flows.label import label
+from flows.recipe import Recipe, check_committee, check_sides, resolve
+from tasks.artefact import Artefact, External, FileRef, StepCall
+from tasks.label import Asked
+from tasks.label_work import Work
+from tasks.steps import step
+from tasks.workspace import Workspace
+
+Files = dict[str, tuple[External, ...]]
+
+
+class RunCall(Protocol):
+    """What runs a call under a name."""
+
+    def __call__(self, call: StepCall, name: str | None = None) -> Artefact: ...
+
+
+@dataclass
+class Runner:
+    """Runs calls as Prefect task runs, and keeps what they gave by name.
+
+    Attributes:
+        of: ends the names of the task runs, where one flow run takes the same steps several times.
+    """
+
+    workspace: Workspace
+    of: str = ""
+    done: dict[str, Artefact] = field(default_factory=dict)
+
+    def __call__(self, call: StepCall, name: str | None = None) -> Artefact:
+        """The result of a call."""
+        name = name or call.step
+        self.done[name] = step(call, self.workspace, f"{name} {self.of}".rstrip())
+        return self.done[name]
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """The user's structures as tables; data set and selection of an earlier run, or nothing; a fitted potential, or
+    nothing."""
+
+    pool: Artefact
+    dft: Artefact | None
+    dft_test: Artefact | None
+    base: tuple[External, ...] = ()
+    fitted: External | None = None
+
+    @property
+    def merged(self) -> External | None:
+        """The data set of an earlier run."""
+        return self.base[0] if self.base else None
+
+    @property
+    def given(self) -> External | None:
+        """What an earlier run selected."""
+        return self.base[1] if self.base else None
+
+    @property
+    def with_dft(self) -> list[tuple[str, Artefact]]:
+        """The tables of DFT data that there are, and what they are called."""
+        named = (("DFT data", self.dft), ("DFT test data", self.dft_test))
+        return [(name, table) for name, table in named if table]
+
+    @property
+    def dft_elements(self) -> set[str]:
+        """Chemical symbols of the DFT data."""
+        return {element for _, table in self.with_dft for element in table.metrics["elements"]}
+
+    @property
+    def pool_elements(self) -> set[str]:
+        """Chemical symbols of the pool."""
+        return set(self.pool.metrics["elements"])
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The labelled data and what they mean."""
+
+    recipe: Recipe
+    ingested: Ingested
+    labels: Artefact
+    baseline: Artefact
+    dataset: Artefact
+    teachers: tuple[Asked, ...]
+    models: dict[str, FileRef]
+    work: tuple[Work, ...]
+
+
+def ingest_all(config: DistillConfig, files: Files, run: RunCall) -> Ingested:
+    """Read every file. DFT data come first and test data last: a family that two of them share is found by the later
+    one, so that a pool that grows changes no family of the DFT data."""
+    base = files["base"]
+    known: list[FileRef] = list(base[:1])
+    dft = run(calls.dft_call(config, files["dft"], known), "ingest DFT data") if files["dft"] else None
+    known += [dft.file("structures")] if dft else []
+    pool = run(calls.ingest_call(config, files["pool"], known), "ingest")
+    known.append(pool.file("structures"))
+    test = run(calls.dft_call(config, files["dft_test"], known), "ingest DFT test data") if files["dft_test"] else None
+    return Ingested(pool, dft, test, base, next(iter(files["potential"]), None))
+
+
+def prepare(config: DistillConfig, files: Files, models: dict[str, External | None], run: Runner) -> Prepared:
+    """Ingest, label, find the baseline, merge."""
+    workspace = run.workspace
+    ingested = ingest_all(config, files, run)
+    given = {
+        name: file or run(calls.fetch_call(name), f"teacher_fetch {name}").file("model")
+        for name, file in models.items()
+    }
+    check_committee({name: model.sha256 for name, model in given.items()})
+    infos = [
+        read_teacher(run(calls.teacher_call(model), _numbered("teacher_info", number)), workspace)
+        for number, model in enumerate(given.values())
+    ]
+    recipe = resolve(config, infos, ingested.pool_elements, ingested.dft_elements)
+    check_sides(stored_tables(workspace, ingested), config.split)
+    asked = tuple(calls.asked(recipe, model, info) for model, info in zip(given.values(), infos, strict=True))
+
+    labels, work = label(recipe, ingested.pool, asked, workspace)
+    run.done["pool_labels"] = labels
+    by_teacher, more = labels_of_dft(recipe, ingested, asked, run)
+    dft, test = ingested.dft, ingested.dft_test
+    baseline = run(calls.baseline_call(recipe, labels, dft, test, by_teacher))
+    keys = [teacher.key(workspace) for teacher in asked]
+    dataset = run(calls.dataset_call(recipe, labels, dft, test, ingested.merged, keys))
+    return Prepared(recipe, ingested, labels, baseline, dataset, asked, given, (work, *more))
+
+
+def labels_of_dft(
+    recipe: Recipe, ingested: Ingested, asked: Sequence[Asked], run: Runner
+) -> tuple[list[Artefact], list[Work]]:
+    """What the teacher says of the structures that DFT has computed: units and references are compared with it."""
+    labelled, works = [], []
+    for name, table in ingested.with_dft:
+        labels, work = label(recipe, table, asked, run.workspace, f"pool_labels {name}")
+        run.done[f"pool_labels {name}"] = labels
+        labelled.append(labels)
+        works.append(work)
+    return labelled, works
+
+
+def _numbered(name: str, number: int) -> str:
+    return f"{name} {number + 1}" if number else name
+
+
+def stored_tables(workspace: Workspace, ingested: Ingested) -> list[Path]:
+    """Where the tables that training may see lie."""
+    return [workspace.store.path(table.file("structures")) for table in (ingested.pool, ingested.dft) if table]
+
+
+def read_teacher(artefact: Artefact, workspace: Workspace) -> Teacher:
+    """What `teacher_info` found out."""
+    return Teacher.read(workspace.store.path(artefact.file("teacher")))

@@ -1,0 +1,73 @@
+"""The command line of the value curve: `python -m flows.value_curve [CONFIG.yaml]`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from flows.command import EXAMPLE, guarded
+from flows.config_file import load_config
+from flows.files import teacher_files, user_files
+from flows.value_curve import METHODS, value_curve
+from tasks.machine import ready
+from tasks.prefect_run import command_line_run
+from tasks.settings import read_settings
+from tasks.workspace import open_workspace
+
+EPILOG = """\
+examples:
+  python -m flows.value_curve                                      the bundled silicon example
+  python -m flows.value_curve my.yaml --sizes 50 100 200 --everything
+  python -m flows.value_curve my.yaml --methods combined random --random-seeds 5 --set train.maxiter=80
+
+results:  runs/NAME/value_curve/: value_curve.png, value_curve.json, index.html. The config is that of
+          python -m flows.distill; one fit a point (train.max_attempts does not count), all cached: more sizes cost
+          only the new fits.
+exit:     0 done, 2 bad config or input, 1 failed
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command; the exit code says how it ended."""
+    options = parser().parse_args(arguments)
+    return guarded(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
+    settings = read_settings()
+    config = load_config(options.config, tuple(options.set))
+    user_files(config)  # a missing file is told at once, not after a server has started
+    teacher_files(config)
+    workspace = open_workspace(options.work_root, settings)
+    with ready(workspace), command_line_run():
+        folder = value_curve(
+            config, options.sizes, options.methods, options.random_seeds, options.everything, workspace.root
+        )
+    print(f"\n{(folder / 'value_curve.md').read_text()}\nresults: {folder}/index.html")
+    return 0
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(
+        prog="python -m flows.value_curve",
+        description="Fit students on growing training sets chosen by several methods; plot what structures are worth.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("config", nargs="?", type=Path, default=EXAMPLE, help="YAML config (default: the example)")
+    made.add_argument(
+        "--sizes", nargs="+", type=_count, metavar="N", help="structures (default: 5, 10, 20, 40 %% of the candidates)"
+    )
+    made.add_argument("--methods", nargs="+", choices=METHODS, help="default: all of them")
+    made.add_argument("--random-seeds", type=_count, default=3, metavar="N", help="random choices of a size (3)")
+    made.add_argument("--everything", action="store_true", help="also one fit to all training structures")
+    made.add_argument("--work-root", type=Path, metavar="DIR", help="gets store/ and runs/ (default: this directory)")
+    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the config")
+    return made

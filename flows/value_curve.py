@@ -1,0 +1,133 @@
+"""What training structures are worth: `python -m flows.value_curve CONFIG.yaml`.
+
+Fits students on sets of growing size, chosen by several methods, and shows their errors against size and fit time.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from prefect import flow
+from prefect.runtime import flow_run
+from pydantic import Field
+
+from flows import calls
+from flows.config import DistillConfig
+from flows.config_file import with_absolute_paths
+from flows.data import Prepared, Runner, prepare
+from flows.files import teacher_files, user_files
+from flows.fit import finish, first_plan
+from flows.recipe import Recipe
+from flows.training_set import training_set
+from tasks.machine import ready, remove_left_containers
+from tasks.settings import Settings
+from tasks.steps import publish_values
+from tasks.value_summary import Point, ValueCurve
+from tasks.workspace import Workspace, open_workspace
+
+Method = Literal["combined", "d_optimal", "random"]
+METHODS: tuple[Method, ...] = ("d_optimal", "combined", "random")
+SHARES = (0.05, 0.1, 0.2, 0.4)
+"""Of the candidates: the sizes when none are given."""
+Size = Annotated[int, Field(ge=1)]
+
+
+@flow(
+    name="value-curve",
+    description=__doc__,
+    persist_result=False,
+    on_cancellation=[remove_left_containers],
+    on_crashed=[remove_left_containers],
+)
+def value_curve(
+    config: DistillConfig,
+    sizes: list[Size] | None = None,
+    methods: list[Method] | None = None,
+    random_seeds: int = 3,
+    everything: bool = False,
+    work_root: Path | None = None,
+) -> Path:
+    """Fit a student for every method and size; publish runs/NAME/value_curve/ and return it.
+
+    Args:
+        config: the science; its selection gives way to `sizes` and `methods`.
+        sizes: structures chosen; default: 5, 10, 20 and 40 % of the candidates.
+        methods: default: all three.
+        random_seeds: so many random choices of each size.
+        everything: also one fit to all candidates.
+        work_root: gets store/ and runs/; default: DISTILL_WORK_ROOT or this directory.
+    """
+    config = with_absolute_paths(config, Path.cwd())
+    files, models = user_files(config), teacher_files(config)
+    workspace = open_workspace(work_root, Settings(), run_id=flow_run.id)
+    with ready(workspace) as machine:
+        run = Runner(machine)
+        prepared = prepare(config, files, models, run)
+        wanted = _sets(methods or list(METHODS), sizes or _sizes(prepared), random_seeds, config.train.seed)
+        if everything:
+            wanted.append(("all", prepared.dataset.metrics["train_structures"], config.train.seed))
+        points = [_point(prepared, method, size, seed, machine) for method, size, seed in wanted]
+        curve = ValueCurve(
+            name=config.name,
+            config=config.model_dump(mode="json"),
+            stub=machine.settings.runner == "stub",
+            points=points,
+        )
+        publish_values(curve, machine)
+        return machine.run_folder(config.name) / "value_curve"
+
+
+def _sizes(prepared: Prepared) -> list[int]:
+    candidates = prepared.dataset.metrics["train_structures"]
+    return sorted({max(round(share * candidates), 1) for share in SHARES})
+
+
+def _sets(methods: Sequence[Method], sizes: Sequence[int], seeds: int, first: int) -> list[tuple[str, int, int]]:
+    """Method, size and seed of every fit; only a random choice has several seeds."""
+    return [
+        (method, size, first + offset)
+        for size in sorted(sizes)
+        for method in methods
+        for offset in range(seeds if method == "random" else 1)
+    ]
+
+
+def _point(prepared: Prepared, method: str, size: int, seed: int, workspace: Workspace) -> Point:
+    """Choose, fit once, evaluate."""
+    changed = _changed(prepared, method, size, seed)
+    run = Runner(workspace, of=f"{method} {size}" + (f" seed {seed}" if method == "random" else ""))
+    frames, _ = training_set(changed, run)
+    recipe, settings = changed.recipe, workspace.settings
+    best = run(calls.train_call(recipe, first_plan(recipe, frames), frames, None, settings))
+    student = finish(recipe, best, frames, changed.baseline, changed.ingested.dft_test, run)
+    return Point(
+        method=method,
+        seed=seed,
+        structures=frames.metrics["train_structures"],
+        atoms=frames.metrics["train_atoms"],
+        fit_s=best.seconds,
+        iterations=best.metrics["iterations"],
+        figures={
+            key.removeprefix("teacher_"): value
+            for key, value in student.evaluation.metrics.items()
+            if key.startswith("teacher_")
+        },
+    )
+
+
+def _changed(prepared: Prepared, method: str, size: int, seed: int) -> Prepared:
+    config = prepared.recipe.config
+    values = config.model_dump()
+    values["selection"] |= {"method": method, "max_structures": size, "fraction": None}
+    values["train"] |= {"seed": seed}
+    recipe = Recipe.model_validate({**prepared.recipe.model_dump(), "config": values})
+    return Prepared(**{**vars(prepared), "recipe": recipe})
+
+
+if __name__ == "__main__":
+    from flows.value_command import main
+
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,100 @@
+"""Sections of the page about the data: references, labels, selection, and what keeps atoms apart. Pure."""
+
+from __future__ import annotations
+
+from tasks.page_parts import Pictures, facts, picture, section, table
+from tasks.pictures import MOST_PAIRS
+from tasks.report_rows import (
+    GRADE_HEAD,
+    count_rows,
+    grade_rows,
+    labelling_rows,
+    number,
+    percent,
+    reference_rows,
+    rejection_rows,
+)
+from tasks.run_summary import RunSummary
+
+
+def references(summary: RunSummary) -> str:
+    """What the student's own energies leave out, and how DFT and teacher agree."""
+    pairs = summary.baseline.pairs
+    parts = []
+    if rows := reference_rows(summary):
+        parts += ["<p>The teacher's own error is the best that a student can reach against DFT.</p>", facts(rows)]
+    if pairs:
+        head = ("pair", "form", "ε (eV)", "σ (Å)", "whole up to (Å)", "zero from (Å)")
+        terms = [
+            (
+                name,
+                term.form,
+                number(term.epsilon_eV),
+                number(term.sigma_A),
+                number(term.inner_A),
+                number(term.outer_A),
+            )
+            for name, term in pairs.items()
+        ]
+        told = "<p>The student learned the labels less these pair potentials; every figure here is of the sum.</p>"
+        parts += [told, table(head, terms)]
+    return section("References", *parts) if parts else ""
+
+
+def repulsion(summary: RunSummary, pictures: Pictures) -> str:
+    """Dimer curves and forces beside ZBL."""
+    pairs = summary.repulsion
+    if not pairs:
+        return section("Core repulsion", "<p>None: the config asks for no reference potential.</p>")
+    head = (
+        "pair",
+        "repulsion begins (Å)",
+        "shortest in the data (Å)",
+        "γ passes 10 at (Å)",
+        "pairs of the data inside",
+    )
+    rows = [
+        (
+            name,
+            number(pair["r_in_A"]),
+            number(pair["shortest_distance_A"]),
+            number(pair["gamma_10_distance_A"]),
+            percent(pair["share_of_pairs_inside"]),
+        )
+        for name, pair in pairs.items()
+    ]
+    more = f"<p class='soft'>{MOST_PAIRS} of {len(pairs)} pairs are drawn.</p>" if len(pairs) > MOST_PAIRS else ""
+    by = "the reference potential" if summary.baseline.pairs else "the ZBL potential"
+    return section(
+        "Core repulsion",
+        f"<p>Atoms closer than the data knows are kept apart by {by}; the blend's force is beside ZBL's.</p>",
+        table(head, rows),
+        picture(pictures, "core-repulsion", "Energy and force of each dimer beside ZBL"),
+        more,
+    )
+
+
+def data(summary: RunSummary, pictures: Pictures) -> str:
+    """Labels, rejections, selection."""
+    rejections = rejection_rows(summary)
+    return section(
+        "Labels and selection",
+        facts([*count_rows(summary), *labelling_rows(summary)]),
+        picture(pictures, "forces", "Atoms by the force on them"),
+        "<p>Why structures were rejected (one may have several reasons):</p>" if rejections else "",
+        facts(rejections) if rejections else "",
+    )
+
+
+def grades(summary: RunSummary, pictures: Pictures) -> str:
+    """Extrapolation grades of pool and test structures before and after the selection."""
+    rows = grade_rows(summary)
+    if not rows:
+        return ""
+    return section(
+        "What the selection covers",
+        "<p>The extrapolation grade γ of every atom with the basis before its fit: up to 1 it lies within what the"
+        " training set spans.</p>",
+        table(GRADE_HEAD, rows),
+        picture(pictures, "grades", "Atoms by extrapolation grade, before and after the selection"),
+    )

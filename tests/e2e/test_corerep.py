@@ -1,0 +1,201 @@
+"""The core and the export of a really fitted potential: ASE's effective-medium copper."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+
+from containers.contract import Inputs, Machine, Resources
+from containers.tensorpot import activeset, corerep, pace_train
+from containers.tensorpot.baseline_model import Baseline
+from containers.tensorpot.frames import Labelled, frame, write_frame
+from containers.tensorpot.pacemaker_input import Potential
+
+pytestmark = pytest.mark.e2e
+
+
+def copper(count: int, seed: int) -> list[Labelled]:
+    """Strained and rattled cells of 4 atoms with the energies and forces of EMT."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for n in range(count):
+        atoms = bulk("Cu", cubic=True)
+        strain = np.eye(3) * (1 + rng.uniform(-0.08, 0.08)) + rng.normal(0, 0.03, (3, 3))
+        atoms.set_cell(atoms.cell.array @ strain, scale_atoms=True)
+        atoms.rattle(0.12, rng=rng)
+        labelled = atoms.copy()
+        labelled.calc = EMT()
+        energy = labelled.get_potential_energy()
+        made.append(Labelled(f"{seed}-{n}", atoms, energy, energy, np.array(labelled.get_forces()), None))
+    return made
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fit and its training frame."""
+
+    interim: Path
+    train: Path
+    metrics: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def fit(tmp_path_factory: pytest.TempPathFactory) -> Fitted:
+    folder = tmp_path_factory.mktemp("fit")
+    files = {}
+    for side, rows in (("train", copper(24, 1)), ("validation", copper(6, 2))):
+        write_frame(folder / f"{side}.pckl.gzip", frame(rows))
+        files[side] = (folder / f"{side}.pckl.gzip",)
+    (folder / "outputs").mkdir()
+    shape = Potential(elements=("Cu",), cutoff=4.0, functions_per_element=30, b_basis="small")
+    params = pace_train.Params(potential=shape, maxiter=15)
+    metrics = pace_train.run(Inputs(files), folder / "outputs", params, Machine(Resources(threads=1)))
+    return Fitted(folder / "outputs" / "interim.yaml", folder / "train.pckl.gzip", metrics)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What the core step makes of a fit."""
+
+    folder: Path
+    metrics: dict[str, Any]
+
+    def path(self, name: str) -> Path:
+        return self.folder / corerep.OUTPUTS[name]
+
+    @property
+    def pair(self) -> dict[str, Any]:
+        return dict(json.loads(self.path("core_repulsion").read_text())["pairs"]["Cu-Cu"])
+
+
+def export(folder: Path, fit: Fitted, params: corerep.Params) -> Exported:
+    """The active set and the core of a fit."""
+    folder.mkdir()
+    files = {"potential": (fit.interim,), "train": (fit.train,)}
+    activeset.run(Inputs(files), folder, activeset.Params(), Machine())
+    Baseline(e0s_eV={"Cu": 0.0}).write(folder / "baseline.json")
+    inputs = {"interim": files["potential"], "asi": (folder / "potential.asi",), "train": files["train"]}
+    inputs["baseline"] = (folder / "baseline.json",)
+    return Exported(folder, corerep.run(Inputs(inputs), folder, params, Machine()))
+
+
+@pytest.fixture(scope="module")
+def exported(fit: Fitted, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return export(tmp_path_factory.mktemp("export") / "core", fit, corerep.Params())
+
+
+def calculator(path: Path) -> Any:
+    from pyace import PyACECalculator
+
+    return PyACECalculator(str(path))
+
+
+def energy_of(potential: Any, atoms: Atoms) -> float:
+    potential.calculate(atoms)
+    return float(potential.results["energy"])
+
+
+def test_no_atom_of_the_data_is_inside_the_core_so_the_errors_stay(fit: Fitted, exported: Exported) -> None:
+    assert exported.metrics["share_of_pairs_inside"] == {"Cu-Cu": 0.0}
+    for name in ("energy_rmse_meV_per_atom", "force_rmse_meV_per_A", "force_mae_meV_per_A"):
+        assert exported.metrics[f"train_{name}"] == pytest.approx(fit.metrics[f"train_{name}"], rel=1e-9)
+
+
+def test_nothing_of_time_or_user_is_in_the_outputs(exported: Exported) -> None:
+    text = exported.path("potential").read_text()
+    assert "time" not in text
+    assert "user" not in text
+
+
+def test_the_forces_of_the_yace_are_the_negative_gradient(exported: Exported) -> None:
+    potential = calculator(exported.path("yace"))
+    atoms = copper(2, 5)[1].atoms
+    energy_of(potential, atoms)
+    forces, step = potential.results["forces"], 1e-4
+    for atom, axis in ((0, 0), (1, 1), (2, 2)):
+        energies = []
+        for sign in (1, -1):
+            moved = atoms.copy()
+            moved.positions[atom, axis] += sign * step
+            energies.append(energy_of(potential, moved))
+        assert forces[atom, axis] == pytest.approx(-(energies[0] - energies[1]) / (2 * step), abs=2e-4)
+
+
+def test_energies_do_not_change_under_rotation_and_permutation(exported: Exported) -> None:
+    potential = calculator(exported.path("yace"))
+    atoms = copper(2, 6)[1].atoms
+    turned = atoms[[2, 0, 3, 1]]
+    turned.rotate(37, (1, 2, 3), rotate_cell=True)
+    assert energy_of(potential, turned) == pytest.approx(energy_of(potential, atoms), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["potential", "yace"])
+def test_the_dimer_rises_strictly_from_a_tenth_outside_to_half_an_angstrom(exported: Exported, name: str) -> None:
+    r_in = exported.pair["r_in_A"]
+    potential = calculator(exported.path(name))
+    distances = np.append(np.arange(r_in + 0.1, 0.5, -0.01), 0.5)
+    dimers = [Atoms("Cu2", [[0, 0, 0], [distance, 0, 0]], cell=[12] * 3, pbc=True) for distance in distances]
+    energies = np.array([energy_of(potential, dimer) for dimer in dimers])
+    assert (np.diff(energies) > 0).all()
+    assert energies[-1] > 1000
+
+
+def test_r_in_is_the_largest_of_shortest_distance_and_grade_and_is_reported(exported: Exported) -> None:
+    pair = exported.pair
+    assert pair["r_in_A"] == pytest.approx(max(pair["shortest_distance_A"], pair["gamma_10_distance_A"]), abs=1e-5)
+    assert pair["distance_A"][0] == pytest.approx(pair["r_in_A"] + 0.1)
+    assert pair["distance_A"][-1] == 0.5
+    assert pair["energy_eV"][-1] == pytest.approx(pair["zbl_eV"][-1], rel=1e-3)
+    assert pair["force_eV_per_A"][-1] == pytest.approx(pair["zbl_force_eV_per_A"][-1], rel=1e-3)
+    slopes = np.gradient(pair["energy_eV"], pair["distance_A"])
+    assert -slopes[2:-2] == pytest.approx(pair["force_eV_per_A"][2:-2], rel=0.1, abs=0.5)
+
+
+def test_a_wider_reach_of_the_grade_moves_the_core_out(fit: Fitted, exported: Exported, tmp_path: Path) -> None:
+    """As pacemaker's own program takes it: the 99 % quantile of compressed training structures."""
+    wide = export(tmp_path / "wide", fit, corerep.Params(gamma_quantile=0.99)).pair
+    assert wide["gamma_10_distance_A"] > exported.pair["gamma_10_distance_A"]
+    assert wide["r_in_A"] >= wide["gamma_10_distance_A"] - 1e-6
+    assert np.all(np.diff(wide["energy_eV"]) > 0)
+
+
+def test_a_given_r_in_is_kept_and_none_leaves_the_fit_bare(fit: Fitted, tmp_path: Path) -> None:
+    given = export(tmp_path / "given", fit, corerep.Params(r_in_A={"Cu-Cu": 1.7}))
+    assert given.pair["r_in_A"] == 1.7
+    bare = export(tmp_path / "bare", fit, corerep.Params(core="none"))
+    assert bare.path("potential").read_bytes() == fit.interim.read_bytes()
+    assert "{}" in bare.path("core_repulsion").read_text()
+
+
+def test_every_pair_of_two_elements_gets_a_core_that_rises(tmp_path: Path) -> None:
+    from pyace.basisextension import construct_bbasisconfiguration
+
+    from containers.tensorpot.core_choice import Core, add_core
+
+    section = Potential(elements=("Al", "Ni"), cutoff=4.5, order=2, functions_per_element=40, b_basis="small").section()
+    np.random.seed(3)  # pyace draws the coefficients
+    section["functions"]["ALL"]["coefs_init"] = "random"
+    configuration = construct_bbasisconfiguration(section)
+    configuration.save(str(tmp_path / "random.yaml"))
+    structures = [bulk("Al", cubic=True), bulk("Ni", cubic=True)]
+    write_frame(
+        tmp_path / "train.pckl.gzip",
+        frame([Labelled(str(n), atoms, 0.0, 0.0, np.zeros((4, 3)), None) for n, atoms in enumerate(structures)]),
+    )
+    files = {"potential": (tmp_path / "random.yaml",), "train": (tmp_path / "train.pckl.gzip",)}
+    activeset.run(Inputs(files), tmp_path, activeset.Params(), Machine())
+    _, cores = add_core(Core(configuration, structures, {}), tmp_path / "potential.asi", None, 0.0)
+    assert set(cores) == {"Al-Al", "Al-Ni", "Ni-Ni"}
+    assert cores["Al-Ni"].shortest_distance_A is None
+    assert cores["Ni-Ni"].shortest_distance_A == pytest.approx(3.52 / np.sqrt(2))
+    for core in cores.values():
+        assert (np.diff(core.energy_eV) > 0).all()
+        assert core.zbl_eV[-1] == pytest.approx(core.energy_eV[-1], rel=1e-3)

@@ -1,0 +1,296 @@
+"""Delta learning with a really fitted student: copper by ASE's effective-medium theory, less a pair potential."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+from scipy.interpolate import CubicSpline
+
+from containers.contract import BadInput, Inputs, Machine, Resources
+from containers.structures import labels_table, structure_id, write_table
+from containers.tensorpot import activeset, baseline, corerep, pace_train, student
+from containers.tensorpot.baseline_model import Baseline
+from containers.tensorpot.fitted_potential import predict
+from containers.tensorpot.frames import ENERGY_RANGE, Labelled, frame, read_frame, write_frame
+from containers.tensorpot.lammps_table import CLOSEST, POINTS
+from containers.tensorpot.pacemaker_input import Potential
+from tasks.lammps import pair_lines
+
+pytestmark = pytest.mark.e2e
+
+E0 = {"Cu": -0.02}
+CUTOFF = 4.0
+REFERENCES: dict[str, dict[str, Any]] = {
+    "zbl": {"reference_potential": "zbl", "difference": True},
+    "lj": {"reference_potential": "lj", "lj": "auto"},
+}
+
+
+def copper(count: int, seed: int) -> list[Atoms]:
+    """Strained and rattled cells of 2 and 4 atoms with the energies, forces and stress of EMT."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for n in range(count):
+        atoms = bulk("Cu", cubic=True) if n % 3 else bulk("Cu") * (2, 1, 1)
+        strain = np.eye(3) * (1 + rng.uniform(-0.1, 0.08)) + rng.normal(0, 0.03, (3, 3))
+        atoms.set_cell(atoms.cell.array @ strain, scale_atoms=True)
+        atoms.rattle(0.12, rng=rng)
+        made.append(labelled(atoms, f"{seed}-{n}"))
+    return made
+
+
+def labelled(atoms: Atoms, family: str) -> Atoms:
+    atoms.calc = EMT()
+    energy, forces, stress = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()
+    atoms.info = {"id": structure_id(atoms), "source": "emt", "row": 0, "group": "", "family": family}
+    atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces, stress=stress)
+    return atoms
+
+
+@dataclass(frozen=True)
+class Made:
+    """The folder of a run, and what went into its frames."""
+
+    folder: Path
+    baseline: Baseline
+    train: list[Atoms]
+    core: dict[str, Any]
+
+    @property
+    def terms(self) -> dict[str, dict[str, Any]]:
+        return {name: term.model_dump() for name, term in self.baseline.pairs.items()}
+
+    def file(self, name: str) -> Path:
+        return self.folder / name
+
+
+def row(atoms: Atoms, base: Baseline) -> Labelled:
+    """What the frames step makes of a label."""
+    labels = atoms.calc.results
+    energy, forces, _ = student.pair_terms(atoms, {name: term.model_dump() for name, term in base.pairs.items()})
+    corrected = labels["energy"] - sum(base.e0s_eV[symbol] for symbol in atoms.symbols) - energy
+    rest = labels["forces"] - forces
+    return Labelled(
+        atoms.info["id"], atoms, labels["energy"], corrected, rest, labels["stress"], forces_total=labels["forces"]
+    )
+
+
+def make(folder: Path, reference: dict[str, Any]) -> Made:
+    """Baseline, frames, fit, active set, core: the steps as the flow runs them, all in one folder."""
+    train, validation = copper(30, 1), copper(6, 2)
+    write_table(folder / "labels.parquet", labels_table([*train, *validation]))
+    asked = baseline.Params(elements=("Cu",), cutoff=CUTOFF, teacher_e0s_eV=E0, **reference)
+    baseline.run(Inputs({"labels": (folder / "labels.parquet",)}), folder, asked, Machine())
+    base = Baseline.read(folder / "baseline.json")
+    for side, structures in (("train", train), ("validation", validation)):
+        write_frame(folder / f"{side}.pckl.gzip", frame([row(atoms, base) for atoms in structures]))
+    files = {name: (folder / f"{name}.pckl.gzip",) for name in ("train", "validation")}
+    shape = Potential(elements=("Cu",), cutoff=CUTOFF, functions_per_element=30, b_basis="small")
+    fit = pace_train.Params(potential=shape, maxiter=80, core=False)
+    (folder / "outputs").mkdir()
+    pace_train.run(Inputs(files), folder / "outputs", fit, Machine(Resources(threads=1)))
+    interim = folder / "outputs" / "interim.yaml"
+    activeset.run(Inputs({"potential": (interim,), "train": files["train"]}), folder, activeset.Params(), Machine())
+    inputs = {
+        "interim": (interim,),
+        "asi": (folder / "potential.asi",),
+        "train": files["train"],
+        "baseline": (folder / "baseline.json",),
+    }
+    core = "reference" if base.pairs else "zbl"
+    corerep.run(Inputs(inputs), folder, corerep.Params(core=core), Machine())
+    return Made(folder, base, train, json.loads((folder / "core_repulsion.json").read_text())["pairs"])
+
+
+@pytest.fixture(scope="module", params=sorted(REFERENCES))
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return make(tmp_path_factory.mktemp(request.param), REFERENCES[request.param])
+
+
+def test_the_input_asks_for_repulsion_only_when_told(made: Made) -> None:
+    assert "repulsion" not in made.file("outputs/input.yaml").read_text()
+
+
+def test_the_student_learned_the_difference(made: Made) -> None:
+    """Nearer to the labels than reference alone or a constant: the spread of the energies is 40 meV/atom and more."""
+    whole = student.load(made.file("potential.yaml"), made.file("baseline.json"), made.file("potential.asi"))
+    errors = [whole.get_potential_energy(atoms.copy()) - atoms.calc.results["energy"] for atoms in made.train]
+    sizes = np.array([len(atoms) for atoms in made.train])
+    energies = np.array([atoms.calc.results["energy"] for atoms in made.train]) / sizes
+    assert np.sqrt(np.mean(np.square(errors / sizes))) < 0.2 * energies.std()
+
+
+def test_subtraction_and_addition_cancel(made: Made) -> None:
+    table = read_frame(made.file("train.pckl.gzip"))
+    for atoms, corrected, forces in zip(made.train, table["energy_corrected"], table["forces"], strict=True):
+        energy, pair_forces, _ = student.pair_terms(atoms, made.terms)
+        again = corrected + energy + E0["Cu"] * len(atoms)
+        assert again == pytest.approx(atoms.calc.results["energy"], abs=1e-10)
+        np.testing.assert_allclose(forces + pair_forces, atoms.calc.results["forces"], atol=1e-10)
+
+
+def test_corrected_energies_stay_where_pacemaker_keeps_our_reference(made: Made) -> None:
+    table = read_frame(made.file("train.pckl.gzip"))
+    per_atom = table["energy_corrected"] / table["ase_atoms"].map(len)
+    assert per_atom.between(*ENERGY_RANGE).all()
+    assert "auto" not in made.file("work/log.txt").read_text().split("Reference")[-1][:80]
+
+
+def own_calculator(made: Made) -> Any:
+    """The module as the user gets it: a file in the run's folder, imported from there."""
+    shutil.copyfile(student.__file__, made.file("calculator.py"))
+    spec = importlib.util.spec_from_file_location("calculator", made.file("calculator.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.calculator()
+
+
+def test_our_calculator_is_student_plus_reference_computed_apart(made: Made) -> None:
+    """The reference by ASE where it has one (Lennard-Jones without our switch would differ), else by the formula."""
+    whole = own_calculator(made)
+    for atoms in made.train[:6]:
+        bare, forces = predict(str(made.file("potential.yaml")), [atoms])
+        energy, added = by_formula(atoms, made)
+        seen = atoms.copy()
+        seen.calc = whole
+        assert seen.get_potential_energy() == pytest.approx(bare[0] + energy + E0["Cu"] * len(atoms), abs=1e-9)
+        np.testing.assert_allclose(seen.get_forces(), forces[0] + added, atol=1e-8)
+        assert whole.results["gamma"].max() < 1.02
+
+
+def by_formula(atoms: Atoms, made: Made) -> tuple[float, np.ndarray]:
+    """The pair terms over images, written down apart from our module: energy, and forces by finite differences."""
+    term = made.baseline.pairs["Cu-Cu"]
+
+    def of_distance(r: float) -> float:
+        x = min(max((r - term.inner_A) / (term.outer_A - term.inner_A), 0.0), 1.0)
+        switch = 1 - 10 * x**3 + 15 * x**4 - 6 * x**5
+        if term.form == "lj":
+            assert term.sigma_A is not None
+            assert term.epsilon_eV is not None
+            return 4 * term.epsilon_eV * ((term.sigma_A / r) ** 12 - (term.sigma_A / r) ** 6) * switch
+        a = 0.46850 / (2 * 29**0.23)
+        phi = sum(
+            c * math.exp(-e * r / a)
+            for c, e in ((0.18175, 3.1998), (0.50986, 0.94229), (0.28022, 0.4029), (0.02817, 0.20162))
+        )
+        return 14.399645351950543 * 29 * 29 / r * phi * switch
+
+    images = [np.array(n) @ atoms.cell.array for n in np.ndindex(9, 9, 9)]
+    centre = np.array([4, 4, 4]) @ atoms.cell.array
+
+    def energy(positions: np.ndarray) -> float:
+        found = 0.0
+        for first in positions:
+            distances = np.linalg.norm((positions[None] + np.array(images)[:, None] - centre) - first, axis=2).ravel()
+            found += sum(of_distance(r) for r in distances if 1e-9 < r < term.outer_A)
+        return found / 2
+
+    forces, step = np.zeros((len(atoms), 3)), 1e-5
+    for place in np.ndindex(forces.shape):
+        moved = [atoms.positions.copy(), atoms.positions.copy()]
+        moved[0][place] += step
+        moved[1][place] -= step
+        forces[place] = -(energy(moved[0]) - energy(moved[1])) / (2 * step)
+    return energy(atoms.positions), forces
+
+
+class LammpsTable:
+    """A section of a table as LAMMPS reads it with `spline N` and RSQ spacing of N points: splines in r² of E and F."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        lines = path.read_text().splitlines()
+        start = lines.index(name)
+        head = lines[start + 1].split()
+        self.count, self.low, self.high = int(head[1]), float(head[3]), float(head[4])
+        assert head[2] == "RSQ"
+        rows = np.array([line.split() for line in lines[start + 3 : start + 3 + self.count]], dtype=float)
+        squares = np.linspace(self.low**2, self.high**2, self.count)
+        np.testing.assert_allclose(rows[:, 1], np.sqrt(squares), rtol=1e-12)  # LAMMPS warns otherwise
+        assert rows[:, 0].tolist() == list(range(1, self.count + 1))
+        self.energy, self.force = CubicSpline(squares, rows[:, 2]), CubicSpline(squares, rows[:, 3])
+
+    def of(self, atoms: Atoms) -> tuple[float, np.ndarray]:
+        first, _, vectors = student.neighbours(atoms, self.high)
+        distances = np.linalg.norm(vectors, axis=1)
+        forces = np.zeros((len(atoms), 3))
+        np.add.at(forces, first, -(self.force(distances**2) / distances)[:, None] * vectors)
+        return float(self.energy(distances**2).sum() / 2), forces
+
+
+def test_the_tables_of_the_lammps_input_give_our_pair_terms(made: Made) -> None:
+    style, pace, table = (line.split() for line in pair_lines(("Cu",), pairs=True))
+    assert style == ["pair_style", "hybrid/overlay", "pace", "recursive", "table", "spline", str(POINTS)]
+    assert pace == ["pair_coeff", "*", "*", "pace", "potential.yace", "Cu"]
+    assert table[:5] == ["pair_coeff", "1", "1", "table", "reference.table"]
+    read = LammpsTable(made.file(table[4]), table[5])
+    assert (read.count, read.low) == (POINTS, CLOSEST)
+    for atoms in made.train:
+        energy, forces, _ = student.pair_terms(atoms, made.terms)
+        tabulated, table_forces = read.of(atoms)
+        assert tabulated == pytest.approx(energy, abs=1e-8)
+        np.testing.assert_allclose(table_forces, forces, atol=1e-7)
+        bare, bare_forces = predict(str(made.file("potential.yace")), [atoms])
+        seen = atoms.copy()
+        seen.calc = student.calculator(made.folder)
+        assert seen.get_potential_energy() == pytest.approx(bare[0] + tabulated + E0["Cu"] * len(atoms), abs=1e-6)
+        np.testing.assert_allclose(seen.get_forces(), bare_forces[0] + table_forces, atol=1e-6)
+
+
+def test_the_sum_rises_from_a_tenth_outside_r_in_to_half_an_angstrom(made: Made) -> None:
+    pair = made.core["Cu-Cu"]
+    assert pair["r_in_A"] >= pair["shortest_distance_A"] - 1e-6
+    assert pair["r_in_A"] >= pair["gamma_10_distance_A"] - 1e-6
+    whole = student.load(made.file("potential.yaml"), made.file("baseline.json"), None)
+    distances = np.append(np.arange(pair["r_in_A"] + 0.1, 0.5, -0.01), 0.5)
+    dimers = [Atoms("Cu2", [[0, 0, 0], [distance, 0, 0]]) for distance in distances]
+    energies = np.array([whole.get_potential_energy(dimer) for dimer in dimers])
+    assert (np.diff(energies) > 0).all()
+
+
+def test_inside_the_core_the_pair_terms_rule_alone(made: Made) -> None:
+    pair = made.core["Cu-Cu"]
+    inside = pair["r_in_A"] - pair["delta_in_A"] - 0.01
+    dimer = Atoms("Cu2", [[0, 0, 0], [inside, 0, 0]])
+    whole = student.load(made.file("potential.yaml"), made.file("baseline.json"), made.file("potential.asi"))
+    expected = student.pair_terms(dimer, made.terms)[0] + 2 * E0["Cu"]
+    assert whole.get_potential_energy(dimer) == pytest.approx(expected, abs=1e-9)
+    assert whole.results["gamma"].max() > 10  # the grade still tells
+
+
+def test_the_curve_that_is_reported_is_the_sums(made: Made) -> None:
+    pair = made.core["Cu-Cu"]
+    whole = student.load(made.file("potential.yaml"), made.file("baseline.json"), None)
+    for place in (0, len(pair["distance_A"]) // 2, -1):
+        dimer = Atoms("Cu2", [[0, 0, 0], [pair["distance_A"][place], 0, 0]])
+        dimer.calc = whole
+        assert dimer.get_potential_energy() - 2 * E0["Cu"] == pytest.approx(pair["energy_eV"][place], rel=1e-9)
+        assert dimer.get_forces()[1, 0] == pytest.approx(pair["force_eV_per_A"][place], rel=1e-6)
+
+
+def test_two_runs_write_the_same_bytes(made: Made, tmp_path: Path) -> None:
+    inputs = {
+        "interim": (made.file("outputs/interim.yaml"),),
+        "asi": (made.file("potential.asi"),),
+        "train": (made.file("train.pckl.gzip"),),
+        "baseline": (made.file("baseline.json"),),
+    }
+    corerep.run(Inputs(inputs), tmp_path, corerep.Params(core="reference"), Machine())
+    for name in corerep.OUTPUTS.values():
+        assert (tmp_path / name).read_bytes() == made.file(name).read_bytes(), name
+    with pytest.raises(BadInput, match="core: zbl would count repulsion twice"):
+        corerep.run(Inputs(inputs), tmp_path, corerep.Params(core="zbl"), Machine())

@@ -1,0 +1,169 @@
+"""What structures and labels must satisfy; whole files are in test_ingest and test_readers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms
+
+from containers.contract import BadInput
+from containers.distances import shortest_distance
+from containers.frame_checks import (
+    SAME_ENERGY_eV_per_atom,
+    SAME_FORCE_eV_per_A,
+    check_lengths,
+    check_structure,
+    checked_labels,
+    same_label,
+)
+
+FORCES = np.array([[0.3, 0.0, 0.0], [-0.3, 0.0, 0.0]])
+
+
+def dimer(distance: float = 2.35, **info: Any) -> Atoms:
+    atoms = Atoms("Si2", positions=[[0, 0, 0], [distance, 0, 0]], cell=[12, 9, 9], pbc=True)
+    atoms.info.update(info)
+    atoms.calc = SinglePointCalculator(atoms, energy=-8.0, forces=FORCES, stress=np.arange(6) / 8)
+    return atoms
+
+
+def lengths(atoms: Atoms) -> None:
+    check_lengths(atoms, shortest_distance(atoms, 4.0), "f: frame 0")
+
+
+# ---- auto
+
+
+def test_auto_takes_reference_labels_where_there_are_some() -> None:
+    atoms = dimer(REF_energy=-9.0, REF_stress=np.arange(6))
+    atoms.arrays["REF_forces"] = 2 * FORCES
+    found = checked_labels(atoms, "auto", "auto", "auto", "f")
+    assert found["energy"] == -9.0
+    np.testing.assert_array_equal(found["forces"], 2 * FORCES)
+    np.testing.assert_array_equal(found["stress"], np.arange(6))
+
+
+def test_auto_takes_the_format_s_own_labels_else() -> None:
+    found = checked_labels(dimer(), "auto", "auto", "auto", "f")
+    assert found["energy"] == -8.0
+    np.testing.assert_array_equal(found["stress"], np.arange(6) / 8)
+    assert "stress" not in checked_labels(dimer(), "auto", "auto", None, "f")
+
+
+def test_auto_never_mixes_the_two() -> None:
+    with pytest.raises(BadInput, match=r"no 'REF_forces'; .*\(REF_energy, energy, forces, stress\)"):
+        checked_labels(dimer(REF_energy=-9.0), "auto", "auto", None, "f")
+
+
+def test_what_is_there_is_told() -> None:
+    atoms = dimer(dft_energy=-9.0)
+    atoms.calc = None
+    with pytest.raises(BadInput, match=r"^f: no 'energy'; set energy_key to a name that is there \(dft_energy\)$"):
+        checked_labels(atoms, "auto", "auto", None, "f")
+
+
+# ---- sums and units
+
+
+@pytest.mark.parametrize(("extra", "refused"), [(0.0, False), (0.05, False), (0.15, True)])
+def test_forces_sum_to_about_zero(extra: float, refused: bool) -> None:
+    """Where the mean force is small the bound is 0.1 eV/Å per atom."""
+    atoms = dimer()
+    atoms.calc.results["forces"] = FORCES + np.array([extra, 0, 0])
+    if not refused:
+        checked_labels(atoms, "auto", "auto", None, "f")
+        return
+    with pytest.raises(BadInput, match=r"forces do not sum to zero: 0\.15 eV/Å per atom"):
+        checked_labels(atoms, "auto", "auto", None, "f")
+
+
+def test_the_bound_grows_with_the_forces() -> None:
+    atoms = dimer()
+    atoms.calc.results["forces"] = 100 * FORCES + np.array([0.5, 0, 0])
+    checked_labels(atoms, "auto", "auto", None, "f")
+
+
+def test_held_atoms_may_have_any_sum() -> None:
+    atoms = dimer()
+    atoms.calc.results["forces"] = FORCES + np.array([1.0, 0, 0])
+    atoms.set_constraint(FixAtoms([0]))
+    checked_labels(atoms, "auto", "auto", None, "f")
+
+
+@pytest.mark.parametrize(("scale", "refused"), [(3_000, False), (4_000, True)])
+def test_forces_of_another_unit(scale: float, refused: bool) -> None:
+    atoms = dimer()
+    atoms.calc.results["forces"] = scale * FORCES
+    if not refused:
+        checked_labels(atoms, "auto", "auto", None, "f")
+        return
+    with pytest.raises(BadInput, match=r"forces of atom 0 \(from 0\) is 1200 eV/Å; meV/Å would explain it"):
+        checked_labels(atoms, "auto", "auto", None, "f")
+
+
+@pytest.mark.parametrize(("energy", "refused"), [(-1.6e6, False), (2.1e6, True)])
+def test_energies_of_another_unit(energy: float, refused: bool) -> None:
+    """Two atoms; all-electron energies of heavy elements pass."""
+    atoms = dimer()
+    atoms.calc.results["energy"] = energy
+    if not refused:
+        checked_labels(atoms, "auto", "auto", None, "f")
+        return
+    with pytest.raises(BadInput, match=r"energy is 1\.05e\+06 eV per atom; meV or J/mol"):
+        checked_labels(atoms, "auto", "auto", None, "f")
+
+
+@pytest.mark.parametrize("scale", [0.1, 1 / 12])
+def test_lengths_in_nanometres(scale: float) -> None:
+    atoms = bulk("Si")
+    atoms.set_cell(atoms.cell.array * scale, scale_atoms=True)
+    with pytest.raises(BadInput, match=r"^f: frame 0: every atom has a neighbour within 0\.\d+ Å: lengths in nm"):
+        lengths(atoms)
+
+
+def test_fractional_coordinates() -> None:
+    atoms = bulk("Si", cubic=True) * 2
+    atoms.positions = atoms.get_scaled_positions()
+    with pytest.raises(BadInput, match="fractional coordinates"):
+        lengths(atoms)
+
+
+def test_close_atoms_are_fine_where_not_all_are() -> None:
+    lengths(Atoms("Si3", positions=[[0, 0, 0], [0.2, 0, 0], [3, 0, 0]]))
+    lengths(Atoms("Si2", positions=[[0, 0, 0], [0.2, 0, 0]]))  # a dimer, pushed together on purpose
+    lengths(Atoms("Si"))
+    lengths(bulk("Si"))
+
+
+def test_a_million_atoms_are_too_many() -> None:
+    with pytest.raises(BadInput, match="1,000,001 atoms, at most 1,000,000"):
+        check_structure(Atoms(numbers=np.ones(1_000_001, dtype=int), positions=np.zeros((1_000_001, 3))), "f")
+
+
+# ---- two labels of one structure
+
+
+@pytest.mark.parametrize(
+    ("energy", "force", "same"),
+    [
+        (0.0, 0.0, True),
+        (0.9 * SAME_ENERGY_eV_per_atom, 0.9 * SAME_FORCE_eV_per_A, True),
+        (1.1 * SAME_ENERGY_eV_per_atom, 0.0, False),
+        (0.0, 1.1 * SAME_FORCE_eV_per_A, False),
+        (-1.1 * SAME_ENERGY_eV_per_atom, 0.0, False),
+        (0.0, -1.1 * SAME_FORCE_eV_per_A, False),
+    ],
+)
+def test_same_label(energy: float, force: float, same: bool) -> None:
+    other = FORCES + np.array([[0, 0, 0], [0, force, 0]])
+    assert same_label(-8.0, FORCES, -8.0 + 2 * energy, other) is same  # two atoms
+    assert same_label(-8.0, FORCES.ravel().tolist(), -8.0 + 2 * energy, other) is same
+
+
+def test_labels_of_other_sizes_are_other_labels() -> None:
+    assert not same_label(-8.0, FORCES, -8.0, FORCES[:1])

@@ -1,0 +1,472 @@
+"""Every format people have, the good way and broken in its own way: one sentence with file and frame."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms
+from ase.io import write
+
+from containers import ase_files, bounded_text, ingest, parquet_rows
+from containers.contract import BadInput, Inputs, Machine
+from containers.mlip_cfg_writer import write_configurations
+from containers.readers import Frame, read_frames
+from containers.structures import atoms_from_table, labels_table, structure_id
+
+REPOSITORY = Path(__file__).parents[3]
+AUTO = {"energy_key": "auto", "forces_key": "auto", "stress_key": "auto"}
+GPA = 1602.1766208 / 1e4  # GPa of 1 eV/Å³ over 1,000: kB of eV/Å³ is 10,000 of it
+
+
+def frames(count: int = 3) -> list[Atoms]:
+    """Labelled silicon-germanium cells, exact in few decimals."""
+    made = []
+    for number in range(count):
+        atoms = Atoms("SiGe", positions=[[0.125, 0.25, 0.5], [2.0, 2.5, 3.0 + number / 8]], cell=[4, 5, 6], pbc=True)
+        forces = np.array([[0.5, -0.25, 0.125], [-0.5, 0.25, -0.125]]) * (number + 1)
+        atoms.calc = SinglePointCalculator(atoms, energy=-7.25 - number, forces=forces, stress=np.arange(6) / 64)
+        made.append(atoms)
+    return made
+
+
+def table_of(structures: Sequence[Atoms]) -> pa.Table:
+    for row, atoms in enumerate(structures):
+        atoms.info |= {"id": structure_id(atoms), "source": "s", "row": row, "group": "", "family": ""}
+    return labels_table(structures)
+
+
+def columns(rows: np.ndarray) -> str:
+    return "\n".join(" ".join(f"{value:.8f}" for value in row) for row in rows)
+
+
+def outcar(structures: Sequence[Atoms]) -> str:
+    """What ASE looks for in VASP's output, in VASP's words."""
+    text = " POTCAR:    PAW_PBE Si 05Jan2001\n POTCAR:    PAW_PBE Ge 05Jan2001\n" * 2
+    text += "   ions per type =               1   1\n   ISPIN  =      1    spin polarized calculation?\n"
+    text += (
+        " k-points           NKPTS =      1   k-points in BZ     NKDIM =      1   number of bands    NBANDS=      8\n"
+    )
+    text += " k-points in reciprocal lattice and weights: one\n   0.0  0.0  0.0   1.0\n"
+    text += "--- Iteration      1(   1)  ---\n"
+    for atoms in structures:
+        stress = -atoms.calc.results["stress"][[0, 1, 2, 5, 3, 4]] * GPA * 10_000
+        text += f"  in kB  {columns(stress[None])}\n      direct lattice vectors          reciprocal\n"
+        text += columns(np.hstack([atoms.cell.array, np.linalg.inv(atoms.cell.array).T]))
+        text += f"\n\n POSITION          {' ' * 24} TOTAL-FORCE (eV/Angst)\n {'-' * 83}\n"
+        text += columns(np.hstack([atoms.positions, atoms.calc.results["forces"]])) + f"\n {'-' * 83}\n"
+        energy = atoms.calc.results["energy"]
+        text += f"  FREE ENERGIE OF THE ION-ELECTRON SYSTEM (eV)\n  {'-' * 51}\n"
+        text += f"  free  energy   TOTEN  = {energy - 9:.6f} eV\n\n"
+        text += f"  energy  without entropy=  {energy - 5:.6f}  energy(sigma->0) =  {energy:.6f}\n"
+    return text + " General timing and accounting informations for this job:\n"
+
+
+def varray(name: str, rows: np.ndarray) -> str:
+    return f"<varray name='{name}'>" + "".join(f"<v>{columns(row[None])}</v>" for row in rows) + "</varray>"
+
+
+def structure_xml(atoms: Atoms, name: str = "") -> str:
+    named = f" name='{name}'" if name else ""
+    crystal = f"<crystal>{varray('basis', atoms.cell.array)}</crystal>"
+    return f"<structure{named}>{crystal}{varray('positions', atoms.get_scaled_positions(wrap=False))}</structure>"
+
+
+def vasprun(structures: Sequence[Atoms]) -> str:
+    names = "".join(f"<rc><c>{symbol}</c><c>1</c></rc>" for symbol in structures[0].get_chemical_symbols())
+    text = "<?xml version='1.0'?>\n<modeling>\n<kpoints><varray name='kpointlist'><v>0 0 0</v></varray>"
+    text += "<varray name='weights'><v>1</v></varray></kpoints>\n<parameters></parameters>\n"
+    text += f"<atominfo><array name='atoms'><set>{names}</set></array></atominfo>\n"
+    text += structure_xml(structures[0], "initialpos") + "\n"
+    for atoms in structures:
+        energy, stress = atoms.calc.results["energy"], atoms.calc.results["stress"]
+        full = -stress[[0, 5, 4, 5, 1, 3, 4, 3, 2]].reshape(3, 3) * GPA * 10_000
+        named = {"e_fr_energy": energy - 9, "e_wo_entrp": energy - 5, "e_0_energy": energy}
+        energies = "".join(f"<i name='{key}'>{value}</i>" for key, value in named.items())
+        text += f"<calculation><scstep><energy>{energies}</energy></scstep>{structure_xml(atoms)}"
+        text += varray("forces", atoms.calc.results["forces"]) + varray("stress", full)
+        text += f"<energy>{energies}</energy></calculation>\n"
+    return text + "</modeling>\n"
+
+
+def mlip(structures: Sequence[Atoms]) -> bytes:
+    file = io.BytesIO()
+    write_configurations(file, table_of(structures), (32, 14))
+    return file.getvalue()
+
+
+def pacemaker(structures: Sequence[Atoms]) -> bytes:
+    rows = [(atoms, atoms.calc.results["energy"], atoms.calc.results["forces"]) for atoms in structures]
+    file = io.BytesIO()
+    pd.DataFrame(rows, columns=["ase_atoms", "energy", "forces"]).to_pickle(file, compression="gzip")
+    return file.getvalue()
+
+
+def parquet(structures: Sequence[Atoms]) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(table_of(structures), file)
+    return file.getvalue()
+
+
+def by_ase(name: str, kind: str | None = None) -> Callable[[Sequence[Atoms]], bytes]:
+    """ASE's own writer; formats of one structure get the first."""
+
+    def content(structures: Sequence[Atoms]) -> bytes:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            write(path, structures[0] if kind in ("vasp", "cfg") else list(structures), format=kind)
+            return path.read_bytes()
+
+    return content
+
+
+LABELLED: dict[str, Callable[[Sequence[Atoms]], bytes]] = {
+    "dft.extxyz": by_ase("dft.extxyz"),
+    "dft.xyz.gz": lambda structures: gzip.compress(by_ase("dft.xyz")(structures)),
+    "dft.traj": by_ase("dft.traj"),
+    "dft.db": by_ase("dft.db", "db"),
+    "dft.json": by_ase("dft.json", "json"),
+    "OUTCAR": lambda structures: outcar(structures).encode(),
+    "run3.OUTCAR": lambda structures: outcar(structures).encode(),
+    "OUTCAR_2.gz": lambda structures: gzip.compress(outcar(structures).encode()),
+    "outcar.bz2": lambda structures: bz2.compress(outcar(structures).encode()),
+    "vasprun.xml": lambda structures: vasprun(structures).encode(),
+    "vasprun_2.xml": lambda structures: vasprun(structures).encode(),
+    "vasprun.xml.xz": lambda structures: lzma.compress(vasprun(structures).encode()),
+    "dft.cfg": mlip,
+    "dft.cfg.gz": lambda structures: gzip.compress(mlip(structures)),
+    "dft.parquet": parquet,
+    "dft.pckl.gzip": pacemaker,
+}
+BARE: dict[str, Callable[[Sequence[Atoms]], bytes]] = {
+    "POSCAR": by_ase("POSCAR", "vasp"),
+    "CONTCAR.gz": lambda structures: gzip.compress(by_ase("POSCAR", "vasp")(structures)),
+    "Si.poscar": by_ase("POSCAR", "vasp"),
+    "atomeye.cfg": by_ase("atomeye.cfg", "cfg"),
+    "XDATCAR": by_ase("XDATCAR", "vasp-xdatcar"),
+}
+EVERY = LABELLED | BARE
+
+
+def ingested(folder: Path, name: str, content: bytes, **params: object) -> list[Atoms]:
+    """The structures of one file, in its order."""
+    (folder / "staged").write_bytes(content)
+    outputs = folder / "run" / "outputs"
+    outputs.mkdir(parents=True)
+    asked = ingest.Params(file_names=(name,), **params)
+    ingest.run(Inputs({"files": (folder / "staged",)}), outputs, asked, Machine())
+    return sorted(atoms_from_table(pq.read_table(outputs / "structures.parquet")), key=lambda atoms: atoms.info["row"])
+
+
+def message(folder: Path, name: str, content: bytes, **params: object) -> str:
+    """What is said of a broken file; nothing is left of the run."""
+    with pytest.raises(BadInput) as caught:
+        ingested(folder, name, content, **params)
+    assert list((folder / "run" / "outputs").iterdir()) == []
+    assert not (folder / "run" / "work").exists()
+    said = str(caught.value)
+    assert said.startswith(f"{name}: ")
+    assert "\n" not in said
+    assert len(said) < 700
+    return said
+
+
+def read_all(path: Path, name: str, work: Path) -> list[Frame]:
+    work.mkdir(exist_ok=True)
+    return list(read_frames(path, name, work))
+
+
+# ---- the good way
+
+
+@pytest.mark.parametrize("name", LABELLED)
+def test_energy_forces_and_stress_of_every_labelled_format(tmp_path: Path, name: str) -> None:
+    found = ingested(tmp_path, name, LABELLED[name](frames()), **AUTO)
+    assert len(found) == 3
+    for atoms, expected in zip(found, frames(), strict=True):
+        assert atoms.get_chemical_symbols() == ["Si", "Ge"]
+        np.testing.assert_allclose(atoms.positions, expected.positions, atol=1e-7)
+        np.testing.assert_allclose(atoms.cell.array, expected.cell.array, atol=1e-7)
+        assert atoms.pbc.all()
+        assert atoms.get_potential_energy() == expected.get_potential_energy()
+        np.testing.assert_allclose(atoms.get_forces(), expected.get_forces(), atol=1e-7)
+        if name != "dft.pckl.gzip":  # its calculators are columns, which have no stress
+            np.testing.assert_allclose(atoms.get_stress(), expected.get_stress(), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", BARE)
+def test_formats_without_labels(tmp_path: Path, name: str) -> None:
+    (found, *_) = ingested(tmp_path, name, BARE[name](frames()))
+    assert sorted(found.get_chemical_symbols()) == ["Ge", "Si"]
+    expected = frames()[0].get_distance(0, 1, mic=True)
+    assert found.get_distance(0, 1, mic=True) == pytest.approx(expected, abs=1e-6)
+
+
+def test_forces_of_held_atoms_are_the_raw_ones(tmp_path: Path) -> None:
+    (atoms,) = frames(1)
+    text = vasprun([atoms]).replace(
+        "</structure>\n<calc", "<varray name='selective'><v>F F F</v><v>T T T</v></varray></structure>\n<calc"
+    )
+    assert "selective" in text
+    (found,) = ingested(tmp_path, "vasprun.xml", text.encode(), **AUTO)
+    np.testing.assert_allclose(found.get_forces(), atoms.get_forces(), atol=1e-7)
+
+
+@pytest.mark.parametrize("form", ["traj", "extxyz"])
+def test_forces_need_not_vanish_in_sum_where_atoms_are_held(tmp_path: Path, form: str) -> None:
+    (atoms,) = frames(1)
+    atoms.calc.results["forces"][0] = 0.0
+    said = message(tmp_path, f"dft.{form}", by_ase(f"dft.{form}")([atoms]), **AUTO)
+    assert "frame 0 (from 0)" in said
+    assert "do not sum to zero: 0.286 eV/Å per atom" in said
+    atoms.set_constraint(FixAtoms([0]))
+    if form == "extxyz":
+        write(tmp_path / "held.extxyz", atoms, columns=["symbols", "positions", "move_mask", "forces"])
+    else:
+        write(tmp_path / "held.traj", atoms)
+    (tmp_path / "second").mkdir()
+    assert len(ingested(tmp_path / "second", f"dft.{form}", (tmp_path / f"held.{form}").read_bytes(), **AUTO)) == 1
+
+
+def test_a_neighbour_s_constraints_do_not_reach_an_outcar(tmp_path: Path) -> None:
+    """ASE looks for a CONTCAR beside an OUTCAR; here it would be another file of the user's."""
+    held = frames(1)[0]
+    held.set_constraint(FixAtoms([0]))
+    write(tmp_path / "CONTCAR", held, format="vasp")
+    (tmp_path / "OUTCAR").write_text(outcar(frames(1)))
+    read_all(tmp_path / "CONTCAR", "CONTCAR", tmp_path / "work")
+    (frame,) = read_all(tmp_path / "OUTCAR", "OUTCAR", tmp_path / "work")
+    assert frame.atoms.constraints == []
+
+
+# ---- every format, broken
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_a_file_that_was_cut_off(tmp_path: Path, name: str, share: float) -> None:
+    content = EVERY[name](frames())
+    message(tmp_path, name, content[: int(share * len(content))], **(AUTO if name in LABELLED else {}))
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_an_empty_file(tmp_path: Path, name: str) -> None:
+    assert "the file is empty" in message(tmp_path, name, b"")
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("content", [b"what is it", b"\x00" * 5_000, b"\n\n\n"])
+def test_a_file_of_something_else(tmp_path: Path, name: str, content: bytes) -> None:
+    message(tmp_path, name, content)
+
+
+def spoilt(change: Callable[[Atoms], None]) -> list[Atoms]:
+    """Three frames; the middle one is changed."""
+    made = frames()
+    change(made[1])
+    return made
+
+
+def nan_position(atoms: Atoms) -> None:
+    atoms.positions[1, 2] = np.nan
+
+
+def nan_force(atoms: Atoms) -> None:
+    atoms.calc.results["forces"][1, 2] = np.nan
+
+
+def nan_energy(atoms: Atoms) -> None:
+    atoms.calc.results["energy"] = np.nan
+
+
+def nanometres(atoms: Atoms) -> None:
+    results = atoms.calc.results
+    atoms.set_cell(atoms.cell.array / 15, scale_atoms=True)
+    atoms.calc = SinglePointCalculator(atoms, **results)
+
+
+def milli_forces(atoms: Atoms) -> None:
+    atoms.calc.results["forces"] *= 1e4
+
+
+def joules(atoms: Atoms) -> None:
+    atoms.calc.results["energy"] *= 1e6
+
+
+def lopsided(atoms: Atoms) -> None:
+    atoms.calc.results["forces"][0] += 1.0
+
+
+SPOILT = {
+    nan_position: "not finite",
+    nan_force: "forces is not finite",
+    nan_energy: "energy is not finite",
+    nanometres: "nm",
+    milli_forces: "meV/Å would explain it",
+    joules: "meV or J/mol would explain it",
+    lopsided: "do not sum to zero",
+}
+
+
+@pytest.mark.parametrize("name", LABELLED)
+@pytest.mark.parametrize("change", SPOILT, ids=lambda change: change.__name__)
+def test_numbers_that_cannot_be(tmp_path: Path, name: str, change: Callable[[Atoms], None]) -> None:
+    said = message(tmp_path, name, LABELLED[name](spoilt(change)), **AUTO)
+    assert "frame 1 (from 0)" in said
+    lost = change is nan_energy and name == "dft.db"  # SQLite has no NaN
+    assert ("no 'energy'" if lost else SPOILT[change]) in said
+
+
+@pytest.mark.parametrize("name", [*BARE, "dft.xyz.gz"])
+def test_labels_that_are_missing(tmp_path: Path, name: str) -> None:
+    structures = frames()
+    for atoms in structures:
+        atoms.calc = None
+    said = message(tmp_path, name, EVERY[name](structures), **AUTO)
+    assert "frame 0 (from 0)" in said
+    assert "no 'energy'" in said
+    assert "there" in said
+
+
+def test_a_table_without_total_energies(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    rows = [(atoms, -1.0, atoms.calc.results["forces"]) for atoms in frames()]
+    for atoms, *_ in rows:
+        atoms.calc = None
+    pd.DataFrame(rows, columns=["ase_atoms", "energy_corrected", "forces"]).to_pickle(file, compression="gzip")
+    said = message(tmp_path, "dft.pckl.gzip", file.getvalue(), **AUTO)
+    assert "energy_corrected lacks the reference energies" in said
+
+
+def test_forces_of_another_shape(tmp_path: Path) -> None:
+    for number, (name, spoil) in enumerate({"a.parquet": parquet_short, "a.pckl.gzip": pickle_short}.items()):
+        (tmp_path / str(number)).mkdir()
+        said = message(tmp_path / str(number), name, spoil(), **AUTO)
+        assert "frame 1 (from 0)" in said
+        assert "forces must be 2 x 3 numbers" in said
+
+
+def parquet_short() -> bytes:
+    rows = table_of(frames()).to_pylist()
+    rows[1]["forces"] = rows[1]["forces"][:3]
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema=table_of(frames()).schema), file)
+    return file.getvalue()
+
+
+def pickle_short() -> bytes:
+    forces = [atoms.calc.results["forces"] for atoms in frames()]
+    frame = pd.DataFrame({"ase_atoms": frames(), "energy": [-1.0] * 3, "forces": [forces[0], forces[1][:1], forces[2]]})
+    file = io.BytesIO()
+    frame.to_pickle(file, compression="gzip")
+    return file.getvalue()
+
+
+# ---- enormous by mistake
+
+HUGE = "123456789012"
+CLAIMS = {
+    "pool.xyz": f"{HUGE}\n\nSi 0 0 0\n",
+    "pool.cfg": f"BEGIN_CFG\n Size\n {HUGE}\n",
+    "atomeye.cfg": f"Number of particles = {HUGE}\nA = 1.0 Angstrom\n",
+    "POSCAR": f"Si\n1.0\n4 0 0\n0 5 0\n0 0 6\nSi\n{HUGE}\nDirect\n0 0 0\n",
+    "XDATCAR": f"Si\n1.0\n4 0 0\n0 5 0\n0 0 6\nSi\n{HUGE}\nDirect configuration=     1\n0 0 0\n",
+}
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_a_frame_that_claims_too_many_atoms(tmp_path: Path, name: str) -> None:
+    said = message(tmp_path, name, CLAIMS[name].encode())
+    assert "frame 0 (from 0)" in said
+    assert "123,456,789,012 atoms, at most 1,000,000 are read" in said
+
+
+SCRIPT = """
+import resource, sys
+from pathlib import Path
+from containers.contract import BadInput
+from containers.readers import read_frames
+resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[3]), -1))
+work = Path(sys.argv[1]).parent / "work"
+work.mkdir()
+try:
+    list(read_frames(Path(sys.argv[1]), sys.argv[2], work))
+except BadInput as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "pool.xyz",
+        "pool.cfg",
+        "OUTCAR",
+        "POSCAR",
+        "pool.cif",
+        "pool.json",
+        "pool.parquet",
+        "pool.db",
+        "pool.traj",
+        "vasprun.xml",
+    ],
+)
+def test_ten_gigabytes_are_refused_in_little_memory(tmp_path: Path, name: str) -> None:
+    """A sparse file: no line ends in it, nothing that the format begins with."""
+    with (tmp_path / "staged").open("wb") as file:
+        file.write(b"8\n" if name == "pool.xyz" else b" ")
+        file.truncate(10_000_000_000)
+    run = [sys.executable, "-c", SCRIPT, str(tmp_path / "staged"), name, str(2_500_000_000)]
+    said = subprocess.run(run, capture_output=True, text=True, check=True, cwd=REPOSITORY).stdout
+    assert said.startswith(f"{name}: ")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["pool.xyz.gz", "POSCAR.gz", "pool.cfg.gz", "pool.pckl.gzip", "vasprun.xml.gz", "pool.json.gz"]
+)
+def test_a_compression_bomb_is_refused_early(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ase_files, "LARGEST_WHOLE", 10_000_000)
+    said = message(tmp_path, name, gzip.compress(b" " * 60_000_000, 1))
+    assert "holds more than 10 MB" in said or "longer than 4,000,000 characters" in said
+
+
+def test_a_bound_names_itself_and_the_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ase_files, "LARGEST_WHOLE", 1_000_000)
+    said = message(tmp_path, "pool.cif", b" " * 2_000_000)
+    assert "2 MB; of this format at most 1 MB are read" in said
+    assert "write the structures as extended XYZ" in said
+
+
+def test_a_row_group_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_rows, "LARGEST_GROUP", 10)
+    assert "smaller row groups" in message(tmp_path, "pool.parquet", parquet(frames()))
+
+
+def test_empty_lines_without_end(tmp_path: Path) -> None:
+    said = message(tmp_path, "pool.xyz", b"1\n\nSi 0 0 0\n" + b"\n" * 20_000)
+    assert "empty lines after frame 0 (from 0)" in said
+
+
+def test_lines_are_the_same_whatever_the_blocks_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = by_ase("pool.extxyz")(frames())
+    expected = [structure_id(atoms) for atoms in ingested(tmp_path, "pool.extxyz", content)]
+    for size in (1, 7, 100):
+        monkeypatch.setattr(bounded_text, "BLOCK", size)
+        (tmp_path / str(size)).mkdir()
+        found = ingested(tmp_path / str(size), "pool.extxyz", content)
+        assert [structure_id(atoms) for atoms in found] == expected

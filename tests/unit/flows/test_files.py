@@ -1,0 +1,43 @@
+"""The user's files are found and digested before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from containers.mace.fetch import FOUNDATION_MODELS
+from flows.config import DistillConfig
+from flows.files import teacher_files, user_files
+from tasks.errors import UserError
+
+
+def config(**changes: object) -> DistillConfig:
+    values = {"name": "x", "teacher": {"model": "none.model"}, "pool": {"files": []}, **changes}
+    values["pool"] = {"files": [str(Path(__file__))]}
+    return DistillConfig.model_validate(values)
+
+
+def test_without_a_base_there_is_none() -> None:
+    assert user_files(config())["base"] == ()
+
+
+def test_a_base_gives_its_data_set_and_its_selection(tmp_path: Path) -> None:
+    for name in ("dataset.parquet", "selection.parquet"):
+        (tmp_path / name).write_text(name)
+    found = user_files(config(dataset={"base": str(tmp_path)}))["base"]
+    assert [file.path.name for file in found] == ["dataset.parquet", "selection.parquet"]
+
+
+def test_a_folder_that_is_no_run_is_named_with_its_key(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"dataset\.base: .*dataset\.parquet.*runs/NAME"):
+        user_files(config(dataset={"base": str(tmp_path)}))
+
+
+def test_a_foundation_model_has_no_file_yet() -> None:
+    assert teacher_files(config(teacher={"model": FOUNDATION_MODELS[0]})) == {FOUNDATION_MODELS[0]: None}
+
+
+def test_a_missing_model_is_named_with_its_key() -> None:
+    with pytest.raises(UserError, match=r"teacher\.model: .*none\.model"):
+        teacher_files(config())

@@ -1,0 +1,48 @@
+"""Which sets a value curve fits to, and how a point changes the recipe."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from flows.data import Ingested, Prepared
+from flows.value_command import parser
+from flows.value_curve import METHODS, SHARES, _changed, _sets, _sizes
+
+
+@pytest.fixture
+def prepared(recipe: Any, artefact: Any) -> Prepared:
+    ingested = Ingested(artefact("ingest"), None, None, ())
+    dataset = artefact("dataset", train_structures=70)
+    return Prepared(recipe, ingested, artefact("pool_labels"), artefact("baseline"), dataset, (), {}, ())
+
+
+def test_only_a_random_choice_has_several_seeds() -> None:
+    wanted = _sets(METHODS, [20, 10], 3, 42)
+    assert [size for _, size, _ in wanted] == [10] * 5 + [20] * 5
+    assert [seed for method, size, seed in wanted if method == "random" and size == 10] == [42, 43, 44]
+    assert [seed for method, size, seed in wanted if method != "random" and size == 10] == [42, 42]
+
+
+def test_sizes_are_shares_of_the_candidates(prepared: Prepared) -> None:
+    assert _sizes(prepared) == [4, 7, 14, 28]
+    assert len(SHARES) == 4
+
+
+def test_a_point_changes_selection_and_seed_alone(prepared: Prepared) -> None:
+    before = prepared.recipe.config
+    after = _changed(prepared, "random", 17, 5).recipe.config
+    assert (after.selection.method, after.selection.max_structures, after.selection.fraction) == ("random", 17, None)
+    assert after.train.seed == 5
+    assert after.model_copy(update={"selection": before.selection, "train": before.train}) == before
+    assert after.train.model_copy(update={"seed": before.train.seed}) == before.train
+
+
+@pytest.mark.parametrize(
+    "words", [["--sizes", "0"], ["--sizes", "ten"], ["--methods", "best"], ["--random-seeds", "-1"]]
+)
+def test_a_wrong_option_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parser().parse_args(words)
+    assert words[-1] in capsys.readouterr().err
