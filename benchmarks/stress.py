@@ -43,6 +43,8 @@ ROOT = Path(__file__).parents[1]
 LOSS_ENERGY, LOSS_FORCES = 0.7, 0.3
 CUTOFF = 5.0
 MUST_FALL = 0.20
+WATCHED = 20
+"""Structures of the validation side: pacemaker needs some, and nothing here depends on them."""
 FIGURES = {"stress": "meV/Å³", "energy": "meV/atom", "force": "meV/Å"}
 
 
@@ -79,8 +81,7 @@ class Bench:
     def fit(self, seed: int, stress: bool) -> dict[str, tuple[float, float]]:
         """MAE and RMSE on the test side, by figure."""
         folder = self.folder / f"{seed}-{stress}"
-        loss_stress = self.loss_stress if stress else 0.0
-        kappa = LOSS_FORCES / (LOSS_ENERGY + LOSS_FORCES + loss_stress)
+        kappa = LOSS_FORCES / (LOSS_ENERGY + LOSS_FORCES + (self.loss_stress if stress else 0.0))
         train = read_frame(folder / "train.pckl.gzip")["ase_atoms"]
         asked = PacemakerInput(
             potential=Potential(elements=("Si",), cutoff=CUTOFF, functions_per_element=self.functions),
@@ -148,7 +149,8 @@ def read_pool(path: Path) -> list[Atoms]:
         atoms.info = {"id": structure_id(atoms), "source": path.name, "row": row, "group": group, "family": family}
         atoms.info["side"] = side(family, Split())
         atoms.calc = None
-    return structures
+    watched = {atoms.info["id"] for atoms in [a for a in structures if a.info["side"] == "validation"][:WATCHED]}
+    return [atoms for atoms in structures if atoms.info["side"] != "validation" or atoms.info["id"] in watched]
 
 
 def tell(results: dict[bool, list[dict[str, tuple[float, float]]]]) -> bool:
@@ -158,15 +160,15 @@ def tell(results: dict[bool, list[dict[str, tuple[float, float]]]]) -> bool:
         for place, measure in enumerate(("MAE", "RMSE")):
             without, with_strains = (statistics.median(one[name][place] for one in results[s]) for s in (False, True))
             ratios = [b[name][place] / a[name][place] for a, b in zip(results[False], results[True], strict=True)]
-            fall = 1 - statistics.median(ratios)
+            change = statistics.median(ratios) - 1
             verdict = ""
             if name == "stress":
-                kept = kept and fall >= MUST_FALL
-                verdict = f", wanted at least {MUST_FALL:.0%}: {'met' if fall >= MUST_FALL else 'MISSED'}"
-            each = ", ".join(f"{1 - ratio:+.0%}" for ratio in ratios)
+                kept = kept and change <= -MUST_FALL
+                verdict = f", wanted at most {-MUST_FALL:.0%}: {'met' if change <= -MUST_FALL else 'MISSED'}"
+            each = ", ".join(f"{ratio - 1:+.0%}" for ratio in ratios)
             print(
                 f"{name} {measure} without strains {without:.2f} {unit}, with {with_strains:.2f} {unit}:"
-                f" falls by {fall:.0%} (median of {each}){verdict}",
+                f" {change:+.0%} (median of {each}){verdict}",
                 flush=True,
             )
     return kept
@@ -184,14 +186,14 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--fits-at-once", type=int, default=2)
     given = parser.parse_args()
-    pool, teacher = read_pool(given.pool), Teacher(given.model)
+    pool, teacher, seeds = read_pool(given.pool), Teacher(given.model), range(1, given.seeds + 1)
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(given.fits_at_once) as workers:
         bench = Bench(Path(folder), given.structures, given.functions, given.iterations, given.loss_stress)
-        cases = [(seed, stress) for seed in range(given.seeds) for stress in (False, True)]
+        cases = [(seed, stress) for seed in seeds for stress in (False, True)]
         for case in cases:
             prepare(bench, pool, teacher, *case)
         found = dict(zip(cases, workers.map(lambda case: bench.fit(*case), cases), strict=True))
-    return 0 if tell({s: [found[seed, s] for seed in range(given.seeds)] for s in (False, True)}) else 1
+    return 0 if tell({s: [found[seed, s] for seed in seeds] for s in (False, True)}) else 1
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from containers import ingest, pool_labels
 from containers.contract import Resources
@@ -31,22 +32,22 @@ from tasks.settings import Settings
 
 def ingest_call(config: DistillConfig, files: tuple[External, ...], known: Sequence[FileRef] = ()) -> StepCall:
     """The pool's files → one table of structures; families go on from the `known` tables."""
-    return _ingest(files, known, ingest.Params(file_names=_names(files), likeness_A=config.dataset.likeness_A))
+    return _ingest(files, known, ingest.Params(**_ingest_params(config, files)))
 
 
 def dft_call(config: DistillConfig, files: tuple[External, ...], known: Sequence[FileRef] = ()) -> StepCall:
     """DFT files → a table with their labels."""
-    params = ingest.Params(
-        file_names=_names(files),
-        energy_key=config.dft.energy_key,
-        forces_key=config.dft.forces_key,
-        likeness_A=config.dataset.likeness_A,
-    )
-    return _ingest(files, known, params)
+    dft = config.dft
+    keys = {"energy_key": dft.energy_key, "forces_key": dft.forces_key, "stress_key": dft.stress_key}
+    return _ingest(files, known, ingest.Params(**_ingest_params(config, files), **keys))
 
 
-def _names(files: Sequence[External]) -> tuple[str, ...]:
-    return tuple(file.path.name for file in files)
+def _ingest_params(config: DistillConfig, files: Sequence[External]) -> dict[str, Any]:
+    return {
+        "file_names": tuple(file.path.name for file in files),
+        "likeness_A": config.dataset.likeness_A,
+        "mlip_elements": tuple(config.dataset.mlip_elements),
+    }
 
 
 def _ingest(files: tuple[External, ...], known: Sequence[FileRef], params: ingest.Params) -> StepCall:

@@ -86,6 +86,10 @@ class Dft(Section):
     forces_key: str = Field(
         "auto", min_length=1, description="name of the forces (eV/Å); auto: REF_forces, else the file's own forces"
     )
+    stress_key: str | None = Field(
+        None,
+        description="name of the stress (eV/Å³), for evaluation; auto: REF_stress, else the file's; null: none",
+    )
     energies: Literal["refuse", "align"] = Field(
         "refuse", description="DFT energies that differ from the teacher's by a constant an element: refuse or align"
     )
@@ -101,6 +105,9 @@ class Dataset(Section):
         "refuse", description="DFT training structures of a family that the DFT test files have: refuse or set aside"
     )
     weights: dict[str, Weight] = Field({}, description="group -> weight of its structures in the fit; others have 1")
+    mlip_elements: list[Element] = Field(
+        [], description="elements of the types 0, 1, ... in MLIP's .cfg files that do not name them"
+    )
     likeness_A: float = Field(
         LIKENESS_A, ge=0, description="Å; structures without a family that differ less share one; 0: each has its own"
     )
@@ -181,9 +188,7 @@ class Selection(Section):
     @model_validator(mode="after")
     def _full_needs_a_potential(self) -> Selection:
         if self.projections == "full" and self.potential is None:
-            raise ValueError(
-                "full projections need coefficients: give potential, the potential.yaml of an earlier run"
-            )
+            raise ValueError("full projections need coefficients: give potential, the potential.yaml of an earlier run")
         return self
 
 

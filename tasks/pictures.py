@@ -178,6 +178,27 @@ def _dimer_panel(axes: Axes, pair: Mapping[str, Any], student: str, zbl: str) ->
     axes.set_yscale("symlog", linthresh=1)
 
 
+def grades(grades: Mapping[str, Mapping[str, Any]]) -> bytes:
+    """Share of the atoms by extrapolation grade, of pool and test structures, before and after the selection.
+
+    Args:
+        grades: of the metrics of pace_select: `pool`, `test` -> `before`, `after` -> histogram, or None.
+    """
+    figure = drawing(9.0, 3.0)
+    for place, (of, found) in enumerate(grades.items(), start=1):
+        axes = figure.add_subplot(1, len(grades), place)
+        for when, colour in (("before", GREY), ("after", BLUE)):
+            if histogram := (found.get(when) or {}).get("histogram"):
+                counts = np.array(histogram["counts"], dtype=float)
+                axes.stairs(counts / max(counts.sum(), 1), histogram["edges"], color=colour, lw=1.6, label=when)
+        axes.axvline(1.0, color=ORANGE, lw=0.9)
+        axes.set_xscale("symlog", linthresh=2)
+        axes.set(xlabel="extrapolation grade γ", ylabel="share of the atoms")
+        axes.set_title(f"{of} structures", fontsize=9)
+        axes.legend(frameon=False, fontsize=8)
+    return png(figure)
+
+
 def drawing(width: float, height: float) -> Figure:
     """An empty figure, inches, outside pyplot: no global state, and no display is needed."""
     from matplotlib.figure import Figure

@@ -37,6 +37,8 @@ def draw(summary: RunSummary) -> dict[str, bytes]:
     drawn = {}
     if summary.force_histogram.get("counts"):
         drawn["forces"] = pictures.forces(summary.force_histogram, summary.largest_force_eV_per_A)
+    if any(found.get("after") for found in summary.selection.grades.values()):
+        drawn["grades"] = pictures.grades(summary.selection.grades)
     if histories:
         drawn["learning-curve"] = pictures.learning_curve(histories)
     for against in ("teacher", "dft"):

@@ -180,6 +180,7 @@ def artifacts(summary: RunSummary, pictures: Pictures) -> dict[str, str]:
             *markdown_pictures(pictures, "forces"),
             "Extrapolation grades γ of the basis before its fit:",
             markdown_table(GRADE_HEAD, grade_rows(summary)),
+            *markdown_pictures(pictures, "grades"),
         ],
         "attempts": [
             f"## {one_line(summary.name)}: attempts",

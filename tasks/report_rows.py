@@ -197,16 +197,18 @@ def grade_rows(summary: RunSummary) -> list[tuple[str, ...]]:
 
 
 def reference_rows(summary: RunSummary) -> list[tuple[str, str]]:
-    """How DFT and teacher agree on the same structures, and what was taken from DFT energies."""
+    """How DFT and teacher agree on the same structures, and what was taken from DFT energies; none without DFT data."""
     step = summary.steps.get("baseline")
-    compared = step.metrics.get("dft") if step else None
-    if not compared:
+    if step is None or not step.metrics.get("dft_compared"):
         return []
     offsets = summary.baseline.dft_offsets_eV
-    told = ", ".join(f"{element} {number(value)}" for element, value in offsets.items()) or "none"
-    return [
-        ("DFT structures compared with the teacher", number(compared["structures"])),
-        ("constant taken from DFT energies (eV an atom)", told),
-        ("teacher against DFT: energy MAE (meV/atom)", number(compared["energy_mae_meV_per_atom"])),
-        ("teacher against DFT: force MAE (meV/Å)", number(compared["force_mae_meV_per_A"])),
+    constants = ", ".join(f"{element} {number(value)}" for element, value in offsets.items()) or "none"
+    rows = [
+        ("DFT structures that the teacher labelled too", number(step.metrics["dft_compared"])),
+        ("constant taken from DFT energies (eV an atom)", constants),
     ]
+    for prefix, of in (("teacher_", "training"), ("teacher_test_", "test")):
+        for key in ("energy_mae_meV_per_atom", "force_mae_meV_per_A"):
+            if (value := step.metrics.get(prefix + key)) is not None:
+                rows.append((f"teacher against DFT {of} data: {ERRORS[key]}", number(value)))
+    return rows

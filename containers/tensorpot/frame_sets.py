@@ -72,7 +72,9 @@ class Params(Closed):
     weight_dft: float = Field(10.0, gt=0, description="weight of a DFT structure over one that the teacher labelled")
     weights: dict[str, float] = Field({}, description="group -> weight of its structures; others have 1")
     loss_energy: float = Field(0.7, ge=0, description="share of the energies in the loss")
-    loss_stress: float = Field(0.0, ge=0, description="share of the strained structures, relative to loss_energy")
+    loss_stress: float = Field(
+        0.0, ge=0, description="energies of the strained structures in the loss, relative to loss_energy"
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> Params:

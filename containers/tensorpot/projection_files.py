@@ -99,8 +99,6 @@ class Work:
     features: bool
 
     def __call__(self, piece: _Piece) -> _Done:
-        from containers.tensorpot.projections import structure_features
-
         rows, owners = self.projector.project(piece.structures)
         for name, found in rows.items():
             if len(found):
@@ -160,6 +158,25 @@ def _pieces(structures: Iterable[Atoms], most: int) -> Iterator[_Piece]:
         atoms += len(structure)
     if held:
         yield _Piece(number, first, held)
+
+
+def structure_features(rows: dict[str, Floats], owners: dict[str, Indices], structures: int) -> Floats:
+    """(structures, D) sums of the atoms' projections over the number of all atoms, each element in its own columns.
+
+    Args:
+        rows, owners: what `project` gave.
+        structures: how many structures there are.
+    """
+    atoms = sum(np.bincount(owners[name], minlength=structures) for name in sorted(rows))
+    means = np.zeros((structures, sum(rows[name].shape[1] for name in rows)))
+    first = 0
+    for name in sorted(rows):
+        last = first + rows[name].shape[1]
+        if len(rows[name]):  # rows of one structure follow each other
+            places, starts = np.unique(owners[name], return_index=True)
+            means[places, first:last] = np.add.reduceat(rows[name], starts, axis=0)
+        first = last
+    return np.asarray(means / np.reshape(atoms, (-1, 1)), dtype=float)
 
 
 def processes_for(threads: int) -> int:

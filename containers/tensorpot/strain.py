@@ -8,7 +8,6 @@ A copy is the cell and the positions of its parent times 1 + strain; the strains
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from containers.contract import BadInput, Closed, Image, Inputs, Machine
-from containers.structures import atoms_from_table, list_lengths, structure_id, structures_table, write_table
+from containers.structures import atoms_from_table, structure_id, structures_table, write_table
 
 IMAGE: Image = "tensorpot"
 VERSION = 1
@@ -81,26 +80,15 @@ def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dic
 
 
 def _drawn(path: Path, chosen: Iterable[str], params: Params) -> list[str]:
-    """Ids of selected structures that have a stress, in the order of a draw, as many as are wanted.
-
-    The chance of a structure goes as one over its atoms: the forces in a large cell say most of its stress already,
-    those in a small one little or nothing, by symmetry.
-    """
+    """Ids of selected structures that have a stress, in an order of chance, as many as are wanted."""
     ids = set(chosen)
-    table = pq.read_table(path, columns=["id", "origin", "side", "pbc", "numbers"])
-    atoms = list_lengths(table["numbers"]).tolist()
-    waits = {
-        row["id"]: _wait(row["id"], count, params.seed)
-        for row, count in zip(table.drop_columns("numbers").to_pylist(), atoms, strict=True)
+    rows = pq.read_table(path, columns=["id", "origin", "side", "pbc"]).to_pylist()
+    able = [
+        row["id"]
+        for row in rows
         if row["id"] in ids and row["origin"] == "teacher" and row["side"] == "train" and all(row["pbc"])
-    }
-    return sorted(waits, key=lambda key: (waits[key], key))[: strained(len(ids), params.share)]
-
-
-def _wait(key: str, atoms: int, seed: int) -> float:
-    """When a structure's turn comes, drawn from the exponential distribution of mean `atoms`: the first ones to come
-    are a draw without replacement with chances of 1/atoms."""
-    return -atoms * math.log((int(_hash(seed, key)[:13], 16) + 1) / 2**52)
+    ]
+    return sorted(able, key=lambda key: _hash(params.seed, key))[: strained(len(ids), params.share)]
 
 
 def _parents(path: Path, drawn: list[str]) -> list[Atoms]:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from containers.contract import STEPS, BadInput, Closed, Inputs, Machine
 from containers.label_rows import ROWS
 from containers.structures import write_table
+from containers.tensorpot.baseline_model import Baseline
 from tasks.artefact import StepCall, external
 from tasks.run_summary import (
     Attempt,
@@ -154,15 +155,7 @@ def store_files(tmp_path: Path, parity_table: pa.Table) -> StoreFiles:
     store = tmp_path / "store"
     store.mkdir()
     files = StoreFiles(**{name: store / f"{name}.bin" for name in StoreFiles.model_fields})
-    for name in (
-        "potential_yaml",
-        "potential_yace",
-        "potential_asi",
-        "input_yaml",
-        "labels_extxyz",
-        "rejected",
-        "set_aside",
-    ):
+    for name in set(StoreFiles.model_fields) - {"evaluation", "parity", "core_repulsion"}:
         getattr(files, name).write_text(f"content of {name}\n")
     pq.write_table(parity_table, files.parity)
     figures = {
@@ -173,11 +166,24 @@ def store_files(tmp_path: Path, parity_table: pa.Table) -> StoreFiles:
     }  # fmt: skip
     files.evaluation.write_text(json.dumps({"teacher": figures, "dft": {**figures, "force_mae_meV_per_A": 57.7}}))
     distance = np.arange(0.5, 3.0, 0.05)
-    pair = {"r_in_A": 1.9, "shortest_distance_A": 1.83, "share_of_pairs_inside": 0.001, "distance_A": distance.tolist(),
+    pair = {"r_in_A": 1.9, "shortest_distance_A": 1.83, "gamma_10_distance_A": 1.71,
+            "share_of_pairs_inside": 0.001, "distance_A": distance.tolist(),
+            "force_eV_per_A": (6000 * np.exp(-4 * (distance - 0.5))).tolist(),
+            "zbl_force_eV_per_A": (5600 * np.exp(-4 * (distance - 0.5))).tolist(),
             "energy_eV": (1500 * np.exp(-4 * (distance - 0.5)) - 2).tolist(),
             "zbl_eV": (1400 * np.exp(-4 * (distance - 0.5))).tolist()}  # fmt: skip
     files.core_repulsion.write_text(json.dumps({"pairs": {"Si-Si": pair}}))
     return files
+
+
+DFT = {
+    "dft_compared": 30, "teacher_energy_mae_meV_per_atom": 2.25, "teacher_force_mae_meV_per_A": 48.5,
+    "teacher_test_energy_mae_meV_per_atom": None, "teacher_test_force_mae_meV_per_A": None,
+}  # fmt: skip
+GRADE = {
+    "atoms": 2000, "max": 3.25, "share_above_1": 0.02, "share_above_5": 0.001,
+    "histogram": {"edges": [0.0, 0.5, 1.0, 5.0], "counts": [900, 1000, 100]},
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -205,10 +211,11 @@ def finished(store_files: StoreFiles, history: Path) -> RunSummary:
         seeds={"train": 42},
         elements=("Si",),
         teacher={"elements": ["Si"], "r_max_A": 5.0, "heads": ["Default"], "head": "Default", "dtype": "float32"},
-        e0s_eV={"Si": -0.8125},
+        baseline=Baseline(e0s_eV={"Si": -0.8125}, dft_offsets_eV={"Si": 0.25}),
         steps={
             "ingest": step.model_copy(update={"cached": True}),
             "pool_labels": step.model_copy(update={"metrics": forces}),
+            "baseline": step.model_copy(update={"metrics": DFT}),
             "pace_train 1": step,
         },
         labels=LabelCounts(computed=200, reused=102, rejected=2, rejected_by={"force": 2, "distance": 1}),
@@ -223,7 +230,12 @@ def finished(store_files: StoreFiles, history: Path) -> RunSummary:
             seconds_flow=0.4,
         ),
         selection=SelectionCounts(
-            pool=300, candidates=240, set_aside=3, selected=120, how={"d_optimal": 80, "fill": 40}
+            pool=300,
+            candidates=240,
+            set_aside=3,
+            selected=120,
+            how={"d_optimal": 80, "bulk": 40},
+            grades={of: {"before": None, "after": GRADE} for of in ("pool", "test")},
         ),
         attempts=(first, second),
         chosen=1,

@@ -17,7 +17,8 @@ from tasks import pictures
 
 PNG = b"\x89PNG\r\n\x1a\n"
 PAIR = {"r_in_A": 1.9, "shortest_distance_A": 1.8, "distance_A": [0.5, 1.0, 2.0], "energy_eV": [900.0, 80.0, -1.0],
-        "zbl_eV": [900.0, 80.0, 3.0]}  # fmt: skip
+        "zbl_eV": [900.0, 80.0, 3.0], "force_eV_per_A": [4000.0, 300.0, 1.0],
+        "zbl_force_eV_per_A": [4000.0, 300.0, 2.0]}  # fmt: skip
 
 
 def ink(png: bytes, colour: str) -> int:
@@ -87,6 +88,15 @@ def test_core_repulsion_grows_with_the_pairs_up_to_a_bound() -> None:
 
 def test_core_repulsion_of_a_pair_that_the_data_lack() -> None:
     assert pictures.core_repulsion({"Al-Ni": {**PAIR, "shortest_distance_A": None}}).startswith(PNG)
+
+
+def test_grades_before_and_after_are_both_drawn() -> None:
+    after = {"histogram": {"edges": [0.0, 1.0, 5.0], "counts": [90, 10]}}
+    before = {"histogram": {"edges": [0.0, 1.0, 5.0], "counts": [20, 80]}}
+    alone = pictures.grades({"pool": {"before": None, "after": after}, "test": {"before": None, "after": after}})
+    both = pictures.grades({"pool": {"before": before, "after": after}, "test": {"before": before, "after": after}})
+    assert ink(both, pictures.GREY) > ink(alone, pictures.GREY) + 100
+    assert ink(alone, pictures.BLUE) > 300
 
 
 def test_same_data_same_bytes(parity_table: pa.Table) -> None:

@@ -15,7 +15,8 @@ from tasks.run_summary import Attempt, RunSummary
 
 EVERY_FILE = {
     "potential.yaml", "potential.yace", "potential.asi", "input.yaml", "in.lammps", "report.html", "report.json",
-    "manifest.json", "labels.extxyz", "rejected.parquet", "set_aside.parquet",
+    "manifest.json", "labels.extxyz", "labels.cfg", "rejected.parquet", "set_aside.parquet", "dataset.parquet",
+    "selection.parquet", "frames.extxyz", "baseline.json", "reference.table", "calculator.py",
 }  # fmt: skip
 
 
@@ -52,6 +53,7 @@ def test_manifest_names_what_the_result_came_from(finished: RunSummary, folder: 
     assert manifest["versions"] == finished.versions
     assert manifest["inputs"] == finished.inputs
     assert manifest["seeds"] == {"train": 42}
+    assert manifest["reference_energies"] == {"from": "teacher", "e0s_eV": {"Si": -0.8125}}
     assert manifest["artefacts"]["ingest"] == "ab" * 32
     assert manifest["seconds"]["pool_labels"] == 12.34
 
@@ -71,7 +73,7 @@ def test_report_has_the_promised_figures(folder: Path) -> None:
     assert report["fidelity"]["teacher"]["force_mae_meV_per_A"] == 45.3
     assert report["fidelity"]["dft"]["force_mae_meV_per_A"] == 57.7
     fits = {"train 1": 130.4, "train 2": 130.4}  # also those that left no artefact
-    assert report["seconds"] == {"ingest": 12.34, "pool_labels": 12.34, "pace_train 1": 12.34} | fits
+    assert report["seconds"] == dict.fromkeys(["ingest", "pool_labels", "baseline", "pace_train 1"], 12.34) | fits
     assert (report["converged"], report["not_converged_because"]) == (True, None)
     assert report["core_repulsion"]["Si-Si"]["r_in_A"] == 1.9
 
@@ -100,9 +102,9 @@ def test_not_a_number_of_a_diverged_fit_becomes_none(finished: RunSummary, tmp_p
 
 def test_pictures_reach_the_page_and_the_artifacts(finished: RunSummary, tmp_path: Path) -> None:
     published = publish(finished, tmp_path / "runs")
-    assert (published.folder / "report.html").read_text().count("data:image/png;base64,") == 5
+    assert (published.folder / "report.html").read_text().count("data:image/png;base64,") == 6
     counts = {key: text.count("data:image/png") for key, text in published.artifacts.items()}
-    assert counts == {"labels": 1, "attempts": 0, "learning-curve": 1, "parity": 2}
+    assert counts == {"labels": 2, "attempts": 0, "learning-curve": 1, "parity": 2}
     assert max(map(len, published.artifacts.values())) < 1_000_000
 
 

@@ -10,7 +10,9 @@ from html.parser import HTMLParser
 import pytest
 
 from containers.pool_labels import REJECTIONS
-from tasks.report_page import artifacts, markdown_table, page
+from containers.tensorpot.baseline_model import PairTerm
+from tasks.page_parts import markdown_table
+from tasks.report_page import artifacts, page
 from tasks.report_rows import duration, fidelity_rows, number, plan_text, rejection_rows, threshold_rows
 from tasks.run_summary import LabelCounts, Labelling, RunSummary, SelectionCounts
 
@@ -176,3 +178,28 @@ def test_numbers(value: object, text: str) -> None:
 
 def test_a_plan_ends_with_its_reason() -> None:
     assert plan_text({"reason": "stalled", "maxiter": 5, "ladder_step": None}) == "maxiter 5 (stalled)"
+
+
+def test_the_teacher_s_own_error_against_dft_is_told(finished: RunSummary) -> None:
+    html = page(finished, {})
+    assert "teacher against DFT training data: force MAE (meV/Å)" in html
+    assert "48.5" in html
+    assert "Si 0.25" in html, "the constant that was taken from the DFT energies"
+    assert "teacher against DFT test data" not in html, "there is none"
+
+
+def test_pair_terms_are_told_where_there_are_some(finished: RunSummary) -> None:
+    assert "less these pair potentials" not in page(finished, {})
+    term = PairTerm(form="lj", epsilon_eV=0.5, sigma_A=2.125, inner_A=4.0, outer_A=5.0)
+    baseline = finished.baseline.model_copy(update={"pairs": {"Si-Si": term}})
+    html = page(finished.model_copy(update={"baseline": baseline}), {})
+    assert "less these pair potentials" in html
+    assert "2.125" in html
+    assert "hybrid/overlay" in html
+
+
+def test_grades_of_pool_and_test_structures_are_told(finished: RunSummary) -> None:
+    html = page(finished, {})
+    assert html.count("after the selection</td>") == 2
+    assert "before: with DFT" not in html
+    assert "3.25" in html
