@@ -27,7 +27,7 @@ from prefect.settings import PREFECT_HOME, temporary_settings
 from containers.contract import Report
 from flows import calls
 from flows.config import DistillConfig
-from flows.distill import elements_in, read_teacher
+from flows.data import read_teacher
 from flows.label import label
 from flows.recipe import Recipe, resolve
 from tasks.artefact import Artefact, external
@@ -117,9 +117,9 @@ def phases(bench: Bench, pool: Path, model: Path, repeats: int) -> list[Phase]:
     teacher = {"model": str(model)}
     config = DistillConfig.model_validate({"name": "cost", "teacher": teacher, "pool": {"files": [str(pool)]}})
     workspace = open_workspace(bench.folder / "root", bench.settings(), run_id=flow_run.id)
-    structures = step(calls.ingest_call((external(pool),)), workspace)
+    structures = step(calls.ingest_call(config, (external(pool),)), workspace)
     known = read_teacher(step(calls.teacher_call(external(model)), workspace), workspace)
-    recipe = resolve(config, [known], elements_in(structures), set())
+    recipe = resolve(config, [known], set(structures.metrics["elements"]), set())
     asked = calls.asked(recipe, external(model), known)
     print(f"flow cost: {structures.metrics['structures']} structures, {workspace.settings.cores} cores", flush=True)
     found = []

@@ -126,6 +126,8 @@ def repeated(pool: Path, copies: int) -> Iterable[Atoms]:
 
 def ours(folder: Path, threads: int) -> None:
     """One pass over `folder`/dataset.parquet, as the step makes it; writes `ours.json`."""
+    from threadpoolctl import threadpool_limits
+
     from containers.contract import Resources, no_progress
     from containers.tensorpot.d_optimal import Search, first_pass
     from containers.tensorpot.memory import sizes_for
@@ -135,7 +137,7 @@ def ours(folder: Path, threads: int) -> None:
     data = DataSet(folder / "dataset.parquet", POTENTIAL, Baseline(e0s_eV={"Si": 0.0}))
     projector = Projector(unfitted_basis(POTENTIAL))
     sizes = sizes_for(Resources(threads=threads), max(projector.functions.values()))
-    with scratch(folder / "outputs") as files:
+    with scratch(folder / "outputs") as files, threadpool_limits(1):
         found = projected(data.structures(), Work(projector, files, False), threads, sizes.block_rows)
         free = np.ones(len(data.ids), dtype=bool)
         search = Search(found, free, ~free, TOLERANCE, sizes.one_shot_bytes, no_progress)
@@ -193,8 +195,8 @@ def against_the_program(folder: Path, repeats: int, threads: int) -> tuple[bool,
     what = f"selection of {told['environments']} environments, {POTENTIAL.functions_per_element} functions"
     fast, small = us.seconds <= them.seconds, us.peak_MB <= MEMORY_SHARE * them.peak_MB
     print(
-        f"{what}: {us.seconds:.1f} s ({us.cpu_s:.1f} s of CPU), pace_select {them.seconds:.1f} s ({them.cpu_s:.1f} s of CPU),"
-        f" wanted no slower: {verdict(fast)}"
+        f"{what}: {us.seconds:.1f} s ({us.cpu_s:.1f} s of CPU), pace_select {them.seconds:.1f} s"
+        f" ({them.cpu_s:.1f} s of CPU), wanted no slower: {verdict(fast)}"
     )
     print(
         f"{what}: peak PSS {us.peak_MB:.0f} MB, pace_select {them.peak_MB:.0f} MB, ratio"

@@ -115,8 +115,8 @@ def _walk_the_data(walk: _Walk, recipe: Recipe, ingested: Ingested, asked: Seque
     call = calls.baseline_call(recipe, labels, dft, test, by_teacher) if labels and complete else None
     baseline = walk.seen(call, "baseline")
     keys = [teacher.key(walk.workspace) for teacher in asked]
-    call = calls.dataset_call(recipe, labels, dft, test, ingested.merged, keys) if labels else None
-    dataset = walk.seen(call, "dataset")
+    merged = calls.dataset_call(recipe, labels, dft, test, ingested.merged, keys) if labels else None
+    dataset = walk.seen(merged, "dataset")
     if baseline and dataset:
         _walk_the_set(walk, recipe, ingested, dataset, baseline)
     else:
@@ -129,8 +129,8 @@ _FITTING = ("pace_train attempt 1", "pace_activeset", "pace_corerep", "evaluate"
 
 def _walk_the_set(walk: _Walk, recipe: Recipe, ingested: Ingested, dataset: Artefact, baseline: Artefact) -> None:
     settings = walk.workspace.settings
-    call = calls.select_call(recipe, dataset, baseline, settings, ingested.given, ingested.fitted)
-    selection = walk.seen(call, "pace_select")
+    select = calls.select_call(recipe, dataset, baseline, settings, ingested.given, ingested.fitted)
+    selection = walk.seen(select, "pace_select")
     frames_call = None
     if selection and recipe.config.pacemaker.loss_stress == 0:
         frames_call = calls.frames_call(recipe, dataset, selection, baseline, None)

@@ -70,13 +70,15 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
 def _active_sets(
     basis: ACEBBasisSet, structures: Sequence[Atoms], outputs: Path, params: Params, machine: Machine
 ) -> dict[str, Active]:
+    from threadpoolctl import threadpool_limits
+
     from containers.tensorpot.maxvol import active_set
     from containers.tensorpot.projection_files import Work, projected, scratch
     from containers.tensorpot.projections import Projector
 
     projector = Projector(basis, params.projections)
     sizes = sizes_for(machine.resources, max(projector.functions.values()))
-    with scratch(outputs) as folder:
+    with scratch(outputs) as folder, threadpool_limits(1):  # processes share the work, not threads
         work = Work(projector, folder, features=False)
         found = projected(_told(structures, machine), work, machine.resources.threads, sizes.block_rows)
         return {

@@ -115,6 +115,8 @@ def _dft_offsets(inputs: Inputs, params: Params) -> tuple[dict[str, float], dict
     )
     dft_check.check_units([*train, *test])
     constants, figures = _offsets(train or test, params)
+    if train and test:
+        dft_check.check_test_files(test, params.elements, constants)
     figures |= {f"teacher_{name}": value for name, value in dft_check.teachers_errors(train, constants).items()}
     figures |= {f"teacher_test_{name}": value for name, value in dft_check.teachers_errors(test, constants).items()}
     return constants, figures

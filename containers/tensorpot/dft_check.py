@@ -116,8 +116,13 @@ def _suggest(factor: float, unit: str, units: Mapping[str, float]) -> str:
     return f"{factor:.3g} times the teacher's on the same structure{guess}. Give {unit} throughout."
 
 
-def offsets(both: Sequence[Both], elements: Sequence[str]) -> tuple[dict[str, float], float, float]:
+def offsets(
+    both: Sequence[Both], elements: Sequence[str], taken: Mapping[str, float] | None = None
+) -> tuple[dict[str, float], float, float]:
     """DFT energy less the teacher's, as a constant for each element.
+
+    Args:
+        taken: constants (eV an atom) that are taken from the DFT energies before.
 
     Returns:
         eV an atom by element, and the MOST_OF_THEM quantile of the differences before and after (eV/atom). Structures
@@ -125,7 +130,7 @@ def offsets(both: Sequence[Both], elements: Sequence[str]) -> tuple[dict[str, fl
     """
     symbols = [one.atoms.get_chemical_symbols() for one in both]
     shares = np.array([[names.count(element) / len(names) for element in elements] for names in symbols])
-    wanted = np.array([one.difference for one in both])
+    wanted = np.array([one.difference - _shift(one, taken or {}) for one in both])
     weights = np.ones(len(both))
     for _ in range(50):
         constants, *_ = np.linalg.lstsq(shares * weights[:, None], wanted * weights, rcond=1e-10)
@@ -142,9 +147,14 @@ def check_energies(both: Sequence[Both], constants: Mapping[str, float]) -> None
         constants: of `offsets`.
     """
     for one in both:
-        shift = sum(constants[symbol] for symbol in one.atoms.get_chemical_symbols()) / len(one.atoms)
+        shift = _shift(one, constants)
         if abs(one.difference - shift) >= FAR_eV_per_atom and (unit := _explaining([one], shift)):
             raise BadInput(f"{one.place}: its energy is given in {unit}, as it seems. Give eV throughout.")
+
+
+def _shift(one: Both, constants: Mapping[str, float]) -> float:
+    """eV/atom: constants of the elements in the mean over the atoms."""
+    return sum(constants.get(symbol, 0.0) for symbol in one.atoms.get_chemical_symbols()) / len(one.atoms)
 
 
 def _explaining(ones: Sequence[Both], shift: float = 0.0) -> str | None:
@@ -173,14 +183,25 @@ def refused(constants: Mapping[str, float], before: float, after: float, structu
     )
 
 
+def check_test_files(test: Sequence[Both], elements: Sequence[str], constants: Mapping[str, float]) -> None:
+    """Raise `BadInput` when the test files have another zero of energy than the training files.
+
+    Args:
+        constants: eV an atom, found on the training files.
+    """
+    more, before, after = offsets(test, elements, constants)
+    check_energies(test, {symbol: more[symbol] + constants.get(symbol, 0.0) for symbol in elements})
+    if other_reference(before, after):
+        listed = ", ".join(f"{symbol} {value:+.4f}" for symbol, value in more.items())
+        raise BadInput(
+            f"the energies of the DFT test files have another zero than those of the DFT training files ({listed} eV an"
+            " atom more). Give energies of one kind of calculation."
+        )
+
+
 def teachers_errors(both: Sequence[Both], constants: Mapping[str, float]) -> dict[str, float | None]:
     """The teacher against DFT, after the constants: about the best that a student of this teacher can do."""
-    sizes = [len(one.atoms) for one in both]
-    shift = [
-        sum(constants.get(symbol, 0.0) for symbol in one.atoms.get_chemical_symbols()) / size
-        for one, size in zip(both, sizes, strict=True)
-    ]
-    energies = np.array([one.difference for one in both]) - np.array(shift)
+    energies = np.array([one.difference - _shift(one, constants) for one in both])
     forces = [np.ravel(one.atoms.calc.results["forces"]) - np.ravel(one.teacher["forces"]) for one in both]
     force = np.concatenate([np.zeros(0), *forces])
     return {

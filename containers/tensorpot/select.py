@@ -154,12 +154,14 @@ def _drawn(data: DataSet, params: Params) -> list[Choice]:
 def _with_projections(
     data: DataSet, inputs: Inputs, outputs: Path, params: Params, machine: Machine
 ) -> tuple[list[Choice], dict[str, Any]]:
+    from threadpoolctl import threadpool_limits
+
     from containers.tensorpot.projection_files import Work, projected, scratch
     from containers.tensorpot.projections import Projector
 
     projector = Projector(_basis(inputs, params), params.projections)
     sizes = sizes_for(machine.resources, max(projector.functions.values()))
-    with scratch(outputs) as folder:
+    with scratch(outputs) as folder, threadpool_limits(1):  # processes share the work, not threads
         work = Work(projector, folder, features=params.method == "combined")
         found = projected(_counted(data, machine), work, machine.resources.threads, sizes.block_rows)
         roles = np.array(data.roles)

@@ -33,7 +33,7 @@ from containers.label_rows import read_ids
 from containers.mace.label import VERSION
 from flows import calls
 from flows.config import DistillConfig
-from flows.distill import elements_in, read_teacher
+from flows.data import read_teacher
 from flows.label import label
 from flows.recipe import check_committee, resolve
 from tasks.artefact import external
@@ -61,11 +61,13 @@ def labelling(config: DistillConfig, root: Path, head: str | None = None) -> dic
     """
     with ready(open_workspace(root, Settings(), run_id=flow_run.id)) as workspace:
         started = time.monotonic()
-        pool = step(calls.ingest_call(tuple(external(path) for path in map(Path, config.pool.files))), _read(workspace))
+        pool = step(
+            calls.ingest_call(config, tuple(external(path) for path in map(Path, config.pool.files))), _read(workspace)
+        )
         models = [external(Path(model)) for model in (config.teacher.model, *config.teacher.committee)]
         check_committee({str(model.path): model.sha256 for model in models})
         teachers = [read_teacher(step(calls.teacher_call(model), workspace), workspace) for model in models]
-        recipe = resolve(config, teachers, elements_in(pool), set())
+        recipe = resolve(config, teachers, set(pool.metrics["elements"]), set())
         recipe = recipe.model_copy(update={"head": head or recipe.head})
         asked = [calls.asked(recipe, model, teacher) for model, teacher in zip(models, teachers, strict=True)]
         prepared = time.monotonic()

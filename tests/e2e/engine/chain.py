@@ -14,6 +14,7 @@ from containers.contract import load_step, no_progress
 from containers.mace import label
 from flows import calls
 from flows.config import DistillConfig
+from flows.data import read_teacher
 from flows.plan import first_plan
 from flows.recipe import Recipe, resolve
 from tasks.artefact import Artefact, External, StepCall, external
@@ -34,6 +35,7 @@ def config(pool: str, model: str) -> DistillConfig:
             "name": "tiny",
             "teacher": {"model": model},
             "pool": {"files": [pool]},
+            "dataset": {"likeness_A": 0.0},  # all eight are alike
             "pacemaker": {"functions_per_element": 12, "b_basis": "small"},
             "selection": {"max_structures": 20},
             "train": {"maxiter": ITERATIONS, "threads": 1},
@@ -49,15 +51,27 @@ def chain(pool: Path, model: Path, workspace: Workspace) -> dict[str, Artefact]:
         return done.setdefault(call.step, run_step(call, workspace))
 
     teacher = external(model)
-    structures = run(calls.ingest_call((external(pool),)))
-    recipe = resolved(config(str(pool), str(model)), run(calls.teacher_call(teacher)), structures, workspace)
+    given = config(str(pool), str(model))
+    structures = run(calls.ingest_call(given, (external(pool),)))
+    recipe = resolved(given, run(calls.teacher_call(teacher)), structures, workspace)
     labels = run(labels_call(recipe, structures, run, teacher, workspace))
-    data = run(calls.dataset_call(recipe, labels, run(calls.select_call(recipe, labels)), None, None))
-    plan = first_plan(ITERATIONS, "auto", data.metrics["train_structures"], data.metrics["train_atoms"])
-    potential = run(calls.train_call(recipe, plan, data, None, workspace.settings)).file("potential")
-    active_set = run(calls.active_set_call(potential, data))
-    run(calls.evaluate_call(recipe, potential, active_set, data, None))
+    data = run(data_call(recipe, labels, teacher, workspace))
+    baseline = run(calls.baseline_call(recipe, labels, None, None, []))
+    selection = run(calls.select_call(recipe, data, baseline, workspace.settings))
+    run(calls.strain_call(recipe, data, selection))
+    frames = run(calls.frames_call(recipe, data, selection, baseline, None))
+    plan = first_plan(ITERATIONS, "auto", frames.metrics["train_structures"], frames.metrics["train_atoms"])
+    fitted = run(calls.train_call(recipe, plan, frames, None, workspace.settings)).file("interim")
+    active_set = run(calls.active_set_call(recipe, fitted, frames))
+    core = run(calls.core_call(recipe, fitted, active_set, frames, baseline))
+    run(calls.evaluate_call(recipe, core, active_set, frames, baseline, None))
     return done
+
+
+def data_call(recipe: Recipe, labels: Artefact, model: External, workspace: Workspace) -> StepCall:
+    """The data set of the pool alone."""
+    asked = Asked(model=model, params=label.Params(head=recipe.head), cutoff_A=recipe.potential.cutoff)
+    return calls.dataset_call(recipe, labels, None, None, None, [asked.key(workspace)])
 
 
 def labels_call(
@@ -79,9 +93,7 @@ def labels_call(
 
 def resolved(config: DistillConfig, teacher: Artefact, structures: Artefact, workspace: Workspace) -> Recipe:
     """The recipe for what the first two steps found."""
-    from flows.distill import elements_in, read_teacher
-
-    return resolve(config, [read_teacher(teacher, workspace)], elements_in(structures), set())
+    return resolve(config, [read_teacher(teacher, workspace)], set(structures.metrics["elements"]), set())
 
 
 def fetched(workspace: Workspace) -> Artefact:

@@ -145,6 +145,22 @@ def test_another_zero_is_refused_or_aligned(tmp_path: Path) -> None:
     assert found.on_teachers_scale(1.0, {"C": 2, "Si": 1}, "teacher") == 1.0
 
 
+@pytest.mark.parametrize(
+    ("of_training", "of_test", "same"), [(0.15, 0.15, True), (0.15, 0.0, False), (0.0, 0.3, False)]
+)
+def test_test_files_have_the_zero_of_the_training_files(
+    tmp_path: Path, of_training: float, of_test: float, same: bool
+) -> None:
+    data = dft_data(shift=of_training)
+    data["dft_test"] = pool(8, first=80, source="test.xyz", shift=of_test)
+    data["dft_teacher"] += pool(8, first=80)
+    if same:
+        run(tmp_path, params(dft_energies="align"), **data)
+        return
+    with pytest.raises(BadInput, match=rf"test files have another zero.*C {of_test - of_training:+.4f}"):
+        run(tmp_path, params(dft_energies="align"), **data)
+
+
 def test_a_teacher_that_is_merely_bad_has_no_other_zero(tmp_path: Path) -> None:
     data = dft_data()
     rng = np.random.default_rng(0)
