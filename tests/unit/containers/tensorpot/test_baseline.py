@@ -157,7 +157,7 @@ def test_test_files_have_the_zero_of_the_training_files(
     if same:
         run(tmp_path, params(dft_energies="align"), **data)
         return
-    with pytest.raises(BadInput, match=rf"test files have another zero.*C {of_test - of_training:+.4f}"):
+    with pytest.raises(BadInput, match=rf"test files have another zero.*C \{of_test - of_training:+.4f}"):
         run(tmp_path, params(dft_energies="align"), **data)
 
 
