@@ -126,7 +126,7 @@ def repeated(pool: Path, copies: int) -> Iterable[Atoms]:
 
 def ours(folder: Path, threads: int) -> None:
     """One pass over `folder`/dataset.parquet, as the step makes it; writes `ours.json`."""
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     from containers.contract import Resources, no_progress
     from containers.tensorpot.d_optimal import Search, first_pass

@@ -70,7 +70,7 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
 def _active_sets(
     basis: ACEBBasisSet, structures: Sequence[Atoms], outputs: Path, params: Params, machine: Machine
 ) -> dict[str, Active]:
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     from containers.tensorpot.maxvol import active_set
     from containers.tensorpot.projection_files import Work, projected, scratch

@@ -154,7 +154,7 @@ def _drawn(data: DataSet, params: Params) -> list[Choice]:
 def _with_projections(
     data: DataSet, inputs: Inputs, outputs: Path, params: Params, machine: Machine
 ) -> tuple[list[Choice], dict[str, Any]]:
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     from containers.tensorpot.projection_files import Work, projected, scratch
     from containers.tensorpot.projections import Projector
