@@ -43,12 +43,16 @@ lint: $(READY)  ## ruff, mypy, the layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(READY)  ## the figures the project promises, one line each (about an hour; needs the images)
+bench: $(READY)  ## the figures the project promises, one line each (about three hours; needs the images)
 	$(BIN)/python benchmarks/labelling.py
 	$(BIN)/python benchmarks/label_store.py
 	$(BIN)/python benchmarks/flow_cost.py
 	$(BIN)/python benchmarks/whole_way.py
 	$(BIN)/python benchmarks/in_containers.py
+	$(BIN)/python benchmarks/ingest.py
+	$(BIN)/python benchmarks/selection.py
+	$(BIN)/python benchmarks/value.py
+	$(BIN)/python benchmarks/stress.py
 
 ui: $(READY)  ## Prefect server on localhost:4200 with a worker and the deployments; Ctrl-C ends all
 	$(BIN)/python deployments/ui.py

@@ -181,7 +181,7 @@ def main() -> int:
     parser.add_argument("--model", type=Path, default=ROOT / "examples" / "silicon" / "teacher.model")
     parser.add_argument("--structures", type=int, default=100)
     parser.add_argument("--functions", type=int, default=120)
-    parser.add_argument("--iterations", type=int, default=80)
+    parser.add_argument("--iterations", type=int, default=150)
     parser.add_argument("--loss-stress", type=float, default=0.7)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--fits-at-once", type=int, default=2)

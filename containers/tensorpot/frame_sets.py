@@ -221,7 +221,7 @@ def _evaluable(atoms: Atoms, cutoff: float) -> Atoms | str:
 
 
 def _of_side(rows: Iterable[Row], side: Side) -> list[Row]:
-    """Sorted so that the order in which data came in does not matter: teacher's, DFT's, strained ones, each by id."""
+    """Teacher's, DFT's, then strained ones, each by id: the order in which data came in does not matter."""
     return sorted(
         (row for row in rows if row.side == side), key=lambda r: (r.strained, r.origin != "teacher", r.label.name)
     )
