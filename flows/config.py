@@ -126,10 +126,12 @@ class Pacemaker(Section):
         "mace", description="shape of the basis, or a pacemaker potential section"
     )
     functions_per_element: int = Field(250, ge=1, description="at most so many basis functions an element")
-    loss_energy: float = Field(0.7, ge=0, description="weight of energies; kappa = forces / (energy + forces)")
+    loss_energy: float = Field(0.7, ge=0, description="weight of energies; kappa = forces / (energy + forces + stress)")
     loss_forces: float = Field(0.3, ge=0, description="weight of forces")
     loss_stress: float = Field(
-        0.0, ge=0, description="weight of stress: strained structures, labelled by the teacher, join the training set"
+        0.0,
+        ge=0,
+        description="weight of stress, learned from strained structures in the training set; 0.7 where it matters",
     )
     weight_dft: float = Field(10.0, gt=0, description="weight of a DFT structure over a pseudo-labelled one")
     reference_potential: Literal["none", "zbl", "lj"] = Field(
@@ -159,8 +161,8 @@ class Pacemaker(Section):
 
     @property
     def kappa(self) -> float:
-        """The force share of pacemaker's loss, in [0, 1]."""
-        return self.loss_forces / (self.loss_energy + self.loss_forces)
+        """The force share of pacemaker's loss, in [0, 1]. Stress is learned from energies and counts among them."""
+        return self.loss_forces / (self.loss_energy + self.loss_forces + self.loss_stress)
 
     @property
     def learns_difference(self) -> bool:

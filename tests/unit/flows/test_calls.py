@@ -65,7 +65,7 @@ OPTIONS: list[tuple[str, Any, set[str]]] = [
     ("pacemaker.functions_per_element", 99, {"pace_select", "pace_train"}),
     ("pacemaker.loss_energy", 0.5, {"frames", "pace_train"}),
     ("pacemaker.loss_forces", 0.5, {"pace_train"}),
-    ("pacemaker.loss_stress", 0.5, {"pace_select", "frames"}),
+    ("pacemaker.loss_stress", 0.5, {"pace_select", "frames", "pace_train"}),
     ("pacemaker.weight_dft", 3.0, {"frames"}),
     ("pacemaker.reference_potential", "none", {"baseline", "pace_train", "pace_corerep"}),
     ("pacemaker.reference_potential", "lj", {"baseline", "pace_train", "pace_corerep"}),
@@ -289,3 +289,23 @@ def test_the_plan_reaches_the_fit(recipe, data, artefact) -> None:
 def test_a_foundation_model_is_fetched_by_its_name() -> None:
     call = calls.fetch_call(FOUNDATION_MODELS[0])
     assert (call.step, call.params, call.inputs) == ("teacher_fetch", {"name": FOUNDATION_MODELS[0]}, {})
+
+
+def test_strained_structures_take_their_share_of_the_budget(
+    config: DistillConfig, teacher: Teacher, artefact: Any
+) -> None:
+    def budget(**selection: object) -> tuple[int | None, float | None]:
+        values = config.model_dump() | {"selection": selection}
+        values["pacemaker"]["loss_stress"] = 0.7
+        recipe = resolve(DistillConfig.model_validate(values), [teacher], {"Si"}, set())
+        params = calls.select_call(recipe, artefact("dataset"), artefact("baseline"), CPU).params
+        return params["max_structures"], params["fraction"]
+
+    assert budget(max_structures=300) == (210, None)
+    assert budget(fraction=0.5) == (None, pytest.approx(0.35))
+
+
+def test_stress_counts_among_the_energies_in_the_loss(config: DistillConfig) -> None:
+    pacemaker = config.pacemaker
+    assert pacemaker.kappa == pytest.approx(0.3)
+    assert pacemaker.model_copy(update={"loss_stress": 0.5}).kappa == pytest.approx(0.2)
