@@ -26,13 +26,17 @@ FORCES_OF_A_STEP = b"TOTAL-FORCE (eV/Angst)"
 CLAIMS = {"cfg": re.compile(rb"Number of particles\s*=\s*(\d+)")}
 COUNTS_OF_POSCAR = (5, 6)  # lines, from 0, on which the counts of the elements may stand
 VASP = {"outcar": "vasp-out", "xdatcar": "vasp-xdatcar", "poscar": "vasp", "contcar": "vasp"}
+ENDINGS = {".traj": "traj", ".db": "db", ".json": "json", ".cif": "cif"}
+"""Before VASP's names, which ASE too finds anywhere in a name: `outcars.traj` is a trajectory."""
 
 
 def ase_format(path: Path, name: str, usual: str) -> str:
-    """What ASE calls the format, by the user's name or else by content; VASP's names in any spelling."""
+    """What ASE calls the format, by the user's name or else by content; endings and VASP's names in any spelling."""
     base = PurePath(name).name.lower()
     if base.endswith(".xml") and "vasp" in base:
         return "vasp-xml"
+    if kind := ENDINGS.get(PurePath(base).suffix):
+        return kind
     for part, kind in VASP.items():
         if part in base:
             return kind

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from ase import Atoms
+from numpy.typing import NDArray
 
 from containers.contract import BadInput
 from containers.frame_checks import MOST_ATOMS, too_many
@@ -77,17 +78,25 @@ def _value(scalar: pa.Scalar) -> Any:
 
 def _structure(values: dict[str, Any], place: str) -> Atoms:
     try:
-        numbers = np.asarray(values["numbers"], dtype=np.int64)
+        numbers = _whole(values, "numbers", "iu").astype(np.int64)
         if len(numbers) > MOST_ATOMS:
             raise BadInput(f"{place}: {too_many(len(numbers))}")
         atoms = Atoms(
             numbers=numbers,
             positions=np.asarray(values["positions"], dtype=float).reshape(len(numbers), 3),
             cell=np.asarray(values["cell"], dtype=float).reshape(3, 3),
-            pbc=values["pbc"],
+            pbc=_whole(values, "pbc", "biu"),
         )
     except (ValueError, TypeError, IndexError) as error:
         raise BadInput(f"{place}: numbers, positions, cell and pbc do not fit together ({error})") from error
     own = {*GEOMETRY, *KEPT_INFO} - {"group", "family"}
     atoms.info = {key: value for key, value in values.items() if key not in own and value is not None}
     return atoms
+
+
+def _whole(values: dict[str, Any], column: str, kinds: str) -> NDArray[Any]:
+    """The values of a column in which neither missing ones nor text or fractions may pass for something else."""
+    found = np.asarray(values[column])
+    if found.dtype.kind not in kinds:
+        raise ValueError(f"{column} is {str(values[column])[:60]}")
+    return found

@@ -121,7 +121,7 @@ def _first_of_each(pool: pq.ParquetFile) -> Iterator[pa.Table]:
     """The structures in turns, each id once."""
     first = firsts(binary_ids(pool.read(columns=["id"])))
     start = 0
-    for batch in pool.iter_batches(batch_size=BATCH):
+    for batch in pool.iter_batches(batch_size=BATCH, columns=STRUCTURES.names):  # DFT data have labels of their own
         yield pa.Table.from_batches([batch]).filter(pa.array(first[start : start + len(batch)]))
         start += len(batch)
 

@@ -131,7 +131,7 @@ class Pacemaker(Section):
     loss_stress: float = Field(
         0.0,
         ge=0,
-        description="weight of stress, learned from strained structures in the training set; 0.7 where it matters",
+        description="weight of stress, learned from strained structures in the training set; try 0.7",
     )
     weight_dft: float = Field(10.0, gt=0, description="weight of a DFT structure over a pseudo-labelled one")
     reference_potential: Literal["none", "zbl", "lj"] = Field(

@@ -10,6 +10,11 @@ from containers.tensorpot import bulk
 from containers.tensorpot.bulk import Floats, bulk_choice, representation_weights, share_d_optimal, structure_space
 
 
+@pytest.fixture(autouse=True)
+def _whole_representation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "REPRESENTATION", 1.0)
+
+
 def crowd(count: int = 300, seed: int = 0) -> Floats:
     """Points of three classes of 80, 15 and 5 %, in seven correlated columns."""
     rng = np.random.default_rng(seed)
@@ -111,6 +116,12 @@ def test_weights_count_the_structures_that_each_stands_for() -> None:
     np.testing.assert_array_equal(representation_weights(space, range(6)), np.ones(6))
 
 
+def test_a_smaller_power_levels_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    space = np.array([[0.0], [0.1], [0.2], [0.3], [12.0]])
+    monkeypatch.setattr(bulk, "REPRESENTATION", 0.5)
+    np.testing.assert_allclose(representation_weights(space, [4, 1]), [2 / 3, 4 / 3])  # roots of 1 and 4
+
+
 def test_weighted_means_of_the_few_are_those_of_the_pool() -> None:
     features = crowd()
     space = structure_space(features)
@@ -123,6 +134,8 @@ def test_weighted_means_of_the_few_are_those_of_the_pool() -> None:
     assert weighted.max() < 0.1 < plain.max()
 
 
-def test_d_optimal_structures_get_a_third_of_the_budget_at_most() -> None:
-    assert [share_d_optimal(150, size) for size in (0, 20, 50, 135)] == [0, 20, 50, 50]
-    assert share_d_optimal(2, 135) == 0
+def test_d_optimal_structures_get_a_part_of_the_budget_at_most() -> None:
+    most = 150 // bulk.D_OPTIMAL_PART
+    assert [share_d_optimal(150, size) for size in (0, 20, 135)] == [0, 20, most]
+    assert 30 <= most <= 75
+    assert share_d_optimal(1, 135) == 0
