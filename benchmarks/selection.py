@@ -140,7 +140,7 @@ def ours(folder: Path, threads: int) -> None:
     with scratch(folder / "outputs") as files, threadpool_limits(1):
         found = projected(data.structures(), Work(projector, files, False), threads, sizes.block_rows)
         free = np.ones(len(data.ids), dtype=bool)
-        search = Search(found, free, ~free, TOLERANCE, sizes.one_shot_bytes, no_progress)
+        search = Search(found, free, ~free, np.zeros_like(free), TOLERANCE, sizes.one_shot_bytes, no_progress)
         first = first_pass(search, len(free), ranked=False)
         active = first.sets["Si"]
     told = {"ids": [data.ids[k] for k in first.places], "log_det": active.log_det, "passes": active.passes}

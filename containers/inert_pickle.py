@@ -8,7 +8,9 @@ ASE that wrote the file need not be those that are installed.
 
 from __future__ import annotations
 
+import io
 import pickle
+import pickletools
 from collections.abc import Sequence
 from typing import Any, BinaryIO, NoReturn
 
@@ -89,6 +91,10 @@ _RECORDS: dict[tuple[str, str], type[Record]] = {
 }
 
 
+KEEPS = ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE")
+"""Instructions that keep an object for later; picklers number them one after the other."""
+
+
 class _Reader(pickle.Unpickler):
     def __init__(self, file: BinaryIO, place: str) -> None:
         super().__init__(file)
@@ -113,7 +119,24 @@ def read_inert(file: BinaryIO, place: str) -> Any:
         BadInput: a name that is not admitted; the message has `place` and the name.
         Exception: what a damaged pickle makes the reader raise.
     """
-    return _Reader(file, place).load()
+    content = file.read()
+    _check_claims(content)
+    return _Reader(io.BytesIO(content), place).load()
+
+
+def _check_claims(content: bytes) -> None:
+    """Raise `Damaged`, or what `pickletools` raises, where the reader would ask for memory that the file does not fill.
+
+    It makes room for every number up to the one that an object is kept under: a single wrong byte asks for gigabytes.
+    """
+    kept = 0
+    for code, argument, _ in pickletools.genops(content):
+        if code.name in KEEPS:
+            if argument is not None and argument > kept:
+                raise Damaged(f"keeps object {kept} as number {argument}")
+            kept += 1
+        elif code.name == "FRAME" and argument is not None and argument > len(content):
+            raise Damaged(f"claims a part of {argument:,} bytes")
 
 
 def restored(value: Any, seen: dict[int, Any] | None = None) -> Any:

@@ -78,14 +78,14 @@ def _value(scalar: pa.Scalar) -> Any:
 
 def _structure(values: dict[str, Any], place: str) -> Atoms:
     try:
-        numbers = _whole(values, "numbers", "iu").astype(np.int64)
+        numbers = _whole(values, "numbers", "iu", place).astype(np.int64)
         if len(numbers) > MOST_ATOMS:
             raise BadInput(f"{place}: {too_many(len(numbers))}")
         atoms = Atoms(
             numbers=numbers,
             positions=np.asarray(values["positions"], dtype=float).reshape(len(numbers), 3),
             cell=np.asarray(values["cell"], dtype=float).reshape(3, 3),
-            pbc=_whole(values, "pbc", "biu"),
+            pbc=_whole(values, "pbc", "biu", place),
         )
     except (ValueError, TypeError, IndexError) as error:
         raise BadInput(f"{place}: numbers, positions, cell and pbc do not fit together ({error})") from error
@@ -94,9 +94,10 @@ def _structure(values: dict[str, Any], place: str) -> Atoms:
     return atoms
 
 
-def _whole(values: dict[str, Any], column: str, kinds: str) -> NDArray[Any]:
-    """The values of a column in which neither missing ones nor text or fractions may pass for something else."""
+def _whole(values: dict[str, Any], column: str, kinds: str, place: str) -> NDArray[Any]:
+    """The values of a column in which missing ones, text or fractions would pass for something else."""
     found = np.asarray(values[column])
     if found.dtype.kind not in kinds:
-        raise ValueError(f"{column} is {str(values[column])[:60]}")
+        what = "three truth values" if column == "pbc" else "whole numbers"
+        raise BadInput(f"{place}: {column} is {str(values[column])[:60]}, it should be {what}; mend or remove the row")
     return found

@@ -6,7 +6,7 @@ numpy 1 and 2, and ASE from 3.18.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +79,12 @@ def _columns(frame: Any, name: str) -> dict[Any, list[Any]]:
     try:
         manager = frame.attributes().get("_mgr") or frame.attributes()["_data"]
         blocks, (titles, _) = _blocks_and_axes(manager)
-        names = list(_index(titles))
+        names = _index(titles)
         columns: dict[Any, list[Any]] = {}
         for values, places in blocks:
             for place, column in zip(_places(places), restored(values), strict=True):
+                if names[place] in columns:
+                    raise Damaged(f"two columns are called {names[place]}")
                 columns[names[place]] = list(column)
         return columns
     except BROKEN as error:
@@ -101,20 +103,19 @@ def _blocks_and_axes(manager: Record) -> tuple[list[tuple[Any, Any]], list[Any]]
     return [(block["values"], block["mgr_locs"]) for block in state["blocks"]], state["axes"]
 
 
-def _index(record: Any) -> Iterator[Any]:
-    """The titles of an axis."""
+def _index(record: Any) -> Sequence[Any]:
+    """The titles of an axis; ranges stay ranges, for they may claim to be long."""
     arguments = record.arguments
     attributes = arguments[1] if record.name == "_new_Index" else record.attributes()
     if "data" in attributes:
-        yield from restored(attributes["data"]).tolist()
-    else:
-        yield from range(attributes["start"], attributes["stop"], attributes["step"])
+        return list(restored(attributes["data"]))
+    return range(attributes["start"], attributes["stop"], attributes["step"])
 
 
-def _places(record: Any) -> list[int]:
+def _places(record: Any) -> Sequence[int]:
     if isinstance(record, Record) and record.name == "slice":
         start, stop, step = record.arguments
-        return list(range(start, stop, step or 1))
+        return range(start, stop, step or 1)
     return [int(place) for place in restored(record)]
 
 

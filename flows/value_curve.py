@@ -22,10 +22,11 @@ from flows.files import teacher_files, user_files
 from flows.fit import finish, first_plan
 from flows.recipe import Recipe
 from flows.training_set import training_set
+from tasks.errors import StepFailed
 from tasks.machine import ready, remove_left_containers
 from tasks.settings import Settings
 from tasks.steps import publish_values
-from tasks.value_summary import Point, ValueCurve
+from tasks.value_summary import Failure, Point, ValueCurve
 from tasks.workspace import Workspace, open_workspace
 
 Method = Literal["combined", "d_optimal", "random"]
@@ -63,18 +64,20 @@ def value_curve(
     config = with_absolute_paths(config, Path.cwd())
     files, models = user_files(config), teacher_files(config)
     workspace = open_workspace(work_root, Settings(), run_id=flow_run.id)
+    workspace.run_folder(config.name)  # what is in the way is told now, not after the fits
     with ready(workspace) as machine:
         run = Runner(machine)
         prepared = prepare(config, files, models, run)
         wanted = _sets(methods or list(METHODS), sizes or _sizes(prepared), random_seeds, config.train.seed)
         if everything:
             wanted.append(("all", prepared.dataset.metrics["train_structures"], config.train.seed))
-        points = [_point(prepared, method, size, seed, machine) for method, size, seed in wanted]
+        points, failures = _points(prepared, wanted, machine)
         curve = ValueCurve(
             name=config.name,
             config=config.model_dump(mode="json"),
             stub=machine.settings.runner == "stub",
             points=points,
+            failures=failures,
         )
         publish_values(curve, machine)
         return machine.run_folder(config.name) / "value_curve"
@@ -89,10 +92,26 @@ def _sets(methods: Sequence[Method], sizes: Sequence[int], seeds: int, first: in
     """Method, size and seed of every fit; only a random choice has several seeds."""
     return [
         (method, size, first + offset)
-        for size in sorted(sizes)
-        for method in methods
+        for size in sorted(set(sizes))
+        for method in dict.fromkeys(methods)
         for offset in range(seeds if method == "random" else 1)
     ]
+
+
+def _points(
+    prepared: Prepared, wanted: Sequence[tuple[str, int, int]], workspace: Workspace
+) -> tuple[list[Point], list[Failure]]:
+    """Every point, and what failed: the rest of the curve is worth having. Raises `StepFailed` when nothing is left."""
+    points, failures, last = list[Point](), list[Failure](), None
+    for method, size, seed in wanted:
+        try:
+            points.append(_point(prepared, method, size, seed, workspace))
+        except StepFailed as failure:
+            failures.append(Failure(method=method, seed=seed, size=size, step=failure.step, message=failure.message))
+            last = failure
+    if last and not points:
+        raise last
+    return points, failures
 
 
 def _point(prepared: Prepared, method: str, size: int, seed: int, workspace: Workspace) -> Point:

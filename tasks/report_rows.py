@@ -148,7 +148,10 @@ def count_rows(summary: RunSummary) -> list[tuple[str, str]]:
     ]
     if selection.scarce_elements:
         rows.append(
-            ("elements with too few environments to choose from: all were taken", ", ".join(selection.scarce_elements))
+            (
+                "elements with too few environments to choose from: all that the budget allows were taken",
+                ", ".join(selection.scarce_elements),
+            )
         )
     return rows
 

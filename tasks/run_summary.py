@@ -91,7 +91,7 @@ class SelectionCounts(Closed):
     grades: dict[str, Any] = Field(
         {}, description="extrapolation grades of `pool` and `test` structures `before` and `after` (see pace_select)"
     )
-    scarce_elements: tuple[str, ...] = Field((), description="too few environments for MaxVol: all were taken")
+    scarce_elements: tuple[str, ...] = Field((), description="too few environments for MaxVol")
 
 
 class Thresholds(Closed):

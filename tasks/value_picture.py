@@ -35,9 +35,9 @@ def value_picture(points: Sequence[Point]) -> bytes:
 
 
 def _panel(axes: Axes, points: Sequence[Point], key: str, over: str) -> None:
-    for method, by_size in _by_method(points).items():
+    for method, by_size in _by_method([point for point in points if point.figures.get(key) is not None]).items():
         sizes = sorted(by_size)
-        values = [[float(point.figures[key] or 0.0) for point in by_size[size]] for size in sizes]
+        values = [[float(point.figures[key] or 0) for point in by_size[size]] for size in sizes]
         places = [sum(getattr(point, over) for point in by_size[size]) / len(by_size[size]) for size in sizes]
         means = [sum(some) / len(some) for some in values]
         colour = COLOURS.get(method, BLACK)
@@ -45,7 +45,8 @@ def _panel(axes: Axes, points: Sequence[Point], key: str, over: str) -> None:
         if any(len(some) > 1 for some in values):
             low, high = [min(some) for some in values], [max(some) for some in values]
             axes.fill_between(places, low, high, color=colour, alpha=0.2, lw=0)
-    axes.set(xscale="log", yscale="log")
+    if any(point.figures.get(key) for point in points):  # a stub has errors of zero
+        axes.set(xscale="log", yscale="log")
 
 
 def _by_method(points: Sequence[Point]) -> dict[str, dict[int, list[Point]]]:

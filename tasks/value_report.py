@@ -13,39 +13,53 @@ from tasks.page_style import STYLE
 from tasks.report_rows import duration, number
 from tasks.run_folder import MANIFEST, publish_folder
 from tasks.value_picture import ERRORS, value_picture
-from tasks.value_summary import Point, ValueCurve
+from tasks.value_summary import Failure, Point, ValueCurve
 
+FAILED_HEAD = ("method", "structures asked for", "failed in", "because")
 HEAD = ("method", "structures", "atoms", "fit", *ERRORS.values())
 TITLE = "What training structures are worth"
 EXPLAINED = (
     "Each point is one fit. Errors are against the teacher, on test structures that no fit saw; worst is the largest"
     " error of a force component or of a structure's energy."
 )
+FAILED = "These gave no point:"
 
 
 def rows(points: Sequence[Point]) -> Iterator[tuple[str, ...]]:
     """A row of HEAD for each point, by size."""
     for point in sorted(points, key=lambda one: (one.structures, one.method, one.seed)):
-        name = f"random, seed {point.seed}" if point.method == "random" else point.method
         errors = (number(point.figures.get(key)) for key in ERRORS)
-        yield (name, number(point.structures), number(point.atoms), duration(point.fit_s), *errors)
+        yield (_name(point), number(point.structures), number(point.atoms), duration(point.fit_s), *errors)
+
+
+def failed_rows(failures: Sequence[Failure]) -> list[tuple[str, ...]]:
+    """A row of FAILED_HEAD for each fit that gave no point."""
+    return [(_name(one), number(one.size), one.step, one.message) for one in failures]
+
+
+def _name(one: Point | Failure) -> str:
+    return f"random, seed {one.seed}" if one.method == "random" else one.method
 
 
 def markdown(curve: ValueCurve, picture: bytes | None = None) -> str:
     """The table, and the picture when it is given, for an artifact or a terminal."""
     parts = [f"## {TITLE}", "STUB RUN: no figure is real." if curve.stub else "", EXPLAINED]
     parts += [f"![value curve]({data_uri(picture)})"] if picture else []
-    return "\n\n".join([part for part in parts if part] + [markdown_table(HEAD, rows(curve.points))]) + "\n"
+    parts += [markdown_table(HEAD, rows(curve.points))]
+    if curve.failures:
+        parts += [FAILED, markdown_table(FAILED_HEAD, failed_rows(curve.failures))]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def page(curve: ValueCurve, picture: bytes) -> str:
     """index.html, without scripts and outside links."""
     title = escape(f"{curve.name}: {TITLE}")
+    failed = f"<p>{FAILED}</p>{table(FAILED_HEAD, failed_rows(curve.failures))}" if curve.failures else ""
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
         f"<style>{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>{STUB_BANNER if curve.stub else ''}"
         f'<p>{escape(EXPLAINED)}</p><img src="{data_uri(picture)}" alt="errors over size and over fit seconds">'
-        f"{table(HEAD, rows(curve.points))}</main>\n</body>\n</html>\n"
+        f"{table(HEAD, rows(curve.points))}{failed}</main>\n</body>\n</html>\n"
     )
 
 

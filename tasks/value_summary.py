@@ -21,6 +21,16 @@ class Point(Closed):
     figures: dict[str, float | int | None] = Field(description="of `evaluate`: force_mae_meV_per_A, ...")
 
 
+class Failure(Closed):
+    """A fit that gave no point."""
+
+    method: str
+    seed: int
+    size: int = Field(ge=1, description="structures that were asked for")
+    step: str = Field(description="the step that failed")
+    message: str
+
+
 class ValueCurve(Closed):
     """Every point of a run."""
 
@@ -28,3 +38,4 @@ class ValueCurve(Closed):
     config: dict[str, Any]
     stub: bool = Field(False, description="made by the steps' stubs: no figure is real")
     points: tuple[Point, ...] = Field(min_length=1)
+    failures: tuple[Failure, ...] = ()

@@ -7,6 +7,7 @@ extrapolation grade of a row is the largest coefficient when it is written in te
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,18 +107,18 @@ def inverse(active: Floats, functions: int) -> Floats:
     return np.linalg.inv(square) / scale[:, None]
 
 
-def greedy_order(coordinates: list[Floats], active: list[Indices], given: Indices) -> list[int]:
+def greedy_order(coordinates: Callable[[int], Floats], size: int, active: list[Indices], given: Indices) -> list[int]:
     """Structures by how much they add to those before them.
 
     Args:
-        coordinates: for each structure the coordinates (n, R) of all its rows in terms of the active rows.
+        coordinates: of a structure by its place: those (n, R) of all its rows in terms of the active rows.
+        size: R.
         active: for each structure which of the R active rows are its own.
         given: which of the R active rows are there before the first.
 
     The next structure is the one whose active rows lie furthest outside the span of every row chosen before (so that
     a copy of a chosen structure adds nothing); then the one with most active rows; then the first.
     """
-    size = coordinates[0].shape[1] if coordinates else 0
     missing = np.eye(size)  # projector on what is not yet spanned
     missing[given, given] = 0.0
     left, order = list(range(len(active))), []
@@ -127,7 +128,7 @@ def greedy_order(coordinates: list[Floats], active: list[Indices], given: Indice
         chosen = left.pop(best)
         order.append(chosen)
         if gains[best] > 0:
-            missing = _without(missing, coordinates[chosen])
+            missing = _without(missing, coordinates(chosen))
     return order
 
 

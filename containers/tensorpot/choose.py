@@ -68,9 +68,10 @@ def _with_bulk(search: Search, how: dict[int, How], most: int, facts: dict[str, 
     taken = [place_in[int(place)] for place in np.flatnonzero(search.given)] + [place_in[place] for place in how]
     count = min(most - len(how), int(search.free.sum()) - len(how))
     more = bulk_choice(space, taken, count)
-    weights = representation_weights(space, taken + more)
+    weighed = [k for k in taken + more if not search.dft[train[k]]]
+    weights = representation_weights(space, weighed)
     how |= {int(train[k]): "bulk" for k in more}
-    return Chosen(how, facts, {int(train[k]): float(one) for k, one in zip(taken + more, weights, strict=True)})
+    return Chosen(how, facts, {int(train[k]): float(one) for k, one in zip(weighed, weights, strict=True)})
 
 
 def _facts(first: FirstPass, passes: int) -> dict[str, Any]:

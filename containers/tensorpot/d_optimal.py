@@ -28,12 +28,14 @@ class Search:
         projected: of N structures.
         free: (N,) which of them can be chosen.
         given: (N,) which are in the set already: their rows count, and are not chosen.
+        dft: (N,) which of the given have a DFT label, and so a weight of their own.
         tolerance: largest extrapolation grade that MaxVol leaves.
     """
 
     projected: Projected
     free: Mask
     given: Mask
+    dft: Mask
     tolerance: float
     one_shot_bytes: int
     progress: Progress
@@ -112,20 +114,31 @@ def _in_order(search: Search, sets: dict[str, Active], most: int, ranked: bool) 
 def _by_addition(search: Search, sets: dict[str, Active], places: list[int]) -> list[int]:
     """`places` by `greedy_order`; the coordinates of the elements stand side by side."""
     index = {place: k for k, place in enumerate(places)}
-    mask = np.zeros(len(search.free), dtype=bool)
-    mask[places] = True
-    total = sum(len(active.rows) for active in sets.values())
-    coordinates: list[list[Floats]] = [[] for _ in places]
     own: list[list[int]] = [[] for _ in places]
     given, first = list[int](), 0
-    for name, active in sets.items():
-        back = np.linalg.pinv(active.rows)
-        for rows, owners in search.projected.elements[name].of(mask).pieces():
-            for row, owner in zip(rows @ back, owners.tolist(), strict=True):
-                coordinates[index[owner]].append(np.pad(row, (first, total - first - len(row))))
-        for offset, owner in enumerate(active.owners.tolist()):
-            (own[index[owner]] if owner in index else given).append(first + offset)
+    for active in sets.values():
+        for number, owner in enumerate(active.owners.tolist(), first):
+            (own[index[owner]] if owner in index else given).append(number)
         first += len(active.rows)
-    stacked = [np.array(rows).reshape(-1, total) for rows in coordinates]
-    order = greedy_order(stacked, [np.array(one, dtype=np.int64) for one in own], np.array(given, dtype=np.int64))
+    back: dict[str, Floats] = {name: np.asarray(np.linalg.pinv(one.rows), dtype=float) for name, one in sets.items()}
+
+    def coordinates(k: int) -> Floats:
+        return _coordinates(search, back, places[k])
+
+    mine = [np.array(one, dtype=np.int64) for one in own]
+    order = greedy_order(coordinates, first, mine, np.array(given, dtype=np.int64))
     return [places[k] for k in order]
+
+
+def _coordinates(search: Search, back: dict[str, Floats], place: int) -> Floats:
+    """(n, R) of the rows of one structure in terms of all active rows. Read anew for each structure: those of all would
+    need more memory than everything else, by the square of the number of elements."""
+    mask = np.zeros(len(search.free), dtype=bool)
+    mask[place] = True
+    blocks, first, total = list[Floats](), 0, sum(matrix.shape[1] for matrix in back.values())
+    for name, matrix in back.items():
+        last = first + matrix.shape[1]
+        for rows, _ in search.projected.elements[name].of(mask).pieces():
+            blocks.append(np.pad(rows @ matrix, ((0, 0), (first, total - last))))
+        first = last
+    return np.concatenate(blocks)

@@ -28,6 +28,8 @@ PROPORTIONAL = 0.9
 """Cosine above which two sets of numbers are in one proportion."""
 REAL_FORCE_eV_per_A, REAL_ENERGY_eV_per_atom = 0.1, 0.01
 """Root mean squares above which the teacher's forces, and its energies about their mean, tell a unit."""
+A_PAIR = 2
+"""Atoms whose forces are in proportion whatever the teacher says: a factor tells a unit only if it is one's."""
 FEWEST = 5
 """Energies of one composition from which a unit is told."""
 OUTLIER_eV_per_atom = 0.01
@@ -76,6 +78,8 @@ def check_units(both: Sequence[Both]) -> None:
     """Raise `BadInput` for the first frame whose forces, or the first file whose energies, are in another unit."""
     for one in both:
         factor = _proportion(np.ravel(one.atoms.calc.results["forces"]), np.ravel(one.teacher["forces"]))
+        if factor is not None and len(one.atoms) <= A_PAIR and not _likely(factor, UNITS):
+            continue  # a teacher that is wrong at a short distance
         if factor is not None and np.sqrt(np.mean(np.square(one.teacher["forces"]))) > REAL_FORCE_eV_per_A:
             raise BadInput(f"{one.place}: its forces are {_suggest(factor, 'eV/Å', UNITS)}")
     files: defaultdict[str, list[Both]] = defaultdict(list)
@@ -110,10 +114,16 @@ def _proportion(found: Floats, expected: Floats) -> float | None:
 
 
 def _suggest(factor: float, unit: str, units: Mapping[str, float]) -> str:
+    likely = _likely(factor, units)
+    guess = f"; it looks like {likely}" if likely else ""
+    return f"{factor:.3g} times the teacher's on the same structure{guess}. Give {unit} throughout."
+
+
+def _likely(factor: float, units: Mapping[str, float]) -> str | None:
+    """The unit that a factor suggests, if any."""
     near = {name: abs(np.log(size * factor)) for name, size in units.items()}
     likely = min(near, key=near.__getitem__)
-    guess = f"; it looks like {likely}" if near[likely] < np.log(NEAR) else ""
-    return f"{factor:.3g} times the teacher's on the same structure{guess}. Give {unit} throughout."
+    return likely if near[likely] < np.log(NEAR) else None
 
 
 def offsets(

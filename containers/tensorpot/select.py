@@ -166,7 +166,8 @@ def _with_projections(
         found = projected(_counted(data, machine), work, machine.resources.threads, sizes.block_rows)
         roles = np.array(data.roles)
         free, given = roles == "candidate", np.isin(roles, ("given", "dft"))
-        search = Search(found, free, given, params.gamma_tolerance, sizes.one_shot_bytes, machine.progress)
+        dft = roles == "dft"
+        search = Search(found, free, given, dft, params.gamma_tolerance, sizes.one_shot_bytes, machine.progress)
         return _chosen(data, search, params)
 
 
@@ -196,7 +197,25 @@ def _basis(inputs: Inputs, params: Params) -> ACEBBasisSet:
             f"{path} is a potential of {', '.join(basis.elements_name)}, the one to be fitted is of"
             f" {', '.join(params.potential.elements)}: give one of the same elements"
         )
+    unfitted = unfitted_basis(params.potential)
+    if _shape(basis) != _shape(unfitted):
+        raise BadInput(
+            f"{path} has another basis ({_told(basis)}) than the one to be fitted ({_told(unfitted)}): give a potential"
+            " of the same basis"
+        )
     return basis
+
+
+def _shape(basis: ACEBBasisSet) -> tuple[float, dict[str, int]]:
+    """Cutoff (Å), and functions by element."""
+    from containers.tensorpot.projections import functions_per_element
+
+    return float(basis.cutoffmax), functions_per_element(basis)
+
+
+def _told(basis: ACEBBasisSet) -> str:
+    cutoff, functions = _shape(basis)
+    return f"cutoff {cutoff:g} Å, functions {', '.join(f'{name} {count}' for name, count in functions.items())}"
 
 
 def _chosen(data: DataSet, search: Search, params: Params) -> tuple[list[Choice], dict[str, Any]]:

@@ -182,6 +182,13 @@ def test_what_copies_dft_structures_adds_nothing(tmp_path: Path) -> None:
     assert set(chosen["id"]) == {atoms.info["id"] for atoms in odd}
 
 
+def test_dft_structures_take_no_weight_from_the_pool(tmp_path: Path) -> None:
+    """What a chosen structure stands for is shared among the pool's: a DFT structure has its own weight."""
+    dft = labelled([translated(atoms, 1)[0] for atoms in rattled(20)], origin="dft")
+    chosen, _ = run(tmp_path, [*rattled(60), *dft], method="combined", max_structures=12)
+    assert chosen["weight"].mean() == pytest.approx(1.0)
+
+
 def test_grades_are_those_of_pyace_before_and_after(tmp_path: Path) -> None:
     test = labelled(rattled(6, amount=0.3, first=700), side="test")
     _, metrics = run(tmp_path, [*rattled(50), *test], max_structures=50)
@@ -264,6 +271,9 @@ def test_full_projections_are_derivatives_by_the_coefficients_and_need_a_fit(tmp
     two = chosen.model_copy(update={"potential": potential(30, ("Ge", "Si"))})
     with pytest.raises(BadInput, match=r"fitted\.yaml is a potential of Si, the one to be fitted is of Ge, Si"):
         select.run(inputs, tmp_path / "b" / "outputs", two, Machine())
+    larger = chosen.model_copy(update={"potential": potential(40)})
+    with pytest.raises(BadInput, match=r"another basis \(cutoff 5 Å, functions Si 30\) than .* functions Si 40\)"):
+        select.run(inputs, tmp_path / "b" / "outputs", larger, Machine())
 
 
 def write_fitted(path: Path) -> Path:

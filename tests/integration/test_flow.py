@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, FlowRunFilter, FlowRunFilterName
-from prefect.client.schemas.objects import FlowRun, TaskRun
+from prefect.client.schemas.objects import Artifact, FlowRun, TaskRun
 
 from containers.contract import STEPS
 from flows.config_file import load_config
 from flows.distill import distill
 from flows.outcome import Outcome
+from flows.value_curve import value_curve
 from tasks.errors import UserError
+from tasks.value_summary import ValueCurve
 
 pytestmark = pytest.mark.integration
 RESULTS = {
@@ -41,6 +44,12 @@ def task_runs(run_name: str) -> dict[str, TaskRun]:
     with get_client(sync_client=True) as client:
         only = TaskRunFilter(flow_run_id=TaskRunFilterFlowRunId(any_=[flow_run(run_name).id]))
         return {run.name: run for run in client.read_task_runs(task_run_filter=only)}
+
+
+def artifacts(run_name: str) -> dict[str, Artifact]:
+    only = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run(run_name).id]))
+    with get_client(sync_client=True) as client:
+        return {str(artifact.key): artifact for artifact in client.read_artifacts(artifact_filter=only)}
 
 
 @pytest.fixture(scope="module")
@@ -90,13 +99,11 @@ def test_a_training_option_changes_the_fit_and_reuses_the_labels(first: tuple[Pa
 
 
 def test_convergence_is_shown_as_artifacts_under_a_megabyte(first: tuple[Path, Outcome]) -> None:
-    only = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run("first").id]))
-    with get_client(sync_client=True) as client:
-        artifacts = {artifact.key: artifact for artifact in client.read_artifacts(artifact_filter=only)}
-    assert set(artifacts) >= {"attempts", "learning-curve", "parity", "labelling"}
-    assert (artifacts["labelling"].type, artifacts["labelling"].data) == ("progress", 100)
-    assert "data:image/png;base64," in artifacts["learning-curve"].data
-    assert all(len(str(artifact.data)) < 1_000_000 for artifact in artifacts.values())
+    found = artifacts("first")
+    assert set(found) >= {"attempts", "learning-curve", "parity", "labelling"}
+    assert (found["labelling"].type, found["labelling"].data) == ("progress", 100)
+    assert "data:image/png;base64," in found["learning-curve"].data
+    assert all(len(str(artifact.data)) < 1_000_000 for artifact in found.values())
 
 
 def test_a_potential_that_misses_the_target_is_tried_again_and_told(example: Path, tmp_path: Path) -> None:
@@ -112,3 +119,47 @@ def test_a_missing_file_fails_before_any_step(example: Path, tmp_path: Path) -> 
     assert task_runs("no pool") == {}
     assert flow_run("no pool").state_name == "Failed"
     assert not (tmp_path / "store").exists()
+
+
+def test_a_value_curve_has_a_point_for_every_set(example: Path, tmp_path: Path) -> None:
+    curve = value_curve.with_options(flow_run_name="values")
+    folder = curve(load_config(example), [8, 4], ["combined", "random"], 2, True, tmp_path)
+    assert folder == tmp_path / "runs" / "silicon" / "value_curve"
+    found = ValueCurve.model_validate_json((folder / "value_curve.json").read_bytes())
+    assert [(one.method, one.structures) for one in found.points[:-1]] == [
+        (method, size) for size in (4, 8) for method in ("combined", "random", "random")
+    ]
+    assert (found.points[-1].method, found.stub) == ("all", True)
+    names = set(task_runs("values"))
+    assert {"pace_train combined 4", "pace_train random 8 seed 43", "evaluate combined 8", "value curve"} <= names
+    assert "STUB RUN" in str(artifacts("values")["value-curve"].data)
+
+
+def test_strained_structures_are_labelled_in_a_pass_of_their_own(example: Path, tmp_path: Path) -> None:
+    run(example, tmp_path, "stress", "pacemaker.loss_stress=0.7", "selection.max_structures=20")
+    names = task_runs("stress")
+    assert {"strain", "pool_labels strains"} <= set(names)
+    report = json.loads((tmp_path / "runs/silicon/report.json").read_text())
+    assert report["selection"]["selected"] == 14
+    assert report["metrics"]["frames"]["strained_structures"] == 6
+
+
+def test_a_run_goes_on_from_another(first: tuple[Path, Outcome], example: Path) -> None:
+    root, outcome = first
+    before = pq.read_table(outcome.folder / "selection.parquet")["id"].to_pylist()
+    changes = (f"dataset.base={outcome.folder}", "name=more", "selection.max_structures=25")
+    again = run(example, root, "goes on", *changes)
+    selection = pq.read_table(again.folder / "selection.parquet")
+    given = [row["id"] for row in selection.to_pylist() if row["how"] == "given"]
+    assert given == before
+    grown = pq.ParquetFile(again.folder / "dataset.parquet")
+    assert grown.metadata.num_rows == pq.ParquetFile(outcome.folder / "dataset.parquet").metadata.num_rows
+
+
+def test_dft_structures_are_labelled_by_the_teacher_too(example: Path, tmp_path: Path) -> None:
+    dft = tmp_path / "dft.xyz"
+    dft.write_text("the stub reads nothing\n")
+    run(example, tmp_path, "with dft", f"dft.files=[{dft}]")
+    assert {"ingest DFT data", "pool_labels DFT data"} <= set(task_runs("with dft"))
+    report = json.loads((tmp_path / "runs/silicon/report.json").read_text())
+    assert report["metrics"]["frames"]["dft_structures"] > 0

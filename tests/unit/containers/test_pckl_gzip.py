@@ -223,6 +223,9 @@ def test_no_name_is_imported(tmp_path: Path) -> None:
         (pd.DataFrame({"ase_atoms": [structures()[0], None]}), r"frame 1 \(from 0\) cannot be read"),
         (b"\x80\x04no pickle", "not a readable pickle"),
         (pickle.dumps(table())[:-40], "not a readable pickle"),
+        (b"\x80\x02Nr\xff\xff\xff\x7f.", "not a readable pickle .*keeps object 0 as number 2147483647"),
+        (b"\x80\x04\x95" + b"\xff" * 7 + b"\x00N.", "not a readable pickle .*claims a part of"),
+        (pd.DataFrame([structures()] * 2, columns=["ase_atoms"] * 2), "two columns are called ase_atoms"),
     ],
 )
 def test_what_is_no_table_of_structures(tmp_path: Path, content: Any, words: str) -> None:
@@ -249,3 +252,15 @@ def test_an_array_that_claims_more_than_it_has(tmp_path: Path) -> None:
     assert atoms != content
     with pytest.raises(BadInput, match=r"frame 0 \(from 0\)"):
         list(frame_rows(packed(atoms, tmp_path / "t"), "t"))
+
+
+def test_places_that_claim_more_than_there_are(tmp_path: Path) -> None:
+    """A column's place is a range; as a list it would fill the memory."""
+    content = pickle.dumps(table(), protocol=2)
+    start = content.index(b"slice\n")
+    place = content.index(b"K", start)
+    changed = content[:place] + pickle.dumps(0, protocol=2)[2:-1] + content[place + 2 :]
+    end = changed.index(b"K", place + 2)
+    changed = changed[:end] + pickle.dumps(2**40, protocol=2)[2:-1] + changed[end + 2 :]
+    with pytest.raises(BadInput, match="layout that is not read"):
+        list(frame_rows(packed(changed, tmp_path / "t"), "t"))

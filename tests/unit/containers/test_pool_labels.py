@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read
 from pydantic import ValidationError
 
@@ -22,7 +23,7 @@ from containers.contract import BadInput, Inputs, Machine, StepError, file_diges
 from containers.label_rows import NOT_FINITE, ROWS
 from containers.mlip_cfg import mlip_frames
 from containers.pool_labels import REJECTED, Params
-from containers.structures import LABELS, read_atoms, structure_id, structures_table, write_table
+from containers.structures import LABELS, labels_table, read_atoms, structure_id, structures_table, write_table
 
 FIRST, SECOND = (hashlib.sha256(name).hexdigest() for name in (b"first", b"second"))
 E0S = {"Si": -4.0, "C": -7.0}
@@ -111,6 +112,21 @@ def test_labels_come_in_the_pool_s_order_with_every_bit(bench, pool):
     ]
     assert (metrics["structures"], metrics["labels"], metrics["rejected"], metrics["atoms"]) == (7, 7, 0, 14)
     json.dumps(metrics, allow_nan=False)
+
+
+def test_labels_that_the_structures_bring_are_not_the_teacher_s(bench, pool):
+    """DFT data are labelled too; their table has labels of its own."""
+    rows = [row(atoms) for atoms in pool]
+    bench.store(FIRST, rows)
+    for atoms in pool:
+        atoms.calc = SinglePointCalculator(atoms, energy=99.0, forces=np.full((len(atoms), 3), 9.0), stress=np.ones(6))
+    write_table(bench.folder / "dft.parquet", labels_table(pool))
+    inputs = Inputs({"structures": (bench.folder / "dft.parquet",), "labels": tuple(bench.files)})
+    (bench.folder / "outputs").mkdir()
+    pool_labels.run(inputs, bench.folder / "outputs", Params(teachers=(FIRST,), e0s_eV=E0S), Machine())
+    found = pq.read_table(bench.folder / "outputs" / "labels.parquet")
+    assert found.schema.equals(LABELS)
+    assert found["energy"].to_pylist() == [one["energy"] for one in rows]
 
 
 @pytest.mark.parametrize("batch", [pool_labels.BATCH, 1])

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -208,6 +209,13 @@ def test_energy_forces_and_stress_of_every_labelled_format(tmp_path: Path, name:
             np.testing.assert_allclose(atoms.get_stress(), expected.get_stress(), atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["outcars.traj", "CONTCARs.db", "poscar.json", "old_OUTCAR.xyz"])
+def test_an_ending_goes_before_a_name_of_vasp(tmp_path: Path, name: str) -> None:
+    write(tmp_path / f"plain{Path(name).suffix}", frames())
+    found = ingested(tmp_path, name, (tmp_path / f"plain{Path(name).suffix}").read_bytes(), **AUTO)
+    assert [atoms.get_potential_energy() for atoms in found] == [-7.25, -8.25, -9.25]
+
+
 @pytest.mark.parametrize("name", BARE)
 def test_formats_without_labels(tmp_path: Path, name: str) -> None:
     (found, *_) = ingested(tmp_path, name, BARE[name](frames()))
@@ -358,6 +366,24 @@ def test_forces_of_another_shape(tmp_path: Path) -> None:
         said = message(tmp_path / str(number), name, spoil(), **AUTO)
         assert "frame 1 (from 0)" in said
         assert "forces must be 2 x 3 numbers" in said
+
+
+@pytest.mark.parametrize(
+    ("column", "kind", "value"),
+    [
+        ("pbc", pa.list_(pa.bool_()), None),
+        ("pbc", pa.list_(pa.bool_()), [True, None, True]),
+        ("pbc", pa.list_(pa.string()), ["F", "F", "F"]),
+        ("numbers", pa.list_(pa.float64()), [14.5, 32.0]),
+        ("numbers", pa.list_(pa.int32()), [14, None]),
+    ],
+)
+def test_columns_that_would_pass_for_something_else(tmp_path: Path, column: str, kind: pa.DataType, value: Any) -> None:
+    table = table_of(frames(1))
+    place = table.schema.get_field_index(column)
+    file = io.BytesIO()
+    pq.write_table(table.set_column(place, column, pa.array([value], kind)), file)
+    assert f"pool.parquet: frame 0 (from 0): {column} is" in message(tmp_path, "pool.parquet", file.getvalue())
 
 
 def parquet_short() -> bytes:

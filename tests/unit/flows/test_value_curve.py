@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flows import value_curve
 from flows.data import Ingested, Prepared
 from flows.value_command import parser
-from flows.value_curve import METHODS, SHARES, _changed, _sets, _sizes
+from flows.value_curve import METHODS, SHARES, _changed, _points, _sets, _sizes
+from tasks.errors import StepFailed
+from tasks.settings import Settings
+from tasks.value_summary import Point
+from tasks.workspace import open_workspace
 
 
 @pytest.fixture
@@ -23,6 +29,28 @@ def test_only_a_random_choice_has_several_seeds() -> None:
     assert [size for _, size, _ in wanted] == [10] * 5 + [20] * 5
     assert [seed for method, size, seed in wanted if method == "random" and size == 10] == [42, 43, 44]
     assert [seed for method, size, seed in wanted if method != "random" and size == 10] == [42, 42]
+
+
+def test_a_set_that_is_asked_for_twice_is_fitted_once() -> None:
+    assert _sets(["random", "combined", "random"], [10, 10], 1, 42) == [("random", 10, 42), ("combined", 10, 42)]
+
+
+def test_a_fit_that_fails_costs_its_point_alone(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = open_workspace(tmp_path, Settings())
+
+    def fails_below_10(_: Any, method: str, size: int, seed: int, __: Any) -> Point:
+        if size < 10:
+            raise StepFailed("pace_train", "Diverged", "the loss is infinite", Path("x"))
+        return Point(method=method, seed=seed, structures=size, atoms=size, fit_s=1.0, iterations=1, figures={})
+
+    monkeypatch.setattr(value_curve, "_point", fails_below_10)
+    points, failures = _points(prepared, [("random", 5, 1), ("random", 20, 1)], workspace)
+    assert [point.structures for point in points] == [20]
+    assert [(one.size, one.step, one.message) for one in failures] == [(5, "pace_train", "the loss is infinite")]
+    with pytest.raises(StepFailed, match="infinite"):
+        _points(prepared, [("random", 5, 1)], workspace)
 
 
 def test_sizes_are_shares_of_the_candidates(prepared: Prepared) -> None:

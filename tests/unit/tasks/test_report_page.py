@@ -105,7 +105,10 @@ def test_every_kind_of_rejection_has_words(finished: RunSummary) -> None:
 def test_scarce_elements_are_noted(finished: RunSummary) -> None:
     assert "too few environments" not in page(finished, {})
     scarce = SelectionCounts(pool=9, candidates=9, set_aside=0, selected=9, scarce_elements=("Ni", "Re"))
-    assert "all were taken Ni, Re" in Outline(page(finished.model_copy(update={"selection": scarce}), {})).text
+    assert (
+        "all that the budget allows were taken Ni, Re"
+        in Outline(page(finished.model_copy(update={"selection": scarce}), {})).text
+    )
 
 
 def test_a_run_without_dft_and_without_core_repulsion(finished: RunSummary) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from tasks.pictures import BLUE, GREY, ORANGE
 from tasks.value_picture import ERRORS, value_picture
 from tasks.value_report import HEAD, markdown, page, publish, rows
-from tasks.value_summary import Point, ValueCurve
+from tasks.value_summary import Failure, Point, ValueCurve
 
 
 def point(method: str, structures: int, seed: int = 1, error: float = 50.0) -> Point:
@@ -49,6 +49,13 @@ def test_the_spread_of_random_choices_is_drawn(curve: ValueCurve) -> None:
     assert value_picture(curve.points) != value_picture(one_seed)
 
 
+@pytest.mark.parametrize("value", [0.0, None])
+def test_a_figure_that_no_logarithm_takes_is_drawn_or_left_out(curve: ValueCurve, value: float | None) -> None:
+    odd = [one.model_copy(update={"figures": dict.fromkeys(ERRORS, value)}) for one in curve.points]
+    assert value_picture(odd).startswith(b"\x89PNG")
+    assert value_picture([*curve.points[:-1], odd[-1]]) != value_picture(curve.points)
+
+
 def test_the_table_has_a_row_a_point_by_size(curve: ValueCurve) -> None:
     told = list(rows(curve.points))
     assert len(told) == len(curve.points)
@@ -81,3 +88,17 @@ def test_the_folder_is_published_as_a_whole(curve: ValueCurve, tmp_path: Path) -
     assert "data:image/png;base64," in text
     assert len(text) < 1_000_000
     assert "data:image" not in (folder / "value_curve.md").read_text()
+
+
+def test_what_gave_no_point_is_told(curve: ValueCurve) -> None:
+    png = value_picture(curve.points)
+    assert "no point" not in markdown(curve) + page(curve, png)
+    failure = Failure(method="d_optimal", seed=1, size=7, step="pace_train", message="the loss <is> infinite")
+    failed = curve.model_copy(update={"failures": (failure,)})
+    assert "| d\\_optimal | 7 | pace\\_train | the loss &lt;is&gt; infinite |" in markdown(failed)
+    assert "the loss &lt;is&gt; infinite" in page(failed, png)
+
+
+def test_a_stub_without_any_error_is_drawn_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
+    value_picture([point("combined", 5, error=0.0)])
+    assert not [str(warning.message) for warning in recwarn]

@@ -186,6 +186,22 @@ def test_forces_in_another_unit_are_told_with_frame_and_unit(tmp_path: Path, fac
         run(tmp_path, params(), **data)
 
 
+@pytest.mark.parametrize(("factor", "refused"), [(5.0, False), (1 / 51.422067, True)])
+def test_forces_of_a_dimer_are_always_in_proportion(tmp_path: Path, factor: float, refused: bool) -> None:
+    """A teacher that is wrong at a short distance is no other unit; a factor that is one's still is."""
+    data = dft_data()
+    dimer = label(Atoms("Si2", positions=[[0, 0, 0], [0, 0, 1.9]]), 90, source="dft.xyz")
+    data["dft_teacher"] += [dimer]
+    data["dft"] += [dimer.copy()]
+    forces = dimer.calc.results["forces"] * factor
+    data["dft"][-1].calc = SinglePointCalculator(dimer, energy=dimer.calc.results["energy"], forces=forces)
+    if refused:
+        with pytest.raises(BadInput, match=r"dft\.xyz, frame 90 \(from 0\).*Hartree/Bohr"):
+            run(tmp_path, params(), **data)
+    else:
+        assert run(tmp_path, params(), **data)[1]["dft_compared"] == 12
+
+
 def test_energies_in_another_unit_are_told(tmp_path: Path) -> None:
     data = dft_data()
     for atoms in data["dft"]:

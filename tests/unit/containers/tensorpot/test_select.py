@@ -269,13 +269,13 @@ NONE = np.zeros(0, dtype=np.int64)
 def test_copies_add_nothing_to_the_first() -> None:
     same = np.eye(4)[:3]  # three structures hold the same three rows, the active ones spread over them
     different = np.eye(4)[3:]
-    order = greedy_order([same, same, different], [np.array([0, 1]), np.array([2]), np.array([3])], NONE)
+    order = greedy_order([same, same, different].__getitem__, 4, [np.array([0, 1]), np.array([2]), np.array([3])], NONE)
     assert order == [0, 2, 1]
 
 
 def test_what_is_given_counts_before_the_first() -> None:
     held, own = [np.eye(4)[:2], np.eye(4)[2:3]], [np.array([0, 1]), np.array([2])]
-    assert greedy_order(held, own, NONE) == [0, 1]
-    assert greedy_order(held, own, np.array([3])) == [0, 1]
+    assert greedy_order(held.__getitem__, 4, own, NONE) == [0, 1]
+    assert greedy_order(held.__getitem__, 4, own, np.array([3])) == [0, 1]
     near = [0.9 * np.eye(4)[3:] + 0.1 * np.eye(4)[:1], np.eye(4)[2:3]]
-    assert greedy_order(near, [np.array([0]), np.array([2])], np.array([3, 0])) == [1, 0]
+    assert greedy_order(near.__getitem__, 4, [np.array([0]), np.array([2])], np.array([3, 0])) == [1, 0]
