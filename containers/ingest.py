@@ -62,6 +62,9 @@ class Params(Closed):
         description="root mean square displacement (Å) up to which structures without a family of their own share one;"
         " 0: each is its own. The default is measured, see docs/datasets.md",
     )
+    joins: bool = Field(
+        False, description="a structure that is alike a known one is of its family, unless the given one is known too"
+    )
     mlip_elements: tuple[str, ...] = Field(
         (), description="elements of types 0, 1, ... in MLIP configurations (.cfg) that do not say; the format has none"
     )
@@ -158,7 +161,7 @@ def _entry(frame: Frame, name: str, params: Params, families: Families) -> Atoms
         labels = checked_labels(read, params.energy_key, params.forces_key, params.stress_key, frame.place(name))
         atoms.calc = SinglePointCalculator(atoms, **labels)
     atoms.info = {"id": structure_id(atoms), "source": name, "row": frame.row, "group": group}
-    atoms.info["family"] = families.family(atoms, given, name)
+    atoms.info["family"] = families.family(atoms, given, name, params.joins)
     return atoms
 
 

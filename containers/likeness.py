@@ -51,6 +51,7 @@ class Families:
     def __init__(self, likeness_A: float, strain: float = STRAIN) -> None:
         self._likeness, self._strain = likeness_A, strain
         self._known: dict[bytes, str] = {}
+        self._learned: set[str] = set()
         self._founders: dict[bytes, _Founders] = {}
         self._waiting: list[tuple[_Shape, str]] = []
         self._last: dict[str, tuple[_Shape, str]] = {}
@@ -64,11 +65,12 @@ class Families:
         for start in range(0, table.num_rows, BLOCK):
             for atoms in atoms_from_table(table.slice(start, BLOCK)):
                 identity, family = str(atoms.info["id"]), str(atoms.info["family"])
+                self._learned.add(family)
                 kept = self._known.setdefault(bytes.fromhex(identity), family) == family
                 if kept and self._likeness and (family == identity or family not in ids):
                     self._waiting.append((_shape(atoms), family))
 
-    def family(self, atoms: Atoms, given: str, trajectory: str) -> str:
+    def family(self, atoms: Atoms, given: str, trajectory: str, joins: bool = False) -> str:
         """The family of a structure.
 
         It is the one it had before; else the given one; else that of the nearest structure that is alike, among all
@@ -78,13 +80,15 @@ class Families:
             atoms: positions and cell in Å.
             given: what its file says; "" for nothing.
             trajectory: name of its file; a frame is compared with the frame before it in the same file.
+            joins: whether a structure that is alike goes before a given family that nothing known has.
         """
         identity = structure_id(atoms)
         if not self._likeness:
             return self._known.setdefault(bytes.fromhex(identity), given or identity)
         shape, key = _shape(atoms), bytes.fromhex(identity)
         if key not in self._known:
-            alike = None if given else self._alike(shape, trajectory)
+            settled = given and (not joins or given in self._learned)
+            alike = None if settled else self._alike(shape, trajectory)
             self._known[key] = alike or given or identity
             if not alike:
                 self._waiting.append((shape, self._known[key]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from containers import ingest, pool_labels
@@ -35,19 +36,29 @@ def ingest_call(config: DistillConfig, files: tuple[External, ...], known: Seque
     return _ingest(files, known, ingest.Params(**_ingest_params(config, files)))
 
 
-def dft_call(config: DistillConfig, files: tuple[External, ...], known: Sequence[FileRef] = ()) -> StepCall:
-    """DFT files → a table with their labels."""
+def dft_call(
+    config: DistillConfig, files: tuple[External, ...], known: Sequence[FileRef] = (), test: bool = False
+) -> StepCall:
+    """DFT files → a table with their labels. Those of the test files join the families of what they are like."""
     dft = config.dft
     keys = {"energy_key": dft.energy_key, "forces_key": dft.forces_key, "stress_key": dft.stress_key}
-    return _ingest(files, known, ingest.Params(**_ingest_params(config, files), **keys))
+    return _ingest(files, known, ingest.Params(**_ingest_params(config, files), **keys, joins=test))
 
 
 def _ingest_params(config: DistillConfig, files: Sequence[External]) -> dict[str, Any]:
     return {
-        "file_names": tuple(file.path.name for file in files),
+        "file_names": told_apart([file.path for file in files]),
         "likeness_A": config.dataset.likeness_A,
         "mlip_elements": tuple(config.dataset.mlip_elements),
     }
+
+
+def told_apart(paths: Sequence[Path]) -> tuple[str, ...]:
+    """The files' names, with as many of their folders as tell them apart: `run1/OUTCAR`, `run2/OUTCAR`."""
+    depths = range(1, max((len(path.parts) for path in paths), default=1) + 1)
+    tails = [[str(Path(*path.parts[-depth:])) for path in paths] for depth in depths]
+    different = len(set(paths))
+    return tuple(next(names for names in tails if len(set(names)) == different))
 
 
 def _ingest(files: tuple[External, ...], known: Sequence[FileRef], params: ingest.Params) -> StepCall:
@@ -93,12 +104,18 @@ def pool_labels_call(
 
 
 def baseline_call(
-    recipe: Recipe, labels: Artefact, dft: Artefact | None, dft_test: Artefact | None, by_teacher: Sequence[Artefact]
+    recipe: Recipe,
+    labels: Artefact,
+    dft: Artefact | None,
+    dft_test: Artefact | None,
+    by_teacher: Sequence[Artefact],
+    base: FileRef | None = None,
 ) -> StepCall:
     """What is taken from the labels before the fit.
 
     Args:
         by_teacher: the teacher's labels of the DFT structures.
+        base: the baseline of an earlier run, whose DFT data stay in.
     """
     config = recipe.config
     params = baseline.Params(
@@ -116,6 +133,7 @@ def baseline_call(
         "labels": (labels.file("labels"),),
         **_optional("dft", dft),
         **_optional("dft_test", dft_test),
+        **_files("base", base),
         **_files("dft_teacher", *(table.file("labels") for table in by_teacher)),
     }
     return StepCall(step="baseline", params=params.model_dump(mode="json"), inputs=inputs)
@@ -163,6 +181,7 @@ def select_call(
     """
     selection, strained = recipe.config.selection, recipe.config.pacemaker.loss_stress > 0
     structures, fraction = selection.max_structures, selection.fraction
+    gigabytes = settings.select_memory_GB
     params = select.Params(
         potential=recipe.potential,
         method=selection.method,
@@ -181,7 +200,7 @@ def select_call(
         step="pace_select",
         params=params.model_dump(mode="json"),
         inputs=inputs,
-        resources=Resources(threads=settings.cores),
+        resources=Resources(threads=settings.cores, memory_bytes=gigabytes and round(gigabytes * 1e9)),
     )
 
 

@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from ase.data import chemical_symbols
+
 from containers.mace.teacher_info import Teacher
 from flows import calls
 from flows.config import DistillConfig
@@ -48,8 +52,8 @@ class Runner:
 
 @dataclass(frozen=True)
 class Ingested:
-    """The user's structures as tables; data set and selection of an earlier run, or nothing; a fitted potential, or
-    nothing."""
+    """The user's structures as tables; the files of an earlier run (flows.files.BASE), or nothing; a fitted potential,
+    or nothing."""
 
     pool: Artefact
     dft: Artefact | None
@@ -68,6 +72,11 @@ class Ingested:
         return self.base[1] if self.base else None
 
     @property
+    def earlier_baseline(self) -> External | None:
+        """What an earlier run took from its labels."""
+        return self.base[2] if self.base else None
+
+    @property
     def with_dft(self) -> list[tuple[str, Artefact]]:
         """The tables of DFT data that there are, and what they are called."""
         named = (("DFT data", self.dft), ("DFT test data", self.dft_test))
@@ -80,8 +89,15 @@ class Ingested:
 
     @property
     def pool_elements(self) -> set[str]:
-        """Chemical symbols of the pool."""
-        return set(self.pool.metrics["elements"])
+        """Chemical symbols of the pool, and of an earlier run's data."""
+        return set(self.pool.metrics["elements"]) | _elements_of(self.merged)
+
+
+def _elements_of(table: External | None) -> set[str]:
+    if table is None:
+        return set()
+    column = pq.read_table(table.path, columns=["numbers"])["numbers"]
+    return {chemical_symbols[number] for number in pc.unique(pc.list_flatten(column)).to_pylist()}
 
 
 @dataclass(frozen=True)
@@ -107,7 +123,8 @@ def ingest_all(config: DistillConfig, files: Files, run: RunCall) -> Ingested:
     known += [dft.file("structures")] if dft else []
     pool = run(calls.ingest_call(config, files["pool"], known), "ingest")
     known.append(pool.file("structures"))
-    test = run(calls.dft_call(config, files["dft_test"], known), "ingest DFT test data") if files["dft_test"] else None
+    call = calls.dft_call(config, files["dft_test"], known, test=True) if files["dft_test"] else None
+    test = run(call, "ingest DFT test data") if call else None
     return Ingested(pool, dft, test, base, next(iter(files["potential"]), None))
 
 
@@ -132,7 +149,7 @@ def prepare(config: DistillConfig, files: Files, models: dict[str, External | No
     run.done["pool_labels"] = labels
     by_teacher, more = labels_of_dft(recipe, ingested, asked, run)
     dft, test = ingested.dft, ingested.dft_test
-    baseline = run(calls.baseline_call(recipe, labels, dft, test, by_teacher))
+    baseline = run(calls.baseline_call(recipe, labels, dft, test, by_teacher, ingested.earlier_baseline))
     keys = [teacher.key(workspace) for teacher in asked]
     dataset = run(calls.dataset_call(recipe, labels, dft, test, ingested.merged, keys))
     return Prepared(recipe, ingested, labels, baseline, dataset, asked, given, (work, *more))
@@ -157,7 +174,8 @@ def _numbered(name: str, number: int) -> str:
 
 def stored_tables(workspace: Workspace, ingested: Ingested) -> list[Path]:
     """Where the tables that training may see lie."""
-    return [workspace.store.path(table.file("structures")) for table in (ingested.pool, ingested.dft) if table]
+    tables = [workspace.store.path(table.file("structures")) for table in (ingested.pool, ingested.dft) if table]
+    return tables + ([ingested.merged.path] if ingested.merged else [])
 
 
 def read_teacher(artefact: Artefact, workspace: Workspace) -> Teacher:

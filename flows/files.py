@@ -9,11 +9,11 @@ from flows.config import DistillConfig
 from tasks.artefact import External, FileRef, external
 from tasks.errors import UserError
 
-BASE_DATASET, BASE_SELECTION = "dataset.parquet", "selection.parquet"
+BASE = ("dataset.parquet", "selection.parquet", "baseline.json")
 
 
 def user_files(config: DistillConfig) -> dict[str, tuple[External, ...]]:
-    """The files of `pool`, `dft`, `dft_test`, of the earlier run `base` (data set, selection) and the `potential` whose
+    """The files of `pool`, `dft`, `dft_test`, of the earlier run `base` (as BASE) and the `potential` whose
     coefficients the selection uses; empty where there is none.
 
     Raises:
@@ -32,7 +32,7 @@ def _base_files(folder: str | None) -> tuple[External, ...]:
     if folder is None:
         return ()
     try:
-        return tuple(external(Path(folder) / name) for name in (BASE_DATASET, BASE_SELECTION))
+        return tuple(external(Path(folder) / name) for name in BASE)
     except UserError as error:
         raise UserError(f"dataset.base: {error} It is the folder of an earlier run (runs/NAME).") from None
 

@@ -9,6 +9,7 @@ from flows.data import Prepared, Runner
 from flows.label import label
 from tasks.artefact import Artefact
 from tasks.label_work import Work
+from tasks.prefect_run import run_log
 
 
 def training_set(prepared: Prepared, run: Runner) -> tuple[Artefact, Sequence[Work]]:
@@ -16,6 +17,9 @@ def training_set(prepared: Prepared, run: Runner) -> tuple[Artefact, Sequence[Wo
     recipe, dataset, baseline, ingested = prepared.recipe, prepared.dataset, prepared.baseline, prepared.ingested
     call = calls.select_call(recipe, dataset, baseline, run.workspace.settings, ingested.given, ingested.fitted)
     selection = run(call)
+    how = selection.metrics["how"]
+    if ingested.given and how.get("given") == selection.metrics["selected"]:
+        run_log().warning("nothing new was selected: raise selection.max_structures above what the base has selected")
     strains, works = _strained(prepared, selection, run)
     return run(calls.frames_call(recipe, dataset, selection, baseline, strains)), works
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import escape
+
 from tasks.page_parts import Pictures, facts, picture, section, table
 from tasks.pictures import MOST_PAIRS
 from tasks.report_rows import (
@@ -69,6 +71,7 @@ def repulsion(summary: RunSummary, pictures: Pictures) -> str:
         "Core repulsion",
         f"<p>Atoms closer than the data knows are kept apart by {by}; the blend's force is beside ZBL's.</p>",
         table(head, rows),
+        f"<p>{escape(_not_rising(summary))}</p>",
         picture(pictures, "core-repulsion", "Energy and force of each dimer beside ZBL"),
         more,
     )
@@ -84,6 +87,13 @@ def data(summary: RunSummary, pictures: Pictures) -> str:
         "<p>Why structures were rejected (one may have several reasons):</p>" if rejections else "",
         facts(rejections) if rejections else "",
     )
+
+
+def _not_rising(summary: RunSummary) -> str:
+    """A warning where a given r_in leaves a dimer that attracts inside; empty otherwise."""
+    step = summary.steps.get("pace_corerep")
+    falls = [pair for pair, rises in (step.metrics.get("dimer_rises", {}) if step else {}).items() if not rises]
+    return f"The energy of {', '.join(falls)} does not rise all the way in: choose another r_in_A." if falls else ""
 
 
 def grades(summary: RunSummary, pictures: Pictures) -> str:

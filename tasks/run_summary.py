@@ -111,7 +111,9 @@ class StoreFiles(Closed):
     baseline: Path
     reference_table: Path
     dataset: Path
+    dataset_json: Path
     selection: Path
+    frames_json: Path
     frames_extxyz: Path
     labels_extxyz: Path
     labels_cfg: Path
@@ -132,7 +134,9 @@ class StoreFiles(Closed):
             "reference.table": self.reference_table,
             "calculator.py": CALCULATOR,
             "dataset.parquet": self.dataset,
+            "dataset.json": self.dataset_json,
             "selection.parquet": self.selection,
+            "frames.json": self.frames_json,
             "frames.extxyz": self.frames_extxyz,
             "labels.extxyz": self.labels_extxyz,
             "labels.cfg": self.labels_cfg,

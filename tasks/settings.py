@@ -38,6 +38,9 @@ class Settings(BaseSettings):
     step_memory_GB: float | None = Field(
         None, ge=0.1, le=1e6, description="memory of a step's container; nine tenths of the engine's by default"
     )
+    select_memory_GB: float | None = Field(
+        None, ge=0.1, le=1e6, description="memory of the selection; half of what it may use by default"
+    )
     device: Literal["cpu", "cuda", "auto"] = Field(
         "cpu", description="where torch and TensorFlow compute; auto: on a GPU if there is one"
     )

@@ -27,6 +27,7 @@ INPUTS = {
     "labels": "the teacher's labels of the pool (Parquet, containers.structures.LABELS)",
     "dft": "optional: DFT data that may be trained on (LABELS)",
     "dft_test": "optional: DFT data that only the evaluation sees (LABELS)",
+    "base": "optional: baseline.json of an earlier run whose data set this one goes on from",
     "dft_teacher": "optional: the teacher's labels of the DFT structures (LABELS); some may be missing",
 }
 OUTPUTS = {"baseline": "baseline.json"}
@@ -71,10 +72,12 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     taken off.
     """
     labels = inputs.one("labels")
-    constants, figures = _dft_offsets(inputs, params)
+    earlier = Baseline.read(inputs.one("base")) if inputs.all("base") else None
+    constants, compared, figures = _dft_offsets(inputs, params, earlier)
     e0s, source = _e0s(inputs, params, constants)
     pairs = _pairs(labels, params, e0s)
-    Baseline(e0s_eV=e0s, e0s_from=source, dft_offsets_eV=constants, pairs=pairs).write(outputs / OUTPUTS["baseline"])
+    found = Baseline(e0s_eV=e0s, e0s_from=source, dft_offsets_eV=constants, dft_compared=compared, pairs=pairs)
+    found.write(outputs / OUTPUTS["baseline"])
     if pairs:
         figures |= pair_difference.check_range(pair_difference.shifts(labels, pairs, e0s))
     return {**_told(e0s, source, constants, pairs), **figures}
@@ -106,20 +109,33 @@ def _read(inputs: Inputs, name: str) -> list[Atoms]:
     return [atoms for path in inputs.all(name) for atoms in read_atoms(path)]
 
 
-def _dft_offsets(inputs: Inputs, params: Params) -> tuple[dict[str, float], dict[str, Any]]:
-    """Constants (eV an atom) to take from DFT energies, empty where none are needed, and the teacher's errors."""
+def _dft_offsets(
+    inputs: Inputs, params: Params, earlier: Baseline | None
+) -> tuple[dict[str, float], int, dict[str, Any]]:
+    """Constants (eV an atom) to take from DFT energies, empty where none are needed, on how many training structures
+    they were found, and the teacher's errors.
+
+    Those of an earlier run stay where it had DFT data: they are in the set, on that zero.
+    """
     answers = _read(inputs, "dft_teacher")
     train, test = (
         [one for one in dft_check.matched(_read(inputs, name), answers) if _compared(one.atoms, params)]
         for name in ("dft", "dft_test")
     )
     dft_check.check_units([*train, *test])
-    constants, figures = _offsets(train or test, params)
-    if train and test:
-        dft_check.check_test_files(test, params.elements, constants)
+    settled, figures = earlier.dft_compared if earlier else 0, dict[str, Any]()
+    if earlier and settled:
+        constants = dict(earlier.dft_offsets_eV)
+        figures["dft_compared"] = len(train or test)
+        if train:
+            dft_check.check_zero(train, params.elements, constants, "DFT training files", "earlier run's DFT data")
+    else:
+        constants, figures = _offsets(train or test, params)
+    if test and (train or settled):
+        dft_check.check_zero(test, params.elements, constants, "DFT test files", "DFT training files")
     figures |= {f"teacher_{name}": value for name, value in dft_check.teachers_errors(train, constants).items()}
     figures |= {f"teacher_test_{name}": value for name, value in dft_check.teachers_errors(test, constants).items()}
-    return constants, figures
+    return constants, settled + len(train), figures
 
 
 def _compared(atoms: Atoms, params: Params) -> bool:

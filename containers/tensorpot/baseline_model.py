@@ -35,6 +35,7 @@ class Baseline(Closed):
     dft_offsets_eV: dict[str, float] = Field(
         {}, description="element -> DFT energy less the teacher's, an atom; taken from every DFT energy; empty: none"
     )
+    dft_compared: int = Field(0, ge=0, description="DFT training structures that the offsets were found on")
     pairs: dict[str, PairTerm] = Field({}, description="empty unless the student learns the difference to it")
 
     @classmethod

@@ -50,12 +50,13 @@ def choose(search: Search, most: int, combined: bool) -> Chosen:
 
 
 def _guards(search: Search, first: FirstPass, share: int, most: int) -> dict[int, How]:
-    """The D-optimal structures of the first pass, `share` at most, then everything else with a scarce element."""
+    """The D-optimal structures of the first pass, `share` at most; then the rest with a scarce element, if all of it
+    fits in the budget: of a dopant in every structure a part is no better than what the method chooses."""
     how: dict[int, How] = {place: "scarce" if first.rare[place] else "d_optimal" for place in first.places[:share]}
     left_out = [place for place in first.places[share:] if first.rare[place]]
     others = np.flatnonzero(first.rare & search.free).tolist()
-    how |= dict.fromkeys((place for place in left_out + others if place not in how), "scarce")
-    return dict(list(how.items())[:most])
+    whole = how | dict.fromkeys((place for place in left_out + others if place not in how), "scarce")
+    return whole if len(whole) <= most else how
 
 
 def _with_bulk(search: Search, how: dict[int, How], most: int, facts: dict[str, Any]) -> Chosen:

@@ -193,19 +193,22 @@ def refused(constants: Mapping[str, float], before: float, after: float, structu
     )
 
 
-def check_test_files(test: Sequence[Both], elements: Sequence[str], constants: Mapping[str, float]) -> None:
-    """Raise `BadInput` when the test files have another zero of energy than the training files.
+def check_zero(
+    both: Sequence[Both], elements: Sequence[str], constants: Mapping[str, float], of: str, than: str
+) -> None:
+    """Raise `BadInput` when energies have another zero than those that the constants were found on.
 
     Args:
-        constants: eV an atom, found on the training files.
+        constants: eV an atom.
+        of, than: what the message calls the two.
     """
-    more, before, after = offsets(test, elements, constants)
-    check_energies(test, {symbol: more[symbol] + constants.get(symbol, 0.0) for symbol in elements})
+    more, before, after = offsets(both, elements, constants)
+    check_energies(both, {symbol: more[symbol] + constants.get(symbol, 0.0) for symbol in elements})
     if other_reference(before, after):
         listed = ", ".join(f"{symbol} {value:+.4f}" for symbol, value in more.items())
         raise BadInput(
-            f"the energies of the DFT test files have another zero than those of the DFT training files ({listed} eV an"
-            " atom more). Give energies of one kind of calculation."
+            f"the energies of the {of} have another zero than those of the {than} ({listed} eV an atom more). Give"
+            " energies of one kind of calculation."
         )
 
 

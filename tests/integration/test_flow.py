@@ -23,7 +23,8 @@ pytestmark = pytest.mark.integration
 RESULTS = {
     "potential.yaml", "potential.yace", "potential.asi", "input.yaml", "in.lammps",
     "report.html", "report.json", "manifest.json", "labels.extxyz", "labels.cfg", "rejected.parquet",
-    "set_aside.parquet", "dataset.parquet", "selection.parquet", "frames.extxyz", "baseline.json", "calculator.py",
+    "set_aside.parquet", "dataset.parquet", "selection.parquet", "frames.extxyz", "dataset.json", "frames.json",
+    "baseline.json", "calculator.py",
     "reference.table",
 }  # fmt: skip
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows import command
+from flows import command, value_command
 from flows.config import DistillConfig
 from flows.config_file import load_config
 from tasks.run_summary import StoreFiles
@@ -30,6 +30,13 @@ def test_every_command_line_is_understood(line: str) -> None:
     if "--help" not in line:
         options = command.parser().parse_args(line.split())
         assert options.config == Path("my.yaml")
+
+
+@pytest.mark.parametrize(
+    "line", re.findall(r"^python -m flows\.value_curve (.*?)\s*(?:#.*)?$", README, flags=re.MULTILINE)
+)
+def test_every_command_line_of_the_value_curve_is_understood(line: str) -> None:
+    assert value_command.parser().parse_args(line.split()).config == Path("my.yaml")
 
 
 def test_the_config_shown_is_valid(tmp_path: Path) -> None:
@@ -70,3 +77,12 @@ def test_every_published_file_is_documented() -> None:
 def test_the_exit_codes_are_those_of_the_command() -> None:
     codes = set(map(int, re.findall(r"^\| (\d) \|", README, flags=re.MULTILINE)))
     assert codes == {command.CONVERGED, command.FAILED, command.BAD_INPUT, command.NOT_CONVERGED}
+
+
+@pytest.mark.parametrize("page", sorted((REPOSITORY / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_a_config_key_in_a_page_is_one(page: Path) -> None:
+    sections = "|".join(name for name, field in DistillConfig.model_fields.items() if name != "name")
+    for section, key in re.findall(rf"`({sections})\.([a-z_A-Z0-9]+)[`:]", page.read_text()):
+        if key in ("parquet", "json", "cfg", "extxyz"):  # a file's name
+            continue
+        assert key in DistillConfig.model_fields[section].annotation.model_fields, f"{section}.{key}"

@@ -133,6 +133,17 @@ def test_the_files_own_family_counts_and_founds_for_structures_without_one() -> 
     assert families.family(crystal(0.021, 2), "", "c.xyz") == "parent8"
 
 
+def test_a_test_file_joins_what_it_is_like_unless_its_family_is_known() -> None:
+    """Else copies of test structures would be trained on under another name."""
+    pool = [crystal(0.02, 1), crystal(0.2, 9, 0.09), crystal(0.02, 2, 0.2)]
+    known = Families(LIKENESS_A)
+    known.learn(structures_table(rows(pool, ["one", "two", "three"])))
+    assert known.family(crystal(0.021, 1), "of the test file", "test.xyz", joins=True) == "one"
+    assert known.family(crystal(0.022, 1), "two", "test.xyz", joins=True) == "two"
+    assert known.family(crystal(0.023, 1), "of the test file", "test.xyz") == "of the test file"
+    assert known.family(liquid(3), "of the test file", "test.xyz", joins=True) == "of the test file"
+
+
 def test_the_nearest_founder_counts_and_the_first_of_equal_ones() -> None:
     families = Families(LIKENESS_A)
     start = crystal()

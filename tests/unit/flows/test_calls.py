@@ -194,6 +194,14 @@ def test_the_teacher_may_have_a_device_of_its_own(base, all_calls) -> None:
     assert (made["mace_label"], made["pace_train"]) == ("cuda", "cpu")
 
 
+def test_the_selection_s_memory_is_a_setting_of_the_machine(base, all_calls) -> None:
+    limited = Settings(cores=2, select_memory_GB=1.5)
+    made = {call.step: call.resources.memory_bytes for call in all_calls(base, limited)}
+    assert made.pop("pace_select") == 1_500_000_000
+    assert set(made.values()) == {None}
+    assert keys(all_calls(base)) == keys(all_calls(base, limited))
+
+
 def test_threads_of_the_config_go_before_the_machine_s_cores(base, all_calls) -> None:
     made = {call.step: call.resources.threads for call in all_calls(changed(base, "train.threads", 3))}
     assert (made["mace_label"], made["pace_train"]) == (CPU.cores, 3)
@@ -256,6 +264,19 @@ def test_every_step_reads_what_the_steps_before_it_wrote(base, all_calls) -> Non
             "dft_test": ["ingest dft test structures"],
         },
     }
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders() -> None:
+    paths = [Path(name) for name in ("/a/run1/OUTCAR", "/a/run2/OUTCAR", "/a/run1/x.xyz")]
+    assert calls.told_apart(paths) == ("run1/OUTCAR", "run2/OUTCAR", "run1/x.xyz")
+    assert calls.told_apart(paths[1:]) == ("OUTCAR", "x.xyz")
+    assert calls.told_apart([paths[0], paths[0]]) == ("OUTCAR", "OUTCAR")
+    assert calls.told_apart([]) == ()
+
+
+def test_test_files_join_families(config: DistillConfig) -> None:
+    assert calls.dft_call(config, FILES, test=True).params["joins"]
+    assert not calls.dft_call(config, FILES).params["joins"]
 
 
 def test_files_keep_the_user_s_order_and_names(config: DistillConfig) -> None:

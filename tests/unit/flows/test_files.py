@@ -22,11 +22,11 @@ def test_without_a_base_there_is_none() -> None:
     assert user_files(config())["base"] == ()
 
 
-def test_a_base_gives_its_data_set_and_its_selection(tmp_path: Path) -> None:
-    for name in ("dataset.parquet", "selection.parquet"):
+def test_a_base_gives_its_data_set_its_selection_and_its_baseline(tmp_path: Path) -> None:
+    for name in ("dataset.parquet", "selection.parquet", "baseline.json"):
         (tmp_path / name).write_text(name)
     found = user_files(config(dataset={"base": str(tmp_path)}))["base"]
-    assert [file.path.name for file in found] == ["dataset.parquet", "selection.parquet"]
+    assert [file.path.name for file in found] == ["dataset.parquet", "selection.parquet", "baseline.json"]
 
 
 def test_a_folder_that_is_no_run_is_named_with_its_key(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from tasks.run_summary import Attempt, RunSummary
 EVERY_FILE = {
     "potential.yaml", "potential.yace", "potential.asi", "input.yaml", "in.lammps", "report.html", "report.json",
     "manifest.json", "labels.extxyz", "labels.cfg", "rejected.parquet", "set_aside.parquet", "dataset.parquet",
-    "selection.parquet", "frames.extxyz", "baseline.json", "reference.table", "calculator.py",
+    "selection.parquet", "frames.extxyz", "dataset.json", "frames.json",
+    "baseline.json", "reference.table", "calculator.py",
 }  # fmt: skip
 
 

@@ -21,6 +21,7 @@ VALUES = {
     "tensorpot_image": ("my.sif", "my.sif"),
     "engine_url": ("unix:///run/other.sock", "unix:///run/other.sock"),
     "step_memory_GB": ("2.5", 2.5),
+    "select_memory_GB": ("1.5", 1.5),
     "label_device": ("cuda", "cuda"),
     "shard_s": ("30", 30.0),
     "edges_per_batch": ("4000", 4000),

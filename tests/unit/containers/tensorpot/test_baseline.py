@@ -52,8 +52,10 @@ def pool(count: int = 40, first: int = 0, **how: Any) -> list[Atoms]:
     return made
 
 
-def run(folder: Path, asked: baseline.Params, **tables: list[Atoms]) -> tuple[Baseline, dict[str, Any]]:
-    files = {}
+def run(
+    folder: Path, asked: baseline.Params, base: Path | None = None, **tables: list[Atoms]
+) -> tuple[Baseline, dict[str, Any]]:
+    files = {"base": (base,)} if base else {}
     for name, structures in tables.items():
         write_table(folder / f"{name}.parquet", labels_table(structures))
         files[name] = (folder / f"{name}.parquet",)
@@ -159,6 +161,24 @@ def test_test_files_have_the_zero_of_the_training_files(
         return
     with pytest.raises(BadInput, match=rf"test files have another zero.*C \{of_test - of_training:+.4f}"):
         run(tmp_path, params(dft_energies="align"), **data)
+
+
+def test_the_constants_of_an_earlier_run_stay(tmp_path: Path) -> None:
+    """Its DFT data are in the set: what is new has their zero, and a test file alone moves nothing."""
+    first, _ = run(tmp_path, params(dft_energies="align"), **dft_data(shift=0.15))
+    first.write(tmp_path / "earlier.json")
+    tables = {"labels": pool(6), "dft_test": pool(8, first=80, shift=0.152), "dft_teacher": pool(8, first=80)}
+    again, _ = run(tmp_path, params(), base=tmp_path / "earlier.json", **tables)
+    assert again.dft_offsets_eV == first.dft_offsets_eV
+    assert again.dft_compared == first.dft_compared == 11
+    with pytest.raises(BadInput, match="training files have another zero than those of the earlier run's DFT data"):
+        run(tmp_path, params(dft_energies="align"), base=tmp_path / "earlier.json", **dft_data(shift=0.4))
+
+
+def test_an_earlier_run_without_dft_data_settles_nothing(tmp_path: Path) -> None:
+    Baseline(e0s_eV=TEACHER).write(tmp_path / "earlier.json")
+    found, _ = run(tmp_path, params(dft_energies="align"), base=tmp_path / "earlier.json", **dft_data(shift=0.15))
+    assert found.dft_offsets_eV == pytest.approx({"C": 0.15, "Si": 0.15}, abs=1e-6)
 
 
 def test_a_teacher_that_is_merely_bad_has_no_other_zero(tmp_path: Path) -> None:
