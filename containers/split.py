@@ -50,7 +50,8 @@ def empty_sides_message(empty: Iterable[Side], families: Iterable[str], split: S
     return (
         f"no structure is left on the {' and the '.join(empty)} side: the pool and the DFT data have"
         f" {sum(counts.values())} families ({shares}). Give structures of more families (the `family` key of each"
-        " frame; without it every structure is its own), or raise the share of that side in `split`."
+        " frame; without it near copies share one, and dataset.likeness_A: 0 makes each its own), or raise the share of"
+        " that side in `split`."
     )
 
 

@@ -89,11 +89,14 @@ class Bench:
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     made = Bench(tmp_path_factory.mktemp("bench"))
     steps = [
+        "baseline",
         "dataset",
         "evaluate",
+        "frames",
         "ingest",
         "mace_label",
         "pace_activeset",
+        "pace_corerep",
         "pace_select",
         "pace_train",
         "teacher_info",
@@ -158,7 +161,7 @@ def test_another_prefect_server_and_another_place_of_the_repository_change_nothi
 
 
 def test_a_training_option_refits_with_the_same_labels(bench: Bench) -> None:
-    assert bench.run("--set", "train.maxiter=9") == ["evaluate", "pace_activeset", "pace_train"]
+    assert bench.run("--set", "train.maxiter=9") == ["evaluate", "pace_activeset", "pace_corerep", "pace_train"]
 
 
 @pytest.mark.parametrize(
@@ -167,9 +170,12 @@ def test_a_training_option_refits_with_the_same_labels(bench: Bench) -> None:
         ("ingest", "structures.parquet"),
         ("teacher_info", "teacher.json"),
         ("pace_select", "selection.parquet"),
-        ("dataset", "train.pckl.gzip"),
-        ("pace_train", "potential.yaml"),
+        ("baseline", "baseline.json"),
+        ("dataset", "dataset.parquet"),
+        ("frames", "train.pckl.gzip"),
+        ("pace_train", "interim.yaml"),
         ("pace_activeset", "potential.asi"),
+        ("pace_corerep", "potential.yaml"),
         ("evaluate", "parity.parquet"),
     ],
 )
@@ -181,7 +187,7 @@ def test_a_damaged_file_is_made_again_and_nothing_else(bench: Bench, step: str, 
     assert path.read_bytes() == whole
 
 
-@pytest.mark.parametrize("output", ["labels.parquet", "labels.extxyz"])
+@pytest.mark.parametrize("output", ["labels.parquet", "labels.extxyz", "labels.cfg"])
 def test_a_damaged_table_of_the_pool_is_made_again_from_the_label_store(bench: Bench, output: str) -> None:
     path = bench.entry("pool_labels") / "outputs" / output
     whole = path.read_bytes()

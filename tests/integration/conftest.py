@@ -182,6 +182,7 @@ def slow_pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in range(400):
         cells.append(bulk("Si", cubic=True) * (3, 3, 3))
         cells[-1].rattle(0.05, seed=seed)
+        cells[-1].info["family"] = f"cell {seed}"  # else all would be copies of one, on one side
     ase.io.write(folder / "slow.extxyz", cells)
     return folder / "slow.extxyz"
 
