@@ -159,6 +159,16 @@ class Pacemaker(Section):
             raise ValueError("loss_energy + loss_forces must be above 0")
         return value
 
+    @model_validator(mode="after")
+    def _nothing_without_effect(self) -> Pacemaker:
+        if self.zbl == "difference" and self.reference_potential != "zbl":
+            raise ValueError("zbl: difference needs reference_potential: zbl")
+        if self.lj != "auto" and self.reference_potential != "lj":
+            raise ValueError("lj has parameters, but reference_potential is not lj")
+        if self.r_in_A != "auto" and self.reference_potential == "none":
+            raise ValueError("r_in_A has distances, but reference_potential is none")
+        return self
+
     @property
     def kappa(self) -> float:
         """The force share of pacemaker's loss, in [0, 1]. Stress is learned from energies and counts among them."""

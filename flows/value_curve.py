@@ -47,7 +47,7 @@ def value_curve(
     config: DistillConfig,
     sizes: list[Size] | None = None,
     methods: list[Method] | None = None,
-    random_seeds: int = 3,
+    random_seeds: Annotated[int, Field(ge=1)] = 3,
     everything: bool = False,
     work_root: Path | None = None,
 ) -> Path:
@@ -55,7 +55,7 @@ def value_curve(
 
     Args:
         config: the science; its selection gives way to `sizes` and `methods`.
-        sizes: structures chosen; default: 5, 10, 20 and 40 % of the candidates.
+        sizes: structures chosen, as far as there are as many; default: 5, 10, 20 and 40 % of the candidates.
         methods: default: all three.
         random_seeds: so many random choices of each size.
         everything: also one fit to all candidates.
@@ -68,7 +68,7 @@ def value_curve(
     with ready(workspace) as machine:
         run = Runner(machine)
         prepared = prepare(config, files, models, run)
-        wanted = _sets(methods or list(METHODS), sizes or _sizes(prepared), random_seeds, config.train.seed)
+        wanted = _sets(methods or list(METHODS), _sizes(prepared, sizes), random_seeds, config.train.seed)
         if everything:
             wanted.append(("all", prepared.dataset.metrics["train_structures"], config.train.seed))
         points, failures = _points(prepared, wanted, machine)
@@ -83,15 +83,17 @@ def value_curve(
         return machine.run_folder(config.name) / "value_curve"
 
 
-def _sizes(prepared: Prepared) -> list[int]:
+def _sizes(prepared: Prepared, asked: Sequence[int] | None) -> list[int]:
+    """The sizes asked for, each at most what there is; shares of it when none are."""
     candidates = prepared.dataset.metrics["train_structures"]
-    return sorted({max(round(share * candidates), 1) for share in SHARES})
+    sizes = asked or [max(round(share * candidates), 1) for share in SHARES]
+    return [min(size, candidates) for size in sizes]
 
 
 def _sets(methods: Sequence[Method], sizes: Sequence[int], seeds: int, first: int) -> list[tuple[str, int, int]]:
     """Method, size and seed of every fit; only a random choice has several seeds."""
     return [
-        (method, size, first + offset)
+        (method, size, (first + offset) % 2**32)
         for size in sorted(set(sizes))
         for method in dict.fromkeys(methods)
         for offset in range(seeds if method == "random" else 1)

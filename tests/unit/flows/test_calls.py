@@ -36,6 +36,7 @@ SECTION = {
     "functions": {"ALL": {"nradmax_by_orders": [5], "lmax_by_orders": [0]}},
 }
 
+LJ = {"Si-Si": {"epsilon_eV": 1.0, "sigma_A": 2.0}}
 OPTIONS: list[tuple[str, Any, set[str]]] = [
     ("name", "other", set()),
     ("teacher.head", "scan", {"mace_label", "pool_labels", "dataset", "baseline"}),
@@ -71,7 +72,7 @@ OPTIONS: list[tuple[str, Any, set[str]]] = [
     ("pacemaker.reference_potential", "lj", {"baseline", "pace_train", "pace_corerep"}),
     ("pacemaker.zbl", "difference", {"baseline", "pace_train", "pace_corerep"}),
     ("pacemaker.r_in_A", {"Si-Si": 1.5}, {"pace_corerep"}),
-    ("pacemaker.lj", {"Si-Si": {"epsilon_eV": 1.0, "sigma_A": 2.0}}, {"baseline"}),
+    ("pacemaker.lj", LJ, {"baseline", "pace_train", "pace_corerep"}),  # with reference_potential: lj
     ("selection.method", "random", {"pace_select"}),
     ("selection.max_structures", 99, {"pace_select"}),
     ("selection.fraction", 0.5, {"pace_select"}),
@@ -105,6 +106,8 @@ def changed(config: DistillConfig, key: str, value: Any) -> DistillConfig:
     for parent in parents:
         place = place[parent]
     place[last] = value
+    if value is LJ:
+        place["reference_potential"] = "lj"
     if value == "full":
         place["potential"] = "old/potential.yaml"
     return DistillConfig.model_validate(values)

@@ -71,6 +71,12 @@ def test_overrides_reach_nested_keys(tmp_path: Path) -> None:
         ({"pacemaker": {"loss_stress": 0.1, "loss_energy": 0}}, "loss_stress: .*loss_energy must be above 0"),
         ({"pacemaker": {"r_in_A": {"Si": 1.5}}}, "'Si' is no pair of elements"),
         ({"pacemaker": {"lj": {"Si-O": {"epsilon_eV": 1, "sigma_A": 2}}}}, "'Si-O' is no pair.*alphabetic order"),
+        (
+            {"pacemaker": {"zbl": "difference", "reference_potential": "lj"}},
+            "zbl: difference needs reference_potential",
+        ),
+        ({"pacemaker": {"lj": {"Si-Si": {"epsilon_eV": 1.0, "sigma_A": 2.0}}}}, "reference_potential is not lj"),
+        ({"pacemaker": {"r_in_A": {"Si-Si": 1.5}, "reference_potential": "none"}}, "reference_potential is none"),
         ({"dataset": {"weights": {"bulk": 0}}}, "dataset.weights.bulk: .*greater than 0"),
         ({"dataset": {"reference_energies": "dft"}}, "dataset.reference_energies: .*'isolated_atoms'"),
         ({"selection": {"projections": "full"}}, "selection: full projections need coefficients: give potential"),

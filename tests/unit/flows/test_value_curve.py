@@ -54,8 +54,9 @@ def test_a_fit_that_fails_costs_its_point_alone(
 
 
 def test_sizes_are_shares_of_the_candidates(prepared: Prepared) -> None:
-    assert _sizes(prepared) == [4, 7, 14, 28]
+    assert _sizes(prepared, None) == [4, 7, 14, 28]
     assert len(SHARES) == 4
+    assert _sizes(prepared, [90, 20]) == [70, 20], "as many as there are"
 
 
 def test_a_point_changes_selection_and_seed_alone(prepared: Prepared) -> None:
