@@ -1,0 +1,105 @@
+"""Real DFT data beside a teacher, and a run that goes on from it: references, leaks, weights, what stays selected."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+pytestmark = [pytest.mark.e2e, pytest.mark.integration]
+REPOSITORY = Path(__file__).parents[2]
+EXAMPLE = REPOSITORY / "examples" / "silicon"
+DATA = REPOSITORY.parent / "shared" / "data" / "silicon"
+
+
+def command(folder: Path, name: str, **changes: Any) -> subprocess.CompletedProcess[str]:
+    """`python -m flows.distill` on a tiny config with DFT data."""
+    config = {
+        "name": name,
+        "teacher": {"model": str(EXAMPLE / "teacher.model"), "dtype": "float64"},
+        "pool": {"files": ["pool.extxyz"]},
+        "dft": {"files": ["dft.extxyz"], "test_files": [str(DATA / "dft_test.extxyz")]},
+        "dataset": {"test_leaks": "set_aside"},
+        "pacemaker": {"functions_per_element": 15, "b_basis": "small"},
+        "selection": {"max_structures": 20},
+        "train": {"maxiter": 5, "max_attempts": 1, "threads": 1},
+        "convergence": {"force_mae_meV_per_A": 100000, "energy_mae_meV_per_atom": 100000},
+        **changes,
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    ours = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "DISTILL_"))}
+    return subprocess.run(
+        [sys.executable, "-m", "flows.distill", str(folder / "config.yaml"), "--work-root", str(folder)],
+        cwd=REPOSITORY, env={**ours, "PREFECT_HOME": str(folder / "prefect")}, capture_output=True, text=True,
+        timeout=900,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The work root of a finished run on 60 pool structures and every eighth DFT structure."""
+    folder = tmp_path_factory.mktemp("dft")
+    ase.io.write(folder / "pool.extxyz", ase.io.read(EXAMPLE / "pool.extxyz", "::5"))
+    ase.io.write(folder / "dft.extxyz", ase.io.read(DATA / "dft_train.extxyz", "::8"))
+    done = command(folder, "first")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def report(folder: Path, name: str) -> dict[str, Any]:
+    return json.loads((folder / "runs" / name / "report.json").read_text())
+
+
+def test_the_teacher_s_own_error_against_dft_is_the_published_one(first: Path) -> None:
+    metrics = report(first, "first")["metrics"]["baseline"]
+    assert metrics["teacher_test_force_mae_meV_per_A"] == pytest.approx(48.6, abs=0.1)
+    assert metrics["teacher_test_energy_mae_meV_per_atom"] == pytest.approx(2.19, abs=0.02)
+    assert metrics["dft_offsets_eV"] == {}
+
+
+def test_dft_structures_are_trained_on_with_their_weight_and_test_structures_are_not(first: Path) -> None:
+    folder = first / "runs" / "first"
+    frames = ase.io.read(folder / "frames.extxyz", ":")
+    train = [atoms for atoms in frames if atoms.info["side"] == "train"]
+    dft = [atoms for atoms in train if atoms.info["origin"] == "dft"]
+    others = [atoms for atoms in train if atoms.info["origin"] == "teacher"]
+    assert len(dft) == report(first, "first")["metrics"]["frames"]["dft_structures"] > 10
+    assert {atoms.info["w_energy"] for atoms in dft} == {10.0}
+    assert sum(atoms.info["w_energy"] for atoms in others) == pytest.approx(len(others)), "shared among the pool's"
+    tested = {len(atoms) and atoms.positions.tobytes() for atoms in ase.io.read(DATA / "dft_test.extxyz", ":")}
+    assert not tested & {atoms.positions.tobytes() for atoms in frames if atoms.info["side"] != "test"}
+
+
+def test_a_run_goes_on_from_another_with_more_structures(first: Path) -> None:
+    ase.io.write(first / "more.extxyz", ase.io.read(EXAMPLE / "pool.extxyz", "1::10"))
+    changes = {"pool": {"files": ["more.extxyz"]}, "dft": {}, "selection": {"max_structures": 26}}
+    done = command(first, "second", dataset={"base": "runs/first"}, **changes)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = pq.read_table(first / "runs/second/selection.parquet").to_pylist()
+    before = pq.read_table(first / "runs/first/selection.parquet")["id"].to_pylist()
+    assert [row["id"] for row in rows if row["how"] == "given"] == before
+    assert len(rows) == 26
+    old, new = (pq.read_table(first / "runs" / name / "dataset.parquet") for name in ("first", "second"))
+    assert new.slice(0, len(old)).equals(old)
+    assert len(new) > len(old)
+    assert report(first, "second")["metrics"]["frames"]["dft_structures"] > 10, "the earlier run's DFT data stay in"
+
+
+def test_data_of_another_zero_of_energy_are_refused(first: Path) -> None:
+    shifted = ase.io.read(DATA / "dft_train.extxyz", "::8")
+    for atoms in shifted:
+        atoms.info["REF_energy"] += 0.3 * len(atoms)
+    ase.io.write(first / "shifted.extxyz", shifted)
+    done = command(first, "shifted", dft={"files": ["shifted.extxyz"]})
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "another zero" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not (first / "runs" / "shifted").exists()
