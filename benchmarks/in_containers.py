@@ -27,7 +27,17 @@ import ase.io
 from containers import ingest, pool_labels
 from containers.contract import Closed, Image, load_step
 from containers.mace import label, teacher_info
-from containers.tensorpot import activeset, dataset, evaluate, pace_train, select
+from containers.tensorpot import (
+    activeset,
+    baseline,
+    corerep,
+    dataset,
+    evaluate,
+    frame_sets,
+    pace_train,
+    select,
+    strain,
+)
 from containers.tensorpot.pacemaker_input import Potential
 from tasks.artefact import Artefact, FileRef, StepCall, external
 from tasks.docker_runner import HARDENED, created, engine, find_image
@@ -53,10 +63,14 @@ IMPORTS = {
     "teacher_info": "containers.mace.model",
     "mace_label": "containers.mace.labeller",
     "pool_labels": "containers.pool_labels",
-    "pace_select": "containers.tensorpot.projections, pyace.maxvol",
+    "baseline": "containers.tensorpot.baseline",
     "dataset": "containers.tensorpot.dataset",
+    "pace_select": "containers.tensorpot.projections, pyace.maxvol",
+    "strain": "containers.tensorpot.strain",
+    "frames": "containers.tensorpot.frame_sets, pandas",
     "pace_train": "pyace, tensorpotential, tensorflow",
     "pace_activeset": "containers.tensorpot.projections, pyace.maxvol",
+    "pace_corerep": "containers.tensorpot.corerep, pyace",
     "evaluate": "containers.tensorpot.evaluate, pyace",
 }
 
@@ -74,16 +88,21 @@ def chain(pool: Path, place: Workspace) -> Generator[StepCall, Artefact, None]:
     with labelled.reading() as files:
         call = _call("pool_labels", pooled, structures=table).model_copy(update={"sources": {"labels": files}})
     labels = (yield call).file("labels")
-    chosen = select.Params(potential=POTENTIAL, max_structures=30, e0s_eV=E0S)
-    selection = (yield _call("pace_select", chosen, labels=labels)).file("selection")
-    sides = dataset.Params(e0s_eV=E0S, elements=("Si",), cutoff=POTENTIAL.cutoff)
-    data = yield _call("dataset", sides, labels=labels, selection=selection)
-    fit = pace_train.Params(potential=POTENTIAL, maxiter=5)
-    fitted = yield _call("pace_train", fit, train=data.file("train"), validation=data.file("validation"))
-    student = fitted.file("potential")
-    asi = yield _call("pace_activeset", activeset.Params(), potential=student, train=data.file("train"))
-    compared = evaluate.Params(e0s_eV=E0S, elements=("Si",))
-    yield _call("evaluate", compared, potential=student, asi=asi.file("asi"), test=data.file("test"))
+    taken = baseline.Params(elements=("Si",), cutoff=POTENTIAL.cutoff, teacher_e0s_eV=E0S)
+    based = (yield _call("baseline", taken, labels=labels)).file("baseline")
+    merged = dataset.Params(elements=("Si",), teachers=(asked.key(place).digest,))
+    data = (yield _call("dataset", merged, labels=labels)).file("dataset")
+    chosen = select.Params(potential=POTENTIAL, max_structures=30)
+    selection = (yield _call("pace_select", chosen, dataset=data, baseline=based)).file("selection")
+    yield _call("strain", strain.Params(), dataset=data, selection=selection)
+    sides = frame_sets.Params(elements=("Si",), cutoff=POTENTIAL.cutoff)
+    frames = yield _call("frames", sides, dataset=data, selection=selection, baseline=based)
+    train, fit = frames.file("train"), pace_train.Params(potential=POTENTIAL, maxiter=5)
+    fitted = (yield _call("pace_train", fit, train=train, validation=frames.file("validation"))).file("interim")
+    asi = (yield _call("pace_activeset", activeset.Params(), potential=fitted, train=train)).file("asi")
+    core = yield _call("pace_corerep", corerep.Params(), interim=fitted, asi=asi, train=train, baseline=based)
+    student, compared = core.file("potential"), evaluate.Params(elements=("Si",))
+    yield _call("evaluate", compared, potential=student, asi=asi, baseline=based, test=frames.file("test"))
 
 
 def _call(step: str, params: Closed, **inputs: FileRef) -> StepCall:

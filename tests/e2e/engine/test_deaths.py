@@ -129,16 +129,16 @@ def copper(count: int, seed: int) -> list[Labelled]:
 
 @pytest.fixture
 def data(docker_workspace: Workspace) -> Artefact:
-    """The frames of a data set, where a store would have them."""
+    """Frames, where a store would have them."""
     key, outputs = "made", {}
-    folder = docker_workspace.store.root / "dataset" / key / "outputs"
+    folder = docker_workspace.store.root / "frames" / key / "outputs"
     folder.mkdir(parents=True)
     for side, rows in (("train", copper(40, 1)), ("validation", copper(2, 2))):
         path = folder / f"{side}.pckl.gzip"
         write_frame(path, frame(rows))
         outputs[side] = OutputFile(name=path.name, sha256=file_digest(path), size=path.stat().st_size)
     return Artefact(
-        step="dataset",
+        step="frames",
         key=key,
         outputs=outputs,
         metrics={"train_structures": 40, "train_atoms": 40 * 256},
@@ -165,7 +165,7 @@ def test_a_fit_that_runs_out_of_memory_is_tried_with_half_the_batch(
     recipe = Recipe(
         config=DistillConfig.model_validate(config),
         head="Default",
-        e0s_eV={"Cu": 0.0},
+        teacher_e0s_eV={"Cu": 0.0},
         potential=Potential(elements=("Cu",), cutoff=6.0, functions_per_element=10, b_basis="small"),
     )
     limited = docker_workspace.settings.model_copy(update={"step_memory_GB": 1.5})
