@@ -139,8 +139,9 @@ def killed_at(iteration: int, folder: Path, frames: dict[str, tuple[Path, ...]],
     program.chmod(0o755)
 
     def kill(done: float, total: float, text: str) -> None:
-        if done == iteration:
+        if done >= iteration and (folder / "pid").is_file():  # a busy machine may pass over one
             os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
+            (folder / "pid").unlink()
 
     return Fit(folder, frames, params, program, kill)
 
