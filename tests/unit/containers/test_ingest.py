@@ -655,7 +655,7 @@ def test_the_bundled_pool_is_sane(ingested: Ingest) -> None:
 def shared_silicon() -> Path:
     folder = REPOSITORY.parent / "shared" / "data" / "silicon"
     if not folder.is_dir():
-        pytest.skip("../shared/data/silicon (the mlearn silicon data) is absent: it is not part of the project")
+        pytest.fail("../shared/data/silicon (the mlearn silicon data) is absent: put it beside the project")
     return folder
 
 
