@@ -13,14 +13,18 @@ import pytest
 from ase import Atoms
 
 from containers.contract import OutOfMemory
+from containers.tensorpot import projection_files
 from containers.tensorpot.active_rows import Floats, Indices
 from containers.tensorpot.projection_files import Projected, Work, projected, scratch
 
 
 class Projector:
-    """Two functions an element: x and y of the atom. A structure at x = 666 ends its process."""
+    """Two functions an element: x and y of the atom. A structure at x = 666 kills a process that is not the test's."""
 
     functions = {"Si": 2, "Ge": 2}
+
+    def __init__(self) -> None:
+        self.made_by = os.getpid()
 
     def project(self, structures: list[Atoms]) -> tuple[dict[str, Floats], dict[str, Indices]]:
         """As the real one."""
@@ -28,6 +32,7 @@ class Projector:
         owners: dict[str, list[int]] = {name: [] for name in self.functions}
         for place, atoms in enumerate(structures):
             if atoms.positions[0, 0] == 666:
+                assert os.getpid() != self.made_by, "not forked"
                 os.kill(os.getpid(), signal.SIGKILL)
             for symbol, position in zip(atoms.symbols, atoms.positions, strict=True):
                 rows[symbol].append(position[:2])
@@ -36,6 +41,12 @@ class Projector:
             {name: np.array(rows[name]).reshape(-1, 2) for name in rows},
             {name: np.array(owners[name], dtype=np.int64) for name in owners},
         )
+
+
+@pytest.fixture(autouse=True)
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes are forked although other tests of the session have left threads behind (see `processes_for`)."""
+    monkeypatch.setattr(projection_files, "processes_for", lambda threads: threads)
 
 
 def structures() -> list[Atoms]:
