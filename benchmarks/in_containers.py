@@ -98,7 +98,7 @@ def chain(pool: Path, place: Workspace) -> Generator[StepCall, Artefact, None]:
     sides = frame_sets.Params(elements=("Si",), cutoff=POTENTIAL.cutoff)
     frames = yield _call("frames", sides, dataset=data, selection=selection, baseline=based)
     train, fit = frames.file("train"), pace_train.Params(potential=POTENTIAL, maxiter=5)
-    fitted = (yield _call("pace_train", fit, train=train, validation=frames.file("validation"))).file("interim")
+    fitted = (yield _call("pace_train", fit, train=train, validation=frames.file("validation"))).file("best")
     asi = (yield _call("pace_activeset", activeset.Params(), potential=fitted, train=train)).file("asi")
     core = yield _call("pace_corerep", corerep.Params(), interim=fitted, asi=asi, train=train, baseline=based)
     student, compared = core.file("potential"), evaluate.Params(elements=("Si",))

@@ -39,6 +39,9 @@ STEPS: dict[str, str] = {
     "pace_activeset": "containers.tensorpot.activeset",
     "pace_corerep": "containers.tensorpot.corerep",
     "evaluate": "containers.tensorpot.evaluate",
+    "stability": "containers.tensorpot.stability",
+    "weak_spots": "containers.tensorpot.weak_spots",
+    "committee": "containers.tensorpot.committee",
 }
 """Every step by name. A new step is a module and a line here."""
 
@@ -97,6 +100,10 @@ class Resources(Closed):
     acceleration: Acceleration = Field("none", description="other kernels for the teacher, admitted by a parity probe")
     memory_bytes: int | None = Field(
         None, ge=1, description="bytes of all processes together; None: half of what the container or host has"
+    )
+    inter_op_threads: int | None = Field(None, ge=1, description="TensorFlow's operations at a time; None: threads")
+    time_limit_s: float | None = Field(
+        None, gt=0, description="seconds after which the step is ended from outside; one that can end in order before"
     )
 
 
@@ -182,12 +189,14 @@ class Inputs:
 
 
 class Progress(Protocol):
-    """How a step tells how far it is: `progress(done, total, text)`."""
+    """How a step tells how far it is: `progress(done, total, text)`, with figures by name where it has some."""
 
-    def __call__(self, done: float, total: float, text: str = "") -> None: ...
+    def __call__(
+        self, done: float, total: float, text: str = "", figures: Mapping[str, float] | None = None
+    ) -> None: ...
 
 
-def no_progress(done: float, total: float, text: str = "") -> None:
+def no_progress(done: float, total: float, text: str = "", figures: Mapping[str, float] | None = None) -> None:
     """The progress of a step that nobody watches."""
 
 

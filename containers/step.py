@@ -12,6 +12,7 @@ import shutil
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from errno import ENOSPC
 from pathlib import Path
 from stat import S_ISREG
@@ -165,9 +166,10 @@ def _own_peak_KiB() -> int:
     return peaks[0] if peaks else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def print_progress(done: float, total: float, text: str = "") -> None:
+def print_progress(done: float, total: float, text: str = "", figures: Mapping[str, float] | None = None) -> None:
     """Progress as a marked line on standard output, which the runner turns into a bar."""
-    sys.stdout.write(f"{PROGRESS_MARK}{json.dumps([done, total, text])}\n")  # in one piece: children share the pipe
+    told = json.dumps([done, total, text, *([dict(figures)] if figures else [])])
+    sys.stdout.write(f"{PROGRESS_MARK}{told}\n")  # in one piece: children share the pipe
     sys.stdout.flush()
 
 

@@ -1,4 +1,7 @@
-"""Every step of the way as a call: what it reads and with which parameters. Pure; the flow and the dry run share it."""
+"""The steps up to the frames as calls: what each reads and with which parameters (`calls_fit` has the others).
+
+Pure; the flow and the dry run share them.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +13,10 @@ from containers import ingest, pool_labels
 from containers.contract import Resources
 from containers.mace import fetch, label
 from containers.mace.teacher_info import Teacher
-from containers.tensorpot import (
-    activeset,
-    baseline,
-    corerep,
-    dataset,
-    evaluate,
-    frame_sets,
-    pace_train,
-    select,
-    strain,
-)
-from containers.tensorpot.pacemaker_input import Loss
+from containers.tensorpot import baseline, dataset, frame_sets, select, strain
 from flows.config import DistillConfig
-from flows.plan import FitPlan
 from flows.recipe import Recipe
-from tasks.artefact import Artefact, External, FileRef, StepCall, Stored
+from tasks.artefact import Artefact, External, FileRef, StepCall
 from tasks.label import Asked
 from tasks.label_store import TeacherKey
 from tasks.settings import Settings
@@ -232,72 +223,6 @@ def frames_call(
         **_files("strains", strains.file("labels") if strains else None),
     }
     return StepCall(step="frames", params=params.model_dump(mode="json"), inputs=inputs)
-
-
-def train_params(recipe: Recipe, plan: FitPlan) -> pace_train.Params:
-    """The fit that a plan describes."""
-    return pace_train.Params(
-        potential=recipe.potential,
-        loss=Loss(kappa=recipe.config.pacemaker.kappa, l1=plan.l1, l2=plan.l2),
-        maxiter=plan.maxiter,
-        ladder_step=plan.ladder_step,
-        batch_size=plan.batch_size,
-        seed=recipe.config.train.seed,
-        core=recipe.config.pacemaker.reference_potential == "zbl" and not recipe.config.pacemaker.learns_difference,
-    )
-
-
-def train_call(recipe: Recipe, plan: FitPlan, data: Artefact, start: Stored | None, settings: Settings) -> StepCall:
-    """One attempt at the fit, from `start` when the plan continues."""
-    threads = recipe.config.train.threads
-    inputs: dict[str, tuple[FileRef, ...]] = {
-        "train": (data.file("train"),),
-        "validation": (data.file("validation"),),
-        **({"start": (start,)} if start else {}),
-    }
-    return StepCall(
-        step="pace_train",
-        params=train_params(recipe, plan).model_dump(mode="json"),
-        inputs=inputs,
-        resources=Resources(threads=settings.cores if threads == "auto" else threads, device=settings.device),
-    )
-
-
-def active_set_call(recipe: Recipe, potential: Stored, data: Artefact) -> StepCall:
-    """The active set of the trained potential, from exactly the training frame."""
-    params = activeset.Params(projections=recipe.config.selection.projections)
-    inputs: dict[str, tuple[FileRef, ...]] = {"potential": (potential,), "train": (data.file("train"),)}
-    return StepCall(step="pace_activeset", params=params.model_dump(mode="json"), inputs=inputs)
-
-
-def core_call(recipe: Recipe, potential: Stored, active_set: Artefact, data: Artefact, base: Artefact) -> StepCall:
-    """The potential with what keeps its atoms apart, exported."""
-    pacemaker = recipe.config.pacemaker
-    params = corerep.Params(
-        core="reference" if pacemaker.learns_difference else pacemaker.reference_potential, r_in_A=pacemaker.r_in_A
-    )
-    inputs: dict[str, tuple[FileRef, ...]] = {
-        "interim": (potential,),
-        "asi": (active_set.file("asi"),),
-        "train": (data.file("train"),),
-        "baseline": (base.file("baseline"),),
-    }
-    return StepCall(step="pace_corerep", params=params.model_dump(mode="json"), inputs=inputs)
-
-
-def evaluate_call(
-    recipe: Recipe, core: Artefact, active_set: Artefact, data: Artefact, base: Artefact, dft_test: Artefact | None
-) -> StepCall:
-    """Student against teacher on the test side, and against DFT when there is a test file."""
-    params = evaluate.Params(elements=recipe.potential.elements)
-    inputs: dict[str, tuple[FileRef, ...]] = {
-        "potential": (core.file("potential"),),
-        "asi": (active_set.file("asi"),),
-        "baseline": (base.file("baseline"),),
-        "test": (data.file("test"),),
-        **_optional("dft_test", dft_test),
-    }
-    return StepCall(step="evaluate", params=params.model_dump(mode="json"), inputs=inputs)
 
 
 def _optional(name: str, artefact: Artefact | None) -> dict[str, tuple[FileRef, ...]]:

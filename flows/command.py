@@ -35,7 +35,8 @@ examples:
 
 results:  runs/NAME/report.html, potential.yace, in.lammps, ...; a second run computes only what changed.
 machine:  DISTILL_RUNNER=subprocess|docker|apptainer|in_process|stub, DISTILL_DEVICE=cpu|cuda|auto, DISTILL_CORES,
-          DISTILL_STEP_TIMEOUT_S, DISTILL_SELECT_MEMORY_GB, DISTILL_WORK_ROOT
+          DISTILL_STEP_TIMEOUT_S, DISTILL_SELECT_MEMORY_GB, DISTILL_FIT_MEMORY_GB, DISTILL_INTER_OP_THREADS,
+          DISTILL_WORK_ROOT
           interpreters: DISTILL_MACE_PYTHON, DISTILL_TENSORPOT_PYTHON
           containers: DISTILL_MACE_IMAGE, DISTILL_TENSORPOT_IMAGE, DISTILL_ENGINE_URL, DISTILL_STEP_MEMORY_GB
           labelling: DISTILL_LABEL_DEVICE, DISTILL_SHARD_S, DISTILL_EDGES_PER_BATCH, DISTILL_SHARDS_AT_ONCE,

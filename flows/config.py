@@ -4,43 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from ase.data import atomic_numbers
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from containers.contract import BadInput
 from containers.likeness import LIKENESS_A
 from containers.sanity import Sanity
 from containers.split import Split
 from containers.tensorpot.baseline import LennardJones
-from flows.plan import Convergence
-
-
-class Section(BaseModel):
-    """Base of all parts of the config: frozen, closed, no infinities, and no text or truth values for numbers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
-
-
-def _known_element(symbol: str) -> str:
-    if atomic_numbers.get(symbol, 0) == 0:
-        raise ValueError(f"{symbol!r} is not a chemical element")
-    return symbol
-
-
-Element = Annotated[str, AfterValidator(_known_element)]
-
-
-def _pair_of_elements(name: str) -> str:
-    symbols = name.split("-")
-    if len(symbols) != 2 or symbols != sorted(symbols):
-        raise ValueError(f"{name!r} is no pair of elements: write two symbols in alphabetic order, such as Al-Ni")
-    for symbol in symbols:
-        _known_element(symbol)
-    return name
-
-
-Pair = Annotated[str, AfterValidator(_pair_of_elements)]
-Length = Annotated[float, Field(gt=0)]
-Weight = Annotated[float, Field(gt=0)]
+from containers.tensorpot.pacemaker_blocks import Overrides
+from containers.tensorpot.pacemaker_keys import own_backend, own_fit
+from flows.config_fit import Extend, Stability, Sweep, Train
+from flows.section import Element, Length, Pair, Section, Weight
+from flows.verdict import Convergence
 
 
 class Teacher(Section):
@@ -126,6 +101,14 @@ class Pacemaker(Section):
         "mace", description="shape of the basis, or a pacemaker potential section"
     )
     functions_per_element: int = Field(250, ge=1, description="at most so many basis functions an element")
+    overrides: Overrides = Field(
+        Overrides(), description="what differs from the preset for elements (Al) and pairs (Al-Ni)"
+    )
+    fit: dict[str, Any] = Field({}, description="further keys of pacemaker's fit section, see docs/pacemaker_input.md")
+    backend: dict[str, Any] = Field({}, description="further keys of pacemaker's backend section")
+    kappa: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None, description="force share of the loss instead of loss_*; auto: by the variances of energies and forces"
+    )
     loss_energy: float = Field(0.7, ge=0, description="weight of energies; kappa = forces / (energy + forces + stress)")
     loss_forces: float = Field(0.3, ge=0, description="weight of forces")
     loss_stress: float = Field(
@@ -144,6 +127,15 @@ class Pacemaker(Section):
     lj: Literal["auto"] | dict[Pair, LennardJones] = Field(
         "auto", description="epsilon_eV and sigma_A by pair; auto: fitted to the short distances of the data"
     )
+
+    @field_validator("fit", "backend")
+    @classmethod
+    def _keys_of_pacemaker(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        try:
+            (own_fit if info.field_name == "fit" else own_backend)(value)
+        except BadInput as error:
+            raise ValueError(str(error)) from None
+        return value
 
     @field_validator("loss_stress")
     @classmethod
@@ -170,8 +162,10 @@ class Pacemaker(Section):
         return self
 
     @property
-    def kappa(self) -> float:
-        """The force share of pacemaker's loss, in [0, 1]. Stress is learned from energies and counts among them."""
+    def force_share(self) -> float | Literal["auto"]:
+        """pacemaker's kappa, in [0, 1]. Stress is learned from energies and counts among them."""
+        if self.kappa is not None:
+            return self.kappa
         return self.loss_forces / (self.loss_energy + self.loss_forces + self.loss_stress)
 
     @property
@@ -204,18 +198,6 @@ class Selection(Section):
         return self
 
 
-class Train(Section):
-    """The fit."""
-
-    maxiter: int = Field(150, ge=1, description="optimiser iterations of one attempt")
-    batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = Field("auto", description="structures a batch")
-    max_attempts: int = Field(3, ge=1, le=20, description="fits at most; each after the first has a changed plan")
-    seed: int = Field(42, ge=0, le=2**32 - 1, description="seed of the selection and of pacemaker")
-    threads: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        "auto", description="threads of a fit; auto: all cores"
-    )
-
-
 class DistillConfig(Section):
     """Everything that decides the result."""
 
@@ -230,3 +212,6 @@ class DistillConfig(Section):
     split: Split = Split()
     train: Train = Train()
     convergence: Convergence = Convergence()
+    stability: Stability = Stability()
+    extend: Extend = Extend()
+    sweep: Sweep = Sweep()

@@ -25,11 +25,15 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> DistillConfig:
     values = _read_yaml(path)
     for override in overrides:
         _apply(values, override)
+    return with_absolute_paths(validated(values, str(path)), path.absolute().parent)
+
+
+def validated(values: dict[str, Any], where: str) -> DistillConfig:
+    """The config of these values; `UserError` names `where`, every wrong key, and the mend."""
     try:
-        config = DistillConfig.model_validate(values)
+        return DistillConfig.model_validate(values)
     except ValidationError as error:
-        raise UserError("\n".join(f"{path}: {line}" for line in _told(error))) from None
-    return with_absolute_paths(config, path.absolute().parent)
+        raise UserError("\n".join(f"{where}: {line}" for line in _told(error))) from None
 
 
 def with_absolute_paths(config: DistillConfig, place: Path) -> DistillConfig:
@@ -75,18 +79,24 @@ def _apply(values: dict[str, Any], override: str) -> None:
     match = re.fullmatch(r"([A-Za-z_][\w.]*)=(.*)", override, flags=re.DOTALL)
     if match is None:
         raise UserError(f"--set {override}: write it as key.key=value, for example --set train.maxiter=50")
-    *parents, last = match[1].split(".")
+    try:
+        value = YAML(typ="safe", pure=True).load(match[2])
+    except YAMLError:
+        raise UserError(f"--set {override}: {match[2]!r} is not a YAML value") from None
+    put(values, match[1], value, f"--set {override}")
+
+
+def put(values: dict[str, Any], key: str, value: Any, where: str) -> None:
+    """Set the value of a dotted key; `UserError` names `where` when there can be no such key."""
+    *parents, last = key.split(".")
     place = values
     for parent in parents:
         if place.get(parent) is None:
             place[parent] = {}
         place = place[parent]
         if not isinstance(place, dict):
-            raise UserError(f"--set {override}: {parent} has no keys below it")
-    try:
-        place[last] = YAML(typ="safe", pure=True).load(match[2])
-    except YAMLError:
-        raise UserError(f"--set {override}: {match[2]!r} is not a YAML value") from None
+            raise UserError(f"{where}: {parent} has no keys below it")
+    place[last] = value
 
 
 def _told(error: ValidationError) -> list[str]:

@@ -11,6 +11,7 @@ from prefect.runtime import flow_run
 from flows.config import DistillConfig
 from flows.config_file import with_absolute_paths
 from flows.data import Files, Runner, prepare
+from flows.extend import extended
 from flows.files import digests, teacher_files, user_files
 from flows.fit import finish, fit
 from flows.outcome import Outcome, summarise
@@ -53,9 +54,10 @@ def _distill(config: DistillConfig, files: Files, models: dict[str, External | N
     recipe, test = prepared.recipe, prepared.ingested.dft_test
     attempts, best = fit(recipe, frames, workspace)
     student = finish(recipe, best, frames, prepared.baseline, test, run)
+    made = extended(prepared, frames, attempts, student, run)
 
-    work = total([*prepared.work, *more])
-    summary = summarise(recipe, digests(files, prepared.models), run.done, attempts, student, work, workspace)
+    work = total([*prepared.work, *more, *made.work])
+    summary = summarise(digests(files, prepared.models), run.done, made, work, workspace)
     report(summary, workspace)
     return Outcome.of(summary, workspace)
 

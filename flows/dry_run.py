@@ -13,14 +13,13 @@ from pathlib import Path
 
 from containers.contract import Request, write_atomic
 from containers.tensorpot.pace_train import pacemaker_input
-from flows import calls
+from flows import calls, calls_fit
+from flows.calls_stability import stability_call
 from flows.config import DistillConfig
 from flows.data import Ingested, ingest_all, read_teacher, stored_tables
 from flows.files import teacher_files, user_files
-from flows.fit import first_plan
+from flows.fit import first_name, first_plan
 from flows.label import with_sources
-from flows.plan import FitPlan
-from flows.plan import first_plan as plan_for
 from flows.recipe import Recipe, check_committee, check_sides, resolve
 from tasks.artefact import Artefact, FileRef, StepCall
 from tasks.errors import StoreError
@@ -121,11 +120,14 @@ def _walk_the_data(walk: _Walk, recipe: Recipe, ingested: Ingested, asked: Seque
     if baseline and dataset:
         _walk_the_set(walk, recipe, ingested, dataset, baseline)
     else:
-        for name in ("pace_select", "frames", *_FITTING):
+        for name in ("pace_select", "frames", *_fitting(recipe)):
             walk.seen(None, name)
 
 
-_FITTING = ("pace_train attempt 1", "pace_activeset", "pace_corerep", "evaluate")
+def _fitting(recipe: Recipe) -> list[str]:
+    """The task runs from the first attempt on that there will be in any case."""
+    gate = ["stability"] if recipe.config.stability.picoseconds > 0 else []
+    return [first_name(recipe), "pace_activeset", "pace_corerep", *gate, "evaluate"]
 
 
 def _walk_the_set(walk: _Walk, recipe: Recipe, ingested: Ingested, dataset: Artefact, baseline: Artefact) -> None:
@@ -138,36 +140,48 @@ def _walk_the_set(walk: _Walk, recipe: Recipe, ingested: Ingested, dataset: Arte
     elif selection:
         walk.seen(calls.strain_call(recipe, dataset, selection), "strain")
     frames = walk.seen(frames_call, "frames")
-    first = first_plan(recipe, frames) if frames else expected_plan(recipe, ingested.pool)
-    fitted = walk.seen(calls.train_call(recipe, first, frames, None, settings) if frames else None, _FITTING[0])
-    if not (fitted and frames):
-        for name in _FITTING[1:]:
+    call = calls_fit.train_call(recipe, first_plan(recipe), frames, None, settings) if frames else None
+    fitted = walk.seen(call, first_name(recipe))
+    if fitted and frames:
+        _walk_the_student(walk, recipe, fitted, frames, baseline, ingested.dft_test)
+    else:
+        for name in _fitting(recipe)[1:]:
+            walk.seen(None, name)
+
+
+def _walk_the_student(
+    walk: _Walk, recipe: Recipe, fitted: Artefact, frames: Artefact, baseline: Artefact, dft_test: Artefact | None
+) -> None:
+    """What follows the first attempt, if it is the one whose potential is taken."""
+    potential = fitted.file("best")
+    active = walk.seen(calls_fit.active_set_call(recipe, potential, frames), "pace_activeset")
+    call = calls_fit.core_call(recipe, potential, active, frames, baseline) if active else None
+    core = walk.seen(call, "pace_corerep")
+    if not (active and core):
+        for name in _fitting(recipe)[3:]:
             walk.seen(None, name)
         return
-    active = walk.seen(calls.active_set_call(recipe, fitted.file("interim"), frames), "pace_activeset")
-    call = calls.core_call(recipe, fitted.file("interim"), active, frames, baseline) if active else None
-    core = walk.seen(call, "pace_corerep")
-    test = ingested.dft_test
-    walk.seen(
-        calls.evaluate_call(recipe, core, active, frames, baseline, test) if active and core else None, "evaluate"
-    )
+    if recipe.config.stability.picoseconds > 0:
+        walk.seen(stability_call(recipe, core, active, frames, baseline), "stability")
+    walk.seen(calls_fit.evaluate_call(recipe, core, active, frames, baseline, dft_test), "evaluate")
 
 
-def expected_plan(recipe: Recipe, pool: Artefact) -> FitPlan:
-    """The first plan as the pool's mean size suggests it; the selected structures decide the batch in the end."""
-    train = recipe.config.train
+def _expected(recipe: Recipe, pool: Artefact) -> tuple[int, int]:
+    """Training structures and their atoms, as the pool's mean size suggests; the selection decides in the end."""
     selection, pooled = recipe.config.selection, pool.metrics["structures"]
     structures = min(round(selection.fraction * pooled) if selection.fraction else selection.max_structures, pooled)
     structures = max(structures, 1)
-    atoms = round(structures * pool.metrics["atoms"] / pool.metrics["structures"])
-    return plan_for(train.maxiter, train.batch_size, structures, atoms)
+    return structures, round(structures * pool.metrics["atoms"] / pooled)
 
 
 def _texts(recipe: Recipe, pool: Artefact, lines: list[str]) -> dict[str, str]:
-    first = expected_plan(recipe, pool)
+    first = first_plan(recipe)
     told = {"recipe": recipe.model_dump(mode="json"), "first_attempt": first.model_dump(mode="json"), "steps": lines}
-    params = calls.train_params(recipe, first)
-    return {"plan.json": json.dumps(told, indent=1), "input.yaml": pacemaker_input(params, 0, 0, "fresh").text()}
+    params = calls_fit.train_params(recipe, first)
+    return {
+        "plan.json": json.dumps(told, indent=1),
+        "input.yaml": pacemaker_input(params, *_expected(recipe, pool), "fresh").text(),
+    }
 
 
 def _write(folder: Path, requests: dict[str, Request], texts: dict[str, str]) -> None:

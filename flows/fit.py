@@ -1,4 +1,8 @@
-"""The attempts at a fit: run one, judge it, change the plan, until it is good enough or nothing more helps."""
+"""The attempts at a fit, stage by stage: run one, judge it, change the plan, until it is good enough or nothing helps.
+
+Each stage begins with the best potential of those before it. What is returned is the best of all attempts of all
+stages by its validation errors, whenever it was reached.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,20 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
-from flows import calls
+from containers.tensorpot.fit_memory import auto_batch_size
+from flows import calls_fit
 from flows import plan as plans
+from flows.calls_stability import stability_call
+from flows.config_fit import Stage
 from flows.data import RunCall
-from flows.plan import FitPlan, Outcome, Verdict
+from flows.plan import FitPlan
 from flows.recipe import Recipe
+from flows.verdict import ACCIDENTS, MENDS, SOUND, Outcome, Verdict, best_of, judge, resume_from
 from tasks.artefact import Artefact, StepCall, Stored
 from tasks.errors import StepFailed
+from tasks.prefect_run import run_log
 from tasks.steps import step
 from tasks.workspace import Workspace
-
-ACCIDENTS = ("killed", "crashed", "out_of_memory")
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,11 @@ class Attempt:
     verdict: Verdict
     seconds: float
     result: Artefact | StepFailed
+
+    @property
+    def stage(self) -> int:
+        """From 1."""
+        return self.plan.stage
 
     @property
     def artefact(self) -> Artefact | None:
@@ -51,70 +63,182 @@ class RunStep(Protocol):
     def __call__(self, call: StepCall, workspace: Workspace, run_name: str | None = None) -> Artefact: ...
 
 
-def fit(recipe: Recipe, data: Artefact, workspace: Workspace, run: RunStep = step) -> tuple[list[Attempt], Artefact]:
-    """Every attempt, and the result of the one with the smallest validation error.
+@dataclass(frozen=True)
+class _Fit:
+    """What every attempt of a fit has in common.
+
+    Attributes:
+        of: goes into the names of the task runs, where one flow run fits several times.
+    """
+
+    recipe: Recipe
+    data: Artefact
+    workspace: Workspace
+    run: RunStep
+    of: str
+
+    def call(self, plan: FitPlan, start: Stored | None) -> StepCall:
+        return calls_fit.train_call(self.recipe, plan, self.data, start, self.workspace.settings)
+
+    def name(self, stage: int, attempt: int) -> str:
+        words = ("pace_train", self.of, _of_stage(self.recipe, stage), f"attempt {attempt}")
+        return " ".join(filter(None, words))
+
+    def attempted(self, name: str, plan: FitPlan, start: Stored | None) -> Attempt:
+        result: Artefact | StepFailed
+        call, started = self.call(plan, start), time.monotonic()
+        try:
+            result = self.run(call, self.workspace, name)
+        except StepFailed as failure:
+            result = failure
+        verdict = judge(_outcome(result), self.recipe.config.convergence)
+        seconds = result.seconds if isinstance(result, Artefact) else time.monotonic() - started
+        return Attempt(name, plan, verdict, seconds, result)
+
+    def next(self, attempt: Attempt, last: bool) -> FitPlan | None:
+        left = plans.left_by(attempt.outcome, attempt.plan, self.recipe.config.convergence, self.usual_batch())
+        return plans.next_plan(attempt.plan, attempt.verdict, left, last)
+
+    def usual_batch(self) -> int:
+        """What the step makes of a batch `auto`, as far as that is known here."""
+        counts, functions = self.data.metrics, self.recipe.potential.functions_asked() or 1
+        memory = calls_fit.fit_resources(self.recipe, self.workspace.settings).memory_bytes
+        return auto_batch_size(counts["train_structures"], counts["train_atoms"], functions, memory)
+
+    def best(self, attempts: list[Attempt]) -> Artefact | None:
+        place = best_of([attempt.outcome for attempt in attempts], self.recipe.config.convergence)
+        return None if place is None else attempts[place].artefact
+
+
+def fit(
+    recipe: Recipe,
+    data: Artefact,
+    workspace: Workspace,
+    run: RunStep = step,
+    of: str = "",
+    start: Stored | None = None,
+) -> tuple[list[Attempt], Artefact]:
+    """Every attempt at every stage, and the result of the one with the smallest validation errors.
+
+    A stage in which every attempt failed ends the fit with the best of the stages before it.
+
+    Args:
+        data: of the `frames` step.
+        of: goes into the names of the task runs, where one flow run fits several times.
+        start: potential without core repulsion that the first stage begins with.
 
     Raises:
-        StepFailed: of the last attempt, when none left a potential.
+        StepFailed: of the last attempt, when none left a potential; or the fit was cancelled.
     """
+    one = _Fit(recipe, data, workspace, run, of)
     attempts: list[Attempt] = []
-    plan: FitPlan | None = first_plan(recipe, data)
-    while plan is not None and (len(attempts) < recipe.config.train.max_attempts or attempts[-1].left_off):
-        start = _start(attempts) if plan.start == "continue" else None
-        call = calls.train_call(recipe, plan, data, start, workspace.settings)
-        attempts.append(_attempted(f"pace_train attempt {len(attempts) + 1}", plan, call, recipe, workspace, run))
-        plan = plans.next_plan(plan, attempts[-1].verdict, attempts[-1].outcome.resumable)
-    best = plans.best([attempt.outcome for attempt in attempts], recipe.config.convergence)
-    result = attempts[-1 if best is None else best].result
-    if isinstance(result, StepFailed):
-        raise result
-    return attempts, result
+    best: Artefact | None = None
+    stages = stages_of(recipe)
+    for number, stage in enumerate(stages, 1):
+        origin = best.file("best") if best else start
+        plan = plans.first_plan(recipe.config.train, stage.kappa, stage.maxiter, number, onward=origin is not None)
+        made = _stage(one, plan, origin, last=number == len(stages))
+        attempts += made
+        best = one.best(attempts)
+        if best is None:
+            raise _nothing_fitted(attempts)
+        _tell(made[-1])
+        if not any(attempt.artefact for attempt in made):
+            break
+    assert best is not None
+    return attempts, best
 
 
-@dataclass(frozen=True)
-class Student:
-    """A finished student: its fit, its active set, the exported potential, its errors."""
-
-    fit: Artefact
-    active_set: Artefact
-    core: Artefact
-    evaluation: Artefact
-
-
-def finish(
-    recipe: Recipe, best: Artefact, frames: Artefact, baseline: Artefact, dft_test: Artefact | None, run: RunCall
-) -> Student:
-    """Active set, core and evaluation of a fit."""
-    active_set = run(calls.active_set_call(recipe, best.file("interim"), frames))
-    core = run(calls.core_call(recipe, best.file("interim"), active_set, frames, baseline))
-    evaluation = run(calls.evaluate_call(recipe, core, active_set, frames, baseline, dft_test))
-    return Student(best, active_set, core, evaluation)
+def _stage(one: _Fit, first: FitPlan, origin: Stored | None, last: bool) -> list[Attempt]:
+    """The attempts at one stage. Raises `StepFailed` when one was cancelled."""
+    attempts: list[Attempt] = []
+    plan: FitPlan | None = first
+    while plan is not None and (len(attempts) < one.recipe.config.train.max_attempts or attempts[-1].left_off):
+        start = _newest(attempts) or origin if plan.start == "continue" else origin
+        attempts.append(one.attempted(one.name(plan.stage, len(attempts) + 1), plan, start))
+        if isinstance(attempts[-1].result, StepFailed) and attempts[-1].verdict == "cancelled":
+            raise attempts[-1].result
+        plan = one.next(attempts[-1], last)
+    return attempts
 
 
-def first_plan(recipe: Recipe, data: Artefact) -> FitPlan:
-    """The plan of the first attempt on this data set."""
-    train, counts = recipe.config.train, data.metrics
-    return plans.first_plan(train.maxiter, train.batch_size, counts["train_structures"], counts["train_atoms"])
+def stages_of(recipe: Recipe) -> list[Stage]:
+    """The losses that are fitted one after another, one at least."""
+    config = recipe.config
+    return config.train.stages or [Stage(kappa=config.pacemaker.force_share, maxiter=config.train.maxiter)]
 
 
-def _attempted(name: str, plan: FitPlan, call: StepCall, recipe: Recipe, workspace: Workspace, run: RunStep) -> Attempt:
-    result: Artefact | StepFailed
-    started = time.monotonic()
-    try:
-        result = run(call, workspace, name)
-    except StepFailed as failure:
-        result = failure
-    verdict = plans.verdict(_outcome(result), recipe.config.convergence)
-    seconds = result.seconds if isinstance(result, Artefact) else time.monotonic() - started
-    return Attempt(name, plan, verdict, seconds, result)
+def first_plan(recipe: Recipe) -> FitPlan:
+    """The plan of the very first attempt."""
+    stage = stages_of(recipe)[0]
+    return plans.first_plan(recipe.config.train, stage.kappa, stage.maxiter)
+
+
+def first_name(recipe: Recipe) -> str:
+    """What the task run of the very first attempt is called."""
+    return " ".join(filter(None, ("pace_train", _of_stage(recipe, 1), "attempt 1")))
+
+
+def _of_stage(recipe: Recipe, stage: int) -> str:
+    return f"stage {stage}" if recipe.config.train.stages else ""
+
+
+def _newest(attempts: list[Attempt]) -> Stored | None:
+    """The interim potential, without core repulsion, of the newest attempt that left a good one."""
+    place = resume_from([attempt.outcome for attempt in attempts])
+    artefact = attempts[place].artefact if place is not None else None
+    return artefact.file("interim") if artefact else None
 
 
 def _outcome(result: Artefact | StepFailed) -> Outcome:
     return Outcome(metrics=result.metrics) if isinstance(result, Artefact) else Outcome(failure=result.kind)
 
 
-def _start(before: list[Attempt]) -> Stored | None:
-    """The potential without core repulsion that a continued fit begins with."""
-    place = plans.resume_from([attempt.outcome for attempt in before])
-    artefact = before[place].artefact if place is not None else None
-    return artefact.file("interim") if artefact else None
+def _nothing_fitted(attempts: list[Attempt]) -> StepFailed:
+    """The last failure, with what was tried before it and what the user can do."""
+    last = attempts[-1].result
+    assert isinstance(last, StepFailed)
+    if attempts[-1].verdict not in MENDS:
+        return last
+    tried = "\n".join(f"  {attempt.name}: {attempt.verdict} ({attempt.plan.reason})" for attempt in attempts)
+    message = f"{last.message}\nNo attempt left a potential:\n{tried}\n{MENDS[attempts[-1].verdict]}"
+    return StepFailed(last.step, last.kind, message, last.folder, last.log_tail, last.runner)
+
+
+def _tell(attempt: Attempt) -> None:
+    """Log how a stage ended, and what the user can do about it."""
+    mend = MENDS.get(attempt.verdict, "")
+    if attempt.verdict in SOUND:
+        run_log().info("%s ended as %s", attempt.name, attempt.verdict)
+    elif isinstance(attempt.result, StepFailed):
+        run_log().warning("%s ended as %s: %s %s", attempt.name, attempt.verdict, attempt.result.message, mend)
+    else:
+        run_log().warning("%s ended as %s. %s", attempt.name, attempt.verdict, mend)
+
+
+@dataclass(frozen=True)
+class Student:
+    """A finished student: its fit, its active set, the exported potential, its errors.
+
+    Attributes:
+        stability: None when the config wants no gate.
+    """
+
+    fit: Artefact
+    active_set: Artefact
+    core: Artefact
+    stability: Artefact | None
+    evaluation: Artefact
+
+
+def finish(
+    recipe: Recipe, best: Artefact, frames: Artefact, baseline: Artefact, dft_test: Artefact | None, run: RunCall
+) -> Student:
+    """Active set, core, stability and evaluation of a fit's best potential."""
+    potential = best.file("best")
+    active_set = run(calls_fit.active_set_call(recipe, potential, frames))
+    core = run(calls_fit.core_call(recipe, potential, active_set, frames, baseline))
+    gate = recipe.config.stability.picoseconds > 0
+    stability = run(stability_call(recipe, core, active_set, frames, baseline)) if gate else None
+    evaluation = run(calls_fit.evaluate_call(recipe, core, active_set, frames, baseline, dft_test))
+    return Student(best, active_set, core, stability, evaluation)

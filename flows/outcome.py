@@ -11,9 +11,9 @@ from containers.contract import Closed
 from containers.mace.teacher_info import Teacher
 from containers.tensorpot.baseline_model import Baseline
 from flows.config import DistillConfig
-from flows.fit import Attempt, Student
-from flows.plan import Convergence
-from flows.recipe import Recipe
+from flows.extend import Extended
+from flows.fit import Attempt
+from flows.verdict import Convergence
 from tasks import run_summary
 from tasks.artefact import Artefact
 from tasks.errors import StepFailed
@@ -21,6 +21,7 @@ from tasks.label_work import Work
 from tasks.run_summary import Labelling, RunSummary
 from tasks.workspace import Workspace
 
+TOLD_OF_A_FIT = ("stop_criterion", "iterations", "resumed_at", "best_iteration")
 CHECKED = {"force_mae_meV_per_A": ("force MAE", "meV/Å"), "energy_mae_meV_per_atom": ("energy MAE", "meV/atom")}
 
 
@@ -60,34 +61,39 @@ def misses(errors: dict[str, Any], convergence: Convergence) -> str | None:
     return "; ".join(told) or None
 
 
-def not_converged_because(errors: dict[str, Any], chosen: Attempt, convergence: Convergence) -> str | None:
-    """Why the result does not count as converged: test errors, or the fit's own end; None when it does."""
+def not_converged_because(
+    errors: dict[str, Any], chosen: Attempt, unstable_because: str | None, convergence: Convergence
+) -> str | None:
+    """Why the result does not count as converged: test errors, the fit's end, molecular dynamics; None when it does.
+
+    Args:
+        unstable_because: what the stability gate found; None when it found nothing, or there was none.
+    """
     unfinished = None if chosen.verdict == "converged" else f"{chosen.name} ended as {chosen.verdict}"
-    return "; ".join(filter(None, (misses(errors, convergence), unfinished))) or None
+    unstable = f"unstable in molecular dynamics: {unstable_because}" if unstable_because else None
+    return "; ".join(filter(None, (misses(errors, convergence), unfinished, unstable))) or None
 
 
 def summarise(
-    recipe: Recipe,
-    inputs: dict[str, str],
-    artefacts: dict[str, Artefact],
-    attempts: list[Attempt],
-    student: Student,
-    work: Work,
-    workspace: Workspace,
+    inputs: dict[str, str], artefacts: dict[str, Artefact], made: Extended, work: Work, workspace: Workspace
 ) -> RunSummary:
     """Everything that report.json, manifest.json and the page tell.
 
     Args:
         inputs: the user's files and the teachers -> sha256.
         artefacts: by task run name, the attempts at a fit and the shards of the labelling left out.
+        made: the best student, and how it came about.
         work: what the labelling of this run took, that of DFT and strained structures included.
     """
+    recipe, student, attempts = made.best.recipe, made.best.student, made.attempts
     config, store = recipe.config, workspace.store
+    artefacts = {**artefacts, **made.artefacts}
     steps = {**artefacts, "pace_train": student.fit}
     labelling, baseline = work.summary(), Baseline.read(store.path(steps["baseline"].file("baseline")))
     evaluation = json.loads(store.path(steps["evaluate"].file("evaluation")).read_bytes())
     chosen = next(place for place, attempt in enumerate(attempts) if attempt.artefact is student.fit)
-    because = not_converged_because(evaluation["teacher"], attempts[chosen], config.convergence)
+    unstable = student.stability.metrics["unstable_because"] if student.stability else None
+    because = not_converged_because(evaluation["teacher"], attempts[chosen], unstable, config.convergence)
     teacher = Teacher.read(store.path(steps["teacher_info"].file("teacher")))
     return RunSummary(
         name=config.name,
@@ -102,13 +108,14 @@ def summarise(
         steps=_step_summaries(artefacts, attempts),
         labels=label_counts(_label_tables(steps), labelling, 1 + len(config.teacher.committee)),
         labelling=labelling,
-        selection=_selection_counts(steps["pool_labels"], steps["pace_select"], steps["frames"]),
+        selection=_selection_counts(steps["pool_labels"], steps["pace_select"], made),
         attempts=tuple(_attempt(attempt, workspace) for attempt in attempts),
         chosen=chosen,
+        extensions=made.extensions,
         thresholds=run_summary.Thresholds(**config.convergence.model_dump()),
         converged=because is None,
         not_converged_because=because,
-        files=_files(steps, workspace),
+        files=_files({**steps, "pace_select": made.best.selection}, workspace),
     )
 
 
@@ -150,14 +157,15 @@ def label_counts(tables: Sequence[Artefact], labelling: Labelling, teachers: int
     )
 
 
-def _selection_counts(labels: Artefact, selection: Artefact, frames: Artefact) -> run_summary.SelectionCounts:
-    metrics = selection.metrics
+def _selection_counts(labels: Artefact, selection: Artefact, made: Extended) -> run_summary.SelectionCounts:
+    """Of the published student; candidates and grades are those of the first selection."""
+    metrics, last = selection.metrics, made.best.selection.metrics
     return run_summary.SelectionCounts(
         pool=labels.metrics["labels"],
         candidates=metrics["candidates"],
-        set_aside=frames.metrics["set_aside"],
-        selected=metrics["selected"],
-        how=metrics["how"],
+        set_aside=made.best.frames.metrics["set_aside"],
+        selected=last["selected"],
+        how=last["how"],
         scarce_elements=tuple(metrics["scarce_elements"]),
         grades=metrics["grades"],
     )
@@ -165,14 +173,17 @@ def _selection_counts(labels: Artefact, selection: Artefact, frames: Artefact) -
 
 def _attempt(attempt: Attempt, workspace: Workspace) -> run_summary.Attempt:
     done = attempt.artefact
+    told = {key: done.metrics[key] for key in TOLD_OF_A_FIT} if done else {}
     return run_summary.Attempt(
         name=attempt.name,
+        stage=attempt.stage,
         plan=attempt.plan.model_dump(mode="json"),
         verdict=attempt.verdict,
-        iterations=done.metrics["iterations"] if done else None,
         seconds=attempt.seconds,
+        **told,
         train=_side(done, "train_"),
         validation=_side(done, "validation_"),
+        last_validation=_side(done, "last_validation_"),
         history=workspace.store.path(done.file("history")) if done else None,
         message=attempt.result.message if isinstance(attempt.result, StepFailed) else "",
     )

@@ -1,197 +1,280 @@
-"""What to do after a fit: the verdict on an attempt, the plan of the next one, the best of all. Pure decisions.
+"""What to do after an attempt at a fit: the plan of the next one. Pure; the words on an attempt are in `verdict`.
+
+Each verdict has a row of repairs. The next plan is the first of them that applies to the plan and is not used up, so
+it changes one thing, and says which and why. `REPAIRS` is this table as code.
 
 ====================  ==========================================================================================
-verdict               next plan
+verdict               repairs, the first that applies
 ====================  ==========================================================================================
 converged             none: both errors are within the limits
-iterations_used_up    continue from the interim potential, at once (no ladder)
-stalled               the same: a new start of the optimizer forgets its curvature
-not_accurate          none: the optimizer is at a minimum that is not good enough; more functions or data would help
+iterations_used_up    further iterations, from the interim potential
+time_limit            the iterations that remain, from the interim potential
+killed                the same; where it left nothing: the same fit again
+stalled               1. from its interim potential, once: a new start forgets the optimizer's curvature
+                      2. noise and a further cycle 3. L-BFGS-B
+not_accurate          kappa lower when only the energies miss their limit, higher when only the forces do, once each;
+                      none when both do: more functions or data would help, not another fit
 early_stop            none: the loss fell as slowly as the user said is enough
-out_of_memory         half the batch; continues where there is an interim potential; none at a batch of 1
-diverged              regularisation 100 times stronger and a ladder, fresh; none beyond STRONGEST
-crashed, no_iteration one change: continue from what there is, else no ladder, else fresh, else half the batch
-killed                continue from what there is, else the same again
+out_of_memory         half the batch, with the iterations that remain; none at a batch of 1
+diverged              1. stronger regularisation 2. a ladder 3. L-BFGS-B; each from the beginning of the stage
+crashed               1. a ladder with early stopping: without early stopping (the two together crash pacemaker)
+                      2. the iterations that remain, from the interim potential; where it left nothing:
+                      3. without the ladder, unless it is a repair itself 4. half the batch
+no_iteration          1. without the ladder, unless it is a repair itself 2. noise and a further cycle 3. L-BFGS-B
+cancelled             none: somebody wants it to end
 program_missing       none: no plan mends it
 bad_data              none: no plan mends it
 failed                none: an error that no plan is known to mend
 ====================  ==========================================================================================
+
+A stage that is not the last ends with the first fit that came to an end by itself (`verdict.SOUND`): the next stage
+goes on from its best potential, with another loss. Only what was broken off is repaired there.
+
+A fit that goes on from a potential has no ladder: pacemaker would fit nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
 from containers.contract import Closed
-from containers.tensorpot.pace_train import auto_batch_size
-from containers.tensorpot.stop_reason import BROKEN_OFF
-
-Verdict = Literal[
-    "converged",
-    "iterations_used_up",
-    "stalled",
-    "not_accurate",
-    "early_stop",
-    "out_of_memory",
-    "diverged",
-    "crashed",
-    "no_iteration",
-    "killed",
-    "program_missing",
-    "bad_data",
-    "failed",
-]
-VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+from containers.tensorpot.pacemaker_input import EarlyStop
+from flows.config_fit import Train
+from flows.verdict import SOUND, Convergence, Outcome, Verdict, in_limits
 
 STRONGER = 100.0
-STRONGEST = 1e-2  # regularisation beyond which a fit cannot follow its data
+STRONGEST = 1e-5  # regularisation that is not made stronger still: a fit could not follow its data
 WEAKEST = 1e-8  # what 0 counts as when it is made stronger
 LADDER_STEP = 50  # functions
+NOISE = 0.02  # relative, on the coefficients: enough to leave a flat place, little against what was learned
+KAPPA_FACTOR = 10.0  # on the odds kappa / (1 - kappa): 0.3 -> 0.04 or 0.81
+MOST_AGAIN = 20  # times that one repair is taken in a stage; the config's max_attempts ends it earlier
 
-OF_FAILURE: dict[str, Verdict] = {
-    "OutOfMemory": "out_of_memory",
-    "Diverged": "diverged",
-    "Crashed": "crashed",
-    "Killed": "killed",
-    "NoIteration": "no_iteration",
-    "ProgramMissing": "program_missing",
-    "EnvironmentDiffers": "program_missing",
-    "BadInput": "bad_data",
-    "RowsDiffer": "bad_data",
-    "NoCoreRepulsion": "bad_data",
-}
-OF_STOP_REASON: dict[str, Verdict] = {
-    "max_iterations": "iterations_used_up",
-    "stalled": "stalled",
-    "early_stop": "early_stop",
-    "converged": "not_accurate",
-    "out_of_memory": "out_of_memory",
-    "diverged": "diverged",
-    "crashed": "crashed",
-    "killed": "killed",
-}
-
-
-class Convergence(Closed):
-    """When a student is good enough."""
-
-    force_mae_meV_per_A: float = Field(120, gt=0, description="meV/Å, mean absolute error of force components")
-    energy_mae_meV_per_atom: float = Field(20, gt=0, description="meV/atom, mean absolute error of energies")
+Kappa = Annotated[float, Field(ge=0, le=1)] | Literal["auto"]
 
 
 class FitPlan(Closed):
     """The part of a fit that changes from attempt to attempt."""
 
-    maxiter: int = Field(ge=1, description="iterations at most")
-    batch_size: int = Field(ge=1, description="structures evaluated at a time")
+    stage: int = Field(1, ge=1, description="from 1")
+    onward: bool = Field(False, description="the stage begins with a fitted potential: a ladder cannot be")
+    asked: int = Field(ge=1, description="iterations of an attempt from the beginning of the stage")
+    maxiter: int = Field(ge=1, description="iterations at most; fewer than asked where an earlier attempt did some")
+    kappa: Kappa = Field(description="force share of the loss; auto: by the variances of both")
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(description="structures evaluated at a time")
     l1: float = Field(1e-8, ge=0, description="L1 regularisation")
     l2: float = Field(1e-8, ge=0, description="L2 regularisation")
+    optimizer: Literal["BFGS", "L-BFGS-B"] = "BFGS"
     ladder_step: int | None = Field(None, ge=1, description="functions added at a time; None: all at once")
-    start: Literal["fresh", "continue"] = Field("fresh", description="continue: from the newest interim potential")
+    early_stop: EarlyStop | None = None
+    cycles: int = Field(1, ge=1, description="fits one after another; the one of the lowest loss is kept")
+    noise: float = Field(0.0, ge=0, description="relative noise on the coefficients between two cycles")
+    start: Literal["fresh", "continue"] = Field(
+        "fresh", description="fresh: as the stage begins; continue: from its newest interim potential"
+    )
+    tried: tuple[str, ...] = Field((), description="repairs that were taken in this stage, in order")
     reason: str = Field("the first attempt", description="why this plan")
 
 
-class Outcome(Closed):
-    """How an attempt ended: the metrics of `pace_train`, or the class name of its failure."""
+@dataclass(frozen=True)
+class Left:
+    """What an attempt left, as far as the next plan depends on it.
 
-    metrics: dict[str, Any] = {}
-    failure: str | None = None
+    Attributes:
+        batch_size: structures that it evaluated at a time.
+        iterations: that it did.
+        resumable: it left an interim potential that a fit may go on from.
+        missed: which validation errors exceed their limit, "energy" and "force".
+    """
 
-    @property
-    def resumable(self) -> bool:
-        """Whether it left an interim potential that a fit may go on from."""
-        return self.failure is None and self.metrics["stop_reason"] != "diverged"
-
-
-def first_plan(maxiter: int, batch_size: int | Literal["auto"], structures: int, atoms: int) -> FitPlan:
-    """The plan of the first attempt; `structures` and `atoms` are those of the training frame."""
-    batch = auto_batch_size(structures, atoms) if batch_size == "auto" else batch_size
-    return FitPlan(maxiter=maxiter, batch_size=batch)
-
-
-def verdict(outcome: Outcome, convergence: Convergence) -> Verdict:
-    """One word on an attempt. One that was broken off has not converged, however small its errors."""
-    if outcome.failure is not None:
-        return OF_FAILURE.get(outcome.failure, "failed")
-    reason = outcome.metrics["stop_reason"]
-    if reason not in BROKEN_OFF and badness(outcome.metrics, convergence) <= 1:
-        return "converged"
-    return OF_STOP_REASON[reason]
+    batch_size: int
+    iterations: int = 0
+    resumable: bool = False
+    missed: frozenset[str] = frozenset()
 
 
-def badness(metrics: Mapping[str, Any], convergence: Convergence) -> float:
-    """The larger of the two validation errors, each in units of its limit; at most 1 is good enough."""
-    return max(
-        metrics["validation_force_mae_meV_per_A"] / convergence.force_mae_meV_per_A,
-        metrics["validation_energy_mae_meV_per_atom"] / convergence.energy_mae_meV_per_atom,
+def first_plan(train: Train, kappa: Kappa, maxiter: int, stage: int = 1, onward: bool = False) -> FitPlan:
+    """The plan of a stage's first attempt.
+
+    Args:
+        onward: the stage begins with a fitted potential.
+    """
+    return FitPlan(
+        stage=stage,
+        onward=onward,
+        asked=maxiter,
+        maxiter=maxiter,
+        kappa=kappa,
+        batch_size=train.batch_size,
+        l1=train.l1,
+        l2=train.l2,
+        optimizer=train.optimizer,
+        ladder_step=None if onward else train.ladder_step,
+        early_stop=train.early_stop,
+        reason="the first attempt" if stage == 1 else f"stage {stage}, from the best potential before it",
     )
 
 
-def next_plan(plan: FitPlan, judged: Verdict, resumable: bool = False) -> FitPlan | None:
+def left_by(outcome: Outcome, plan: FitPlan, convergence: Convergence, usual_batch: int) -> Left:
+    """What an attempt left.
+
+    Args:
+        usual_batch: what a batch `auto` was if the attempt did not live to tell.
+    """
+    asked = usual_batch if plan.batch_size == "auto" else plan.batch_size
+    if outcome.failure is not None:
+        return Left(batch_size=asked)
+    metrics = outcome.metrics
+    missed = frozenset(name for name, error in in_limits(metrics, convergence).items() if error > 1)
+    return Left(metrics["batch_size"], metrics["iterations"], outcome.resumable, missed)
+
+
+def next_plan(plan: FitPlan, judged: Verdict, left: Left, last: bool = True) -> FitPlan | None:
     """The plan after `plan` was judged so; None when no other attempt would help. See the table above.
 
-    `resumable`: the attempt left an interim potential (`Outcome.resumable`).
+    Args:
+        last: whether the stage is the last one.
     """
-    if judged in ("iterations_used_up", "stalled"):
-        return _continued(plan, "its iterations were used up" if judged == "iterations_used_up" else "it stalled")
-    if judged == "out_of_memory":
-        return _smaller(plan, resumable, "out of memory")
-    if judged == "diverged":
-        return _stronger(plan)
-    if judged in ("crashed", "no_iteration"):
-        return _changed(plan, judged, resumable)
-    if judged == "killed":
-        return (
-            _continued(plan, "it was killed") if resumable else _but(plan, "it was killed at its start: the same again")
-        )
+    if judged in SOUND and not last:
+        return None
+    for repair in REPAIRS.get(judged, ()):
+        if plan.tried.count(repair.name) < repair.times and (changes := repair.change(plan, left)):
+            done = {"tried": (*plan.tried, repair.name), "reason": f"{WORDS[judged]}: {changes.pop('told')}"}
+            return FitPlan.model_validate({**dict(plan), **changes, **done})
     return None
 
 
-def _but(plan: FitPlan, reason: str, **changes: Any) -> FitPlan:
-    return FitPlan.model_validate({**plan.model_dump(), **changes, "reason": reason})
+WORDS: dict[Verdict, str] = {
+    "iterations_used_up": "its iterations were used up",
+    "time_limit": "its time was over",
+    "killed": "it was killed",
+    "stalled": "it stalled",
+    "not_accurate": "it is at a minimum",
+    "out_of_memory": "out of memory",
+    "diverged": "the loss was no number or rose",
+    "crashed": "it crashed",
+    "no_iteration": "it ended without an iteration",
+}
+
+Changes = dict[str, Any]
+"""New values of a plan's fields, and `told`: the change in words. Empty: the repair does not apply."""
+FROM_INTERIM = "continued from its interim potential"
 
 
-def _continued(plan: FitPlan, why: str) -> FitPlan:
-    return _but(plan, f"{why}: continued from its interim potential", start="continue", ladder_step=None)
+class Repair(NamedTuple):
+    """One way to change a plan, taken so many times in a stage at most."""
+
+    name: str
+    change: Callable[[FitPlan, Left], Changes]
+    times: int = MOST_AGAIN
 
 
-def _smaller(plan: FitPlan, resumable: bool, why: str) -> FitPlan | None:
-    if plan.batch_size == 1:
-        return None
-    half = plan.batch_size // 2
-    start = {"start": "continue", "ladder_step": None} if resumable else {}
-    return _but(plan, f"{why}: batch {plan.batch_size} -> {half}", batch_size=half, **start)
+def _onward(maxiter: int) -> Changes:
+    return {"start": "continue", "ladder_step": None, "maxiter": maxiter}
 
 
-def _stronger(plan: FitPlan) -> FitPlan | None:
+def _afresh(plan: FitPlan) -> Changes:
+    return {"start": "fresh", "maxiter": plan.asked}
+
+
+def _remaining(plan: FitPlan, left: Left) -> int:
+    """Iterations that an attempt did not do. Those of a ladder or of cycles are counted anew at each."""
+    if plan.ladder_step is not None or plan.cycles > 1 or left.iterations >= plan.maxiter:
+        return plan.asked
+    return plan.maxiter - left.iterations
+
+
+def _further(plan: FitPlan, left: Left) -> Changes:
+    return {**_onward(plan.asked), "told": FROM_INTERIM} if left.resumable else {}
+
+
+def _rest(plan: FitPlan, left: Left) -> Changes:
+    remaining = _remaining(plan, left)
+    return {**_onward(remaining), "told": f"{remaining} iterations, {FROM_INTERIM}"} if left.resumable else {}
+
+
+def _half_batch(plan: FitPlan, left: Left) -> Changes:
+    half = left.batch_size // 2
+    if half == 0:
+        return {}
+    start = _onward(_remaining(plan, left)) if left.resumable else {}
+    return {**start, "batch_size": half, "told": f"batch {left.batch_size} -> {half}"}
+
+
+def _noise(plan: FitPlan, left: Left) -> Changes:
+    """Relative noise does nothing to coefficients that are zero."""
+    if plan.cycles > 1 or not (left.resumable or plan.onward or plan.start == "continue"):
+        return {}
+    start = _onward(plan.asked) if left.resumable else {}
+    return {**start, "cycles": plan.cycles + 1, "noise": NOISE, "told": f"noise of {NOISE:g} and a further cycle"}
+
+
+def _optimizer(plan: FitPlan, left: Left) -> Changes:
+    if plan.optimizer == "L-BFGS-B":
+        return {}
+    start = _onward(plan.asked) if left.resumable else _afresh(plan)
+    return {**start, "optimizer": "L-BFGS-B", "told": f"the optimizer {plan.optimizer} -> L-BFGS-B"}
+
+
+def _regularise(plan: FitPlan, left: Left) -> Changes:
     l1, l2 = (max(value, WEAKEST) * STRONGER for value in (plan.l1, plan.l2))
     if max(l1, l2) > STRONGEST:
-        return None
-    reason = f"the loss was no number: L1 {plan.l1:g} -> {l1:g}, L2 {plan.l2:g} -> {l2:g}, a ladder, fresh"
-    return _but(plan, reason, l1=l1, l2=l2, ladder_step=LADDER_STEP, start="fresh")
+        return {}
+    return {**_afresh(plan), "l1": l1, "l2": l2, "told": f"L1 {plan.l1:g} -> {l1:g}, L2 {plan.l2:g} -> {l2:g}, fresh"}
 
 
-def _changed(plan: FitPlan, judged: Verdict, resumable: bool) -> FitPlan | None:
-    why = "it crashed" if judged == "crashed" else "it ended without an iteration"
-    if resumable:
-        return _continued(plan, why)
-    if plan.ladder_step is not None:
-        return _but(plan, f"{why}: without the ladder", ladder_step=None)
-    if plan.start == "continue":
-        return _but(plan, f"{why}: fresh", start="fresh")
-    return _smaller(plan, False, why)
+def _ladder(plan: FitPlan, left: Left) -> Changes:
+    if plan.onward or plan.ladder_step is not None:
+        return {}
+    return {**_afresh(plan), "ladder_step": LADDER_STEP, "told": f"a ladder of {LADDER_STEP} functions, fresh"}
 
 
-def resume_from(outcomes: Sequence[Outcome]) -> int | None:
-    """Which attempt a `continue` goes on from: the newest that left an interim potential; None when none did."""
-    places = [place for place, outcome in enumerate(outcomes) if outcome.resumable]
-    return places[-1] if places else None
+def _no_early_stop(plan: FitPlan, left: Left) -> Changes:
+    if plan.ladder_step is None or plan.early_stop is None:
+        return {}
+    return {**_afresh(plan), "early_stop": None, "told": "the ladder without early stopping, fresh"}
 
 
-def best(outcomes: Sequence[Outcome], convergence: Convergence) -> int | None:
-    """Which attempt has the smallest validation errors; the earliest of equals; None when all failed."""
-    places = [place for place, outcome in enumerate(outcomes) if outcome.failure is None]
-    return min(places, key=lambda place: badness(outcomes[place].metrics, convergence), default=None)
+def _no_ladder(plan: FitPlan, left: Left) -> Changes:
+    """Without a ladder that is a repair itself, it would be the fit before it again."""
+    if plan.ladder_step is None or _LADDER in plan.tried:
+        return {}
+    return {**_afresh(plan), "ladder_step": None, "told": "without the ladder, fresh"}
+
+
+def _kappa(plan: FitPlan, left: Left, missed: str, factor: float) -> Changes:
+    if plan.kappa == "auto" or left.missed != {missed}:
+        return {}
+    odds = (clamped := min(max(plan.kappa, 0.01), 0.99)) / (1 - clamped) * factor
+    kappa = round(odds / (1 + odds), 4)
+    if (kappa > plan.kappa) != (factor > 1):  # it is at its end already
+        return {}
+    told = f"only the {missed} error exceeds its limit: kappa {plan.kappa:g} -> {kappa:g}, {FROM_INTERIM}"
+    return {**_onward(plan.asked), "kappa": kappa, "told": told}
+
+
+_LADDER = "ladder"
+_BATCH = Repair("half batch", _half_batch)
+_REST = Repair("remaining iterations", _rest)
+_CYCLE = Repair("noise and cycle", _noise, 1)
+_OPTIMIZER = Repair("optimizer", _optimizer, 1)
+_NO_LADDER = Repair("no ladder", _no_ladder, 1)
+
+REPAIRS: dict[Verdict, tuple[Repair, ...]] = {
+    "iterations_used_up": (Repair("further iterations", _further),),
+    "time_limit": (_REST,),
+    "killed": (_REST, Repair("same again", lambda plan, left: {"told": "the same fit again"})),
+    "stalled": (Repair("new start", _further, 1), _CYCLE, _OPTIMIZER),
+    "not_accurate": (
+        Repair("kappa lower", lambda plan, left: _kappa(plan, left, "energy", 1 / KAPPA_FACTOR), 1),
+        Repair("kappa higher", lambda plan, left: _kappa(plan, left, "force", KAPPA_FACTOR), 1),
+    ),
+    "out_of_memory": (_BATCH,),
+    "diverged": (Repair("regularisation", _regularise, 1), Repair(_LADDER, _ladder, 1), _OPTIMIZER),
+    "crashed": (Repair("no early stop", _no_early_stop, 1), _REST, _NO_LADDER, _BATCH),
+    "no_iteration": (_NO_LADDER, _CYCLE, _OPTIMIZER),
+}

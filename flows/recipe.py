@@ -13,6 +13,7 @@ from containers.contract import BadInput, Closed
 from containers.mace.teacher_info import Teacher, choose_head
 from containers.split import Split, empty_sides, empty_sides_message
 from containers.tensorpot.pacemaker_input import Potential
+from containers.tensorpot.pacemaker_keys import check_blocks, own_fit
 from flows.config import DistillConfig
 from tasks.errors import UserError
 
@@ -44,8 +45,10 @@ def resolve(config: DistillConfig, teachers: Sequence[Teacher], in_pool: set[str
         order=pacemaker.order,
         functions_per_element=pacemaker.functions_per_element,
         b_basis=pacemaker.b_basis,
+        overrides=pacemaker.overrides,
     )
     _check_section(potential)
+    _check_blocks(config, elements)
     _check_names(config, elements)
     e0s = {element: fmean(teacher.e0s_eV[head][element] for teacher in teachers) for element in elements}
     return Recipe(config=config, head=head, teacher_e0s_eV=e0s, potential=potential)
@@ -132,4 +135,11 @@ def _check_section(potential: Potential) -> None:
     try:
         potential.section()
     except BadInput as error:
-        raise UserError(f"pacemaker.b_basis: {error}") from None
+        raise UserError(f"pacemaker.{error}") from None
+
+
+def _check_blocks(config: DistillConfig, elements: Sequence[str]) -> None:
+    try:
+        check_blocks(own_fit(config.pacemaker.fit), elements)
+    except BadInput as error:
+        raise UserError(f"pacemaker.{error}") from None

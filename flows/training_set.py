@@ -20,8 +20,14 @@ def training_set(prepared: Prepared, run: Runner) -> tuple[Artefact, Sequence[Wo
     how = selection.metrics["how"]
     if ingested.given and how.get("given") == selection.metrics["selected"]:
         run_log().warning("nothing new was selected: raise selection.max_structures above what the base has selected")
+    return frames_of(prepared, selection, run)
+
+
+def frames_of(prepared: Prepared, selection: Artefact, run: Runner) -> tuple[Artefact, Sequence[Work]]:
+    """The frames of a selection, and what the labelling of strained structures took."""
     strains, works = _strained(prepared, selection, run)
-    return run(calls.frames_call(recipe, dataset, selection, baseline, strains)), works
+    call = calls.frames_call(prepared.recipe, prepared.dataset, selection, prepared.baseline, strains)
+    return run(call), works
 
 
 def _strained(prepared: Prepared, selection: Artefact, run: Runner) -> tuple[Artefact | None, list[Work]]:

@@ -14,7 +14,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows import calls
+from flows import calls_fit
 from flows.config import DistillConfig
 from flows.config_file import with_absolute_paths
 from flows.data import Prepared, Runner, prepare
@@ -122,7 +122,7 @@ def _point(prepared: Prepared, method: str, size: int, seed: int, workspace: Wor
     run = Runner(workspace, of=f"{method} {size}" + (f" seed {seed}" if method == "random" else ""))
     frames, _ = training_set(changed, run)
     recipe, settings = changed.recipe, workspace.settings
-    best = run(calls.train_call(recipe, first_plan(recipe, frames), frames, None, settings))
+    best = run(calls_fit.train_call(recipe, first_plan(recipe), frames, None, settings))
     student = finish(recipe, best, frames, changed.baseline, changed.ingested.dft_test, run)
     return Point(
         method=method,

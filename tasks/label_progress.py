@@ -7,7 +7,7 @@ import re
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self, cast
@@ -48,7 +48,7 @@ def told_in(path: Path, clock: Clock = time.monotonic) -> Progress:
     """A progress function for a shard's task: `path` gets the structures and atoms done, at most once a second."""
     told = -TELL_EVERY_S + clock()
 
-    def tell(done: float, total: float, text: str = "") -> None:
+    def tell(done: float, total: float, text: str = "", figures: Mapping[str, float] | None = None) -> None:
         nonlocal told
         if clock() - told < TELL_EVERY_S and done < total:
             return

@@ -27,7 +27,7 @@ th, td { padding: 6px 12px 6px 0; text-align: left; vertical-align: top; border-
          font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 th { color: var(--soft); font-weight: 600; white-space: nowrap; }
 table.facts th { width: 34%; }
-table.attempts td:nth-child(2) { min-width: 150px; }
+table.attempts td:nth-child(3) { min-width: 180px; }
 table.attempts td { min-width: 72px; overflow-wrap: normal; }
 img { display: block; max-width: 100%; height: auto; margin: 10px 0; }
 pre { margin: 10px 0; padding: 12px 16px; overflow-x: auto; background: var(--panel); border-radius: 6px;

@@ -46,47 +46,6 @@ def forces(histogram: Mapping[str, Sequence[float]], bound: float | None) -> byt
     return png(figure)
 
 
-def learning_curve(histories: Sequence[tuple[str, pa.Table]]) -> bytes:
-    """Loss and force RMSE over the iterations of all attempts in sequence, on log scales.
-
-    Args:
-        histories: name and history.parquet (iteration, side, loss, force_rmse_meV_per_A) of each attempt.
-    """
-    figure = drawing(9.0, 3.4)
-    panels = [figure.add_subplot(1, 2, place) for place in (1, 2)]
-    for axes, (column, label) in zip(
-        panels, {"loss": "loss", "force_rmse_meV_per_A": "force RMSE (meV/Å)"}.items(), strict=True
-    ):
-        _curves(axes, histories, column)
-        axes.set(xlabel="iteration, all attempts in sequence", ylabel=label, yscale="log")
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False)
-    return png(figure)
-
-
-def _curves(axes: Axes, histories: Sequence[tuple[str, pa.Table]], column: str) -> None:
-    start = 0
-    for number, (name, table) in enumerate(histories):
-        for side, colour in (("train", BLUE), ("validation", ORANGE)):
-            rows = table.filter(pc.equal(table["side"], side))
-            values = np.asarray(rows[column].to_numpy(), dtype=float)
-            shown = np.isfinite(values) & (values > 0)  # a log scale has no place for the rest
-            places = start + rows["iteration"].to_numpy()[shown]
-            axes.plot(places, values[shown], color=colour, marker=".", ms=4, lw=1.2, label=None if number else side)
-        if len(histories) > 1:
-            axes.axvline(start, color=GREY, lw=0.8, ls=":")
-            axes.annotate(
-                name,
-                (start, 1),
-                xycoords=("data", "axes fraction"),
-                xytext=(3, 3),
-                textcoords="offset points",
-                fontsize=7,
-                color=GREY,
-            )
-        start += int(pc.max(table["iteration"]).as_py() or 0)
-
-
 def parity(table: pa.Table, against: str) -> bytes:
     """Predicted over reference values, a panel for each quantity of parity.parquet that has points.
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from containers.contract import file_digest
 from tasks import pictures
+from tasks.fit_pictures import Course, learning_curve
 from tasks.lammps import lammps_input
 from tasks.report_page import artifacts, page
 from tasks.run_folder import MANIFEST, publish_folder
@@ -32,15 +33,24 @@ class Published:
 
 def draw(summary: RunSummary) -> dict[str, bytes]:
     """The pictures of a run by name (see `report_page.Pictures`)."""
-    histories = [(attempt.name, pq.read_table(attempt.history)) for attempt in summary.attempts if attempt.history]
+    courses = [
+        Course(
+            attempt.name.removeprefix("pace_train "),
+            attempt.stage,
+            pq.read_table(attempt.history),
+            attempt.best_iteration,
+        )
+        for attempt in summary.attempts
+        if attempt.history
+    ]
     points = pq.read_table(summary.files.parity, columns=PARITY_COLUMNS)
     drawn = {}
     if summary.force_histogram.get("counts"):
         drawn["forces"] = pictures.forces(summary.force_histogram, summary.largest_force_eV_per_A)
     if any(found.get("after") for found in summary.selection.grades.values()):
         drawn["grades"] = pictures.grades(summary.selection.grades)
-    if histories:
-        drawn["learning-curve"] = pictures.learning_curve(histories)
+    if courses:
+        drawn["learning-curve"] = learning_curve(courses)
     for against in ("teacher", "dft"):
         if summary.fidelity[against]:
             drawn[f"parity-{against}"] = pictures.parity(points, against)
@@ -72,7 +82,12 @@ def publish(summary: RunSummary, runs: Path, draw: Callable[[RunSummary], dict[s
 
 
 def report_json(summary: RunSummary) -> dict[str, Any]:
-    """report.json: the figures of the run; units in the keys."""
+    """report.json: the figures of the run; units in the keys.
+
+    Its parts are those of `run_summary`: `train.attempts` has an `Attempt` each (stage, plan, verdict, stop_criterion,
+    iterations, resumed_at, best_iteration, errors of its best and of its last potential), `train.chosen` is the place
+    of the published one, from 0.
+    """
     attempts = [attempt.model_dump(mode="json", exclude={"history"}) for attempt in summary.attempts]
     return {
         "name": summary.name,
@@ -86,6 +101,7 @@ def report_json(summary: RunSummary) -> dict[str, Any]:
         "labelling": summary.labelling.model_dump(),
         "selection": summary.selection.model_dump(mode="json"),
         "train": {"attempts": attempts, "chosen": summary.chosen},
+        "extensions": summary.extensions and summary.extensions.model_dump(mode="json"),
         "fidelity": summary.fidelity,
         "core_repulsion": {
             pair: {key: value for key, value in figures.items() if not isinstance(value, list)}

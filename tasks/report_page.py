@@ -20,11 +20,10 @@ from tasks.page_parts import (
     table,
 )
 from tasks.page_style import STYLE
+from tasks.report_attempts import ATTEMPT_HEAD, ERROR_HEAD, attempt_rows, attempts, error_rows
 from tasks.report_data import data, grades, references, repulsion
 from tasks.report_rows import (
-    ATTEMPT_HEAD,
     GRADE_HEAD,
-    attempt_rows,
     count_rows,
     duration,
     fidelity_rows,
@@ -35,6 +34,7 @@ from tasks.report_rows import (
     step_rows,
     threshold_rows,
 )
+from tasks.report_soundness import extension_text, extensions, size_rows, stability, stability_text
 from tasks.run_summary import RunSummary
 
 E0S_FROM = {
@@ -52,7 +52,9 @@ def page(summary: RunSummary, pictures: Pictures) -> str:
         origin(summary),
         usage(summary),
         attempts(summary, pictures),
+        extensions(summary),
         fidelity(summary, pictures),
+        stability(summary),
         references(summary),
         repulsion(summary, pictures),
         data(summary, pictures),
@@ -70,7 +72,7 @@ def page(summary: RunSummary, pictures: Pictures) -> str:
 def headline(summary: RunSummary) -> str:
     """The verdict and the figures that decide it."""
     if summary.converged:
-        mood, words, reason = "good", "Converged", "Both errors are within the limits of the config."
+        mood, words, reason = "good", "Converged", "Both errors are within the limits, and the gates are passed."
     else:
         mood, words = "bad", "Finished, not converged"
         reason = summary.not_converged_because or "No reason was given."
@@ -131,19 +133,11 @@ def usage(summary: RunSummary) -> str:
         " Add them to compare with the teacher's total energies; forces and stresses need nothing."
         f" {escape(E0S_FROM[summary.baseline.e0s_from])}</p>",
         table(("element", "E0 (eV per atom)"), rows),
+        facts(size_rows(summary)),
         "<p>In Python: <code>from calculator import calculator</code> in this folder gives an ASE calculator of total"
         " energies, forces, stress and γ (it needs ASE and python-ace, nothing else).</p>",
         "<p>The extrapolation grade γ of new structures comes from <code>potential.yaml</code> with"
         " <code>potential.asi</code>; <code>in.lammps</code> shows the lines.</p>",
-    )
-
-
-def attempts(summary: RunSummary, pictures: Pictures) -> str:
-    """Every fit: plan, verdict, iterations, seconds, errors, and the curve."""
-    return section(
-        "Attempts to fit",
-        table(ATTEMPT_HEAD, attempt_rows(summary), style="attempts"),
-        picture(pictures, "learning-curve", "Loss and force RMSE over the iterations of all attempts"),
     )
 
 
@@ -187,6 +181,9 @@ def artifacts(summary: RunSummary, pictures: Pictures) -> dict[str, str]:
             one_line(verdict),
             markdown_table(("figure", "value", "limit", "met"), threshold_rows(summary)),
             markdown_table(ATTEMPT_HEAD, attempt_rows(summary)),
+            markdown_table(ERROR_HEAD, error_rows(summary)),
+            *extension_text(summary),
+            *stability_text(summary),
         ],
         "learning-curve": ["## Learning curve", *markdown_pictures(pictures, "learning-curve")],
         "parity": [

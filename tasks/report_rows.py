@@ -26,7 +26,6 @@ GRADES = {
     "gamma_share_above_1": "share of atoms that extrapolate (γ above 1)",
 }
 GRADE_HEAD = ("structures", "when", "atoms", "largest γ", "share above 1", "share above 5")
-ATTEMPT_HEAD = ("attempt", "plan", "verdict", "iterations", "time", "train", "validation", "chosen")
 
 
 def number(value: Any) -> str:
@@ -57,41 +56,6 @@ def _duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def attempt_rows(summary: RunSummary) -> list[tuple[str, ...]]:
-    """A row of ATTEMPT_HEAD for each attempt."""
-    return [
-        (
-            attempt.name,
-            plan_text(attempt.plan),
-            attempt.verdict + (f": {attempt.message}" if attempt.message else ""),
-            number(attempt.iterations),
-            duration(attempt.seconds),
-            errors_text(attempt.train),
-            errors_text(attempt.validation),
-            "yes" if index == summary.chosen else "",
-        )
-        for index, attempt in enumerate(summary.attempts)
-    ]
-
-
-def plan_text(plan: Mapping[str, Any]) -> str:
-    """`maxiter 150, start fresh (the first attempt)`: what is None or empty is left out, the reason comes last."""
-    settings = ", ".join(
-        f"{key} {number(value)}" for key, value in plan.items() if key != "reason" and value is not None
-    )
-    return f"{settings} ({plan['reason']})" if plan.get("reason") else settings
-
-
-def errors_text(figures: Mapping[str, float | None]) -> str:
-    """Mean energy and force errors of one side in one cell: `force MAE 44 meV/Å; ...`."""
-    parts = []
-    for key, label in ERRORS.items():
-        if "max" not in key and figures.get(key) is not None:
-            words, unit = label.removesuffix(")").split(" (")
-            parts.append(f"{words} {number(figures[key])} {unit}".replace(" ", NO_BREAK))
-    return "; ".join(parts) or DASH
 
 
 def threshold_rows(summary: RunSummary) -> list[tuple[str, str, str, str]]:

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from containers.contract import Closed
 from containers.tensorpot import student
 from containers.tensorpot.baseline_model import Baseline
-
-
-def _numbers_only(figures: Any) -> Any:
-    """A fit that diverged leaves NaN; JSON and tables take None for "no number"."""
-    if not isinstance(figures, dict):
-        return figures
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in figures.items()
-    }
-
-
-Figures = Annotated[dict[str, float | None], BeforeValidator(_numbers_only)]
-"""Numbers by name, the unit in the name; None where there is no (finite) number."""
+from tasks.extensions import Extensions
+from tasks.figures import Figures
 
 CALCULATOR = Path(student.__file__)
 """The student's ASE calculator, a module that needs nothing of ours."""
@@ -45,12 +33,17 @@ class Attempt(Closed):
     """One fit."""
 
     name: str
+    stage: int = Field(1, ge=1, description="of the fit, from 1: a stage has a loss of its own")
     plan: dict[str, Any] = Field(description="maxiter, batch_size, start, reason, ...")
     verdict: str
+    stop_criterion: str | None = Field(None, description="which criterion ended it, in words")
     iterations: int | None = Field(None, description="None when it failed before it began")
+    resumed_at: int = Field(0, ge=0, description="iteration at which a run that was interrupted was taken up; 0: none")
+    best_iteration: int | None = Field(None, description="whose potential was kept, by its validation error")
     seconds: float = Field(ge=0)
-    train: Figures = Field({}, description="energy_rmse_meV_per_atom, force_mae_meV_per_A, ...")
-    validation: Figures = {}
+    train: Figures = Field({}, description="of the best potential: energy_rmse_meV_per_atom, force_mae_meV_per_A, ...")
+    validation: Figures = Field({}, description="of the best potential")
+    last_validation: Figures = Field({}, description="of the last potential")
     history: Path | None = Field(None, description="history.parquet of the fit, if it left one")
     message: str = Field("", description="why it failed, in one sentence")
 
@@ -163,6 +156,7 @@ class RunSummary(Closed):
     selection: SelectionCounts
     attempts: tuple[Attempt, ...] = Field(min_length=1)
     chosen: int = Field(ge=0, description="index of the attempt whose potential is published, from 0")
+    extensions: Extensions | None = Field(None, description="what was tried when the first fit was not good enough")
     thresholds: Thresholds
     converged: bool
     not_converged_because: str | None = None
@@ -174,6 +168,13 @@ class RunSummary(Closed):
         pooled = self.steps.get("pool_labels")
         histogram: dict[str, list[float]] = pooled.metrics.get("force_histogram_eV_per_A", {}) if pooled else {}
         return histogram
+
+    @property
+    def unstable_because(self) -> str | None:
+        """Why molecular dynamics with the student went wrong; None when it did not, or was not asked for."""
+        gate = self.steps.get("stability")
+        because: str | None = gate.metrics["unstable_because"] if gate else None
+        return because
 
     @property
     def largest_force_eV_per_A(self) -> float | None:

@@ -11,7 +11,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
@@ -23,7 +23,9 @@ from tasks.running import endable
 from tasks.settings import Settings, step_environment
 
 LARGEST_LOG = 100_000_000  # characters
-TOLD = TypeAdapter(tuple[FiniteFloat, FiniteFloat, str])  # what a line of progress says: done, total, text
+Said = tuple[FiniteFloat, FiniteFloat, str]
+TOLD: TypeAdapter[tuple[Any, ...]] = TypeAdapter(Said | tuple[FiniteFloat, FiniteFloat, str, dict[str, FiniteFloat]])
+"""What a line of progress says: done, total, text, and figures where there are some."""
 
 
 class CannotStart(Exception):
@@ -121,11 +123,13 @@ def follow(line: str, write: Callable[[str], object], progress: Progress) -> Non
         write(line)
         return
     try:
-        done, total, text = TOLD.validate_json(line.removeprefix(PROGRESS_MARK))
+        done, total, text, *figures = TOLD.validate_json(line.removeprefix(PROGRESS_MARK))
     except ValidationError:  # torn apart by a child that shares the pipe, or not ours
         write(line)
     else:
-        progress(done, total, printable(text))
+        progress(
+            done, total, printable(text), *({printable(name): value for name, value in one.items()} for one in figures)
+        )
 
 
 @contextlib.contextmanager

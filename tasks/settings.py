@@ -41,6 +41,12 @@ class Settings(BaseSettings):
     select_memory_GB: float | None = Field(
         None, ge=0.1, le=1e6, description="memory of the selection; half of what it may use by default"
     )
+    fit_memory_GB: float | None = Field(
+        None, ge=0.1, le=1e6, description="memory of a fit, by which it sizes its batches; half of what it may use"
+    )
+    inter_op_threads: int | None = Field(
+        None, ge=1, description="TensorFlow's operations at a time in a fit; as many as it has threads by default"
+    )
     device: Literal["cpu", "cuda", "auto"] = Field(
         "cpu", description="where torch and TensorFlow compute; auto: on a GPU if there is one"
     )

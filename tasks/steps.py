@@ -8,11 +8,13 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import StateDetails
+from prefect.runtime import task_run
 from prefect.states import Completed
 
 from tasks import value_report
 from tasks.artefact import Artefact, StepCall
-from tasks.progress import shown_progress
+from tasks.fit_progress import FitProgress
+from tasks.progress import shown_progress, to_all
 from tasks.report import publish
 from tasks.run import run_step
 from tasks.run_summary import RunSummary
@@ -23,8 +25,10 @@ from tasks.workspace import Workspace
 @task(cache_policy=NO_CACHE, persist_result=False)
 def _step(call: StepCall, workspace: Workspace) -> Any:
     log = get_run_logger()
-    with shown_progress(call.step, log.info) as progress:
-        artefact = run_step(call, workspace, progress)
+    name = task_run.name or call.step
+    with shown_progress(name, log.info) as progress, FitProgress(name, log.warning) as live:
+        artefact = run_step(call, workspace, to_all(progress, live))
+        live.ended(artefact.metrics)
     if artefact.cached:
         details = StateDetails(cache_key=artefact.key)
         return Completed(name="Cached", message="found in the store", data=artefact, state_details=details)

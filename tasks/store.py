@@ -16,12 +16,14 @@ from stat import S_IMODE, S_ISDIR, S_ISREG
 from filelock import FileLock
 from pydantic import ValidationError
 
-from containers.contract import Report, Request, file_digest, write_atomic
+from containers.contract import Report, Request, file_digest, load_step, write_atomic
 from tasks.artefact import External, FileRef
 from tasks.errors import StoreError
 
 STAMPS = "stamps.json"
 LARGEST_REPORT = 10_000_000  # bytes
+WORK, LEFT = "work", "left"
+"""A step's scratch, and that of an interrupted run of the same request, for a step with RESUMES."""
 OF_A_RUN = ("request.json", "report.json", "log.txt", "outputs")
 
 
@@ -63,12 +65,34 @@ class Store:
         return report
 
     def stage(self, request: Request) -> Path:
-        """A new folder to run in, with its request."""
+        """A new folder to run in, with its request.
+
+        A step that resumes is given what an interrupted run of the same request left, see `_take_over`. Hold the lock
+        for such a step.
+        """
         folder = self._made(self._fresh("work", request))
         folder.chmod(0o700)  # while a step runs, nobody else can start a program that it makes
         write_atomic(folder / "request.json", request.model_dump_json(indent=1).encode())
         (folder / "outputs").mkdir()
+        if getattr(load_step(request.step), "RESUMES", False):
+            self._take_over(request, folder)
         return folder
+
+    def _take_over(self, request: Request, folder: Path) -> None:
+        """Move the working folder of an interrupted run of the same request into `folder`, as LEFT.
+
+        Whoever ran it is gone, because its lock is ours. The rest of its folder is removed. Only plain folders are
+        moved, by one rename; what is in them is for the step to judge.
+        """
+        name = f"{request.step}-{request.key[:8]}-*"
+        for left in sorted(self.root.joinpath("work").glob(name), reverse=True):
+            if left == folder or not _plain_folder(left) or not _interrupted(left, request):
+                continue
+            for part in (WORK, LEFT):
+                if _plain_folder(left / part):
+                    (left / part).rename(folder / LEFT)
+                    shutil.rmtree(left)
+                    return
 
     def checked(self, folder: Path, request: Request) -> Report:
         """The report of a finished folder; `StoreError` when the folder is not what its report says."""
@@ -129,6 +153,19 @@ def read_report(folder: Path) -> Report | None:
     except (OSError, ValidationError):
         return None
     return report if report.intact else None
+
+
+def _plain_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _interrupted(folder: Path, request: Request) -> bool:
+    """Whether a folder is of this request and has no report, or one that says that it was cancelled."""
+    there = _request_on_disk(folder)
+    if there is None or there.key != request.key:
+        return False
+    report = read_report(folder)
+    return not (folder / "report.json").exists() or bool(report and report.error and report.error.kind == "Cancelled")
 
 
 def _clear(folder: Path) -> None:

@@ -23,7 +23,7 @@ from containers.tensorpot.pair_difference import pair_names
 from containers.tensorpot.student import zbl
 
 IMAGE: Image = "tensorpot"
-VERSION = 1
+VERSION = 2
 INPUTS = {
     "interim": "fitted B-basis without a core (`interim` of pace_train)",
     "asi": "its active set (.asi)",
@@ -64,10 +64,12 @@ class Params(Closed):
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
     """Write the potential with its core, its .yace, the core's curves and the table of the pair terms.
 
-    Raises `BadInput`, `NoCoreRepulsion`, and `ExportDiffers` when the .yace differs by more than 1e-5 eV/atom.
+    Raises `BadInput`, `NoCoreRepulsion`, and `ExportDiffers` when the .yace differs by more than 1e-5 eV/atom on
+    a training structure.
     """
     from containers.tensorpot import core_choice
     from containers.tensorpot import fitted_potential as fitted
+    from containers.tensorpot.yace import write_yace
 
     if (bare := fitted.load(inputs.one("interim"))) is None or fitted.has_core(bare):
         raise BadInput(f"interim: {inputs.one('interim')} is no B-basis of pacemaker without a core repulsion")
@@ -80,11 +82,11 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
         potential = core_choice.Core(bare, structures, _terms(params, baseline))
         made, cores = core_choice.add_core(potential, inputs.one("asi"), given, params.gamma_quantile)
     fitted.write_stripped(made, outputs / OUTPUTS["potential"])
-    difference = fitted.write_yace(outputs / OUTPUTS["potential"], outputs / OUTPUTS["yace"], structures[0])
+    exported = write_yace(outputs / OUTPUTS["potential"], outputs / OUTPUTS["yace"], structures)
     errors = fitted.errors_on(outputs / OUTPUTS["potential"], frame)
     return {
         **_write(outputs, cores, baseline),
-        "yace_difference_eV_per_atom": difference,
+        **exported,
         **{f"train_{name}": value for name, value in errors.items()},
     }
 
@@ -96,7 +98,13 @@ def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dic
     shutil.copyfile(inputs.one("interim"), outputs / OUTPUTS["potential"])
     (outputs / OUTPUTS["yace"]).write_text(json.dumps({"elements": elements, "functions": {}}))
     pairs = pair_names(elements) if params.core != "none" else []
-    return _write(outputs, {pair: _stub_core(pair) for pair in pairs}, baseline)
+    return {
+        **_write(outputs, {pair: _stub_core(pair) for pair in pairs}, baseline),
+        "functions": dict.fromkeys(elements, 1),
+        "parameters": len(elements),
+        "yaml_bytes": (outputs / OUTPUTS["potential"]).stat().st_size,
+        "yace_bytes": (outputs / OUTPUTS["yace"]).stat().st_size,
+    }
 
 
 def _terms(params: Params, baseline: Baseline) -> dict[str, dict[str, Any]]:

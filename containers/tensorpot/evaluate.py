@@ -34,12 +34,13 @@ from containers.tensorpot.frames import (
 from containers.tensorpot.student import Student
 
 IMAGE: Image = "tensorpot"
-VERSION = 2
+VERSION = 3
 INPUTS = {
     "potential": "the student (B-basis .yaml)",
     "asi": "its active set (.asi)",
     "baseline": "what the fit left out (baseline.json)",
     "test": "test frame with the teacher's labels (.pckl.gzip of the frames step)",
+    "yace": "the same for LAMMPS, whose speed is measured (optional; .yace)",
     "dft_test": "DFT data for evaluation (optional; Parquet, containers.structures.LABELS)",
 }
 OUTPUTS = {"evaluation": "evaluation.json", "parity": "parity.parquet"}
@@ -81,7 +82,10 @@ class Compared:
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
-    """Write `evaluation.json` and `parity.parquet`; the metrics are the figures after `teacher_` or `dft_`."""
+    """Write `evaluation.json` and `parity.parquet`; the metrics are the figures after `teacher_` or `dft_`.
+
+    With the `yace`, the metric `student_us_per_atom` (see `us_per_atom`), a timing, is there too and in no file.
+    """
     student = load_student(inputs.one("potential"), inputs.one("asi"), inputs.one("baseline"))
     sets = _reference_sets(inputs, params)
     total = sum(map(len, sets.values()))
@@ -93,7 +97,7 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
             compared[against].append(compare(atoms, student))
             done += 1
             machine.progress(done, total, f"against {against}")
-    return _write(outputs, compared)
+    return {**_write(outputs, compared), **_speed(inputs, sets["teacher"])}
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
@@ -102,7 +106,13 @@ def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dic
         against: [_perfect(atoms) for atoms in structures]
         for against, structures in _reference_sets(inputs, params).items()
     }
-    return _write(outputs, compared)
+    return {**_write(outputs, compared), **({"student_us_per_atom": 1.0} if inputs.all("yace") else {})}
+
+
+def _speed(inputs: Inputs, structures: Sequence[Atoms]) -> dict[str, float]:
+    from containers.tensorpot.yace import us_per_atom
+
+    return {"student_us_per_atom": us_per_atom(inputs.one("yace"), structures)} if inputs.all("yace") else {}
 
 
 def load_student(potential: Path, asi: Path, baseline: Path) -> Student:

@@ -13,18 +13,12 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from containers.contract import StepError
 from containers.metrics import errors
 
 if TYPE_CHECKING:
     import pandas as pd  # the worker's image has none
 
 KEPT_METADATA = ("ace_evaluator_version", "pacemaker_version", "tensorpot_version")
-YACE_TOLERANCE = 1e-5  # eV/atom between .yaml and .yace, which tabulates the radial functions
-
-
-class ExportDiffers(StepError):
-    """The .yace does not give the energies of the .yaml it was made from."""
 
 
 def load(path: Path) -> Any:
@@ -99,28 +93,26 @@ def predict(potential: Any, structures: list[Atoms]) -> tuple[NDArray[np.float64
     return np.array(energies), forces
 
 
-def write_yace(potential: Path, yace: Path, probe: Atoms) -> float:
-    """Write the .yace of a .yaml; how far the two differ on a structure, eV/atom. Raises `ExportDiffers`."""
-    from pyace import ACEBBasisSet
+def assessed(potential: Path, frame: pd.DataFrame, kappa: float) -> tuple[dict[str, float | None], float]:
+    """Errors against a pacemaker frame (meV/atom, and meV/Å for force components), and pacemaker's loss on it.
 
-    ACEBBasisSet(str(potential)).to_ACECTildeBasisSet().save_yaml(str(yace))
-    energies = [predict(str(path), [probe])[0][0] / len(probe) for path in (potential, yace)]
-    difference = abs(energies[1] - energies[0])
-    if not difference <= YACE_TOLERANCE:
-        raise ExportDiffers(
-            f"{yace.name} differs from {potential.name} by {difference:.2e} eV/atom on a training structure"
-            f" (allowed {YACE_TOLERANCE:g})"
-        )
-    return float(difference)
+    The loss is without regularisation: (1 - kappa) Σ w_energy (ΔE/N)² + kappa Σ w_forces |ΔF|², weights of sum 1.
+    """
+    structures = list(frame["ase_atoms"])
+    atoms = np.array([len(structure) for structure in structures])
+    energies, forces = predict(str(potential), structures)
+    found, reference = np.concatenate(forces), np.concatenate([np.asarray(each) for each in frame["forces"]])
+    target = frame["energy_corrected"].to_numpy() / atoms
+    figures = {
+        **errors("energy", "meV_per_atom", target, energies / atoms),
+        **errors("force", "meV_per_A", reference, found),
+    }
+    w_energy, w_forces = frame["w_energy"].to_numpy(), np.concatenate(list(frame["w_forces"]))
+    of_energy = np.sum(w_energy * (energies / atoms - target) ** 2) / w_energy.sum()
+    of_forces = np.sum(w_forces * np.sum((found - reference) ** 2, axis=1)) / w_forces.sum()
+    return figures, float((1 - kappa) * of_energy + kappa * of_forces)
 
 
 def errors_on(potential: Path, frame: pd.DataFrame) -> dict[str, float | None]:
     """Errors against a pacemaker frame: energies in meV/atom, force components in meV/Å."""
-    structures = list(frame["ase_atoms"])
-    atoms = np.array([len(structure) for structure in structures])
-    energies, forces = predict(str(potential), structures)
-    reference = np.concatenate([np.asarray(each) for each in frame["forces"]])
-    return {
-        **errors("energy", "meV_per_atom", frame["energy_corrected"].to_numpy() / atoms, energies / atoms),
-        **errors("force", "meV_per_A", reference, np.concatenate(forces)),
-    }
+    return assessed(potential, frame, kappa=0.0)[0]

@@ -2,60 +2,53 @@
 
 pacemaker runs as a child in an empty folder `work` beside `outputs`, which stays for whoever looks. The output
 `interim` is its last potential, also when it was broken off after at least one iteration: `stop_reason` then says so,
-and the fit goes on from there. It has no core repulsion yet: see `pace_corerep`.
+and the fit goes on from there. The output `best` is the one with the smallest error on the validation frame among
+those kept on the way and the last (see fit_choice); it is what is exported, and the errors are its own. Neither has a
+core repulsion yet: see `pace_corerep`.
 
 Two fits with the same thread count gave the same bytes in every output (tried with one and with two threads on one
 machine). Another thread count adds up in another order: the losses of 15 iterations then agreed to 5e-14 of their
-value, and a long fit amplifies that. Threads are not part of the key: either result is as good.
+value, and a long fit amplifies that. Threads are not part of the key: either result is as good. A fit that was
+interrupted and taken up (see fit_resume) or ended by its time limit differs, and its metrics say so.
 """
 
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from containers.contract import BadInput, Closed, Inputs, Machine, OutOfMemory, StepError
+from containers.contract import BadInput, Closed, Inputs, Machine, OutOfMemory, Resources, StepError
 from containers.structures import write_table
-from containers.tensorpot.fit_following import Course, follow
-from containers.tensorpot.fit_history import history_table, iterations
-from containers.tensorpot.frames import read_frame
+from containers.tensorpot.fit_following import Asked, Course, ends_at, follow, nothing_left
+from containers.tensorpot.fit_frames import Counts, Frames, counted
+from containers.tensorpot.fit_history import history_table
+from containers.tensorpot.fit_memory import auto_batch_size as auto_batch_size
+from containers.tensorpot.fit_results import kappa_used, last_whole, write_results
+from containers.tensorpot.fit_resume import LEFT, Earlier, left_over, take_over
+from containers.tensorpot.memory import memory_limit
 from containers.tensorpot.pace_train_stub import write_stub
-from containers.tensorpot.pacemaker_input import (
-    START_FILE,
-    TRAIN_FILE,
-    VALIDATION_FILE,
-    EarlyStop,
-    Fit,
-    Loss,
-    PacemakerInput,
-    Potential,
-    Start,
-)
-from containers.tensorpot.pacemaker_run import INPUT_FILE, check_device, find_program
-from containers.tensorpot.stop_reason import StopReason, stop_reason
-
-if TYPE_CHECKING:
-    import pandas as pd  # the worker's image has none
+from containers.tensorpot.pacemaker_input import START_FILE, EarlyStop, Fit, Loss, PacemakerInput, Potential, Start
+from containers.tensorpot.pacemaker_run import INPUT_FILE, cancellable, check_device, find_program
 
 IMAGE: Literal["tensorpot"] = "tensorpot"
-VERSION = 2
+VERSION = 3
+RESUMES = True
+"""The engine gives a run of this step the `work` of one of the same request that was interrupted, as `left`."""
 INPUTS = {
     "train": "pacemaker frame of the `frames` step",
     "validation": "pacemaker frame of the `frames` step",
-    "start": "optional: B-basis without core repulsion to continue from (`interim` of an earlier attempt)",
+    "start": "optional: B-basis without core repulsion to continue from (`interim` or `best` of an earlier fit)",
 }
 OUTPUTS = {
-    "interim": "interim.yaml",  # B-basis without core repulsion
-    "input": "input.yaml",  # what pacemaker was given
+    "interim": "interim.yaml",  # B-basis without core repulsion, the last one: to go on from
+    "best": "best.yaml",  # the same, the best on the validation frame: to export
+    "input": "input.yaml",  # what pacemaker was given; after an interruption, what it was given at first
     "history": "history.parquet",  # see fit_history.HISTORY
 }
-
-ATOMS_PER_BATCH = 1500
-"""pacemaker holds about 0.3 MB an atom of a batch (100 functions); batches of 3 to 60 structures are equally fast."""
-LARGEST_BATCH = 100
 
 
 class Diverged(StepError):
@@ -74,51 +67,77 @@ class NoIteration(StepError):
     """pacemaker ended without a single iteration, whatever its exit code."""
 
 
+class TimeLimit(StepError):
+    """The time for the step was over before pacemaker left anything to go on from."""
+
+
 class Params(Closed):
     """What is fitted and how. A failure or a fit that has not converged is met by changing these, see flows/plan.py."""
 
     potential: Potential
     loss: Loss = Loss()
-    maxiter: int = Field(150, ge=1, description="iterations at most (for each step of a ladder)")
+    maxiter: int = Field(150, ge=1, description="iterations at most (for each step of a ladder and each cycle)")
     optimizer: Literal["BFGS", "L-BFGS-B"] = Field("BFGS", description="BFGS is pacemaker's default")
     ladder_step: int | None = Field(
         None, ge=1, description="grow the basis by so many functions at a time; None: at once"
     )
+    cycles: int = Field(1, ge=1, description="fits one after another, each from the best before with noise")
+    noise: float = Field(0.0, ge=0, description="relative noise on the coefficients between two cycles")
     early_stop: EarlyStop | None = Field(None, description="None: only iterations and the optimizer end the fit")
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        "auto", description="structures at a time; auto: about 1,500 atoms"
+        "auto", description="structures at a time; auto: about 1,500 atoms, fewer where memory is short"
     )
     display_step: int = Field(10, ge=1, description="iterations between two looks at the validation frame")
     seed: int = Field(42, ge=0, description="seed of numpy in pacemaker")
     core: bool = Field(
         True, description="ask pacemaker for a ZBL core (fit.repulsion: auto), which only its own output gets"
     )
+    coefficients: Literal["zero", "random"] = Field(
+        "zero", description="what the functions begin with; random ones differ by the seed"
+    )
+    bootstrap: int | None = Field(
+        None, ge=0, description="seed by which the training rows are drawn with replacement; None: each once"
+    )
+    fit: dict[str, Any] = Field({}, description="the user's own keys of pacemaker's section fit")
+    backend: dict[str, Any] = Field({}, description="the user's own keys of pacemaker's section backend")
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
     """Fit; the metrics say why the fit ended and what its errors are.
 
     Raises `BadInput`, `ProgramMissing`, `RowsDiffer`, `OutOfMemory`, `Diverged`, `Crashed`, `Killed`, `NoIteration`,
-    and `StepError` when a GPU is asked for and there is none.
+    `TimeLimit`, `Cancelled`, and `StepError` when a GPU is asked for and there is none.
     """
     program = find_program()
     check_device(machine.resources)
-    return train(inputs, outputs, params, machine, program)
+    with cancellable():
+        return train(inputs, outputs, params, machine, program)
 
 
 def train(inputs: Inputs, outputs: Path, params: Params, machine: Machine, program: Path) -> dict[str, Any]:
     """`run` with the program given."""
-    frames = {side: read_frame(inputs.one(side)) for side in ("train", "validation")}
-    start = kind_of_start(params.potential, inputs.one("start") if inputs.all("start") else None)
-    asked = pacemaker_input(params, len(frames["train"]), _atoms(frames["train"]), start)
-    work = _working_folder(outputs.parent / "work", inputs, asked)
-    course = follow(program, work, {side: len(frame) for side, frame in frames.items()}, params.maxiter, machine)
-    reason = stop_reason(course.ending)
-    interim = _fitted(course, reason, frames["train"])
-    metrics = _keep(interim, outputs / OUTPUTS["interim"], frames)
-    (outputs / OUTPUTS["input"]).write_text(asked.text())
-    write_table(outputs / OUTPUTS["history"], history_table(list(course.ending.rows), course.validation))
-    return {**_figures(course, reason, params, frames["train"], asked.batch_size), **metrics}
+    until = ends_at(time.monotonic(), machine.resources.time_limit_s)
+    frames = Frames(inputs, params.bootstrap)
+    counts = counted(frames)
+    start = inputs.one("start") if inputs.all("start") else None
+    kind = kind_of_start(params.potential, start)
+    given = pacemaker_input(params, counts.sizes["train"], counts.atoms, kind, machine.resources)
+    earlier = left_over(outputs.parent, counts.probe) or Earlier()
+    asked = what_remains(given, earlier)
+    work = _working_folder(outputs.parent, frames, asked or given, earlier, start)
+    if asked is None:
+        course = nothing_left(work, earlier)
+    else:
+        course = follow(program, work, _asked(asked, counts, until), machine, earlier)
+    if not course.iterations or (last := last_whole(course, counts)) is None:
+        raise _failure(course)
+    kappa = kappa_used(course, params.loss.kappa)
+    results = write_results(
+        last, course, frames, counts, kappa, outputs / OUTPUTS["interim"], outputs / OUTPUTS["best"]
+    )
+    (outputs / OUTPUTS["input"]).write_text(given.text())
+    write_table(outputs / OUTPUTS["history"], history_table(course.train, course.validation, earlier.history))
+    return {**_figures(course, params, counts), **results, "batch_size": given.batch_size}
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
@@ -126,14 +145,16 @@ def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dic
     return write_stub(outputs, OUTPUTS, params, pacemaker_input(params, 1, 1, "fresh").text())
 
 
-def auto_batch_size(structures: int, atoms: int) -> int:
-    """Structures in a batch of about ATOMS_PER_BATCH atoms, at least 1 and at most LARGEST_BATCH."""
-    return max(1, min(LARGEST_BATCH, structures, ATOMS_PER_BATCH * structures // max(atoms, 1)))
+def pacemaker_input(
+    params: Params, structures: int, atoms: int, start: Start, resources: Resources | None = None
+) -> PacemakerInput:
+    """What pacemaker is asked to do for a training frame of so many structures and atoms.
 
-
-def pacemaker_input(params: Params, structures: int, atoms: int, start: Start) -> PacemakerInput:
-    """What pacemaker is asked to do for a training frame of so many structures and atoms."""
-    batch = auto_batch_size(structures, atoms) if params.batch_size == "auto" else params.batch_size
+    An automatic batch is smaller where `resources` leave little memory; without them, memory is not looked at.
+    """
+    memory = memory_limit(resources) if resources else None
+    functions = (params.potential.functions_asked() or 1) // len(params.potential.elements)
+    automatic = auto_batch_size(structures, atoms, functions, memory)
     return PacemakerInput(
         potential=params.potential,
         fit=Fit(
@@ -141,18 +162,19 @@ def pacemaker_input(params: Params, structures: int, atoms: int, start: Start) -
             optimizer=params.optimizer,
             maxiter=params.maxiter,
             ladder_step=params.ladder_step,
+            cycles=params.cycles,
+            noise=params.noise,
             early_stop=params.early_stop,
+            own=params.fit,
             repulsion=params.core,
         ),
-        batch_size=batch,
+        batch_size=automatic if params.batch_size == "auto" else params.batch_size,
         display_step=params.display_step,
         seed=params.seed,
+        coefficients=params.coefficients,
+        backend=params.backend,
         start=start,
     )
-
-
-def _atoms(frame: pd.DataFrame) -> int:
-    return sum(len(structure) for structure in frame["ase_atoms"])
 
 
 def kind_of_start(potential: Potential, start: Path | None) -> Start:
@@ -175,64 +197,85 @@ def kind_of_start(potential: Potential, start: Path | None) -> Start:
     return "continue" if configuration.total_number_of_functions >= offered else "extend"
 
 
-def _working_folder(work: Path, inputs: Inputs, asked: PacemakerInput) -> Path:
-    """An empty folder with what pacemaker reads: it appends to old metrics."""
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
-    (work / INPUT_FILE).write_text(asked.text())
-    names = {"train": TRAIN_FILE, "validation": VALIDATION_FILE, "start": START_FILE}
-    for name, file in names.items():
-        for path in inputs.all(name):
-            (work / file).symlink_to(path)
+def what_remains(given: PacemakerInput, earlier: Earlier) -> PacemakerInput | None:
+    """What is left to do of a fit that was interrupted; None when all its iterations were done."""
+    if earlier.potential is None:
+        return given
+    start, fit = kind_of_start(given.potential, earlier.potential), given.fit
+    iterations_left, cycles_left = fit.maxiter - earlier.in_part, fit.cycles - earlier.cycle
+    if start == "extend":  # the next step of the ladder begins, with all its iterations
+        return given.model_copy(update={"start": start})
+    if iterations_left <= 0:
+        iterations_left, cycles_left = fit.maxiter, cycles_left - 1
+    if cycles_left < 1:
+        return None
+    left = {"maxiter": fit.maxiter if cycles_left > 1 else iterations_left, "cycles": cycles_left}
+    return given.model_copy(update={"start": start, "fit": fit.model_copy(update=left)})
+
+
+def _asked(given: PacemakerInput, counts: Counts, until: float | None) -> Asked:
+    fit = given.fit
+    by_train_loss = fit.early_stop and "min_relative_test_loss_per_iter" not in fit.own
+    return Asked(
+        counts.sizes,
+        fit.maxiter,
+        fit.early_stop.min_relative_loss_per_iteration if fit.early_stop and by_train_loss else None,
+        _functions(given) if fit.ladder_step is not None and given.start != "continue" else None,
+        until,
+    )
+
+
+def _functions(given: PacemakerInput) -> int:
+    from containers.tensorpot.fitted_potential import functions_offered
+
+    return functions_offered(given.potential.section())
+
+
+def _working_folder(run: Path, frames: Frames, asked: PacemakerInput, earlier: Earlier, start: Path | None) -> Path:
+    """A new folder with what pacemaker reads: it appends to old metrics. It is there as a whole or not at all."""
+    new, work = run / "work.new", run / "work"
+    for folder in (new, work):
+        shutil.rmtree(folder, ignore_errors=True)
+    new.mkdir()
+    (new / INPUT_FILE).write_text(asked.text())
+    frames.give(new)
+    if earlier.potential is not None:
+        take_over(run, earlier, new)
+    elif start is not None:
+        (new / START_FILE).symlink_to(start)
+    new.rename(work)
+    shutil.rmtree(run / LEFT, ignore_errors=True)
     return work
 
 
-def _fitted(course: Course, reason: StopReason, train_frame: pd.DataFrame) -> Path:
-    """The last whole potential of the fit, without core repulsion; raises when there is none to go on from."""
-    from containers.tensorpot import fitted_potential as fitted
-
-    tail = "\n".join(course.ending.log.tail)
-    if iterations(list(course.ending.rows)) > 0:
-        probe = train_frame["ase_atoms"].iloc[0]
-        for path in course.interims:
-            if fitted.usable(path, course.ending.log.shapes, probe):
-                return path
-    elif course.ending.exit_code == 0:
-        raise NoIteration(f"pacemaker ended with exit code 0 and no iteration; the last lines of its log:\n{tail}")
-    message = f"pacemaker ended with exit code {course.ending.exit_code} and left no potential; its last lines:\n{tail}"
-    kinds: dict[str, type[StepError]] = {"out_of_memory": OutOfMemory, "diverged": Diverged, "killed": Killed}
-    raise kinds.get(reason, Crashed)(message)
-
-
-def _keep(interim: Path, kept: Path, frames: dict[str, pd.DataFrame]) -> dict[str, float | None]:
-    """Write the potential without time and user; its errors on both sides."""
-    from containers.tensorpot import fitted_potential as fitted
-
-    fitted.write_stripped(fitted.load(interim), kept)
-    return {
-        f"{side}_{name}": value
-        for side, frame in frames.items()
-        for name, value in fitted.errors_on(kept, frame).items()
+def _failure(course: Course) -> StepError:
+    """Why there is nothing to go on from."""
+    tail, code = "\n".join(course.ending.log.tail), course.ending.exit_code
+    if code == 0 and not course.iterations:
+        return NoIteration(f"pacemaker ended with exit code 0 and no iteration; the last lines of its log:\n{tail}")
+    kinds: dict[str, type[StepError]] = {
+        "out_of_memory": OutOfMemory,
+        "diverged": Diverged,
+        "killed": Killed,
+        "time_limit": TimeLimit,
     }
+    because = f"pacemaker ended with exit code {code} and left no potential ({course.stop.criterion})"
+    return kinds.get(course.stop.reason, Crashed)(f"{because}; the last lines of its log:\n{tail}")
 
 
-def _figures(
-    course: Course, reason: StopReason, params: Params, train_frame: pd.DataFrame, batch_size: int
-) -> dict[str, Any]:
+def _figures(course: Course, params: Params, counts: Counts) -> dict[str, Any]:
     log = course.ending.log
-    functions, parameters = max(log.shapes)
     times = sorted(log.microseconds_per_atom)
     return {
-        "stop_reason": reason,
+        "stop_reason": course.stop.reason,
+        "stop_criterion": course.stop.criterion,
         "optimizer_message": log.closing.message if log.closing else "",
         "fits": 1,
-        "iterations": iterations(list(course.ending.rows)),
+        "iterations": course.iterations,
+        "resumed_at": course.earlier.iterations,
         "evaluations": log.evaluations,
-        "functions": functions,
         "functions_asked": params.potential.functions_asked(),
-        "parameters": parameters,
-        "structures": len(train_frame),
-        "atoms": _atoms(train_frame),
-        "batch_size": batch_size,
+        "structures": counts.sizes["train"],
+        "atoms": counts.atoms,
         "microseconds_per_atom": times[len(times) // 2] if times else None,
     }

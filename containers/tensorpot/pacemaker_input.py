@@ -6,171 +6,57 @@ Source: https://pacemaker.readthedocs.io/en/latest/pacemaker/inputfile/ and what
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
 from io import StringIO
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from ruamel.yaml import YAML
+from ruamel.yaml.nodes import ScalarNode
+from ruamel.yaml.representer import SafeRepresenter
 
-from containers.contract import BadInput, Closed
+from containers.contract import Closed
+from containers.tensorpot.pacemaker_blocks import Overrides, at_random
+from containers.tensorpot.pacemaker_keys import check_blocks, options_for, own_backend, own_fit
+from containers.tensorpot.pacemaker_potential import Potential, Preset, shape
 
-Preset = Literal["mace", "small", "medium", "large"]
+__all__ = ["EarlyStop", "Fit", "Loss", "Overrides", "PacemakerInput", "Potential", "Preset", "Start", "shape"]
+
 Start = Literal["fresh", "continue", "extend"]
 
 TRAIN_FILE = "train.pckl.gzip"
 VALIDATION_FILE = "validation.pckl.gzip"
 START_FILE = "start.yaml"
 
-SHAPES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
-    "small": ((12, 4, 3, 2, 1, 1), (0, 2, 2, 1, 1, 0)),
-    "medium": ((15, 6, 4, 3, 2, 1), (0, 3, 3, 2, 1, 0)),
-    "large": ((20, 8, 5, 4, 3, 2), (0, 5, 4, 3, 2, 0)),
-}
-"""Radial functions and highest angular momentum of every order, from order 1.
-
-Functions offered to one element at orders 1 to 6:
-small 12, 42, 116, 136, 139, 140; medium 15, 99, 403, 703, 733, 734; large 20, 236, 1266, 3998, 5108, 5115.
-"""
-
-SECTION_KEYS = {"deltaSplineBins", "elements", "embeddings", "bonds", "functions"}
-BLOCK_KEYS = {
-    "embeddings": {"npot", "fs_parameters", "ndensity", "rho_core_cut", "drho_core_cut"},
-    "bonds": {"radbase", "radparameters", "rcut", "dcut", "NameOfCutoffFunction", "nradbase", "nradmax", "lmax"},
-    "functions": {"nradmax_by_orders", "lmax_by_orders", "coefs_init"},
-}
-CORE_KEYS = {"core-repulsion", "r_in", "delta_in", "inner_cutoff_type"}
+PLAIN = re.compile("[A-Za-z][A-Za-z0-9_./-]*")
+WORDS_OF_YAML = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
+"""Not text to a reader of YAML 1.1: nobelium is No, and the pair of nitrogen and oxygen NO."""
 
 
-class Potential(Closed):
-    """The basis of the student: pacemaker's `potential` section.
+class _Representer(SafeRepresenter):
+    """Text and numbers that no reader takes for something else: YAML 1.1 has text in 1e-8, and a truth value in No."""
 
-    A `b_basis` that is a mapping is the user's own section: it then decides orders and numbers of functions, and
-    `order` and `functions_per_element` are not used.
-    """
+    def represent_str(self, data: str) -> ScalarNode:
+        plain = PLAIN.fullmatch(data) and data.lower() not in WORDS_OF_YAML
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=None if plain else '"')
 
-    elements: tuple[str, ...] = Field(min_length=1, description="chemical symbols, sorted")
-    cutoff: float = Field(gt=0, description="Å; becomes potential.bonds.*.rcut")
-    order: int = Field(3, ge=1, le=6, description="highest correlation order (neighbours in a product)")
-    functions_per_element: int = Field(
-        250,
-        ge=1,
-        description="at most so many basis functions an element; with several elements pacemaker deals them evenly"
-        " to the blocks of elements, rounded down",
-    )
-    b_basis: Preset | dict[str, Any] = Field("mace", description="shape preset, or a pacemaker potential section")
-
-    def section(self) -> dict[str, Any]:
-        """The `potential` section of input.yaml; `BadInput` when the user's own contradicts `elements` or `cutoff`."""
-        if isinstance(self.b_basis, dict):
-            check_section(self.b_basis, self.elements, self.cutoff)
-            return {"deltaSplineBins": 0.001, **self.b_basis}
-        radial, angular = shape(self.b_basis, self.cutoff, len(self.elements))
-        return {
-            "deltaSplineBins": 0.001,  # Å
-            "elements": list(self.elements),
-            "embeddings": {
-                "ALL": {"npot": "FinnisSinclairShiftedScaled", "fs_parameters": [1, 1, 1, 0.5], "ndensity": 2}
-            },
-            "bonds": {
-                "ALL": {
-                    "radbase": "SBessel",
-                    "radparameters": [5.25],
-                    "rcut": self.cutoff,
-                    "dcut": 0.01,
-                    "NameOfCutoffFunction": "cos",
-                }
-            },
-            "functions": {
-                "number_of_functions_per_element": self.functions_per_element,
-                "ALL": {"nradmax_by_orders": radial[: self.order], "lmax_by_orders": angular[: self.order]},
-            },
-        }
-
-    def functions_asked(self) -> int | None:
-        """Functions of all elements together; None when the user's section names no number."""
-        number = self.section()["functions"].get("number_of_functions_per_element")
-        return None if number is None else int(number) * len(self.elements)
+    def represent_float(self, data: float) -> ScalarNode:
+        node = super().represent_float(data)
+        if "." not in node.value:
+            node.value = node.value.replace("e", ".0e")
+        return node
 
 
-def shape(preset: Preset, cutoff: float, elements: int) -> tuple[list[int], list[int]]:
-    """Radial functions and highest angular momentum of the orders 1 to 6.
-
-    `mace` is `medium` with the radial resolution of orders 1 and 2 set by the teacher's cutoff (Å): three functions
-    an Å for pairs, one an Å plus one for triplets, so that a longer reach is not a blurred one (5 Å gives `medium`).
-    It offers one element at order 3: 353 functions at 3 Å, 403 at 5 Å, 434 at 6 Å. With several elements every
-    order from 3 on loses one radial function for each further element, because the combinations of elements
-    multiply what is offered (asked for 250 functions an element at 5 Å, two elements get 250, three 248, four 240).
-    """
-    name = "medium" if preset == "mace" else preset
-    radial, angular = (list(numbers) for numbers in SHAPES[name])
-    if preset == "mace":
-        radial[0] = min(max(round(3 * cutoff), 8), 20)
-        radial[1] = min(max(round(cutoff + 1), 4), 8)
-    fewer = elements - 1
-    return radial[:2] + [max(1, number - fewer) for number in radial[2:]], angular
-
-
-def check_section(section: Mapping[str, Any], elements: tuple[str, ...], cutoff: float) -> None:
-    """Raise `BadInput` when the user's own potential section is incomplete, unknown in part, or contradicts us."""
-    where = "b_basis (the potential section)"
-    _only(section, SECTION_KEYS, where)
-    if missing := sorted(SECTION_KEYS - {"deltaSplineBins"} - set(section)):
-        raise BadInput(f"{where} has no {', '.join(missing)}; add it or choose a preset (mace, small, medium, large)")
-    _check_elements(section["elements"], elements, where)
-    for part, known in BLOCK_KEYS.items():
-        if not isinstance(section[part], Mapping):
-            raise BadInput(f"{where}, {part} must be a mapping, not {section[part]!r}")
-        for name, block in section[part].items():
-            if name == "number_of_functions_per_element":
-                _check_number(block, f"{where}, {part}.{name}")
-            else:
-                _check_block(block, known, f"{where}, {part}.{name}")
-    _check_cutoffs(section["bonds"], cutoff, where)
-
-
-def _check_elements(given: Any, elements: tuple[str, ...], where: str) -> None:
-    if not isinstance(given, list | tuple) or not all(isinstance(symbol, str) for symbol in given):
-        raise BadInput(f"{where}, elements must be a list of chemical symbols, not {given!r}")
-    if sorted(given) != sorted(elements):
-        raise BadInput(f"{where} has the elements {list(given)}, the config {list(elements)}: make them equal")
-
-
-def _check_number(number: Any, where: str) -> None:
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise BadInput(f"{where} must be a whole number from 1, not {number!r}")
-
-
-def _check_block(block: Any, known: set[str], where: str) -> None:
-    if not isinstance(block, Mapping):
-        raise BadInput(f"{where} must be a mapping, not {block!r}")
-    if core := sorted(CORE_KEYS & set(block)):
-        raise BadInput(f"{where} sets {', '.join(core)}: leave it out, reference_potential decides the core repulsion")
-    _only(block, known, where)
-
-
-def _only(mapping: Mapping[str, Any], known: set[str], where: str) -> None:
-    if unknown := sorted(str(key) for key in set(mapping) - known):
-        raise BadInput(
-            f"{where} has keys pacemaker would ignore: {', '.join(unknown)}; known are {', '.join(sorted(known))}"
-        )
-
-
-def _check_cutoffs(bonds: Mapping[str, Mapping[str, Any]], cutoff: float, where: str) -> None:
-    reach = {name: bond["rcut"] for name, bond in bonds.items() if "rcut" in bond}
-    if strange := [name for name, value in reach.items() if not isinstance(value, int | float)]:
-        raise BadInput(f"{where}: bonds.{strange[0]}.rcut must be a number (Å)")
-    if not reach or max(reach.values()) != cutoff:
-        raise BadInput(
-            f"{where}: the largest bonds.*.rcut must be the cutoff of the config ({cutoff:g} Å), it has {reach}."
-            " Make them equal."
-        )
+_Representer.add_representer(str, _Representer.represent_str)
+_Representer.add_representer(float, _Representer.represent_float)
 
 
 class Loss(Closed):
     """What the fit minimises. pacemaker knows one number for the balance, kappa."""
 
-    kappa: float = Field(0.3, ge=0, le=1, description="share of the forces; more starves the energies")
+    kappa: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = Field(
+        0.3, description="share of the forces, more starves the energies; auto: by the variances of both"
+    )
     l1: float = Field(1e-8, ge=0, description="L1 regularisation of the coefficients; pacemaker's own default")
     l2: float = Field(1e-8, ge=0, description="L2 regularisation of the coefficients; pacemaker's own default")
 
@@ -197,14 +83,27 @@ class Fit(Closed):
     )
     maxiter: int = Field(ge=1, description="iterations at most (for each step of a ladder)")
     ladder_step: int | None = Field(None, ge=1, description="grow the basis by so many functions at a time")
+    cycles: int = Field(1, ge=1, description="fits one after another; pacemaker keeps the one of the lowest loss")
+    noise: float = Field(0.0, ge=0, description="relative noise on the coefficients between two cycles")
     early_stop: EarlyStop | None = Field(None, description="None: only iterations and the optimizer end the fit")
+    own: dict[str, Any] = Field({}, description="the user's own keys of the section, see pacemaker_keys.OwnFit")
     repulsion: bool = Field(description="let pacemaker add a ZBL core after the fit, to its own output")
 
     def section(self, laddered: bool) -> dict[str, Any]:
-        """`fit`."""
-        section: dict[str, Any] = {"loss": self.loss.section(), "optimizer": self.optimizer, "maxiter": self.maxiter}
+        """`fit`; raises `BadInput` when a key of the user's own is not one for the user."""
+        own = own_fit(self.own)
+        loss = self.loss.section() | (own.loss.model_dump(exclude_defaults=True) if own.loss else {})
+        section: dict[str, Any] = {"loss": loss, "optimizer": self.optimizer, "maxiter": self.maxiter}
+        if (options := options_for(self.optimizer, own.options)) is not None:
+            section["options"] = options
         if laddered and self.ladder_step is not None:
-            section |= {"ladder_step": self.ladder_step, "ladder_type": "power_order"}
+            section |= {"ladder_step": self.ladder_step, "ladder_type": own.ladder_type}
+        if self.cycles > 1:
+            section |= {"fit_cycles": self.cycles, "noise_relative_sigma": self.noise}
+        if own.trainable_parameters is not None:
+            section["trainable_parameters"] = own.trainable_parameters
+        if own.min_relative_test_loss_per_iter is not None:
+            section["min_relative_test_loss_per_iter"] = own.min_relative_test_loss_per_iter
         if self.early_stop is not None:
             section["min_relative_train_loss_per_iter"] = self.early_stop.min_relative_loss_per_iteration
             section["early_stopping_patience"] = self.early_stop.patience
@@ -226,29 +125,39 @@ class PacemakerInput(Closed):
     batch_size: int = Field(ge=1, description="structures evaluated at a time")
     display_step: int = Field(10, ge=1, description="iterations between two looks at the validation frame")
     seed: int = Field(42, ge=0, description="seed of numpy; coefficients start at zero, so it seldom matters")
+    coefficients: Literal["zero", "random"] = Field("zero", description="what new functions begin with")
+    backend: dict[str, Any] = Field({}, description="the user's own keys of the section, see pacemaker_keys.OwnBackend")
     start: Start = "fresh"
 
     def sections(self) -> dict[str, Any]:
         """The content of the file."""
-        potential: str | dict[str, Any] = START_FILE if self.start == "continue" else self.potential.section()
-        if self.start == "extend":
-            potential = {**self.potential.section(), "initial_potential": START_FILE}
+        check_blocks(own_fit(self.fit.own), self.potential.elements)
         return {
             "seed": self.seed,
             "data": {"filename": TRAIN_FILE, "test_filename": VALIDATION_FILE},
-            "potential": potential,
+            "potential": self._potential(),
             "fit": self.fit.section(laddered=self.start != "continue"),
             "backend": {
                 "evaluator": "tensorpot",
                 "batch_size": self.batch_size,
                 "batch_size_reduction": False,  # what follows a lack of memory is decided by the flow, visibly
                 "display_step": self.display_step,
+                **own_backend(self.backend).model_dump(exclude_none=True),
             },
         }
 
+    def _potential(self) -> str | dict[str, Any]:
+        if self.start == "continue":
+            return START_FILE
+        section = self.potential.section()
+        if self.coefficients == "random":
+            section = at_random(section)
+        return section | ({"initial_potential": START_FILE} if self.start == "extend" else {})
+
     def text(self) -> str:
-        """The file, block style, keys in the order of `sections`."""
+        """The file, block style, keys in the order of `sections`; readers of YAML 1.1 and 1.2 read the same."""
         writer = YAML(typ="safe", pure=True)
+        writer.Representer = _Representer
         writer.default_flow_style = None
         writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
         file = StringIO()

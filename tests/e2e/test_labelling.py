@@ -129,7 +129,7 @@ def killing(times: int, victim: Callable[[int], bool]) -> Callable[[float, float
     """A progress that kills one of our processes with SIGKILL, so often."""
     left = [times]
 
-    def progress(done: float, total: float, text: str = "") -> None:
+    def progress(done: float, total: float, text: str = "", figures: object = None) -> None:
         if left[0] and victim(int(done)):
             left[0] -= 1
             (child, *_) = children()

@@ -138,7 +138,7 @@ def killed_at(iteration: int, folder: Path, frames: dict[str, tuple[Path, ...]],
     program.write_text(f'#!/bin/sh\necho $$ > {folder}/pid\nexec {shlex.quote(str(find_program()))} "$@"\n')
     program.chmod(0o755)
 
-    def kill(done: float, total: float, text: str) -> None:
+    def kill(done: float, total: float, text: str, figures: object = None) -> None:
         if done >= iteration and (folder / "pid").is_file():  # a busy machine may pass over one
             os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
             (folder / "pid").unlink()

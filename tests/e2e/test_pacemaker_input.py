@@ -1,24 +1,28 @@
-"""pacemaker itself says, in a dry run on our input.yaml, what it understood."""
+"""pacemaker itself says, in its log and its files, what it understood of our input.yaml."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ruamel.yaml import YAML
 
 from containers.contract import Resources
-from containers.tensorpot.fitted_potential import functions_offered
-from containers.tensorpot.frames import Labelled, frame, write_frame
+from containers.tensorpot.fitted_potential import functions_offered, predict
+from containers.tensorpot.frames import Labelled, frame, read_frame, write_frame
 from containers.tensorpot.pacemaker_input import (
     TRAIN_FILE,
     VALIDATION_FILE,
     Fit,
     Loss,
+    Overrides,
     PacemakerInput,
     Potential,
     Preset,
@@ -26,6 +30,8 @@ from containers.tensorpot.pacemaker_input import (
 from containers.tensorpot.pacemaker_run import child_environment, find_program
 
 pytestmark = pytest.mark.e2e
+
+Blocks = dict[str, dict[str, Any]]
 
 OWN = {
     "elements": ["Cu"],
@@ -36,53 +42,177 @@ OWN = {
         "ALL": {"nradmax_by_orders": [7, 3], "lmax_by_orders": [0, 2]},
     },
 }
+OVERRIDES = Overrides.model_validate(
+    {
+        "embeddings": {"Al": {"ndensity": 1}},
+        "bonds": {"Al-Ni": {"rcut": 3.6, "radbase": "ChebExpCos"}},
+        "functions": {
+            "Al": {"nradmax_by_orders": [4, 2], "lmax_by_orders": [0, 1]},
+            "Al-Ni": {"nradmax_by_orders": [5, 2, 1], "lmax_by_orders": [0, 1, 1]},
+        },
+    }
+)
+PRESETS: list[tuple[Preset, int, int]] = [("mace", 3, 250), ("small", 2, 40), ("medium", 4, 500), ("large", 3, 1000)]
 
 
-def copper(name: str) -> Labelled:
-    atoms = bulk("Cu", cubic=True)
+def labelled(name: str, elements: tuple[str, ...]) -> Labelled:
+    """A small cell, shaken, with the elements in turn."""
+    atoms = bulk(elements[0], cubic=True, crystalstructure="fcc", a=3.8)
+    atoms.symbols = [elements[i % len(elements)] for i in range(len(atoms))]
     atoms.rattle(0.1, seed=len(name))
-    labelled = atoms.copy()
-    labelled.calc = EMT()
-    energy = labelled.get_potential_energy()
-    return Labelled(name, atoms, energy, energy, np.array(labelled.get_forces()), None)
+    probe = atoms.copy()
+    probe.calc = EMT()
+    energy = probe.get_potential_energy()
+    return Labelled(name, atoms, energy, energy, np.array(probe.get_forces()), None)
 
 
-def dry_run(folder: Path, potential: Potential) -> tuple[str, list[dict[str, object]]]:
-    """The log and the blocks of target_potential.yaml."""
-    fit = Fit(loss=Loss(kappa=0.25, l1=3e-7, l2=2e-9), maxiter=3, repulsion=True)
-    asked = PacemakerInput(potential=potential, fit=fit, batch_size=2, seed=7)
+def run(folder: Path, asked: PacemakerInput, *flags: str) -> tuple[str, Blocks]:
+    """The log, and the blocks of target_potential.yaml by their names."""
+    elements = asked.potential.elements
     (folder / "input.yaml").write_text(asked.text())
-    write_frame(folder / TRAIN_FILE, frame([copper("a"), copper("bb")]))
-    write_frame(folder / VALIDATION_FILE, frame([copper("ccc")]))
+    write_frame(folder / TRAIN_FILE, frame([labelled(name, elements) for name in ("a", "bb", "dddd")]))
+    write_frame(folder / VALIDATION_FILE, frame([labelled("ccc", elements)]))
     done = subprocess.run(
-        [str(find_program()), "--dry-run", "input.yaml"],
+        [str(find_program()), *flags, "input.yaml"],
         cwd=folder,
         env=child_environment(Resources()),
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
-    blocks = YAML(typ="safe", pure=True).load(folder / "target_potential.yaml")["species"]
-    return done.stdout + done.stderr, blocks
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr, blocks_of(folder / "target_potential.yaml")
 
 
-@pytest.mark.parametrize(
-    ("preset", "order", "functions"), [("mace", 3, 250), ("small", 2, 40), ("medium", 4, 500), ("large", 3, 1000)]
-)
-def test_a_preset_becomes_the_potential_we_asked_for(
+def basis_of(section: dict[str, Any]) -> list[Any]:
+    """Blocks that pyace makes of a potential section."""
+    from pyace.basisextension import construct_bbasisconfiguration
+
+    return list(construct_bbasisconfiguration(section).funcspecs_blocks)
+
+
+def blocks_of(path: Path) -> Blocks:
+    return {block["speciesblock"]: block for block in YAML(typ="safe", pure=True).load(path)["species"]}
+
+
+def asked(potential: Potential, fit: Fit | None = None, **changes: Any) -> PacemakerInput:
+    return PacemakerInput(
+        potential=potential, fit=fit or Fit(maxiter=3, repulsion=True), batch_size=2, seed=7, **changes
+    )
+
+
+def order_of(block: dict[str, Any]) -> int:
+    return max(len(function["nr"]) for function in block["nbody"])
+
+
+@pytest.mark.parametrize(("preset", "order", "functions"), PRESETS)
+def test_a_preset_becomes_the_potential_and_the_loss_we_asked_for(
     preset: Preset, order: int, functions: int, tmp_path: Path
 ) -> None:
+    """One iteration: a dry run does not say what the loss is."""
     potential = Potential(elements=("Cu",), cutoff=4.3, order=order, functions_per_element=functions, b_basis=preset)
-    log, (block,) = dry_run(tmp_path, potential)
-    assert block["speciesblock"] == "Cu"
-    assert block["rcutij"] == 4.3
-    assert block["ndensityi"] == 2
+    fit = Fit(loss=Loss(kappa=0.25, l1=3e-7, l2=2e-9), maxiter=1, repulsion=True)
+    log, blocks = run(tmp_path, asked(potential, fit), "--no-predict")
+    assert list(blocks) == ["Cu"]
+    assert (blocks["Cu"]["rcutij"], blocks["Cu"]["ndensityi"], order_of(blocks["Cu"])) == (4.3, 2, order)
+    assert len(blocks["Cu"]["nbody"]) == functions
     assert "deduced from the potential: 4.300 A" in log
     assert "Set numpy random seed to 7" in log
-    of_functions = block["nbody"]
-    assert len(of_functions) == functions  # type: ignore[arg-type]
-    assert max(len(function["nr"]) for function in of_functions) == order  # type: ignore[attr-defined]
-    assert f"it contains {functions} functions" in log
+    assert "Batch size: 2" in log
+    assert "LossFunctionSpecification(kappa=0.25, L1=3e-07, L2=2e-09, DeltaRad=(0, 0, 0), w_orth=0)" in log
+    assert "Minimizer options: {'gtol': 1e-08, 'disp': True, 'maxiter': 1}" in log
+    assert "Inner cutoff / core-repulsion initialized with ZBL" in log
+
+
+@pytest.mark.parametrize(("preset", "order", "functions"), PRESETS)
+def test_a_preset_of_two_elements_deals_its_functions_to_four_blocks(
+    preset: Preset, order: int, functions: int, tmp_path: Path
+) -> None:
+    potential = Potential(
+        elements=("Al", "Ni"), cutoff=4.3, order=order, functions_per_element=functions, b_basis=preset
+    )
+    log, blocks = run(tmp_path, asked(potential), "--dry-run")
+    assert set(blocks) == {"Al", "Ni", "Al Ni", "Ni Al"}
+    assert {block["rcutij"] for block in blocks.values()} == {4.3}
+    assert {blocks[element]["ndensityi"] for element in ("Al", "Ni")} == {2}
+    assert max(map(order_of, blocks.values())) == order
+    assert all(0 < len(block["nbody"]) <= functions // 2 for block in blocks.values())
+    assert len(blocks["Al Ni"]["nbody"]) == functions // 2
+    assert "Dry run is finished" in log
+
+
+def test_overrides_change_the_blocks_they_name_and_no_other(tmp_path: Path) -> None:
+    plain = Potential(elements=("Al", "Ni"), cutoff=4.3, functions_per_element=60, b_basis="small")
+    usual = {block.block_name: block for block in basis_of(plain.section())}
+    _, blocks = run(tmp_path, asked(plain.model_copy(update={"overrides": OVERRIDES})), "--dry-run")
+    assert {name: block["rcutij"] for name, block in blocks.items()} == {
+        "Al": 4.3,
+        "Ni": 4.3,
+        "Al Ni": 3.6,
+        "Ni Al": 3.6,
+    }
+    assert (blocks["Al"]["ndensityi"], blocks["Ni"]["ndensityi"]) == (1, 2)
+    assert {name: order_of(block) for name, block in blocks.items()} == {"Al": 2, "Al Ni": 3, "Ni": 3, "Ni Al": 3}
+    assert {name: len(block.funcspecs) for name, block in usual.items()} == dict.fromkeys(usual, 30)
+    assert {name: len(block["nbody"]) for name, block in blocks.items()} == {
+        "Al": 10,
+        "Al Ni": 27,
+        "Ni": 30,
+        "Ni Al": 27,
+    }
+
+
+def test_trainer_and_evaluator_agree_on_a_potential_with_overrides(tmp_path: Path) -> None:
+    """Other radial functions, cutoffs and densities in one potential mean the same to TensorFlow and to pyace."""
+    potential = Potential(
+        elements=("Al", "Ni"), cutoff=4.3, functions_per_element=40, b_basis="small", overrides=OVERRIDES
+    )
+    run(tmp_path, asked(potential, coefficients="random"), "--no-fit")
+    told = pd.read_pickle(tmp_path / "train_pred.pckl.gzip", compression="gzip")
+    structures = [labelled(name, ("Al", "Ni")).atoms for name in ("a", "bb", "dddd")]
+    energies, forces = predict(str(tmp_path / "target_potential.yaml"), structures)
+    assert np.abs(energies).min() > 1e-4  # random coefficients are small
+    np.testing.assert_allclose(told["energy_pred"].to_numpy(), energies, rtol=1e-4)
+    for one, other in zip(told["forces_pred"], forces, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4 * np.abs(other).max())
+
+
+def test_kappa_auto_is_the_share_by_variances(tmp_path: Path) -> None:
+    potential = Potential(elements=("Cu",), cutoff=4.3, functions_per_element=20, b_basis="small")
+    log, _ = run(tmp_path, asked(potential, Fit(loss=Loss(kappa="auto"), maxiter=1, repulsion=False)), "--no-predict")
+    train = read_frame(tmp_path / TRAIN_FILE)
+    energies = np.array([e / len(a) for e, a in zip(train["energy_corrected"], train["ase_atoms"], strict=True)])
+    lengths = np.linalg.norm(np.vstack(list(train["forces"])), axis=1)
+    variances = energies.var(ddof=1), lengths.var()
+    (kappa,) = re.findall(r"LossFunctionSpecification\(kappa=([0-9.e-]+),", log)
+    assert float(kappa) == pytest.approx(variances[0] / sum(variances))
+
+
+def test_the_user_s_own_keys_reach_the_fit(tmp_path: Path) -> None:
+    potential = Potential(elements=("Cu",), cutoff=4.3, functions_per_element=20, b_basis="small")
+    own = {"loss": {"w1_rad": 1e-7}, "options": {"c1": 0.001}, "trainable_parameters": "func"}
+    fit = Fit(maxiter=2, own=own, cycles=2, noise=0.01, repulsion=False)
+    log, target = run(tmp_path, asked(potential, fit), "--no-predict")
+    assert "DeltaRad=(0, 1e-07, 0)" in log
+    assert "Minimizer options: {'gtol': 1e-08, 'disp': True, 'c1': 0.001, 'maxiter': 2}" in log
+    assert "Number of fit attempts: 1/2" in log
+    assert "Applying Gaussian noise with relative sigma/mean = 1.0000e-02" in log
+    fitted = blocks_of(tmp_path / "output_potential.yaml")["Cu"]
+    assert fitted["radcoefficients"] == target["Cu"]["radcoefficients"], "only functions are trained"
+    assert fitted["nbody"] != target["Cu"]["nbody"]
+
+
+def test_random_coefficients_differ_by_the_seed_and_zeros_do_not() -> None:
+    potential = Potential(elements=("Cu",), cutoff=4.3, functions_per_element=20, b_basis="small")
+
+    def begin(coefficients: str, seed: int) -> np.ndarray:
+        np.random.seed(seed)  # as pacemaker does with the seed of input.yaml
+        (block,) = basis_of(asked(potential, coefficients=coefficients).sections()["potential"])
+        return np.array([function.coeffs for function in block.funcspecs])
+
+    assert np.abs(begin("zero", 1)).max() == 0
+    assert np.abs(begin("random", 1) - begin("random", 2)).min() > 0
+    assert np.array_equal(begin("random", 1), begin("random", 1))
 
 
 def test_a_shape_that_offers_less_gives_what_it_has() -> None:
@@ -98,8 +228,23 @@ def test_several_elements_get_their_share(elements: tuple[str, ...], offered: in
     assert functions_offered(potential.section()) == offered
 
 
+def test_no_preset_has_functions_of_a_momentum_that_pacemaker_lacks() -> None:
+    """What `HIGHEST_L` says is what pyace offers: one more changes nothing."""
+    from containers.tensorpot.pacemaker_blocks import HIGHEST_L
+
+    section = Potential(elements=("Cu",), cutoff=4.3, order=4, b_basis="small").section()
+    del section["functions"]["number_of_functions_per_element"]
+    for order in (2, 3, 4):
+        shape = {"nradmax_by_orders": [1] * order, "lmax_by_orders": [0] * (order - 1) + [HIGHEST_L[order - 1]]}
+        most = functions_offered({**section, "functions": {"ALL": shape}})
+        shape["lmax_by_orders"][-1] -= 1
+        fewer = functions_offered({**section, "functions": {"ALL": shape}})
+        shape["lmax_by_orders"][-1] += 2
+        assert fewer < most == functions_offered({**section, "functions": {"ALL": shape}})
+
+
 def test_a_section_of_the_user_arrives_unchanged(tmp_path: Path) -> None:
     potential = Potential(elements=("Cu",), cutoff=4.3, b_basis=OWN)
-    _, (block,) = dry_run(tmp_path, potential)
-    assert (block["radbase"], block["ndensityi"], block["rcutij"]) == ("ChebExpCos", 1, 4.3)
-    assert len(block["nbody"]) == 17  # type: ignore[arg-type]
+    _, blocks = run(tmp_path, asked(potential), "--dry-run")
+    assert (blocks["Cu"]["radbase"], blocks["Cu"]["ndensityi"], blocks["Cu"]["rcutij"]) == ("ChebExpCos", 1, 4.3)
+    assert len(blocks["Cu"]["nbody"]) == 17

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from containers.contract import load_step, no_progress
 from containers.mace import label
-from flows import calls
+from flows import calls, calls_extend, calls_fit, calls_sweep
 from flows.config import DistillConfig
 from flows.data import read_teacher
-from flows.plan import first_plan
+from flows.fit import finish, first_plan
 from flows.recipe import Recipe, resolve
 from tasks.artefact import Artefact, External, StepCall, external
 from tasks.label import Asked, shard_call
@@ -37,7 +37,8 @@ def config(pool: str, model: str) -> DistillConfig:
             "pool": {"files": [pool]},
             "dataset": {"likeness_A": 0.0},  # all eight are alike
             "pacemaker": {"functions_per_element": 12, "b_basis": "small"},
-            "selection": {"max_structures": 20},
+            "selection": {"max_structures": 4},  # some are left for weak_spots
+            "stability": {"picoseconds": 0.02, "atoms": 8},
             "train": {"maxiter": ITERATIONS, "threads": 1},
         }
     )
@@ -47,7 +48,7 @@ def chain(pool: Path, model: Path, workspace: Workspace) -> dict[str, Artefact]:
     """The way of the flow without its decisions: step -> result."""
     done: dict[str, Artefact] = {"teacher_fetch": fetched(workspace)}
 
-    def run(call: StepCall) -> Artefact:
+    def run(call: StepCall, name: str | None = None) -> Artefact:
         return done.setdefault(call.step, run_step(call, workspace))
 
     teacher = external(model)
@@ -60,11 +61,11 @@ def chain(pool: Path, model: Path, workspace: Workspace) -> dict[str, Artefact]:
     selection = run(calls.select_call(recipe, data, baseline, workspace.settings))
     run(calls.strain_call(recipe, data, selection))
     frames = run(calls.frames_call(recipe, data, selection, baseline, None))
-    plan = first_plan(ITERATIONS, "auto", frames.metrics["train_structures"], frames.metrics["train_atoms"])
-    fitted = run(calls.train_call(recipe, plan, frames, None, workspace.settings)).file("interim")
-    active_set = run(calls.active_set_call(recipe, fitted, frames))
-    core = run(calls.core_call(recipe, fitted, active_set, frames, baseline))
-    run(calls.evaluate_call(recipe, core, active_set, frames, baseline, None))
+    fitted = run(calls_fit.train_call(recipe, first_plan(recipe), frames, None, workspace.settings))
+    student = finish(recipe, fitted, frames, baseline, None, run)
+    core, active_set = student.core, student.active_set
+    run(calls_extend.weak_spots_call(recipe, data, selection, baseline, core, active_set, 1, workspace.settings))
+    run(calls_sweep.committee_call([student, student], frames, baseline))
     return done
 
 

@@ -78,7 +78,7 @@ done(outputs)
     workspace = obedient.workspace()
     seen: list[tuple[float, float, str, str]] = []
 
-    def hear(done: float, total: float, text: str = "") -> None:
+    def hear(done: float, total: float, text: str = "", figures: object = None) -> None:
         (folder,) = (workspace.store.root / "work").iterdir()
         seen.append((done, total, text, (folder / "log.txt").read_text()))
         (folder / "heard").touch()

@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from containers.contract import load_step
+from containers.contract import Resources, load_step
 from containers.mace.fetch import FOUNDATION_MODELS
 from containers.mace.teacher_info import Teacher
-from flows import calls
+from containers.tensorpot import pace_train
+from containers.tensorpot.pacemaker_input import EarlyStop, Loss
+from flows import calls, calls_fit
+from flows.calls_stability import stability_call
 from flows.config import DistillConfig
 from flows.fit import first_plan
 from flows.plan import FitPlan
@@ -29,7 +32,7 @@ CPU = Settings(cores=2, device="cpu")
 FILES = (External(path=Path("/data/b.xyz"), sha256="b"), External(path=Path("/data/a.xyz"), sha256="a"))
 SHARD = Shard(file=Path("/store/labels/00001.parquet"), sha256="c", structures=1, atoms=2)
 KEY = TeacherKey(model="m", head="Default", dtype="float64", version=1, stub=False)
-SECTION = {
+SECTION: dict[str, Any] = {
     "elements": ["Si"],
     "embeddings": {"ALL": {"ndensity": 1}},
     "bonds": {"ALL": {"rcut": 4.5}},
@@ -79,11 +82,42 @@ OPTIONS: list[tuple[str, Any, set[str]]] = [
     ("selection.projections", "full", {"pace_select", "pace_activeset"}),
     ("split.validation", 0.2, {"baseline", "dataset"}),
     ("split.test", 0.2, {"baseline", "dataset"}),
+    ("pacemaker.kappa", 0.5, {"pace_train"}),
+    ("pacemaker.kappa", "auto", {"pace_train"}),
+    ("pacemaker.overrides.embeddings", {"Si": {"ndensity": 1}}, {"pace_select", "pace_train"}),
+    ("pacemaker.overrides.bonds", {"Si-Si": {"radbase": "ChebExpCos"}}, {"pace_select", "pace_train"}),
+    ("pacemaker.overrides.functions", {"Si": SECTION["functions"]["ALL"]}, {"pace_select", "pace_train"}),
+    ("pacemaker.fit", {"ladder_type": "body_order"}, {"pace_train"}),
+    ("pacemaker.backend", {"imagetype": "pdf"}, {"pace_train"}),
+    ("train.stages", [{"kappa": 0.2, "maxiter": 150}], {"pace_train"}),
     ("train.maxiter", 99, {"pace_train"}),
+    ("train.optimizer", "L-BFGS-B", {"pace_train"}),
+    ("train.l1", 0.0, {"pace_train"}),
+    ("train.l2", 0.0, {"pace_train"}),
+    ("train.ladder_step", 9, {"pace_train"}),
+    ("train.early_stop", {}, {"pace_train"}),
+    ("train.coefficients", "random", {"pace_train"}),
+    ("train.bootstrap", 9, {"pace_train"}),
     ("train.batch_size", 9, {"pace_train"}),
     ("train.max_attempts", 9, set()),
-    ("train.seed", 9, {"pace_select", "strain", "pace_train"}),
+    ("train.seed", 9, {"pace_select", "strain", "pace_train", "stability"}),
     ("train.threads", 9, set()),
+    ("stability.picoseconds", 9.0, {"stability"}),
+    ("stability.temperature_K", 9.0, {"stability"}),
+    ("stability.timestep_fs", 0.5, {"stability"}),
+    ("stability.atoms", 99, {"stability"}),
+    ("stability.max_drift_meV_per_atom_per_ps", 9.0, {"stability"}),
+    ("extend.rounds", 9, set()),
+    ("extend.structures", 9, set()),
+    ("extend.max_structures", 999, set()),
+    ("extend.max_functions_per_element", 999, set()),
+    ("extend.min_gain", 0.5, set()),
+    ("sweep.vary", {"pacemaker.cutoff": [4.0]}, set()),
+    ("sweep.committee", 9, set()),
+    ("sweep.differ_by", "coefficients", set()),
+    ("sweep.at_once", 9, set()),
+    ("sweep.take", "cheapest", set()),
+    ("sweep.within", 0.5, set()),
     ("convergence.force_mae_meV_per_A", 9, set()),
     ("convergence.energy_mae_meV_per_atom", 9, set()),
 ]
@@ -136,7 +170,7 @@ def all_calls(teacher: Teacher, artefact: Callable[..., Artefact], data: Artefac
     dft, dft_test = artefact("ingest", "dft"), artefact("ingest", "dft test")
     of_dft, strains = artefact("pool_labels", "dft"), artefact("pool_labels", "strains")
     baseline, dataset, frames = artefact("baseline"), artefact("dataset"), data
-    interim, active, core = artefact("pace_train").file("interim"), artefact("pace_activeset"), artefact("pace_corerep")
+    fitted, active, core = artefact("pace_train").file("best"), artefact("pace_activeset"), artefact("pace_corerep")
     earlier = [External(path=Path("/runs/old/x.parquet"), sha256=name) for name in ("old data", "old selection")]
 
     def make(config: DistillConfig, settings: Settings = CPU) -> list[StepCall]:
@@ -154,10 +188,11 @@ def all_calls(teacher: Teacher, artefact: Callable[..., Artefact], data: Artefac
             calls.select_call(recipe, dataset, baseline, settings, earlier[1], FILES[0]),
             calls.strain_call(recipe, dataset, selection),
             calls.frames_call(recipe, dataset, selection, baseline, strains),
-            calls.train_call(recipe, first_plan(recipe, frames), frames, None, settings),
-            calls.active_set_call(recipe, interim, frames),
-            calls.core_call(recipe, interim, active, frames, baseline),
-            calls.evaluate_call(recipe, core, active, frames, baseline, dft_test),
+            calls_fit.train_call(recipe, first_plan(recipe), frames, None, settings),
+            calls_fit.active_set_call(recipe, fitted, frames),
+            calls_fit.core_call(recipe, fitted, active, frames, baseline),
+            stability_call(recipe, core, active, frames, baseline),
+            calls_fit.evaluate_call(recipe, core, active, frames, baseline, dft_test),
         ]
 
     return make
@@ -252,16 +287,23 @@ def test_every_step_reads_what_the_steps_before_it_wrote(base, all_calls) -> Non
             "strains": ["pool_labels strains labels"],
         },
         "pace_train": {"train": ["frames one train"], "validation": ["frames one validation"]},
-        "pace_activeset": {"potential": ["pace_train one interim"], "train": ["frames one train"]},
+        "pace_activeset": {"potential": ["pace_train one best"], "train": ["frames one train"]},
         "pace_corerep": {
-            "interim": ["pace_train one interim"],
+            "interim": ["pace_train one best"],
             "asi": ["pace_activeset one asi"],
             "train": ["frames one train"],
             "baseline": ["baseline one baseline"],
         },
+        "stability": {
+            "potential": ["pace_corerep one potential"],
+            "asi": ["pace_activeset one asi"],
+            "baseline": ["baseline one baseline"],
+            "train": ["frames one train"],
+        },
         "evaluate": {
             "potential": ["pace_corerep one potential"],
             "asi": ["pace_activeset one asi"],
+            "yace": ["pace_corerep one yace"],
             "baseline": ["baseline one baseline"],
             "test": ["frames one test"],
             "dft_test": ["ingest dft test structures"],
@@ -296,18 +338,54 @@ def test_what_is_not_there_is_no_input(config: DistillConfig, recipe: Recipe, ar
     assert set(calls.dataset_call(recipe, labels, None, None, None, [KEY]).inputs) == {"labels"}
     assert set(calls.select_call(recipe, dataset, baseline, CPU).inputs) == {"dataset", "baseline"}
     assert "strains" not in calls.frames_call(recipe, dataset, artefact("pace_select"), baseline, None).inputs
-    made = calls.evaluate_call(recipe, artefact("pace_corerep"), artefact("pace_activeset"), data, baseline, None)
+    made = calls_fit.evaluate_call(recipe, artefact("pace_corerep"), artefact("pace_activeset"), data, baseline, None)
     assert "dft_test" not in made.inputs
 
 
 def test_the_plan_reaches_the_fit(recipe, data, artefact) -> None:
-    plan = FitPlan(maxiter=5, batch_size=6, l1=1e-3, l2=1e-4, ladder_step=7, start="continue")
+    plan = FitPlan(
+        asked=9,
+        maxiter=5,
+        kappa=0.02,
+        batch_size=6,
+        l1=1e-3,
+        l2=1e-4,
+        optimizer="L-BFGS-B",
+        early_stop=EarlyStop(),
+        cycles=2,
+        noise=0.1,
+        start="continue",
+    )
     start = artefact("pace_train").file("interim")
-    call = calls.train_call(recipe, plan, data, start, CPU)
-    params = call.params
-    assert (params["maxiter"], params["batch_size"], params["ladder_step"]) == (5, 6, 7)
-    assert (params["loss"]["l1"], params["loss"]["l2"], params["loss"]["kappa"]) == (1e-3, 1e-4, pytest.approx(0.3))
+    call = calls_fit.train_call(recipe, plan, data, start, CPU)
+    params = pace_train.Params.model_validate(call.params)
+    assert params.loss == Loss(kappa=0.02, l1=1e-3, l2=1e-4)
+    for name in ("maxiter", "batch_size", "optimizer", "early_stop", "cycles", "noise", "ladder_step"):
+        assert getattr(params, name) == getattr(plan, name), name
     assert call.inputs["start"] == (start,)
+
+
+def test_random_coefficients_are_for_a_fit_that_begins_with_none(config, teacher) -> None:
+    recipe = resolve(changed(config, "train.coefficients", "random"), [teacher], {"Si"}, set())
+    first = first_plan(recipe)
+    assert calls_fit.train_params(recipe, first).coefficients == "random"
+    for later in ({"start": "continue"}, {"onward": True}):
+        assert calls_fit.train_params(recipe, first.model_copy(update=later)).coefficients == "zero"
+
+
+def test_the_user_s_own_keys_reach_the_fit(base, all_calls) -> None:
+    own = {"ladder_type": "body_order"}
+    call = next(call for call in all_calls(changed(base, "pacemaker.fit", own)) if call.step == "pace_train")
+    assert call.params["fit"] == own
+
+
+def test_the_machine_s_limits_reach_the_fit(base, all_calls) -> None:
+    settings = Settings(cores=3, inter_op_threads=2, fit_memory_GB=1.5, step_timeout_s=60)
+    made = {call.step: call.resources for call in all_calls(base, settings)}
+    assert made["pace_train"] == Resources(
+        threads=3, inter_op_threads=2, memory_bytes=1_500_000_000, time_limit_s=60, device="cpu"
+    )
+    assert keys(all_calls(base)) == keys(all_calls(base, settings))
 
 
 def test_a_foundation_model_is_fetched_by_its_name() -> None:
@@ -329,7 +407,12 @@ def test_strained_structures_take_their_share_of_the_budget(
     assert budget(fraction=0.5) == (None, pytest.approx(0.35))
 
 
+def test_a_kappa_goes_before_the_weights(config: DistillConfig) -> None:
+    assert changed(config, "pacemaker.kappa", 0.02).pacemaker.force_share == 0.02
+    assert changed(config, "pacemaker.kappa", "auto").pacemaker.force_share == "auto"
+
+
 def test_stress_counts_among_the_energies_in_the_loss(config: DistillConfig) -> None:
     pacemaker = config.pacemaker
-    assert pacemaker.kappa == pytest.approx(0.3)
-    assert pacemaker.model_copy(update={"loss_stress": 0.5}).kappa == pytest.approx(0.2)
+    assert pacemaker.force_share == pytest.approx(0.3)
+    assert pacemaker.model_copy(update={"loss_stress": 0.5}).force_share == pytest.approx(0.2)

@@ -31,7 +31,7 @@ def test_defaults_are_those_of_the_issue(tmp_path: Path) -> None:
         300,
         150,
     )
-    assert config.pacemaker.kappa == pytest.approx(0.3)
+    assert config.pacemaker.force_share == pytest.approx(0.3)
     assert config.convergence.force_mae_meV_per_A == 120
 
 

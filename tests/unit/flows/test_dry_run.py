@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from containers.contract import Request, file_digest
 from containers.mace import label
@@ -134,14 +135,32 @@ def test_a_refused_config_leaves_no_run_folder(example: Path, workspace: Workspa
     assert list((workspace.root / "runs").iterdir()) == []
 
 
-@pytest.mark.parametrize(("most", "expected"), [(10, 10), (300, 40)])
-def test_the_expected_plan_never_has_more_structures_than_the_pool(recipe, artefact, most, expected) -> None:
-    selection = recipe.config.selection.model_copy(update={"max_structures": most})
+@pytest.mark.parametrize(
+    ("most", "expected"), [({"max_structures": 10}, 10), ({"max_structures": 300}, 40), ({"fraction": 0.5}, 20)]
+)
+def test_no_more_structures_are_expected_than_the_pool_has(recipe, artefact, most, expected) -> None:
+    selection = recipe.config.selection.model_copy(update=most)
     small = recipe.model_copy(update={"config": recipe.config.model_copy(update={"selection": selection})})
     pool = artefact("ingest", structures=40, atoms=80)
-    batch = dry_run.expected_plan(small, pool).batch_size
-    assert batch == dry_run.plan_for(1, "auto", expected, 2 * expected).batch_size
-    assert batch != dry_run.plan_for(1, "auto", 300, 600).batch_size
+    assert dry_run._expected(small, pool) == (expected, 2 * expected)
+
+
+def test_the_expected_batch_is_in_the_input(example: Path, workspace: Workspace) -> None:
+    dry_run.plan(load_config(example, ("selection.max_structures=12",)), workspace)
+    written = yaml.safe_load((workspace.run_folder("silicon") / "dry-run" / "input.yaml").read_text())
+    assert written["backend"]["batch_size"] == 12
+
+
+def test_stages_are_told_by_their_first(example: Path, workspace: Workspace) -> None:
+    told = dry_run.plan(load_config(example, ("train.stages=[{kappa: 0.4, maxiter: 5}]",)), workspace)
+    assert "pace_train stage 1 attempt 1 would run" in told
+    written = yaml.safe_load((workspace.run_folder("silicon") / "dry-run" / "input.yaml").read_text())
+    assert (written["fit"]["loss"]["kappa"], written["fit"]["maxiter"]) == (0.4, 5)
+
+
+def test_without_a_gate_there_is_no_stability_step(example: Path, workspace: Workspace) -> None:
+    assert "stability" in states(dry_run.plan(load_config(example), workspace))
+    assert "stability" not in states(dry_run.plan(load_config(example, ("stability.picoseconds=0",)), workspace))
 
 
 def test_a_file_in_the_place_of_the_plan_is_told_and_kept(example: Path, workspace: Workspace) -> None:

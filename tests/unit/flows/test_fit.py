@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from flows.config import DistillConfig
-from flows.fit import Attempt, fit
+from flows.config_fit import Stage
+from flows.fit import Attempt, finish, first_name, fit
 from flows.recipe import Recipe
+from flows.verdict import MENDS
 from tasks.artefact import Artefact, StepCall
 from tasks.errors import StepFailed, StoreError
 from tasks.settings import Settings
@@ -45,9 +47,17 @@ def fitted(artefact: Callable[..., Artefact]) -> Callable[..., Artefact]:
     """Makes the result of a fit; every one has an interim potential of its own."""
     made: list[Artefact] = []
 
-    def make(stop_reason: str = "max_iterations", force: float = 500.0, cached: bool = False) -> Artefact:
-        errors = {"validation_force_mae_meV_per_A": force, "validation_energy_mae_meV_per_atom": 1.0}
-        made.append(artefact("pace_train", f"fit {len(made)}", cached, stop_reason=stop_reason, **errors))
+    def make(
+        stop_reason: str = "max_iterations",
+        force: float = 500.0,
+        cached: bool = False,
+        energy: float = 1.0,
+        iterations: int = 150,
+        batch: int = 24,
+    ) -> Artefact:
+        errors = {"validation_force_mae_meV_per_A": force, "validation_energy_mae_meV_per_atom": energy}
+        counts = {"stop_reason": stop_reason, "iterations": iterations, "batch_size": batch}
+        made.append(artefact("pace_train", f"fit {len(made)}", cached, **counts, **errors))
         return made[-1]
 
     return make
@@ -92,18 +102,18 @@ def test_a_worse_attempt_still_is_the_newest_to_go_on_from(recipe, data, fitted)
 
 
 def test_out_of_memory_halves_the_batch_and_starts_again(recipe, data, fitted) -> None:
+    """The step that chose the batch did not live to tell it: 40 structures of 10 atoms are one fast batch."""
     run = FakeStep(failed("OutOfMemory"), fitted(force=10))
     attempts, _ = attempted(recipe, data, run)
-    (before,), (after,) = run.params(0, "batch_size"), run.params(1, "batch_size")
-    assert after == before // 2
+    assert (run.params(0, "batch_size"), run.params(1, "batch_size")) == (("auto",), (20,))
     assert "start" not in run.calls[1].inputs
     assert [attempt.verdict for attempt in attempts] == ["out_of_memory", "converged"]
 
 
 def test_out_of_memory_with_an_interim_halves_the_batch_and_continues(recipe, data, fitted) -> None:
-    run = FakeStep(broken := fitted("out_of_memory"), fitted(force=10))
+    run = FakeStep(broken := fitted("out_of_memory", batch=14, iterations=30), fitted(force=10))
     attempted(recipe, data, run)
-    assert run.params(1, "batch_size") == (run.params(0, "batch_size")[0] // 2,)
+    assert run.params(1, "batch_size", "maxiter") == (7, 120)
     assert run.calls[1].inputs["start"] == (broken.file("interim"),)
 
 
@@ -111,18 +121,33 @@ def test_out_of_memory_in_a_continued_fit_goes_on_from_the_one_before(recipe, da
     run = FakeStep(first := fitted(), failed("OutOfMemory"), fitted(force=10))
     attempted(recipe, data, run)
     assert run.calls[2].inputs["start"] == (first.file("interim"),)
-    assert run.params(2, "batch_size") == (run.params(1, "batch_size")[0] // 2,)
+    assert run.params(2, "batch_size") == (20,)
 
 
 @pytest.mark.parametrize("how", ["failure", "result"])
-def test_a_diverged_fit_starts_again_with_stronger_regularisation_and_a_ladder(recipe, data, fitted, how) -> None:
-    run = FakeStep(failed("Diverged") if how == "failure" else fitted("diverged"), fitted(force=10))
+def test_a_diverged_fit_starts_again_regularised_then_with_a_ladder(recipe, data, fitted, how) -> None:
+    bad = [failed("Diverged") if how == "failure" else fitted("diverged") for _ in range(2)]
+    run = FakeStep(*bad, fitted(force=10))
     attempted(recipe, data, run)
     before, after = run.calls[0].params["loss"], run.calls[1].params["loss"]
     assert (after["l1"], after["l2"]) == pytest.approx((100 * before["l1"], 100 * before["l2"]))
     assert after["kappa"] == before["kappa"]
-    assert (run.params(0, "ladder_step"), run.params(1, "ladder_step")) == ((None,), (50,))
-    assert "start" not in run.calls[1].inputs
+    assert run.calls[2].params["loss"] == after
+    assert [run.params(number, "ladder_step") for number in range(3)] == [(None,), (None,), (50,)]
+    assert not any("start" in call.inputs for call in run.calls)
+
+
+@pytest.mark.parametrize("end", ["killed", "time_limit", "crashed"])
+def test_what_was_broken_off_goes_on_with_what_remains(recipe, data, fitted, end) -> None:
+    run = FakeStep(first := fitted(end, iterations=60), second := fitted(end, iterations=70), fitted(force=10))
+    attempts, _ = attempted(recipe, data, run)
+    assert [run.params(number, "maxiter") for number in range(3)] == [(150,), (90,), (20,)]
+    assert [call.inputs.get("start") for call in run.calls] == [
+        None,
+        (first.file("interim"),),
+        (second.file("interim"),),
+    ]
+    assert [attempt.verdict for attempt in attempts] == [end, end, "converged"]
 
 
 def test_a_fresh_start_takes_no_interim_that_is_there(recipe, data, fitted) -> None:
@@ -132,7 +157,9 @@ def test_a_fresh_start_takes_no_interim_that_is_there(recipe, data, fitted) -> N
     assert "start" not in run.calls[2].inputs
 
 
-@pytest.mark.parametrize("kind", ["ProgramMissing", "EnvironmentDiffers", "BadInput", "RowsDiffer", "SomeBug"])
+@pytest.mark.parametrize(
+    "kind", ["ProgramMissing", "EnvironmentDiffers", "BadInput", "RowsDiffer", "SomeBug", "Cancelled"]
+)
 def test_what_no_plan_mends_is_raised_at_once(recipe, data, kind) -> None:
     run = FakeStep(failure := failed(kind))
     with pytest.raises(StepFailed) as caught:
@@ -142,10 +169,19 @@ def test_what_no_plan_mends_is_raised_at_once(recipe, data, kind) -> None:
 
 
 def test_the_last_failure_is_raised_when_all_fail(recipe, data) -> None:
-    run = FakeStep(failed("OutOfMemory", "1"), failed("Killed", "2"), last := failed("Crashed", "3"))
+    run = FakeStep(failed("OutOfMemory", "1"), failed("Killed", "2"), failed("Crashed", "what it said"))
+    with pytest.raises(StepFailed, match="what it said") as caught:
+        attempted(recipe, data, run)
+    assert (caught.value.kind, caught.value.step, caught.value.folder) == ("Crashed", "pace_train", Path("kept"))
+    assert "pace_train attempt 2: killed (out of memory: batch 40 -> 20)" in caught.value.message
+    assert MENDS["crashed"] in caught.value.message
+
+
+def test_a_cancelled_fit_is_over_whatever_it_has(recipe, data, fitted) -> None:
+    run = FakeStep(fitted(), stop := failed("Cancelled"))
     with pytest.raises(StepFailed) as caught:
         attempted(recipe, data, run)
-    assert caught.value is last
+    assert caught.value is stop
 
 
 def test_another_error_is_not_an_attempt(recipe, data, fitted) -> None:
@@ -176,7 +212,7 @@ def test_max_attempts_is_obeyed(recipe, data, fitted, limit) -> None:
     assert len(run.calls) == limit
 
 
-@pytest.mark.parametrize("accident", ["killed", "crashed", "out_of_memory"])
+@pytest.mark.parametrize("accident", ["killed", "crashed", "out_of_memory", "time_limit"])
 def test_a_run_goes_on_where_an_accident_ended_the_earlier_one(recipe, data, fitted, accident) -> None:
     earlier = [fitted(cached=True), broken := fitted(accident, cached=True)]
     run = FakeStep(*earlier, good := fitted(force=10))
@@ -203,6 +239,106 @@ def test_the_cached_end_of_a_used_up_run_is_not_an_accident(recipe, data, fitted
     run = FakeStep(*(fitted(cached=True) for _ in range(3)))
     attempted(with_train(recipe, max_attempts=2), data, run)
     assert len(run.calls) == 2
+
+
+STAGES = [Stage(kappa=0.3, maxiter=100), Stage(kappa=0.02, maxiter=40)]
+
+
+@pytest.fixture
+def staged(recipe: Recipe) -> Recipe:
+    return with_train(recipe, stages=STAGES, ladder_step=30)
+
+
+def test_every_stage_goes_on_from_the_best_before_it(staged, data, fitted) -> None:
+    run = FakeStep(one := fitted(force=130), two := fitted(force=10))
+    attempts, best = attempted(staged, data, run)
+    assert best is two
+    assert run.names == ["pace_train stage 1 attempt 1", "pace_train stage 2 attempt 1"]
+    assert [(attempt.stage, attempt.verdict) for attempt in attempts] == [(1, "iterations_used_up"), (2, "converged")]
+    assert [call.params["loss"]["kappa"] for call in run.calls] == [0.3, 0.02]
+    assert [run.params(number, "maxiter", "ladder_step") for number in range(2)] == [(100, 30), (40, None)]
+    assert run.calls[1].inputs["start"] == (one.file("best"),)
+
+
+def test_a_stage_that_converged_is_followed_by_the_next(staged, data, fitted) -> None:
+    run = FakeStep(fitted(force=10), fitted(force=9))
+    attempts, _ = attempted(staged, data, run)
+    assert [attempt.verdict for attempt in attempts] == ["converged", "converged"]
+
+
+def test_what_broke_a_stage_off_is_repaired_before_the_next(staged, data, fitted) -> None:
+    run = FakeStep(broken := fitted("killed", iterations=60), ended := fitted(force=300), fitted(force=10))
+    attempted(with_train(staged, ladder_step=None), data, run)
+    assert run.names[1:] == ["pace_train stage 1 attempt 2", "pace_train stage 2 attempt 1"]
+    assert run.params(1, "maxiter") == (40,)
+    assert [call.inputs["start"] for call in run.calls[1:]] == [(broken.file("interim"),), (ended.file("best"),)]
+
+
+def test_the_last_stage_alone_takes_further_iterations(staged, data, fitted) -> None:
+    run = FakeStep(fitted(), fitted(), last := fitted(), fitted(force=10))
+    attempted(staged, data, run)
+    assert run.names[-1] == "pace_train stage 2 attempt 3"
+    assert run.calls[-1].inputs["start"] == (last.file("interim"),)
+
+
+def test_a_later_stage_that_begins_again_begins_with_the_best_before_it(staged, data, fitted) -> None:
+    run = FakeStep(one := fitted(), failed("Diverged"), failed("Diverged"), fitted(force=10))
+    attempted(staged, data, run)
+    assert [call.inputs["start"] for call in run.calls[1:]] == [(one.file("best"),)] * 3
+    assert run.params(3, "ladder_step", "optimizer") == (None, "L-BFGS-B")
+
+
+def test_a_stage_that_leaves_nothing_ends_the_fit_with_the_best_so_far(recipe, data, fitted, caplog) -> None:
+    three = with_train(recipe, stages=[*STAGES, STAGES[1]])
+    run = FakeStep(good := fitted(), failed("RowsDiffer", "other rows"))
+    with caplog.at_level("WARNING"):
+        attempts, best = attempted(three, data, run)
+    assert best is good
+    assert [attempt.stage for attempt in attempts] == [1, 2]
+    assert "other rows" in caplog.text
+
+
+def test_the_best_may_be_of_an_earlier_stage(staged, data, fitted) -> None:
+    run = FakeStep(good := fitted(force=130), *(fitted(force=200) for _ in range(3)))
+    _, best = attempted(staged, data, run)
+    assert best is good
+
+
+def test_attempts_are_counted_in_every_stage(staged, data, fitted) -> None:
+    run = FakeStep(*(fitted("killed", iterations=1) for _ in range(9)))
+    attempts, _ = attempted(staged, data, run)
+    assert [attempt.stage for attempt in attempts] == [1, 1, 1, 2, 2, 2]
+
+
+def test_a_fit_may_begin_with_a_potential_and_have_a_name(recipe, data, fitted, artefact) -> None:
+    start = artefact("pace_train", "round 1").file("best")
+    run = FakeStep(first := fitted(), fitted(force=10))
+    fit(recipe, data, WORKSPACE, run, of="round 2", start=start)
+    assert run.names == ["pace_train round 2 attempt 1", "pace_train round 2 attempt 2"]
+    assert [call.inputs["start"] for call in run.calls] == [(start,), (first.file("interim"),)]
+
+
+def test_the_first_task_run_is_called_as_the_dry_run_says(recipe, staged, data, fitted) -> None:
+    for wanted in (recipe, staged):
+        run = FakeStep(fitted(force=10), fitted(force=10))
+        attempted(wanted, data, run)
+        assert run.names[0] == first_name(wanted)
+
+
+@pytest.mark.parametrize(("picoseconds", "steps"), [(2.0, ["stability"]), (0.0, [])])
+def test_a_student_is_finished_from_the_best_potential(recipe, data, fitted, artefact, picoseconds, steps) -> None:
+    gate = recipe.config.stability.model_copy(update={"picoseconds": picoseconds})
+    gated = recipe.model_copy(update={"config": recipe.config.model_copy(update={"stability": gate})})
+    called: list[StepCall] = []
+
+    def run(call: StepCall, name: str | None = None) -> Artefact:
+        called.append(call)
+        return artefact(call.step)
+
+    student = finish(gated, best := fitted(), data, artefact("baseline"), None, run)
+    assert [call.step for call in called] == ["pace_activeset", "pace_corerep", *steps, "evaluate"]
+    assert called[0].inputs["potential"] == called[1].inputs["interim"] == (best.file("best"),)
+    assert (student.stability is not None) == bool(steps)
 
 
 def test_the_first_plan_is_the_config_s(recipe, data, fitted, config: DistillConfig) -> None:

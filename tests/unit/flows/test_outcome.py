@@ -6,7 +6,8 @@ import pytest
 
 from flows.fit import Attempt
 from flows.outcome import CHECKED, label_counts, misses, not_converged_because
-from flows.plan import Convergence, FitPlan
+from flows.plan import FitPlan
+from flows.verdict import Convergence
 from tasks.run_summary import Labelling
 
 LIMITS = Convergence(force_mae_meV_per_A=100, energy_mae_meV_per_atom=10)
@@ -16,7 +17,13 @@ GOOD = {"force_mae_meV_per_A": 99.0, "energy_mae_meV_per_atom": 9.0}
 @pytest.fixture
 def ended(artefact: Any) -> Any:
     def make(verdict: Any) -> Attempt:
-        return Attempt("pace_train attempt 2", FitPlan(maxiter=1, batch_size=1), verdict, 1.0, artefact("pace_train"))
+        return Attempt(
+            "pace_train attempt 2",
+            FitPlan(asked=1, maxiter=1, kappa=0.3, batch_size=1),
+            verdict,
+            1.0,
+            artefact("pace_train"),
+        )
 
     return make
 
@@ -49,24 +56,29 @@ def test_both_misses_are_told_and_a_figure_that_is_not_there_is_one() -> None:
 
 
 def test_good_errors_of_a_finished_fit_are_converged(ended) -> None:
-    assert not_converged_because(GOOD, ended("converged"), LIMITS) is None
+    assert not_converged_because(GOOD, ended("converged"), None, LIMITS) is None
 
 
 @pytest.mark.parametrize("verdict", ["iterations_used_up", "killed", "not_accurate"])
 def test_an_unfinished_fit_has_not_converged_however_small_its_test_errors(ended, verdict) -> None:
-    assert not_converged_because(GOOD, ended(verdict), LIMITS) == f"pace_train attempt 2 ended as {verdict}"
+    assert not_converged_because(GOOD, ended(verdict), None, LIMITS) == f"pace_train attempt 2 ended as {verdict}"
 
 
 def test_a_converged_fit_that_misses_on_the_test_side_has_not_converged(ended) -> None:
-    because = not_converged_because({**GOOD, "force_mae_meV_per_A": 101.0}, ended("converged"), LIMITS)
+    because = not_converged_because({**GOOD, "force_mae_meV_per_A": 101.0}, ended("converged"), None, LIMITS)
     assert because == "force MAE 101 meV/Å on the test structures, wanted at most 100"
 
 
 def test_a_miss_and_an_unfinished_fit_are_both_told(ended) -> None:
-    because = not_converged_because({**GOOD, "force_mae_meV_per_A": 101.0}, ended("killed"), LIMITS)
+    because = not_converged_because({**GOOD, "force_mae_meV_per_A": 101.0}, ended("killed"), None, LIMITS)
     assert because is not None
     assert because.startswith("force MAE 101")
     assert because.endswith("; pace_train attempt 2 ended as killed")
+
+
+def test_a_potential_that_molecular_dynamics_breaks_has_not_converged(ended) -> None:
+    because = not_converged_because(GOOD, ended("converged"), "2 atoms fused", LIMITS)
+    assert because == "unstable in molecular dynamics: 2 atoms fused"
 
 
 def test_labels_are_computed_reused_or_rejected(artefact) -> None:

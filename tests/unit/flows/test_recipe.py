@@ -164,3 +164,21 @@ def test_the_same_model_twice_is_no_committee() -> None:
     check_committee({"a.model": "1", "b.model": "2"})
     with pytest.raises(UserError, match=r"c.model is the same model as a.model"):
         check_committee({"a.model": "1", "b.model": "2", "c.model": "1"})
+
+
+def test_overrides_reach_the_potential(config, teacher) -> None:
+    overrides = {"bonds": {"O-Si": {"rcut": 3.0}}}
+    recipe = resolve(with_pacemaker(config, elements=["Si", "O"], overrides=overrides), [teacher], {"Si"}, set())
+    assert recipe.potential.section()["bonds"]["OSi"] == {"rcut": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"overrides": {"bonds": {"O-Si": {"rcut": 3.0}}}}, r"pacemaker.overrides.bonds.O-Si: .* not 'O'"),
+        ({"fit": {"trainable_parameters": ["SiO"]}}, r"pacemaker.fit.trainable_parameters names 'SiO'"),
+    ],
+)
+def test_settings_of_elements_that_the_potential_lacks_are_refused(config, teacher, changes, message) -> None:
+    with pytest.raises(UserError, match=message):
+        resolve(with_pacemaker(config, **changes), [teacher], {"Si"}, set())

@@ -192,13 +192,16 @@ def finished(store_files: StoreFiles, history: Path) -> RunSummary:
     errors = {"energy_rmse_meV_per_atom": 8.0, "force_mae_meV_per_A": 44.0, "force_rmse_meV_per_A": 60.5}
     first = Attempt(
         name="train 1", plan={"maxiter": 40, "start": "fresh", "batch_size": 100, "reason": "first"},
-        verdict="iterations_used_up", iterations=40, seconds=130.4, train=errors, validation=errors, history=history,
+        verdict="iterations_used_up", stop_criterion="its 40 iterations are used up", iterations=40, best_iteration=30,
+        seconds=130.4, train=errors, validation=errors, last_validation={"force_mae_meV_per_A": 46.5}, history=history,
     )  # fmt: skip
     second = first.model_copy(
         update={
             "name": "train 2",
+            "stage": 2,
             "verdict": "converged",
             "plan": {**first.plan, "start": "continue", "reason": "used up"},
+            "resumed_at": 12,
         }
     )
     forces = {"force_histogram_eV_per_A": {"edges": [0.01, 0.1, 1.0, 10.0], "counts": [20, 300, 0]}}

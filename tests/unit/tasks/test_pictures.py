@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -32,29 +31,6 @@ def points(count: int, quantity: str = "force_eV_per_A") -> pa.Table:
     reference = np.random.default_rng(1).normal(size=count)
     columns = {"against": ["teacher"] * count, "quantity": [quantity] * count}
     return pa.table({**columns, "reference": reference, "predicted": reference + 0.01})
-
-
-def test_learning_curve_draws_both_sides(history: Path) -> None:
-    png = pictures.learning_curve([("train 1", pq.read_table(history))])
-    assert png.startswith(PNG)
-    assert ink(png, pictures.BLUE) > 300
-    assert ink(png, pictures.ORANGE) > 100
-
-
-def test_learning_curve_puts_attempts_in_sequence(history: Path) -> None:
-    table = pq.read_table(history)
-    one, two = (pictures.learning_curve([(f"train {n}", table) for n in range(count)]) for count in (1, 2))
-    assert ink(two, pictures.BLUE) > 1.2 * ink(one, pictures.BLUE)
-
-
-def test_learning_curve_of_a_diverged_fit_leaves_gaps() -> None:
-    rows = [{"iteration": n, "side": "train", "loss": loss, "force_rmse_meV_per_A": loss}
-            for n, loss in enumerate([1.0, float("inf"), float("nan"), None])]  # fmt: skip
-    assert pictures.learning_curve([("train 1", pa.Table.from_pylist(rows))]).startswith(PNG)
-
-
-def test_learning_curve_of_an_empty_history(history: Path) -> None:
-    assert pictures.learning_curve([("train 1", pq.read_table(history).slice(0, 0))]).startswith(PNG)
 
 
 def test_few_points_are_dots_and_many_a_density() -> None:

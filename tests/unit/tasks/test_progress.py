@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tasks.progress import LOG_EVERY_S, shown_progress
+from tasks.progress import LOG_EVERY_S, shown_progress, to_all
 
 
 # redirected inside the tests: pytest puts its own streams back after the fixtures
@@ -69,3 +69,29 @@ def test_strange_numbers_do_not_break_the_bar(terminal: io.StringIO, done: float
 def test_an_error_of_the_step_comes_through(terminal: io.StringIO) -> None:
     with pytest.raises(ZeroDivisionError), redirect_stderr(terminal), shown_progress("ingest", lambda line: None):
         raise ZeroDivisionError
+
+
+FIT = {"iteration": 3.0, "train_loss": 0.5, "train_force_rmse_meV_per_A": 45.0, "validation_force_rmse_meV_per_A": 47.0}
+
+
+def test_a_fit_s_figures_stand_in_the_bar(terminal: io.StringIO) -> None:
+    with redirect_stderr(terminal), shown_progress("pace_train attempt 2", lambda line: None) as progress:
+        progress(3, 4, "words", FIT)
+    drawn = terminal.getvalue()
+    assert "pace_train attempt 2:  75%|" in drawn
+    assert "iteration 3: loss 5.00e-01, RMSE 45 (validation 47) meV/Å" in drawn
+
+
+def test_figures_that_are_not_told_again_stay_in_the_log(clock: Any) -> None:
+    lines: list[str] = []
+    with redirect_stderr(io.StringIO()), shown_progress("pace_train", lines.append, clock) as progress:
+        progress(3, 9, "words", FIT)
+        clock.now += LOG_EVERY_S
+        progress(4, 9, "words", {"iteration": 4.0, "train_loss": 0.25})
+    assert lines == ["pace_train: 4 of 9 iteration 4: loss 2.50e-01, RMSE 45 (validation 47) meV/Å"]
+
+
+def test_everyone_is_told() -> None:
+    told: list[Any] = []
+    to_all(lambda *all_of_it: told.append(all_of_it), lambda *all_of_it: told.append(all_of_it))(1, 2, "x", FIT)
+    assert told == [(1, 2, "x", FIT)] * 2

@@ -69,7 +69,9 @@ def test_report_has_the_promised_figures(folder: Path) -> None:
     first, second = report["train"]["attempts"]
     assert first["plan"]["maxiter"] == 40
     assert (first["verdict"], first["iterations"], first["seconds"]) == ("iterations_used_up", 40, 130.4)
-    assert second["verdict"] == "converged"
+    assert (second["verdict"], second["stage"], second["resumed_at"]) == ("converged", 2, 12)
+    assert (first["stop_criterion"], first["best_iteration"]) == ("its 40 iterations are used up", 30)
+    assert first["last_validation"] == {"force_mae_meV_per_A": 46.5}
     assert report["train"]["chosen"] == 1
     assert report["fidelity"]["teacher"]["force_mae_meV_per_A"] == 45.3
     assert report["fidelity"]["dft"]["force_mae_meV_per_A"] == 57.7

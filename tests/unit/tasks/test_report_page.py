@@ -13,7 +13,7 @@ from containers.pool_labels import REJECTIONS
 from containers.tensorpot.baseline_model import PairTerm
 from tasks.page_parts import markdown_table
 from tasks.report_page import artifacts, page
-from tasks.report_rows import duration, fidelity_rows, number, plan_text, rejection_rows, threshold_rows
+from tasks.report_rows import duration, fidelity_rows, number, rejection_rows, threshold_rows
 from tasks.run_summary import LabelCounts, Labelling, RunSummary, SelectionCounts
 
 VOID = {"meta", "img"}
@@ -69,8 +69,8 @@ def test_the_headline_holds_verdict_figures_and_limits(finished: RunSummary) -> 
 
 def test_every_attempt_and_the_use_of_the_potential_are_shown(finished: RunSummary) -> None:
     text = Outline(page(finished, PICTURES)).text
-    assert "train 1 maxiter 40, start fresh, batch_size 100 (first) iterations_used_up 40" in text
-    assert "train 2" in text
+    assert "1 train 1 maxiter 40, start fresh, batch_size 100 (first) iterations_used_up" in text
+    assert "2 train 2 start fresh → continue (used up) converged" in text
     assert "pair_coeff * * potential.yace Si" in text
     assert "Si -0.8125" in text
     assert "labels reused 102" in text
@@ -177,10 +177,6 @@ def test_durations(seconds: float, text: str) -> None:
 )
 def test_numbers(value: object, text: str) -> None:
     assert number(value) == text
-
-
-def test_a_plan_ends_with_its_reason() -> None:
-    assert plan_text({"reason": "stalled", "maxiter": 5, "ladder_step": None}) == "maxiter 5 (stalled)"
 
 
 def test_the_teacher_s_own_error_against_dft_is_told(finished: RunSummary) -> None:

@@ -82,6 +82,12 @@ def test_progress_that_is_none_is_a_line_of_the_log(said: str) -> None:
     assert (log, seen) == ([f"@progress {said}"], [])
 
 
+def test_figures_go_through_where_there_are_some() -> None:
+    seen: list[tuple[object, ...]] = []
+    follow('@progress [1, 2, "half", {"loss": 0.5}]', print, lambda *told: seen.append(told))
+    assert seen == [(1, 2, "half", {"loss": 0.5})]
+
+
 def test_progress_commands_no_terminal() -> None:
     seen: list[tuple[float, float, str]] = []
     follow('@progress [1, 2, "\\u001b[2J"]', print, lambda *told: seen.append(told))

@@ -22,6 +22,8 @@ VALUES = {
     "engine_url": ("unix:///run/other.sock", "unix:///run/other.sock"),
     "step_memory_GB": ("2.5", 2.5),
     "select_memory_GB": ("1.5", 1.5),
+    "fit_memory_GB": ("1.5", 1.5),
+    "inter_op_threads": ("2", 2),
     "label_device": ("cuda", "cuda"),
     "shard_s": ("30", 30.0),
     "edges_per_batch": ("4000", 4000),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from containers.contract import Report
+from containers.contract import Failure, Report, load_step
 from tasks.artefact import Artefact, StepCall
 from tasks.errors import StoreError
 from tasks.run import request_of, run_step
@@ -119,3 +119,82 @@ def test_stale_leftovers_do_not_count(workspace: Workspace, call: StepCall) -> N
     request = request_of(call, workspace)
     (workspace.store.root / request.step / request.key / "outputs").mkdir(parents=True)
     assert not run_step(call, workspace).cached
+
+
+@pytest.fixture
+def resuming(call: StepCall) -> StepCall:
+    """A call of a step that takes up what was interrupted."""
+    vars(load_step("shout"))["RESUMES"] = True
+    return call
+
+
+def interrupted(workspace: Workspace, call: StepCall) -> Path:
+    """The folder of a run of the call that was killed."""
+    folder = workspace.store.stage(request_of(call, workspace))
+    (folder / "work").mkdir(exist_ok=True)
+    (folder / "work" / "state").write_text(folder.name)
+    return folder
+
+
+def test_what_an_interrupted_run_left_is_moved_to_the_next(workspace: Workspace, resuming: StepCall) -> None:
+    first = interrupted(workspace, resuming)
+    second = workspace.store.stage(request_of(resuming, workspace))
+    assert (second / "left" / "state").read_text() == first.name
+    assert not first.exists()
+
+
+def test_the_last_of_several_is_taken_and_what_it_had_taken_itself(workspace: Workspace, resuming: StepCall) -> None:
+    interrupted(workspace, resuming)
+    second = interrupted(workspace, resuming)
+    third = workspace.store.stage(request_of(resuming, workspace))
+    assert (third / "left" / "state").read_text() == second.name
+    fourth = workspace.store.stage(request_of(resuming, workspace))  # the third had not even begun
+    assert (fourth / "left" / "state").read_text() == second.name
+    assert [path.name for path in (workspace.store.root / "work").iterdir()] == [fourth.name]
+
+
+def test_nothing_of_an_interruption_is_left_when_it_went_well(workspace: Workspace, resuming: StepCall) -> None:
+    interrupted(workspace, resuming)
+    artefact = run_step(resuming, workspace)
+    assert list((workspace.store.root / "work").iterdir()) == []
+    assert {path.name for path in entry(workspace, artefact).iterdir()} == {
+        "request.json", "report.json", "outputs", "stamps.json",
+    }  # fmt: skip
+
+
+def test_a_step_that_does_not_resume_is_given_nothing(workspace: Workspace, call: StepCall) -> None:
+    first = interrupted(workspace, call)
+    assert not (workspace.store.stage(request_of(call, workspace)) / "left").exists()
+    assert (first / "work").is_dir()
+
+
+@pytest.mark.parametrize(("kind", "taken"), [("Cancelled", True), ("OutOfMemory", False)])
+def test_a_run_that_failed_is_kept_and_one_that_was_cancelled_taken_up(
+    workspace: Workspace, resuming: StepCall, kind: str, taken: bool
+) -> None:
+    first = interrupted(workspace, resuming)
+    error = Failure(kind=kind, message="so it was")
+    key = request_of(resuming, workspace).key
+    report = Report(status="failed", step="shout", key=key, seconds=1, peak_memory_MB=1, error=error).sealed()
+    (first / "report.json").write_text(report.model_dump_json())
+    second = workspace.store.stage(request_of(resuming, workspace))
+    assert (second / "left").is_dir() is taken
+    assert first.is_dir() is not taken
+
+
+def test_another_request_is_not_taken_up(workspace: Workspace, resuming: StepCall) -> None:
+    first = interrupted(workspace, resuming)
+    other = request_of(resuming.model_copy(update={"params": {"fail": "other"}}), workspace)
+    text = (first / "request.json").read_text().replace('"params": {}', '"params": {"fail": "x"}')
+    (first / "request.json").write_text(text)
+    for request in (other, request_of(resuming, workspace)):
+        assert not (workspace.store.stage(request) / "left").exists()
+    assert (first / "work").is_dir()
+
+
+def test_a_link_in_place_of_the_scratch_is_not_moved(workspace: Workspace, resuming: StepCall, tmp_path: Path) -> None:
+    first = workspace.store.stage(request_of(resuming, workspace))
+    (tmp_path / "precious").mkdir()
+    (first / "work").symlink_to(tmp_path / "precious")
+    assert not (workspace.store.stage(request_of(resuming, workspace)) / "left").exists()
+    assert (tmp_path / "precious").is_dir()

@@ -42,6 +42,9 @@ def test_the_stub_writes_what_is_declared_in_the_form_of_the_real_thing(tmp_path
     curves = (core.energy_eV, core.zbl_eV, core.force_eV_per_A, core.zbl_force_eV_per_A)
     assert {len(curve) for curve in curves} == {len(core.distance_A)}
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
+    assert metrics["functions"] == {"Al": 1, "Ni": 1}
+    assert metrics["yaml_bytes"] == (outputs / "potential.yaml").stat().st_size
+    assert metrics["yace_bytes"] == (outputs / "potential.yace").stat().st_size
     for name in corerep.OUTPUTS.values():
         assert (outputs / name).read_bytes() == (tmp_path / "b" / "outputs" / name).read_bytes()
 

@@ -118,6 +118,12 @@ def test_dft_energies_are_brought_to_the_teachers_scale(tmp_path: Path) -> None:
     assert energies == [-3.5 - 0.5]
 
 
+def test_the_stub_tells_a_speed_where_there_is_a_yace(tmp_path: Path) -> None:
+    assert "student_us_per_atom" not in stubbed(tmp_path, [])
+    files = {"test": (tmp_path / "test.pckl.gzip",), "yace": (tmp_path / "potential.yace",)}
+    assert evaluate.stub(Inputs(files), tmp_path, PARAMS, Machine())["student_us_per_atom"] > 0
+
+
 def test_without_dft_data_there_are_no_figures_for_it(tmp_path: Path) -> None:
     stubbed(tmp_path, [])
     assert json.loads((tmp_path / "evaluation.json").read_text())["dft"] is None

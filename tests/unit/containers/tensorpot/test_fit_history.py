@@ -1,6 +1,17 @@
 from __future__ import annotations
 
-from containers.tensorpot.fit_history import HISTORY, Row, history_table, iterations, last_step, parse_metrics
+from pathlib import Path
+
+from containers.tensorpot.fit_history import (
+    HISTORY,
+    MetricsFile,
+    Row,
+    history_table,
+    iterations,
+    last_step,
+    with_spoken,
+)
+from containers.tensorpot.fit_log import Spoken
 
 TEXT = """\
 ladder_step cycle_step iter_num loss                   e_loss_contrib         f_loss_contrib         reg_loss \
@@ -16,16 +27,54 @@ def row(step: int, iteration: int, loss: float = 1.0) -> Row:
     return Row(step, iteration, loss, 0.1, 0.9, 10.0, 20.0, 15.0)
 
 
-def test_parse_gives_milli_units() -> None:
-    first, second = parse_metrics(TEXT)
-    assert first == Row(0, 0, 1.25, 0.25, 1.0, 500.0, 750.0, 375.0)
+def test_rows_are_in_milli_units(tmp_path: Path) -> None:
+    (tmp_path / "metrics.txt").write_text(TEXT)
+    first, second = MetricsFile(tmp_path / "metrics.txt").follow()
+    assert first == Row(0, 0, 1.25, 0.25, 1.0, 500.0, 750.0, 375.0, regularisation_loss=0.0)
     assert second.force_mae_meV_per_A == 250.0
 
 
-def test_a_line_that_is_being_written_is_left_out() -> None:
-    assert parse_metrics(TEXT[:-8]) == parse_metrics(TEXT)[:1]
-    assert parse_metrics("") == []
-    assert parse_metrics("ladder_step cycle") == []
+def test_a_file_is_read_on_as_it_grows_and_half_a_line_is_left_for_later(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.txt"
+    file = MetricsFile(path)
+    assert file.follow() == []
+    seen = []
+    for end in (20, len(TEXT) - 8, len(TEXT)):
+        path.write_text(TEXT[:end])
+        seen.append([row.step_iteration for row in file.follow()])
+    assert seen == [[], [0], [1]]
+    assert [row.step_iteration for row in file.rows] == [0, 1]
+    assert file.follow() == []
+
+
+def test_cycles_are_parts_of_their_own(tmp_path: Path) -> None:
+    first = next(line for line in TEXT.splitlines() if line.startswith("0"))
+    (tmp_path / "metrics.txt").write_text(f"{TEXT}0 1 0 {first.split(maxsplit=3)[3]}\n")
+    file = MetricsFile(tmp_path / "metrics.txt")
+    assert [row.part for row in file.follow()] == [(0, 0), (0, 0), (0, 1)]
+    assert len(last_step(file.rows)) == 1
+
+
+def test_what_the_log_says_is_joined_also_what_it_says_once_more_at_the_end() -> None:
+    rows = [row(0, 0), row(0, 1), row(1, 0), row(1, 1), row(1, 2)]
+    spoken = {
+        (0, "train", 1): Spoken(microseconds_per_atom=7.0),
+        (0, "train", 2): Spoken(energy_mae_meV_per_atom=5.0),
+        (1, "train", 1): Spoken(energy_mae_meV_per_atom=4.0),
+        (1, "train", 3): Spoken(energy_mae_meV_per_atom=3.0),
+        (1, "validation", 3): Spoken(energy_mae_meV_per_atom=9.0),
+    }
+    joined = with_spoken(rows, "train", spoken)
+    assert [each.energy_mae_meV_per_atom for each in joined] == [None, 5.0, None, 4.0, 3.0]
+    assert [each.microseconds_per_atom for each in joined] == [None, 7.0, None, None, None]
+
+
+def test_the_history_goes_on_after_that_of_an_interrupted_run() -> None:
+    before = history_table([row(0, 0, 9), row(0, 1, 8), row(0, 2, 7)], [row(0, 0, 10)])
+    table = history_table([row(0, 0, 7), row(0, 1, 6)], [row(0, 0, 7.5), row(0, 2, 6.5)], before).to_pydict()
+    both = list(zip(table["iteration"], table["side"], table["loss"], strict=True))
+    assert [(n, loss) for n, side, loss in both if side == "train"] == [(0, 9), (1, 8), (2, 7), (3, 6)]
+    assert [(n, loss) for n, side, loss in both if side == "validation"] == [(0, 10), (2, 7.5), (3, 6.5)]
 
 
 def test_iteration_zero_is_no_iteration() -> None:

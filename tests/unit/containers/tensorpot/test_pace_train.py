@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,9 +16,18 @@ from ruamel.yaml import YAML
 
 from containers.contract import Inputs, Machine, ProgramMissing, Resources, StepError, file_digest
 from containers.tensorpot import pace_train
+from containers.tensorpot.fit_following import ends_at
 from containers.tensorpot.fit_history import HISTORY
 from containers.tensorpot.pacemaker_input import Potential
-from containers.tensorpot.pacemaker_run import check_device, child_environment, find_program, run_pacemaker
+from containers.tensorpot.pacemaker_run import (
+    Cancelled,
+    End,
+    cancellable,
+    check_device,
+    child_environment,
+    find_program,
+    run_pacemaker,
+)
 
 PARAMS = pace_train.Params(potential=Potential(elements=("Al", "Ni"), cutoff=5.0), maxiter=5)
 
@@ -66,6 +78,26 @@ def test_an_automatic_batch_is_bounded_by_atoms(structures: int, atoms: int, bat
     assert pace_train.auto_batch_size(structures, atoms) == batch
 
 
+def test_an_automatic_batch_fits_the_memory() -> None:
+    given = PARAMS.model_copy(update={"batch_size": 7})
+    assert pace_train.pacemaker_input(given, 300, 15000, "fresh", Resources(memory_bytes=2**20)).batch_size == 7
+    small = pace_train.pacemaker_input(PARAMS, 300, 15000, "fresh", Resources(memory_bytes=2**20))
+    assert small.batch_size == 1
+
+
+def test_chance_and_cycles_reach_the_input() -> None:
+    asked = PARAMS.model_copy(update={"coefficients": "random", "cycles": 3, "noise": 0.05, "seed": 7})
+    sections = YAML(typ="safe", pure=True).load(pace_train.pacemaker_input(asked, 10, 100, "fresh").text())
+    blocks = [block for name, block in sections["potential"]["functions"].items() if isinstance(block, dict)]
+    assert {block["coefs_init"] for block in blocks} == {"random"}
+    assert (sections["fit"]["fit_cycles"], sections["fit"]["noise_relative_sigma"], sections["seed"]) == (3, 0.05, 7)
+
+
+@pytest.mark.parametrize(("limit", "ends"), [(None, None), (1000.0, 905.0), (100.0, 90.0), (10.0, 10.0)])
+def test_a_fit_ends_before_its_time_is_over(limit: float | None, ends: float | None) -> None:
+    assert ends_at(5.0, limit) == ends
+
+
 def test_a_missing_program_is_told_with_the_mend() -> None:
     with pytest.raises(ProgramMissing, match="python-ace"):
         find_program("pacemaker-that-is-not-there")
@@ -74,6 +106,7 @@ def test_a_missing_program_is_told_with_the_mend() -> None:
 def test_the_child_sees_threads_and_no_gpu() -> None:
     environment = child_environment(Resources(threads=3))
     assert environment["TF_NUM_INTRAOP_THREADS"] == environment["OMP_NUM_THREADS"] == "3"
+    assert environment["TF_NUM_INTEROP_THREADS"] == "3"
     assert environment["CUDA_VISIBLE_DEVICES"] == "-1"
     assert environment["USER"]
     assert math.isfinite(float(environment["TF_USE_LEGACY_KERAS"]))
@@ -100,6 +133,46 @@ def test_lines_are_handed_over_and_the_exit_code_returned(tmp_path: Path) -> Non
         program(tmp_path, "echo one; echo two >&2; exit 3"), tmp_path, Resources(), lambda line: not lines.append(line)
     )
     assert (code, lines) == (3, ["one\n", "two\n"])
+
+
+def test_the_running_child_has_its_threads(tmp_path: Path) -> None:
+    resources = Resources(threads=3, inter_op_threads=2)
+    lines: list[str] = []
+    run_pacemaker(
+        program(tmp_path, "tr '\\0' '\\n' < /proc/$$/environ"), tmp_path, resources, lambda line: not lines.append(line)
+    )
+    told = dict(line.rstrip("\n").split("=", 1) for line in lines if "=" in line)
+    names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+    assert [told[name] for name in names] == ["3", "3", "2"]
+
+
+def test_another_thread_ends_it_while_it_says_nothing(tmp_path: Path) -> None:
+    end = End()
+    threading.Timer(0.3, end.now).start()
+    assert run_pacemaker(program(tmp_path, "exec sleep 60"), tmp_path, Resources(), lambda line: True, end) == -9
+    assert run_pacemaker(program(tmp_path, "exec sleep 60"), tmp_path, Resources(), lambda line: True, end) == -9
+
+
+def test_sigterm_is_a_cancellation_and_the_program_ends(tmp_path: Path) -> None:
+    fake = program(tmp_path, f"echo $$ > {tmp_path}/child; echo ready; exec sleep 60")
+
+    def terminated(line: str) -> bool:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return True
+
+    with pytest.raises(Cancelled, match="goes on where it was"), cancellable():
+        run_pacemaker(fake, tmp_path, Resources(), terminated)
+    assert ends(tmp_path / "child")
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_signal_that_somebody_handles_is_left_alone() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with cancellable():
+            assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_it_ends_when_asked_and_takes_its_children_along(tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 
-from containers.tensorpot.fit_history import Row
+from containers.tensorpot.fit_history import MetricsFile, Row
 from containers.tensorpot.fit_log import Closing, FitLog
-from containers.tensorpot.stop_reason import Ending, stop_reason
+from containers.tensorpot.stop_reason import FLAT, RISE, RISING, Ending, StopReason, lost, stop, stop_reason
 
 SUCCESS = Closing(True, 0, "Optimization terminated successfully.", 9)
 USED_UP = Closing(False, 1, "Maximum number of iterations has been exceeded.", 9)
@@ -60,3 +61,86 @@ def test_the_iterations_of_the_last_ladder_step_count() -> None:
     log = FitLog(closing=USED_UP)
     assert stop_reason(Ending(0, rows, log, 3)) == "max_iterations"
     assert stop_reason(Ending(0, rows, log, 6)) == "stalled"
+
+
+TITLE = "ladder_step cycle_step iter_num loss e_loss_contrib f_loss_contrib reg_loss rmse_epa rmse_f_comp mae_f_comp\n"
+SHAPE = "I - Total number of functions: 12 / number of parameters: 60\n"
+CLOSED = "I - Optimization result(success={}, status={}, message={}, nfev=9, njev=9)\n"
+AT_TOLERANCE = SHAPE + CLOSED.format(True, 0, "Optimization terminated successfully.")
+AT_LIMIT = SHAPE + CLOSED.format(False, 1, "Maximum number of iterations has been exceeded.")
+NO_WAY_DOWN = SHAPE + CLOSED.format(False, 2, "Desired error not necessarily achieved due to precision loss.")
+SLOW = (
+    SHAPE
+    + "I - EARLY STOPPING: Too small or even positive TRAIN loss change (best=-1.0e-05 / iter) . Stopping\n"
+    + CLOSED.format(False, 99, "`callback` raised `StopIteration`.")
+)
+TOO_LATE = (
+    AT_LIMIT + "Traceback (most recent call last):\n"
+    "pyace.generalfit.TestLossChangeTooSmallException: EARLY STOPPING: Too small or even positive TEST loss change\n"
+)
+REFUSED = SHAPE + "tensorflow.python.framework.errors_impl.ResourceExhaustedError: OOM when allocating tensor\n"
+DOWN = [9.0, 5.0, 3.0, 2.5, 2.2, 2.1, 2.05]
+
+
+def replayed(folder: Path, losses: list[float], log: str, exit_code: int = 0, **more: Any) -> Ending:
+    """The ending of a fit that left this metrics.txt and this log."""
+    rows = [f"0 0 {number} {loss} 1 1 0 .1 .2 .1" for number, loss in enumerate(losses)]
+    (folder / "metrics.txt").write_text(TITLE + "".join(f"{row}\n" for row in rows))
+    file, read = MetricsFile(folder / "metrics.txt"), FitLog()
+    file.follow()
+    for line in log.splitlines(keepends=True):
+        read.feed(line)
+    return Ending(exit_code, tuple(file.rows), read, **{"maxiter": 6, "kernel_killed": False, **more})
+
+
+FLAT_END = [*DOWN, *[2.0 + 1e-8 * n for n in range(FLAT + 1, 0, -1)]]
+RISEN = [*DOWN, *[RISE * 2.5] * RISING]
+
+REPLAYS: list[tuple[StopReason, str, list[float], str, int, dict[str, Any]]] = [
+    ("converged", "tolerance", DOWN, AT_TOLERANCE, 0, {"maxiter": 99}),
+    ("converged", "no way down", FLAT_END, NO_WAY_DOWN, 0, {"maxiter": 99}),
+    ("early_stop", "slowly", [*DOWN, 2.0499], SLOW, 0, {"maxiter": 99, "min_fall": 1e-3}),
+    ("max_iterations", "6 iterations", DOWN, AT_LIMIT, 0, {}),
+    ("max_iterations", "crashes", DOWN, TOO_LATE, 1, {}),
+    ("time_limit", "nearly over", DOWN, SHAPE, -9, {"out_of_time": True}),
+    ("stalled", "has not fallen", [9.0, 9.0], AT_TOLERANCE, 0, {}),
+    ("stalled", "precision loss", DOWN, NO_WAY_DOWN, 0, {"maxiter": 99}),
+    ("stalled", "Maximum", DOWN, AT_LIMIT, 0, {"maxiter": 99}),
+    ("stalled", "StopIteration", DOWN, SLOW, 0, {"maxiter": 99, "min_fall": 1e-3}),
+    ("diverged", "no number", [9.0, float("nan")], AT_TOLERANCE, 0, {}),
+    ("diverged", "no number", [float("inf")], SHAPE, -9, {}),
+    ("diverged", "all above", RISEN, AT_LIMIT, 0, {}),
+    ("diverged", "above the first", [9.0, 8.0, 9.5], AT_TOLERANCE, 0, {}),
+    ("out_of_memory", "refused", DOWN, REFUSED, 1, {}),
+    ("out_of_memory", "kernel", DOWN, SHAPE, -9, {"kernel_killed": True}),
+    ("crashed", "exit code 1", DOWN, SHAPE, 1, {}),
+    ("crashed", "exit code 1", DOWN, TOO_LATE, 1, {"functions": 30}),  # the ladder had further steps to go
+    ("crashed", "no closing line", DOWN, SHAPE, 0, {}),
+    ("killed", "signal", DOWN, SHAPE, -15, {}),
+]
+
+
+@pytest.mark.parametrize(("reason", "word", "losses", "log", "exit_code", "more"), REPLAYS)
+def test_a_replayed_fit(
+    reason: str, word: str, losses: list[float], log: str, exit_code: int, more: dict[str, Any], tmp_path: Path
+) -> None:
+    found = stop(replayed(tmp_path, losses, log, exit_code, **more))
+    assert (found.reason, word if word in found.criterion else found.criterion) == (reason, word)
+
+
+def test_there_is_a_replay_of_every_reason() -> None:
+    assert {replay[0] for replay in REPLAYS} == set(get_args(StopReason))
+
+
+def test_a_running_fit_is_lost_when_its_losses_keep_high_and_not_at_one_step_up() -> None:
+    rows = [Row(0, number, loss, 0, 0, 0, 0, 0) for number, loss in enumerate(RISEN)]
+    assert lost(rows)
+    assert not lost(rows[:-1])
+    assert not lost([*rows[: len(DOWN)], Row(0, 7, 50.0, 0, 0, 0, 0, 0), Row(0, 8, 2.0, 0, 0, 0, 0, 0)])
+
+
+def test_a_new_step_of_a_ladder_may_begin_higher() -> None:
+    rows = [Row(0, number, loss, 0, 0, 0, 0, 0) for number, loss in enumerate(DOWN)]
+    rows += [Row(1, number, 8.0 - number, 0, 0, 0, 0, 0) for number in range(RISING + 1)]
+    assert not lost(rows)
+    assert stop_reason(Ending(0, tuple(rows), FitLog(closing=USED_UP), RISING)) == "max_iterations"

@@ -1,0 +1,71 @@
+"""The frames of a fit: counted, drawn with replacement where a committee asks for it, and given to pacemaker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from ase import Atoms
+
+from containers.contract import Inputs
+from containers.tensorpot.frames import read_frame, write_frame
+from containers.tensorpot.pacemaker_input import TRAIN_FILE, VALIDATION_FILE
+
+if TYPE_CHECKING:
+    import pandas as pd  # the worker's image has none
+
+FILES = {"train": TRAIN_FILE, "validation": VALIDATION_FILE}
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The frames of a fit. They are read when they are needed: while pacemaker runs, its memory is wanted."""
+
+    inputs: Inputs
+    bootstrap: int | None = None
+
+    def read(self, side: str) -> pd.DataFrame:
+        """The frame of a side, as the fit sees it."""
+        frame = read_frame(self.inputs.one(side))
+        return drawn(frame, self.bootstrap) if side == "train" and self.bootstrap is not None else frame
+
+    def give(self, work: Path) -> None:
+        """Put both into pacemaker's working folder."""
+        for side, name in FILES.items():
+            if side == "train" and self.bootstrap is not None:
+                write_frame(work / name, self.read(side))
+            else:
+                (work / name).symlink_to(self.inputs.one(side))
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How large the frames are: rows of each side, atoms of the training frame, and a structure to try things on."""
+
+    sizes: dict[str, int]
+    atoms: int
+    probe: Atoms
+
+
+def counted(frames: Frames) -> Counts:
+    """Read both frames and keep nothing but their sizes."""
+    train = frames.read("train")
+    sizes = {"train": len(train), "validation": len(frames.read("validation"))}
+    return Counts(sizes, sum(len(structure) for structure in train["ase_atoms"]), train["ase_atoms"].iloc[0])
+
+
+def drawn(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """As many rows drawn with replacement as the frame has.
+
+    A row drawn several times is there once with so many times its weights, which gives the same loss for less work;
+    about 37 % of the rows are not drawn and left out.
+    """
+    rows = len(frame)
+    times = np.bincount(np.random.default_rng(seed).integers(rows, size=rows), minlength=rows)
+    chosen = frame[times > 0].reset_index(drop=True)
+    times = times[times > 0]
+    chosen["w_energy"] = chosen["w_energy"].to_numpy() * times
+    chosen["w_forces"] = [weights * count for weights, count in zip(chosen["w_forces"], times, strict=True)]
+    return chosen

@@ -1,0 +1,58 @@
+"""How many structures pacemaker evaluates at a time: as many as are fast, fewer where memory is short. Pure.
+
+Measured: peak memory of pacemaker (python-ace 0.4.0rc1, tensorpotential 0.6.2.1, TensorFlow 2.20) fitting cells of 64
+silicon atoms with one thread. It grows linearly with the atoms of the largest batch, from about 1,000 MB:
+
+=========  =====  ==========  ==========  =========  ==========
+functions  order  neighbours  batch       peak       of an atom
+=========  =====  ==========  ==========  =========  ==========
+100        3      28          4096 atoms  1,814 MB   0.21 MB
+120        3      28          4792 atoms  2,001 MB   0.20 MB
+250        3      28          256 atoms   1,073 MB
+250        3      28          1024 atoms  1,334 MB   0.32 MB
+250        3      28          4096 atoms  2,241 MB   0.30 MB
+250        3      60          2048 atoms  2,172 MB   0.57 MB
+600        4      28          1024 atoms  2,032 MB   1.00 MB
+600        4      28          4096 atoms  4,937 MB   0.96 MB
+=========  =====  ==========  ==========  =========  ==========
+"""
+
+from __future__ import annotations
+
+ATOMS_PER_BATCH = 1500
+"""Measured at 250 functions, one thread, µs of CPU an atom: 285 at 83 atoms, 277 at 166, 214 at 332, 217 at 663."""
+LARGEST_BATCH = 100
+PROGRAM_BYTES = 1100 * 2**20
+"""Python, TensorFlow with the graph of the basis, pyace and a few thousand atoms of data."""
+BYTES_PER_NEIGHBOUR = 6_000
+BYTES_PER_FUNCTION = 1_400
+"""Of every atom of a batch: what order 4 needs; order 3 takes half of it."""
+NEIGHBOURS = 50
+"""Where nobody counted them: a dense metal at 5 Å has 45, silicon 28."""
+
+
+def batch_bytes_per_atom(functions: int, neighbours: int = NEIGHBOURS) -> int:
+    """Bytes that an atom of a batch takes, with so many functions of its element and neighbours within the cutoff."""
+    return BYTES_PER_NEIGHBOUR * neighbours + BYTES_PER_FUNCTION * functions
+
+
+def auto_batch_size(
+    structures: int,
+    atoms: int,
+    functions: int = 1,
+    memory_bytes: int | None = None,
+    neighbours: int = NEIGHBOURS,
+) -> int:
+    """Structures in a batch of about ATOMS_PER_BATCH atoms, at least 1 and at most LARGEST_BATCH.
+
+    Args:
+        structures: of the training frame.
+        atoms: of all of them.
+        functions: of one element.
+        memory_bytes: what the whole step may take; None: only speed counts.
+        neighbours: of an atom within the cutoff, on average.
+    """
+    room = ATOMS_PER_BATCH
+    if memory_bytes is not None:
+        room = min(room, (memory_bytes - PROGRAM_BYTES) // batch_bytes_per_atom(functions, neighbours))
+    return max(1, min(LARGEST_BATCH, structures, room * structures // max(atoms, 1)))

@@ -1,0 +1,102 @@
+"""The basis of the student: pacemaker's `potential` section from a preset, with overrides, or the user's own. Pure."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from containers.contract import BadInput, Closed
+from containers.tensorpot.pacemaker_blocks import FS_PARAMETERS, Overrides, overridden
+from containers.tensorpot.pacemaker_section import check_section
+
+Preset = Literal["mace", "small", "medium", "large"]
+
+SHAPES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "small": ((12, 4, 3, 2, 1, 1), (0, 2, 2, 1, 1, 0)),
+    "medium": ((15, 6, 4, 3, 2, 1), (0, 3, 3, 2, 1, 0)),
+    "large": ((20, 8, 5, 4, 3, 2), (0, 5, 4, 3, 2, 0)),
+}
+"""Radial functions and highest angular momentum of every order, from order 1.
+
+Functions offered to one element at orders 1 to 6:
+small 12, 42, 116, 136, 139, 140; medium 15, 99, 403, 703, 733, 734; large 20, 236, 1266, 3998, 5108, 5115.
+"""
+
+
+class Potential(Closed):
+    """The basis of the student: pacemaker's `potential` section.
+
+    A `b_basis` that is a mapping is the user's own section: it then decides orders and numbers of functions, and
+    `order` and `functions_per_element` are not used.
+    """
+
+    elements: tuple[str, ...] = Field(min_length=1, description="chemical symbols, sorted")
+    cutoff: float = Field(gt=0, description="Å; becomes potential.bonds.*.rcut")
+    order: int = Field(3, ge=1, le=6, description="highest correlation order (neighbours in a product)")
+    functions_per_element: int = Field(
+        250,
+        ge=1,
+        description="at most so many basis functions an element; with several elements pacemaker deals them evenly"
+        " to the blocks of elements, rounded down",
+    )
+    b_basis: Preset | dict[str, Any] = Field("mace", description="shape preset, or a pacemaker potential section")
+    overrides: Overrides = Field(Overrides(), description="what differs from the preset for elements and pairs")
+
+    def section(self) -> dict[str, Any]:
+        """The `potential` section of input.yaml.
+
+        Raises `BadInput` when the user's own section or the overrides contradict `elements`, `cutoff` or `order`.
+        """
+        if isinstance(self.b_basis, dict):
+            if self.overrides.names():
+                raise BadInput(
+                    "b_basis: a section of your own takes no overrides, which change a preset: write them into it"
+                )
+            check_section(self.b_basis, self.elements, self.cutoff)
+            return {"deltaSplineBins": 0.001, **self.b_basis}
+        radial, angular = shape(self.b_basis, self.cutoff, len(self.elements))
+        section = {
+            "deltaSplineBins": 0.001,  # Å
+            "elements": list(self.elements),
+            "embeddings": {
+                "ALL": {"npot": "FinnisSinclairShiftedScaled", "fs_parameters": list(FS_PARAMETERS), "ndensity": 2}
+            },
+            "bonds": {
+                "ALL": {
+                    "radbase": "SBessel",
+                    "radparameters": [5.25],
+                    "rcut": self.cutoff,
+                    "dcut": 0.01,
+                    "NameOfCutoffFunction": "cos",
+                }
+            },
+            "functions": {
+                "number_of_functions_per_element": self.functions_per_element,
+                "ALL": {"nradmax_by_orders": radial[: self.order], "lmax_by_orders": angular[: self.order]},
+            },
+        }
+        return overridden(section, self.overrides, self.cutoff, self.order)
+
+    def functions_asked(self) -> int | None:
+        """Functions of all elements together; None when the user's section names no number."""
+        number = self.section()["functions"].get("number_of_functions_per_element")
+        return None if number is None else int(number) * len(self.elements)
+
+
+def shape(preset: Preset, cutoff: float, elements: int) -> tuple[list[int], list[int]]:
+    """Radial functions and highest angular momentum of the orders 1 to 6.
+
+    `mace` is `medium` with the radial resolution of orders 1 and 2 set by the teacher's cutoff (Å): three functions
+    an Å for pairs, one an Å plus one for triplets, so that a longer reach is not a blurred one (5 Å gives `medium`).
+    It offers one element at order 3: 353 functions at 3 Å, 403 at 5 Å, 434 at 6 Å. With several elements every
+    order from 3 on loses one radial function for each further element, because the combinations of elements
+    multiply what is offered (asked for 250 functions an element at 5 Å, two elements get 250, three 248, four 240).
+    """
+    name = "medium" if preset == "mace" else preset
+    radial, angular = (list(numbers) for numbers in SHAPES[name])
+    if preset == "mace":
+        radial[0] = min(max(round(3 * cutoff), 8), 20)
+        radial[1] = min(max(round(cutoff + 1), 4), 8)
+    fewer = elements - 1
+    return radial[:2] + [max(1, number - fewer) for number in radial[2:]], angular

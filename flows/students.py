@@ -1,0 +1,86 @@
+"""Students fitted side by side: each with its attempts and what follows a fit, as a task run of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from containers.tensorpot.memory import SHARE, available_bytes
+from flows.data import Runner
+from flows.fit import Attempt, Student, finish, fit
+from flows.recipe import Recipe
+from tasks.artefact import Artefact
+from tasks.errors import StepFailed
+from tasks.prefect_run import run_log
+from tasks.running import end_running
+from tasks.settings import Settings
+from tasks.task_runner import run_shards, started
+from tasks.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A student to be fitted; `name` ends the names of its task runs."""
+
+    name: str
+    recipe: Recipe
+    frames: Artefact
+    baseline: Artefact
+    dft_test: Artefact | None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A student with every attempt at it."""
+
+    attempts: list[Attempt]
+    student: Student
+
+
+def fit_all(wanted: Sequence[Wanted], at_once: int, workspace: Workspace) -> list[Fitted | StepFailed]:
+    """Fit and finish each of them, `at_once` at a time on this machine or as many as the Dask cluster of the settings
+    has workers; a failed one keeps its place.
+
+    Raises:
+        UserError: the settings name a Dask cluster that is not there.
+        StoreError: the work root cannot hold the results; students not yet begun are left out.
+    """
+    one_each = share(workspace.settings, at_once)
+    machine = workspace.model_copy(update={"settings": one_each})
+    with started(workspace.settings.model_copy(update={"shards_at_once": at_once})) as runner:
+        results = run_shards(
+            runner,
+            fit_student,
+            [{"wanted": one, "workspace": machine} for one in wanted],
+            [f"student {one.name}" for one in wanted],
+            tick=lambda: None,
+            fatal=lambda error: not isinstance(error, StepFailed),
+            end=partial(end_running, workspace.run_id),
+        )
+    if others := [one for one in results if isinstance(one, BaseException) and not isinstance(one, StepFailed)]:
+        raise others[0]
+    for one, result in zip(wanted, results, strict=True):
+        if isinstance(result, StepFailed):
+            run_log().warning("student %s: %s", one.name, str(result).splitlines()[0])
+    return results
+
+
+def share(settings: Settings, at_once: int) -> Settings:
+    """What each of several fits may use of this machine."""
+    if at_once == 1:
+        return settings
+    memory = settings.fit_memory_GB or SHARE * available_bytes() / 1e9
+    changes = {"cores": max(settings.cores // at_once, 1), "fit_memory_GB": memory / at_once}
+    return settings.model_copy(update=changes)
+
+
+@task(name="student", cache_policy=NO_CACHE, persist_result=False)
+def fit_student(wanted: Wanted, workspace: Workspace) -> Fitted:
+    """Fit, and do what follows a fit."""
+    attempts, best = fit(wanted.recipe, wanted.frames, workspace, of=wanted.name)
+    run = Runner(workspace, of=wanted.name)
+    return Fitted(attempts, finish(wanted.recipe, best, wanted.frames, wanted.baseline, wanted.dft_test, run))

@@ -1,0 +1,129 @@
+"""What a running fit told so far: the newest figures, its curves, and both as text. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tasks.page_parts import markdown_table, one_line
+from tasks.report_rows import DASH, ERRORS, duration, number
+
+SIDES = ("train", "validation")
+ROWS = {
+    "loss": "loss",
+    "energy_loss": "energy part of the loss",
+    "force_loss": "force part of the loss",
+    "regularisation_loss": "regularisation in the loss",
+    **{key: label for key, label in ERRORS.items() if not key.startswith("stress")},
+}
+"""figure, without its side -> label"""
+DRAWN = ("loss", "energy_rmse_meV_per_atom", "force_rmse_meV_per_A")
+SHORT = {"force_rmse_meV_per_A": "meV/Å", "energy_rmse_meV_per_atom": "meV/atom"}
+VALUED = {"energy_mae_meV_per_atom": ("energy MAE", "meV/atom"), "force_mae_meV_per_A": ("force MAE", "meV/Å")}
+
+Points = Sequence[tuple[float, float]]
+Curves = Mapping[tuple[str, str], Points]
+"""(side, figure without its side) -> iteration and value"""
+
+
+def words(known: Mapping[str, float]) -> str:
+    """One line: `iteration 40: loss 1.23e-03, RMSE 45.1 (validation 47.2) meV/Å, 3.2 (4.1) meV/atom, 118 µs/atom`."""
+    parts = [f"loss {known['train_loss']:.2e}"] if "train_loss" in known else []
+    named = {"train": "RMSE ", "validation": "validation "}  # the first time
+    for key, unit in SHORT.items():
+        train, validation = (known.get(f"{side}_{key}") for side in SIDES)
+        if train is None:
+            continue
+        told = f"{named.pop('train', '')}{_short(train)}"
+        if validation is not None:
+            told += f" ({named.pop('validation', '')}{_short(validation)})"
+        parts.append(f"{told} {unit}")
+    if "microseconds_per_atom" in known:
+        parts.append(f"{_short(known['microseconds_per_atom'])} µs/atom")
+    return f"iteration {known['iteration']:g}: {', '.join(parts)}"
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+class LiveFit:
+    """Gathers what a fit tells; figures that are not told again stay as they were."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, float] = {}
+        self.validated_at: float | None = None  # iteration of the newest validation
+        self._at: dict[str, float] = {}  # iteration of each figure
+        self._curves: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+
+    def take(self, figures: Mapping[str, float]) -> None:
+        """Add what the fit tells at an iteration; `figures` has at least `iteration`."""
+        iteration = figures["iteration"]
+        new = {name for name, value in figures.items() if self.known.get(name) != value}
+        self.known.update(figures)
+        self._at.update({name: iteration for name in figures if name in new or not name.startswith("validation_")})
+        for side in SIDES:
+            for key in DRAWN:
+                if (name := f"{side}_{key}") in new:  # a validation may be told again until the next
+                    self._curves[side, key].append((iteration, figures[name]))
+                    self.validated_at = iteration if side == "validation" else self.validated_at
+
+    def cell(self, side: str, key: str) -> str:
+        """A figure as text, with its iteration where the side has told newer ones."""
+        name = f"{side}_{key}"
+        newest = self.known["iteration"] if side == "train" else self.validated_at
+        old = name in self.known and newest is not None and self._at[name] < newest
+        return number(self.known.get(name)) + (f" (at {self._at[name]:g})" if old else "")
+
+    def curves(self) -> Curves:
+        """A copy of the curves so far."""
+        return {of: tuple(points) for of, points in self._curves.items()}
+
+
+def markdown(live: LiveFit, title: str, when: str, ended: str = "") -> str:
+    """The text of the artifact, without the picture.
+
+    Args:
+        live: has told something.
+        when: how far it is, see `course`.
+        ended: how the fit ended; empty while it runs.
+    """
+    speed = live.known.get("microseconds_per_atom")
+    validated = "" if live.validated_at is None else f" Validation is of iteration {live.validated_at:g}."
+    rows = [(label, *(live.cell(side, key) for side in SIDES)) for key, label in ROWS.items()]
+    lines = [
+        f"## {one_line(title)}",
+        f"**Ended: {one_line(ended)}**" if ended else "Running.",
+        f"{when}.{validated}" + ("" if speed is None else f" {number(speed)} µs an atom."),
+        markdown_table(("", *SIDES), [row for row in rows if {*row[1:]} != {DASH}]),
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+def course(iteration: float, done: float, total: float, seconds: float, per_s: float | None, ended: bool) -> str:
+    """`Iteration 40 of at most 150, 3 min 20 s, at most 9 min 10 s left`.
+
+    Args:
+        iteration: over all steps of a ladder; `done` of `total` in this one.
+        seconds: since the step began.
+        per_s: iterations in a second; None: not known yet.
+    """
+    counted = f"Iteration {done:g} of at most {total:g}"
+    if iteration != done:
+        counted += f" ({iteration:g} in all)"
+    told = [counted, duration(seconds)]
+    if per_s and not ended:
+        told.append(f"at most {duration(max(total - done, 0) / per_s)} left")
+    return ", ".join(told)
+
+
+def ended_words(metrics: Mapping[str, Any]) -> str:
+    """How a fit ended and what it is worth, from the metrics of its step."""
+    told = [": ".join(str(metrics[key]) for key in ("stop_reason", "stop_criterion") if metrics.get(key))]
+    if (best := metrics.get("best_iteration")) is not None:
+        told.append(f"best at iteration {number(best)}")
+    for key, (error, unit) in VALUED.items():
+        if (value := metrics.get(f"validation_{key}")) is not None:
+            told.append(f"validation {error} {number(value)} {unit}")
+    return "; ".join(filter(None, told)) or DASH

@@ -1,0 +1,113 @@
+"""A fit that was interrupted goes on in the next run of the same request, by way of the store."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+
+from containers.step import PROGRESS_MARK
+from containers.tensorpot.frames import Labelled, frame, write_frame
+from containers.tensorpot.pace_train import Params
+from containers.tensorpot.pacemaker_input import Potential
+from tasks.artefact import Artefact, StepCall, external
+from tasks.run import request_of, run_step
+from tasks.settings import Settings
+from tasks.store import read_report
+from tasks.workspace import Workspace
+
+pytestmark = pytest.mark.e2e
+
+ITERATIONS, INTERRUPTED_AT = 60, 20
+PARAMS = Params(
+    potential=Potential(elements=("Cu",), cutoff=4.0, functions_per_element=5, order=2, b_basis="small"),
+    maxiter=ITERATIONS,
+)
+
+
+def copper(count: int, seed: int) -> list[Labelled]:
+    """Strained and rattled cells of 4 atoms with the energies and forces of EMT."""
+    rng = np.random.default_rng(seed)
+    return [_rattled(f"{seed}-{n}", rng) for n in range(count)]
+
+
+def _rattled(name: str, rng: np.random.Generator) -> Labelled:
+    atoms = bulk("Cu", cubic=True)
+    atoms.set_cell(atoms.cell.array * (1 + rng.uniform(-0.06, 0.06)), scale_atoms=True)
+    atoms.rattle(0.12, rng=rng)
+    labelled = atoms.copy()
+    labelled.calc = EMT()
+    energy = labelled.get_potential_energy()
+    return Labelled(name, atoms, energy, energy, np.array(labelled.get_forces()), None)
+
+
+@pytest.fixture(scope="module")
+def call(tmp_path_factory: pytest.TempPathFactory) -> StepCall:
+    folder = tmp_path_factory.mktemp("frames")
+    for side, rows in (("train", copper(16, 1)), ("validation", copper(4, 2))):
+        write_frame(folder / f"{side}.pckl.gzip", frame(rows))
+    inputs = {side: (external(folder / f"{side}.pckl.gzip"),) for side in ("train", "validation")}
+    return StepCall(step="pace_train", params=PARAMS.model_dump(mode="json"), inputs=inputs)
+
+
+def workspace(root: Path) -> Workspace:
+    return Workspace(root=root, settings=Settings(runner="subprocess"))
+
+
+def train_losses(place: Workspace, artefact: Artefact) -> pd.Series:
+    history = pd.read_parquet(place.store.path(artefact.file("history")))
+    return history[history["side"] == "train"].set_index("iteration")["loss"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(call: StepCall, tmp_path_factory: pytest.TempPathFactory) -> pd.Series:
+    place = workspace(tmp_path_factory.mktemp("whole"))
+    return train_losses(place, run_step(call, place))
+
+
+def interrupted(place: Workspace, call: StepCall, how: signal.Signals) -> Path:
+    """The folder of a run whose processes got a signal in the middle: all of them, or the step alone by SIGTERM."""
+    folder = place.store.stage(request_of(call, place))
+    command = [sys.executable, "-m", "containers.step", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as step:
+        assert step.stdout is not None
+        for line in step.stdout:
+            if line.startswith(PROGRESS_MARK) and json.loads(line[len(PROGRESS_MARK) :])[0] >= INTERRUPTED_AT:
+                break
+        if how == signal.SIGKILL:
+            os.killpg(step.pid, how)
+        else:
+            step.send_signal(how)
+    return folder
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_it_goes_on_where_it_was(
+    how: signal.Signals, call: StepCall, uninterrupted: pd.Series, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = workspace(tmp_path)
+    folder = interrupted(place, call, how)
+    report = read_report(folder)
+    assert (report.error.kind if report and report.error else None) == {signal.SIGTERM: "Cancelled"}.get(how)
+    artefact = run_step(call, place)
+    metrics, losses = artefact.metrics, train_losses(place, artefact)
+    assert metrics["iterations"] == ITERATIONS
+    assert INTERRUPTED_AT - 1 <= metrics["resumed_at"] < ITERATIONS
+    assert list(losses.index) == list(range(ITERATIONS + 1))
+    at = metrics["resumed_at"]
+    assert losses[at] == pytest.approx(uninterrupted[at], rel=1e-6)
+    ratio = losses[ITERATIONS] / uninterrupted[ITERATIONS]
+    with capsys.disabled():
+        print(f"\n{how.name} at {at} of {ITERATIONS}: loss {losses[ITERATIONS]:.6g}, {ratio:.4f} of the uninterrupted")
+    assert ratio < 1.05
+    assert not folder.exists()
+    assert list((place.store.root / "work").iterdir()) == []

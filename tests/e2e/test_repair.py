@@ -1,0 +1,210 @@
+"""Faults in real fits, and what the flow's attempts make of them.
+
+Every fault is one that happens: a limit of memory or of time, a SIGKILL, labels that no loss can be made of, a program
+that does nothing. The flow's own code runs as always; only the program that it finds is a script around pacemaker.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+
+from containers.contract import OutputFile, file_digest
+from containers.tensorpot import pace_train
+from containers.tensorpot.frames import Labelled, frame, write_frame
+from containers.tensorpot.pacemaker_input import Potential
+from containers.tensorpot.pacemaker_run import find_program
+from flows.config import DistillConfig
+from flows.fit import Attempt, fit
+from flows.recipe import Recipe
+from flows.verdict import MENDS
+from tasks.artefact import Artefact
+from tasks.errors import StepFailed
+from tasks.run import run_step
+from tasks.settings import Settings
+from tasks.workspace import Workspace, open_workspace
+
+pytestmark = pytest.mark.e2e
+
+SMALL = Potential(elements=("Cu",), cutoff=4.0, functions_per_element=8, order=2, b_basis="small")
+COUNTED = 'n=$(cat "{0}" 2>/dev/null || echo 0); echo $((n + 1)) > "{0}"\n'
+"""A program's own count of how often it was called, 0 at first."""
+
+
+def copper(count: int, seed: int) -> list[Labelled]:
+    """Strained and rattled cells with the energies and forces of EMT."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for number in range(count):
+        atoms = bulk("Cu", cubic=True)
+        atoms.set_cell(atoms.cell.array @ (np.eye(3) + rng.normal(0, 0.03, (3, 3))), scale_atoms=True)
+        atoms.rattle(0.1, rng=rng)
+        labelled = atoms.copy()
+        labelled.calc = EMT()
+        energy = labelled.get_potential_energy()
+        rows.append(Labelled(f"{seed}-{number}", atoms, energy, energy, np.array(labelled.get_forces()), None))
+    return rows
+
+
+class Bench:
+    """A store with frames, and fits to them."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.monkeypatch = folder, monkeypatch
+        self.train, self.validation = copper(10, 1), copper(4, 2)
+        self.settings: dict[str, Any] = {}
+        self.own: dict[str, Any] = {}
+
+    def program(self, script: str) -> None:
+        """What the step finds in the place of pacemaker; `$n` counts its calls, `$real` is the real one."""
+        path, real = self.folder / "pacemaker", shlex.quote(str(find_program()))
+        path.write_text(f"#!/bin/sh\nreal={real}\n{COUNTED.format(self.folder / 'calls')}{script}\n")
+        path.chmod(0o755)
+        self.monkeypatch.setattr(pace_train, "find_program", lambda: path)
+
+    @property
+    def workspace(self) -> Workspace:
+        return open_workspace(self.folder / "root", Settings(runner="in_process", cores=1, **self.settings))
+
+    def fit(self, **train: Any) -> tuple[list[Attempt], Artefact]:
+        """Attempts at limits that no fit reaches."""
+        config = DistillConfig.model_validate(
+            {
+                "name": "repair",
+                "teacher": {"model": "teacher.model"},
+                "pool": {"files": ["pool.extxyz"]},
+                "pacemaker": {"fit": self.own},
+                "train": {"max_attempts": 2, **train},
+                "convergence": {"force_mae_meV_per_A": 1e-6, "energy_mae_meV_per_atom": 1e-6},
+            }
+        )
+        recipe = Recipe(config=config, head="Default", teacher_e0s_eV={"Cu": 0.0}, potential=SMALL)
+        data = self._frames()
+        return fit(recipe, data, self.workspace, lambda call, workspace, run_name=None: run_step(call, workspace))
+
+    def _frames(self) -> Artefact:
+        """Where a store would have them."""
+        outputs, folder = {}, self.workspace.store.root / "frames" / "made" / "outputs"
+        folder.mkdir(parents=True, exist_ok=True)
+        for side, rows in (("train", self.train), ("validation", self.validation)):
+            path = folder / f"{side}.pckl.gzip"
+            write_frame(path, frame(rows))
+            outputs[side] = OutputFile(name=path.name, sha256=file_digest(path), size=path.stat().st_size)
+        counts = {"train_structures": len(self.train), "train_atoms": sum(len(row.atoms) for row in self.train)}
+        return Artefact(
+            step="frames", key="made", outputs=outputs, metrics=counts, versions={}, seconds=0, peak_memory_MB=0,
+            cached=True,
+        )  # fmt: skip
+
+    def losses(self, attempt: Attempt) -> list[float]:
+        """Of the training side."""
+        assert attempt.artefact is not None
+        history = pd.read_parquet(self.workspace.store.path(attempt.artefact.file("history")))
+        return list(history[history["side"] == "train"]["loss"])
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return Bench(tmp_path, monkeypatch)
+
+
+def test_a_killed_fit_goes_on_with_what_remains(bench: Bench) -> None:
+    """kill -9 of the program in the middle, by somebody who is not the kernel."""
+    bench.program(
+        'if [ $n = 0 ]; then (while [ "$(cat metrics.txt 2>/dev/null | wc -l)" -lt 8 ]; do sleep 0.02; done;'
+        ' kill -9 $$) & fi\nexec "$real" "$@"'
+    )
+    attempts, best = bench.fit(maxiter=60)
+    first, second = attempts
+    assert first.artefact
+    assert second.artefact
+    done = first.artefact.metrics["iterations"]
+    assert (first.verdict, second.verdict) == ("killed", "iterations_used_up")
+    assert 0 < done < 60
+    assert second.plan.maxiter == second.artefact.metrics["iterations"] == 60 - done
+    assert f"{60 - done} iterations, continued" in second.plan.reason
+    assert bench.losses(second)[-1] < bench.losses(first)[-1]
+    assert best is second.artefact
+
+
+def test_a_fit_whose_time_is_over_goes_on_with_what_remains(bench: Bench) -> None:
+    for seconds in (30, 60, 120, 240, 480):  # a machine that needs longer to begin gets more time
+        bench.settings = {"step_timeout_s": seconds}
+        try:
+            attempts, _ = bench.fit(maxiter=100_000)
+        except StepFailed as failure:
+            if failure.kind != "TimeLimit":
+                raise
+            continue
+        first, second = attempts
+        assert first.artefact
+        assert first.verdict == "time_limit"
+        assert second.plan.maxiter == 100_000 - first.artefact.metrics["iterations"] < 100_000
+        assert bench.losses(second)[0] < bench.losses(first)[0], "it did not begin again"
+        return
+    raise AssertionError("no iteration in 480 s")
+
+
+def test_too_little_memory_halves_the_batch_and_ends_well(bench: Bench) -> None:
+    """The memory is refused for real, at the first batch alone (engine/test_deaths.py has a limit in between): too
+    little for TensorFlow's largest library, because what is refused later does not always say that it was memory.
+    """
+    bench.program('grep -qw "batch_size: 10" input.yaml && ulimit -v 900000\nexec "$real" "$@"')
+    attempts, best = bench.fit(maxiter=5)
+    assert [(attempt.verdict, attempt.plan.batch_size) for attempt in attempts] == [
+        ("out_of_memory", "auto"),
+        ("iterations_used_up", 5),
+    ]
+    assert attempts[1].plan.reason == "out of memory: batch 10 -> 5"
+    assert best.metrics["batch_size"] == 5
+    assert best.metrics["iterations"] == 5
+
+
+def test_the_ladder_crash_is_mended_by_leaving_out_early_stopping(bench: Bench) -> None:
+    """pacemaker's last look at the validation frame raises what nobody catches when a step of the ladder ends."""
+    bench.own = {"min_relative_test_loss_per_iter": 0.99}
+    stop = {"min_relative_loss_per_iteration": 1e-12, "patience": 5}
+    attempts, best = bench.fit(maxiter=4, ladder_step=4, early_stop=stop)
+    assert [attempt.verdict for attempt in attempts] == ["crashed", "iterations_used_up"]
+    assert attempts[1].plan.reason == "it crashed: the ladder without early stopping, fresh"
+    assert best is attempts[1].artefact
+    assert best.metrics["functions"] == 8
+
+
+def test_stages_of_kappa_go_on_from_one_another(bench: Bench) -> None:
+    stages = [{"kappa": 0.5, "maxiter": 15}, {"kappa": 0.02, "maxiter": 15}]
+    attempts, best = bench.fit(stages=stages, max_attempts=1)
+    first, second = attempts
+    assert [(attempt.stage, attempt.plan.kappa) for attempt in attempts] == [(1, 0.5), (2, 0.02)]
+    assert first.artefact
+    assert second.artefact
+    mae = "train_energy_mae_meV_per_atom"
+    assert second.artefact.metrics[mae] < first.artefact.metrics[mae]
+    assert best in (first.artefact, second.artefact)
+
+
+def test_labels_that_no_loss_can_be_made_of_end_with_the_mend(bench: Bench) -> None:
+    bench.train[3].forces[:] = 1e200  # its square is no number
+    with pytest.raises(StepFailed) as caught:
+        bench.fit(maxiter=5, max_attempts=5)
+    assert caught.value.kind == "Diverged"
+    for repair in ("L2 1e-08 -> 1e-06", "a ladder of 50 functions", "the optimizer BFGS -> L-BFGS-B"):
+        assert repair in caught.value.message
+    assert MENDS["diverged"] in caught.value.message
+
+
+def test_a_program_that_does_nothing_and_says_all_is_well_is_not_believed(bench: Bench) -> None:
+    bench.program("echo all is well; exit 0")
+    with pytest.raises(StepFailed, match="no iteration") as caught:
+        bench.fit(maxiter=5, max_attempts=5)
+    assert caught.value.kind == "NoIteration"
+    assert (bench.folder / "calls").read_text() == "2\n"
+    assert MENDS["no_iteration"] in caught.value.message

@@ -1,0 +1,187 @@
+"""The stability gate on really fitted copper (ASE's effective-medium theory), and on the same potential spoilt."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+
+from containers.contract import Inputs, Machine, Resources
+from containers.tensorpot import activeset, corerep, evaluate, pace_train, stability
+from containers.tensorpot.baseline_model import Baseline
+from containers.tensorpot.frames import Labelled, frame, write_frame
+from containers.tensorpot.pacemaker_input import Potential
+
+pytestmark = pytest.mark.e2e
+E0 = {"Cu": -0.02}
+
+
+def copper(count: int, seed: int) -> list[Labelled]:
+    """Strained and rattled cells of 4 atoms with the energies and forces of EMT."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for n in range(count):
+        atoms = bulk("Cu", cubic=True)
+        strain = np.eye(3) * (1 + rng.uniform(-0.06, 0.06)) + rng.normal(0, 0.02, (3, 3))
+        atoms.set_cell(atoms.cell.array @ strain, scale_atoms=True)
+        atoms.rattle(0.1, rng=rng)
+        labelled = atoms.copy()
+        labelled.calc = EMT()
+        corrected = labelled.get_potential_energy()
+        forces = np.array(labelled.get_forces())
+        made.append(Labelled(f"{seed}-{n}", atoms, corrected + len(atoms) * E0["Cu"], corrected, forces, None))
+    return made
+
+
+@dataclass(frozen=True)
+class Student:
+    """A fitted student with its core: the files that the gate reads, and the core step's metrics."""
+
+    folder: Path
+    core: dict[str, Any]
+
+    def inputs(self, potential: Path | None = None) -> Inputs:
+        """Of the gate, with another potential where one is given."""
+        names = {"asi": "potential.asi", "baseline": "baseline.json", "train": "train.pckl.gzip"}
+        files = {name: (self.folder / file,) for name, file in names.items()}
+        return Inputs(files | {"potential": (potential or self.folder / "potential.yaml",)})
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory: pytest.TempPathFactory) -> Student:
+    folder = tmp_path_factory.mktemp("student")
+    for side, rows in (("train", copper(24, 1)), ("validation", copper(6, 2))):
+        write_frame(folder / f"{side}.pckl.gzip", frame(rows))
+    Baseline(e0s_eV=E0).write(folder / "baseline.json")
+    outputs = folder / "outputs"
+    outputs.mkdir()
+    shape = Potential(elements=("Cu",), cutoff=4.0, functions_per_element=30, b_basis="small")
+    files = {side: (folder / f"{side}.pckl.gzip",) for side in ("train", "validation")}
+    params = pace_train.Params(potential=shape, maxiter=30)
+    pace_train.run(Inputs(files), outputs, params, Machine(Resources(threads=1)))
+    interim = (outputs / pace_train.OUTPUTS["interim"],)
+    activeset.run(Inputs({"potential": interim, "train": files["train"]}), folder, activeset.Params(), Machine())
+    given = {"interim": interim, "asi": (folder / "potential.asi",), "train": files["train"]}
+    given["baseline"] = (folder / "baseline.json",)
+    return Student(folder, corerep.run(Inputs(given), folder, corerep.Params(), Machine()))
+
+
+def gate(student: Student, outputs: Path, potential: Path | None = None, **params: Any) -> dict[str, Any]:
+    """The metrics of the gate."""
+    outputs.mkdir()
+    return stability.run(student.inputs(potential), outputs, stability.Params(**params), Machine())
+
+
+def spoilt(student: Student, path: Path, factor: float) -> Path:
+    """The potential without a core, the coefficients of its functions times a factor."""
+    from pyace import BBasisConfiguration
+
+    configuration = BBasisConfiguration(str(student.folder / "outputs" / pace_train.OUTPUTS["interim"]))
+    coefficients = np.array(configuration.get_all_coeffs())
+    functions = sum(student.core["functions"].values()) * 2  # the last ones, for two densities
+    coefficients[-functions:] *= factor
+    configuration.set_all_coeffs(coefficients)
+    configuration.save(str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def sound(student: Student, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    """Metrics and outputs of the gate with the defaults."""
+    outputs = tmp_path_factory.mktemp("gate") / "outputs"
+    return gate(student, outputs), outputs
+
+
+def test_a_fitted_student_keeps_its_energy_for_two_picoseconds(sound: tuple[dict[str, Any], Path]) -> None:
+    metrics, outputs = sound
+    assert metrics["stable"] is True, metrics["unstable_because"]
+    assert abs(metrics["drift_meV_per_atom_per_ps"]) < 0.2
+    assert metrics["steps"] * metrics["timestep_fs"] == 2000
+    assert metrics["atoms"] >= 64
+    assert metrics["mean_temperature_K"] == pytest.approx(150, abs=40)  # a relaxed solid shares it with its bonds
+    assert 2.0 < metrics["shortest_distance_A"] < 2.6
+    series = json.loads((outputs / "stability.json").read_text())["series"]
+    assert series["temperature_K"][0] == pytest.approx(300)
+    assert max(series["gamma"]) <= metrics["gamma_max"]
+    assert metrics["gamma_share_above_25"] == 0.0
+
+
+def test_the_energies_of_the_series_are_the_students(student: Student, sound: tuple[dict[str, Any], Path]) -> None:
+    """The start is relaxed copper: near the energy of EMT's crystal and below every training structure."""
+    series = json.loads((sound[1] / "stability.json").read_text())["series"]
+    lowest = min(row.energy / len(row.atoms) for row in copper(24, 1))
+    assert series["potential_energy_eV_per_atom"][0] < lowest
+    assert series["potential_energy_eV_per_atom"][0] == pytest.approx(E0["Cu"], abs=0.06)
+
+
+def test_two_runs_write_the_same_bytes(student: Student, sound: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
+    gate(student, tmp_path / "again")
+    assert (tmp_path / "again" / "stability.json").read_bytes() == (sound[1] / "stability.json").read_bytes()
+
+
+@pytest.mark.parametrize(("factor", "reason"), [(-1.0, "atoms fused"), (-0.2, "atoms fused")])
+def test_atoms_of_a_potential_turned_upside_down_fuse(
+    student: Student, tmp_path: Path, factor: float, reason: str
+) -> None:
+    metrics = gate(student, tmp_path / "gate", spoilt(student, tmp_path / "bad.yaml", factor))
+    assert metrics["stable"] is False
+    assert reason in metrics["unstable_because"]
+
+
+def test_steps_that_are_too_long_are_told(student: Student, tmp_path: Path) -> None:
+    stiff = spoilt(student, tmp_path / "stiff.yaml", 30.0)
+    metrics = gate(student, tmp_path / "gate", stiff, timestep_fs=10, picoseconds=1)
+    assert metrics["stable"] is False
+    assert metrics["unstable_because"]
+
+
+def test_the_core_step_tells_size_and_how_far_yaml_and_yace_differ(student: Student) -> None:
+    from containers.tensorpot import fitted_potential
+
+    shape = fitted_potential.shape_of(fitted_potential.load(student.folder / "potential.yaml"))
+    assert student.core["functions"] == {"Cu": shape[0]} == {"Cu": 30}
+    assert student.core["parameters"] == shape[1]
+    assert student.core["yace_compared_structures"] == 20
+    assert 0 < student.core["yace_difference_eV_per_atom"] <= 1e-5
+    for name in ("yaml", "yace"):
+        assert student.core[f"{name}_bytes"] == (student.folder / f"potential.{name}").stat().st_size
+
+
+def test_a_yace_that_differs_on_one_of_many_structures_is_refused(
+    student: Student, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from containers.tensorpot import yace
+
+    asked = yace.predict
+
+    def worse(potential: Any, structures: Any) -> Any:
+        energies, forces = asked(potential, structures)
+        if str(potential).endswith(".yace"):
+            energies[-1] += 2e-5 * len(structures[-1])
+        return energies, forces
+
+    monkeypatch.setattr(yace, "predict", worse)
+    structures = [row.atoms for row in copper(30, 3)]
+    with pytest.raises(yace.ExportDiffers, match=r"by 2.*e-05 eV/atom on a training structure of 4 atoms"):
+        yace.write_yace(student.folder / "potential.yaml", tmp_path / "potential.yace", structures)
+
+
+def test_the_speed_is_told_of_the_yace_and_in_no_file(student: Student, tmp_path: Path) -> None:
+    write_frame(tmp_path / "test.pckl.gzip", frame(copper(3, 4)))
+    files = dict(student.inputs().files) | {"test": (tmp_path / "test.pckl.gzip",)}
+    params = evaluate.Params(elements=("Cu",))
+    written = []
+    for name, more in (("a", {"yace": (student.folder / "potential.yace",)}), ("b", {})):
+        (tmp_path / name).mkdir()
+        metrics = evaluate.run(Inputs(files | more), tmp_path / name, params, Machine())
+        written.append([(tmp_path / name / file).read_bytes() for file in evaluate.OUTPUTS.values()])
+        assert ("student_us_per_atom" in metrics) == bool(more)
+        if more:
+            assert 0.1 < metrics["student_us_per_atom"] < 1000  # a machine of any kind; a wrong unit is far outside
+    assert written[0] == written[1]

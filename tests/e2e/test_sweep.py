@@ -1,0 +1,229 @@
+"""Students that differ by chance: what makes their fits differ, and what their spread is worth. Real tiny fits."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ruamel.yaml import YAML
+
+from containers.contract import BadInput, Inputs, Machine, Resources
+from containers.tensorpot import committee, committee_calculator, pace_train, student
+from containers.tensorpot.baseline_model import Baseline
+from containers.tensorpot.frames import Labelled, frame, write_frame
+from containers.tensorpot.pace_train import OUTPUTS, Params
+from containers.tensorpot.pacemaker_input import Loss, Potential
+
+pytestmark = pytest.mark.e2e
+REPOSITORY = Path(__file__).parents[2]
+EXAMPLE = REPOSITORY / "examples" / "silicon"
+MACHINE = Machine(Resources(threads=1))
+PARAMS = Params(
+    potential=Potential(elements=("Cu",), cutoff=4.0, functions_per_element=12, b_basis="small"),
+    loss=Loss(kappa=0.5),
+    maxiter=25,
+)
+
+
+def copper(count: int, seed: int, rattle: float = 0.1) -> list[Labelled]:
+    """Strained and rattled cells of 4 atoms with the energies and forces of EMT."""
+    rng = np.random.default_rng(seed)
+    return [_cell(f"{seed}-{n}", rattle, rng) for n in range(count)]
+
+
+def _cell(name: str, rattle: float, rng: np.random.Generator) -> Labelled:
+    atoms = bulk("Cu", cubic=True)
+    atoms.set_cell(atoms.cell.array * rng.uniform(0.95, 1.06), scale_atoms=True)
+    atoms.rattle(rattle, rng=rng)
+    labelled = atoms.copy()
+    labelled.calc = EMT()
+    energy = labelled.get_potential_energy()
+    return Labelled(name, atoms, energy, energy, np.array(labelled.get_forces()), None)
+
+
+class Fits:
+    """Fits to one frame, each made once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for side, rows in (("train", copper(20, 1)), ("validation", copper(5, 2))):
+            write_frame(folder / f"{side}.pckl.gzip", frame(rows))
+        self.test = folder / "test.pckl.gzip"  # some like the training set, some far from it
+        write_frame(self.test, frame(copper(6, 3) + copper(6, 4, rattle=0.35)))
+        Baseline(e0s_eV={"Cu": 0.0}).write(folder / "baseline.json")
+
+    def __call__(self, **changes: Any) -> Path:
+        """The potential of a fit with these parameters changed."""
+        name = " ".join(f"{key}={value}" for key, value in changes.items())
+        outputs = self.folder / name / "outputs"
+        if not outputs.exists():
+            outputs.mkdir(parents=True)
+            files = Inputs({side: (self.folder / f"{side}.pckl.gzip",) for side in ("train", "validation")})
+            pace_train.run(files, outputs, PARAMS.model_copy(update=changes), MACHINE)
+        return outputs / OUTPUTS["best"]
+
+    def committee(self, *potentials: Path, test: Path | None = None) -> Inputs:
+        files = {"potentials": potentials, "baseline": (self.folder / "baseline.json",), "test": (test or self.test,)}
+        return Inputs(files)
+
+
+@pytest.fixture(scope="module")
+def fits(tmp_path_factory: pytest.TempPathFactory) -> Fits:
+    return Fits(tmp_path_factory.mktemp("fits"))
+
+
+def test_seeds_alone_give_the_same_potential_bit_for_bit(fits: Fits, tmp_path: Path) -> None:
+    one, other = fits(seed=1), fits(seed=2)
+    assert one.read_bytes() == other.read_bytes()
+    metrics = committee.run(fits.committee(one, other), tmp_path, committee.Params(), MACHINE)
+    assert metrics["force_std_max_meV_per_A"] == metrics["energy_std_max_meV_per_atom"] == 0
+    assert metrics["force_std_error_pearson"] is None
+
+
+MEMBERS: dict[str, Callable[[int], dict[str, Any]]] = {
+    "coefficients": lambda seed: {"coefficients": "random", "seed": seed},
+    "bootstrap": lambda seed: {"bootstrap": seed},
+}
+
+
+@pytest.mark.parametrize("differ_by", MEMBERS)
+def test_chance_spreads_a_committee_and_its_spread_tells_of_its_error(
+    fits: Fits, differ_by: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    potentials = [fits(**MEMBERS[differ_by](seed)) for seed in (1, 2, 3)]
+    assert len({path.read_bytes() for path in potentials}) == 3
+    metrics = committee.run(fits.committee(*potentials), tmp_path, committee.Params(), MACHINE)
+    assert metrics["students"] == 3
+    assert metrics["force_std_mean_meV_per_A"] > 0.1
+    assert metrics["energy_std_mean_meV_per_atom"] > 0
+    assert metrics["force_std_error_spearman"] > 0.3
+    table = pq.read_table(tmp_path / "committee.parquet")
+    far = np.array([name.startswith("4-") for name in table["id"].to_pylist()])
+    spread = table["force_std_eV_per_A"].to_numpy()
+    assert spread[far].mean() > 1.5 * spread[~far].mean(), "far from the training set the students disagree more"
+    with capsys.disabled():
+        print(f"\ncommittee by {differ_by}: " + ", ".join(f"{key} {value}" for key, value in metrics.items()))
+
+
+def test_the_same_members_give_the_same_file(fits: Fits, tmp_path: Path) -> None:
+    inputs = fits.committee(fits(bootstrap=1), fits(bootstrap=2))
+    written = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        committee.run(inputs, tmp_path / name, committee.Params(), MACHINE)
+        written.append((tmp_path / name / "committee.parquet").read_bytes())
+    assert written[0] == written[1]
+
+
+def test_what_is_no_potential_is_told(fits: Fits, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("no potential")
+    with pytest.raises(BadInput, match=r"broken\.yaml is not a B-basis"):
+        committee.run(fits.committee(fits(bootstrap=1), broken), tmp_path, committee.Params(), MACHINE)
+
+
+def test_the_published_calculator_says_what_the_step_says(fits: Fits, tmp_path: Path) -> None:
+    paths = [fits(bootstrap=seed) for seed in (1, 2)]
+    for name, path in zip("12", paths, strict=True):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "potential.yaml").write_bytes(path.read_bytes())
+        Baseline(e0s_eV={"Cu": 0.0}).write(tmp_path / name / "baseline.json")
+    (tmp_path / "committee.json").write_text(json.dumps({"students": ["1", "2"]}))
+    (tmp_path / "committee.py").write_bytes(Path(committee_calculator.__file__).read_bytes())
+    (tmp_path / "calculator.py").write_bytes(Path(student.__file__).read_bytes())
+    cell = copper(1, 3)[0].atoms
+    ase.io.write(tmp_path / "cell.json", cell)
+    code = (
+        "import ase.io, json; from committee import committee; atoms = ase.io.read('cell.json');"
+        "atoms.calc = committee(); forces = atoms.get_forces();"
+        "print(json.dumps([atoms.get_potential_energy(), forces.tolist(), atoms.calc.results['force_std'].tolist()]))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    energy, forces, deviations = json.loads(done.stdout.splitlines()[-1])
+    single = [student.load(path, tmp_path / "1" / "baseline.json", None) for path in paths]
+    each = [_answer(one, cell) for one in single]
+    assert energy == pytest.approx(np.mean([answer["energy"] for answer in each]), abs=1e-9)
+    np.testing.assert_allclose(forces, np.mean([answer["forces"] for answer in each], axis=0), atol=1e-9)
+    half = (each[0]["forces"] - each[1]["forces"]) / 2
+    np.testing.assert_allclose(deviations, np.sqrt((half**2).mean(axis=1)), atol=1e-9)
+
+
+def _answer(calculator: Any, atoms: Atoms) -> dict[str, Any]:
+    calculator.calculate(atoms)
+    return dict(calculator.results)
+
+
+def command(root: Path, module: str, *words: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "DISTILL_"))}
+    environment = {**kept, "PREFECT_HOME": str(root / "prefect"), "OMP_NUM_THREADS": "1", "DISTILL_CORES": "2"}
+    return subprocess.run(
+        [sys.executable, "-m", module, *words, "--work-root", str(root)],
+        cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The work root of a sweep over two cutoffs, two fits at a time, and a committee of the better one."""
+    root = tmp_path_factory.mktemp("sweep")
+    ase.io.write(root / "pool.extxyz", ase.io.read(EXAMPLE / "pool.extxyz", ":90"))
+    config = {
+        "name": "tiny",
+        "teacher": {"model": str(EXAMPLE / "teacher.model"), "head": None, "dtype": "float32"},
+        "pool": {"files": [str(root / "pool.extxyz")]},
+        "pacemaker": {"functions_per_element": 15, "b_basis": "small"},
+        "selection": {"max_structures": 40},
+        "train": {"maxiter": 10, "max_attempts": 1},
+        "stability": {"picoseconds": 0.05},
+        "convergence": {"force_mae_meV_per_A": 100000, "energy_mae_meV_per_atom": 100000},
+        "sweep": {"at_once": 2, "committee": 2},
+    }
+    with (root / "tiny.yaml").open("w") as file:
+        YAML(typ="safe", pure=True).dump(config, file)
+    done = command(root, "flows.sweep", str(root / "tiny.yaml"), "--vary", "pacemaker.cutoff=4.0,5.0")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return root
+
+
+def test_a_sweep_compares_cutoffs_by_error_and_time(swept: Path) -> None:
+    found = json.loads((swept / "runs/tiny/sweep/sweep.json").read_text())
+    by_name = {one["name"]: one["figures"] for one in found["students"]}
+    assert set(by_name) == {"cutoff=4.0", "cutoff=5.0"}
+    assert by_name["cutoff=4.0"]["student_us_per_atom"] < by_name["cutoff=5.0"]["student_us_per_atom"]
+    assert all(0 < one["force_mae_meV_per_A"] < 5000 for one in by_name.values())
+    assert found["teacher_reach_A"] == 10.0
+
+
+def test_its_committee_has_a_spread(swept: Path) -> None:
+    told = json.loads((swept / "runs/tiny/committee/committee.json").read_text())
+    assert told["students"] == ["1", "2"]
+    assert told["figures"]["force_std_mean_meV_per_A"] > 0
+
+
+def test_the_chosen_config_gives_the_run_folder_and_fits_nothing_again(swept: Path) -> None:
+    before = sorted(path.name for path in (swept / "store" / "pace_train").iterdir())
+    done = command(swept, "flows.distill", str(swept / "runs/tiny/sweep/chosen.yaml"))
+    assert done.returncode in (0, 3), done.stdout + done.stderr
+    assert sorted(path.name for path in (swept / "store" / "pace_train").iterdir()) == before
+    folder = swept / "runs" / "tiny"
+    report = json.loads((folder / "report.json").read_text())
+    assert {name: hit for name, hit in report["cached"].items() if not hit} == {}
+    sweep = json.loads((folder / "sweep" / "sweep.json").read_text())
+    errors = [one["figures"]["force_mae_meV_per_A"] for one in sweep["students"]]
+    assert report["fidelity"]["teacher"]["force_mae_meV_per_A"] == min(errors)
+    assert (folder / "committee" / "committee.py").is_file(), "what the sweep published stays"

@@ -1,0 +1,174 @@
+"""What an interrupted run left is taken up; pyace is replaced at the border where a potential is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ase import Atoms
+
+from containers.tensorpot import fit_resume, fitted_potential, pace_train
+from containers.tensorpot.fit_history import MetricsFile, history_table
+from containers.tensorpot.fit_resume import Earlier, left_over, take_over
+from containers.tensorpot.pacemaker_input import EarlyStop, Fit, PacemakerInput, Potential, Start
+
+TITLE = "ladder_step cycle_step iter_num loss e_loss_contrib f_loss_contrib reg_loss rmse_epa rmse_f_comp mae_f_comp\n"
+PROBE = Atoms("Cu")
+SHAPE = "Total number of functions: 30 / number of parameters: 156\n"
+KAPPA = "LossFunctionSpecification(kappa=0.25, L1=1e-08, L2=1e-08)\n"
+
+
+def line(step: int, cycle: int, iteration: int, loss: float) -> str:
+    return f"{step} {cycle} {iteration} {loss} {loss / 4} {loss / 2} 0 .1 .2 .1\n"
+
+
+def metrics(*parts: tuple[int, int, int]) -> str:
+    """Rows of parts: step of the ladder, cycle, iterations; the loss falls by one a row from 100."""
+    lines = [(step, cycle, n) for step, cycle, iterations in parts for n in range(iterations + 1)]
+    return TITLE + "".join(line(*place, 100.0 - number) for number, place in enumerate(lines))
+
+
+def leave(run: Path, text: str, copies: list[int], looks: str = "") -> Path:
+    left = run / "left"
+    left.mkdir(parents=True, exist_ok=True)
+    (left / "metrics.txt").write_text(text)
+    (left / "test_metrics.txt").write_text(TITLE + looks)
+    (left / "log.txt").write_text(KAPPA + SHAPE)
+    for iteration in copies:
+        (left / f"kept_{iteration:06d}.yaml").write_text(f"potential {iteration}")
+    return left
+
+
+@pytest.fixture(autouse=True)
+def potentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file is a whole potential unless it says that it is broken."""
+    monkeypatch.setattr(fitted_potential, "usable", lambda path, shapes, probe: "broken" not in path.read_text())
+    monkeypatch.setattr(fitted_potential, "load", lambda path: path.read_text())
+    monkeypatch.setattr(fitted_potential, "write_stripped", lambda text, path: path.write_text(text))
+
+
+def test_nothing_left_is_nothing_to_take_up(tmp_path: Path) -> None:
+    assert left_over(tmp_path, PROBE) is None
+    leave(tmp_path, metrics((0, 0, 3)), [])
+    assert left_over(tmp_path, PROBE) is None
+
+
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    leave(tmp_path / "elsewhere", metrics((0, 0, 3)), [3])
+    (tmp_path / "left").symlink_to(tmp_path / "elsewhere" / "left")
+    assert left_over(tmp_path, PROBE) is None
+
+
+def test_it_goes_on_from_the_last_whole_copy_and_forgets_what_came_after(tmp_path: Path) -> None:
+    left = leave(tmp_path, metrics((0, 0, 9)), [6, 7, 8], looks=line(0, 0, 0, 9) + line(0, 0, 5, 8) + line(0, 0, 8, 7))
+    (left / "kept_000008.yaml").write_text("broken")
+    earlier = left_over(tmp_path, PROBE)
+    assert earlier is not None
+    assert (earlier.iterations, earlier.in_part, earlier.cycle) == (7, 7, 0)
+    assert (earlier.shapes, earlier.kappa) == (((30, 156),), 0.25)
+    assert earlier.errors == {5: 6.0}
+    assert earlier.history is not None
+    assert max(earlier.history["iteration"].to_pylist()) == 7
+
+
+def test_a_copy_beyond_the_last_row_is_not_believed(tmp_path: Path) -> None:
+    leave(tmp_path, metrics((0, 0, 4)), [3, 5])
+    earlier = left_over(tmp_path, PROBE)
+    assert earlier is not None
+    assert earlier.iterations == 3
+
+
+def test_an_interruption_of_what_was_taken_up_counts_on(tmp_path: Path) -> None:
+    leave(tmp_path, metrics((0, 0, 9)), [2, 7], looks=line(0, 0, 2, 4))
+    first = left_over(tmp_path, PROBE)
+    assert first is not None
+    new = tmp_path / "second" / "left"
+    new.mkdir(parents=True)
+    take_over(tmp_path, first, new)
+    assert (new / "start.yaml").read_text() == "potential 7"
+    leave(tmp_path / "second", metrics((0, 0, 5)), [11], looks=line(0, 0, 4, 2))
+    second = left_over(tmp_path / "second", PROBE)
+    assert second is not None
+    assert (second.iterations, second.in_part) == (11, 11)
+    assert second.errors == {2: 3.0, 11: 1.5}
+    assert second.history is not None
+    sides = zip(second.history["side"].to_pylist(), second.history["iteration"].to_pylist(), strict=True)
+    assert [iteration for side, iteration in sides if side == "train"] == list(range(12))
+
+
+def test_one_that_was_killed_before_its_first_iteration_hands_on_what_it_was_given(tmp_path: Path) -> None:
+    leave(tmp_path, metrics((0, 0, 9)), [7])
+    first = left_over(tmp_path, PROBE)
+    assert first is not None
+    new = tmp_path / "second" / "left"
+    new.mkdir(parents=True)
+    take_over(tmp_path, first, new)
+    second = left_over(tmp_path / "second", PROBE)
+    assert second is not None
+    assert (second.iterations, second.in_part, second.kappa) == (7, 7, 0.25)
+    assert second.history == first.history
+
+
+def test_a_later_step_of_a_ladder_counts_its_own_iterations(tmp_path: Path) -> None:
+    leave(tmp_path, metrics((0, 0, 5), (1, 0, 3)), [8], looks=line(0, 0, 5, 8) + line(1, 0, 2, 4))
+    earlier = left_over(tmp_path, PROBE)
+    assert earlier is not None
+    assert (earlier.iterations, earlier.in_part) == (8, 3)
+    assert earlier.errors == {7: 3.0}
+
+
+def given(maxiter: int = 20, cycles: int = 1, **more: object) -> PacemakerInput:
+    fit = Fit(maxiter=maxiter, cycles=cycles, repulsion=False, early_stop=EarlyStop(), **more)
+    return PacemakerInput(potential=Potential(elements=("Cu",), cutoff=4.0), fit=fit, batch_size=3)
+
+
+def earlier_of(in_part: int, cycle: int = 0) -> Earlier:
+    return Earlier(iterations=in_part, in_part=in_part, cycle=cycle, potential=Path("some.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "done", "kind", "left"),
+    [
+        (given(), earlier_of(7), "continue", (13, 1)),
+        (given(), earlier_of(20), "continue", None),
+        (given(), earlier_of(25), "continue", None),
+        (given(ladder_step=10), earlier_of(7), "extend", (20, 1)),
+        (given(ladder_step=10), earlier_of(7), "continue", (13, 1)),
+        (given(cycles=3), earlier_of(7), "continue", (20, 3)),
+        (given(cycles=3), earlier_of(7, cycle=2), "continue", (13, 1)),
+        (given(cycles=3), earlier_of(20, cycle=1), "continue", (20, 1)),
+        (given(cycles=3), earlier_of(20, cycle=2), "continue", None),
+    ],
+)
+def test_what_remains(
+    asked: PacemakerInput, done: Earlier, kind: Start, left: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace_train, "kind_of_start", lambda potential, start: kind)
+    remaining = pace_train.what_remains(asked, done)
+    if left is None:
+        assert remaining is None
+    else:
+        assert remaining is not None
+        assert (remaining.fit.maxiter, remaining.fit.cycles, remaining.start) == (*left, kind)
+
+
+def test_a_fit_without_an_interruption_is_asked_for_as_it_is() -> None:
+    assert pace_train.what_remains(given(), Earlier()) == given()
+
+
+def test_rows_that_were_cut_off_are_not_read_twice(tmp_path: Path) -> None:
+    """The joined history has each iteration once, also when the copy is older than the rows."""
+    leave(tmp_path, metrics((0, 0, 9)), [7])
+    earlier = left_over(tmp_path, PROBE)
+    assert earlier is not None
+    (tmp_path / "metrics.txt").write_text(metrics((0, 0, 4)))
+    file = MetricsFile(tmp_path / "metrics.txt")
+    table = history_table(file.follow(), [], earlier.history)
+    assert table["iteration"].to_pylist() == list(range(12))
+
+
+def test_the_names_agree_with_the_engine() -> None:
+    from tasks import store
+
+    assert fit_resume.LEFT == store.LEFT
+    assert pace_train.RESUMES
