@@ -33,6 +33,7 @@ examples:
   python -m flows.distill my.yaml --dry-run                 check everything, show what would run
   python -m flows.distill my.yaml --set train.maxiter=300 --set selection.max_structures=500
 
+more:     python -m flows.value_curve --help (what structures are worth), python -m flows.sweep --help (many fits)
 results:  runs/NAME/report.html, potential.yace, in.lammps, ...; a second run computes only what changed.
 machine:  DISTILL_RUNNER=subprocess|docker|apptainer|in_process|stub, DISTILL_DEVICE=cpu|cuda|auto, DISTILL_CORES,
           DISTILL_STEP_TIMEOUT_S, DISTILL_SELECT_MEMORY_GB, DISTILL_FIT_MEMORY_GB, DISTILL_INTER_OP_THREADS,

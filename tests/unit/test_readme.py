@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows import command, value_command
+from flows import command, sweep_command, value_command
 from flows.config import DistillConfig
 from flows.config_file import load_config
 from tasks.run_summary import StoreFiles
@@ -37,6 +37,11 @@ def test_every_command_line_is_understood(line: str) -> None:
 )
 def test_every_command_line_of_the_value_curve_is_understood(line: str) -> None:
     assert value_command.parser().parse_args(line.split()).config == Path("my.yaml")
+
+
+@pytest.mark.parametrize("line", re.findall(r"^python -m flows\.sweep (.*?)\s*(?:#.*)?$", README, flags=re.MULTILINE))
+def test_every_command_line_of_the_sweep_is_understood(line: str) -> None:
+    assert sweep_command.parser().parse_args(line.split()).config == Path("my.yaml")
 
 
 def test_the_config_shown_is_valid(tmp_path: Path) -> None:
