@@ -14,6 +14,7 @@ from containers.tensorpot.baseline import LennardJones
 from containers.tensorpot.pacemaker_blocks import Overrides
 from containers.tensorpot.pacemaker_keys import own_backend, own_fit
 from flows.config_fit import Extend, Stability, Sweep, Train
+from flows.presets import PRESETS, PresetName, under
 from flows.section import Element, Length, Pair, Section, Weight
 from flows.verdict import Convergence
 
@@ -95,7 +96,10 @@ class Pacemaker(Section):
     """The student potential and its loss."""
 
     elements: Literal["auto"] | list[Element] = Field("auto", description="auto: those in pool and DFT data")
-    cutoff: Literal["auto"] | Length = Field("auto", description="Å; auto: the teacher's r_max")
+    cutoff: Literal["auto", "wide"] | Length = Field(
+        "auto",
+        description="Å; auto: the teacher's r_max; wide: 1.1 times that, as a teacher of two layers sees farther",
+    )
     order: int = Field(3, ge=1, le=6, description="highest correlation order")
     b_basis: Literal["mace", "small", "medium", "large"] | dict[str, Any] = Field(
         "mace", description="shape of the basis, or a pacemaker potential section"
@@ -202,6 +206,9 @@ class DistillConfig(Section):
     """Everything that decides the result."""
 
     name: str = Field(description="names the folder runs/NAME", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    preset: PresetName = Field(
+        "standard", description="accurate: a longer reach, a larger basis and set, stages; about ten times the fit"
+    )
     teacher: Teacher
     pool: Pool
     dft: Dft = Dft()
@@ -215,3 +222,10 @@ class DistillConfig(Section):
     stability: Stability = Stability()
     extend: Extend = Extend()
     sweep: Sweep = Sweep()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_below(cls, values: Any) -> Any:
+        """What is given stays; a preset fills the rest. A wrong name is told by the field."""
+        name = values.get("preset") if isinstance(values, dict) else None
+        return under(values, PRESETS[name]) if isinstance(name, str) and name in PRESETS else values

@@ -9,7 +9,7 @@ import pytest
 from containers.mace.teacher_info import Teacher
 from containers.split import Split
 from flows.config import DistillConfig
-from flows.recipe import Recipe, check_committee, check_sides, resolve
+from flows.recipe import Recipe, _cutoff, check_committee, check_sides, resolve
 from tasks.errors import UserError
 
 SECTION = {
@@ -182,3 +182,8 @@ def test_overrides_reach_the_potential(config, teacher) -> None:
 def test_settings_of_elements_that_the_potential_lacks_are_refused(config, teacher, changes, message) -> None:
     with pytest.raises(UserError, match=message):
         resolve(with_pacemaker(config, **changes), [teacher], {"Si"}, set())
+
+
+@pytest.mark.parametrize(("asked", "cutoff"), [("auto", 5.0), ("wide", 5.5), (4.2, 4.2)])
+def test_the_cutoff_follows_the_teacher_unless_it_is_given(asked: Any, cutoff: float) -> None:
+    assert _cutoff(asked, 5.0) == cutoff

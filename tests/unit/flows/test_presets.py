@@ -1,0 +1,47 @@
+"""Presets lie below what a config says itself."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import pytest
+from pydantic import ValidationError
+
+from flows.config import DistillConfig
+from flows.presets import PRESETS, PresetName
+
+MINIMAL: dict[str, Any] = {"name": "a", "teacher": {"model": "m"}, "pool": {"files": ["p"]}}
+
+
+@pytest.mark.parametrize("name", get_args(PresetName))
+def test_every_preset_is_a_config_and_all_its_values_arrive(name: str) -> None:
+    config = DistillConfig.model_validate(MINIMAL | {"preset": name}).model_dump()
+    for section, values in PRESETS[name].items():
+        assert values.items() <= config[section].items()
+
+
+def test_what_the_config_says_stays() -> None:
+    values = {"preset": "accurate", "pacemaker": {"order": 2}, "train": {"stages": []}}
+    config = DistillConfig.model_validate(MINIMAL | values)
+    assert (config.pacemaker.order, config.pacemaker.cutoff, config.train.stages) == (2, "wide", [])
+
+
+def test_a_resolved_config_read_again_is_the_same() -> None:
+    config = DistillConfig.model_validate(MINIMAL | {"preset": "accurate", "train": {"maxiter": 7}})
+    assert DistillConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+def test_standard_is_what_there_is_without_a_preset() -> None:
+    assert DistillConfig.model_validate(MINIMAL | {"preset": "standard"}) == DistillConfig.model_validate(MINIMAL)
+
+
+@pytest.mark.parametrize("name", ["best", 3, ["accurate"], None])
+def test_an_unknown_preset_is_refused_by_name(name: object) -> None:
+    with pytest.raises(ValidationError, match="preset"):
+        DistillConfig.model_validate(MINIMAL | {"preset": name})
+
+
+@pytest.mark.parametrize("section", ["train", [1], 4])
+def test_a_section_that_is_none_is_told_by_its_own_name(section: object) -> None:
+    with pytest.raises(ValidationError, match="train"):
+        DistillConfig.model_validate(MINIMAL | {"preset": "accurate", "train": section})
