@@ -24,8 +24,8 @@ import yaml
 
 REPOSITORY = Path(__file__).parents[1]
 DATA = REPOSITORY.parent / "shared" / "data" / "silicon"
-DFT_TRAINING = 174
-"""DFT structures on the training side of the split; they count among the structures."""
+DFT_TRAINING = 133
+"""DFT structures on the training side of the split, those too like a test structure left out; they count too."""
 PROMISED: dict[str, float] = {
     "training_structures": 400,
     "functions": 400,
@@ -47,7 +47,7 @@ def config(data: Path, pool_alone: bool) -> dict[str, Any]:
         "dataset": {"test_leaks": "set_aside"},
         "pacemaker": {"cutoff": 5.5, "order": 4, "functions_per_element": 300},
         "selection": {"max_structures": 300 if pool_alone else 300 - DFT_TRAINING},
-        "train": {"stages": [{"kappa": 0.3, "maxiter": 200}, {"kappa": 0.02, "maxiter": 100}], "max_attempts": 1},
+        "train": {"stages": [{"kappa": 0.3, "maxiter": 300}, {"kappa": 0.03, "maxiter": 80}], "max_attempts": 1},
         "extend": {"rounds": 0},
     }
 
