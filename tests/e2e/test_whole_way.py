@@ -28,6 +28,8 @@ TINY = {
     "selection": {"max_structures": 40},
     "train": {"maxiter": 8, "max_attempts": 1, "threads": 1},
     "convergence": {"force_mae_meV_per_A": 100000, "energy_mae_meV_per_atom": 100000},
+    "stability": {"picoseconds": 0.1},
+    "extend": {"rounds": 0},
 }
 
 
@@ -99,6 +101,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
         "pace_corerep",
         "pace_select",
         "pace_train",
+        "stability",
         "teacher_info",
     ]
     assert made.run() == steps
@@ -161,7 +164,9 @@ def test_another_prefect_server_and_another_place_of_the_repository_change_nothi
 
 
 def test_a_training_option_refits_with_the_same_labels(bench: Bench) -> None:
-    assert bench.run("--set", "train.maxiter=9") == ["evaluate", "pace_activeset", "pace_corerep", "pace_train"]
+    assert bench.run("--set", "train.maxiter=9") == [
+        *("evaluate", "pace_activeset", "pace_corerep", "pace_train", "stability")
+    ]
 
 
 @pytest.mark.parametrize(
