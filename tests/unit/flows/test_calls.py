@@ -122,6 +122,7 @@ OPTIONS: list[tuple[str, Any, set[str]]] = [
     ("convergence.energy_mae_meV_per_atom", 9, set()),
 ]
 INPUTS = {
+    "preset",  # it gives the others
     "teacher.model",
     "teacher.committee",
     "pool.files",
