@@ -3,7 +3,7 @@
 The measure is what the fit minimises, on the validation frame and without regularisation: with normalised weights
 (1 - kappa) Σ w_energy (ΔE/N)² + kappa Σ w_forces |ΔF|², eV²/atom² and eV²/Å² taken as plain numbers. So the user's own
 kappa and weights say what an energy is worth in forces. Only potentials of one fit are compared by it: another kappa
-is another measure, see `flows.plan.badness`.
+is another measure, see `flows.verdict.badness`.
 """
 
 from __future__ import annotations
