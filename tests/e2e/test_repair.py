@@ -171,8 +171,8 @@ def test_too_little_memory_halves_the_batch_and_ends_well(bench: Bench) -> None:
 def test_the_ladder_crash_is_mended_by_leaving_out_early_stopping(bench: Bench) -> None:
     """pacemaker's last look at the validation frame raises what nobody catches when a step of the ladder ends."""
     bench.own = {"min_relative_test_loss_per_iter": 0.99}
-    stop = {"min_relative_loss_per_iteration": 1e-12, "patience": 5}
-    attempts, best = bench.fit(maxiter=4, ladder_step=4, early_stop=stop)
+    stop = {"min_relative_loss_per_iteration": 1e-12, "patience": 195}  # pacemaker's own 200 looks as far: 20 looks
+    attempts, best = bench.fit(maxiter=195, ladder_step=4, early_stop=stop)
     assert [attempt.verdict for attempt in attempts] == ["crashed", "iterations_used_up"]
     assert attempts[1].plan.reason == "it crashed: the ladder without early stopping, fresh"
     assert best is attempts[1].artefact
