@@ -33,7 +33,7 @@ echo 'Total number of functions: 12 / number of parameters: 60'
 row() {{ echo "0 0 $1 $2 .25 .5 0 .01 .02 .015" >> metrics.txt; }}
 look() {{ echo "0 0 $1 $2 .125 .25 0 .03 .04 .025" >> test_metrics.txt; }}
 tell() {{ echo "Iteration   #$1    (3 evals):        Loss: $2 | Time/eval: 100.00 mcs/at"; }}
-save() {{ echo "potential $1" > interim_potential_0.yaml; sleep 0.1; }}
+save() {{ echo "potential $1" > interim_potential_0.yaml; sleep 0.4; }}
 row 0 9.0; echo 'Initial state:#0    (1 evals):        Loss: 9 | Time/eval: 900.00 mcs/at'
 look 0 8.0; echo 'Initial(TEST):#0    (1 evals):        Loss: 8 | Time/eval:   0.00 mcs/at'
 row 1 7.0; tell 1 7.0; save 1
