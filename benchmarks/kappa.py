@@ -95,7 +95,7 @@ def fitted(
     for number, (kappa, iterations) in enumerate(plan):
         outputs = folder / str(number) / "outputs"
         outputs.mkdir(parents=True)
-        params = pace_train.Params(potential=potential, loss=Loss(kappa=kappa), maxiter=iterations, core=False)
+        params = pace_train.Params(potential=potential, loss=Loss(kappa=kappa), maxiter=iterations)
         pace_train.run(Inputs(files), outputs, params, Machine(Resources(threads=threads)))
         log = (outputs.parent / "work" / "log.txt").read_text()
         kappas.append(float(KAPPA.findall(log)[-1]))  # also what `auto` made of it

@@ -33,8 +33,8 @@ from containers.structures import labels_table, read_atoms, structure_id, write_
 from containers.tensorpot import frame_sets, strain
 from containers.tensorpot.baseline_model import Baseline
 from containers.tensorpot.dataset import DATASET
+from containers.tensorpot.fit_memory import auto_batch_size
 from containers.tensorpot.frames import atoms_of_frame, read_frame
-from containers.tensorpot.pace_train import auto_batch_size
 from containers.tensorpot.pacemaker_input import Fit, Loss, PacemakerInput, Potential
 from containers.tensorpot.pacemaker_run import child_environment, find_program
 from containers.tensorpot.student import load
@@ -85,7 +85,7 @@ class Bench:
         train = read_frame(folder / "train.pckl.gzip")["ase_atoms"]
         asked = PacemakerInput(
             potential=Potential(elements=("Si",), cutoff=CUTOFF, functions_per_element=self.functions),
-            fit=Fit(loss=Loss(kappa=kappa), maxiter=self.iterations, repulsion=False),
+            fit=Fit(loss=Loss(kappa=kappa), maxiter=self.iterations),
             batch_size=auto_batch_size(len(train), sum(map(len, train))),
         )
         (folder / "input.yaml").write_text(asked.text())

@@ -84,7 +84,7 @@ def curve(folder: Path) -> Iterator[list[Point]]:
 
 def bare(folder: Path, frames: dict[str, Path], threads: int) -> list[Point]:
     """pacemaker's own program on all training structures."""
-    fit = Fit(maxiter=ITERATIONS, repulsion=False)
+    fit = Fit(maxiter=ITERATIONS)
     asked = PacemakerInput(potential=POTENTIAL, fit=fit, batch_size=BARE_BATCH)
     folder.mkdir()
     (folder / INPUT_FILE).write_text(asked.text())
@@ -101,7 +101,7 @@ def ours(data: Labelled, potential: Potential, selected: int) -> list[Point]:
     """Selection, frames and fit, each by its step."""
     with curve(data.place.root) as points:
         frames = data.frames(potential, data.selection(potential, "combined", selected))
-        asked = pace_train.Params(potential=potential, maxiter=OURS, core=False)
+        asked = pace_train.Params(potential=potential, maxiter=OURS)
         data.run("pace_train", asked, train=frames.file("train"), validation=frames.file("validation"))
     return points
 

@@ -51,6 +51,9 @@ NETWORK = frozenset({"teacher_fetch"})
 IN_PROCESS = frozenset({"pool_labels"})
 """The steps that run in the flow's own process, whatever the runner: they open only Arrow files that we wrote."""
 
+RESUMES = frozenset({"pace_train"})
+"""The steps of which a run is given the `work` of an interrupted one of the same request, as `left`."""
+
 Image = Literal["mace", "tensorpot"]
 Device = Literal["cpu", "cuda"]
 Acceleration = Literal["none", "cuequivariance", "compile"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from containers.contract import Resources
-from containers.tensorpot import activeset, corerep, evaluate, pace_train
+from containers.tensorpot import activeset, corerep, evaluate, pace_train, stability, weak_spots
 from containers.tensorpot.pacemaker_input import Loss
 from flows.plan import FitPlan
 from flows.recipe import Recipe
@@ -24,8 +26,8 @@ def train_params(recipe: Recipe, plan: FitPlan) -> pace_train.Params:
         noise=plan.noise,
         early_stop=plan.early_stop,
         batch_size=plan.batch_size,
+        batch_share=plan.batch_share,
         seed=train.seed,
-        core=pacemaker.reference_potential == "zbl" and not pacemaker.learns_difference,
         coefficients="zero" if plan.onward or plan.start == "continue" else train.coefficients,
         bootstrap=train.bootstrap,
         fit=pacemaker.fit,
@@ -96,3 +98,69 @@ def evaluate_call(
         **({"dft_test": (dft_test.file("structures"),)} if dft_test else {}),
     }
     return StepCall(step="evaluate", params=params.model_dump(mode="json"), inputs=inputs)
+
+
+def stability_call(recipe: Recipe, core: Artefact, active_set: Artefact, frames: Artefact, base: Artefact) -> StepCall:
+    """Molecular dynamics with the finished student. The config must ask for some (`stability.picoseconds` above 0)."""
+    params = stability.Params(**recipe.config.stability.model_dump(), seed=recipe.config.train.seed)
+    inputs: dict[str, tuple[FileRef, ...]] = {
+        "potential": (core.file("potential"),),
+        "asi": (active_set.file("asi"),),
+        "baseline": (base.file("baseline"),),
+        "train": (frames.file("train"),),
+    }
+    return StepCall(step="stability", params=params.model_dump(mode="json"), inputs=inputs)
+
+
+def weak_spots_call(
+    recipe: Recipe,
+    data: Artefact,
+    selection: Artefact,
+    base: Artefact,
+    core: Artefact,
+    active_set: Artefact,
+    structures: int,
+    settings: Settings,
+) -> StepCall:
+    """What a student was trained on, and so many structures more that it does worst on.
+
+    Args:
+        data: of the `dataset` step.
+        selection: what it was trained on, of `pace_select` or of this step.
+        base: of the `baseline` step.
+        core, active_set: the student.
+    """
+    limits = recipe.config.convergence
+    params = weak_spots.Params(
+        elements=recipe.potential.elements,
+        cutoff=recipe.potential.cutoff,
+        structures=structures,
+        force_limit_meV_per_A=limits.force_mae_meV_per_A,
+        energy_limit_meV_per_atom=limits.energy_mae_meV_per_atom,
+    )
+    inputs: dict[str, tuple[FileRef, ...]] = {
+        "dataset": (data.file("dataset"),),
+        "selection": (selection.file("selection"),),
+        "baseline": (base.file("baseline"),),
+        "potential": (core.file("potential"),),
+        "asi": (active_set.file("asi"),),
+    }
+    return StepCall(
+        step="weak_spots",
+        params=params.model_dump(mode="json"),
+        inputs=inputs,
+        resources=Resources(threads=settings.cores),
+    )
+
+
+def committee_call(potentials: Sequence[Stored], frames: Artefact, baseline: Artefact) -> StepCall:
+    """What students say together of the test structures, and how far they are from each other."""
+    return StepCall(
+        step="committee",
+        params={},
+        inputs={
+            "potentials": tuple(potentials),
+            "baseline": (baseline.file("baseline"),),
+            "test": (frames.file("test"),),
+        },
+    )

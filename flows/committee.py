@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows.calls_sweep import committee_call
+from flows import calls_fit
 from flows.config import DistillConfig
 from flows.data import Prepared, Runner
 from flows.students import Fitted, Wanted, fit_all
@@ -44,7 +44,8 @@ def make_committee(config: DistillConfig, prepared: Prepared, workspace: Workspa
     if len(found) < 2:
         raise failed[-1][1]
     students = [fitted.student for _, fitted in found]
-    spread = run(committee_call(students, frames, prepared.baseline))
+    potentials = [student.core.file("potential") for student in students]
+    spread = run(calls_fit.committee_call(potentials, frames, prepared.baseline))
     summary = CommitteeSummary(
         name=config.name,
         differ_by=config.sweep.differ_by,

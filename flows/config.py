@@ -111,9 +111,13 @@ class Pacemaker(Section):
     fit: dict[str, Any] = Field({}, description="further keys of pacemaker's fit section, see docs/pacemaker_input.md")
     backend: dict[str, Any] = Field({}, description="further keys of pacemaker's backend section")
     kappa: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] | None = Field(
-        None, description="force share of the loss instead of loss_*; auto: by the variances of energies and forces"
+        None,
+        description="force share of the loss instead of loss_*, where there are no train.stages; auto: by the variances"
+        " of energies and forces",
     )
-    loss_energy: float = Field(0.7, ge=0, description="weight of energies; kappa = forces / (energy + forces + stress)")
+    loss_energy: float = Field(
+        0.7, ge=0, description="weight of energies; kappa, where none is given: forces / (energy + forces + stress)"
+    )
     loss_forces: float = Field(0.3, ge=0, description="weight of forces")
     loss_stress: float = Field(
         0.0,
@@ -222,6 +226,14 @@ class DistillConfig(Section):
     stability: Stability = Stability()
     extend: Extend = Extend()
     sweep: Sweep = Sweep()
+
+    @model_validator(mode="after")
+    def _patience_is_asked_for(self) -> DistillConfig:
+        if "min_relative_test_loss_per_iter" in self.pacemaker.fit and self.train.early_stop is None:
+            raise ValueError(
+                "pacemaker.fit.min_relative_test_loss_per_iter needs train.early_stop, whose patience counts for both"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

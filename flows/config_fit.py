@@ -64,11 +64,11 @@ class Extend(Section):
     max_functions_per_element: int | None = Field(
         None, ge=1, description="basis functions at most; null: twice functions_per_element"
     )
-    min_gain: float = Field(0.05, gt=0, lt=1, description="share by which a round must lower what is missed")
+    min_gain: float = Field(0.05, gt=0, lt=1, description="share by which a round must lower the validation error")
 
 
-NOT_VARIED = ("name", "sweep", "extend")
-"""Sections that a sweep cannot vary: it fits in the training set and the basis that it was given."""
+NOT_VARIED = ("name", "preset", "sweep", "extend")
+"""What a sweep cannot vary: it fits in the training set and the basis that it was given, with every value filled in."""
 
 
 class Sweep(Section):
@@ -96,6 +96,8 @@ class Sweep(Section):
                 raise ValueError(f"vary.{key} has no values")
             if key.partition(".")[0] in NOT_VARIED:
                 raise ValueError(f"vary.{key}: {', '.join(NOT_VARIED)} are the same for every student of a sweep")
+            if key == "train.threads":
+                raise ValueError("vary.train.threads: threads are no part of a result, its students would be one fit")
         if self.committee == 1:
             raise ValueError("a committee of one has no spread: give 2 or more, or 0 for none")
         return self

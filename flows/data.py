@@ -128,8 +128,18 @@ def ingest_all(config: DistillConfig, files: Files, run: RunCall) -> Ingested:
     return Ingested(pool, dft, test, base, next(iter(files["potential"]), None))
 
 
-def prepare(config: DistillConfig, files: Files, models: dict[str, External | None], run: Runner) -> Prepared:
-    """Ingest, label, find the baseline, merge."""
+@dataclass(frozen=True)
+class Resolved:
+    """What is known before anything is labelled."""
+
+    recipe: Recipe
+    ingested: Ingested
+    infos: tuple[Teacher, ...]
+    models: dict[str, FileRef]
+
+
+def resolved(config: DistillConfig, files: Files, models: dict[str, External | None], run: Runner) -> Resolved:
+    """Ingest, look at the teachers, and refuse what cannot be."""
     workspace = run.workspace
     ingested = ingest_all(config, files, run)
     given = {
@@ -137,14 +147,25 @@ def prepare(config: DistillConfig, files: Files, models: dict[str, External | No
         for name, file in models.items()
     }
     check_committee({name: model.sha256 for name, model in given.items()})
-    infos = [
+    infos = tuple(
         read_teacher(run(calls.teacher_call(model), _numbered("teacher_info", number)), workspace)
         for number, model in enumerate(given.values())
-    ]
+    )
     recipe = resolve(config, infos, ingested.pool_elements, ingested.dft_elements)
     check_sides(stored_tables(workspace, ingested), config.split)
-    asked = tuple(calls.asked(recipe, model, info) for model, info in zip(given.values(), infos, strict=True))
+    return Resolved(recipe, ingested, infos, given)
 
+
+def prepare(config: DistillConfig, files: Files, models: dict[str, External | None], run: Runner) -> Prepared:
+    """Ingest, label, find the baseline, merge."""
+    return labelled(resolved(config, files, models, run), run)
+
+
+def labelled(known: Resolved, run: Runner) -> Prepared:
+    """Label, find the baseline, merge."""
+    recipe, ingested, given = known.recipe, known.ingested, known.models
+    asked = tuple(calls.asked(recipe, model, info) for model, info in zip(given.values(), known.infos, strict=True))
+    workspace = run.workspace
     labels, work = label(recipe, ingested.pool, asked, workspace)
     run.done["pool_labels"] = labels
     by_teacher, more = labels_of_dft(recipe, ingested, asked, run)

@@ -14,11 +14,10 @@ from pathlib import Path
 from containers.contract import Request, write_atomic
 from containers.tensorpot.pace_train import pacemaker_input
 from flows import calls, calls_fit
-from flows.calls_stability import stability_call
 from flows.config import DistillConfig
 from flows.data import Ingested, ingest_all, read_teacher, stored_tables
 from flows.files import teacher_files, user_files
-from flows.fit import first_name, first_plan
+from flows.fit import finish, first_names, first_plan, fit
 from flows.label import with_sources
 from flows.recipe import Recipe, check_committee, check_sides, resolve
 from tasks.artefact import Artefact, FileRef, StepCall
@@ -27,6 +26,10 @@ from tasks.label import Asked
 from tasks.label_shards import Pool
 from tasks.run import look_up, request_of, run_step
 from tasks.workspace import Workspace
+
+
+class _Missing(Exception):
+    """A result is not in the store: what follows it is not known."""
 
 
 class _Walk:
@@ -46,15 +49,25 @@ class _Walk:
     def seen(self, call: StepCall | None, name: str) -> Artefact | None:
         """Look a step up; `call` is None when its inputs are not known yet."""
         if call is None:
-            self.lines.append(f"  {name:<24} would run (its inputs are made by the steps above)")
+            self.lines.append(f"  {name:<28} would run (its inputs are made by the steps above)")
             return None
         artefact = look_up(call, self.workspace)
         self._tell(call, name, "cached" if artefact else "would run")
         return artefact
 
+    def found(self, call: StepCall, name: str | None = None) -> Artefact:
+        """Look a step up in the place of running it; raises `_Missing`."""
+        if artefact := self.seen(call, name or call.step):
+            return artefact
+        raise _Missing
+
+    def attempt(self, call: StepCall, workspace: Workspace, run_name: str | None = None) -> Artefact:
+        """The same for an attempt at a fit."""
+        return self.found(call, run_name)
+
     def _tell(self, call: StepCall, name: str, state: str) -> None:
         self.requests[name] = request_of(call, self.workspace)
-        self.lines.append(f"  {name:<24} {state:<15} key {self.requests[name].key[:8]}")
+        self.lines.append(f"  {name:<28} {state:<15} key {self.requests[name].key[:8]}")
 
 
 def plan(config: DistillConfig, workspace: Workspace) -> str:
@@ -99,7 +112,7 @@ def _walk_labels(walk: _Walk, recipe: Recipe, table: Artefact, asked: Sequence[A
         missing = int(teacher.store(walk.workspace).missing(structures.ids).sum())
         name = f"mace_label {number + 1}{of}" if number else f"mace_label{of}"
         state = "would run" if missing else "cached"
-        walk.lines.append(f"  {name:<24} {state:<15} ({missing} of {len(structures)} structures are not labelled yet)")
+        walk.lines.append(f"  {name:<28} {state:<15} ({missing} of {len(structures)} structures are not labelled yet)")
     keys = [teacher.key(walk.workspace) for teacher in asked]
     with ExitStack() as stack:
         call = calls.pool_labels_call(recipe, table, keys)
@@ -125,9 +138,9 @@ def _walk_the_data(walk: _Walk, recipe: Recipe, ingested: Ingested, asked: Seque
 
 
 def _fitting(recipe: Recipe) -> list[str]:
-    """The task runs from the first attempt on that there will be in any case."""
+    """The task runs from the first attempt on that there will be in any case, if no stage fails."""
     gate = ["stability"] if recipe.config.stability.picoseconds > 0 else []
-    return [first_name(recipe), "pace_activeset", "pace_corerep", *gate, "evaluate"]
+    return [*first_names(recipe), "pace_activeset", "pace_corerep", *gate, "evaluate"]
 
 
 def _walk_the_set(walk: _Walk, recipe: Recipe, ingested: Ingested, dataset: Artefact, baseline: Artefact) -> None:
@@ -140,30 +153,15 @@ def _walk_the_set(walk: _Walk, recipe: Recipe, ingested: Ingested, dataset: Arte
     elif selection:
         walk.seen(calls.strain_call(recipe, dataset, selection), "strain")
     frames = walk.seen(frames_call, "frames")
-    call = calls_fit.train_call(recipe, first_plan(recipe), frames, None, settings) if frames else None
-    fitted = walk.seen(call, first_name(recipe))
-    if fitted and frames:
-        _walk_the_student(walk, recipe, fitted, frames, baseline, ingested.dft_test)
-    else:
-        for name in _fitting(recipe)[1:]:
-            walk.seen(None, name)
-
-
-def _walk_the_student(
-    walk: _Walk, recipe: Recipe, fitted: Artefact, frames: Artefact, baseline: Artefact, dft_test: Artefact | None
-) -> None:
-    """What follows the first attempt, if it is the one whose potential is taken."""
-    potential = fitted.file("best")
-    active = walk.seen(calls_fit.active_set_call(recipe, potential, frames), "pace_activeset")
-    call = calls_fit.core_call(recipe, potential, active, frames, baseline) if active else None
-    core = walk.seen(call, "pace_corerep")
-    if not (active and core):
-        for name in _fitting(recipe)[3:]:
-            walk.seen(None, name)
-        return
-    if recipe.config.stability.picoseconds > 0:
-        walk.seen(stability_call(recipe, core, active, frames, baseline), "stability")
-    walk.seen(calls_fit.evaluate_call(recipe, core, active, frames, baseline, dft_test), "evaluate")
+    try:
+        if frames is None:
+            raise _Missing
+        _, best = fit(recipe, frames, walk.workspace, walk.attempt)
+        finish(recipe, best, frames, baseline, ingested.dft_test, walk.found)
+    except _Missing:
+        for name in _fitting(recipe):
+            if name not in walk.requests:
+                walk.seen(None, name)
 
 
 def _expected(recipe: Recipe, pool: Artefact) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flows.calls_extend import weak_spots_call
+from flows import calls_fit
 from flows.data import Prepared, Runner
 from flows.extension import Errors, Extension, Standing, State, Stop, Tried, next_extension, standing
 from flows.fit import Attempt, Student, finish, fit
@@ -63,16 +63,26 @@ class Fitted:
             test=Errors.of(tested, "teacher"),
             extrapolating=tested["teacher_gamma_share_above_1"],
             unsound=self.unsound,
+            goes_on=broken_off(self.attempts, self.student.fit) and self.attempts[-1].goes_on,
         )
 
     @property
     def unsound(self) -> str | None:
         """Why nothing can be built on the student; None when it is sound."""
-        if not any(attempt.verdict in SOUND for attempt in self.attempts):
-            return f"no attempt at the fit came to an end by itself ({self.attempts[-1].verdict})"
+        if broken_off(self.attempts, self.student.fit):
+            return f"the fit was broken off ({self.attempts[-1].name}: {self.attempts[-1].verdict})"
         gate = self.student.stability
         because = gate.metrics["unstable_because"] if gate else None
         return f"molecular dynamics: {because}" if because else None
+
+
+def broken_off(attempts: Sequence[Attempt], taken: Artefact) -> bool:
+    """Whether the last stage that was tried came to no end by itself, or a later run would go on with the fit: what
+    was built on it would then be made again. One of which a converged attempt is taken was not."""
+    if any(attempt.artefact is taken and attempt.verdict == "converged" for attempt in attempts):
+        return False
+    last = [attempt for attempt in attempts if attempt.stage == attempts[-1].stage]
+    return last[-1].goes_on or not any(attempt.verdict in SOUND for attempt in last)
 
 
 @dataclass(frozen=True)
@@ -191,7 +201,7 @@ def _made(prepared: Prepared, base: Fitted, asked: Extension, run: Runner) -> Fi
 
 def _weak_spots(prepared: Prepared, base: Fitted, more: int, run: Runner) -> StepCall:
     student, settings = base.student, run.workspace.settings
-    return weak_spots_call(
+    return calls_fit.weak_spots_call(
         base.recipe,
         prepared.dataset,
         base.selection,

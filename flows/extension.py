@@ -8,7 +8,9 @@ the best student so far                     then
 is not sound                                stop: the fit was broken off or molecular dynamics went wrong; neither
                                             structures nor functions are known to mend that
 is within the limits                        stop: validation and test errors both are
-was made in the last of the rounds          stop: `extend.rounds` are used up
+any, and the last round was broken off      stop: the next run of the same command goes on with it, and only then with
+                                            other rounds, so that nothing is made twice
+any, and the rounds are all made            stop: `extend.rounds` are used up
 extrapolates on the test side (γ above 1    structures
 on more than EXTRAPOLATING of its atoms)
 errs on validation as it does in training   functions: it cannot follow even what it was shown
@@ -17,10 +19,11 @@ errs more on validation                     structures: it follows what it was s
 ==========================================  =========================================================================
 
 What cannot be done, or did not help since the best student was found, gives way to the other kind; when neither is
-left, stop. A round helped when it lowered the validation error by `extend.min_gain` at least. Every round starts from
-the best student so far, so that one which did harm is left behind. Errors are in units of their limits, the larger of
-force and energy; those of the validation side decide everything but whether the aim is reached: for that the test
-side is asked too.
+left, stop. A round helped when it lowered the validation error by `extend.min_gain` at least, or reached the aim. Every
+round starts from the best student so far, so that one which did harm is left behind. Errors are in units of their
+limits, the larger of force and energy; those of the validation side decide everything but whether the aim is reached:
+for that the test side is asked too, and a student within the limits on both sides is better than any that is not.
+Where the test side alone misses a limit, the validation side stands for it, and the reason says so.
 
 The loop ends: each round is counted, and `extend.rounds` is finite.
 """
@@ -39,7 +42,7 @@ from flows.verdict import Convergence
 
 Kind = Literal["structures", "functions"]
 KINDS: tuple[Kind, ...] = ("structures", "functions")
-StopReason = Literal["unsound", "reached", "rounds", "no_gain", "nothing_left"]
+StopReason = Literal["unsound", "reached", "unfinished", "rounds", "no_gain", "nothing_left"]
 
 EXTRAPOLATING = 0.02
 """Share of test atoms with γ above 1 from which structures are what lacks."""
@@ -84,6 +87,7 @@ class State(Closed):
     test: Errors
     extrapolating: float = Field(ge=0, le=1, description="share of test atoms with γ above 1")
     unsound: str | None = Field(None, description="why nothing can be built on it")
+    goes_on: bool = Field(False, description="an accident ended its fit: a later run goes on with it")
 
 
 class Tried(Closed):
@@ -126,16 +130,29 @@ class Standing:
 
 
 def standing(first: State, rounds: Sequence[Tried], extend: Extend, limits: Convergence) -> Standing:
-    """The best sound student by validation error, the earliest of equals, and which rounds helped."""
+    """The best sound student, the earliest of equals, and which rounds helped."""
     now = Standing(0, first, (), frozenset())
     for number, tried in enumerate(rounds, 1):
-        before, state = now.state.validation.badness(limits), tried.state
-        after = float("inf") if state is None or state.unsound else state.validation.badness(limits)
-        helped = after <= (1 - extend.min_gain) * before and after < before
+        state = None if tried.state is None or tried.state.unsound else tried.state
+        better = state if state and _rank(state, limits) < _rank(now.state, limits) else None
+        helped = better is not None and _gained(now.state, better, extend, limits)
         in_vain = frozenset[Kind]() if helped else now.in_vain | {tried.kind}
-        best, chosen = (number, state) if state is not None and after < before else (now.best, now.state)
+        best, chosen = (number, better) if better else (now.best, now.state)
         now = Standing(best, chosen, (*now.helped, helped), in_vain)
     return now
+
+
+def _reached(state: State, limits: Convergence) -> bool:
+    return max(state.validation.badness(limits), state.test.badness(limits)) <= 1
+
+
+def _rank(state: State, limits: Convergence) -> tuple[bool, float]:
+    return not _reached(state, limits), state.validation.badness(limits)
+
+
+def _gained(before: State, after: State, extend: Extend, limits: Convergence) -> bool:
+    least = (1 - extend.min_gain) * before.validation.badness(limits)
+    return _reached(after, limits) or after.validation.badness(limits) <= least
 
 
 def next_extension(first: State, rounds: Sequence[Tried], extend: Extend, limits: Convergence) -> Extension | Stop:
@@ -146,7 +163,7 @@ def next_extension(first: State, rounds: Sequence[Tried], extend: Extend, limits
         rounds: in their order.
     """
     now = standing(first, rounds, extend, limits)
-    if end := _at_an_end(now, len(rounds), extend, limits):
+    if end := _at_an_end(now, rounds, extend, limits):
         return end
     sizes = {kind: _size(kind, now.state, first, extend) for kind in KINDS}
     wanted, why = preferred(now.state, limits)
@@ -161,6 +178,13 @@ def next_extension(first: State, rounds: Sequence[Tried], extend: Extend, limits
 
 def preferred(state: State, limits: Convergence) -> tuple[Kind, str]:
     """What the student lacks, and the figures that say so."""
+    kind, why = _lacks(state, limits)
+    if state.validation.badness(limits) <= 1:
+        why = f"the test side alone misses a limit, and validation stands for it: {why}"
+    return kind, why
+
+
+def _lacks(state: State, limits: Convergence) -> tuple[Kind, str]:
     if state.extrapolating > EXTRAPOLATING:
         return "structures", f"{100 * state.extrapolating:.1f} % of the test atoms extrapolate (γ above 1)"
     over = state.validation.over(limits)
@@ -173,13 +197,15 @@ def preferred(state: State, limits: Convergence) -> tuple[Kind, str]:
     return "structures", f"the {name} error on validation ({validation:.3g}) exceeds that of training ({training:.3g})"
 
 
-def _at_an_end(now: Standing, rounds: int, extend: Extend, limits: Convergence) -> Stop | None:
+def _at_an_end(now: Standing, rounds: Sequence[Tried], extend: Extend, limits: Convergence) -> Stop | None:
     state = now.state
     if state.unsound:
         return Stop(why="unsound", reason=f"{state.unsound}: neither structures nor functions are known to mend that")
-    if max(state.validation.badness(limits), state.test.badness(limits)) <= 1:
+    if _reached(state, limits):
         return Stop(why="reached", reason="validation and test errors are within the limits")
-    if rounds >= extend.rounds:
+    if rounds and (last := rounds[-1].state) and last.goes_on:
+        return Stop(why="unfinished", reason=f"{last.unsound}; run again: it goes on")
+    if len(rounds) >= extend.rounds:
         return Stop(why="rounds", reason=f"extend.rounds ({extend.rounds}) are used up")
     return None
 

@@ -10,15 +10,13 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
-from containers.tensorpot.fit_memory import auto_batch_size
 from flows import calls_fit
 from flows import plan as plans
-from flows.calls_stability import stability_call
 from flows.config_fit import Stage
 from flows.data import RunCall
 from flows.plan import FitPlan
 from flows.recipe import Recipe
-from flows.verdict import ACCIDENTS, MENDS, SOUND, Outcome, Verdict, best_of, judge, resume_from
+from flows.verdict import ACCIDENTS, MENDS, SOUND, Outcome, Verdict, best_of, judge, mend_of, resume_from
 from tasks.artefact import Artefact, StepCall, Stored
 from tasks.errors import StepFailed
 from tasks.prefect_run import run_log
@@ -52,9 +50,14 @@ class Attempt:
         return _outcome(self.result)
 
     @property
+    def goes_on(self) -> bool:
+        """Whether it ended in an accident, from which a later run may go on."""
+        return self.artefact is not None and self.verdict in ACCIDENTS
+
+    @property
     def left_off(self) -> bool:
         """Whether an earlier run ended in an accident here, from which this run may go on."""
-        return self.artefact is not None and self.artefact.cached and self.verdict in ACCIDENTS
+        return self.goes_on and self.artefact is not None and self.artefact.cached
 
 
 class RunStep(Protocol):
@@ -96,14 +99,15 @@ class _Fit:
         return Attempt(name, plan, verdict, seconds, result)
 
     def next(self, attempt: Attempt, last: bool) -> FitPlan | None:
-        left = plans.left_by(attempt.outcome, attempt.plan, self.recipe.config.convergence, self.usual_batch())
+        left = plans.left_by(attempt.outcome, attempt.plan, self.recipe.config.convergence)
         return plans.next_plan(attempt.plan, attempt.verdict, left, last)
 
-    def usual_batch(self) -> int:
-        """What the step makes of a batch `auto`, as far as that is known here."""
-        counts, functions = self.data.metrics, self.recipe.potential.functions_asked() or 1
-        memory = calls_fit.fit_resources(self.recipe, self.workspace.settings).memory_bytes
-        return auto_batch_size(counts["train_structures"], counts["train_atoms"], functions, memory)
+    def another(self, before: list[Attempt], made: list[Attempt], last: bool) -> bool:
+        """Whether a stage may have a further attempt. Where an earlier run used them up, an accident adds one at the
+        very end of a fit that has not converged: anywhere else it would change what was fitted after it."""
+        if len(made) < self.recipe.config.train.max_attempts:
+            return True
+        return last and made[-1].left_off and all(attempt.verdict != "converged" for attempt in before)
 
     def best(self, attempts: list[Attempt]) -> Artefact | None:
         place = best_of([attempt.outcome for attempt in attempts], self.recipe.config.convergence)
@@ -137,7 +141,7 @@ def fit(
     for number, stage in enumerate(stages, 1):
         origin = best.file("best") if best else start
         plan = plans.first_plan(recipe.config.train, stage.kappa, stage.maxiter, number, onward=origin is not None)
-        made = _stage(one, plan, origin, last=number == len(stages))
+        made = _stage(one, plan, origin, attempts, last=number == len(stages))
         attempts += made
         best = one.best(attempts)
         if best is None:
@@ -149,11 +153,11 @@ def fit(
     return attempts, best
 
 
-def _stage(one: _Fit, first: FitPlan, origin: Stored | None, last: bool) -> list[Attempt]:
-    """The attempts at one stage. Raises `StepFailed` when one was cancelled."""
+def _stage(one: _Fit, first: FitPlan, origin: Stored | None, before: list[Attempt], last: bool) -> list[Attempt]:
+    """The attempts at one stage, after those of the stages before. Raises `StepFailed` when one was cancelled."""
     attempts: list[Attempt] = []
     plan: FitPlan | None = first
-    while plan is not None and (len(attempts) < one.recipe.config.train.max_attempts or attempts[-1].left_off):
+    while plan is not None and one.another(before, attempts, last):
         start = _newest(attempts) or origin if plan.start == "continue" else origin
         attempts.append(one.attempted(one.name(plan.stage, len(attempts) + 1), plan, start))
         if isinstance(attempts[-1].result, StepFailed) and attempts[-1].verdict == "cancelled":
@@ -174,9 +178,10 @@ def first_plan(recipe: Recipe) -> FitPlan:
     return plans.first_plan(recipe.config.train, stage.kappa, stage.maxiter)
 
 
-def first_name(recipe: Recipe) -> str:
-    """What the task run of the very first attempt is called."""
-    return " ".join(filter(None, ("pace_train", _of_stage(recipe, 1), "attempt 1")))
+def first_names(recipe: Recipe) -> list[str]:
+    """What the task runs of each stage's first attempt are called: those that there will be in any case."""
+    stages = range(1, len(stages_of(recipe)) + 1)
+    return [" ".join(filter(None, ("pace_train", _of_stage(recipe, stage), "attempt 1"))) for stage in stages]
 
 
 def _of_stage(recipe: Recipe, stage: int) -> str:
@@ -201,13 +206,14 @@ def _nothing_fitted(attempts: list[Attempt]) -> StepFailed:
     if attempts[-1].verdict not in MENDS:
         return last
     tried = "\n".join(f"  {attempt.name}: {attempt.verdict} ({attempt.plan.reason})" for attempt in attempts)
-    message = f"{last.message}\nNo attempt left a potential:\n{tried}\n{MENDS[attempts[-1].verdict]}"
+    mend = mend_of(attempts[-1].verdict, failed=True)
+    message = f"{last.message}\nNo attempt left a potential:\n{tried}\n{mend}"
     return StepFailed(last.step, last.kind, message, last.folder, last.log_tail, last.runner)
 
 
 def _tell(attempt: Attempt) -> None:
     """Log how a stage ended, and what the user can do about it."""
-    mend = MENDS.get(attempt.verdict, "")
+    mend = mend_of(attempt.verdict, failed=attempt.artefact is None)
     if attempt.verdict in SOUND:
         run_log().info("%s ended as %s", attempt.name, attempt.verdict)
     elif isinstance(attempt.result, StepFailed):
@@ -239,6 +245,6 @@ def finish(
     active_set = run(calls_fit.active_set_call(recipe, potential, frames))
     core = run(calls_fit.core_call(recipe, potential, active_set, frames, baseline))
     gate = recipe.config.stability.picoseconds > 0
-    stability = run(stability_call(recipe, core, active_set, frames, baseline)) if gate else None
+    stability = run(calls_fit.stability_call(recipe, core, active_set, frames, baseline)) if gate else None
     evaluation = run(calls_fit.evaluate_call(recipe, core, active_set, frames, baseline, dft_test))
     return Student(best, active_set, core, stability, evaluation)

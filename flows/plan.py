@@ -15,9 +15,10 @@ stalled               1. from its interim potential, once: a new start forgets t
 not_accurate          kappa lower when only the energies miss their limit, higher when only the forces do, once each;
                       none when both do: more functions or data would help, not another fit
 early_stop            none: the loss fell as slowly as the user said is enough
-out_of_memory         half the batch, with the iterations that remain; none at a batch of 1
+out_of_memory         1. half the batch, with the iterations that remain 2. at a batch of 1: the iterations that
+                      remain, from the interim potential, with the memory that there is then
 diverged              1. stronger regularisation 2. a ladder 3. L-BFGS-B; each from the beginning of the stage
-crashed               1. a ladder with early stopping: without early stopping (the two together crash pacemaker)
+crashed               1. a ladder with early stopping: without any early stopping (together they crash pacemaker)
                       2. the iterations that remain, from the interim potential; where it left nothing:
                       3. without the ladder, unless it is a repair itself 4. half the batch
 no_iteration          1. without the ladder, unless it is a repair itself 2. noise and a further cycle 3. L-BFGS-B
@@ -52,7 +53,8 @@ WEAKEST = 1e-8  # what 0 counts as when it is made stronger
 LADDER_STEP = 50  # functions
 NOISE = 0.02  # relative, on the coefficients: enough to leave a flat place, little against what was learned
 KAPPA_FACTOR = 10.0  # on the odds kappa / (1 - kappa): 0.3 -> 0.04 or 0.81
-MOST_AGAIN = 20  # times that one repair is taken in a stage; the config's max_attempts ends it earlier
+LEAST_SHARE = 2**-6  # of a batch `auto`, which is at most 100 structures
+MOST_AGAIN = 1000  # times that one repair is taken in a stage, runs that go on counted; max_attempts ends one run
 
 Kappa = Annotated[float, Field(ge=0, le=1)] | Literal["auto"]
 
@@ -66,6 +68,7 @@ class FitPlan(Closed):
     maxiter: int = Field(ge=1, description="iterations at most; fewer than asked where an earlier attempt did some")
     kappa: Kappa = Field(description="force share of the loss; auto: by the variances of both")
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(description="structures evaluated at a time")
+    batch_share: float = Field(1.0, gt=0, le=1, description="of a batch `auto`, which the step alone knows")
     l1: float = Field(1e-8, ge=0, description="L1 regularisation")
     l2: float = Field(1e-8, ge=0, description="L2 regularisation")
     optimizer: Literal["BFGS", "L-BFGS-B"] = "BFGS"
@@ -85,13 +88,13 @@ class Left:
     """What an attempt left, as far as the next plan depends on it.
 
     Attributes:
-        batch_size: structures that it evaluated at a time.
-        iterations: that it did.
+        batch_size: structures that it evaluated at a time; None: `auto`, and it did not live to tell.
+        iterations: of its interim potential; it may have done some more, which are lost.
         resumable: it left an interim potential that a fit may go on from.
         missed: which validation errors exceed their limit, "energy" and "force".
     """
 
-    batch_size: int
+    batch_size: int | None
     iterations: int = 0
     resumable: bool = False
     missed: frozenset[str] = frozenset()
@@ -119,18 +122,13 @@ def first_plan(train: Train, kappa: Kappa, maxiter: int, stage: int = 1, onward:
     )
 
 
-def left_by(outcome: Outcome, plan: FitPlan, convergence: Convergence, usual_batch: int) -> Left:
-    """What an attempt left.
-
-    Args:
-        usual_batch: what a batch `auto` was if the attempt did not live to tell.
-    """
-    asked = usual_batch if plan.batch_size == "auto" else plan.batch_size
+def left_by(outcome: Outcome, plan: FitPlan, convergence: Convergence) -> Left:
+    """What an attempt left."""
     if outcome.failure is not None:
-        return Left(batch_size=asked)
+        return Left(batch_size=None if plan.batch_size == "auto" else plan.batch_size)
     metrics = outcome.metrics
     missed = frozenset(name for name, error in in_limits(metrics, convergence).items() if error > 1)
-    return Left(metrics["batch_size"], metrics["iterations"], outcome.resumable, missed)
+    return Left(metrics["batch_size"], metrics["interim_iteration"], outcome.resumable, missed)
 
 
 def next_plan(plan: FitPlan, judged: Verdict, left: Left, last: bool = True) -> FitPlan | None:
@@ -198,11 +196,19 @@ def _rest(plan: FitPlan, left: Left) -> Changes:
 
 
 def _half_batch(plan: FitPlan, left: Left) -> Changes:
+    if left.batch_size is None:
+        return _half_share(plan)
     half = left.batch_size // 2
     if half == 0:
         return {}
     start = _onward(_remaining(plan, left)) if left.resumable else {}
-    return {**start, "batch_size": half, "told": f"batch {left.batch_size} -> {half}"}
+    told = f"batch {left.batch_size} -> {half}"
+    return {**start, "batch_size": half, "batch_share": 1.0, "told": told}
+
+
+def _half_share(plan: FitPlan) -> Changes:
+    share = plan.batch_share / 2
+    return {"batch_share": share, "told": f"1/{1 / share:.0f} of the automatic batch"} if share >= LEAST_SHARE else {}
 
 
 def _noise(plan: FitPlan, left: Left) -> Changes:
@@ -273,7 +279,7 @@ REPAIRS: dict[Verdict, tuple[Repair, ...]] = {
         Repair("kappa lower", lambda plan, left: _kappa(plan, left, "energy", 1 / KAPPA_FACTOR), 1),
         Repair("kappa higher", lambda plan, left: _kappa(plan, left, "force", KAPPA_FACTOR), 1),
     ),
-    "out_of_memory": (_BATCH,),
+    "out_of_memory": (_BATCH, _REST),
     "diverged": (Repair("regularisation", _regularise, 1), Repair(_LADDER, _ladder, 1), _OPTIMIZER),
     "crashed": (Repair("no early stop", _no_early_stop, 1), _REST, _NO_LADDER, _BATCH),
     "no_iteration": (_NO_LADDER, _CYCLE, _OPTIMIZER),

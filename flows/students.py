@@ -46,6 +46,7 @@ def fit_all(wanted: Sequence[Wanted], at_once: int, workspace: Workspace) -> lis
     has workers; a failed one keeps its place.
 
     Raises:
+        StepFailed: one was cancelled; students not yet begun are left out.
         UserError: the settings name a Dask cluster that is not there.
         StoreError: the work root cannot hold the results; students not yet begun are left out.
     """
@@ -58,10 +59,10 @@ def fit_all(wanted: Sequence[Wanted], at_once: int, workspace: Workspace) -> lis
             [{"wanted": one, "workspace": machine} for one in wanted],
             [f"student {one.name}" for one in wanted],
             tick=lambda: None,
-            fatal=lambda error: not isinstance(error, StepFailed),
+            fatal=_ends_all,
             end=partial(end_running, workspace.run_id),
         )
-    if others := [one for one in results if isinstance(one, BaseException) and not isinstance(one, StepFailed)]:
+    if others := [one for one in results if isinstance(one, BaseException) and _ends_all(one)]:
         raise others[0]
     for one, result in zip(wanted, results, strict=True):
         if isinstance(result, StepFailed):
@@ -69,13 +70,29 @@ def fit_all(wanted: Sequence[Wanted], at_once: int, workspace: Workspace) -> lis
     return results
 
 
+def _ends_all(error: BaseException) -> bool:
+    """Whether it is no failure of one student alone."""
+    return not isinstance(error, StepFailed) or error.kind == "Cancelled"
+
+
 def share(settings: Settings, at_once: int) -> Settings:
-    """What each of several fits may use of this machine."""
+    """What each of several fits may use of the machine that it runs on."""
     if at_once == 1:
         return settings
-    memory = settings.fit_memory_GB or SHARE * available_bytes() / 1e9
-    changes = {"cores": max(settings.cores // at_once, 1), "fit_memory_GB": memory / at_once}
+    changes = {"cores": max(settings.cores // at_once, 1), "fit_memory_GB": _memory_GB(settings, at_once)}
     return settings.model_copy(update=changes)
+
+
+def _memory_GB(settings: Settings, at_once: int) -> float | None:
+    """None where it is not known here: the worker of a cluster sees its own."""
+    if settings.fit_memory_GB is not None:
+        return settings.fit_memory_GB / at_once
+    if settings.dask_address or settings.dask_cluster:
+        return None
+    ours = SHARE * available_bytes() / 1e9 / at_once
+    if settings.step_memory_GB is None or settings.runner not in ("docker", "apptainer"):
+        return ours
+    return min(ours, SHARE * settings.step_memory_GB)
 
 
 @task(name="student", cache_policy=NO_CACHE, persist_result=False)

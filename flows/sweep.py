@@ -17,7 +17,7 @@ from prefect.runtime import flow_run
 from flows.committee import make_committee
 from flows.config import DistillConfig
 from flows.config_file import with_absolute_paths
-from flows.data import Prepared, Runner, prepare, read_teacher
+from flows.data import Prepared, Resolved, Runner, labelled, resolved
 from flows.files import teacher_files, user_files
 from flows.students import Fitted, Wanted, fit_all
 from flows.sweep_points import Variant, refuse_too_many, variants, varied
@@ -54,6 +54,8 @@ def sweep(config: DistillConfig, work_root: Path | None = None) -> Path:
         refuse_too_many(config, workspace.settings.cores)
     with ready(workspace) as machine:
         data = Data(machine)
+        for one in found:
+            data.check(one)
         taken = _sweep(config, found, data, machine) if found else varied(config, {}, "sweep")
         if config.sweep.committee:
             asked = taken.model_copy(update={"sweep": config.sweep})
@@ -77,19 +79,39 @@ class Data:
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
+        self._known: dict[bytes, Resolved] = {}
         self._prepared: dict[bytes, Prepared] = {}
         self.reach_A = 0.0
+
+    def check(self, one: Variant) -> None:
+        """Read its files and its teacher, which is cheap, and refuse what cannot be, before anything is labelled.
+
+        Raises:
+            UserError: names the student. A step that fails costs the student alone, later.
+        """
+        try:
+            self._resolved(one)
+        except UserError as error:
+            raise UserError(f"sweep.vary: {one.name}: {error}") from None
+        except StepFailed as failure:
+            if failure.kind == "Cancelled":
+                raise
 
     def of(self, one: Variant) -> Prepared:
         """The data of one student, with its own recipe."""
         if one.data_key not in self._prepared:
-            files, models = user_files(one.config), teacher_files(one.config)
-            run = Runner(self.workspace, of=one.name)
-            self._prepared[one.data_key] = prepare(one.config, files, models, run)
-            teacher = read_teacher(run.done["teacher_info"], self.workspace)
+            known = self._resolved(one)
+            self._prepared[one.data_key] = labelled(known, Runner(self.workspace, of=one.name))
+            teacher = known.infos[0]
             self.reach_A = max(self.reach_A, teacher.r_max_A * teacher.num_interactions)
         prepared = self._prepared[one.data_key]
         return replace(prepared, recipe=prepared.recipe.model_copy(update={"config": one.config}))
+
+    def _resolved(self, one: Variant) -> Resolved:
+        if one.data_key not in self._known:
+            files, models = user_files(one.config), teacher_files(one.config)
+            self._known[one.data_key] = resolved(one.config, files, models, Runner(self.workspace, of=one.name))
+        return self._known[one.data_key]
 
 
 def _sweep(config: DistillConfig, found: Sequence[Variant], data: Data, workspace: Workspace) -> DistillConfig:
@@ -115,13 +137,15 @@ def _sweep(config: DistillConfig, found: Sequence[Variant], data: Data, workspac
 def _wanted(
     found: Sequence[Variant], data: Data, workspace: Workspace
 ) -> tuple[list[tuple[Variant, Wanted]], list[tuple[Variant, StepFailed]]]:
-    """The training set of every student, and those that have none."""
+    """The training set of every student, and those that have none. Raises `StepFailed` when one was cancelled."""
     wanted, failures = [], []
     for one in found:
         try:
             prepared = data.of(one)
             frames, _ = training_set(prepared, Runner(workspace, of=one.name))
         except StepFailed as failure:
+            if failure.kind == "Cancelled":
+                raise
             failures.append((one, failure))
             continue
         made = Wanted(one.name, prepared.recipe, frames, prepared.baseline, prepared.ingested.dft_test)

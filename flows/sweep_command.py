@@ -32,7 +32,8 @@ keys:     any key of the config, each combination of values is one student; labe
           trying: a teacher of two layers sees twice its own cutoff, a student only its own.
 results:  runs/NAME/sweep/: index.html, sweep.png, sweep.csv, sweep.json and chosen.yaml, the config of the student
           that sweep.take chose: python -m flows.distill runs/NAME/sweep/chosen.yaml makes its run folder from what is
-          computed already. runs/NAME/committee/: one folder a student, committee.py asks them all (ASE).
+          computed already (a last fit that was broken off before it converged goes on). runs/NAME/committee/: one
+          folder a student, committee.py asks them all (ASE).
 machine:  sweep.at_once fits share the cores; on a Dask cluster (DISTILL_DASK_...) each worker thread takes one.
 exit:     0 done, 2 bad config or input, 1 failed
 """

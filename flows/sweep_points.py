@@ -39,7 +39,8 @@ class Variant:
 
 
 def variants(config: DistillConfig) -> list[Variant]:
-    """Every combination of the values to vary, the last key changing fastest; a value given twice counts once.
+    """Every combination of the values to vary, the last key changing fastest; one that is there already (a value given
+    twice, 5 and 5.0) counts once.
 
     Args:
         config: with absolute paths.
@@ -47,14 +48,16 @@ def variants(config: DistillConfig) -> list[Variant]:
     Raises:
         UserError: a combination is no valid config; names it and the key.
     """
-    vary = {key: list({repr(one): one for one in values}.values()) for key, values in config.sweep.vary.items()}
+    vary = config.sweep.vary
     names = _short_names(vary)
-    found = []
+    found: list[Variant] = []
     for places in product(*(range(len(values)) for values in vary.values())):
         changes = {key: values[place] for (key, values), place in zip(vary.items(), places, strict=True)}
         told = [f"{names[key]}{_value(changes[key], place)}" for key, place in zip(vary, places, strict=True)]
         name = " ".join(told)
-        found.append(Variant(name, changes, varied(config, changes, f"sweep.vary: {name}")))
+        made = Variant(name, changes, varied(config, changes, f"sweep.vary: {name}"))
+        if all(made.config != one.config for one in found):
+            found.append(made)
     return found
 
 

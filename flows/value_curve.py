@@ -14,12 +14,11 @@ from prefect import flow
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows import calls_fit
 from flows.config import DistillConfig
 from flows.config_file import with_absolute_paths
 from flows.data import Prepared, Runner, prepare
 from flows.files import teacher_files, user_files
-from flows.fit import finish, first_plan
+from flows.fit import finish, fit
 from flows.recipe import Recipe
 from flows.training_set import training_set
 from tasks.errors import StepFailed
@@ -51,7 +50,7 @@ def value_curve(
     everything: bool = False,
     work_root: Path | None = None,
 ) -> Path:
-    """Fit a student for every method and size; publish runs/NAME/value_curve/ and return it.
+    """Fit a student for every method and size, each stage once; publish runs/NAME/value_curve/ and return it.
 
     Args:
         config: the science; its selection gives way to `sizes` and `methods`.
@@ -103,12 +102,15 @@ def _sets(methods: Sequence[Method], sizes: Sequence[int], seeds: int, first: in
 def _points(
     prepared: Prepared, wanted: Sequence[tuple[str, int, int]], workspace: Workspace
 ) -> tuple[list[Point], list[Failure]]:
-    """Every point, and what failed: the rest of the curve is worth having. Raises `StepFailed` when nothing is left."""
+    """Every point, and what failed: the rest of the curve is worth having. Raises `StepFailed` when nothing is left, or
+    one was cancelled."""
     points, failures, last = list[Point](), list[Failure](), None
     for method, size, seed in wanted:
         try:
             points.append(_point(prepared, method, size, seed, workspace))
         except StepFailed as failure:
+            if failure.kind == "Cancelled":
+                raise
             failures.append(Failure(method=method, seed=seed, size=size, step=failure.step, message=failure.message))
             last = failure
     if last and not points:
@@ -117,20 +119,20 @@ def _points(
 
 
 def _point(prepared: Prepared, method: str, size: int, seed: int, workspace: Workspace) -> Point:
-    """Choose, fit once, evaluate."""
+    """Choose, fit once a stage, evaluate. A fit that an earlier run broke off goes on."""
     changed = _changed(prepared, method, size, seed)
     run = Runner(workspace, of=f"{method} {size}" + (f" seed {seed}" if method == "random" else ""))
     frames, _ = training_set(changed, run)
-    recipe, settings = changed.recipe, workspace.settings
-    best = run(calls_fit.train_call(recipe, first_plan(recipe), frames, None, settings))
-    student = finish(recipe, best, frames, changed.baseline, changed.ingested.dft_test, run)
+    attempts, best = fit(changed.recipe, frames, workspace, of=run.of)
+    student = finish(changed.recipe, best, frames, changed.baseline, changed.ingested.dft_test, run)
     return Point(
         method=method,
         seed=seed,
         structures=frames.metrics["train_structures"],
         atoms=frames.metrics["train_atoms"],
-        fit_s=best.seconds,
-        iterations=best.metrics["iterations"],
+        fit_s=sum(attempt.seconds for attempt in attempts),
+        iterations=sum(attempt.artefact.metrics["iterations"] for attempt in attempts if attempt.artefact),
+        ended=attempts[-1].verdict,
         figures={
             key.removeprefix("teacher_"): value
             for key, value in student.evaluation.metrics.items()
@@ -143,7 +145,7 @@ def _changed(prepared: Prepared, method: str, size: int, seed: int) -> Prepared:
     config = prepared.recipe.config
     values = config.model_dump()
     values["selection"] |= {"method": method, "max_structures": size, "fraction": None}
-    values["train"] |= {"seed": seed}
+    values["train"] |= {"seed": seed, "max_attempts": 1}
     recipe = Recipe.model_validate({**prepared.recipe.model_dump(), "config": values})
     return Prepared(**{**vars(prepared), "recipe": recipe})
 

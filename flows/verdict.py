@@ -77,6 +77,11 @@ MENDS: dict[Verdict, str] = {
     "time_limit": "Raise DISTILL_STEP_TIMEOUT_S, or run again: it goes on with what is kept.",
 }
 """What the user can do where no other plan helps. The messages of the other ends have their mend."""
+MENDS_OF_NOTHING: dict[Verdict, str] = {
+    "killed": "Somebody or the batch system ended it before its first potential: run again.",
+    "time_limit": "Its time was over before its first potential: raise DISTILL_STEP_TIMEOUT_S.",
+}
+"""The same for an attempt that left nothing to go on from, where that makes another mend of it."""
 
 
 class Convergence(Closed):
@@ -135,7 +140,21 @@ def resume_from(outcomes: Sequence[Outcome]) -> int | None:
     return places[-1] if places else None
 
 
+def mend_of(verdict: Verdict, failed: bool) -> str:
+    """What the user can do; empty where the failure's own message says it, or nothing is to be mended.
+
+    Args:
+        failed: the attempt left no potential.
+    """
+    return (MENDS_OF_NOTHING if failed else MENDS).get(verdict) or MENDS.get(verdict, "")
+
+
 def best_of(outcomes: Sequence[Outcome], convergence: Convergence) -> int | None:
-    """Which attempt has the smallest validation errors; the earliest of equals; None when all failed."""
+    """Which attempt has the smallest validation errors, a converged one before all that were not; the earliest of
+    equals; None when all failed."""
     places = [place for place, outcome in enumerate(outcomes) if outcome.failure is None]
-    return min(places, key=lambda place: badness(outcomes[place].metrics, convergence), default=None)
+    return min(places, key=lambda place: _rank(outcomes[place], convergence), default=None)
+
+
+def _rank(outcome: Outcome, convergence: Convergence) -> tuple[bool, float]:
+    return judge(outcome, convergence) != "converged", badness(outcome.metrics, convergence)

@@ -86,7 +86,21 @@ def publish(committee: CommitteeSummary, folder: Path) -> str:
     }
     texts = {"committee.json": _json(committee), "committee.md": markdown(committee)}
     publish_folder(folder, lambda place: _fill(place, files, texts))
+    for stale in {path.name for path in folder.iterdir() if path.name.isdecimal()} - {
+        s.name for s in committee.students
+    }:
+        _withdraw(folder / stale)
     return markdown(committee)
+
+
+def _withdraw(folder: Path) -> None:
+    """Take back a student of an earlier, larger committee; what the user put or changed there stays."""
+    if not (folder / MANIFEST).is_file():
+        return
+    publish_folder(folder, lambda place: _fill(place, {}, {}))
+    (folder / MANIFEST).unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _json(committee: CommitteeSummary) -> str:

@@ -37,7 +37,7 @@ class Extensions(Closed):
     """All rounds, and why there was no other."""
 
     rounds: tuple[Round, ...] = ()
-    why: str = Field(description="unsound, reached, rounds, no_gain, nothing_left")
+    why: str = Field(description="unsound, reached, unfinished, rounds, no_gain, nothing_left")
     stopped_because: str
 
     def told(self) -> str:

@@ -18,6 +18,8 @@ ROWS = {
     **{key: label for key, label in ERRORS.items() if not key.startswith("stress")},
 }
 """figure, without its side -> label"""
+TAKEN = {"iteration", "microseconds_per_atom", *(f"{side}_{name}" for side in SIDES for name in ROWS)}
+"""What a fit may tell: anything else is left out, however much of it there is."""
 DRAWN = ("loss", "energy_rmse_meV_per_atom", "force_rmse_meV_per_A")
 SHORT = {"force_rmse_meV_per_A": "meV/Å", "energy_rmse_meV_per_atom": "meV/atom"}
 VALUED = {"energy_mae_meV_per_atom": ("energy MAE", "meV/atom"), "force_mae_meV_per_A": ("force MAE", "meV/Å")}
@@ -60,6 +62,7 @@ class LiveFit:
     def take(self, figures: Mapping[str, float]) -> None:
         """Add what the fit tells at an iteration; `figures` has at least `iteration`."""
         iteration = figures["iteration"]
+        figures = {name: value for name, value in figures.items() if name in TAKEN}
         new = {name for name, value in figures.items() if self.known.get(name) != value}
         self.known.update(figures)
         self._at.update({name: iteration for name in figures if name in new or not name.startswith("validation_")})

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Self, cast
@@ -100,8 +101,9 @@ class FitProgress:
         if draw:
             self._drawn = self._shown
         curves = self._live.curves() if draw else None
-        text = markdown(self._live, self._name, self._when(), self._ended)
-        self._sent = self._pool.submit(self._context.run, self._publish, text, curves)
+        with self._harmless():  # figures are what the step tells, and may be any
+            text = markdown(self._live, self._name, self._when(), self._ended)
+            self._sent = self._pool.submit(self._context.run, self._publish, text, curves)
 
     def _when(self) -> str:
         assert self._first is not None
@@ -116,12 +118,17 @@ class FitProgress:
             wait([self._sent], timeout=END_WITHIN_S)
 
     def _publish(self, text: str, curves: Curves | None) -> None:
-        try:
+        with self._harmless():
             if curves is not None:
                 with _drawing:
                     self._pictures["learning-curve"] = live_curve(curves)
             picture = markdown_pictures(self._pictures, "learning-curve") if self._pictures else []
             self._show("\n".join([text, *picture]))
+
+    @contextmanager
+    def _harmless(self) -> Iterator[None]:
+        try:
+            yield
         except Exception as error:  # noqa: BLE001  a server that has a bad day must not end the run
             if not self._show_fails:
                 self._log(f"the artifact of the running fit cannot be updated: {type(error).__name__}: {error}")

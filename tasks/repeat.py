@@ -1,6 +1,7 @@
 """Run the step of a kept folder again, alone, by the runner that DISTILL_RUNNER names: `python -m tasks.repeat FOLDER`.
 
-Nothing is published; its report.json, outputs/ and log.txt are written anew, where they can be looked at.
+It runs in a new folder beside FOLDER, which stays as it is: a later run may go on from what it left. Nothing is
+published; the last line says where report.json, outputs/ and log.txt are.
 Exit codes: 0 the step ends well, 1 it fails again, 2 it cannot be started.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -23,12 +25,19 @@ from tasks.store import read_report
 from tasks.workspace import Workspace
 
 
-def repeat(folder: Path, settings: Settings) -> tuple[Ended, Report | None]:
-    """Run what `folder/request.json` asks; how it ended and its report. `UserError` when it cannot be started."""
+def repeat(kept: Path, settings: Settings) -> tuple[Ended, Report | None, Path]:
+    """Run what `kept/request.json` asks; how it ended, its report and its folder.
+
+    Raises `UserError` when it cannot be started.
+    """
     try:
-        request = Request.model_validate_json((folder / "request.json").read_bytes())
+        text = (kept / "request.json").read_bytes()
+        request = Request.model_validate_json(text)
+        folder = Path(tempfile.mkdtemp(prefix=f"repeat-{kept.name}-", dir=kept.parent))
     except (OSError, ValidationError) as error:
-        raise UserError(f"{folder} has no readable request.json: {error}") from None
+        raise UserError(f"{kept} has no readable request.json, or cannot be repeated beside it: {error}") from None
+    (folder / "request.json").write_bytes(text)
+    (folder / "outputs").mkdir()
     image = load_step(request.step).IMAGE
     try:
         with (
@@ -37,8 +46,8 @@ def repeat(folder: Path, settings: Settings) -> tuple[Ended, Report | None]:
         ):
             ended = run_in(folder, image, request, machine, progress)
     except (CannotStart, TimeoutError) as error:
-        raise UserError(f"{request.step}: {error}") from None
-    return ended, read_report(folder)
+        raise UserError(f"{request.step}: {error} (in {folder})") from None
+    return ended, read_report(folder), folder
 
 
 def main(arguments: list[str]) -> int:
@@ -47,9 +56,8 @@ def main(arguments: list[str]) -> int:
         print(f"usage: DISTILL_RUNNER=docker python -m tasks.repeat FOLDER\n\n{__doc__}", file=sys.stderr)
         return UserError.exit_code
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # leave in order: no container stays
-    folder = Path(arguments[0]).absolute()
     try:
-        ended, report = repeat(folder, read_settings())
+        ended, report, folder = repeat(Path(arguments[0]).absolute(), read_settings())
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

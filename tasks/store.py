@@ -6,6 +6,7 @@ Correctness rests on publishing by one rename; the lock only keeps two runs from
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import time
 from collections.abc import Iterator
@@ -16,14 +17,17 @@ from stat import S_IMODE, S_ISDIR, S_ISREG
 from filelock import FileLock
 from pydantic import ValidationError
 
-from containers.contract import Report, Request, file_digest, load_step, write_atomic
+from containers.contract import RESUMES, Report, Request, file_digest, write_atomic
 from tasks.artefact import External, FileRef
 from tasks.errors import StoreError
 
+LOG = logging.getLogger(__name__)
 STAMPS = "stamps.json"
 LARGEST_REPORT = 10_000_000  # bytes
 WORK, LEFT = "work", "left"
-"""A step's scratch, and that of an interrupted run of the same request, for a step with RESUMES."""
+"""A step's scratch, and that of an interrupted run of the same request, for a step of RESUMES."""
+TAKEN_UP = ("Cancelled", "DiskFull")
+"""Failures after which the same request goes on where it was."""
 OF_A_RUN = ("request.json", "report.json", "log.txt", "outputs")
 
 
@@ -74,25 +78,25 @@ class Store:
         folder.chmod(0o700)  # while a step runs, nobody else can start a program that it makes
         write_atomic(folder / "request.json", request.model_dump_json(indent=1).encode())
         (folder / "outputs").mkdir()
-        if getattr(load_step(request.step), "RESUMES", False):
+        if request.step in RESUMES:
             self._take_over(request, folder)
         return folder
 
     def _take_over(self, request: Request, folder: Path) -> None:
         """Move the working folder of an interrupted run of the same request into `folder`, as LEFT.
 
-        Whoever ran it is gone, because its lock is ours. The rest of its folder is removed. Only plain folders are
-        moved, by one rename; what is in them is for the step to judge.
+        Whoever ran it is gone, because its lock is ours. The rest of its folder is removed, as far as it can be. Only
+        plain folders are moved, by one rename; what is in them is for the step to judge. One that a step has made so
+        that it cannot be moved is passed over.
         """
         name = f"{request.step}-{request.key[:8]}-*"
         for left in sorted(self.root.joinpath("work").glob(name), reverse=True):
             if left == folder or not _plain_folder(left) or not _interrupted(left, request):
                 continue
-            for part in (WORK, LEFT):
-                if _plain_folder(left / part):
-                    (left / part).rename(folder / LEFT)
-                    shutil.rmtree(left)
-                    return
+            part = next((left / name for name in (WORK, LEFT) if _plain_folder(left / name)), None)
+            if part is not None and _moved(part, folder / LEFT):
+                shutil.rmtree(left, ignore_errors=True)
+                return
 
     def checked(self, folder: Path, request: Request) -> Report:
         """The report of a finished folder; `StoreError` when the folder is not what its report says."""
@@ -159,13 +163,24 @@ def _plain_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()
 
 
+def _moved(folder: Path, to: Path) -> bool:
+    """Rename a folder of a step's, whatever its mode; False, and a warning, when that cannot be."""
+    try:
+        folder.chmod(0o700)  # else it could not be moved into another folder
+        folder.rename(to)
+    except OSError as error:
+        LOG.warning("%s is not gone on from: %s. Remove it by hand.", folder, error.strerror)
+        return False
+    return True
+
+
 def _interrupted(folder: Path, request: Request) -> bool:
-    """Whether a folder is of this request and has no report, or one that says that it was cancelled."""
+    """Whether a folder is of this request and has no report, or one of a failure in TAKEN_UP."""
     there = _request_on_disk(folder)
     if there is None or there.key != request.key:
         return False
     report = read_report(folder)
-    return not (folder / "report.json").exists() or bool(report and report.error and report.error.kind == "Cancelled")
+    return not (folder / "report.json").exists() or bool(report and report.error and report.error.kind in TAKEN_UP)
 
 
 def _clear(folder: Path) -> None:

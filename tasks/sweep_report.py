@@ -35,7 +35,8 @@ EXPLAINED = (
 )
 FAILED = "These gave no student:"
 CHOSEN_HEAD = """\
-# The student that the sweep took, {name}. The run folder from what the sweep has computed, nothing is fitted again:
+# The student that the sweep took, {name}. The run folder from what the sweep has computed; nothing is fitted again,
+# but where its last fit was broken off before it converged, that goes on:
 #   python -m flows.distill {place}
 """
 

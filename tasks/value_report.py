@@ -16,7 +16,7 @@ from tasks.value_picture import ERRORS, value_picture
 from tasks.value_summary import Failure, Point, ValueCurve
 
 FAILED_HEAD = ("method", "structures asked for", "failed in", "because")
-HEAD = ("method", "structures", "atoms", "fit", *ERRORS.values())
+HEAD = ("method", "structures", "atoms", "fit", *ERRORS.values(), "ended as")
 TITLE = "What training structures are worth"
 EXPLAINED = (
     "Each point is one fit. Errors are against the teacher, on test structures that no fit saw; worst is the largest"
@@ -29,7 +29,8 @@ def rows(points: Sequence[Point]) -> Iterator[tuple[str, ...]]:
     """A row of HEAD for each point, by size."""
     for point in sorted(points, key=lambda one: (one.structures, one.method, one.seed)):
         errors = (number(point.figures.get(key)) for key in ERRORS)
-        yield (_name(point), number(point.structures), number(point.atoms), duration(point.fit_s), *errors)
+        sizes = (number(point.structures), number(point.atoms), duration(point.fit_s))
+        yield (_name(point), *sizes, *errors, point.ended)
 
 
 def failed_rows(failures: Sequence[Failure]) -> list[tuple[str, ...]]:

@@ -19,7 +19,7 @@ def validation_error(row: Row) -> float:
 
 
 def errors_by_iteration(train: Sequence[Row], validation: Sequence[Row]) -> dict[int, float]:
-    """Iteration, counted on as in the history, to the validation error, for the last step of the ladder alone.
+    """Iteration, counted on as in the history, to the validation error: of all steps of a ladder, as all are offered.
 
     The look after the end is that of the last iteration. Iteration 0 of a step or cycle is the end of the one before.
     """
@@ -28,11 +28,10 @@ def errors_by_iteration(train: Sequence[Row], validation: Sequence[Row]) -> dict
     for row in train:
         before.setdefault(row.part, sum(inside.values()))
         inside[row.part] = row.step_iteration
-    step = train[-1].ladder_step if train else 0
     return {
         before[row.part] + min(row.step_iteration, inside[row.part]): validation_error(row)
         for row in validation
-        if row.part in inside and row.ladder_step == step and row.step_iteration > 0
+        if row.part in inside and row.step_iteration > 0
     }
 
 

@@ -13,13 +13,13 @@ from containers.child import kernel_kills
 from containers.contract import Machine, StepError
 from containers.tensorpot.fit_choice import errors_by_iteration, ranked
 from containers.tensorpot.fit_copies import WAIT_S, Copies, kept
-from containers.tensorpot.fit_history import HISTORY, MetricsFile, Row, iterations, with_spoken
+from containers.tensorpot.fit_history import HISTORY, MetricsFile, Row, iterations, lowest_end, with_spoken
 from containers.tensorpot.fit_log import FitLog
 from containers.tensorpot.fit_resume import Earlier
 from containers.tensorpot.pacemaker_run import End, run_pacemaker
 from containers.tensorpot.stop_reason import BROKEN_OFF, Ending, Stop, lost, stop
 
-FINAL = "interim_potential_best_cycle.yaml"  # written at the end of a fit, or of a step of a ladder
+FINAL = "interim_potential_best_cycle.yaml"  # written after all cycles of a fit, or of a step of a ladder
 ITERATION = "Iteration"  # pacemaker names each in its log, right after its row in a metrics file
 COUNTED = {"Fitting": "train", "Test": "validation"}
 
@@ -42,6 +42,7 @@ class Asked:
         min_fall: see `Ending`.
         functions: see `Ending`.
         ends_at: `time.monotonic()` at which the fit is to end; None: whenever it does.
+        parts: steps of the ladder and cycles, as far as that is known: only the progress rests on it.
     """
 
     sizes: Mapping[str, int]
@@ -49,6 +50,7 @@ class Asked:
     min_fall: float | None = None
     functions: int | None = None
     ends_at: float | None = None
+    parts: int = 1
 
 
 @dataclass(frozen=True)
@@ -75,12 +77,14 @@ class Course:
     def latest(self) -> list[tuple[int, Path]]:
         """The potentials it left that may be whole, with their iterations, the latest first.
 
-        FINAL is of an earlier step of the ladder when the fit was broken off.
+        First of all is FINAL, the end of the cycle of the lowest train loss: a next fit should go on from there. It is
+        of an earlier step of the ladder when the fit was broken off.
         """
         copies = list(kept(self.work).items())
         ended_itself = self.ending.exit_code == 0 and self.stop.reason not in BROKEN_OFF
-        whole = ended_itself and (self.work / FINAL).is_file()
-        return [(self.iterations, self.work / FINAL), *copies] if whole else copies
+        if not (ended_itself and self.train and (self.work / FINAL).is_file()):
+            return copies
+        return [(self.earlier.iterations + lowest_end(self.train), self.work / FINAL), *copies]
 
     def best(self) -> list[tuple[int, Path]]:
         """The copies by their error on the validation frame, the best first."""
@@ -202,8 +206,10 @@ class Follower:
     def _tell(self) -> None:
         last, done = self.train.rows[-1], iterations(self.train.rows)
         text = f"loss {last.loss:.3e}, force RMSE {last.force_rmse_meV_per_A:.1f} meV/Å"
-        total = self.before + max(self.asked.maxiter, done)
-        self.machine.progress(self.before + done, total, text, self._figures(done))
+        begun, asked = len({row.part for row in self.train.rows}), self.asked
+        ahead = asked.maxiter - last.step_iteration + asked.maxiter * max(0, asked.parts - begun)
+        at = self.before + done
+        self.machine.progress(at, at + max(0, ahead), text, self._figures(done))
 
     def _figures(self, done: int) -> dict[str, float]:
         """The latest of both sides, by name; finite numbers alone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,11 +13,14 @@ from ase import Atoms
 from containers.contract import Inputs
 from containers.tensorpot.frames import read_frame, write_frame
 from containers.tensorpot.pacemaker_input import TRAIN_FILE, VALIDATION_FILE
+from containers.tensorpot.student import neighbours
 
 if TYPE_CHECKING:
     import pandas as pd  # the worker's image has none
 
 FILES = {"train": TRAIN_FILE, "validation": VALIDATION_FILE}
+LOOKED_AT = 20
+"""Structures whose neighbours are counted."""
 
 
 @dataclass(frozen=True)
@@ -42,18 +46,34 @@ class Frames:
 
 @dataclass(frozen=True)
 class Counts:
-    """How large the frames are: rows of each side, atoms of the training frame, and a structure to try things on."""
+    """How large the frames are.
+
+    Attributes:
+        sizes: rows of each side.
+        atoms: of the training frame.
+        neighbours: of an atom of it within the cutoff, on average.
+        probe: a structure to try things on.
+    """
 
     sizes: dict[str, int]
     atoms: int
+    neighbours: float
     probe: Atoms
 
 
-def counted(frames: Frames) -> Counts:
-    """Read both frames and keep nothing but their sizes."""
+def counted(frames: Frames, cutoff: float) -> Counts:
+    """Read both frames and keep nothing but their sizes; `cutoff` in Å."""
     train = frames.read("train")
     sizes = {"train": len(train), "validation": len(frames.read("validation"))}
-    return Counts(sizes, sum(len(structure) for structure in train["ase_atoms"]), train["ase_atoms"].iloc[0])
+    structures = list(train["ase_atoms"])
+    atoms = sum(len(structure) for structure in structures)
+    return Counts(sizes, atoms, neighbours_of_an_atom(structures, cutoff), structures[0])
+
+
+def neighbours_of_an_atom(structures: Sequence[Atoms], cutoff: float) -> float:
+    """Mean number of neighbours within `cutoff` (Å), over LOOKED_AT structures spread evenly."""
+    some = structures[:: -(-len(structures) // LOOKED_AT)]
+    return sum(len(neighbours(atoms, cutoff)[0]) for atoms in some) / sum(len(atoms) for atoms in some)
 
 
 def drawn(frame: pd.DataFrame, seed: int) -> pd.DataFrame:

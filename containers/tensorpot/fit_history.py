@@ -111,6 +111,12 @@ def iterations(rows: Sequence[Row]) -> int:
     return sum(row.step_iteration > 0 for row in rows)
 
 
+def lowest_end(rows: Sequence[Row]) -> int:
+    """Iterations up to the end of the cycle whose last loss is the lowest, in the last step of the ladder."""
+    ends = {row.part: (row.loss, iterations(rows[:place])) for place, row in enumerate(rows, start=1)}
+    return min(end for part, end in ends.items() if part[0] == rows[-1].ladder_step)[1]
+
+
 def last_step(rows: Sequence[Row]) -> list[Row]:
     """The rows of the last step of the ladder, or of the last cycle; all rows of a fit without either."""
     return [row for row in rows if row.part == rows[-1].part]

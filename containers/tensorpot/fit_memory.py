@@ -24,16 +24,17 @@ ATOMS_PER_BATCH = 1500
 LARGEST_BATCH = 100
 PROGRAM_BYTES = 1100 * 2**20
 """Python, TensorFlow with the graph of the basis, pyace and a few thousand atoms of data."""
-BYTES_PER_NEIGHBOUR = 6_000
+BYTES_PER_NEIGHBOUR = 8_400
+"""Of every atom of a batch: what the rows of 28 and of 60 neighbours differ by."""
 BYTES_PER_FUNCTION = 1_400
 """Of every atom of a batch: what order 4 needs; order 3 takes half of it."""
 NEIGHBOURS = 50
 """Where nobody counted them: a dense metal at 5 Å has 45, silicon 28."""
 
 
-def batch_bytes_per_atom(functions: int, neighbours: int = NEIGHBOURS) -> int:
+def batch_bytes_per_atom(functions: int, neighbours: float = NEIGHBOURS) -> int:
     """Bytes that an atom of a batch takes, with so many functions of its element and neighbours within the cutoff."""
-    return BYTES_PER_NEIGHBOUR * neighbours + BYTES_PER_FUNCTION * functions
+    return round(BYTES_PER_NEIGHBOUR * neighbours) + BYTES_PER_FUNCTION * functions
 
 
 def auto_batch_size(
@@ -41,7 +42,7 @@ def auto_batch_size(
     atoms: int,
     functions: int = 1,
     memory_bytes: int | None = None,
-    neighbours: int = NEIGHBOURS,
+    neighbours: float = NEIGHBOURS,
 ) -> int:
     """Structures in a batch of about ATOMS_PER_BATCH atoms, at least 1 and at most LARGEST_BATCH.
 

@@ -48,7 +48,7 @@ def write_results(
     """
     last = _kept(found, last_to, frames, kappa)
     liked = first_whole(course.best(), course, counts)
-    best = last if liked is None or liked[0] == last.iteration else _kept(liked, best_to, frames, kappa)
+    best = last if liked is None else _kept(liked, best_to, frames, kappa)
     if not best.loss < last.loss:
         best = last
     best_to.write_bytes(best.path.read_bytes())

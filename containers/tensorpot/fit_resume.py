@@ -8,7 +8,8 @@ A new working folder is made whole under another name and renamed, and only then
 killed at any moment leaves one of them whole.
 
 An interrupted step of a ladder is completed only where the basis is already complete; otherwise the ladder goes on
-with its next step. With further cycles the interrupted one gets all its iterations once more, from where it was.
+with its next step. With further cycles the interrupted one gets all its iterations once more, from where it was, also
+one that had done them: pacemaker puts the noise between two cycles of one run.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Earlier:
         in_part: those in the step of the ladder, or the cycle, that was interrupted.
         cycle: the cycle that was interrupted, from 0.
         history: the rows up to there.
-        errors: iteration -> validation error, of potentials with the same basis.
+        errors: iteration -> validation error.
         shapes: functions and parameters of the potentials that it left.
         kappa: the force share in use.
         potential: the last whole one.
@@ -65,6 +66,8 @@ def left_over(run: Path, probe: Atoms) -> Earlier | None:
     left = run / LEFT
     if left.is_symlink() or not left.is_dir():
         return None
+    for link in filter(Path.is_symlink, list(left.iterdir())):
+        link.unlink()  # whatever it leads to is none of ours
     before = _read_state(left)
     log = _read_log(left / OWN_LOG)
     train, validation = (_rows(left / name) for name in ("metrics.txt", "test_metrics.txt"))
@@ -83,25 +86,24 @@ def _joined(before: Earlier, log: FitLog, train: list[Row], validation: list[Row
     last = train[-1]
     ends = {row.part: row.step_iteration for row in train}
     looks = [row for row in validation if row.part in ends and row.step_iteration <= ends[row.part]]
-    one_part = len(ends) == 1
     new = errors_by_iteration(train, looks)
     return Earlier(
-        in_part=last.step_iteration + (before.in_part if one_part else 0),
+        in_part=last.step_iteration + (before.in_part if len(ends) == 1 else 0),
         cycle=before.cycle + last.cycle,
         history=history_table(
             with_spoken(train, "train", log.spoken), with_spoken(looks, "validation", log.spoken), before.history
         ),
-        errors={**(before.errors if one_part else {}), **{before.iterations + n: error for n, error in new.items()}},
+        errors={**before.errors, **{before.iterations + n: error for n, error in new.items()}},
         kappa=log.kappa or before.kappa,
     )
 
 
 def _until(train: Sequence[Row], iterations: int) -> list[Row]:
-    """The rows up to an iteration, counted on over the steps of a ladder."""
+    """The rows up to an iteration, counted on over the steps of a ladder; not the beginning of a part after it."""
     rows, done = list[Row](), 0
     for row in train:
         done += row.step_iteration > 0
-        if done > iterations:
+        if done > iterations or (rows and done == iterations and row.part != rows[-1].part):
             break
         rows.append(row)
     return rows

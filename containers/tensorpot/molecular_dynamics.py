@@ -126,7 +126,7 @@ class Run:
         self.potential_eV.append(float(energy))
         self.kinetic_eV.append(float(kinetic))
         self.temperature_K.append(float(self.atoms.get_temperature()))
-        self.gamma.append(float(np.max(self.atoms.calc.results.get("gamma", 0.0))))
+        self.gamma.append(float(np.max(self.atoms.calc.results["gamma"])))
         return True
 
     def look(self) -> bool:

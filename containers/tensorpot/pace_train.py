@@ -1,10 +1,10 @@
 """Fit an ACE potential with pacemaker and follow it live.
 
 pacemaker runs as a child in an empty folder `work` beside `outputs`, which stays for whoever looks. The output
-`interim` is its last potential, also when it was broken off after at least one iteration: `stop_reason` then says so,
-and the fit goes on from there. The output `best` is the one with the smallest error on the validation frame among
-those kept on the way and the last (see fit_choice); it is what is exported, and the errors are its own. Neither has a
-core repulsion yet: see `pace_corerep`.
+`interim` is its last potential (of cycles, the end of the one with the lowest train loss), also when it was broken off
+after at least one iteration: `stop_reason` then says so, and the fit goes on from there. The output `best` is the one
+with the smallest error on the validation frame among those kept on the way and the last (see fit_choice); it is what is
+exported, and the errors are its own. Neither has a core repulsion yet: see `pace_corerep`.
 
 Two fits with the same thread count gave the same bytes in every output (tried with one and with two threads on one
 machine). Another thread count adds up in another order: the losses of 15 iterations then agreed to 5e-14 of their
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,7 +27,7 @@ from containers.structures import write_table
 from containers.tensorpot.fit_following import Asked, Course, ends_at, follow, nothing_left
 from containers.tensorpot.fit_frames import Counts, Frames, counted
 from containers.tensorpot.fit_history import history_table
-from containers.tensorpot.fit_memory import auto_batch_size as auto_batch_size
+from containers.tensorpot.fit_memory import NEIGHBOURS, auto_batch_size
 from containers.tensorpot.fit_results import kappa_used, last_whole, write_results
 from containers.tensorpot.fit_resume import LEFT, Earlier, left_over, take_over
 from containers.tensorpot.memory import memory_limit
@@ -35,9 +36,7 @@ from containers.tensorpot.pacemaker_input import START_FILE, EarlyStop, Fit, Los
 from containers.tensorpot.pacemaker_run import INPUT_FILE, cancellable, check_device, find_program
 
 IMAGE: Literal["tensorpot"] = "tensorpot"
-VERSION = 3
-RESUMES = True
-"""The engine gives a run of this step the `work` of one of the same request that was interrupted, as `left`."""
+VERSION = 4
 INPUTS = {
     "train": "pacemaker frame of the `frames` step",
     "validation": "pacemaker frame of the `frames` step",
@@ -87,11 +86,9 @@ class Params(Closed):
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         "auto", description="structures at a time; auto: about 1,500 atoms, fewer where memory is short"
     )
+    batch_share: float = Field(1.0, gt=0, le=1, description="of a batch auto: less after one that memory was short for")
     display_step: int = Field(10, ge=1, description="iterations between two looks at the validation frame")
     seed: int = Field(42, ge=0, description="seed of numpy in pacemaker")
-    core: bool = Field(
-        True, description="ask pacemaker for a ZBL core (fit.repulsion: auto), which only its own output gets"
-    )
     coefficients: Literal["zero", "random"] = Field(
         "zero", description="what the functions begin with; random ones differ by the seed"
     )
@@ -118,17 +115,18 @@ def train(inputs: Inputs, outputs: Path, params: Params, machine: Machine, progr
     """`run` with the program given."""
     until = ends_at(time.monotonic(), machine.resources.time_limit_s)
     frames = Frames(inputs, params.bootstrap)
-    counts = counted(frames)
+    counts = counted(frames, params.potential.cutoff)
     start = inputs.one("start") if inputs.all("start") else None
     kind = kind_of_start(params.potential, start)
-    given = pacemaker_input(params, counts.sizes["train"], counts.atoms, kind, machine.resources)
+    resources, structures = machine.resources, counts.sizes["train"]
+    given = pacemaker_input(params, structures, counts.atoms, kind, resources, counts.neighbours)
     earlier = left_over(outputs.parent, counts.probe) or Earlier()
-    asked = what_remains(given, earlier)
+    asked, earlier = taken_up(given, earlier)
     work = _working_folder(outputs.parent, frames, asked or given, earlier, start)
     if asked is None:
         course = nothing_left(work, earlier)
     else:
-        course = follow(program, work, _asked(asked, counts, until), machine, earlier)
+        course = follow(program, work, _asked(asked, counts, until, earlier), machine, earlier)
     if not course.iterations or (last := last_whole(course, counts)) is None:
         raise _failure(course)
     kappa = kappa_used(course, params.loss.kappa)
@@ -137,7 +135,8 @@ def train(inputs: Inputs, outputs: Path, params: Params, machine: Machine, progr
     )
     (outputs / OUTPUTS["input"]).write_text(given.text())
     write_table(outputs / OUTPUTS["history"], history_table(course.train, course.validation, earlier.history))
-    return {**_figures(course, params, counts), **results, "batch_size": given.batch_size}
+    told = {"interim_iteration": last[0], "batch_size": given.batch_size}
+    return {**_figures(course, params, counts), **results, **told}
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
@@ -146,15 +145,20 @@ def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dic
 
 
 def pacemaker_input(
-    params: Params, structures: int, atoms: int, start: Start, resources: Resources | None = None
+    params: Params,
+    structures: int,
+    atoms: int,
+    start: Start,
+    resources: Resources | None = None,
+    neighbours: float = NEIGHBOURS,
 ) -> PacemakerInput:
-    """What pacemaker is asked to do for a training frame of so many structures and atoms.
+    """What pacemaker is asked to do for a training frame of so many structures and atoms, and neighbours of an atom.
 
     An automatic batch is smaller where `resources` leave little memory; without them, memory is not looked at.
     """
     memory = memory_limit(resources) if resources else None
     functions = (params.potential.functions_asked() or 1) // len(params.potential.elements)
-    automatic = auto_batch_size(structures, atoms, functions, memory)
+    automatic = auto_batch_size(structures, atoms, functions, memory, neighbours)
     return PacemakerInput(
         potential=params.potential,
         fit=Fit(
@@ -166,9 +170,8 @@ def pacemaker_input(
             noise=params.noise,
             early_stop=params.early_stop,
             own=params.fit,
-            repulsion=params.core,
         ),
-        batch_size=automatic if params.batch_size == "auto" else params.batch_size,
+        batch_size=max(1, int(params.batch_share * automatic)) if params.batch_size == "auto" else params.batch_size,
         display_step=params.display_step,
         seed=params.seed,
         coefficients=params.coefficients,
@@ -205,23 +208,32 @@ def what_remains(given: PacemakerInput, earlier: Earlier) -> PacemakerInput | No
     iterations_left, cycles_left = fit.maxiter - earlier.in_part, fit.cycles - earlier.cycle
     if start == "extend":  # the next step of the ladder begins, with all its iterations
         return given.model_copy(update={"start": start})
-    if iterations_left <= 0:
-        iterations_left, cycles_left = fit.maxiter, cycles_left - 1
-    if cycles_left < 1:
+    if cycles_left <= 1 and iterations_left <= 0:
         return None
     left = {"maxiter": fit.maxiter if cycles_left > 1 else iterations_left, "cycles": cycles_left}
     return given.model_copy(update={"start": start, "fit": fit.model_copy(update=left)})
 
 
-def _asked(given: PacemakerInput, counts: Counts, until: float | None) -> Asked:
-    fit = given.fit
+def taken_up(given: PacemakerInput, earlier: Earlier) -> tuple[PacemakerInput | None, Earlier]:
+    """What remains, and what was done as the next run sees it: nothing of a step of the ladder that it begins."""
+    asked = what_remains(given, earlier)
+    begins = asked is not None and asked.start == "extend"
+    return asked, replace(earlier, in_part=0, cycle=0) if begins else earlier
+
+
+def _asked(given: PacemakerInput, counts: Counts, until: float | None, earlier: Earlier) -> Asked:
+    fit, functions, steps = given.fit, None, 1
+    if fit.ladder_step is not None and given.start != "continue":
+        functions = _functions(given)
+        steps = -(-(functions - max((shape[0] for shape in earlier.shapes), default=0)) // fit.ladder_step)
     by_train_loss = fit.early_stop and "min_relative_test_loss_per_iter" not in fit.own
     return Asked(
         counts.sizes,
         fit.maxiter,
         fit.early_stop.min_relative_loss_per_iteration if fit.early_stop and by_train_loss else None,
-        _functions(given) if fit.ladder_step is not None and given.start != "continue" else None,
+        functions,
         until,
+        steps * fit.cycles,
     )
 
 

@@ -9,6 +9,7 @@ from ruamel.yaml import YAML
 
 from containers.structures import write_table
 from containers.tensorpot.fit_history import Row, history_table
+from containers.tensorpot.stop_reason import ALL_DONE
 
 if TYPE_CHECKING:
     from containers.tensorpot.pace_train import Params
@@ -62,11 +63,12 @@ def _metrics(params: Params) -> dict[str, Any]:
     }
     return {
         "stop_reason": "max_iterations",
-        "stop_criterion": "3 iterations, as asked",
+        "stop_criterion": ALL_DONE,
         "optimizer_message": "stub",
         "fits": 1,
         "iterations": 3,
         "best_iteration": 3,
+        "interim_iteration": 3,
         "resumed_at": 0,
         "evaluations": 4,
         "functions": params.potential.functions_per_element * len(params.potential.elements),

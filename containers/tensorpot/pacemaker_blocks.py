@@ -144,7 +144,8 @@ def _check_name(part: str, name: str, elements: Sequence[str]) -> None:
     symbols = name.split("-")
     sizes = {"embeddings": (1,), "bonds": (2,), "functions": (1, 2)}[part]
     if len(symbols) not in sizes:
-        raise BadInput(f"overrides.{part}.{name}: write {' or '.join(('Al', 'Al-Ni')[size - 1] for size in sizes)}")
+        examples = (elements[0], f"{elements[0]}-{elements[-1]}")
+        raise BadInput(f"overrides.{part}.{name}: write {' or '.join(examples[size - 1] for size in sizes)}")
     if strange := [symbol for symbol in symbols if symbol not in elements]:
         raise BadInput(f"overrides.{part}.{name}: the potential has {', '.join(elements)}, not {strange[0]!r}")
     if symbols != sorted(symbols):

@@ -87,7 +87,6 @@ class Fit(Closed):
     noise: float = Field(0.0, ge=0, description="relative noise on the coefficients between two cycles")
     early_stop: EarlyStop | None = Field(None, description="None: only iterations and the optimizer end the fit")
     own: dict[str, Any] = Field({}, description="the user's own keys of the section, see pacemaker_keys.OwnFit")
-    repulsion: bool = Field(description="let pacemaker add a ZBL core after the fit, to its own output")
 
     def section(self, laddered: bool) -> dict[str, Any]:
         """`fit`; raises `BadInput` when a key of the user's own is not one for the user."""
@@ -102,13 +101,11 @@ class Fit(Closed):
             section |= {"fit_cycles": self.cycles, "noise_relative_sigma": self.noise}
         if own.trainable_parameters is not None:
             section["trainable_parameters"] = own.trainable_parameters
-        if own.min_relative_test_loss_per_iter is not None:
-            section["min_relative_test_loss_per_iter"] = own.min_relative_test_loss_per_iter
         if self.early_stop is not None:
+            if own.min_relative_test_loss_per_iter is not None:
+                section["min_relative_test_loss_per_iter"] = own.min_relative_test_loss_per_iter
             section["min_relative_train_loss_per_iter"] = self.early_stop.min_relative_loss_per_iteration
             section["early_stopping_patience"] = self.early_stop.patience
-        if self.repulsion:
-            section["repulsion"] = "auto"
         return section
 
 

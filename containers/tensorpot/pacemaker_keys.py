@@ -100,7 +100,7 @@ class OwnFit(Closed):
         None, description="blocks (and func or radial) that are fitted; all where it is missing"
     )
     min_relative_test_loss_per_iter: float | None = Field(
-        None, gt=0, description="early stop when the validation loss falls by less an iteration"
+        None, gt=0, description="early stop when the validation loss falls by less an iteration; only with early_stop"
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 from ase import Atoms
 
 from containers.contract import Machine
@@ -40,9 +41,10 @@ def features_of(data: DataSet, potential: Path, outputs: Path, machine: Machine)
 
 
 def _told(data: DataSet, machine: Machine) -> Iterator[Atoms]:
+    rows = pq.read_metadata(data.path).num_rows
     for atoms in data.structures():
         yield atoms
-        machine.progress(len(data.ids), len(data.ids), "projections")
+        machine.progress(len(data.ids), rows, "projections")
 
 
 def representing(data: DataSet, features: Floats, chosen: Sequence[str]) -> dict[str, float]:

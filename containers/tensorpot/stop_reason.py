@@ -12,8 +12,8 @@ time_limit       we ended it because its time was nearly over                   
 out_of_memory    it failed and spoke of memory, or SIGKILL came and the kernel   words and the kernel's count, only
                  counts a process ended for memory (or counts none at all)       with a failed exit
 killed           another signal, or SIGKILL that was not the kernel's            the exit code
-max_iterations   early stopping met the last iteration of the last step: a       the rows: all iterations done
-                 known fault makes pacemaker fail then, all work being done
+max_iterations,  early stopping by the validation frame met the end of a fit     the rows: all iterations done,
+early_stop       of the whole basis: a known fault makes pacemaker fail then     or fewer
 crashed          any other failed exit; or exit 0 without closing line or rows   the exit code, and the rows
 converged        closing line of success, and the loss has fallen; or no way     words, if the loss has fallen or
                  down found while the loss was flat: over the last FLAT          is flat
@@ -49,6 +49,8 @@ StopReason = Literal[
 ]
 BROKEN_OFF: tuple[StopReason, ...] = ("diverged", "crashed", "killed", "out_of_memory")
 """Ends that nobody asked for: only an interim potential may be left."""
+
+ALL_DONE = "all iterations that were asked for"
 
 KILLED = (-9, -15, -2, -1, 137, 143, 130, 129)  # by SIGKILL, SIGTERM, SIGINT, SIGHUP; as a child and as a shell says it
 SIGKILLED = (-9, 137)
@@ -101,11 +103,6 @@ def stop(ending: Ending) -> Stop:
     return _ended_itself(ending)
 
 
-def stop_reason(ending: Ending) -> StopReason:
-    """The reason alone."""
-    return stop(ending).reason
-
-
 def lost(rows: Sequence[Row]) -> str:
     """Why a running fit is lost, in words; empty when it is not."""
     if bad := next((row for row in rows if not row.finite), None):
@@ -134,15 +131,15 @@ def _failed(ending: Ending) -> Stop:
         return Stop("out_of_memory", "SIGKILL, and the kernel ends processes that way for memory")
     if code in KILLED:
         return Stop("killed", f"a signal from somebody else (exit code {code})")
-    if ending.log.early_stop_too_late and _all_done(ending):
-        return Stop("max_iterations", f"{ending.maxiter} iterations; early stopping met the last, at which it crashes")
+    if ending.log.early_stop_too_late and ending.rows and _basis_complete(ending):
+        reached = ending.rows[-1].step_iteration >= ending.maxiter
+        fell = "the validation loss fell more slowly than asked for; pacemaker crashes when it finds that at the end"
+        return Stop("max_iterations", f"{ALL_DONE}; {fell}") if reached else Stop("early_stop", fell)
     return Stop("crashed", f"pacemaker failed with exit code {code}")
 
 
-def _all_done(ending: Ending) -> bool:
-    reached = bool(ending.rows) and ending.rows[-1].step_iteration >= ending.maxiter
-    complete = ending.functions is None or [shape[0] for shape in ending.log.shapes[-1:]] == [ending.functions]
-    return reached and complete
+def _basis_complete(ending: Ending) -> bool:
+    return ending.functions is None or [shape[0] for shape in ending.log.shapes[-1:]] == [ending.functions]
 
 
 def _ended_itself(ending: Ending) -> Stop:
@@ -154,7 +151,7 @@ def _ended_itself(ending: Ending) -> Stop:
             return Stop("converged", f"the optimiser's own tolerance was reached ({closing.message})")
         return Stop("stalled", "the optimiser speaks of success, but the loss has not fallen")
     if done >= ending.maxiter:
-        return Stop("max_iterations", f"{done} iterations, as asked")
+        return Stop("max_iterations", ALL_DONE)
     if ending.log.early_stop and _slow(rows, ending.min_fall):
         return Stop("early_stop", "the loss fell more slowly than asked for over the iterations of patience")
     if not ending.log.early_stop and (fall := _flat(rows)) is not None:

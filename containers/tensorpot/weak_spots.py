@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -34,9 +34,6 @@ from containers.tensorpot.pacemaker_input import Potential
 from containers.tensorpot.representation import features_of, representing
 from containers.tensorpot.select import SELECTION
 from containers.tensorpot.spots import Spot, looked_at
-
-if TYPE_CHECKING:
-    pass
 
 IMAGE: Image = "tensorpot"
 VERSION = 1

@@ -111,3 +111,22 @@ def test_it_goes_on_where_it_was(
     assert ratio < 1.05
     assert not folder.exists()
     assert list((place.store.root / "work").iterdir()) == []
+
+
+@pytest.mark.parametrize("shape", [{"ladder_step": 3}, {"cycles": 2, "noise": 0.02}], ids=["ladder", "cycles"])
+def test_a_fit_of_several_parts_goes_on_with_what_remains_of_them(
+    shape: dict[str, float], call: StepCall, tmp_path: Path
+) -> None:
+    place, parts = workspace(tmp_path), call.model_copy(update={"params": {**call.params, **shape}})
+    interrupted(place, parts, signal.SIGKILL)
+    artefact = run_step(parts, place)
+    metrics, losses = artefact.metrics, train_losses(place, artefact)
+    at = metrics["resumed_at"]
+    assert INTERRUPTED_AT - 1 <= at < ITERATIONS
+    assert metrics["functions"] == metrics["functions_asked"] == 5
+    assert metrics["iterations"] > ITERATIONS
+    assert list(losses.index) == list(range(metrics["iterations"] + 1))
+    assert losses.iloc[-1] < losses[at]
+    if "cycles" in shape:
+        after = losses.loc[at:].to_numpy()
+        assert (after[1:] > after[:-1]).any(), "no noise: an optimiser never goes up"

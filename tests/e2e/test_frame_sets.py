@@ -178,7 +178,7 @@ def fit(frames: Path, folder: Path) -> Path:
     potential = Potential(elements=("Si",), cutoff=CUTOFF, order=2, functions_per_element=8)
     asked = PacemakerInput(
         potential=potential,
-        fit=Fit(loss=Loss(kappa=KAPPA), maxiter=1, repulsion=False),
+        fit=Fit(loss=Loss(kappa=KAPPA), maxiter=1),
         batch_size=10,
         display_step=1,
     )

@@ -96,9 +96,7 @@ def blocks_of(path: Path) -> Blocks:
 
 
 def asked(potential: Potential, fit: Fit | None = None, **changes: Any) -> PacemakerInput:
-    return PacemakerInput(
-        potential=potential, fit=fit or Fit(maxiter=3, repulsion=True), batch_size=2, seed=7, **changes
-    )
+    return PacemakerInput(potential=potential, fit=fit or Fit(maxiter=3), batch_size=2, seed=7, **changes)
 
 
 def order_of(block: dict[str, Any]) -> int:
@@ -111,7 +109,7 @@ def test_a_preset_becomes_the_potential_and_the_loss_we_asked_for(
 ) -> None:
     """One iteration: a dry run does not say what the loss is."""
     potential = Potential(elements=("Cu",), cutoff=4.3, order=order, functions_per_element=functions, b_basis=preset)
-    fit = Fit(loss=Loss(kappa=0.25, l1=3e-7, l2=2e-9), maxiter=1, repulsion=True)
+    fit = Fit(loss=Loss(kappa=0.25, l1=3e-7, l2=2e-9), maxiter=1)
     log, blocks = run(tmp_path, asked(potential, fit), "--no-predict")
     assert list(blocks) == ["Cu"]
     assert (blocks["Cu"]["rcutij"], blocks["Cu"]["ndensityi"], order_of(blocks["Cu"])) == (4.3, 2, order)
@@ -121,7 +119,6 @@ def test_a_preset_becomes_the_potential_and_the_loss_we_asked_for(
     assert "Batch size: 2" in log
     assert "LossFunctionSpecification(kappa=0.25, L1=3e-07, L2=2e-09, DeltaRad=(0, 0, 0), w_orth=0)" in log
     assert "Minimizer options: {'gtol': 1e-08, 'disp': True, 'maxiter': 1}" in log
-    assert "Inner cutoff / core-repulsion initialized with ZBL" in log
 
 
 @pytest.mark.parametrize(("preset", "order", "functions"), PRESETS)
@@ -179,7 +176,7 @@ def test_trainer_and_evaluator_agree_on_a_potential_with_overrides(tmp_path: Pat
 
 def test_kappa_auto_is_the_share_by_variances(tmp_path: Path) -> None:
     potential = Potential(elements=("Cu",), cutoff=4.3, functions_per_element=20, b_basis="small")
-    log, _ = run(tmp_path, asked(potential, Fit(loss=Loss(kappa="auto"), maxiter=1, repulsion=False)), "--no-predict")
+    log, _ = run(tmp_path, asked(potential, Fit(loss=Loss(kappa="auto"), maxiter=1)), "--no-predict")
     train = read_frame(tmp_path / TRAIN_FILE)
     energies = np.array([e / len(a) for e, a in zip(train["energy_corrected"], train["ase_atoms"], strict=True)])
     lengths = np.linalg.norm(np.vstack(list(train["forces"])), axis=1)
@@ -191,7 +188,7 @@ def test_kappa_auto_is_the_share_by_variances(tmp_path: Path) -> None:
 def test_the_user_s_own_keys_reach_the_fit(tmp_path: Path) -> None:
     potential = Potential(elements=("Cu",), cutoff=4.3, functions_per_element=20, b_basis="small")
     own = {"loss": {"w1_rad": 1e-7}, "options": {"c1": 0.001}, "trainable_parameters": "func"}
-    fit = Fit(maxiter=2, own=own, cycles=2, noise=0.01, repulsion=False)
+    fit = Fit(maxiter=2, own=own, cycles=2, noise=0.01)
     log, target = run(tmp_path, asked(potential, fit), "--no-predict")
     assert "DeltaRad=(0, 1e-07, 0)" in log
     assert "Minimizer options: {'gtol': 1e-08, 'disp': True, 'c1': 0.001, 'maxiter': 2}" in log

@@ -132,7 +132,12 @@ def test_a_value_curve_has_a_point_for_every_set(example: Path, tmp_path: Path) 
     ]
     assert (found.points[-1].method, found.stub) == ("all", True)
     names = set(task_runs("values"))
-    assert {"pace_train combined 4", "pace_train random 8 seed 43", "evaluate combined 8", "value curve"} <= names
+    assert {
+        "pace_train combined 4 attempt 1",
+        "pace_train random 8 seed 43 attempt 1",
+        "evaluate combined 8",
+        "value curve",
+    } <= names
     assert "STUB RUN" in str(artifacts("values")["value-curve"].data)
 
 

@@ -99,6 +99,15 @@ def test_a_wrong_value_fails_before_any_step(tmp_path: Path) -> None:
     assert of_flow_run("wrong")[0] == {}
 
 
+def test_what_a_student_cannot_have_fails_before_anything_is_labelled(tmp_path: Path) -> None:
+    reach = "pacemaker.overrides={bonds: {Si-Si: {rcut: 4.5}}}"
+    config = load_config(EXAMPLE, (reach, "sweep.vary={pacemaker.cutoff: [4.5, 4.0]}"))
+    with pytest.raises(UserError, match=r"sweep\.vary: cutoff=4\.0: pacemaker\."):
+        sweep.with_options(flow_run_name="impossible")(config, tmp_path)
+    names = {name.split(" ")[0] for name in of_flow_run("impossible")[0]}
+    assert names == {"ingest", "teacher_info"}
+
+
 def test_students_are_fitted_on_a_dask_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISTILL_DASK_CLUSTER", "distributed.LocalCluster")
     config = load_config(EXAMPLE, ("sweep.vary={train.maxiter: [10, 20]}",))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from containers.contract import load_step, no_progress
 from containers.mace import label
-from flows import calls, calls_extend, calls_fit, calls_sweep
+from flows import calls, calls_fit
 from flows.config import DistillConfig
 from flows.data import read_teacher
 from flows.fit import finish, first_plan
@@ -64,8 +64,8 @@ def chain(pool: Path, model: Path, workspace: Workspace) -> dict[str, Artefact]:
     fitted = run(calls_fit.train_call(recipe, first_plan(recipe), frames, None, workspace.settings))
     student = finish(recipe, fitted, frames, baseline, None, run)
     core, active_set = student.core, student.active_set
-    run(calls_extend.weak_spots_call(recipe, data, selection, baseline, core, active_set, 1, workspace.settings))
-    run(calls_sweep.committee_call([student, student], frames, baseline))
+    run(calls_fit.weak_spots_call(recipe, data, selection, baseline, core, active_set, 1, workspace.settings))
+    run(calls_fit.committee_call([core.file("potential")] * 2, frames, baseline))
     return done
 
 

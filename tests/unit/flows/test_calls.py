@@ -15,7 +15,6 @@ from containers.mace.teacher_info import Teacher
 from containers.tensorpot import pace_train
 from containers.tensorpot.pacemaker_input import EarlyStop, Loss
 from flows import calls, calls_fit
-from flows.calls_stability import stability_call
 from flows.config import DistillConfig
 from flows.fit import first_plan
 from flows.plan import FitPlan
@@ -42,6 +41,7 @@ SECTION: dict[str, Any] = {
 LJ = {"Si-Si": {"epsilon_eV": 1.0, "sigma_A": 2.0}}
 OPTIONS: list[tuple[str, Any, set[str]]] = [
     ("name", "other", set()),
+    ("preset", "accurate", set()),  # it fills what is not given; here everything is
     ("teacher.head", "scan", {"mace_label", "pool_labels", "dataset", "baseline"}),
     ("teacher.dtype", "float64", {"mace_label", "pool_labels", "dataset"}),
     ("teacher.max_force_std", 0.1, {"pool_labels"}),
@@ -71,11 +71,11 @@ OPTIONS: list[tuple[str, Any, set[str]]] = [
     ("pacemaker.loss_forces", 0.5, {"pace_train"}),
     ("pacemaker.loss_stress", 0.5, {"pace_select", "frames", "pace_train"}),
     ("pacemaker.weight_dft", 3.0, {"frames"}),
-    ("pacemaker.reference_potential", "none", {"baseline", "pace_train", "pace_corerep"}),
-    ("pacemaker.reference_potential", "lj", {"baseline", "pace_train", "pace_corerep"}),
-    ("pacemaker.zbl", "difference", {"baseline", "pace_train", "pace_corerep"}),
+    ("pacemaker.reference_potential", "none", {"baseline", "pace_corerep"}),
+    ("pacemaker.reference_potential", "lj", {"baseline", "pace_corerep"}),
+    ("pacemaker.zbl", "difference", {"baseline", "pace_corerep"}),
     ("pacemaker.r_in_A", {"Si-Si": 1.5}, {"pace_corerep"}),
-    ("pacemaker.lj", LJ, {"baseline", "pace_train", "pace_corerep"}),  # with reference_potential: lj
+    ("pacemaker.lj", LJ, {"baseline", "pace_corerep"}),  # with reference_potential: lj
     ("selection.method", "random", {"pace_select"}),
     ("selection.max_structures", 99, {"pace_select"}),
     ("selection.fraction", 0.5, {"pace_select"}),
@@ -192,7 +192,7 @@ def all_calls(teacher: Teacher, artefact: Callable[..., Artefact], data: Artefac
             calls_fit.train_call(recipe, first_plan(recipe), frames, None, settings),
             calls_fit.active_set_call(recipe, fitted, frames),
             calls_fit.core_call(recipe, fitted, active, frames, baseline),
-            stability_call(recipe, core, active, frames, baseline),
+            calls_fit.stability_call(recipe, core, active, frames, baseline),
             calls_fit.evaluate_call(recipe, core, active, frames, baseline, dft_test),
         ]
 

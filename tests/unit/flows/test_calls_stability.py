@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from containers.tensorpot import stability
-from flows.calls_stability import stability_call
+from flows.calls_fit import stability_call
 from flows.recipe import Recipe
 
 

@@ -127,3 +127,10 @@ def test_the_example_and_the_deployments_are_the_same_science() -> None:
         assert all((REPOSITORY / file).is_file() for file in config.pool.files)
         same = {"teacher": shipped.teacher, "pool": shipped.pool}
         assert config.model_copy(update=same) == shipped
+
+
+def test_an_early_stop_by_the_validation_loss_needs_a_patience(tmp_path: Path) -> None:
+    own = {**MINIMAL, "pacemaker": {"fit": {"min_relative_test_loss_per_iter": 1e-4}}}
+    with pytest.raises(UserError, match=r"min_relative_test_loss_per_iter needs train\.early_stop"):
+        load_config(written(tmp_path, own))
+    assert load_config(written(tmp_path, {**own, "train": {"early_stop": {"patience": 30}}})).train.early_stop

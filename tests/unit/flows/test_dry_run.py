@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -12,6 +13,7 @@ from containers.contract import Request, file_digest
 from containers.mace import label
 from containers.mace.fetch import FOUNDATION_MODELS
 from containers.step import execute
+from containers.tensorpot import pace_train, pace_train_stub
 from flows import dry_run
 from flows.config import DistillConfig
 from flows.config_file import load_config
@@ -61,7 +63,7 @@ def label_all(config: DistillConfig, workspace: Workspace) -> None:
 
 
 def states(told: str) -> dict[str, str]:
-    return {line[:26].strip(): line[26:].split("(")[0].split("key")[0].strip() for line in told.splitlines()[1:]}
+    return {line[:30].strip(): line[30:].split("(")[0].split("key")[0].strip() for line in told.splitlines()[1:]}
 
 
 def test_the_plan_is_written_and_nothing_else_is_made(example: Path, workspace: Workspace) -> None:
@@ -74,7 +76,7 @@ def test_the_plan_is_written_and_nothing_else_is_made(example: Path, workspace: 
     }
     assert steps_in(workspace) == CHEAP
     assert str(folder) in told
-    assert "mace_label               would run       (40 of 40 structures are not labelled yet)" in told
+    assert "mace_label                   would run       (40 of 40 structures are not labelled yet)" in told
 
 
 def test_what_is_told_of_each_step(example: Path, workspace: Workspace) -> None:
@@ -156,6 +158,48 @@ def test_stages_are_told_by_their_first(example: Path, workspace: Workspace) -> 
     assert "pace_train stage 1 attempt 1 would run" in told
     written = yaml.safe_load((workspace.run_folder("silicon") / "dry-run" / "input.yaml").read_text())
     assert (written["fit"]["loss"]["kappa"], written["fit"]["maxiter"]) == (0.4, 5)
+
+
+STAGES = "train.stages=[{kappa: 0.4, maxiter: 5}, {kappa: 0.02, maxiter: 5}]"
+
+
+def test_every_stage_is_told_and_what_follows_is_that_of_the_best(
+    example: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stubs of all kappas are equal; here the second stage has the smaller error, and the best potential."""
+    config = load_config(example, (STAGES, "train.max_attempts=1"))
+    real, stages = pace_train_stub.write_stub, ["pace_train stage 1 attempt 1", "pace_train stage 2 attempt 1"]
+
+    def differing(outputs: Path, names: dict[str, str], params: Any, input_yaml: str) -> dict[str, Any]:
+        metrics = real(outputs, names, params, input_yaml)
+        with (outputs / names["best"]).open("a") as file:
+            file.write(f"# kappa {params.loss.kappa}\n")
+        return {**metrics, "validation_force_mae_meV_per_A": 1000 * params.loss.kappa}
+
+    monkeypatch.setattr(pace_train, "write_stub", differing)
+    told = states(dry_run.plan(config, workspace))
+    assert list(told)[-6:] == [*stages, "pace_activeset", "pace_corerep", "stability", "evaluate"]
+    label_all(config, workspace)
+    requests = workspace.run_folder("silicon") / "dry-run" / "requests"
+    for _ in range(11):
+        told = states(dry_run.plan(config, workspace))
+        work_off(workspace, requests)
+    assert set(told.values()) == {"cached"}
+    assert list(told)[-6:-4] == stages
+    active_set = Request.model_validate_json((requests / "pace_activeset.json").read_bytes())
+    second = Request.model_validate_json((requests / f"{stages[1].replace(' ', '_')}.json").read_bytes())
+    assert active_set.inputs["potential"][0].path.parent.parent.name == second.key
+
+
+def test_every_attempt_that_was_made_is_told(example: Path, workspace: Workspace) -> None:
+    config = load_config(example, ("convergence.force_mae_meV_per_A=1e-6", "train.max_attempts=2"))
+    dry_run.plan(config, workspace)
+    label_all(config, workspace)
+    for _ in range(11):
+        told = dry_run.plan(config, workspace)
+        work_off(workspace, workspace.run_folder("silicon") / "dry-run" / "requests")
+    assert {"pace_train attempt 1", "pace_train attempt 2"} <= set(states(told))
+    assert set(states(told).values()) == {"cached"}
 
 
 def test_without_a_gate_there_is_no_stability_step(example: Path, workspace: Workspace) -> None:

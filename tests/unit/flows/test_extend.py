@@ -12,7 +12,7 @@ import pytest
 from flows import data as flow_data
 from flows import extend as loop
 from flows.data import Ingested, Prepared, Runner
-from flows.extend import Extended, extended
+from flows.extend import Extended, broken_off, extended
 from flows.fit import Attempt, Student, first_plan, fit
 from flows.recipe import Recipe
 from tasks.artefact import Artefact, StepCall
@@ -67,6 +67,7 @@ def fit_metrics(error: float, gap: float, functions: int = 250) -> dict[str, Any
     return {
         "stop_reason": "converged",
         "iterations": 10,
+        "interim_iteration": 10,
         "validation_force_mae_meV_per_A": error,
         "validation_energy_mae_meV_per_atom": 1.0,
         "train_force_mae_meV_per_A": error / gap,
@@ -196,11 +197,54 @@ def test_a_cancelled_round_ends_the_run(distilled: Any) -> None:
         distilled(["Cancelled", 200.0])
 
 
+def test_a_round_that_was_broken_off_ends_the_loop(distilled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = fit_metrics
+    monkeypatch.setitem(globals(), "fit_metrics", lambda error, *more: {**real(error, *more), **ENDS.get(error, {})})
+    found, steps, _, first = distilled([150.0, 100.0], rounds=2)
+    assert found.best.student is first
+    assert (found.extensions.why, len(steps.of("pace_train"))) == ("unfinished", 1)
+
+
 def test_what_is_unstable_is_not_extended(distilled: Any) -> None:
     found, steps, _, _ = distilled([], unstable="two atoms fused")
     assert not steps.calls
     assert found.extensions.why == "unsound"
     assert "two atoms fused" in found.extensions.told()
+
+
+ENDS = {150.0: {"stop_reason": "time_limit"}}
+END, LIMIT, BROKEN, GOOD = "iterations_used_up", "time_limit", "diverged", "converged"
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "taken", "broken"),
+    [
+        ([(1, END)], 0, False),
+        ([(1, LIMIT)], 0, True),
+        ([(1, LIMIT), (1, END)], 0, False),
+        ([(1, END), (1, LIMIT)], 0, True),  # the next run goes on with it
+        ([(1, END), (1, BROKEN)], 0, False),
+        ([(1, END), (2, BROKEN), (2, BROKEN)], 0, True),
+        ([(1, GOOD), (2, LIMIT)], 0, False),
+        ([(1, LIMIT), (2, END)], 1, False),
+    ],
+)
+def test_a_fit_that_was_broken_off_is_not_built_on(
+    recipe: Recipe, artefact: MakeArtefact, verdicts: list[tuple[int, Any]], taken: int, broken: bool
+) -> None:
+    made = [artefact("pace_train", str(number)) for number in range(len(verdicts))]
+    attempts = [
+        Attempt(f"attempt {stage}", first_plan(recipe).model_copy(update={"stage": stage}), verdict, 1.0, one)
+        for (stage, verdict), one in zip(verdicts, made, strict=True)
+    ]
+    assert broken_off(attempts, made[taken]) == broken
+
+
+def test_an_attempt_that_left_nothing_to_go_on_from_is_no_hindrance(recipe: Recipe, artefact: MakeArtefact) -> None:
+    crash = StepFailed("pace_train", "Crashed", "as the test wants", Path("kept"))
+    made, plan = artefact("pace_train"), first_plan(recipe)
+    attempts = [Attempt("1", plan, "iterations_used_up", 1.0, made), Attempt("2", plan, "crashed", 1.0, crash)]
+    assert not broken_off(attempts, made)
 
 
 def test_without_rounds_nothing_is_done(distilled: Any) -> None:

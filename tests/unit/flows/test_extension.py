@@ -66,6 +66,23 @@ def test_the_test_side_is_asked_too() -> None:
     assert kind_of(then(state(90.0, test=errors(50, energy=11)))) == "structures"
 
 
+def test_the_reason_says_when_the_test_side_alone_misses() -> None:
+    step = then(state(90.0, test=errors(110)))
+    assert step.reason.startswith("the test side alone misses a limit, and validation stands for it: the force error")
+    assert "test side" not in then(state(110.0, test=errors(130))).reason
+
+
+def test_a_student_within_both_limits_is_better_than_one_with_a_smaller_validation_error() -> None:
+    first = state(95.0, test=errors(130))
+    reached = tried("structures", 99.0, test=errors(99))
+    now = standing(first, [reached], EXTEND, LIMITS)
+    assert (now.best, now.helped) == (1, (True,))
+    assert kind_of(then(first, reached)) == "reached"
+    unsound = tried("structures", 99.0, test=errors(99), unsound="molecular dynamics: atoms fused")
+    assert standing(first, [unsound], EXTEND, LIMITS).best == 0
+    assert standing(first, [tried("structures", 101.0, test=errors(99))], EXTEND, LIMITS).best == 0
+
+
 def test_what_is_unsound_is_not_built_on() -> None:
     step = then(state(unsound="molecular dynamics: atoms fused"))
     assert kind_of(step) == "unsound"
@@ -210,6 +227,14 @@ def test_an_unsound_round_is_left_behind() -> None:
     rounds = [tried("structures", 50.0, unsound="molecular dynamics: atoms lost")]
     assert standing(first, rounds, EXTEND, LIMITS).best == 0
     assert kind_of(then(first, *rounds)) == "functions"
+
+
+def test_after_a_round_that_was_broken_off_there_is_no_other() -> None:
+    """The next run goes on with it: what was made after it would be made again."""
+    broken = tried("structures", 150.0, unsound="the fit was broken off (attempt 3: time_limit)", goes_on=True)
+    step = then(state(200.0), broken)
+    assert kind_of(step) == "unfinished"
+    assert step.reason == "the fit was broken off (attempt 3: time_limit); run again: it goes on"
 
 
 def test_the_gain_that_is_asked_for_counts_from_the_best() -> None:

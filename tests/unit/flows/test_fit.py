@@ -10,7 +10,7 @@ import pytest
 
 from flows.config import DistillConfig
 from flows.config_fit import Stage
-from flows.fit import Attempt, finish, first_name, fit
+from flows.fit import Attempt, finish, first_names, fit
 from flows.recipe import Recipe
 from flows.verdict import MENDS
 from tasks.artefact import Artefact, StepCall
@@ -56,7 +56,8 @@ def fitted(artefact: Callable[..., Artefact]) -> Callable[..., Artefact]:
         batch: int = 24,
     ) -> Artefact:
         errors = {"validation_force_mae_meV_per_A": force, "validation_energy_mae_meV_per_atom": energy}
-        counts = {"stop_reason": stop_reason, "iterations": iterations, "batch_size": batch}
+        done = {"iterations": iterations + 1, "interim_iteration": iterations}
+        counts = {"stop_reason": stop_reason, **done, "batch_size": batch}
         made.append(artefact("pace_train", f"fit {len(made)}", cached, **counts, **errors))
         return made[-1]
 
@@ -102,12 +103,14 @@ def test_a_worse_attempt_still_is_the_newest_to_go_on_from(recipe, data, fitted)
 
 
 def test_out_of_memory_halves_the_batch_and_starts_again(recipe, data, fitted) -> None:
-    """The step that chose the batch did not live to tell it: 40 structures of 10 atoms are one fast batch."""
-    run = FakeStep(failed("OutOfMemory"), fitted(force=10))
+    """The step that chose the batch did not live to tell it, and chooses again: by the memory that it sees."""
+    run = FakeStep(failed("OutOfMemory"), failed("OutOfMemory"), fitted(force=10))
     attempts, _ = attempted(recipe, data, run)
-    assert (run.params(0, "batch_size"), run.params(1, "batch_size")) == (("auto",), (20,))
+    assert [run.params(number, "batch_size", "batch_share") for number in range(3)] == [
+        ("auto", 1.0), ("auto", 0.5), ("auto", 0.25),
+    ]  # fmt: skip
     assert "start" not in run.calls[1].inputs
-    assert [attempt.verdict for attempt in attempts] == ["out_of_memory", "converged"]
+    assert attempts[1].plan.reason == "out of memory: 1/2 of the automatic batch"
 
 
 def test_out_of_memory_with_an_interim_halves_the_batch_and_continues(recipe, data, fitted) -> None:
@@ -121,7 +124,7 @@ def test_out_of_memory_in_a_continued_fit_goes_on_from_the_one_before(recipe, da
     run = FakeStep(first := fitted(), failed("OutOfMemory"), fitted(force=10))
     attempted(recipe, data, run)
     assert run.calls[2].inputs["start"] == (first.file("interim"),)
-    assert run.params(2, "batch_size") == (20,)
+    assert run.params(2, "batch_size", "batch_share") == ("auto", 0.5)
 
 
 @pytest.mark.parametrize("how", ["failure", "result"])
@@ -173,7 +176,7 @@ def test_the_last_failure_is_raised_when_all_fail(recipe, data) -> None:
     with pytest.raises(StepFailed, match="what it said") as caught:
         attempted(recipe, data, run)
     assert (caught.value.kind, caught.value.step, caught.value.folder) == ("Crashed", "pace_train", Path("kept"))
-    assert "pace_train attempt 2: killed (out of memory: batch 40 -> 20)" in caught.value.message
+    assert "pace_train attempt 2: killed (out of memory: 1/2 of the automatic batch)" in caught.value.message
     assert MENDS["crashed"] in caught.value.message
 
 
@@ -310,6 +313,52 @@ def test_attempts_are_counted_in_every_stage(staged, data, fitted) -> None:
     assert [attempt.stage for attempt in attempts] == [1, 1, 1, 2, 2, 2]
 
 
+class FakeStore:
+    """Fits whose end depends on their kappa alone, kept by their key: a fit that is asked for again is there."""
+
+    def __init__(self, fitted: Callable[..., Artefact], ends: dict[float, tuple[str, float]]) -> None:
+        self.fitted, self.ends = fitted, ends
+        self.kept: dict[str, Artefact] = {}
+        self.ran: list[str | None] = []
+
+    def __call__(self, call: StepCall, workspace: Workspace, run_name: str | None = None) -> Artefact:
+        key = call.model_dump_json(include={"params", "inputs"})
+        if key in self.kept:
+            return self.kept[key].model_copy(update={"cached": True})
+        self.ran.append(run_name)
+        end, force = self.ends[call.params["loss"]["kappa"]]
+        self.kept[key] = self.fitted(end, force=force - len(self.kept), iterations=1)
+        return self.kept[key]
+
+    def again(self, recipe: Recipe, data: Artefact) -> list[str | None]:
+        """What a run with the same command fits."""
+        self.ran = []
+        fit(recipe, data, WORKSPACE, self)
+        return self.ran
+
+
+@pytest.mark.parametrize("accident", ["killed", "crashed", "out_of_memory", "time_limit"])
+@pytest.mark.parametrize("last", ["max_iterations", "converged"])
+def test_an_accident_before_another_stage_is_left_as_it_is(staged, data, fitted, accident, last) -> None:
+    store = FakeStore(fitted, {0.3: (accident, 500.0), 0.02: (last, 10.0)})
+    assert len(store.again(staged, data)) == 4
+    assert store.again(staged, data) == []
+
+
+def test_an_accident_at_the_end_of_a_converged_fit_is_left_as_it_is(staged, data, fitted) -> None:
+    store = FakeStore(fitted, {0.3: ("max_iterations", 100.0), 0.02: ("time_limit", 90.0)})
+    assert len(store.again(staged, data)) == 4
+    assert store.again(staged, data) == []
+    assert attempted(staged, data, store)[1].metrics["stop_reason"] == "max_iterations"
+
+
+def test_a_fit_that_always_meets_its_time_limit_goes_on_in_every_run(staged, data, fitted) -> None:
+    store = FakeStore(fitted, {0.3: ("max_iterations", 5000.0), 0.02: ("time_limit", 4000.0)})
+    store.again(staged, data)
+    for attempt in range(4, 34):
+        assert store.again(staged, data) == [f"pace_train stage 2 attempt {attempt}"]
+
+
 def test_a_fit_may_begin_with_a_potential_and_have_a_name(recipe, data, fitted, artefact) -> None:
     start = artefact("pace_train", "round 1").file("best")
     run = FakeStep(first := fitted(), fitted(force=10))
@@ -318,11 +367,11 @@ def test_a_fit_may_begin_with_a_potential_and_have_a_name(recipe, data, fitted, 
     assert [call.inputs["start"] for call in run.calls] == [(start,), (first.file("interim"),)]
 
 
-def test_the_first_task_run_is_called_as_the_dry_run_says(recipe, staged, data, fitted) -> None:
+def test_the_first_task_runs_are_called_as_the_dry_run_says(recipe, staged, data, fitted) -> None:
     for wanted in (recipe, staged):
         run = FakeStep(fitted(force=10), fitted(force=10))
         attempted(wanted, data, run)
-        assert run.names[0] == first_name(wanted)
+        assert run.names == first_names(wanted)
 
 
 @pytest.mark.parametrize(("picoseconds", "steps"), [(2.0, ["stability"]), (0.0, [])])

@@ -21,6 +21,8 @@ ONWARD = PLAN.model_copy(update={"onward": True, "stage": 2})
 NOISY = CONTINUED.model_copy(update={"cycles": 2, "noise": plans.NOISE})
 NEW_START = CONTINUED.model_copy(update={"tried": ("new start",)})
 
+AUTO = PLAN.model_copy(update={"batch_size": "auto"})
+UNTOLD = Left(batch_size=None)
 NOTHING = Left(batch_size=20)
 SOME = Left(batch_size=20, iterations=12, resumable=True)
 ALL = Left(batch_size=20, iterations=50, resumable=True)
@@ -51,7 +53,10 @@ def but(plan: FitPlan, **changes: Any) -> FitPlan:
         (PLAN, "out_of_memory", NOTHING, {"batch_size": 10}),
         (PLAN, "out_of_memory", SOME, {**CONTINUE, "batch_size": 10, "maxiter": 38}),
         (CONTINUED, "out_of_memory", NOTHING, {"batch_size": 10}),
-        (but(PLAN, batch_size="auto"), "out_of_memory", NOTHING, {"batch_size": 10}),
+        (AUTO, "out_of_memory", UNTOLD, {"batch_share": 0.5}),
+        (but(AUTO, batch_share=0.5), "out_of_memory", UNTOLD, {"batch_share": 0.25}),
+        (but(AUTO, batch_share=0.5), "out_of_memory", NOTHING, {"batch_size": 10, "batch_share": 1.0}),
+        (but(PLAN, batch_size=1), "out_of_memory", Left(1, 12, True), {**CONTINUE, "maxiter": 38}),
         (PLAN, "diverged", SOME, {"l1": 1e-6, "l2": 1e-6}),
         (SHORT, "diverged", NOTHING, {"l1": 1e-6, "l2": 1e-6, "start": "fresh", "maxiter": 50}),
         (but(PLAN, l2=1e-6), "diverged", NOTHING, {"ladder_step": plans.LADDER_STEP}),
@@ -61,6 +66,7 @@ def but(plan: FitPlan, **changes: Any) -> FitPlan:
         (LADDER, "crashed", NOTHING, {"ladder_step": None}),
         (but(LADDER, early_stop=STOP), "crashed", SOME, {"early_stop": None}),
         (CONTINUED, "crashed", NOTHING, {"batch_size": 10}),
+        (but(AUTO, start="continue"), "crashed", UNTOLD, {"batch_share": 0.5}),
         (but(LADDER, tried=("ladder",)), "crashed", NOTHING, {"batch_size": 10}),
         (LADDER, "no_iteration", NOTHING, {"ladder_step": None}),
         (CONTINUED, "no_iteration", NOTHING, NOISE),
@@ -136,6 +142,10 @@ def test_a_batch_of_one_cannot_be_halved() -> None:
     assert next_plan(but(PLAN, batch_size=1), "out_of_memory", Left(batch_size=1)) is None
 
 
+def test_an_automatic_batch_is_halved_only_while_that_can_change_it() -> None:
+    assert next_plan(but(AUTO, batch_share=plans.LEAST_SHARE), "out_of_memory", UNTOLD) is None
+
+
 def test_a_fit_diverges_until_there_is_nothing_left_to_try() -> None:
     path = [PLAN]
     while (coming := next_plan(path[-1], "diverged", NOTHING)) is not None:
@@ -175,17 +185,17 @@ def test_the_first_plan_is_the_config_s() -> None:
 def test_what_an_attempt_left() -> None:
     limits = Convergence(force_mae_meV_per_A=100, energy_mae_meV_per_atom=10)
     errors = {"validation_force_mae_meV_per_A": 101.0, "validation_energy_mae_meV_per_atom": 10.0}
-    metrics = {"stop_reason": "killed", "iterations": 7, "batch_size": 6, **errors}
-    assert left_by(Outcome(metrics=metrics), PLAN, limits, 5) == Left(6, 7, True, frozenset({"force"}))
+    metrics = {"stop_reason": "killed", "iterations": 9, "interim_iteration": 7, "batch_size": 6, **errors}
+    assert left_by(Outcome(metrics=metrics), PLAN, limits) == Left(6, 7, True, frozenset({"force"}))
     rose = Outcome(metrics={**metrics, "stop_reason": "diverged"})
-    assert not left_by(rose, PLAN, limits, 5).resumable
-    assert left_by(Outcome(failure="OutOfMemory"), PLAN, limits, 5) == Left(20)
-    assert left_by(Outcome(failure="OutOfMemory"), but(PLAN, batch_size="auto"), limits, 5) == Left(5)
+    assert not left_by(rose, PLAN, limits).resumable
+    assert left_by(Outcome(failure="OutOfMemory"), PLAN, limits) == Left(20)
+    assert left_by(Outcome(failure="OutOfMemory"), AUTO, limits) == Left(None)
 
 
 # Every plan that can be reached by any verdicts, in any order, whatever an attempt left.
 
-TOGETHER = ({"l1", "l2"}, {"cycles", "noise"})
+TOGETHER = ({"l1", "l2"}, {"cycles", "noise"}, {"batch_size", "batch_share"})
 ALONG = {"start", "maxiter", "reason", "tried"}
 BEGINNINGS = {
     "plain": FitPlan(asked=2, maxiter=2, kappa=0.3, batch_size=2),
@@ -199,7 +209,7 @@ def possible(plan: FitPlan, judged: Verdict) -> Iterator[Left]:
     """What an attempt may leave when it is judged so."""
     batch = 2 if plan.batch_size == "auto" else plan.batch_size
     if judged not in SOUND:
-        yield Left(batch)
+        yield Left(None if plan.batch_size == "auto" else batch)
     if judged == "not_accurate":
         for missed in ((), ("energy",), ("force",), ("energy", "force")):
             yield Left(batch, plan.maxiter, True, frozenset(missed))

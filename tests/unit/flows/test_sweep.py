@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
+from containers.tensorpot.memory import SHARE
 from flows import students, sweep
 from flows.committee import members
 from flows.config import DistillConfig
@@ -36,7 +38,7 @@ def swept(base: DistillConfig, **values: Any) -> DistillConfig:
 
 
 def test_every_combination_is_one_student_of_its_own_name(base: DistillConfig) -> None:
-    vary = {"pacemaker.cutoff": [4.5, 6, 4.5], "train.maxiter": [10, 20]}
+    vary = {"pacemaker.cutoff": [4.5, 6, 4.5, 6.0], "train.maxiter": [10, 20]}
     found = variants(swept(base, vary=vary))
     assert [one.name for one in found] == [
         "cutoff=4.5 maxiter=10", "cutoff=4.5 maxiter=20", "cutoff=6 maxiter=10", "cutoff=6 maxiter=20",
@@ -84,9 +86,11 @@ def test_a_wrong_combination_is_refused_before_anything_runs(
     [
         ({"vary": {"train.maxiter": []}}, "has no values"),
         ({"vary": {"name": ["a", "b"]}}, "the same for every student"),
+        ({"vary": {"preset": ["standard", "accurate"]}}, "the same for every student"),
         ({"vary": {"sweep.at_once": [1, 2]}}, "the same for every student"),
         ({"vary": {"extend.rounds": [1, 2]}}, "the same for every student"),
         ({"committee": 1}, "a committee of one has no spread"),
+        ({"vary": {"train.threads": [1, 2]}}, "threads are no part of a result"),
     ],
 )
 def test_what_no_sweep_can_do_is_refused_with_the_config(
@@ -131,6 +135,18 @@ def test_fits_side_by_side_share_cores_and_memory() -> None:
     assert alone is None
     assert four is not None
     assert four > 0
+
+
+@pytest.mark.parametrize("runner", ["docker", "apptainer"])
+def test_fits_side_by_side_take_no_more_than_their_containers_have(runner: Any) -> None:
+    assert share(Settings(runner=runner, step_memory_GB=0.1, cores=2), 2).fit_memory_GB == SHARE * 0.1
+    large = share(Settings(runner=runner, step_memory_GB=1e6, cores=2), 2).fit_memory_GB
+    assert large == share(Settings(cores=2), 2).fit_memory_GB
+
+
+def test_the_memory_of_a_cluster_is_that_of_its_workers() -> None:
+    assert share(Settings(dask_address="tcp://there:8786"), 2).fit_memory_GB is None
+    assert share(Settings(dask_address="tcp://there:8786", fit_memory_GB=6), 2).fit_memory_GB == 3
 
 
 def test_members_differ_by_more_than_pacemakers_seed(base: DistillConfig) -> None:
@@ -277,6 +293,56 @@ def test_what_is_no_failure_of_a_student_ends_the_sweep(
         students.fit_all(wanted, 1, workspace)
     results[1] = FAILED
     assert students.fit_all(wanted, 1, workspace) == [FAILED, FAILED]
+
+
+CANCELLED = StepFailed("pace_select", "Cancelled", "somebody wants it to end", Path("x"))
+
+
+def test_a_cancelled_student_ends_the_sweep(
+    recipe: Any, data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def ran(*_: Any, fatal: Callable[[BaseException], bool], **__: Any) -> list[Any]:
+        asked.extend((fatal(CANCELLED), fatal(FAILED)))
+        return [FAILED, CANCELLED, None]
+
+    monkeypatch.setattr(students, "run_shards", ran)
+    wanted = [Wanted(name, recipe, data, data, None) for name in ("a", "b", "c")]
+    with pytest.raises(StepFailed, match="wants it to end"):
+        students.fit_all(wanted, 1, open_workspace(tmp_path, Settings()))
+    assert asked == [True, False]
+
+
+def test_a_cancelled_selection_ends_the_sweep(
+    base: DistillConfig, published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def selected(prepared: Prepared, run: Any) -> Any:
+        raise CANCELLED
+
+    monkeypatch.setattr(sweep, "training_set", selected)
+    with pytest.raises(StepFailed) as caught:
+        take(swept(base, vary=VARY), tmp_path)
+    assert caught.value is CANCELLED
+    assert published.summary is None
+
+
+def test_what_the_data_refuse_is_told_with_the_student(
+    base: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(config: DistillConfig, *_: Any) -> Any:
+        if config.pacemaker.cutoff == 4.0:
+            raise FAILED
+        raise UserError("pacemaker.overrides: no pair reaches it")
+
+    monkeypatch.setattr(sweep, "resolved", refused)
+    monkeypatch.setattr(sweep, "user_files", lambda config: {})
+    monkeypatch.setattr(sweep, "teacher_files", lambda config: {})
+    data = sweep.Data(open_workspace(tmp_path, Settings()))
+    failing, impossible = variants(swept(base, vary={"pacemaker.cutoff": [4.0, 5.0]}))
+    data.check(failing)
+    with pytest.raises(UserError, match=r"sweep\.vary: cutoff=5\.0: pacemaker\.overrides"):
+        data.check(impossible)
 
 
 def test_the_chosen_config_reads_back_the_same(example: Path, tmp_path: Path) -> None:

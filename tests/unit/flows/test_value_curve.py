@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flows import value_curve
+from flows import data, value_curve
+from flows.config_fit import Stage
 from flows.data import Ingested, Prepared
+from flows.fit import fit
 from flows.value_command import parser
 from flows.value_curve import METHODS, SHARES, _changed, _points, _sets, _sizes
+from tasks.artefact import Artefact, StepCall
 from tasks.errors import StepFailed
 from tasks.settings import Settings
 from tasks.value_summary import Point
@@ -43,7 +48,9 @@ def test_a_fit_that_fails_costs_its_point_alone(
     def fails_below_10(_: Any, method: str, size: int, seed: int, __: Any) -> Point:
         if size < 10:
             raise StepFailed("pace_train", "Diverged", "the loss is infinite", Path("x"))
-        return Point(method=method, seed=seed, structures=size, atoms=size, fit_s=1.0, iterations=1, figures={})
+        return Point(
+            method=method, seed=seed, structures=size, atoms=size, fit_s=1.0, iterations=1, ended="x", figures={}
+        )
 
     monkeypatch.setattr(value_curve, "_point", fails_below_10)
     points, failures = _points(prepared, [("random", 5, 1), ("random", 20, 1)], workspace)
@@ -51,6 +58,51 @@ def test_a_fit_that_fails_costs_its_point_alone(
     assert [(one.size, one.step, one.message) for one in failures] == [(5, "pace_train", "the loss is infinite")]
     with pytest.raises(StepFailed, match="infinite"):
         _points(prepared, [("random", 5, 1)], workspace)
+
+
+def test_a_cancelled_fit_ends_the_curve(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def cancelled(*_: Any) -> Point:
+        made.append(1)
+        raise StepFailed("pace_train", "Cancelled", "somebody wants it to end", Path("x"))
+
+    monkeypatch.setattr(value_curve, "_point", cancelled)
+    with pytest.raises(StepFailed, match="wants it to end"):
+        _points(prepared, [("random", 5, 1), ("random", 20, 1)], open_workspace(tmp_path, Settings()))
+    assert len(made) == 1
+
+
+def test_a_point_has_every_stage_once_and_says_how_it_ended(
+    prepared: Prepared, artefact: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = [Stage(kappa=0.3, maxiter=9), Stage(kappa=0.02, maxiter=5)]
+    config = prepared.recipe.config
+    staged = config.model_copy(update={"train": config.train.model_copy(update={"stages": stages})})
+    prepared = replace(prepared, recipe=prepared.recipe.model_copy(update={"config": staged}))
+    errors = {"validation_force_mae_meV_per_A": 500.0, "validation_energy_mae_meV_per_atom": 1.0}
+    fitted: list[str] = []
+
+    def step(call: StepCall, workspace: Any, run_name: str) -> Artefact:
+        end = {0.3: "max_iterations", 0.02: "time_limit"}
+        if call.step != "pace_train":
+            return artefact(call.step)
+        fitted.append(run_name)
+        done = {
+            "stop_reason": end[call.params["loss"]["kappa"]],
+            "iterations": 5,
+            "interim_iteration": 5,
+            "batch_size": 2,
+        }
+        return artefact("pace_train", run_name, **done, **errors)
+
+    frames = artefact("frames", train_structures=5, train_atoms=50)
+    monkeypatch.setattr(value_curve, "training_set", lambda *_: (frames, ()))
+    monkeypatch.setattr(value_curve, "fit", partial(fit, run=step))
+    monkeypatch.setattr(data, "step", step)
+    point = value_curve._point(prepared, "combined", 5, 42, open_workspace(tmp_path, Settings()))
+    assert fitted == [f"pace_train combined 5 stage {stage} attempt 1" for stage in (1, 2)]
+    assert (point.ended, point.iterations, point.fit_s) == ("time_limit", 10, 2.0)
 
 
 def test_sizes_are_shares_of_the_candidates(prepared: Prepared) -> None:
@@ -65,7 +117,9 @@ def test_a_point_changes_selection_and_seed_alone(prepared: Prepared) -> None:
     assert (after.selection.method, after.selection.max_structures, after.selection.fraction) == ("random", 17, None)
     assert after.train.seed == 5
     assert after.model_copy(update={"selection": before.selection, "train": before.train}) == before
-    assert after.train.model_copy(update={"seed": before.train.seed}) == before.train
+    assert after.train.max_attempts == 1
+    unchanged = {"seed": before.train.seed, "max_attempts": before.train.max_attempts}
+    assert after.train.model_copy(update=unchanged) == before.train
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from flows.verdict import (
     badness,
     best_of,
     judge,
+    mend_of,
     resume_from,
 )
 
@@ -109,6 +110,20 @@ def test_the_best_has_the_smallest_worst_error_in_units_of_its_limit() -> None:
     ]
     assert best_of(attempts, LIMITS) == 2
     assert best_of(attempts[:1], LIMITS) is None
+
+
+@pytest.mark.parametrize("accident", ["time_limit", "killed"])
+def test_a_converged_attempt_is_better_than_any_that_was_broken_off(accident: str) -> None:
+    assert best_of([fitted("stalled", force=99), fitted(accident, force=50)], LIMITS) == 0
+    assert best_of([fitted("stalled", force=101), fitted(accident, force=50)], LIMITS) == 1
+
+
+def test_an_attempt_that_left_nothing_is_not_said_to_have_kept_something() -> None:
+    for verdict in ACCIDENTS:
+        assert "kept" not in mend_of(verdict, failed=True).replace("the kept folder", "")
+    assert mend_of("time_limit", failed=False) == MENDS["time_limit"]
+    assert mend_of("diverged", failed=True) == MENDS["diverged"]
+    assert mend_of("converged", failed=False) == ""
 
 
 @pytest.mark.parametrize("nothing", [None, math.nan, math.inf])

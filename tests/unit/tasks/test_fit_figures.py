@@ -77,6 +77,13 @@ def test_a_figure_older_than_the_rest_of_its_side_says_so() -> None:
     assert "| 30.5 (at 10) | 29 |" in markdown(live, "fit", "")
 
 
+def test_figures_that_nobody_knows_are_not_gathered() -> None:
+    live = LiveFit()
+    for iteration in range(100):
+        live.take({**FIGURES, "iteration": float(iteration), f"new {iteration}": 1.0})
+    assert set(live.known) == set(FIGURES)
+
+
 def test_how_far_it_is() -> None:
     assert course(40, 40, 150, 200.0, 0.2, False) == (
         "Iteration 40 of at most 150, 3\u00a0min\u00a020\u00a0s, at most 9\u00a0min\u00a010\u00a0s left"

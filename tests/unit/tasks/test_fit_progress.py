@@ -124,6 +124,16 @@ def test_a_server_that_fails_is_told_once_and_ends_nothing(clock: Any, monkeypat
     assert seen.lines == ["the artifact of the running fit cannot be updated: ConnectionError: no server"]
 
 
+@pytest.mark.parametrize(("first", "then", "total"), [(0.0, 1.0, 1e308), (-1e308, 1e308, 1e308), (0.0, 1e-300, 1e308)])
+def test_a_step_that_tells_nonsense_ends_nothing(clock: Any, first: float, then: float, total: float) -> None:
+    seen = Seen(clock)
+    with seen.live as live:
+        for done in (first, then, then):
+            clock.now += 1000
+            live(done, total, "", {"iteration": 1e308, "train_loss": -1e308})
+    assert all("OverflowError" in line or "ValueError" in line for line in seen.lines)
+
+
 def test_a_server_that_hangs_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit_progress, "SHOW_EVERY_S", 0.0)
     monkeypatch.setattr(fit_progress, "END_WITHIN_S", 0.05)

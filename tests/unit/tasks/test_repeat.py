@@ -46,8 +46,19 @@ def test_a_mended_step_is_ok_and_published_nowhere(kept: Path, workspace: Worksp
     monkeypatch.setenv("DISTILL_RUNNER", "in_process")
     assert repeat.main([str(kept)]) == 0
     assert "; ok; " in capsys.readouterr().out
-    assert (kept / "outputs" / "text.txt").read_text() == "HELLO"
+    (made,) = kept.parent.glob("repeat-*")
+    assert (made / "outputs" / "text.txt").read_text() == "HELLO"
     assert not (workspace.root / "store" / "shout").exists()
+
+
+def test_what_was_kept_stays_as_it_is(kept: Path, monkeypatch) -> None:
+    """A later run of the same request may go on from it."""
+    (kept / "work").mkdir()
+    (kept / "work" / "state").write_text("20 iterations")
+    before = {path: path.read_bytes() for path in kept.rglob("*") if path.is_file()}
+    monkeypatch.setenv("DISTILL_RUNNER", "in_process")
+    repeat.main([str(kept)])
+    assert {path: path.read_bytes() for path in kept.rglob("*") if path.is_file()} == before
 
 
 def test_no_request_is_2_without_a_traceback(tmp_path: Path, capsys) -> None:

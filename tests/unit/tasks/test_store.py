@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from pathlib import Path
 
 import pytest
 
-from containers.contract import Failure, Report, load_step
+from containers.contract import Failure, Report
+from tasks import store
 from tasks.artefact import Artefact, StepCall
 from tasks.errors import StoreError
 from tasks.run import request_of, run_step
@@ -122,9 +124,9 @@ def test_stale_leftovers_do_not_count(workspace: Workspace, call: StepCall) -> N
 
 
 @pytest.fixture
-def resuming(call: StepCall) -> StepCall:
+def resuming(call: StepCall, monkeypatch: pytest.MonkeyPatch) -> StepCall:
     """A call of a step that takes up what was interrupted."""
-    vars(load_step("shout"))["RESUMES"] = True
+    monkeypatch.setattr(store, "RESUMES", {"shout"})
     return call
 
 
@@ -168,8 +170,8 @@ def test_a_step_that_does_not_resume_is_given_nothing(workspace: Workspace, call
     assert (first / "work").is_dir()
 
 
-@pytest.mark.parametrize(("kind", "taken"), [("Cancelled", True), ("OutOfMemory", False)])
-def test_a_run_that_failed_is_kept_and_one_that_was_cancelled_taken_up(
+@pytest.mark.parametrize(("kind", "taken"), [("Cancelled", True), ("DiskFull", True), ("OutOfMemory", False)])
+def test_a_run_that_failed_is_kept_and_one_that_was_cancelled_or_had_no_room_taken_up(
     workspace: Workspace, resuming: StepCall, kind: str, taken: bool
 ) -> None:
     first = interrupted(workspace, resuming)
@@ -198,3 +200,30 @@ def test_a_link_in_place_of_the_scratch_is_not_moved(workspace: Workspace, resum
     (first / "work").symlink_to(tmp_path / "precious")
     assert not (workspace.store.stage(request_of(resuming, workspace)) / "left").exists()
     assert (tmp_path / "precious").is_dir()
+
+
+def test_scratch_is_moved_whatever_its_mode(workspace: Workspace, resuming: StepCall) -> None:
+    first = interrupted(workspace, resuming)
+    (first / "work").chmod(0o500)
+    second = workspace.store.stage(request_of(resuming, workspace))
+    assert (second / "left").stat().st_mode & 0o777 == 0o700
+
+
+def test_scratch_that_cannot_be_moved_is_passed_over(
+    workspace: Workspace, resuming: StepCall, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    newer = interrupted(workspace, resuming)
+    older = newer.with_name(newer.name.rpartition("-")[0] + "-1")
+    shutil.copytree(newer, older)
+    rename = Path.rename
+
+    def refused(path: Path, target: Path) -> Path:
+        if path == newer / "work":
+            raise PermissionError(13, "Permission denied")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    second = workspace.store.stage(request_of(resuming, workspace))
+    assert (second / "left").is_dir()
+    assert (older.exists(), (newer / "work").is_dir()) == (False, True)
+    assert f"{newer / 'work'} is not gone on from: Permission denied" in caplog.text

@@ -198,8 +198,19 @@ def test_a_smaller_committee_later_keeps_the_users_files_and_asks_its_own_studen
     folder = tmp_path / "runs" / "si" / "committee"
     committee_folder.publish(committee_of(tmp_path, 3, "first"), folder)
     (folder / "mine.txt").write_text("mine")
+    (folder / "7").mkdir()
     committee_folder.publish(committee_of(tmp_path, 2, "second"), folder)
     assert (folder / "mine.txt").read_text() == "mine"
     assert json.loads((folder / "committee.json").read_text())["students"] == ["1", "2"]
-    assert [(folder / name / "potential.yaml").read_text() for name in ("1", "2", "3")] == ["second"] * 2 + ["first"]
+    assert [(folder / name / "potential.yaml").read_text() for name in ("1", "2")] == ["second"] * 2
+    assert not (folder / "3").exists(), "its potentials are not of this committee"
+    assert (folder / "7").is_dir(), "the user's own"
     assert not [path.name for path in folder.iterdir() if "edited" in path.name]
+
+
+def test_what_the_user_put_beside_a_student_stays_when_it_goes(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "si" / "committee"
+    committee_folder.publish(committee_of(tmp_path, 3, "first"), folder)
+    (folder / "3" / "mine.txt").write_text("mine")
+    committee_folder.publish(committee_of(tmp_path, 2, "second"), folder)
+    assert {path.name for path in (folder / "3").iterdir()} == {"mine.txt"}

@@ -19,6 +19,7 @@ from tasks.value_summary import Failure, Point, ValueCurve
 def point(method: str, structures: int, seed: int = 1, error: float = 50.0) -> Point:
     return Point(
         method=method, seed=seed, structures=structures, atoms=40 * structures, fit_s=0.5 * structures, iterations=9,
+        ended="time_limit" if method == "all" else "iterations_used_up",
         figures=dict.fromkeys(ERRORS, error / structures**0.5) | {"structures": 100},
     )  # fmt: skip
 
@@ -67,7 +68,12 @@ def test_the_table_has_a_row_a_point_by_size(curve: ValueCurve) -> None:
 
 def test_a_missing_figure_is_a_dash(curve: ValueCurve) -> None:
     lost = curve.points[0].model_copy(update={"figures": {}})
-    assert next(rows([lost]))[4:] == ("–",) * 4
+    assert next(rows([lost]))[4:-1] == ("–",) * 4
+
+
+def test_a_fit_of_less_than_was_asked_says_so(curve: ValueCurve) -> None:
+    assert {row[-1] for row in rows(curve.points) if row[0] == "all"} == {"time_limit"}
+    assert "time\\_limit" in markdown(curve)
 
 
 def test_names_are_escaped_and_a_stub_run_says_so(curve: ValueCurve) -> None:

@@ -18,10 +18,10 @@ def test_the_look_after_the_end_is_of_the_last_iteration_and_the_first_of_none()
     assert errors_by_iteration(train, validation) == {5: 1.0, 7: 0.75}
 
 
-def test_only_the_last_step_of_a_ladder_counts_and_all_its_cycles() -> None:
+def test_all_steps_of_a_ladder_count_and_all_cycles() -> None:
     train = [row(0, 0), row(0, 1), row(1, 0), row(1, 1), row(1, 2), row(1, 0, cycle=1), row(1, 1, cycle=1)]
-    validation = [row(0, 1), row(1, 2, 0.5, 0.5), row(1, 1, 1.0, 0.5, cycle=1)]
-    assert errors_by_iteration(train, validation) == {3: 1.0, 4: 1.5}
+    validation = [row(0, 1, 0.25, 0.5), row(1, 2, 0.5, 0.5), row(1, 1, 1.0, 0.5, cycle=1)]
+    assert errors_by_iteration(train, validation) == {1: 0.75, 3: 1.0, 4: 1.5}
     assert errors_by_iteration([], []) == {}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,10 @@ import pytest
 
 from containers.contract import Machine, Resources
 from containers.tensorpot.fit_copies import kept
-from containers.tensorpot.fit_following import Asked, Course, RowsDiffer, follow
+from containers.tensorpot.fit_following import Asked, Course, Follower, RowsDiffer, follow
+from containers.tensorpot.fit_log import FitLog
 from containers.tensorpot.fit_resume import Earlier
+from containers.tensorpot.stop_reason import Ending, Stop
 
 TITLE = "ladder_step cycle_step iter_num loss e_loss_contrib f_loss_contrib reg_loss rmse_epa rmse_f_comp mae_f_comp"
 TABLE = """\
@@ -113,3 +117,53 @@ def test_the_time_ends_a_program_that_says_nothing(tmp_path: Path) -> None:
 def test_other_rows_than_given_are_told(tmp_path: Path) -> None:
     with pytest.raises(RowsDiffer, match="3 train structures, it was given 4 rows"):
         followed(tmp_path, BEGIN + "exec sleep 60\n", Asked({"train": 4, "validation": 2}, maxiter=3))
+
+
+CYCLES = f"""\
+echo '{TITLE}' > metrics.txt
+row() {{ echo "0 $1 $2 $3 1 1 0 .01 .02 .015" >> metrics.txt; echo "Iteration   #$2"; }}
+row 0 0 9; row 0 1 3; row 0 2 2.0
+row 1 0 4; row 1 1 2.5; row 1 2 2.1
+"""
+
+
+def test_the_final_potential_is_the_end_of_the_cycle_of_the_lowest_train_loss(tmp_path: Path) -> None:
+    final = "echo final > interim_potential_best_cycle.yaml\n"
+    course, _ = followed(tmp_path, CYCLES + final + CLOSE, earlier=Earlier(iterations=40))
+    assert course.iterations == 44
+    assert course.latest()[0] == (42, tmp_path / "interim_potential_best_cycle.yaml")
+
+
+def test_progress_is_whole_only_when_all_steps_and_cycles_are_done(tmp_path: Path) -> None:
+    totals: list[tuple[float, float]] = []
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\n" + CYCLES + CLOSE)
+    program.chmod(0o755)
+    machine = Machine(Resources(), lambda done, total, text="", figures=None: totals.append((done, total)))
+    follow(program, tmp_path, replace(ASKED, maxiter=2, parts=3), machine, Earlier(iterations=40))
+    assert set(totals) <= {(40 + done, 46) for done in range(1, 5)}
+    assert totals[-1] == (44, 46)
+
+
+def test_the_best_of_an_earlier_step_of_a_ladder_is_kept_and_offered(tmp_path: Path) -> None:
+    """The larger basis overfits: no look at it is as good as the first step's."""
+    looks = {(0, 2): 1.0, (0, 4): 1.1, (1, 2): 2.0, (1, 4): 1.5, (1, 6): 1.8}
+    metrics, validation, potential = (
+        tmp_path / name for name in ("metrics.txt", "test_metrics.txt", "interim_potential_0.yaml")
+    )
+    for path in (metrics, validation):
+        path.write_text(f"{TITLE}\n")
+    follower = Follower(tmp_path, ASKED, Machine(Resources()), Earlier())
+    for at, (step, n) in enumerate([(0, n) for n in range(5)] + [(1, n) for n in range(10)]):
+        with metrics.open("a") as rows, validation.open("a") as looked:
+            rows.write(f"{step} 0 {n} {9 - n / 10} 1 1 0 .1 .2 .1\n")
+            looked.write(f"{step} 0 {n} 9 {looks[step, n]} 0 0 .1 .2 .1\n" if (step, n) in looks else "")
+        os.utime(metrics, ns=(2 * at, 2 * at))
+        if n > 0:
+            potential.write_text(f"{step}-{n}")
+            os.utime(potential, ns=(2 * at + 1, 2 * at + 1))
+        follower.look()
+    ending = Ending(0, (), FitLog(), 9)
+    course = Course(tmp_path, ending, Stop("max_iterations", ""), follower.train.rows, follower.validation.rows)
+    assert [(n, path.read_text()) for n, path in course.best()] == [(2, "0-2"), (4, "0-4")]
+    assert list(kept(tmp_path)) == [13, 12, 11, 4, 2]

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from ase import Atoms
+from ase.build import bulk
 
 from containers.contract import Inputs
-from containers.tensorpot.fit_frames import Frames, counted, drawn
+from containers.tensorpot.fit_frames import LOOKED_AT, Frames, counted, drawn, neighbours_of_an_atom
 from containers.tensorpot.frames import Labelled, frame, read_frame, write_frame
 
 
@@ -50,7 +51,17 @@ def test_pacemaker_is_given_the_rows_that_are_counted(tmp_path: Path) -> None:
         frames, work = Frames(inputs, bootstrap), tmp_path / f"work-{bootstrap}"
         work.mkdir()
         frames.give(work)
-        counts = counted(frames)
+        counts = counted(frames, 3.0)
         assert counts.sizes == {"train": len(read_frame(work / "train.pckl.gzip")), "validation": 4}
         assert counts.atoms == 2 * counts.sizes["train"]
+        assert counts.neighbours == 1
         assert (counts.sizes["train"] == 20) is (bootstrap is None)
+
+
+def test_neighbours_are_those_of_an_atom_on_average() -> None:
+    copper, silicon = bulk("Cu"), bulk("Si", cubic=True)
+    assert neighbours_of_an_atom([copper], 3.0) == 12
+    assert neighbours_of_an_atom([silicon], 4.0) == 16
+    assert neighbours_of_an_atom([copper, silicon], 3.0) == (12 + 8 * 4) / 9
+    assert neighbours_of_an_atom([Atoms("Cu")], 3.0) == 0
+    assert neighbours_of_an_atom([copper] * LOOKED_AT + [silicon] * LOOKED_AT, 3.0) == (12 + 8 * 4) / 9

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from ase import Atoms
 
+from containers.contract import RESUMES
 from containers.tensorpot import fit_resume, fitted_potential, pace_train
 from containers.tensorpot.fit_history import MetricsFile, history_table
 from containers.tensorpot.fit_resume import Earlier, left_over, take_over
@@ -109,16 +110,76 @@ def test_one_that_was_killed_before_its_first_iteration_hands_on_what_it_was_giv
     assert second.history == first.history
 
 
+def resumed(run: Path, earlier: Earlier) -> Path:
+    """The folder of a run that takes up what was left in `run`."""
+    new = run / "next" / "left"
+    new.mkdir(parents=True)
+    take_over(run, earlier, new)
+    return new.parent
+
+
+def test_a_step_of_a_ladder_that_began_anew_counts_its_own_iterations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in a step, the ladder goes on with the next one; killed in that, the rest of it is done."""
+    asked = given(maxiter=50, ladder_step=30)
+    leave(tmp_path, metrics((0, 0, 50), (1, 0, 40)), [90])
+    first = left_over(tmp_path, PROBE)
+    assert first is not None
+    monkeypatch.setattr(pace_train, "kind_of_start", lambda potential, start: "extend")
+    remaining, first = pace_train.taken_up(asked, first)
+    assert remaining is not None
+    assert (remaining.start, remaining.fit.maxiter, first.iterations) == ("extend", 50, 90)
+    run = resumed(tmp_path, first)
+    leave(run, metrics((0, 0, 20)), [110])
+    second = left_over(run, PROBE)
+    assert second is not None
+    assert (second.iterations, second.in_part) == (110, 20)
+    monkeypatch.setattr(pace_train, "kind_of_start", lambda potential, start: "continue")
+    remaining, _ = pace_train.taken_up(asked, second)
+    assert remaining is not None
+    assert remaining.fit.maxiter == 30
+
+
+def test_two_interruptions_of_cycles_keep_all_validation_errors(tmp_path: Path) -> None:
+    leave(tmp_path, metrics((0, 0, 30)), [20, 30], looks=line(0, 0, 20, 4))
+    first = left_over(tmp_path, PROBE)
+    assert first is not None
+    run = resumed(tmp_path, first)
+    leave(run, metrics((0, 0, 5), (0, 1, 3)), [37], looks=line(0, 1, 2, 8))
+    second = left_over(run, PROBE)
+    assert second is not None
+    assert second.errors == {20: 3.0, 37: 6.0}
+
+
+def test_the_end_of_a_cycle_is_of_that_cycle_also_when_the_next_has_begun(tmp_path: Path) -> None:
+    leave(tmp_path, metrics((0, 0, 20), (0, 1, 0)), [20])
+    earlier = left_over(tmp_path, PROBE)
+    assert earlier is not None
+    assert (earlier.iterations, earlier.in_part, earlier.cycle) == (20, 20, 0)
+
+
+@pytest.mark.parametrize("name", ["metrics.txt", "log.txt", "earlier.json", "earlier.parquet"])
+def test_no_link_is_read_whatever_its_name(name: str, tmp_path: Path) -> None:
+    left = leave(tmp_path, metrics((0, 0, 9)), [7])
+    (tmp_path / "secret").write_text("none of ours")
+    (left / name).unlink(missing_ok=True)
+    (left / name).symlink_to(tmp_path / "secret")
+    left_over(tmp_path, PROBE)
+    assert not (left / name).exists()
+    assert (tmp_path / "secret").read_text() == "none of ours"
+
+
 def test_a_later_step_of_a_ladder_counts_its_own_iterations(tmp_path: Path) -> None:
     leave(tmp_path, metrics((0, 0, 5), (1, 0, 3)), [8], looks=line(0, 0, 5, 8) + line(1, 0, 2, 4))
     earlier = left_over(tmp_path, PROBE)
     assert earlier is not None
     assert (earlier.iterations, earlier.in_part) == (8, 3)
-    assert earlier.errors == {7: 3.0}
+    assert earlier.errors == {5: 6.0, 7: 3.0}
 
 
 def given(maxiter: int = 20, cycles: int = 1, **more: object) -> PacemakerInput:
-    fit = Fit(maxiter=maxiter, cycles=cycles, repulsion=False, early_stop=EarlyStop(), **more)
+    fit = Fit(maxiter=maxiter, cycles=cycles, early_stop=EarlyStop(), **more)
     return PacemakerInput(potential=Potential(elements=("Cu",), cutoff=4.0), fit=fit, batch_size=3)
 
 
@@ -136,7 +197,7 @@ def earlier_of(in_part: int, cycle: int = 0) -> Earlier:
         (given(ladder_step=10), earlier_of(7), "continue", (13, 1)),
         (given(cycles=3), earlier_of(7), "continue", (20, 3)),
         (given(cycles=3), earlier_of(7, cycle=2), "continue", (13, 1)),
-        (given(cycles=3), earlier_of(20, cycle=1), "continue", (20, 1)),
+        (given(cycles=3), earlier_of(20, cycle=1), "continue", (20, 2)),  # noise comes between two cycles of a run
         (given(cycles=3), earlier_of(20, cycle=2), "continue", None),
     ],
 )
@@ -171,4 +232,4 @@ def test_the_names_agree_with_the_engine() -> None:
     from tasks import store
 
     assert fit_resume.LEFT == store.LEFT
-    assert pace_train.RESUMES
+    assert "pace_train" in RESUMES

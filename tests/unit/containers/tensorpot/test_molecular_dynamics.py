@@ -199,3 +199,15 @@ def test_the_series_is_thinned_to_what_was_asked_for(steps: int) -> None:
     assert len({len(values) for values in series.values()}) == 1
     assert series["time_ps"][0] == 0.0
     assert series["total_energy_eV_per_atom"][0] == pytest.approx(run.total_eV[0] / 8)
+
+
+def test_a_calculator_without_grades_is_no_stable_one() -> None:
+    class Ungraded(Toy):
+        def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes) -> None:
+            super().calculate(atoms, properties, system_changes)
+            del self.results["gamma"]
+
+    atoms = silicon()
+    atoms.calc = Ungraded(springs(atoms.positions.copy(), 1.0))
+    with pytest.raises(KeyError, match="gamma"):
+        Run(atoms, REACH, 1.0).note()

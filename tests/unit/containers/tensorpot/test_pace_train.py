@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 import subprocess
@@ -48,14 +47,6 @@ def test_the_stub_writes_what_is_declared_in_the_form_of_the_real_thing(tmp_path
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
 
 
-@pytest.mark.parametrize("core", [True, False])
-def test_the_input_has_the_section_if_and_only_if_the_setting_asks(core: bool) -> None:
-    asked = pace_train.pacemaker_input(PARAMS.model_copy(update={"core": core}), 10, 100, "fresh")
-    fit = YAML(typ="safe", pure=True).load(asked.text())["fit"]
-    assert fit.get("repulsion") == ("auto" if core else None)
-    assert ("repulsion" in asked.text()) is core
-
-
 def test_the_stub_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     stubbed(tmp_path / "one")
     stubbed(tmp_path / "two")
@@ -70,19 +61,23 @@ def test_nothing_heavy_is_imported() -> None:
     assert not {"tensorflow", "pyace", "tensorpotential", "torch", "prefect"} & set(done.stdout.split())
 
 
-@pytest.mark.parametrize(
-    ("structures", "atoms", "batch"),
-    [(60, 3710, 24), (24, 80, 24), (3, 9000, 1), (1000, 2000, 100), (1, 1, 1), (0, 0, 1)],
-)
-def test_an_automatic_batch_is_bounded_by_atoms(structures: int, atoms: int, batch: int) -> None:
-    assert pace_train.auto_batch_size(structures, atoms) == batch
-
-
 def test_an_automatic_batch_fits_the_memory() -> None:
     given = PARAMS.model_copy(update={"batch_size": 7})
     assert pace_train.pacemaker_input(given, 300, 15000, "fresh", Resources(memory_bytes=2**20)).batch_size == 7
     small = pace_train.pacemaker_input(PARAMS, 300, 15000, "fresh", Resources(memory_bytes=2**20))
     assert small.batch_size == 1
+    memory = Resources(memory_bytes=2**31)
+    near, far = (pace_train.pacemaker_input(PARAMS, 300, 15000, "fresh", memory, n).batch_size for n in (28, 209))
+    assert near > far
+
+
+def test_a_share_is_of_the_automatic_batch_alone_and_never_nothing() -> None:
+    def batch(size: object, share: float) -> int:
+        given = PARAMS.model_copy(update={"batch_size": size, "batch_share": share})
+        return pace_train.pacemaker_input(given, 300, 15000, "fresh").batch_size
+
+    assert [batch("auto", share) for share in (1.0, 0.5, 0.25, 2**-6)] == [30, 15, 7, 1]
+    assert batch(8, 0.5) == 8
 
 
 def test_chance_and_cycles_reach_the_input() -> None:
@@ -109,7 +104,7 @@ def test_the_child_sees_threads_and_no_gpu() -> None:
     assert environment["TF_NUM_INTEROP_THREADS"] == "3"
     assert environment["CUDA_VISIBLE_DEVICES"] == "-1"
     assert environment["USER"]
-    assert math.isfinite(float(environment["TF_USE_LEGACY_KERAS"]))
+    assert environment["TF_USE_LEGACY_KERAS"] == "1"
 
 
 def test_a_gpu_that_tensorflow_does_not_see_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,11 @@ def section(elements: tuple[str, ...] = ("Al", "Ni"), **overrides: Any) -> dict[
     return Potential(elements=elements, cutoff=5.0, overrides=Overrides.model_validate(overrides)).section()
 
 
+def test_the_mend_is_told_in_the_elements_of_the_potential() -> None:
+    with pytest.raises(BadInput, match=r"write Si-Si$"):
+        section(("Si",), bonds={"Si": {"rcut": 4.0}})
+
+
 def test_fewer_densities_take_the_first_parameters() -> None:
     assert section(embeddings={"Al": {"ndensity": 1}})["embeddings"]["Al"] == {
         "ndensity": 1,

@@ -33,7 +33,7 @@ def own(**changes: Any) -> Potential:
 def asked(**changes: Any) -> PacemakerInput:
     fields = {
         "potential": Potential(elements=("Si",), cutoff=4.5),
-        "fit": Fit(maxiter=30, repulsion=True),
+        "fit": Fit(maxiter=30),
         "batch_size": 7,
     }
     return PacemakerInput(**{**fields, **changes})
@@ -129,7 +129,7 @@ def test_potential_refuses(field: dict[str, Any]) -> None:
 @pytest.mark.parametrize("own_section", [True, False])
 def test_the_text_reads_back_as_what_was_asked(start: Any, own_section: bool) -> None:
     potential = own() if own_section else Potential(elements=("N", "No", "Y"), cutoff=5.0)
-    fit = Fit(loss=Loss(kappa=0.1, l1=1e-12, l2=0.0), maxiter=9, ladder_step=3, early_stop=EarlyStop(), repulsion=False)
+    fit = Fit(loss=Loss(kappa=0.1, l1=1e-12, l2=0.0), maxiter=9, ladder_step=3, early_stop=EarlyStop())
     written = asked(potential=potential, fit=fit, start=start)
     assert YAML(typ="safe", pure=True).load(written.text()) == written.sections()
     assert yaml.safe_load(written.text()) == written.sections()
@@ -138,7 +138,7 @@ def test_the_text_reads_back_as_what_was_asked(start: Any, own_section: bool) ->
 @pytest.mark.parametrize("number", [1e-8, 1e-300, 5e300, 0.1, 3.0, 0.1 + 0.2])
 def test_numbers_read_back_as_the_same_numbers_by_readers_of_both_versions_of_yaml(number: float) -> None:
     """YAML 1.1 takes 1e-8 for text."""
-    text = asked(fit=Fit(loss=Loss(l1=number), maxiter=1, repulsion=False)).text()
+    text = asked(fit=Fit(loss=Loss(l1=number), maxiter=1)).text()
     for read in (yaml.safe_load, YAML(typ="safe", pure=True).load):
         assert read(text)["fit"]["loss"]["L1_coeffs"] == number
 
@@ -159,13 +159,11 @@ def test_no_number_of_the_loss_is_infinite_or_negative(number: float) -> None:
 
 
 def test_kappa_may_be_left_to_pacemaker() -> None:
-    assert (
-        asked(fit=Fit(loss=Loss(kappa="auto"), maxiter=1, repulsion=False)).sections()["fit"]["loss"]["kappa"] == "auto"
-    )
+    assert asked(fit=Fit(loss=Loss(kappa="auto"), maxiter=1)).sections()["fit"]["loss"]["kappa"] == "auto"
 
 
 def test_cycles_and_noise_are_written_where_there_are_several() -> None:
-    fit = asked(fit=Fit(maxiter=1, cycles=3, noise=0.05, repulsion=False)).sections()["fit"]
+    fit = asked(fit=Fit(maxiter=1, cycles=3, noise=0.05)).sections()["fit"]
     assert (fit["fit_cycles"], fit["noise_relative_sigma"]) == (3, 0.05)
     assert {"fit_cycles", "noise_relative_sigma"}.isdisjoint(asked().sections()["fit"])
 
@@ -193,7 +191,8 @@ def test_the_keys_of_the_user_reach_their_sections() -> None:
         "min_relative_test_loss_per_iter": 1e-4,
     }
     sections = asked(
-        fit=Fit(maxiter=3, ladder_step=5, own=own_keys, repulsion=False), backend={"gpu_config": {"mem_limit": 4000}}
+        fit=Fit(maxiter=3, ladder_step=5, own=own_keys, early_stop=EarlyStop()),
+        backend={"gpu_config": {"mem_limit": 4000}},
     ).sections()
     fit = sections["fit"]
     assert fit["loss"] == {"kappa": 0.3, "L1_coeffs": 1e-8, "L2_coeffs": 1e-8, "w1_rad": 1e-7}
@@ -205,7 +204,7 @@ def test_the_keys_of_the_user_reach_their_sections() -> None:
 
 
 def test_options_go_to_the_optimizer_that_has_them() -> None:
-    fit = Fit(maxiter=3, optimizer="L-BFGS-B", own={"options": {"c1": 1e-3, "maxcor": 30}}, repulsion=False)
+    fit = Fit(maxiter=3, optimizer="L-BFGS-B", own={"options": {"c1": 1e-3, "maxcor": 30}})
     assert fit.section(laddered=True)["options"] == {"gtol": 1e-8, "disp": True, "maxcor": 30}
     without = fit.model_copy(update={"own": {"options": {"c1": 1e-3}}})
     assert "options" not in without.section(laddered=True)
@@ -213,16 +212,17 @@ def test_options_go_to_the_optimizer_that_has_them() -> None:
 
 def test_blocks_that_are_trained_must_be_of_the_potential() -> None:
     with pytest.raises(BadInput, match="trainable_parameters names 'Ge'"):
-        asked(fit=Fit(maxiter=3, own={"trainable_parameters": ["Si", "Ge"]}, repulsion=False)).sections()
+        asked(fit=Fit(maxiter=3, own={"trainable_parameters": ["Si", "Ge"]})).sections()
 
 
-def test_repulsion_only_when_asked() -> None:
-    assert asked().sections()["fit"]["repulsion"] == "auto"
-    assert "repulsion" not in asked(fit=Fit(maxiter=3, repulsion=False)).sections()["fit"]
+def test_without_early_stopping_no_limit_of_the_validation_loss_ends_the_fit_either() -> None:
+    fit = Fit(maxiter=3, own={"min_relative_test_loss_per_iter": 1e-4})
+    assert "min_relative_test_loss_per_iter" not in fit.section(laddered=True)
+    assert "early_stopping_patience" not in fit.section(laddered=True)
 
 
 def test_continuing_names_the_file_as_text_and_has_no_ladder() -> None:
-    sections = asked(fit=Fit(maxiter=3, ladder_step=10, repulsion=True), start="continue").sections()
+    sections = asked(fit=Fit(maxiter=3, ladder_step=10), start="continue").sections()
     assert sections["potential"] == "start.yaml"
     assert "ladder_step" not in sections["fit"]
 

@@ -7,7 +7,7 @@ import pytest
 
 from containers.tensorpot.fit_history import MetricsFile, Row
 from containers.tensorpot.fit_log import Closing, FitLog
-from containers.tensorpot.stop_reason import FLAT, RISE, RISING, Ending, StopReason, lost, stop, stop_reason
+from containers.tensorpot.stop_reason import FLAT, RISE, RISING, Ending, StopReason, lost, stop
 
 SUCCESS = Closing(True, 0, "Optimization terminated successfully.", 9)
 USED_UP = Closing(False, 1, "Maximum number of iterations has been exceeded.", 9)
@@ -53,14 +53,14 @@ FALLING = [4.0, 3.0, 2.0]
     ],
 )
 def test_reason(given: Ending, reason: str) -> None:
-    assert stop_reason(given) == reason
+    assert stop(given).reason == reason
 
 
 def test_the_iterations_of_the_last_ladder_step_count() -> None:
     rows = tuple(Row(step, number, 4.0 - step - number / 10, 0, 0, 0, 0, 0) for step in (0, 1) for number in range(4))
     log = FitLog(closing=USED_UP)
-    assert stop_reason(Ending(0, rows, log, 3)) == "max_iterations"
-    assert stop_reason(Ending(0, rows, log, 6)) == "stalled"
+    assert stop(Ending(0, rows, log, 3)).reason == "max_iterations"
+    assert stop(Ending(0, rows, log, 6)).reason == "stalled"
 
 
 TITLE = "ladder_step cycle_step iter_num loss e_loss_contrib f_loss_contrib reg_loss rmse_epa rmse_f_comp mae_f_comp\n"
@@ -75,7 +75,7 @@ SLOW = (
     + CLOSED.format(False, 99, "`callback` raised `StopIteration`.")
 )
 TOO_LATE = (
-    AT_LIMIT + "Traceback (most recent call last):\n"
+    SHAPE + "Traceback (most recent call last):\n"
     "pyace.generalfit.TestLossChangeTooSmallException: EARLY STOPPING: Too small or even positive TEST loss change\n"
 )
 REFUSED = SHAPE + "tensorflow.python.framework.errors_impl.ResourceExhaustedError: OOM when allocating tensor\n"
@@ -100,8 +100,9 @@ REPLAYS: list[tuple[StopReason, str, list[float], str, int, dict[str, Any]]] = [
     ("converged", "tolerance", DOWN, AT_TOLERANCE, 0, {"maxiter": 99}),
     ("converged", "no way down", FLAT_END, NO_WAY_DOWN, 0, {"maxiter": 99}),
     ("early_stop", "slowly", [*DOWN, 2.0499], SLOW, 0, {"maxiter": 99, "min_fall": 1e-3}),
-    ("max_iterations", "6 iterations", DOWN, AT_LIMIT, 0, {}),
+    ("max_iterations", "all iterations", DOWN, AT_LIMIT, 0, {}),
     ("max_iterations", "crashes", DOWN, TOO_LATE, 1, {}),
+    ("early_stop", "crashes", DOWN, TOO_LATE, 1, {"maxiter": 99}),  # another end than the last iteration
     ("time_limit", "nearly over", DOWN, SHAPE, -9, {"out_of_time": True}),
     ("stalled", "has not fallen", [9.0, 9.0], AT_TOLERANCE, 0, {}),
     ("stalled", "precision loss", DOWN, NO_WAY_DOWN, 0, {"maxiter": 99}),
@@ -143,4 +144,4 @@ def test_a_new_step_of_a_ladder_may_begin_higher() -> None:
     rows = [Row(0, number, loss, 0, 0, 0, 0, 0) for number, loss in enumerate(DOWN)]
     rows += [Row(1, number, 8.0 - number, 0, 0, 0, 0, 0) for number in range(RISING + 1)]
     assert not lost(rows)
-    assert stop_reason(Ending(0, tuple(rows), FitLog(closing=USED_UP), RISING)) == "max_iterations"
+    assert stop(Ending(0, tuple(rows), FitLog(closing=USED_UP), RISING)).reason == "max_iterations"
