@@ -10,9 +10,9 @@ PresetName = Literal["standard", "accurate"]
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "standard": {},  # the sections' own defaults
     "accurate": {
-        "pacemaker": {"cutoff": "wide", "order": 4, "functions_per_element": 400},
-        "selection": {"max_structures": 400},
-        "train": {"stages": [{"kappa": 0.3, "maxiter": 150}, {"kappa": 0.02, "maxiter": 80}]},
+        "pacemaker": {"cutoff": "wide", "order": 4, "functions_per_element": 300},
+        "selection": {"max_structures": 200},
+        "train": {"stages": [{"kappa": 0.3, "maxiter": 300}, {"kappa": 0.03, "maxiter": 80}]},
     },
 }
 
