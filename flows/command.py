@@ -100,21 +100,28 @@ def told(outcome: Outcome) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """The options, with every config key in the help."""
+    description = "Distil a MACE teacher into an ACE potential: label, select, fit, evaluate, report."
+    made = parser_of("distill", description, EPILOG + "\n".join(_keys(DistillConfig)))
+    made.add_argument(
+        "--dry-run", action="store_true", help="validate, write plan and input.yaml; label and fit nothing"
+    )
+    made.add_argument("--verify", action="store_true", help="digest every stored file again before it is used")
+    return made
+
+
+def parser_of(flow: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    """The options that the command of every flow has."""
     made = argparse.ArgumentParser(
-        prog="python -m flows.distill",
-        description="Distil a MACE teacher into an ACE potential: label, select, fit, evaluate, report.",
-        epilog=EPILOG + "\n".join(_keys(DistillConfig)),
+        prog=f"python -m flows.{flow}",
+        description=description,
+        epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument(
         "config", nargs="?", type=Path, default=EXAMPLE, help="YAML config (default: the silicon example)"
     )
-    made.add_argument(
-        "--dry-run", action="store_true", help="validate, write plan and input.yaml; label and fit nothing"
-    )
     made.add_argument("--work-root", type=Path, metavar="DIR", help="gets store/ and runs/ (default: this directory)")
     made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key: train.maxiter=50")
-    made.add_argument("--verify", action="store_true", help="digest every stored file again before it is used")
     return made
 
 

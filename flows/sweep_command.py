@@ -11,7 +11,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from flows.command import EXAMPLE, guarded
+from flows.command import guarded, parser_of
 from flows.config import DistillConfig
 from flows.config_file import load_config, validated
 from flows.sweep import checked, sweep
@@ -90,16 +90,9 @@ def _key_and_values(option: str) -> tuple[str, list[Any]]:
 
 def parser() -> argparse.ArgumentParser:
     """The options."""
-    made = argparse.ArgumentParser(
-        prog="python -m flows.sweep",
-        description="Fit a student for every combination of config values, or a committee of students.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    made.add_argument("config", nargs="?", type=Path, default=EXAMPLE, help="YAML config (default: the example)")
+    description = "Fit a student for every combination of config values, or a committee of students."
+    made = parser_of("sweep", description, EPILOG)
     made.add_argument(
         "--vary", action="append", default=[], metavar="KEY=A,B", help="a key and its values, beside sweep.vary"
     )
-    made.add_argument("--work-root", type=Path, metavar="DIR", help="gets store/ and runs/ (default: this directory)")
-    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the config")
     return made

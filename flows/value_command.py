@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from flows.command import EXAMPLE, guarded
+from flows.command import guarded, parser_of
 from flows.config_file import load_config
 from flows.files import teacher_files, user_files
 from flows.value_curve import METHODS, value_curve
@@ -55,19 +54,12 @@ def _count(text: str) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The options."""
-    made = argparse.ArgumentParser(
-        prog="python -m flows.value_curve",
-        description="Fit students on growing training sets chosen by several methods; plot what structures are worth.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    made.add_argument("config", nargs="?", type=Path, default=EXAMPLE, help="YAML config (default: the example)")
+    description = "Fit students on growing training sets chosen by several methods; plot what structures are worth."
+    made = parser_of("value_curve", description, EPILOG)
     made.add_argument(
         "--sizes", nargs="+", type=_count, metavar="N", help="structures (default: 5, 10, 20, 40 %% of the candidates)"
     )
     made.add_argument("--methods", nargs="+", choices=METHODS, help="default: all of them")
     made.add_argument("--random-seeds", type=_count, default=3, metavar="N", help="random choices of a size (3)")
     made.add_argument("--everything", action="store_true", help="also one fit to all training structures")
-    made.add_argument("--work-root", type=Path, metavar="DIR", help="gets store/ and runs/ (default: this directory)")
-    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of the config")
     return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +12,16 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
-from ase.calculators.emt import EMT
 
 from containers.contract import Inputs, Machine, Resources
 from containers.tensorpot import activeset, corerep, pace_train
 from containers.tensorpot.baseline_model import Baseline
 from containers.tensorpot.frames import Labelled, frame, write_frame
 from containers.tensorpot.pacemaker_input import Potential
+from tests.e2e.copper import copper as cells
 
 pytestmark = pytest.mark.e2e
-
-
-def copper(count: int, seed: int) -> list[Labelled]:
-    """Strained and rattled cells of 4 atoms with the energies and forces of EMT."""
-    rng = np.random.default_rng(seed)
-    made = []
-    for n in range(count):
-        atoms = bulk("Cu", cubic=True)
-        strain = np.eye(3) * (1 + rng.uniform(-0.08, 0.08)) + rng.normal(0, 0.03, (3, 3))
-        atoms.set_cell(atoms.cell.array @ strain, scale_atoms=True)
-        atoms.rattle(0.12, rng=rng)
-        labelled = atoms.copy()
-        labelled.calc = EMT()
-        energy = labelled.get_potential_energy()
-        made.append(Labelled(f"{seed}-{n}", atoms, energy, energy, np.array(labelled.get_forces()), None))
-    return made
+copper = partial(cells, scale=(0.92, 1.08), shear=0.03)
 
 
 @dataclass(frozen=True)

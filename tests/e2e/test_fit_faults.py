@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from ase.build import bulk
-from ase.calculators.emt import EMT
 
 from containers.contract import Inputs, Machine, OutOfMemory, Resources
 from containers.tensorpot import pace_train
@@ -23,28 +21,13 @@ from containers.tensorpot.frames import Labelled, frame, write_frame
 from containers.tensorpot.pace_train import OUTPUTS, Crashed, Diverged, Params, TimeLimit
 from containers.tensorpot.pacemaker_input import EarlyStop, Loss, Potential
 from containers.tensorpot.pacemaker_run import find_program
+from tests.e2e.copper import copper
 
 pytestmark = pytest.mark.e2e
 
 Files = dict[str, tuple[Path, ...]]
 TINY = Potential(elements=("Cu",), cutoff=4.0, functions_per_element=3, order=2, b_basis="small")
 PARAMS = Params(potential=TINY, maxiter=6)
-
-
-def copper(count: int, seed: int) -> list[Labelled]:
-    """Strained and rattled cells of 4 atoms with the energies and forces of EMT."""
-    rng = np.random.default_rng(seed)
-    return [_rattled(f"{seed}-{n}", rng) for n in range(count)]
-
-
-def _rattled(name: str, rng: np.random.Generator) -> Labelled:
-    atoms = bulk("Cu", cubic=True)
-    atoms.set_cell(atoms.cell.array * (1 + rng.uniform(-0.06, 0.06)), scale_atoms=True)
-    atoms.rattle(0.12, rng=rng)
-    labelled = atoms.copy()
-    labelled.calc = EMT()
-    energy = labelled.get_potential_energy()
-    return Labelled(name, atoms, energy, energy, np.array(labelled.get_forces()), None)
 
 
 def given(folder: Path, train: list[Labelled]) -> Files:

@@ -9,14 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-from ase.build import bulk
-from ase.calculators.emt import EMT
 
 from containers.step import PROGRESS_MARK
-from containers.tensorpot.frames import Labelled, frame, write_frame
+from containers.tensorpot.frames import frame, write_frame
 from containers.tensorpot.pace_train import Params
 from containers.tensorpot.pacemaker_input import Potential
 from tasks.artefact import Artefact, StepCall, external
@@ -24,6 +21,7 @@ from tasks.run import request_of, run_step
 from tasks.settings import Settings
 from tasks.store import read_report
 from tasks.workspace import Workspace
+from tests.e2e.copper import copper
 
 pytestmark = pytest.mark.e2e
 
@@ -32,22 +30,6 @@ PARAMS = Params(
     potential=Potential(elements=("Cu",), cutoff=4.0, functions_per_element=5, order=2, b_basis="small"),
     maxiter=ITERATIONS,
 )
-
-
-def copper(count: int, seed: int) -> list[Labelled]:
-    """Strained and rattled cells of 4 atoms with the energies and forces of EMT."""
-    rng = np.random.default_rng(seed)
-    return [_rattled(f"{seed}-{n}", rng) for n in range(count)]
-
-
-def _rattled(name: str, rng: np.random.Generator) -> Labelled:
-    atoms = bulk("Cu", cubic=True)
-    atoms.set_cell(atoms.cell.array * (1 + rng.uniform(-0.06, 0.06)), scale_atoms=True)
-    atoms.rattle(0.12, rng=rng)
-    labelled = atoms.copy()
-    labelled.calc = EMT()
-    energy = labelled.get_potential_energy()
-    return Labelled(name, atoms, energy, energy, np.array(labelled.get_forces()), None)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 from ase import Atoms
 from ase.build import bulk
-from ase.calculators.emt import EMT
 from ase.io import write
 
 from containers.contract import Device, Report, Resources
@@ -26,6 +25,7 @@ from tasks.run import request_of, run_step, runner_of
 from tasks.settings import RunnerName, Settings
 from tasks.store import read_report
 from tasks.workspace import Workspace
+from tests.e2e.copper import effective_medium
 
 pytestmark = [pytest.mark.gpu, pytest.mark.e2e]
 REPOSITORY = Path(__file__).parents[2]
@@ -148,16 +148,11 @@ def test_when_the_memory_of_the_gpu_ends_batches_shrink_and_the_largest_is_set_a
 
 
 def copper(count: int, seed: int) -> list[Labelled]:
-    """Rattled copper with the energies and forces of EMT."""
-    made = []
-    for number in range(count):
-        atoms = bulk("Cu", cubic=True)
+    """Rattled cells."""
+    cells = [bulk("Cu", cubic=True) for _ in range(count)]
+    for number, atoms in enumerate(cells):
         atoms.rattle(0.15, seed=seed + number)
-        labelled = atoms.copy()
-        labelled.calc = EMT()
-        energy = labelled.get_potential_energy()
-        made.append(Labelled(f"{seed}-{number}", atoms, energy, energy, np.array(labelled.get_forces()), None))
-    return made
+    return [effective_medium(f"{seed}-{number}", atoms) for number, atoms in enumerate(cells)]
 
 
 def test_a_fit_on_a_gpu_ends_where_that_on_the_cpu_does(root: Path) -> None:

@@ -12,9 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from ase import Atoms
 from ase.build import bulk
-from ase.calculators.emt import EMT
 
 from containers.contract import Inputs, Machine, Resources, file_digest
 from containers.tensorpot import pace_train
@@ -23,6 +21,7 @@ from containers.tensorpot.frames import Labelled, frame, write_frame
 from containers.tensorpot.pace_train import OUTPUTS, NoIteration, Params
 from containers.tensorpot.pacemaker_input import Loss, Potential
 from containers.tensorpot.pacemaker_run import find_program
+from tests.e2e.copper import effective_medium, strained
 
 pytestmark = pytest.mark.e2e
 
@@ -34,21 +33,13 @@ PARAMS = Params(
 
 
 def copper(count: int, seed: int) -> list[Labelled]:
-    """Strained and rattled cells of 2 and 4 atoms with the energies and forces of EMT."""
-    rng = np.random.default_rng(seed)
+    """Strained and rattled cells of 2 and 4 atoms."""
+    random = np.random.default_rng(seed)
+    cells = [bulk("Cu", cubic=True) if n % 3 else bulk("Cu") * (2, 1, 1) for n in range(count)]
     return [
-        _strained(bulk("Cu", cubic=True) if n % 3 else bulk("Cu") * (2, 1, 1), f"{seed}-{n}", rng) for n in range(count)
+        effective_medium(f"{seed}-{n}", strained(cell, random, scale=(0.92, 1.08), shear=0.03))
+        for n, cell in enumerate(cells)
     ]
-
-
-def _strained(atoms: Atoms, name: str, rng: np.random.Generator) -> Labelled:
-    strain = np.eye(3) * (1 + rng.uniform(-0.08, 0.08)) + rng.normal(0, 0.03, (3, 3))
-    atoms.set_cell(atoms.cell.array @ strain, scale_atoms=True)
-    atoms.rattle(0.12, rng=rng)
-    labelled = atoms.copy()
-    labelled.calc = EMT()
-    energy = labelled.get_potential_energy()
-    return Labelled(name, atoms, energy, energy, np.array(labelled.get_forces()), None)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from ase.build import bulk
-from ase.calculators.emt import EMT
 from ruamel.yaml import YAML
 
 from containers.contract import Resources
@@ -28,6 +27,7 @@ from containers.tensorpot.pacemaker_input import (
     Preset,
 )
 from containers.tensorpot.pacemaker_run import child_environment, find_program
+from tests.e2e.copper import effective_medium
 
 pytestmark = pytest.mark.e2e
 
@@ -60,10 +60,7 @@ def labelled(name: str, elements: tuple[str, ...]) -> Labelled:
     atoms = bulk(elements[0], cubic=True, crystalstructure="fcc", a=3.8)
     atoms.symbols = [elements[i % len(elements)] for i in range(len(atoms))]
     atoms.rattle(0.1, seed=len(name))
-    probe = atoms.copy()
-    probe.calc = EMT()
-    energy = probe.get_potential_energy()
-    return Labelled(name, atoms, energy, energy, np.array(probe.get_forces()), None)
+    return effective_medium(name, atoms)
 
 
 def run(folder: Path, asked: PacemakerInput, *flags: str) -> tuple[str, Blocks]:

@@ -7,18 +7,16 @@ that does nothing. The flow's own code runs as always; only the program that it 
 from __future__ import annotations
 
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
-from ase.build import bulk
-from ase.calculators.emt import EMT
 
 from containers.contract import OutputFile, file_digest
 from containers.tensorpot import pace_train
-from containers.tensorpot.frames import Labelled, frame, write_frame
+from containers.tensorpot.frames import frame, write_frame
 from containers.tensorpot.pacemaker_input import Potential
 from containers.tensorpot.pacemaker_run import find_program
 from flows.config import DistillConfig
@@ -30,27 +28,14 @@ from tasks.errors import StepFailed
 from tasks.run import run_step
 from tasks.settings import Settings
 from tasks.workspace import Workspace, open_workspace
+from tests.e2e.copper import copper as cells
 
 pytestmark = pytest.mark.e2e
 
 SMALL = Potential(elements=("Cu",), cutoff=4.0, functions_per_element=8, order=2, b_basis="small")
 COUNTED = 'n=$(cat "{0}" 2>/dev/null || echo 0); echo $((n + 1)) > "{0}"\n'
 """A program's own count of how often it was called, 0 at first."""
-
-
-def copper(count: int, seed: int) -> list[Labelled]:
-    """Strained and rattled cells with the energies and forces of EMT."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    for number in range(count):
-        atoms = bulk("Cu", cubic=True)
-        atoms.set_cell(atoms.cell.array @ (np.eye(3) + rng.normal(0, 0.03, (3, 3))), scale_atoms=True)
-        atoms.rattle(0.1, rng=rng)
-        labelled = atoms.copy()
-        labelled.calc = EMT()
-        energy = labelled.get_potential_energy()
-        rows.append(Labelled(f"{seed}-{number}", atoms, energy, energy, np.array(labelled.get_forces()), None))
-    return rows
+copper = partial(cells, scale=(1.0, 1.0), shear=0.03, rattle_A=0.1)
 
 
 class Bench:

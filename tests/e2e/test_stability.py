@@ -4,39 +4,23 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from ase.build import bulk
-from ase.calculators.emt import EMT
 
 from containers.contract import Inputs, Machine, Resources
 from containers.tensorpot import activeset, corerep, evaluate, pace_train, stability
 from containers.tensorpot.baseline_model import Baseline
-from containers.tensorpot.frames import Labelled, frame, write_frame
+from containers.tensorpot.frames import frame, write_frame
 from containers.tensorpot.pacemaker_input import Potential
+from tests.e2e.copper import copper as cells
 
 pytestmark = pytest.mark.e2e
 E0 = {"Cu": -0.02}
-
-
-def copper(count: int, seed: int) -> list[Labelled]:
-    """Strained and rattled cells of 4 atoms with the energies and forces of EMT."""
-    rng = np.random.default_rng(seed)
-    made = []
-    for n in range(count):
-        atoms = bulk("Cu", cubic=True)
-        strain = np.eye(3) * (1 + rng.uniform(-0.06, 0.06)) + rng.normal(0, 0.02, (3, 3))
-        atoms.set_cell(atoms.cell.array @ strain, scale_atoms=True)
-        atoms.rattle(0.1, rng=rng)
-        labelled = atoms.copy()
-        labelled.calc = EMT()
-        corrected = labelled.get_potential_energy()
-        forces = np.array(labelled.get_forces())
-        made.append(Labelled(f"{seed}-{n}", atoms, corrected + len(atoms) * E0["Cu"], corrected, forces, None))
-    return made
+copper = partial(cells, shear=0.02, rattle_A=0.1, e0_eV=E0["Cu"])
 
 
 @dataclass(frozen=True)

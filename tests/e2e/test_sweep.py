@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from ase import Atoms
-from ase.build import bulk
-from ase.calculators.emt import EMT
 from ruamel.yaml import YAML
 
 from containers.contract import BadInput, Inputs, Machine, Resources
 from containers.tensorpot import committee, committee_calculator, pace_train, student
 from containers.tensorpot.baseline_model import Baseline
-from containers.tensorpot.frames import Labelled, frame, write_frame
+from containers.tensorpot.frames import frame, write_frame
 from containers.tensorpot.pace_train import OUTPUTS, Params
 from containers.tensorpot.pacemaker_input import Loss, Potential
+from tests.e2e.copper import copper as cells
 
 pytestmark = pytest.mark.e2e
 REPOSITORY = Path(__file__).parents[2]
@@ -36,21 +36,7 @@ PARAMS = Params(
     maxiter=25,
 )
 
-
-def copper(count: int, seed: int, rattle: float = 0.1) -> list[Labelled]:
-    """Strained and rattled cells of 4 atoms with the energies and forces of EMT."""
-    rng = np.random.default_rng(seed)
-    return [_cell(f"{seed}-{n}", rattle, rng) for n in range(count)]
-
-
-def _cell(name: str, rattle: float, rng: np.random.Generator) -> Labelled:
-    atoms = bulk("Cu", cubic=True)
-    atoms.set_cell(atoms.cell.array * rng.uniform(0.95, 1.06), scale_atoms=True)
-    atoms.rattle(rattle, rng=rng)
-    labelled = atoms.copy()
-    labelled.calc = EMT()
-    energy = labelled.get_potential_energy()
-    return Labelled(name, atoms, energy, energy, np.array(labelled.get_forces()), None)
+copper = partial(cells, scale=(0.95, 1.06), rattle_A=0.1)
 
 
 class Fits:

@@ -11,7 +11,6 @@ import docker
 import numpy as np
 import pytest
 from ase.build import bulk
-from ase.calculators.emt import EMT
 
 from containers.contract import OutputFile, file_digest
 from containers.tensorpot.frames import Labelled, frame, write_frame
@@ -24,6 +23,7 @@ from tasks.errors import StepFailed, StoreError
 from tasks.owner import RUN
 from tasks.run import run_step
 from tasks.workspace import Workspace
+from tests.e2e.copper import effective_medium, strained
 
 if TYPE_CHECKING:
     Obedient = Any  # of conftest.py, which cannot be imported
@@ -113,18 +113,10 @@ def test_a_deadline_ends_the_container_and_keeps_the_log(obedient: Obedient, cli
 
 
 def copper(count: int, seed: int) -> list[Labelled]:
-    """Cells of 256 atoms with the energies and forces of the effective-medium theory."""
+    """Strained and rattled cells of 256 atoms."""
     random = np.random.default_rng(seed)
-    rows = []
-    for number in range(count):
-        atoms = bulk("Cu", cubic=True) * (4, 4, 4)
-        atoms.set_cell(atoms.cell.array * (1 + random.uniform(-0.05, 0.05)), scale_atoms=True)
-        atoms.rattle(0.1, rng=random)
-        labelled = atoms.copy()
-        labelled.calc = EMT()
-        energy = labelled.get_potential_energy()
-        rows.append(Labelled(f"{seed}-{number}", atoms, energy, energy, labelled.get_forces(), None))
-    return rows
+    cells = [strained(bulk("Cu", cubic=True) * (4, 4, 4), random) for _ in range(count)]
+    return [effective_medium(f"{seed}-{number}", atoms) for number, atoms in enumerate(cells)]
 
 
 @pytest.fixture
