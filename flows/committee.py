@@ -9,9 +9,11 @@ from flows.config import DistillConfig
 from flows.data import Prepared, Runner
 from flows.students import Fitted, Wanted, fit_all
 from flows.training_set import training_set
+from flows.verdict import ACCIDENTS
 from tasks.artefact import Artefact
 from tasks.committee_folder import CommitteeStudent, CommitteeSummary
 from tasks.errors import StepFailed
+from tasks.prefect_run import run_log
 from tasks.sweep_doors import publish_committee
 from tasks.sweep_summary import SweepFailure
 from tasks.workspace import Workspace
@@ -81,8 +83,16 @@ def _student(name: str, fitted: Fitted, baseline: Artefact, workspace: Workspace
         "baseline.json": path(baseline.file("baseline")),
     }
     errors = student.evaluation.metrics
+    ended = next(attempt.verdict for attempt in fitted.attempts if attempt.artefact is student.fit)
+    stable = student.stability.metrics["stable"] if student.stability else None
+    if ended in ACCIDENTS:
+        run_log().warning("student %s of the committee: its fit ended as %s", name, ended)
+    if stable is False:
+        run_log().warning("student %s of the committee is unstable in molecular dynamics", name)
     return CommitteeStudent(
         name=name,
+        verdict=ended,
+        stable=stable,
         force_mae_meV_per_A=errors.get("teacher_force_mae_meV_per_A"),
         energy_mae_meV_per_atom=errors.get("teacher_energy_mae_meV_per_atom"),
         files=files,

@@ -105,6 +105,9 @@ class Pacemaker(Section):
         "mace", description="shape of the basis, or a pacemaker potential section"
     )
     functions_per_element: int = Field(250, ge=1, description="at most so many basis functions an element")
+    densities: int = Field(
+        2, ge=1, le=4, description="sums of functions whose powers make an atom's energy; 4 fit better at the same cost"
+    )
     overrides: Overrides = Field(
         Overrides(), description="what differs from the preset for elements (Al) and pairs (Al-Ni)"
     )
@@ -234,6 +237,15 @@ class DistillConfig(Section):
                 "pacemaker.fit.min_relative_test_loss_per_iter needs train.early_stop, whose patience counts for both"
             )
         return self
+
+    @property
+    def without_effect(self) -> list[str]:
+        """What is set and changes nothing, in words: a preset, or one `--set`, may have set what makes it so."""
+        if not self.train.stages:
+            return []
+        beside = {"train.maxiter": self.train.maxiter != Train().maxiter, "pacemaker.kappa": self.pacemaker.kappa}
+        told = "has no effect beside train.stages, of which each has its own; train.stages=[] fits in one stage"
+        return [f"{key} {told}" for key, given in beside.items() if given not in (None, False)]
 
     @model_validator(mode="before")
     @classmethod

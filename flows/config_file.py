@@ -111,7 +111,11 @@ def _told(error: ValidationError) -> list[str]:
         lines.setdefault(place, []).append(problem["msg"].removeprefix("Value error, "))
         if problem["type"] != "missing":
             given[place] = f", not {problem['input']!r}"
-    return [f"{key}: {' or '.join(told)}{given.get(key, '')}" if told else key for key, told in lines.items()]
+    whole = lines.pop("", [])  # between sections: the message has the keys, and the whole config would not help
+    return [
+        *whole,
+        *(f"{key}: {' or '.join(told)}{given.get(key, '')}" if told else key for key, told in lines.items()),
+    ]
 
 
 def _key(location: tuple[int | str, ...]) -> str:

@@ -51,7 +51,7 @@ class Stability(Section):
     timestep_fs: Literal["auto"] | Annotated[float, Field(gt=0, le=10)] = Field(
         "auto", description="fs; auto: 1, less with light elements"
     )
-    atoms: int = Field(64, ge=2, description="at least so many: a training structure is repeated")
+    atoms: int = Field(64, ge=64, description="at least so many: a training structure is repeated")
     max_drift_meV_per_atom_per_ps: float = Field(1.0, gt=0, description="of the total energy")
 
 

@@ -19,6 +19,7 @@ from flows.recipe import Recipe, check_committee, check_sides, resolve
 from tasks.artefact import Artefact, External, FileRef, StepCall
 from tasks.label import Asked
 from tasks.label_work import Work
+from tasks.prefect_run import run_log
 from tasks.steps import step
 from tasks.workspace import Workspace
 
@@ -141,6 +142,8 @@ class Resolved:
 def resolved(config: DistillConfig, files: Files, models: dict[str, External | None], run: Runner) -> Resolved:
     """Ingest, look at the teachers, and refuse what cannot be."""
     workspace = run.workspace
+    for told in config.without_effect:
+        run_log().warning(told)
     ingested = ingest_all(config, files, run)
     given = {
         name: file or run(calls.fetch_call(name), f"teacher_fetch {name}").file("model")

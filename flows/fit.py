@@ -146,7 +146,7 @@ def fit(
         best = one.best(attempts)
         if best is None:
             raise _nothing_fitted(attempts)
-        _tell(made[-1])
+        _tell(made[-1], last=number == len(stages))
         if not any(attempt.artefact for attempt in made):
             break
     assert best is not None
@@ -211,10 +211,10 @@ def _nothing_fitted(attempts: list[Attempt]) -> StepFailed:
     return StepFailed(last.step, last.kind, message, last.folder, last.log_tail, last.runner)
 
 
-def _tell(attempt: Attempt) -> None:
-    """Log how a stage ended, and what the user can do about it."""
+def _tell(attempt: Attempt, last: bool) -> None:
+    """Log how a stage ended, and what the user can do about it; a stage that is not the last may end unconverged."""
     mend = mend_of(attempt.verdict, failed=attempt.artefact is None)
-    if attempt.verdict in SOUND:
+    if attempt.verdict == "converged" or (attempt.verdict in SOUND and not last):
         run_log().info("%s ended as %s", attempt.name, attempt.verdict)
     elif isinstance(attempt.result, StepFailed):
         run_log().warning("%s ended as %s: %s %s", attempt.name, attempt.verdict, attempt.result.message, mend)

@@ -13,7 +13,7 @@ from containers.tensorpot.baseline_model import Baseline
 from flows.config import DistillConfig
 from flows.extend import Extended
 from flows.fit import Attempt
-from flows.verdict import Convergence
+from flows.verdict import Convergence, mend_of
 from tasks import run_summary
 from tasks.artefact import Artefact
 from tasks.errors import StepFailed
@@ -21,7 +21,7 @@ from tasks.label_work import Work
 from tasks.run_summary import Labelling, RunSummary
 from tasks.workspace import Workspace
 
-TOLD_OF_A_FIT = ("stop_criterion", "iterations", "resumed_at", "best_iteration")
+TOLD_OF_A_FIT = ("stop_criterion", "iterations", "resumed_at", "best_iteration", "missed_iteration")
 CHECKED = {"force_mae_meV_per_A": ("force MAE", "meV/Å"), "energy_mae_meV_per_atom": ("energy MAE", "meV/atom")}
 
 
@@ -69,7 +69,8 @@ def not_converged_because(
     Args:
         unstable_because: what the stability gate found; None when it found nothing, or there was none.
     """
-    unfinished = None if chosen.verdict == "converged" else f"{chosen.name} ended as {chosen.verdict}"
+    mend = mend_of(chosen.verdict, failed=False)
+    unfinished = None if chosen.verdict == "converged" else f"{chosen.name} ended as {chosen.verdict}. {mend}".strip()
     unstable = f"unstable in molecular dynamics: {unstable_because}" if unstable_because else None
     return "; ".join(filter(None, (misses(errors, convergence), unfinished, unstable))) or None
 

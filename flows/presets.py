@@ -10,7 +10,7 @@ PresetName = Literal["standard", "accurate"]
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "standard": {},  # the sections' own defaults
     "accurate": {
-        "pacemaker": {"cutoff": "wide", "order": 4, "functions_per_element": 300},
+        "pacemaker": {"cutoff": "wide", "order": 4, "functions_per_element": 300, "densities": 4},
         "selection": {"max_structures": 200},
         "train": {"stages": [{"kappa": 0.3, "maxiter": 300}, {"kappa": 0.03, "maxiter": 80}]},
     },

@@ -48,6 +48,7 @@ def resolve(config: DistillConfig, teachers: Sequence[Teacher], in_pool: set[str
         cutoff=_cutoff(pacemaker.cutoff, max(teacher.r_max_A for teacher in teachers)),
         order=pacemaker.order,
         functions_per_element=pacemaker.functions_per_element,
+        densities=pacemaker.densities,
         b_basis=pacemaker.b_basis,
         overrides=pacemaker.overrides,
     )

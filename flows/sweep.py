@@ -24,6 +24,7 @@ from flows.sweep_points import Variant, refuse_too_many, variants, varied
 from flows.training_set import training_set
 from tasks.errors import StepFailed, UserError
 from tasks.machine import ready, remove_left_containers
+from tasks.prefect_run import run_log
 from tasks.settings import Settings
 from tasks.sweep_doors import publish_sweep
 from tasks.sweep_summary import SweepFailure, SweepSummary, SweptStudent
@@ -96,6 +97,7 @@ class Data:
         except StepFailed as failure:
             if failure.kind == "Cancelled":
                 raise
+            run_log().warning("%s cannot be fitted: %s: %s", one.name, failure.step, failure.message)
 
     def of(self, one: Variant) -> Prepared:
         """The data of one student, with its own recipe."""

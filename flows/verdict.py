@@ -62,7 +62,7 @@ OF_STOP_REASON: dict[str, Verdict] = {
     "time_limit": "time_limit",
 }
 MENDS: dict[Verdict, str] = {
-    "iterations_used_up": "Raise train.maxiter or train.max_attempts.",
+    "iterations_used_up": "Raise train.maxiter (a stage has its own) or train.max_attempts.",
     "stalled": "More structures or pacemaker.functions_per_element would help, not more iterations.",
     "not_accurate": "The fit is at a minimum of its loss: only more structures, pacemaker.functions_per_element or"
     " pacemaker.order would help.",

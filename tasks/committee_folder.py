@@ -30,7 +30,7 @@ FIGURES = {
     "energy_std_max_meV_per_atom": "deviation of energies, largest (meV/atom)",
     "energy_std_error_spearman": "correlation of ranks of energy deviation and energy error",
 }
-HEAD = ("student", "force MAE (meV/Å)", "energy MAE (meV/atom)")
+HEAD = ("student", "force MAE (meV/Å)", "energy MAE (meV/atom)", "fit ended as", "stable")
 EXPLAINED = {
     "bootstrap": "The students were fitted to training structures drawn with replacement, each with other draws.",
     "coefficients": "The students were fitted to the same structures, each from other random coefficients.",
@@ -43,6 +43,8 @@ class CommitteeStudent(Closed):
     name: str = Field(description="of its folder")
     force_mae_meV_per_A: float | None
     energy_mae_meV_per_atom: float | None
+    verdict: str = Field(description="how its fit ended")
+    stable: bool | None = Field(description="in molecular dynamics; None: not tried")
     files: dict[str, Path] = Field(description="name in the folder -> file of the store", exclude=True)
 
 
@@ -60,15 +62,18 @@ class CommitteeSummary(Closed):
 
 def markdown(committee: CommitteeSummary) -> str:
     """What the committee is worth, for an artifact or a terminal."""
-    members = [
-        (one.name, number(one.force_mae_meV_per_A), number(one.energy_mae_meV_per_atom)) for one in committee.students
-    ]
+    members = [_row(one) for one in committee.students]
     figures = [(text, number(committee.figures.get(key))) for key, text in FIGURES.items()]
     parts = ["## A committee of students", "STUB RUN: no figure is real." if committee.stub else ""]
     parts += [EXPLAINED[committee.differ_by] + " Figures are those of test structures, against the teacher."]
     parts += [markdown_table(("together", ""), figures), markdown_table(HEAD, members)]
     parts += [f"Not made: {one.name}, {one.step}: {one.message}" for one in committee.failures]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _row(one: CommitteeStudent) -> tuple[str, ...]:
+    errors = number(one.force_mae_meV_per_A), number(one.energy_mae_meV_per_atom)
+    return one.name, *errors, one.verdict, number(one.stable)
 
 
 def publish(committee: CommitteeSummary, folder: Path) -> str:

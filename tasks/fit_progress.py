@@ -129,6 +129,7 @@ class FitProgress:
     def _harmless(self) -> Iterator[None]:
         try:
             yield
+            self._show_fails = False
         except Exception as error:  # noqa: BLE001  a server that has a bad day must not end the run
             if not self._show_fails:
                 self._log(f"the artifact of the running fit cannot be updated: {type(error).__name__}: {error}")

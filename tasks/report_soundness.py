@@ -13,6 +13,7 @@ from tasks.run_summary import RunSummary
 
 LEVELS = (1, 5, 25)
 """Extrapolation grades whose share of steps is told."""
+NOT_TRIED = "Not tried: stability.picoseconds is 0. Nothing is known of how the potential does in molecular dynamics."
 
 
 def extensions(summary: RunSummary) -> str:
@@ -25,13 +26,13 @@ def extensions(summary: RunSummary) -> str:
 
 
 def stability(summary: RunSummary) -> str:
-    """What molecular dynamics with the student did; empty where the config asks for none."""
-    rows = stability_rows(summary)
+    """What molecular dynamics with the student did, or that it was not tried."""
+    rows, unstable = stability_rows(summary), summary.unstable_because
     if not rows:
-        return ""
-    unstable = summary.unstable_because
-    told = f"<p>Unstable: {escape(unstable)}</p>" if unstable else "<p>Sound over the whole run.</p>"
-    return section("Molecular dynamics at constant energy", told, facts(rows))
+        told = escape(NOT_TRIED)
+    else:
+        told = f"Unstable: {escape(unstable)}" if unstable else "Sound over the whole run."
+    return section("Molecular dynamics at constant energy", f"<p>{told}</p>", facts(rows) if rows else "")
 
 
 def stability_rows(summary: RunSummary) -> list[tuple[str, str]]:
@@ -87,6 +88,6 @@ def extension_text(summary: RunSummary) -> list[str]:
 
 
 def stability_text(summary: RunSummary) -> list[str]:
-    """The stability gate as Markdown; nothing where there was none."""
+    """The stability gate as Markdown."""
     rows = stability_rows(summary)
-    return ["Molecular dynamics at constant energy:", markdown_table(("", ""), rows)] if rows else []
+    return ["Molecular dynamics at constant energy:", markdown_table(("", ""), rows) if rows else NOT_TRIED]

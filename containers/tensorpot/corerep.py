@@ -25,7 +25,7 @@ from containers.tensorpot.student import zbl
 IMAGE: Image = "tensorpot"
 VERSION = 2
 INPUTS = {
-    "interim": "fitted B-basis without a core (`interim` of pace_train)",
+    "interim": "fitted B-basis without a core (`best` of pace_train)",
     "asi": "its active set (.asi)",
     "train": "the frame it was trained on (.pckl.gzip)",
     "baseline": "what the fit left out (baseline.json)",

@@ -88,9 +88,19 @@ class Course:
 
     def best(self) -> list[tuple[int, Path]]:
         """The copies by their error on the validation frame, the best first."""
-        copies, before = kept(self.work), self.earlier.iterations
+        copies = kept(self.work)
+        return [(n, copies[n]) for n in self._by_error() if n in copies]
+
+    @property
+    def missed(self) -> int | None:
+        """The iteration of the smallest validation error, where its potential was not copied; else None."""
+        copies = kept(self.work)
+        return next((n for n in self._by_error()[:1] if n not in copies), None)
+
+    def _by_error(self) -> list[int]:
+        before = self.earlier.iterations
         errors = {before + n: error for n, error in errors_by_iteration(self.train, self.validation).items()}
-        return [(n, copies[n]) for n in ranked({**self.earlier.errors, **errors}) if n in copies]
+        return ranked({**self.earlier.errors, **errors})
 
 
 def ends_at(started: float, limit_s: float | None) -> float | None:

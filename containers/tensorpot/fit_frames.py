@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ase import Atoms
 
-from containers.contract import Inputs
+from containers.contract import BadInput, Inputs
 from containers.tensorpot.frames import read_frame, write_frame
 from containers.tensorpot.pacemaker_input import TRAIN_FILE, VALIDATION_FILE
 from containers.tensorpot.student import neighbours
@@ -62,12 +62,27 @@ class Counts:
 
 
 def counted(frames: Frames, cutoff: float) -> Counts:
-    """Read both frames and keep nothing but their sizes; `cutoff` in Å."""
-    train = frames.read("train")
-    sizes = {"train": len(train), "validation": len(frames.read("validation"))}
-    structures = list(train["ase_atoms"])
+    """Read both frames and keep nothing but their sizes; `cutoff` in Å. Raises `BadInput` for impossible labels."""
+    both = {side: frames.read(side) for side in FILES}
+    for side, frame in both.items():
+        check_labels(side, frame)
+    sizes = {side: len(frame) for side, frame in both.items()}
+    structures = list(both["train"]["ase_atoms"])
     atoms = sum(len(structure) for structure in structures)
     return Counts(sizes, atoms, neighbours_of_an_atom(structures, cutoff), structures[0])
+
+
+def check_labels(side: str, frame: pd.DataFrame) -> None:
+    """Refuse labels of which no loss can be made, whatever the potential: the sum of their squares is no number."""
+    for name, energy, forces in zip(frame["name"], frame["energy_corrected"], frame["forces"], strict=True):
+        with np.errstate(over="ignore"):
+            squares = np.square(energy) + np.square(forces).sum()
+        if not np.isfinite(squares):
+            raise BadInput(
+                f"{side}: no loss can be made of the labels of structure {name}: {energy:.3g} eV, forces up to"
+                f" {np.abs(forces).max():.3g} eV/Å. Take it out of the data; labels.max_force_eV_per_A sets such ones"
+                " of the pool aside."
+            )
 
 
 def neighbours_of_an_atom(structures: Sequence[Atoms], cutoff: float) -> float:

@@ -36,7 +36,7 @@ from containers.tensorpot.pacemaker_input import START_FILE, EarlyStop, Fit, Los
 from containers.tensorpot.pacemaker_run import INPUT_FILE, cancellable, check_device, find_program
 
 IMAGE: Literal["tensorpot"] = "tensorpot"
-VERSION = 4
+VERSION = 5
 INPUTS = {
     "train": "pacemaker frame of the `frames` step",
     "validation": "pacemaker frame of the `frames` step",
@@ -128,14 +128,14 @@ def train(inputs: Inputs, outputs: Path, params: Params, machine: Machine, progr
     else:
         course = follow(program, work, _asked(asked, counts, until, earlier), machine, earlier)
     if not course.iterations or (last := last_whole(course, counts)) is None:
-        raise _failure(course)
+        raise failure(course)
     kappa = kappa_used(course, params.loss.kappa)
     results = write_results(
         last, course, frames, counts, kappa, outputs / OUTPUTS["interim"], outputs / OUTPUTS["best"]
     )
     (outputs / OUTPUTS["input"]).write_text(given.text())
     write_table(outputs / OUTPUTS["history"], history_table(course.train, course.validation, earlier.history))
-    told = {"interim_iteration": last[0], "batch_size": given.batch_size}
+    told = {"interim_iteration": last[0], "missed_iteration": course.missed, "batch_size": given.batch_size}
     return {**_figures(course, params, counts), **results, **told}
 
 
@@ -260,7 +260,7 @@ def _working_folder(run: Path, frames: Frames, asked: PacemakerInput, earlier: E
     return work
 
 
-def _failure(course: Course) -> StepError:
+def failure(course: Course) -> StepError:
     """Why there is nothing to go on from."""
     tail, code = "\n".join(course.ending.log.tail), course.ending.exit_code
     if code == 0 and not course.iterations:

@@ -69,6 +69,7 @@ def _metrics(params: Params) -> dict[str, Any]:
         "iterations": 3,
         "best_iteration": 3,
         "interim_iteration": 3,
+        "missed_iteration": None,
         "resumed_at": 0,
         "evaluations": 4,
         "functions": params.potential.functions_per_element * len(params.potential.elements),

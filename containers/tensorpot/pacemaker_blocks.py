@@ -17,8 +17,8 @@ from containers.contract import BadInput, Closed
 
 HIGHEST_L = (0, 10, 6, 4, 3, 2, 2, 1, 1, 1, 1, 1)
 """Of order 1, 2, ...: the largest angular momentum of which python-ace 0.4.0rc1 has functions. It is silent beyond."""
-FS_PARAMETERS = (1.0, 1.0, 1.0, 0.5)
-"""Prefactor and exponent of the first two densities: a linear one and a square root."""
+FS_PARAMETERS = (1.0, 1.0, 1.0, 0.5, 1.0, 0.75, 1.0, 2.0)
+"""Prefactor and exponent of the densities of an atom: a linear one, a square root, two more powers."""
 
 
 class Block(Closed):

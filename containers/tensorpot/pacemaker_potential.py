@@ -28,7 +28,7 @@ class Potential(Closed):
     """The basis of the student: pacemaker's `potential` section.
 
     A `b_basis` that is a mapping is the user's own section: it then decides orders and numbers of functions, and
-    `order` and `functions_per_element` are not used.
+    `order`, `functions_per_element` and `densities` are not used.
     """
 
     elements: tuple[str, ...] = Field(min_length=1, description="chemical symbols, sorted")
@@ -39,6 +39,9 @@ class Potential(Closed):
         ge=1,
         description="at most so many basis functions an element; with several elements pacemaker deals them evenly"
         " to the blocks of elements, rounded down",
+    )
+    densities: int = Field(
+        2, ge=1, le=len(FS_PARAMETERS) // 2, description="sums of functions whose powers make an atom's energy"
     )
     b_basis: Preset | dict[str, Any] = Field("mace", description="shape preset, or a pacemaker potential section")
     overrides: Overrides = Field(Overrides(), description="what differs from the preset for elements and pairs")
@@ -60,7 +63,11 @@ class Potential(Closed):
             "deltaSplineBins": 0.001,  # Å
             "elements": list(self.elements),
             "embeddings": {
-                "ALL": {"npot": "FinnisSinclairShiftedScaled", "fs_parameters": list(FS_PARAMETERS), "ndensity": 2}
+                "ALL": {
+                    "npot": "FinnisSinclairShiftedScaled",
+                    "fs_parameters": list(FS_PARAMETERS[: 2 * self.densities]),
+                    "ndensity": self.densities,
+                }
             },
             "bonds": {
                 "ALL": {

@@ -26,12 +26,12 @@ def effective_medium(name: str, atoms: Atoms, e0_eV: float = 0.0) -> Labelled:
 def strained(
     atoms: Atoms,
     random: np.random.Generator,
-    scale: tuple[float, float] = (0.94, 1.06),
+    scale: tuple[float, float] | None = (0.94, 1.06),
     shear: float = 0.0,
     rattle_A: float = 0.12,
 ) -> Atoms:
     """`atoms`, its cell scaled evenly within `scale` and sheared by chance, its atoms moved."""
-    strain = np.eye(3) * random.uniform(*scale)
+    strain = np.eye(3) * (random.uniform(*scale) if scale else 1)
     if shear:
         strain = strain + random.normal(0, shear, (3, 3))
     atoms.set_cell(atoms.cell.array @ strain, scale_atoms=True)
@@ -42,7 +42,7 @@ def strained(
 def copper(
     count: int,
     seed: int,
-    scale: tuple[float, float] = (0.94, 1.06),
+    scale: tuple[float, float] | None = (0.94, 1.06),
     shear: float = 0.0,
     rattle_A: float = 0.12,
     e0_eV: float = 0.0,

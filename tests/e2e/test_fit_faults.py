@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -123,11 +122,10 @@ def test_an_optimiser_that_gives_up_while_the_loss_falls_has_stalled(frames: Fil
     assert losses(tmp_path)[-1] < losses(tmp_path)[0]
 
 
-def test_a_label_that_makes_the_loss_infinite_is_told(tmp_path: Path) -> None:
-    rows = copper(10, 1)
-    rows[3] = replace(rows[3], forces=np.full_like(rows[3].forces, 1e200))
+def test_a_loss_that_is_no_number_is_told(frames: Files, tmp_path: Path) -> None:
+    """A regularisation of the radial functions that no number holds."""
     with pytest.raises(Diverged, match="no number"):
-        fitted(tmp_path, given(tmp_path / "frames", rows))
+        fitted(tmp_path, frames, but(fit={"loss": {"w1_rad": 1e308}}))
 
 
 def test_a_corrected_energy_out_of_range_ends_the_fit(tmp_path: Path) -> None:

@@ -52,7 +52,13 @@ OVERRIDES = Overrides.model_validate(
         },
     }
 )
-PRESETS: list[tuple[Preset, int, int]] = [("mace", 3, 250), ("small", 2, 40), ("medium", 4, 500), ("large", 3, 1000)]
+PRESETS: list[tuple[Preset, int, int, int]] = [
+    ("mace", 3, 250, 2),
+    ("mace", 4, 300, 4),  # of the config's preset `accurate`
+    ("small", 2, 40, 2),
+    ("medium", 4, 500, 2),
+    ("large", 3, 1000, 2),
+]
 
 
 def labelled(name: str, elements: tuple[str, ...]) -> Labelled:
@@ -100,16 +106,17 @@ def order_of(block: dict[str, Any]) -> int:
     return max(len(function["nr"]) for function in block["nbody"])
 
 
-@pytest.mark.parametrize(("preset", "order", "functions"), PRESETS)
+@pytest.mark.parametrize(("preset", "order", "functions", "densities"), PRESETS)
 def test_a_preset_becomes_the_potential_and_the_loss_we_asked_for(
-    preset: Preset, order: int, functions: int, tmp_path: Path
+    preset: Preset, order: int, functions: int, densities: int, tmp_path: Path
 ) -> None:
     """One iteration: a dry run does not say what the loss is."""
-    potential = Potential(elements=("Cu",), cutoff=4.3, order=order, functions_per_element=functions, b_basis=preset)
+    shape = {"order": order, "functions_per_element": functions, "densities": densities, "b_basis": preset}
+    potential = Potential.model_validate({"elements": ("Cu",), "cutoff": 4.3, **shape})
     fit = Fit(loss=Loss(kappa=0.25, l1=3e-7, l2=2e-9), maxiter=1)
     log, blocks = run(tmp_path, asked(potential, fit), "--no-predict")
     assert list(blocks) == ["Cu"]
-    assert (blocks["Cu"]["rcutij"], blocks["Cu"]["ndensityi"], order_of(blocks["Cu"])) == (4.3, 2, order)
+    assert (blocks["Cu"]["rcutij"], blocks["Cu"]["ndensityi"], order_of(blocks["Cu"])) == (4.3, densities, order)
     assert len(blocks["Cu"]["nbody"]) == functions
     assert "deduced from the potential: 4.300 A" in log
     assert "Set numpy random seed to 7" in log
@@ -118,17 +125,16 @@ def test_a_preset_becomes_the_potential_and_the_loss_we_asked_for(
     assert "Minimizer options: {'gtol': 1e-08, 'disp': True, 'maxiter': 1}" in log
 
 
-@pytest.mark.parametrize(("preset", "order", "functions"), PRESETS)
+@pytest.mark.parametrize(("preset", "order", "functions", "densities"), PRESETS)
 def test_a_preset_of_two_elements_deals_its_functions_to_four_blocks(
-    preset: Preset, order: int, functions: int, tmp_path: Path
+    preset: Preset, order: int, functions: int, densities: int, tmp_path: Path
 ) -> None:
-    potential = Potential(
-        elements=("Al", "Ni"), cutoff=4.3, order=order, functions_per_element=functions, b_basis=preset
-    )
+    shape = {"order": order, "functions_per_element": functions, "densities": densities, "b_basis": preset}
+    potential = Potential.model_validate({"elements": ("Al", "Ni"), "cutoff": 4.3, **shape})
     log, blocks = run(tmp_path, asked(potential), "--dry-run")
     assert set(blocks) == {"Al", "Ni", "Al Ni", "Ni Al"}
     assert {block["rcutij"] for block in blocks.values()} == {4.3}
-    assert {blocks[element]["ndensityi"] for element in ("Al", "Ni")} == {2}
+    assert {blocks[element]["ndensityi"] for element in ("Al", "Ni")} == {densities}
     assert max(map(order_of, blocks.values())) == order
     assert all(0 < len(block["nbody"]) <= functions // 2 for block in blocks.values())
     assert len(blocks["Al Ni"]["nbody"]) == functions // 2

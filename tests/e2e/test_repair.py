@@ -7,6 +7,7 @@ that does nothing. The flow's own code runs as always; only the program that it 
 from __future__ import annotations
 
 import shlex
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ pytestmark = pytest.mark.e2e
 SMALL = Potential(elements=("Cu",), cutoff=4.0, functions_per_element=8, order=2, b_basis="small")
 COUNTED = 'n=$(cat "{0}" 2>/dev/null || echo 0); echo $((n + 1)) > "{0}"\n'
 """A program's own count of how often it was called, 0 at first."""
-copper = partial(cells, scale=(1.0, 1.0), shear=0.03, rattle_A=0.1)
+copper = partial(cells, scale=None, shear=0.03, rattle_A=0.1)
 
 
 class Bench:
@@ -88,10 +89,14 @@ class Bench:
             cached=True,
         )  # fmt: skip
 
+    def history(self, attempt: Attempt) -> pd.DataFrame:
+        """The learning curve."""
+        assert attempt.artefact is not None
+        return pd.read_parquet(self.workspace.store.path(attempt.artefact.file("history")))
+
     def losses(self, attempt: Attempt) -> list[float]:
         """Of the training side."""
-        assert attempt.artefact is not None
-        history = pd.read_parquet(self.workspace.store.path(attempt.artefact.file("history")))
+        history = self.history(attempt)
         return list(history[history["side"] == "train"]["loss"])
 
 
@@ -166,24 +171,44 @@ def test_the_ladder_crash_is_mended_by_leaving_out_early_stopping(bench: Bench) 
 
 def test_stages_of_kappa_go_on_from_one_another(bench: Bench) -> None:
     stages = [{"kappa": 0.5, "maxiter": 15}, {"kappa": 0.02, "maxiter": 15}]
-    attempts, best = bench.fit(stages=stages, max_attempts=1)
+    attempts, _ = bench.fit(stages=stages, max_attempts=1)
     first, second = attempts
     assert [(attempt.stage, attempt.plan.kappa) for attempt in attempts] == [(1, 0.5), (2, 0.02)]
     assert first.artefact
     assert second.artefact
-    mae = "train_energy_mae_meV_per_atom"
-    assert second.artefact.metrics[mae] < first.artefact.metrics[mae]
-    assert best in (first.artefact, second.artefact)
+    mae = "energy_mae_meV_per_atom"
+    assert second.artefact.metrics[f"train_{mae}"] < first.artefact.metrics[f"train_{mae}"]
+    began = bench.history(second).query("side == 'validation'").iloc[0]
+    assert began[mae] == pytest.approx(first.artefact.metrics[f"validation_{mae}"], rel=1e-3), "it began with the best"
 
 
-def test_labels_that_no_loss_can_be_made_of_end_with_the_mend(bench: Bench) -> None:
+def test_labels_that_no_loss_can_be_made_of_end_at_once_with_the_mend(bench: Bench) -> None:
+    bench.program('exec "$real" "$@"')
     bench.train[3].forces[:] = 1e200  # its square is no number
+    with pytest.raises(StepFailed, match=r"labels of structure 1-3: .* forces up to 1e") as caught:
+        bench.fit(maxiter=5, max_attempts=5)
+    assert caught.value.kind == "BadInput"
+    assert "labels.max_force_eV_per_A" in caught.value.message
+    assert not (bench.folder / "calls").exists(), "pacemaker was not even started"
+
+
+def test_a_loss_that_no_plan_makes_a_number_ends_with_what_was_tried_and_the_mend(bench: Bench) -> None:
+    bench.own = {"loss": {"w1_rad": 1e308}}
     with pytest.raises(StepFailed) as caught:
         bench.fit(maxiter=5, max_attempts=5)
     assert caught.value.kind == "Diverged"
     for repair in ("L2 1e-08 -> 1e-06", "a ladder of 50 functions", "the optimizer BFGS -> L-BFGS-B"):
         assert repair in caught.value.message
     assert MENDS["diverged"] in caught.value.message
+
+
+def test_a_program_that_is_missing_ends_at_once_with_the_mend(bench: Bench) -> None:
+    bench.monkeypatch.setattr(sys, "executable", str(bench.folder / "python"))
+    bench.monkeypatch.setenv("PATH", str(bench.folder))
+    with pytest.raises(StepFailed, match="It comes with python-ace: run `make setup`") as caught:
+        bench.fit(maxiter=5, max_attempts=5)
+    assert caught.value.kind == "ProgramMissing"
+    assert "attempt 2" not in caught.value.message
 
 
 def test_a_program_that_does_nothing_and_says_all_is_well_is_not_believed(bench: Bench) -> None:

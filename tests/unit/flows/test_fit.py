@@ -86,6 +86,13 @@ def test_a_converged_fit_is_the_only_one(recipe, data, fitted) -> None:
     assert list(run.calls[0].inputs) == ["train", "validation"]
 
 
+@pytest.mark.parametrize("stop_reason", ["max_iterations", "stalled", "converged", "early_stop"])
+def test_an_end_that_no_plan_mends_any_more_is_told_with_its_mend(recipe, data, fitted, caplog, stop_reason) -> None:
+    with caplog.at_level("WARNING"):
+        (attempt,), _ = attempted(with_train(recipe, max_attempts=1), data, FakeStep(fitted(stop_reason)))
+    assert f"{attempt.name} ended as {attempt.verdict}. {MENDS[attempt.verdict]}" in caplog.text
+
+
 def test_used_up_iterations_go_on_from_the_newest_interim(recipe, data, fitted) -> None:
     run = FakeStep(first := fitted(), second := fitted(force=400), fitted(force=10))
     attempts, _ = attempted(recipe, data, run)

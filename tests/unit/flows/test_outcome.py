@@ -7,7 +7,7 @@ import pytest
 from flows.fit import Attempt
 from flows.outcome import CHECKED, label_counts, misses, not_converged_because
 from flows.plan import FitPlan
-from flows.verdict import Convergence
+from flows.verdict import MENDS, Convergence
 from tasks.run_summary import Labelling
 
 LIMITS = Convergence(force_mae_meV_per_A=100, energy_mae_meV_per_atom=10)
@@ -61,7 +61,8 @@ def test_good_errors_of_a_finished_fit_are_converged(ended) -> None:
 
 @pytest.mark.parametrize("verdict", ["iterations_used_up", "killed", "not_accurate"])
 def test_an_unfinished_fit_has_not_converged_however_small_its_test_errors(ended, verdict) -> None:
-    assert not_converged_because(GOOD, ended(verdict), None, LIMITS) == f"pace_train attempt 2 ended as {verdict}"
+    because = not_converged_because(GOOD, ended(verdict), None, LIMITS)
+    assert because == f"pace_train attempt 2 ended as {verdict}. {MENDS[verdict]}"
 
 
 def test_a_converged_fit_that_misses_on_the_test_side_has_not_converged(ended) -> None:
@@ -73,7 +74,7 @@ def test_a_miss_and_an_unfinished_fit_are_both_told(ended) -> None:
     because = not_converged_because({**GOOD, "force_mae_meV_per_A": 101.0}, ended("killed"), None, LIMITS)
     assert because is not None
     assert because.startswith("force MAE 101")
-    assert because.endswith("; pace_train attempt 2 ended as killed")
+    assert f"; pace_train attempt 2 ended as killed. {MENDS['killed']}" in because
 
 
 def test_a_potential_that_molecular_dynamics_breaks_has_not_converged(ended) -> None:

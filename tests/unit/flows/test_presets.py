@@ -27,8 +27,18 @@ def test_what_the_config_says_stays() -> None:
 
 
 def test_a_resolved_config_read_again_is_the_same() -> None:
-    config = DistillConfig.model_validate(MINIMAL | {"preset": "accurate", "train": {"maxiter": 7}})
+    config = DistillConfig.model_validate(MINIMAL | {"preset": "accurate", "train": {"seed": 7}})
     assert DistillConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize(
+    ("key", "changes"),
+    [("train.maxiter", {"train": {"maxiter": 7}}), ("pacemaker.kappa", {"pacemaker": {"kappa": "auto"}})],
+)
+def test_what_stages_have_of_their_own_is_told_to_have_no_effect_beside_them(key: str, changes: dict[str, Any]) -> None:
+    (told,) = DistillConfig.model_validate(MINIMAL | {"preset": "accurate"} | changes).without_effect
+    assert told.startswith(f"{key} has no effect beside train.stages")
+    assert DistillConfig.model_validate(MINIMAL | changes).without_effect == []
 
 
 def test_standard_is_what_there_is_without_a_preset() -> None:

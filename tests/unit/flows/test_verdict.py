@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
 from containers.contract import BadInput, OutOfMemory, ProgramMissing
 from containers.tensorpot import core_repulsion, fit_following, pace_train, pacemaker_run
-from containers.tensorpot.stop_reason import StopReason
+from containers.tensorpot.fit_following import Course
+from containers.tensorpot.fit_history import MetricsFile
+from containers.tensorpot.fit_log import FitLog
+from containers.tensorpot.stop_reason import Ending, StopReason, stop
 from flows.verdict import (
     ACCIDENTS,
     MENDS,
@@ -81,6 +85,34 @@ def test_a_fit_that_was_broken_off_has_not_converged(stop_reason: str) -> None:
 )
 def test_a_failure_is_judged_by_its_class(kind: type[Exception], judged: str) -> None:
     assert judge(Outcome(failure=kind.__name__), LIMITS) == judged
+
+
+REPLAYED = """\
+ladder_step cycle_step iter_num loss e_loss_contrib f_loss_contrib reg_loss rmse_epa rmse_f_comp mae_f_comp
+0 0 0 9.0 1 1 0 .1 .2 .1
+0 0 1 4.0 1 1 0 .1 .2 .1
+"""
+AT_TOLERANCE = "Optimization result(success=True, status=0, message=Optimization terminated, nfev=9, njev=9)\n"
+
+
+@pytest.mark.parametrize(("force", "judged"), [(99.0, "converged"), (101.0, "not_accurate")])
+def test_a_replayed_fit_at_its_minimum_is_judged_by_its_errors(force: float, judged: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.txt").write_text(REPLAYED)
+    rows, log = MetricsFile(tmp_path / "metrics.txt"), FitLog()
+    rows.follow()
+    log.feed(AT_TOLERANCE)
+    reason = stop(Ending(0, tuple(rows.rows), log, maxiter=99)).reason
+    assert judge(fitted(reason, force), LIMITS) == judged
+
+
+def test_a_replayed_fit_without_an_iteration_is_none_whatever_it_says(tmp_path: Path) -> None:
+    (tmp_path / "metrics.txt").write_text(REPLAYED.splitlines(keepends=True)[0])
+    rows, log = MetricsFile(tmp_path / "metrics.txt"), FitLog()
+    rows.follow()
+    log.feed(AT_TOLERANCE)
+    ending = Ending(0, tuple(rows.rows), log, maxiter=99)
+    failure = pace_train.failure(Course(tmp_path, ending, stop(ending), rows.rows, []))
+    assert judge(Outcome(failure=type(failure).__name__), LIMITS) == "no_iteration"
 
 
 def test_every_stop_reason_has_a_verdict() -> None:

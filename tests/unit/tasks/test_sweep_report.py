@@ -175,7 +175,7 @@ def committee_of(folder: Path, count: int, mark: str) -> CommitteeSummary:
     members = tuple(
         CommitteeStudent(
             name=str(place), force_mae_meV_per_A=40.0 + place, energy_mae_meV_per_atom=None,
-            files={"potential.yaml": store / mark, "baseline.json": store / mark},
+            verdict="killed", stable=False, files={"potential.yaml": store / mark, "baseline.json": store / mark},
         )
         for place in range(1, count + 1)
     )  # fmt: skip
@@ -187,7 +187,7 @@ def test_a_committees_folder_has_its_students_and_who_asks_them(tmp_path: Path) 
     folder = tmp_path / "runs" / "si" / "committee"
     text = committee_folder.publish(committee_of(tmp_path, 3, "first"), folder)
     assert "12.5" in text
-    assert "| 2 | 42 | – |" in text
+    assert "| 2 | 42 | – | killed | False |" in text
     assert {"1", "2", "3", "committee.py", "calculator.py", "committee.json", "committee.parquet"} <= {
         path.name for path in folder.iterdir()
     }

@@ -93,6 +93,13 @@ def test_what_was_taken_up_counts_on(tmp_path: Path) -> None:
     assert [n for n, _ in course.best()] == [30, 42]
 
 
+def test_the_best_look_is_missed_when_its_potential_was_not_copied(tmp_path: Path) -> None:
+    course, _ = followed(tmp_path, BEGIN + LOOK + CLOSE)
+    assert course.missed is None
+    kept(tmp_path)[2].unlink()
+    assert course.missed == 2
+
+
 def test_the_final_potential_is_believed_only_of_a_fit_that_ended_itself(tmp_path: Path) -> None:
     final = "echo final > interim_potential_best_cycle.yaml\n"
     course, _ = followed(tmp_path, BEGIN + LOOK + final + CLOSE)
@@ -105,6 +112,13 @@ def test_the_final_potential_is_believed_only_of_a_fit_that_ended_itself(tmp_pat
 def test_a_loss_that_is_no_number_ends_the_program_at_once(tmp_path: Path) -> None:
     course, _ = followed(tmp_path, BEGIN + "row 2 nan; tell 2 nan; exec sleep 60\n")
     assert course.stop.reason == "diverged"
+
+
+def test_losses_that_keep_rising_end_the_program_at_once(tmp_path: Path) -> None:
+    rising = "".join(f"row {n} {20 + n}; tell {n} {20 + n}\n" for n in range(2, 7))
+    course, _ = followed(tmp_path, BEGIN + rising + "exec sleep 60\n", replace(ASKED, maxiter=99))
+    assert (course.stop.reason, course.iterations) == ("diverged", 6)
+    assert "are all above" in course.stop.criterion
 
 
 def test_the_time_ends_a_program_that_says_nothing(tmp_path: Path) -> None:

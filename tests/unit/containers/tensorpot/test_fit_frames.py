@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 from ase import Atoms
 from ase.build import bulk
 
-from containers.contract import Inputs
+from containers.contract import BadInput, Inputs
 from containers.tensorpot.fit_frames import LOOKED_AT, Frames, counted, drawn, neighbours_of_an_atom
 from containers.tensorpot.frames import Labelled, frame, read_frame, write_frame
 
@@ -37,6 +39,18 @@ def test_the_seed_decides_what_is_drawn_and_the_frame_stays() -> None:
     assert list(drawn(whole, 1)["name"]) == list(drawn(whole, 1)["name"])
     assert list(drawn(whole, 1)["name"]) != list(drawn(whole, 2)["name"])
     assert list(whole["w_energy"]) == list(weights)
+
+
+@pytest.mark.parametrize("label", [{"forces": np.full((2, 3), 1e160)}, {"energy_corrected": 1e200}])
+@pytest.mark.parametrize("side", ["train", "validation"])
+def test_labels_of_which_no_loss_can_be_made_are_refused_by_name(side: str, label: Any, tmp_path: Path) -> None:
+    inputs = files(tmp_path)
+    broken = rows(4)
+    for column, value in label.items():
+        broken.at[2, column] = value
+    write_frame(tmp_path / f"{side}.pckl.gzip", broken)
+    with pytest.raises(BadInput, match=f"{side}: .* structure n2: "):
+        counted(Frames(inputs), 5.0)
 
 
 def files(folder: Path) -> Inputs:

@@ -1,0 +1,1 @@
+"""Tests; a package, because installed ones are called `tests` too."""
