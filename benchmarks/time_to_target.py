@@ -1,6 +1,6 @@
 """Time to a given validation force error: a fit to selected structures against bare pacemaker on all.
 
-python benchmarks/time_to_target.py [--data ../shared/data/silicon] [--threads 2] [--selected 100] [--order 4] [--densities 4]
+python benchmarks/time_to_target.py [--threads 2] [--selected 100] [--order 4] [--densities 4]
 
 The target is the force RMSE on the validation frame that bare `pacemaker input.yaml` reaches after 150 iterations on
 all training structures of the first 500 of the shared pool by id. Our time has the selection and everything else that

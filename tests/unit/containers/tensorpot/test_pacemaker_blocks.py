@@ -66,7 +66,7 @@ def test_without_overrides_there_is_only_what_holds_for_all() -> None:
             {"functions": {"Al": {"nradmax_by_orders": [5, 4, 3, 2], "lmax_by_orders": [0] * 4}}},
             "raise pacemaker.order",
         ),
-        ({"embeddings": {"Al": {"ndensity": 3}}}, "give fs_parameters"),
+        ({"embeddings": {"Al": {"ndensity": 5}}}, "give fs_parameters"),
     ],
 )
 def test_overrides_that_do_not_fit_the_potential_are_refused_with_the_place(
