@@ -65,7 +65,7 @@ class FitProgress:
         self._shown = self._drawn = -float("inf")  # when
         self._pictures: dict[str, bytes] = {}
         self._sent: Future[None] | None = None
-        self._show_fails = False
+        self._faults: set[str] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -129,11 +129,10 @@ class FitProgress:
     def _harmless(self) -> Iterator[None]:
         try:
             yield
-            self._show_fails = False
         except Exception as error:  # noqa: BLE001  a server that has a bad day must not end the run
-            if not self._show_fails:
-                self._log(f"the artifact of the running fit cannot be updated: {type(error).__name__}: {error}")
-            self._show_fails = True
+            if (told := f"{type(error).__name__}: {error}") not in self._faults:
+                self._log(f"the artifact of the running fit cannot be updated: {told}")
+            self._faults.add(told)
 
 
 def _words_of(error: BaseException | None) -> str:

@@ -67,6 +67,7 @@ OPTIONS: list[tuple[str, Any, set[str]]] = [
     ("pacemaker.b_basis", "small", {"pace_select", "pace_train"}),
     ("pacemaker.b_basis", SECTION, {"pace_select", "pace_train"}),
     ("pacemaker.functions_per_element", 99, {"pace_select", "pace_train"}),
+    ("pacemaker.densities", 3, {"pace_select", "pace_train"}),
     ("pacemaker.loss_energy", 0.5, {"frames", "pace_train"}),
     ("pacemaker.loss_forces", 0.5, {"pace_train"}),
     ("pacemaker.loss_stress", 0.5, {"pace_select", "frames", "pace_train"}),

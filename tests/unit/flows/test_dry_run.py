@@ -177,6 +177,9 @@ def test_every_stage_is_told_and_what_follows_is_that_of_the_best(
         return {**metrics, "validation_force_mae_meV_per_A": 1000 * params.loss.kappa}
 
     monkeypatch.setattr(pace_train, "write_stub", differing)
+    plan = dry_run.plan(config, workspace)
+    assert plan.splitlines()[-1].startswith("train.maxiter has no effect beside train.stages"), "the example has one"
+    config = load_config(example, (STAGES, "train.max_attempts=1", "train.maxiter=150"))
     told = states(dry_run.plan(config, workspace))
     assert list(told)[-6:] == [*stages, "pace_activeset", "pace_corerep", "stability", "evaluate"]
     label_all(config, workspace)
