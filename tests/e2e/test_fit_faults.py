@@ -122,10 +122,12 @@ def test_an_optimiser_that_gives_up_while_the_loss_falls_has_stalled(frames: Fil
     assert losses(tmp_path)[-1] < losses(tmp_path)[0]
 
 
-def test_a_loss_that_is_no_number_is_told(frames: Files, tmp_path: Path) -> None:
-    """A regularisation of the radial functions that no number holds."""
+def test_a_loss_that_is_no_number_is_told(tmp_path: Path) -> None:
+    """By two atoms in one place, which the step `frames` would set aside."""
+    rows = copper(10, 1)
+    rows[3].atoms.positions[1] = rows[3].atoms.positions[0]
     with pytest.raises(Diverged, match="no number"):
-        fitted(tmp_path, frames, but(fit={"loss": {"w1_rad": 1e308}}))
+        fitted(tmp_path, given(tmp_path / "frames", rows))
 
 
 def test_a_corrected_energy_out_of_range_ends_the_fit(tmp_path: Path) -> None:
