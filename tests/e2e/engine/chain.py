@@ -38,7 +38,7 @@ def config(pool: str, model: str) -> DistillConfig:
             "dataset": {"likeness_A": 0.0},  # all eight are alike
             "pacemaker": {"functions_per_element": 12, "b_basis": "small"},
             "selection": {"max_structures": 4},  # some are left for weak_spots
-            "stability": {"picoseconds": 0.02, "atoms": 8},
+            "stability": {"picoseconds": 0.02},
             "train": {"maxiter": ITERATIONS, "threads": 1},
         }
     )
