@@ -28,6 +28,7 @@ def train_params(recipe: Recipe, plan: FitPlan) -> pace_train.Params:
         batch_size=plan.batch_size,
         batch_share=plan.batch_share,
         seed=train.seed,
+        core=pacemaker.reference_potential == "zbl" and not pacemaker.learns_difference,
         coefficients="zero" if plan.onward or plan.start == "continue" else train.coefficients,
         bootstrap=train.bootstrap,
         fit=pacemaker.fit,

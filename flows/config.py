@@ -243,9 +243,13 @@ class DistillConfig(Section):
         """What is set and changes nothing, in words: a preset, or one `--set`, may have set what makes it so."""
         if not self.train.stages:
             return []
-        beside = {"train.maxiter": self.train.maxiter != Train().maxiter, "pacemaker.kappa": self.pacemaker.kappa}
+        beside = {
+            "train.maxiter": self.train.maxiter != Train().maxiter,
+            "pacemaker.kappa": self.pacemaker.kappa is not None,
+            "pacemaker.loss_forces": self.pacemaker.loss_forces != Pacemaker().loss_forces,
+        }
         told = "has no effect beside train.stages, of which each has its own; train.stages=[] fits in one stage"
-        return [f"{key} {told}" for key, given in beside.items() if given not in (None, False)]
+        return [f"{key} {told}" for key, given in beside.items() if given]
 
     @model_validator(mode="before")
     @classmethod

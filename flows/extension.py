@@ -199,6 +199,8 @@ def _lacks(state: State, limits: Convergence) -> tuple[Kind, str]:
 
 def _at_an_end(now: Standing, rounds: Sequence[Tried], extend: Extend, limits: Convergence) -> Stop | None:
     state = now.state
+    if state.goes_on and state.unsound:
+        return Stop(why="unfinished", reason=f"{state.unsound}; run again: it goes on")
     if state.unsound:
         return Stop(why="unsound", reason=f"{state.unsound}: neither structures nor functions are known to mend that")
     if _reached(state, limits):

@@ -13,7 +13,7 @@ from containers.tensorpot.baseline_model import Baseline
 from flows.config import DistillConfig
 from flows.extend import Extended
 from flows.fit import Attempt
-from flows.verdict import Convergence, mend_of
+from flows.verdict import ACCIDENTS, Convergence, mend_of
 from tasks import run_summary
 from tasks.artefact import Artefact
 from tasks.errors import StepFailed
@@ -62,14 +62,16 @@ def misses(errors: dict[str, Any], convergence: Convergence) -> str | None:
 
 
 def not_converged_because(
-    errors: dict[str, Any], chosen: Attempt, unstable_because: str | None, convergence: Convergence
+    errors: dict[str, Any], chosen: Attempt, unstable_because: str | None, convergence: Convergence, last: bool = True
 ) -> str | None:
     """Why the result does not count as converged: test errors, the fit's end, molecular dynamics; None when it does.
 
     Args:
         unstable_because: what the stability gate found; None when it found nothing, or there was none.
+        last: `chosen` is the last attempt.
     """
-    mend = mend_of(chosen.verdict, failed=False)
+    # only the last attempt is gone on from
+    mend = mend_of(chosen.verdict, failed=False) if last or chosen.verdict not in ACCIDENTS else ""
     unfinished = None if chosen.verdict == "converged" else f"{chosen.name} ended as {chosen.verdict}. {mend}".strip()
     unstable = f"unstable in molecular dynamics: {unstable_because}" if unstable_because else None
     return "; ".join(filter(None, (misses(errors, convergence), unfinished, unstable))) or None
@@ -94,7 +96,8 @@ def summarise(
     evaluation = json.loads(store.path(steps["evaluate"].file("evaluation")).read_bytes())
     chosen = next(place for place, attempt in enumerate(attempts) if attempt.artefact is student.fit)
     unstable = student.stability.metrics["unstable_because"] if student.stability else None
-    because = not_converged_because(evaluation["teacher"], attempts[chosen], unstable, config.convergence)
+    last = chosen == len(attempts) - 1
+    because = not_converged_because(evaluation["teacher"], attempts[chosen], unstable, config.convergence, last)
     teacher = Teacher.read(store.path(steps["teacher_info"].file("teacher")))
     return RunSummary(
         name=config.name,

@@ -56,6 +56,8 @@ def variants(config: DistillConfig) -> list[Variant]:
         told = [f"{names[key]}{_value(changes[key], place)}" for key, place in zip(vary, places, strict=True)]
         name = " ".join(told)
         made = Variant(name, changes, varied(config, changes, f"sweep.vary: {name}"))
+        if told := [line for line in made.config.without_effect if line.partition(" ")[0] in vary]:
+            raise UserError(f"sweep.vary: {name}: {told[0]}")
         if all(made.config != one.config for one in found):
             found.append(made)
     return found

@@ -21,7 +21,8 @@ examples:
 
 results:  runs/NAME/value_curve/: value_curve.png, value_curve.json, index.html. The config is that of
           python -m flows.distill; one fit a point and stage (train.max_attempts does not count), all cached: more
-          sizes cost only the new fits. One that was broken off goes on when the command is run again.
+          sizes cost only the new fits. One whose last stage was broken off goes on when the command
+          is run again.
 exit:     0 done, 2 bad config or input, 1 failed
 """
 

@@ -132,7 +132,7 @@ def _point(prepared: Prepared, method: str, size: int, seed: int, workspace: Wor
         atoms=frames.metrics["train_atoms"],
         fit_s=sum(attempt.seconds for attempt in attempts),
         iterations=sum(attempt.artefact.metrics["iterations"] for attempt in attempts if attempt.artefact),
-        ended=attempts[-1].verdict,
+        ended=next((attempt.verdict for attempt in attempts if attempt.goes_on), attempts[-1].verdict),
         figures={
             key.removeprefix("teacher_"): value
             for key, value in student.evaluation.metrics.items()

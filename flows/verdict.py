@@ -71,7 +71,7 @@ MENDS: dict[Verdict, str] = {
     " pacemaker.cutoff.",
     "diverged": "Look for structures with huge forces: labels.max_force_eV_per_A and labels.min_distance_A set them"
     " aside. Else raise train.l2, or lower pacemaker.functions_per_element.",
-    "crashed": "The last lines of pacemaker's log tell why; the kept folder can be run again alone.",
+    "crashed": "The last lines of pacemaker's log tell why. Run again: it goes on with what is kept.",
     "no_iteration": "The last lines of pacemaker's log tell why; check pacemaker.b_basis and pacemaker.fit.",
     "killed": "Somebody or the batch system ended it: run again, it goes on with what is kept.",
     "time_limit": "Raise DISTILL_STEP_TIMEOUT_S, or run again: it goes on with what is kept.",
@@ -80,6 +80,7 @@ MENDS: dict[Verdict, str] = {
 MENDS_OF_NOTHING: dict[Verdict, str] = {
     "killed": "Somebody or the batch system ended it before its first potential: run again.",
     "time_limit": "Its time was over before its first potential: raise DISTILL_STEP_TIMEOUT_S.",
+    "crashed": "The last lines of pacemaker's log tell why; the folder of the step can be run again alone.",
 }
 """The same for an attempt that left nothing to go on from, where that makes another mend of it."""
 

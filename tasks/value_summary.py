@@ -18,7 +18,9 @@ class Point(Closed):
     atoms: int = Field(ge=1)
     fit_s: float = Field(ge=0, description="seconds of pace_train, its start included, over all stages")
     iterations: int = Field(ge=0, description="over all stages")
-    ended: str = Field(description="the verdict on its last attempt; time_limit and killed: a fit of less than asked")
+    ended: str = Field(
+        description="verdict on its last stage, or the accident that broke off an earlier one: a fit of less than asked"
+    )
     figures: dict[str, float | int | None] = Field(description="of `evaluate`: force_mae_meV_per_A, ...")
 
 

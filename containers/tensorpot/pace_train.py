@@ -89,6 +89,9 @@ class Params(Closed):
     batch_share: float = Field(1.0, gt=0, le=1, description="of a batch auto: less after one that memory was short for")
     display_step: int = Field(10, ge=1, description="iterations between two looks at the validation frame")
     seed: int = Field(42, ge=0, description="seed of numpy in pacemaker")
+    core: bool = Field(
+        True, description="ask pacemaker for a ZBL core (fit.repulsion: auto), which only its own output gets"
+    )
     coefficients: Literal["zero", "random"] = Field(
         "zero", description="what the functions begin with; random ones differ by the seed"
     )
@@ -170,6 +173,7 @@ def pacemaker_input(
             noise=params.noise,
             early_stop=params.early_stop,
             own=params.fit,
+            repulsion=params.core,
         ),
         batch_size=max(1, int(params.batch_share * automatic)) if params.batch_size == "auto" else params.batch_size,
         display_step=params.display_step,

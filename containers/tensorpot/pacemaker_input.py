@@ -87,6 +87,7 @@ class Fit(Closed):
     noise: float = Field(0.0, ge=0, description="relative noise on the coefficients between two cycles")
     early_stop: EarlyStop | None = Field(None, description="None: only iterations and the optimizer end the fit")
     own: dict[str, Any] = Field({}, description="the user's own keys of the section, see pacemaker_keys.OwnFit")
+    repulsion: bool = Field(False, description="let pacemaker add a ZBL core after the fit, to its own output")
 
     def section(self, laddered: bool) -> dict[str, Any]:
         """`fit`; raises `BadInput` when a key of the user's own is not one for the user."""
@@ -106,6 +107,8 @@ class Fit(Closed):
                 section["min_relative_test_loss_per_iter"] = own.min_relative_test_loss_per_iter
             section["min_relative_train_loss_per_iter"] = self.early_stop.min_relative_loss_per_iteration
             section["early_stopping_patience"] = self.early_stop.patience
+        if self.repulsion:
+            section["repulsion"] = "auto"
         return section
 
 

@@ -113,7 +113,7 @@ def test_a_preset_becomes_the_potential_and_the_loss_we_asked_for(
     """One iteration: a dry run does not say what the loss is."""
     shape = {"order": order, "functions_per_element": functions, "densities": densities, "b_basis": preset}
     potential = Potential.model_validate({"elements": ("Cu",), "cutoff": 4.3, **shape})
-    fit = Fit(loss=Loss(kappa=0.25, l1=3e-7, l2=2e-9), maxiter=1)
+    fit = Fit(loss=Loss(kappa=0.25, l1=3e-7, l2=2e-9), maxiter=1, repulsion=True)
     log, blocks = run(tmp_path, asked(potential, fit), "--no-predict")
     assert list(blocks) == ["Cu"]
     assert (blocks["Cu"]["rcutij"], blocks["Cu"]["ndensityi"], order_of(blocks["Cu"])) == (4.3, densities, order)
@@ -123,6 +123,7 @@ def test_a_preset_becomes_the_potential_and_the_loss_we_asked_for(
     assert "Batch size: 2" in log
     assert "LossFunctionSpecification(kappa=0.25, L1=3e-07, L2=2e-09, DeltaRad=(0, 0, 0), w_orth=0)" in log
     assert "Minimizer options: {'gtol': 1e-08, 'disp': True, 'maxiter': 1}" in log
+    assert "Inner cutoff / core-repulsion initialized with ZBL" in log
 
 
 @pytest.mark.parametrize(("preset", "order", "functions", "densities"), PRESETS)

@@ -72,11 +72,11 @@ OPTIONS: list[tuple[str, Any, set[str]]] = [
     ("pacemaker.loss_forces", 0.5, {"pace_train"}),
     ("pacemaker.loss_stress", 0.5, {"pace_select", "frames", "pace_train"}),
     ("pacemaker.weight_dft", 3.0, {"frames"}),
-    ("pacemaker.reference_potential", "none", {"baseline", "pace_corerep"}),
-    ("pacemaker.reference_potential", "lj", {"baseline", "pace_corerep"}),
-    ("pacemaker.zbl", "difference", {"baseline", "pace_corerep"}),
+    ("pacemaker.reference_potential", "none", {"baseline", "pace_train", "pace_corerep"}),
+    ("pacemaker.reference_potential", "lj", {"baseline", "pace_train", "pace_corerep"}),
+    ("pacemaker.zbl", "difference", {"baseline", "pace_train", "pace_corerep"}),
     ("pacemaker.r_in_A", {"Si-Si": 1.5}, {"pace_corerep"}),
-    ("pacemaker.lj", LJ, {"baseline", "pace_corerep"}),  # with reference_potential: lj
+    ("pacemaker.lj", LJ, {"baseline", "pace_train", "pace_corerep"}),  # with reference_potential: lj
     ("selection.method", "random", {"pace_select"}),
     ("selection.max_structures", 99, {"pace_select"}),
     ("selection.fraction", 0.5, {"pace_select"}),

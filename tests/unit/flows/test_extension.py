@@ -237,6 +237,12 @@ def test_after_a_round_that_was_broken_off_there_is_no_other() -> None:
     assert step.reason == "the fit was broken off (attempt 3: time_limit); run again: it goes on"
 
 
+def test_after_a_first_student_that_was_broken_off_there_is_none_either() -> None:
+    step = then(state(200.0, unsound="the fit was broken off (attempt 3: time_limit)", goes_on=True))
+    assert kind_of(step) == "unfinished"
+    assert step.reason.endswith("run again: it goes on")
+
+
 def test_the_gain_that_is_asked_for_counts_from_the_best() -> None:
     rounds = [tried("structures", 150.0), tried("structures", 160.0), tried("functions", 145.0)]
     assert standing(state(200.0), rounds, EXTEND, LIMITS).helped == (True, False, False)

@@ -65,6 +65,11 @@ def test_an_unfinished_fit_has_not_converged_however_small_its_test_errors(ended
     assert because == f"pace_train attempt 2 ended as {verdict}. {MENDS[verdict]}"
 
 
+def test_nothing_is_promised_of_an_accident_that_is_not_the_last_attempt(ended) -> None:
+    because = not_converged_because(GOOD, ended("time_limit"), None, LIMITS, last=False)
+    assert because == "pace_train attempt 2 ended as time_limit."
+
+
 def test_a_converged_fit_that_misses_on_the_test_side_has_not_converged(ended) -> None:
     because = not_converged_because({**GOOD, "force_mae_meV_per_A": 101.0}, ended("converged"), None, LIMITS)
     assert because == "force MAE 101 meV/Å on the test structures, wanted at most 100"

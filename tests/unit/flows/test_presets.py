@@ -33,7 +33,12 @@ def test_a_resolved_config_read_again_is_the_same() -> None:
 
 @pytest.mark.parametrize(
     ("key", "changes"),
-    [("train.maxiter", {"train": {"maxiter": 7}}), ("pacemaker.kappa", {"pacemaker": {"kappa": "auto"}})],
+    [
+        ("train.maxiter", {"train": {"maxiter": 7}}),
+        ("pacemaker.kappa", {"pacemaker": {"kappa": "auto"}}),
+        ("pacemaker.kappa", {"pacemaker": {"kappa": 0}}),
+        ("pacemaker.loss_forces", {"pacemaker": {"loss_forces": 0.5}}),
+    ],
 )
 def test_what_stages_have_of_their_own_is_told_to_have_no_effect_beside_them(key: str, changes: dict[str, Any]) -> None:
     (told,) = DistillConfig.model_validate(MINIMAL | {"preset": "accurate"} | changes).without_effect

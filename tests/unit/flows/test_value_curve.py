@@ -73,8 +73,9 @@ def test_a_cancelled_fit_ends_the_curve(prepared: Prepared, tmp_path: Path, monk
     assert len(made) == 1
 
 
+@pytest.mark.parametrize("broken_off", [0.3, 0.02])
 def test_a_point_has_every_stage_once_and_says_how_it_ended(
-    prepared: Prepared, artefact: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    broken_off: float, prepared: Prepared, artefact: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stages = [Stage(kappa=0.3, maxiter=9), Stage(kappa=0.02, maxiter=5)]
     config = prepared.recipe.config
@@ -84,7 +85,7 @@ def test_a_point_has_every_stage_once_and_says_how_it_ended(
     fitted: list[str] = []
 
     def step(call: StepCall, workspace: Any, run_name: str) -> Artefact:
-        end = {0.3: "max_iterations", 0.02: "time_limit"}
+        end = {0.3: "max_iterations", 0.02: "max_iterations", broken_off: "time_limit"}
         if call.step != "pace_train":
             return artefact(call.step)
         fitted.append(run_name)

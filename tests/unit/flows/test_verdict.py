@@ -152,7 +152,7 @@ def test_a_converged_attempt_is_better_than_any_that_was_broken_off(accident: st
 
 def test_an_attempt_that_left_nothing_is_not_said_to_have_kept_something() -> None:
     for verdict in ACCIDENTS:
-        assert "kept" not in mend_of(verdict, failed=True).replace("the kept folder", "")
+        assert "kept" not in mend_of(verdict, failed=True)
     assert mend_of("time_limit", failed=False) == MENDS["time_limit"]
     assert mend_of("diverged", failed=True) == MENDS["diverged"]
     assert mend_of("converged", failed=False) == ""

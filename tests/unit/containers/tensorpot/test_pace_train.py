@@ -47,6 +47,14 @@ def test_the_stub_writes_what_is_declared_in_the_form_of_the_real_thing(tmp_path
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
 
 
+@pytest.mark.parametrize("core", [True, False])
+def test_the_input_has_the_section_if_and_only_if_the_setting_asks(core: bool) -> None:
+    asked = pace_train.pacemaker_input(PARAMS.model_copy(update={"core": core}), 10, 100, "fresh")
+    fit = YAML(typ="safe", pure=True).load(asked.text())["fit"]
+    assert fit.get("repulsion") == ("auto" if core else None)
+    assert ("repulsion" in asked.text()) is core
+
+
 def test_the_stub_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     stubbed(tmp_path / "one")
     stubbed(tmp_path / "two")
