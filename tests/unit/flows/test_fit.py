@@ -12,7 +12,7 @@ from flows.config import DistillConfig
 from flows.config_fit import Stage
 from flows.fit import Attempt, finish, first_names, fit
 from flows.recipe import Recipe
-from flows.verdict import MENDS
+from flows.verdict import MENDS, MENDS_OF_NOTHING
 from tasks.artefact import Artefact, StepCall
 from tasks.errors import StepFailed, StoreError
 from tasks.settings import Settings
@@ -184,7 +184,7 @@ def test_the_last_failure_is_raised_when_all_fail(recipe, data) -> None:
         attempted(recipe, data, run)
     assert (caught.value.kind, caught.value.step, caught.value.folder) == ("Crashed", "pace_train", Path("kept"))
     assert "pace_train attempt 2: killed (out of memory: 1/2 of the automatic batch)" in caught.value.message
-    assert MENDS["crashed"] in caught.value.message
+    assert MENDS_OF_NOTHING["crashed"] in caught.value.message
 
 
 def test_a_cancelled_fit_is_over_whatever_it_has(recipe, data, fitted) -> None:

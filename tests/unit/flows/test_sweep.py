@@ -15,6 +15,7 @@ from flows import students, sweep
 from flows.committee import members
 from flows.config import DistillConfig
 from flows.config_file import load_config, with_absolute_paths
+from flows.config_fit import Stage
 from flows.data import Ingested, Prepared
 from flows.fit import Attempt, Student
 from flows.plan import first_plan
@@ -50,6 +51,12 @@ def test_every_combination_is_one_student_of_its_own_name(base: DistillConfig) -
     unchanged = found[0].config.model_copy(update={"pacemaker": base.pacemaker, "train": base.train})
     assert unchanged == base.model_copy(update={"extend": unchanged.extend})
     assert unchanged.extend.rounds == 0, "a student is judged as it was fitted"
+
+
+def test_a_key_that_changes_nothing_beside_stages_is_not_varied(base: DistillConfig) -> None:
+    staged = base.model_copy(update={"train": base.train.model_copy(update={"stages": [Stage(kappa=0.3, maxiter=9)]})})
+    with pytest.raises(UserError, match=r"sweep.vary: maxiter=300: train.maxiter has no effect beside train.stages"):
+        variants(swept(staged, vary={"train.maxiter": [150, 300]}))
 
 
 def test_keys_that_end_alike_and_long_values_are_told_apart(base: DistillConfig) -> None:
