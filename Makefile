@@ -43,7 +43,7 @@ lint: $(READY)  ## ruff, mypy, the layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(READY)  ## the figures the project promises, one line each (about three hours; needs the images)
+bench: $(READY)  ## the figures the project promises, one line each (about four hours; needs the images)
 	$(BIN)/python benchmarks/labelling.py
 	$(BIN)/python benchmarks/label_store.py
 	$(BIN)/python benchmarks/flow_cost.py
@@ -53,6 +53,9 @@ bench: $(READY)  ## the figures the project promises, one line each (about three
 	$(BIN)/python benchmarks/selection.py
 	$(BIN)/python benchmarks/value.py
 	$(BIN)/python benchmarks/stress.py
+	$(BIN)/python benchmarks/fit_cost.py
+	$(BIN)/python benchmarks/time_to_target.py
+	$(BIN)/python benchmarks/fidelity.py
 
 ui: $(READY)  ## Prefect server on localhost:4200 with a worker and the deployments; Ctrl-C ends all
 	$(BIN)/python deployments/ui.py
