@@ -47,7 +47,7 @@ class Fits:
         for side, rows in (("train", copper(20, 1)), ("validation", copper(5, 2))):
             write_frame(folder / f"{side}.pckl.gzip", frame(rows))
         self.test = folder / "test.pckl.gzip"  # some like the training set, some far from it
-        write_frame(self.test, frame(copper(6, 3) + copper(6, 4, rattle=0.35)))
+        write_frame(self.test, frame(copper(6, 3) + copper(6, 4, rattle_A=0.35)))
         Baseline(e0s_eV={"Cu": 0.0}).write(folder / "baseline.json")
 
     def __call__(self, **changes: Any) -> Path:
