@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from containers.contract import BadInput, Closed, Image, Inputs, Machine
 from containers.metrics import MILLI, errors
 from containers.structures import write_table
-from containers.tensorpot import student
+from containers.tensorpot.baseline_model import Baseline
 from containers.tensorpot.committee_calculator import Committee, per_atom
 from containers.tensorpot.frames import atoms_of_frame, geometry, read_frame
+from containers.tensorpot.student import Student
 
 IMAGE: Image = "tensorpot"
 VERSION = 1
@@ -67,8 +68,12 @@ class Judged:
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
     """Write a row of SPREAD for each test atom; see `figures` for the metrics."""
-    paths, baseline = _paths(inputs), inputs.one("baseline")
-    together = Committee([student.load(path, baseline, None) for path in paths])
+    from pyace import PyACECalculator
+
+    from containers.tensorpot.activeset import load_basis
+
+    paths, baseline = _paths(inputs), Baseline.read(inputs.one("baseline")).model_dump()
+    together = Committee([Student(PyACECalculator(load_basis(path)), baseline) for path in paths])
     structures = atoms_of_frame(read_frame(inputs.one("test")))
     judged = []
     for place, atoms in enumerate(structures, start=1):
