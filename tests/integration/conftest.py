@@ -26,6 +26,7 @@ TEACHER = {"model": str(EXAMPLE / "teacher.model"), "dtype": "float64"}
 RUN = "mace-to-ace.run"  # label of a step's container
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 START_S = 240
+BUSY_S = 60
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -107,10 +108,19 @@ class Prefect:
         self.client = httpx.Client(base_url=url, timeout=30)
 
     def get(self, path: str) -> Any:
-        return self.client.get(path).raise_for_status().json()
+        return self._answer("GET", path)
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
-        return self.client.post(path, json=body).raise_for_status().json()
+        return self._answer("POST", path, json=body)
+
+    def _answer(self, method: str, path: str, **more: Any) -> Any:
+        """Asked again while the server says 503: its word for a database that is busy just now, which took nothing."""
+        deadline = time.monotonic() + BUSY_S
+        while (response := self.client.request(method, path, **more)).status_code == httpx.codes.SERVICE_UNAVAILABLE:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.3)
+        return response.raise_for_status().json()
 
     def deployment(self, name: str) -> dict[str, Any]:
         return self.get(f"/deployments/name/distill/{name}")

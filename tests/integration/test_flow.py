@@ -110,7 +110,7 @@ def test_convergence_is_shown_as_artifacts_under_a_megabyte(first: tuple[Path, O
 def test_a_potential_that_misses_the_target_is_tried_again_and_told(example: Path, tmp_path: Path) -> None:
     outcome = run(example, tmp_path, "missed", "convergence.force_mae_meV_per_A=0.000001", "train.max_attempts=2")
     assert not outcome.converged
-    assert outcome.not_converged_because == "pace_train attempt 1 ended as iterations_used_up"
+    assert (outcome.not_converged_because or "").startswith("pace_train attempt 1 ended as iterations_used_up. Raise ")
     assert {"pace_train attempt 1", "pace_train attempt 2"} <= set(task_runs("missed"))
 
 
