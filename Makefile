@@ -29,7 +29,7 @@ demo: $(READY)  ## distil the bundled silicon example into runs/silicon/ (at mos
 	$(BIN)/python -m flows.distill
 
 test: $(READY)  ## every test: unit, Prefect server, real MACE and pacemaker
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --durations=25
 
 test-unit: $(READY)  ## the fast tests only
 	$(BIN)/python -m pytest tests/unit

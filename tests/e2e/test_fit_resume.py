@@ -89,7 +89,10 @@ def test_it_goes_on_where_it_was(
     assert losses[at] == pytest.approx(uninterrupted[at], rel=1e-6)
     ratio = losses[ITERATIONS] / uninterrupted[ITERATIONS]
     with capsys.disabled():
-        print(f"\n{how.name} at {at} of {ITERATIONS}: loss {losses[ITERATIONS]:.6g}, {ratio:.4f} of the uninterrupted")
+        print(
+            f"\n{how.name} at {at} of {ITERATIONS}: loss {losses[ITERATIONS]:.6g}, {ratio:.4f} of the uninterrupted",
+            file=sys.stderr,
+        )
     assert ratio < 1.05
     assert not folder.exists()
     assert list((place.store.root / "work").iterdir()) == []

@@ -100,7 +100,10 @@ def test_chance_spreads_a_committee_and_its_spread_tells_of_its_error(
     spread = table["force_std_eV_per_A"].to_numpy()
     assert spread[far].mean() > 1.5 * spread[~far].mean(), "far from the training set the students disagree more"
     with capsys.disabled():
-        print(f"\ncommittee by {differ_by}: " + ", ".join(f"{key} {value}" for key, value in metrics.items()))
+        print(
+            f"\ncommittee by {differ_by}: " + ", ".join(f"{key} {value}" for key, value in metrics.items()),
+            file=sys.stderr,
+        )
 
 
 def test_the_same_members_give_the_same_file(fits: Fits, tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def test_another_prefect_server_and_another_place_of_the_repository_change_nothi
         shutil.copytree(REPOSITORY / name, elsewhere / name, ignore=shutil.ignore_patterns("__pycache__"))
     bench.started.write_text("")
     environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")},
+        **{name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "DISTILL_"))},
         "PREFECT_HOME": str(tmp_path / "prefect"),
         "PYTHONPATH": str(elsewhere),
         "DISTILL_MACE_PYTHON": str(bench.python),

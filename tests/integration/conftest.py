@@ -1,4 +1,4 @@
-"""One Prefect test server for the session with a home of its own, and one `make ui` for the tests of deployments."""
+"""One Prefect test server for these tests with a home of its own, and one `make ui` for the tests of deployments."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ START_S = 240
 BUSY_S = 60
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Prefect's own harness; its home is set here so that nothing of the user's is touched."""
     home = tmp_path_factory.mktemp("prefect")

@@ -21,7 +21,7 @@ import pytest
 from tasks.errors import StoreError
 
 pytestmark = pytest.mark.integration
-CHILD_S = 180
+CHILD_S = 300
 SLOW = """
 import time
 from containers.mace import label
@@ -109,7 +109,7 @@ def test_a_killed_flow_loses_no_more_than_its_shard_in_flight(
     with in_the_middle(labelling_bench, pool, 16, until) as child:
         child.kill()
         assert code(child) == -signal.SIGKILL
-    until(lambda: not steps(labelling_bench), 5)
+    until(lambda: not steps(labelling_bench), 15)
     kept = committed(labelling_bench)
     assert 16 <= kept < 80
     assert claims(labelling_bench), "the control: nobody removes them before the next run"
