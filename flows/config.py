@@ -241,15 +241,16 @@ class DistillConfig(Section):
     @property
     def without_effect(self) -> list[str]:
         """What is set and changes nothing, in words: a preset, or one `--set`, may have set what makes it so."""
-        if not self.train.stages:
-            return []
-        beside = {
+        given = {
             "train.maxiter": self.train.maxiter != Train().maxiter,
             "pacemaker.kappa": self.pacemaker.kappa is not None,
             "pacemaker.loss_forces": self.pacemaker.loss_forces != Pacemaker().loss_forces,
         }
-        told = "has no effect beside train.stages, of which each has its own; train.stages=[] fits in one stage"
-        return [f"{key} {told}" for key, given in beside.items() if given]
+        if self.train.stages:
+            told = "has no effect beside train.stages, of which each has its own; train.stages=[] fits in one stage"
+            return [f"{key} {told}" for key in given if given[key]]
+        told = "pacemaker.loss_forces has no effect beside pacemaker.kappa; pacemaker.kappa=null takes the weights"
+        return [told] if given["pacemaker.kappa"] and given["pacemaker.loss_forces"] else []
 
     @model_validator(mode="before")
     @classmethod

@@ -99,7 +99,8 @@ class _Fit:
         return Attempt(name, plan, verdict, seconds, result)
 
     def next(self, attempt: Attempt, last: bool) -> FitPlan | None:
-        left = plans.left_by(attempt.outcome, attempt.plan, self.recipe.config.convergence)
+        structures = self.data.metrics["train_structures"]
+        left = plans.left_by(attempt.outcome, attempt.plan, self.recipe.config.convergence, structures)
         return plans.next_plan(attempt.plan, attempt.verdict, left, last)
 
     def another(self, before: list[Attempt], made: list[Attempt], last: bool) -> bool:

@@ -18,7 +18,7 @@ early_stop            none: the loss fell as slowly as the user said is enough
 out_of_memory         1. half the batch, with the iterations that remain 2. at a batch of 1: the iterations that
                       remain, from the interim potential, with the memory that there is then
 diverged              1. stronger regularisation 2. a ladder 3. L-BFGS-B; each from the beginning of the stage
-crashed               1. a ladder with early stopping: without any early stopping (together they crash pacemaker)
+crashed               1. a ladder or cycles with early stopping: without any early stopping (it can crash pacemaker)
                       2. the iterations that remain, from the interim potential; where it left nothing:
                       3. without the ladder, unless it is a repair itself 4. half the batch
 no_iteration          1. without the ladder, unless it is a repair itself 2. noise and a further cycle 3. L-BFGS-B
@@ -122,13 +122,17 @@ def first_plan(train: Train, kappa: Kappa, maxiter: int, stage: int = 1, onward:
     )
 
 
-def left_by(outcome: Outcome, plan: FitPlan, convergence: Convergence) -> Left:
-    """What an attempt left."""
+def left_by(outcome: Outcome, plan: FitPlan, convergence: Convergence, structures: int) -> Left:
+    """What an attempt left.
+
+    Args:
+        structures: of the training set; a larger batch is one of all of them.
+    """
     if outcome.failure is not None:
-        return Left(batch_size=None if plan.batch_size == "auto" else plan.batch_size)
+        return Left(batch_size=None if plan.batch_size == "auto" else min(plan.batch_size, structures))
     metrics = outcome.metrics
     missed = frozenset(name for name, error in in_limits(metrics, convergence).items() if error > 1)
-    return Left(metrics["batch_size"], metrics["interim_iteration"], outcome.resumable, missed)
+    return Left(min(metrics["batch_size"], structures), metrics["interim_iteration"], outcome.resumable, missed)
 
 
 def next_plan(plan: FitPlan, judged: Verdict, left: Left, last: bool = True) -> FitPlan | None:
@@ -240,9 +244,13 @@ def _ladder(plan: FitPlan, left: Left) -> Changes:
 
 
 def _no_early_stop(plan: FitPlan, left: Left) -> Changes:
-    if plan.ladder_step is None or plan.early_stop is None:
+    if plan.early_stop is None:
         return {}
-    return {**_afresh(plan), "early_stop": None, "told": "the ladder without early stopping, fresh"}
+    if plan.ladder_step is not None:
+        return {**_afresh(plan), "early_stop": None, "told": "without early stopping, fresh"}
+    if plan.cycles == 1 or not left.resumable:  # early stopping comes after iterations
+        return {}
+    return {**_onward(plan.asked), "early_stop": None, "told": f"without early stopping, {FROM_INTERIM}"}
 
 
 def _no_ladder(plan: FitPlan, left: Left) -> Changes:

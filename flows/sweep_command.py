@@ -24,7 +24,7 @@ from tasks.workspace import open_workspace
 EPILOG = """\
 examples:
   python -m flows.sweep my.yaml --vary pacemaker.cutoff=4.5,5.0,6.0 --vary pacemaker.functions_per_element=100,250
-  python -m flows.sweep my.yaml --vary train.stages=[],[{kappa: 0.3, maxiter: 150}, {kappa: 0.02, maxiter: 50}]
+  python -m flows.sweep my.yaml --vary 'train.stages=[],[{kappa: 0.3, maxiter: 150}, {kappa: 0.02, maxiter: 50}]'
   python -m flows.sweep my.yaml --set sweep.take=cheapest --set sweep.within=0.05 --set sweep.at_once=2
   python -m flows.sweep my.yaml --set sweep.committee=4
 

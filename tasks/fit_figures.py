@@ -21,7 +21,8 @@ ROWS = {
 TAKEN = {"iteration", "microseconds_per_atom", *(f"{side}_{name}" for side in SIDES for name in ROWS)}
 """What a fit may tell: anything else is left out, however much of it there is."""
 DRAWN = ("loss", "energy_rmse_meV_per_atom", "force_rmse_meV_per_A")
-SHORT = {"force_rmse_meV_per_A": "meV/Å", "energy_rmse_meV_per_atom": "meV/atom"}
+KINDS = ("rmse", "mae", "max")
+TOLD = {"force_{}_meV_per_A": ("forces", "meV/Å"), "energy_{}_meV_per_atom": ("energy", "meV/atom")}
 VALUED = {"energy_mae_meV_per_atom": ("energy MAE", "meV/atom"), "force_mae_meV_per_A": ("force MAE", "meV/Å")}
 
 Points = Sequence[tuple[float, float]]
@@ -30,20 +31,41 @@ Curves = Mapping[tuple[str, str], Points]
 
 
 def words(known: Mapping[str, float]) -> str:
-    """One line: `iteration 40: loss 1.23e-03, RMSE 45.1 (validation 47.2) meV/Å, 3.2 (4.1) meV/atom, 118 µs/atom`."""
-    parts = [f"loss {known['train_loss']:.2e}"] if "train_loss" in known else []
-    named = {"train": "RMSE ", "validation": "validation "}  # the first time
-    for key, unit in SHORT.items():
-        train, validation = (known.get(f"{side}_{key}") for side in SIDES)
-        if train is None:
+    """One line. RMSE, MAE and worst error stand in this order, those of the validation frame in brackets:
+
+    `iteration 40: loss 1.23e-03 (forces 61 %), RMSE/MAE/worst: forces 45.1/33/410 (validation 47.2/35/420) meV/Å,
+    energy 3.2/2.5/11 (4.1/3.2/12) meV/atom, 118 µs/atom`. pacemaker prints worst errors and the energy's MAE now and
+    then only; the latest are shown.
+    """
+    parts = _loss(known)
+    named = {"train": "RMSE/MAE/worst: ", "validation": "validation "}  # the first time
+    for key, (name, unit) in TOLD.items():
+        train, validation = (_three(known, f"{side}_{key}") for side in SIDES)
+        if not train:
             continue
-        told = f"{named.pop('train', '')}{_short(train)}"
-        if validation is not None:
-            told += f" ({named.pop('validation', '')}{_short(validation)})"
+        told = f"{named.pop('train', '')}{name} {train}"
+        if validation:
+            told += f" ({named.pop('validation', '')}{validation})"
         parts.append(f"{told} {unit}")
     if "microseconds_per_atom" in known:
         parts.append(f"{_short(known['microseconds_per_atom'])} µs/atom")
     return f"iteration {known['iteration']:g}: {', '.join(parts)}"
+
+
+def _loss(known: Mapping[str, float]) -> list[str]:
+    """The loss and the share that the forces have in it."""
+    loss, forces = known.get("train_loss"), known.get("train_force_loss")
+    if loss is None:
+        return []
+    return [f"loss {loss:.2e}" + (f" (forces {forces / loss:.0%})".replace("%", " %") if forces and loss else "")]
+
+
+def _three(known: Mapping[str, float], key: str) -> str:
+    """RMSE, MAE and worst error; empty when none of them is known."""
+    values = [known.get(key.format(kind)) for kind in KINDS]
+    if all(value is None for value in values):
+        return ""
+    return "/".join(DASH if value is None else _short(value) for value in values)
 
 
 def _short(value: float) -> str:

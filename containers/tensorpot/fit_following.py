@@ -41,8 +41,9 @@ class Asked:
         maxiter: iterations of a step of the ladder or a cycle; those that remain of an interrupted one.
         min_fall: see `Ending`.
         functions: see `Ending`.
+        cycles: see `Ending`.
         ends_at: `time.monotonic()` at which the fit is to end; None: whenever it does.
-        parts: steps of the ladder and cycles, as far as that is known: only the progress rests on it.
+        steps: of the ladder, as far as that is known: only the progress rests on it.
     """
 
     sizes: Mapping[str, int]
@@ -50,7 +51,8 @@ class Asked:
     min_fall: float | None = None
     functions: int | None = None
     ends_at: float | None = None
-    parts: int = 1
+    steps: int = 1
+    cycles: int = 1
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ def follow(program: Path, work: Path, asked: Asked, machine: Machine, earlier: E
         follower.end.asked and exit_code != 0,
         asked.min_fall,
         asked.functions,
+        asked.cycles,
     )
     sides = {"train": follower.train.rows, "validation": follower.validation.rows}
     told = {side: with_spoken(rows, side, log.spoken) for side, rows in sides.items()}
@@ -217,7 +220,7 @@ class Follower:
         last, done = self.train.rows[-1], iterations(self.train.rows)
         text = f"loss {last.loss:.3e}, force RMSE {last.force_rmse_meV_per_A:.1f} meV/Å"
         begun, asked = len({row.part for row in self.train.rows}), self.asked
-        ahead = asked.maxiter - last.step_iteration + asked.maxiter * max(0, asked.parts - begun)
+        ahead = asked.maxiter - last.step_iteration + asked.maxiter * max(0, asked.steps * asked.cycles - begun)
         at = self.before + done
         self.machine.progress(at, at + max(0, ahead), text, self._figures(done))
 

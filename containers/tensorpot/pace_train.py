@@ -36,7 +36,7 @@ from containers.tensorpot.pacemaker_input import START_FILE, EarlyStop, Fit, Los
 from containers.tensorpot.pacemaker_run import INPUT_FILE, cancellable, check_device, find_program
 
 IMAGE: Literal["tensorpot"] = "tensorpot"
-VERSION = 5
+VERSION = 6
 INPUTS = {
     "train": "pacemaker frame of the `frames` step",
     "validation": "pacemaker frame of the `frames` step",
@@ -237,7 +237,8 @@ def _asked(given: PacemakerInput, counts: Counts, until: float | None, earlier: 
         fit.early_stop.min_relative_loss_per_iteration if fit.early_stop and by_train_loss else None,
         functions,
         until,
-        steps * fit.cycles,
+        steps,
+        fit.cycles,
     )
 
 

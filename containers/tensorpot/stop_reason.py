@@ -13,7 +13,8 @@ out_of_memory    it failed and spoke of memory, or SIGKILL came and the kernel  
                  counts a process ended for memory (or counts none at all)       with a failed exit
 killed           another signal, or SIGKILL that was not the kernel's            the exit code
 max_iterations,  early stopping by the validation frame met the end of a fit     the rows: all iterations done,
-early_stop       of the whole basis: a known fault makes pacemaker fail then     or fewer
+early_stop       of the whole basis, in the last cycle: a known fault makes      or fewer
+                 pacemaker fail then
 crashed          any other failed exit; or exit 0 without closing line or rows   the exit code, and the rows
 converged        closing line of success, and the loss has fallen; or no way     words, if the loss has fallen or
                  down found while the loss was flat: over the last FLAT          is flat
@@ -71,6 +72,7 @@ class Ending:
         out_of_time: we ended it because its time was nearly over.
         min_fall: share of the loss by which every iteration was to lower it; None: no early stop was asked for.
         functions: of the whole basis, where a ladder leads; None: there is no ladder.
+        cycles: asked for in this run.
     """
 
     exit_code: int
@@ -81,6 +83,7 @@ class Ending:
     out_of_time: bool = False
     min_fall: float | None = None
     functions: int | None = None
+    cycles: int = 1
 
 
 class Stop(NamedTuple):
@@ -131,15 +134,17 @@ def _failed(ending: Ending) -> Stop:
         return Stop("out_of_memory", "SIGKILL, and the kernel ends processes that way for memory")
     if code in KILLED:
         return Stop("killed", f"a signal from somebody else (exit code {code})")
-    if ending.log.early_stop_too_late and ending.rows and _basis_complete(ending):
+    if ending.log.early_stop_too_late and ending.rows and _in_last_part(ending):
         reached = ending.rows[-1].step_iteration >= ending.maxiter
         fell = "the validation loss fell more slowly than asked for; pacemaker crashes when it finds that at the end"
         return Stop("max_iterations", f"{ALL_DONE}; {fell}") if reached else Stop("early_stop", fell)
     return Stop("crashed", f"pacemaker failed with exit code {code}")
 
 
-def _basis_complete(ending: Ending) -> bool:
-    return ending.functions is None or [shape[0] for shape in ending.log.shapes[-1:]] == [ending.functions]
+def _in_last_part(ending: Ending) -> bool:
+    """Whether the whole basis was fitted, in the last cycle."""
+    whole = ending.functions is None or [shape[0] for shape in ending.log.shapes[-1:]] == [ending.functions]
+    return whole and ending.rows[-1].cycle + 1 >= ending.cycles
 
 
 def _ended_itself(ending: Ending) -> Stop:

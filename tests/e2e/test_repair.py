@@ -164,7 +164,7 @@ def test_the_ladder_crash_is_mended_by_leaving_out_early_stopping(bench: Bench) 
     stop = {"min_relative_loss_per_iteration": 1e-12, "patience": 195}  # pacemaker's own 200 looks as far: 20 looks
     attempts, best = bench.fit(maxiter=195, ladder_step=4, early_stop=stop)
     assert [attempt.verdict for attempt in attempts] == ["crashed", "iterations_used_up"]
-    assert attempts[1].plan.reason == "it crashed: the ladder without early stopping, fresh"
+    assert attempts[1].plan.reason == "it crashed: without early stopping, fresh"
     assert best is attempts[1].artefact
     assert best.metrics["functions"] == 8
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import yaml
@@ -11,6 +13,7 @@ import yaml
 from flows import command, sweep_command, value_command
 from flows.config import DistillConfig
 from flows.config_file import load_config
+from flows.sweep_command import _key_and_values
 from tasks.run_summary import StoreFiles
 from tasks.settings import Settings
 
@@ -42,6 +45,15 @@ def test_every_command_line_of_the_value_curve_is_understood(line: str) -> None:
 @pytest.mark.parametrize("line", re.findall(r"^python -m flows\.sweep (.*?)\s*(?:#.*)?$", README, flags=re.MULTILINE))
 def test_every_command_line_of_the_sweep_is_understood(line: str) -> None:
     assert sweep_command.parser().parse_args(line.split()).config == Path("my.yaml")
+
+
+@pytest.mark.parametrize("module", [command, value_command, sweep_command], ids=lambda module: module.__name__)
+def test_every_example_of_a_help_is_understood(module: ModuleType) -> None:
+    lines = re.findall(r"^  python -m flows\.\w+((?: \S+)*)", module.EPILOG, flags=re.MULTILINE)
+    assert len(lines) >= 3
+    for line in lines:
+        options = module.parser().parse_args(shlex.split(line))
+        assert all(len(_key_and_values(option)[1]) > 1 for option in getattr(options, "vary", []))
 
 
 def test_the_config_shown_is_valid(tmp_path: Path) -> None:

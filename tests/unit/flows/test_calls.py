@@ -367,6 +367,22 @@ def test_the_plan_reaches_the_fit(recipe, data, artefact) -> None:
     assert call.inputs["start"] == (start,)
 
 
+@pytest.mark.parametrize(
+    ("changes", "core"),
+    [
+        ({}, True),
+        ({"zbl": "difference"}, False),
+        ({"reference_potential": "lj"}, False),
+        ({"reference_potential": "none"}, False),
+    ],
+)
+def test_pacemaker_is_asked_for_a_core_where_the_labels_keep_it(config, teacher, changes, core: bool) -> None:
+    values = config.model_dump()
+    values["pacemaker"] |= changes
+    recipe = resolve(DistillConfig.model_validate(values), [teacher], {"Si"}, set())
+    assert calls_fit.train_params(recipe, first_plan(recipe)).core is core
+
+
 def test_random_coefficients_are_for_a_fit_that_begins_with_none(config, teacher) -> None:
     recipe = resolve(changed(config, "train.coefficients", "random"), [teacher], {"Si"}, set())
     first = first_plan(recipe)

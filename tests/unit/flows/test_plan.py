@@ -65,6 +65,7 @@ def but(plan: FitPlan, **changes: Any) -> FitPlan:
         (PLAN, "crashed", SOME, {**CONTINUE, "maxiter": 38}),
         (LADDER, "crashed", NOTHING, {"ladder_step": None}),
         (but(LADDER, early_stop=STOP), "crashed", SOME, {"early_stop": None}),
+        (but(NOISY, early_stop=STOP), "crashed", SOME, {"early_stop": None}),
         (CONTINUED, "crashed", NOTHING, {"batch_size": 10}),
         (but(AUTO, start="continue"), "crashed", UNTOLD, {"batch_share": 0.5}),
         (but(LADDER, tried=("ladder",)), "crashed", NOTHING, {"batch_size": 10}),
@@ -85,6 +86,12 @@ def test_the_next_plan_changes_this_and_nothing_else(
     assert coming.model_dump(exclude=told) == pytest.approx({**plan.model_dump(exclude=told), **changes})
     assert coming.reason != plan.reason
     assert coming.tried[:-1] == plan.tried
+
+
+def test_a_crash_before_any_iteration_is_not_early_stopping_s_and_loses_no_potential() -> None:
+    coming = next_plan(but(NOISY, early_stop=STOP), "crashed", NOTHING)
+    assert coming is not None
+    assert (coming.start, coming.early_stop, coming.batch_size) == ("continue", STOP, 10)
 
 
 @pytest.mark.parametrize(
@@ -186,11 +193,12 @@ def test_what_an_attempt_left() -> None:
     limits = Convergence(force_mae_meV_per_A=100, energy_mae_meV_per_atom=10)
     errors = {"validation_force_mae_meV_per_A": 101.0, "validation_energy_mae_meV_per_atom": 10.0}
     metrics = {"stop_reason": "killed", "iterations": 9, "interim_iteration": 7, "batch_size": 6, **errors}
-    assert left_by(Outcome(metrics=metrics), PLAN, limits) == Left(6, 7, True, frozenset({"force"}))
+    assert left_by(Outcome(metrics=metrics), PLAN, limits, 30) == Left(6, 7, True, frozenset({"force"}))
     rose = Outcome(metrics={**metrics, "stop_reason": "diverged"})
-    assert not left_by(rose, PLAN, limits).resumable
-    assert left_by(Outcome(failure="OutOfMemory"), PLAN, limits) == Left(20)
-    assert left_by(Outcome(failure="OutOfMemory"), AUTO, limits) == Left(None)
+    assert not left_by(rose, PLAN, limits, 30).resumable
+    assert left_by(Outcome(failure="OutOfMemory"), PLAN, limits, 30) == Left(20)
+    assert left_by(Outcome(failure="OutOfMemory"), AUTO, limits, 30) == Left(None)
+    assert left_by(Outcome(failure="OutOfMemory"), PLAN, limits, 7) == Left(7), "a batch of 20 is one of all 7"
 
 
 # Every plan that can be reached by any verdicts, in any order, whatever an attempt left.

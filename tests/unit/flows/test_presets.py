@@ -46,6 +46,12 @@ def test_what_stages_have_of_their_own_is_told_to_have_no_effect_beside_them(key
     assert DistillConfig.model_validate(MINIMAL | changes).without_effect == []
 
 
+def test_a_weight_of_the_forces_has_no_effect_beside_kappa() -> None:
+    pacemaker = {"kappa": 0.3, "loss_forces": 0.9}
+    (told,) = DistillConfig.model_validate(MINIMAL | {"pacemaker": pacemaker}).without_effect
+    assert told.startswith("pacemaker.loss_forces has no effect beside pacemaker.kappa")
+
+
 def test_standard_is_what_there_is_without_a_preset() -> None:
     assert DistillConfig.model_validate(MINIMAL | {"preset": "standard"}) == DistillConfig.model_validate(MINIMAL)
 

@@ -14,12 +14,17 @@ FIGURES = {
 
 def test_the_line_for_a_terminal() -> None:
     told = words(FIGURES)
-    assert told == "iteration 10: loss 1.23e-02, RMSE 45.1 (validation 1,234) meV/Å, 3.21 (4.06) meV/atom, 118 µs/atom"
+    assert told == (
+        "iteration 10: loss 1.23e-02 (forces 81 %), RMSE/MAE/worst: forces 45.1/30.5/– (validation 1,234/–/–) meV/Å,"
+        " energy 3.21/–/– (4.06/–/–) meV/atom, 118 µs/atom"
+    )
 
 
 def test_the_line_of_a_fit_that_tells_little() -> None:
     train = {name: value for name, value in FIGURES.items() if name.startswith(("train", "iteration"))}
-    assert words(train) == "iteration 10: loss 1.23e-02, RMSE 45.1 meV/Å, 3.21 meV/atom"
+    assert words(train) == (
+        "iteration 10: loss 1.23e-02 (forces 81 %), RMSE/MAE/worst: forces 45.1/30.5/– meV/Å, energy 3.21/–/– meV/atom"
+    )
     assert words({"iteration": 3.0, "train_loss": 2.0}) == "iteration 3: loss 2.00e+00"
 
 

@@ -79,7 +79,7 @@ def test_a_fit_s_figures_stand_in_the_bar(terminal: io.StringIO) -> None:
         progress(3, 4, "words", FIT)
     drawn = terminal.getvalue()
     assert "pace_train attempt 2:  75%|" in drawn
-    assert "iteration 3: loss 5.00e-01, RMSE 45 (validation 47) meV/Å" in drawn
+    assert "iteration 3: loss 5.00e-01, RMSE/MAE/worst: forces 45/–/– (validation 47/–/–) meV/Å" in drawn
 
 
 def test_figures_that_are_not_told_again_stay_in_the_log(clock: Any) -> None:
@@ -88,7 +88,9 @@ def test_figures_that_are_not_told_again_stay_in_the_log(clock: Any) -> None:
         progress(3, 9, "words", FIT)
         clock.now += LOG_EVERY_S
         progress(4, 9, "words", {"iteration": 4.0, "train_loss": 0.25})
-    assert lines == ["pace_train: 4 of 9 iteration 4: loss 2.50e-01, RMSE 45 (validation 47) meV/Å"]
+    assert lines == [
+        "pace_train: 4 of 9 iteration 4: loss 2.50e-01, RMSE/MAE/worst: forces 45/–/– (validation 47/–/–) meV/Å"
+    ]
 
 
 def test_everyone_is_told() -> None:

@@ -148,13 +148,20 @@ def test_the_final_potential_is_the_end_of_the_cycle_of_the_lowest_train_loss(tm
     assert course.latest()[0] == (42, tmp_path / "interim_potential_best_cycle.yaml")
 
 
+@pytest.mark.parametrize(("cycles", "reason"), [(2, "max_iterations"), (3, "crashed")])
+def test_early_stopping_that_comes_too_late_ends_the_last_cycle_alone(tmp_path: Path, cycles: int, reason: str) -> None:
+    late = "echo 'pyace.generalfit.TestLossChangeTooSmallException: EARLY STOPPING'; exit 1\n"
+    course, _ = followed(tmp_path, CYCLES + late, replace(ASKED, maxiter=2, cycles=cycles))
+    assert course.stop.reason == reason
+
+
 def test_progress_is_whole_only_when_all_steps_and_cycles_are_done(tmp_path: Path) -> None:
     totals: list[tuple[float, float]] = []
     program = tmp_path / "program"
     program.write_text("#!/bin/sh\n" + CYCLES + CLOSE)
     program.chmod(0o755)
     machine = Machine(Resources(), lambda done, total, text="", figures=None: totals.append((done, total)))
-    follow(program, tmp_path, replace(ASKED, maxiter=2, parts=3), machine, Earlier(iterations=40))
+    follow(program, tmp_path, replace(ASKED, maxiter=2, cycles=3), machine, Earlier(iterations=40))
     assert set(totals) <= {(40 + done, 46) for done in range(1, 5)}
     assert totals[-1] == (44, 46)
 

@@ -116,6 +116,7 @@ REPLAYS: list[tuple[StopReason, str, list[float], str, int, dict[str, Any]]] = [
     ("out_of_memory", "kernel", DOWN, SHAPE, -9, {"kernel_killed": True}),
     ("crashed", "exit code 1", DOWN, SHAPE, 1, {}),
     ("crashed", "exit code 1", DOWN, TOO_LATE, 1, {"functions": 30}),  # the ladder had further steps to go
+    ("crashed", "exit code 1", DOWN, TOO_LATE, 1, {"cycles": 2}),  # the second was not begun
     ("crashed", "no closing line", DOWN, SHAPE, 0, {}),
     ("killed", "signal", DOWN, SHAPE, -15, {}),
 ]
