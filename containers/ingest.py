@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from containers.readers import Frame
 
 IMAGE: Image = "tensorpot"
-VERSION = 2
+VERSION = 3
 INPUTS = {
     "files": "structure files in the user's order: extended XYZ, Parquet, ASE databases, VASP's, what else ASE reads",
     "known": "optional Parquet tables, in order, whose structures keep their families and found them for new ones",
@@ -65,6 +65,11 @@ class Params(Closed):
     joins: bool = Field(
         False, description="a structure that is alike a known one is of its family, unless the given one is known too"
     )
+    compare: Literal["founders", "every"] = Field(
+        "founders",
+        description="what of the known tables a structure is compared with: those that families are named after, or"
+        " every one, which finds the copy of a copy too and takes longer",
+    )
     mlip_elements: tuple[str, ...] = Field(
         (), description="elements of types 0, 1, ... in MLIP configurations (.cfg) that do not say; the format has none"
     )
@@ -99,21 +104,22 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     work = outputs.parent / "work"
     work.mkdir(exist_ok=True)
     try:
-        families = _families(inputs.all("known"), params)
+        families, given = _families(inputs.all("known"), params), 0
         collection = Collection(params.file_names, params.labelled, work)
         for frame, number in _told(_frames(inputs, params, work), inputs, params.file_names, machine):
             name = params.file_names[number]
+            given += bool(_given(frame.atoms, "family"))
             shortest = _shortest(frame, name, collection.reach)
             collection.add(_entry(frame, name, params, families), number, shortest)
         collection.write(outputs / OUTPUTS["structures"], outputs / OUTPUTS["duplicates"])
     finally:
         shutil.rmtree(work)
-    return collection.metrics()
+    return collection.metrics() | {"frames_with_given_family": given}
 
 
 def _families(known: Sequence[Path], params: Params) -> Families:
     """What is known of families before the files are read."""
-    families = Families(params.likeness_A)
+    families = Families(params.likeness_A, every=params.compare == "every")
     for path in known:
         families.learn(pq.read_table(path, columns=STRUCTURES.names))
     return families
@@ -156,13 +162,18 @@ def _entry(frame: Frame, name: str, params: Params, families: Families) -> Atoms
     """A checked structure with the info of a table row, and its labels when they are wanted."""
     read = frame.atoms
     atoms = Atoms(numbers=read.numbers, positions=read.positions, cell=read.cell.array, pbc=read.pbc)
-    group, given = (str(read.info.get(key, "")) for key in ("group", "family"))
+    group, given = (_given(read, key) for key in ("group", "family"))
     if params.energy_key and params.forces_key:
         labels = checked_labels(read, params.energy_key, params.forces_key, params.stress_key, frame.place(name))
         atoms.calc = SinglePointCalculator(atoms, **labels)
     atoms.info = {"id": structure_id(atoms), "source": name, "row": frame.row, "group": group}
     atoms.info["family"] = families.family(atoms, given, name, params.joins)
     return atoms
+
+
+def _given(read: Atoms, key: str) -> str:
+    """What a frame says in its own file; empty for nothing."""
+    return str(read.info.get(key, ""))
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
@@ -179,7 +190,7 @@ def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dic
         collection.add(atoms, 0, shortest_distance(atoms, collection.reach))
     collection.write(outputs / OUTPUTS["structures"], outputs / OUTPUTS["duplicates"])
     shutil.rmtree(work)
-    return collection.metrics()
+    return collection.metrics() | {"frames_with_given_family": 40}
 
 
 def _stub_cell(lattice_constant: float) -> Atoms:

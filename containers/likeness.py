@@ -46,10 +46,12 @@ class Families:
     Args:
         likeness_A: largest root mean square displacement (Å) of structures that are alike; 0 turns likeness off.
         strain: largest strain between their cells.
+        every: compare with every structure that is learned, not with the founders of its family alone. It finds the
+            copy of a copy, for the time of a comparison with all of them.
     """
 
-    def __init__(self, likeness_A: float, strain: float = STRAIN) -> None:
-        self._likeness, self._strain = likeness_A, strain
+    def __init__(self, likeness_A: float, strain: float = STRAIN, every: bool = False) -> None:
+        self._likeness, self._strain, self._every = likeness_A, strain, every
         self._known: dict[bytes, str] = {}
         self._learned: set[str] = set()
         self._founders: dict[bytes, _Founders] = {}
@@ -59,7 +61,8 @@ class Families:
     def learn(self, table: pa.Table) -> None:
         """Take the structures of a table (columns of STRUCTURES) with their families, for ever.
 
-        A family's founders are the structure it is named after or, where that is not in the table, all its structures.
+        A family's founders are the structure it is named after or, where that is not in the table, all its structures;
+        with `every` they are all its structures in any case.
         """
         ids = set(table.column("id").to_pylist())
         for start in range(0, table.num_rows, BLOCK):
@@ -67,7 +70,8 @@ class Families:
                 identity, family = str(atoms.info["id"]), str(atoms.info["family"])
                 self._learned.add(family)
                 kept = self._known.setdefault(bytes.fromhex(identity), family) == family
-                if kept and self._likeness and (family == identity or family not in ids):
+                founds = self._every or family == identity or family not in ids
+                if kept and self._likeness and founds:
                     self._waiting.append((_shape(atoms), family))
 
     def family(self, atoms: Atoms, given: str, trajectory: str, joins: bool = False) -> str:
@@ -111,7 +115,7 @@ class Families:
         for shape, family in self._waiting:
             founders = self._founders.setdefault(shape.kind, _founders_like(shape))
             # like a structure without a given family, one that is like a founder of its family founds nothing
-            if founders.nearest(shape, self._likeness, self._strain, family) is None:
+            if self._every or founders.nearest(shape, self._likeness, self._strain, family) is None:
                 founders.add(shape, family)
         self._waiting = []
 

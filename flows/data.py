@@ -117,16 +117,32 @@ class Prepared:
 
 def ingest_all(config: DistillConfig, files: Files, run: RunCall) -> Ingested:
     """Read every file. DFT data come first and test data last: a family that two of them share is found by the later
-    one, so that a pool that grows changes no family of the DFT data."""
-    base = files["base"]
-    known: list[FileRef] = list(base[:1])
+    one, so that a pool that grows changes no family of the DFT data.
+
+    Where the pool's files name families and frames of the DFT data have none, those join the pool's: a DFT structure
+    must not be trained on beside a test of its own copies.
+    """
+    base, known = files["base"], list[FileRef](files["base"][:1])
     dft = run(calls.dft_call(config, files["dft"], known), "ingest DFT data") if files["dft"] else None
-    known += [dft.file("structures")] if dft else []
-    pool = run(calls.ingest_call(config, files["pool"], known), "ingest")
-    known.append(pool.file("structures"))
-    call = calls.dft_call(config, files["dft_test"], known, test=True) if files["dft_test"] else None
-    test = run(call, "ingest DFT test data") if call else None
+    pool = run(calls.ingest_call(config, files["pool"], [*known, *_tables(dft)]), "ingest")
+    if dft and pool.metrics["frames_with_given_family"] and _have_none(dft):
+        call = calls.dft_call(config, files["dft"], [*known, *_tables(pool)], every=True)
+        dft = run(call, "ingest DFT data beside the pool")
+    known += [*_tables(dft), *_tables(pool)]
+    test = None
+    if files["dft_test"]:
+        test = run(calls.dft_call(config, files["dft_test"], known, test=True), "ingest DFT test data")
     return Ingested(pool, dft, test, base, next(iter(files["potential"]), None))
+
+
+def _tables(ingested: Artefact | None) -> list[FileRef]:
+    return [ingested.file("structures")] if ingested else []
+
+
+def _have_none(dft: Artefact) -> bool:
+    """Whether frames of DFT files name no family."""
+    metrics = dft.metrics
+    return bool(metrics["frames_with_given_family"] < metrics["structures"] + metrics["duplicates"])
 
 
 @dataclass(frozen=True)
@@ -173,7 +189,8 @@ def labelled(known: Resolved, run: Runner) -> Prepared:
     run.done["pool_labels"] = labels
     by_teacher, more = labels_of_dft(recipe, ingested, asked, run)
     dft, test = ingested.dft, ingested.dft_test
-    baseline = run(calls.baseline_call(recipe, labels, dft, test, by_teacher, ingested.earlier_baseline))
+    earlier = (ingested.earlier_baseline, ingested.merged)
+    baseline = run(calls.baseline_call(recipe, labels, dft, test, by_teacher, *earlier))
     keys = [teacher.key(workspace) for teacher in asked]
     dataset = run(calls.dataset_call(recipe, labels, dft, test, ingested.merged, keys))
     return Prepared(recipe, ingested, labels, baseline, dataset, asked, given, (work, *more))

@@ -6,9 +6,17 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from containers.contract import StepError
-from containers.tensorpot.bulk import bulk_choice, representation_weights, share_d_optimal, structure_space
+from containers.tensorpot.bulk import (
+    Floats,
+    Indices,
+    bulk_choice,
+    representation_weights,
+    share_d_optimal,
+    structure_space,
+)
 from containers.tensorpot.d_optimal import FirstPass, Search, first_pass, further_passes
 
 How = Literal["given", "d_optimal", "scarce", "bulk", "random", "all"]
@@ -69,10 +77,26 @@ def _with_bulk(search: Search, how: dict[int, How], most: int, facts: dict[str, 
     taken = [place_in[int(place)] for place in np.flatnonzero(search.given)] + [place_in[place] for place in how]
     count = min(most - len(how), int(search.free.sum()) - len(how))
     more = bulk_choice(space, taken, count)
-    weighed = [k for k in taken + more if not search.dft[train[k]]]
-    weights = representation_weights(space, weighed)
     how |= {int(train[k]): "bulk" for k in more}
-    return Chosen(how, facts, {int(train[k]): float(one) for k, one in zip(weighed, weights, strict=True)})
+    return Chosen(how, facts, weights_of(space, train, taken + more, search.dft[train]))
+
+
+def weights_of(space: Floats, train: Indices, chosen: list[int], dft: NDArray[np.bool_]) -> dict[int, float]:
+    """Weight of each chosen structure of the pool, for what it stands for there: DFT structures have their own.
+
+    Args:
+        space: (N, R) of the training side.
+        train: (N,) the structures' places elsewhere, by which the weights are given.
+        chosen: rows of `space`.
+        dft: (N,) which rows are DFT structures.
+    """
+    pool = np.flatnonzero(~dft)
+    place_in = {int(k): place for place, k in enumerate(pool)}
+    weighed = [k for k in chosen if k in place_in]
+    if not weighed:
+        return {}
+    weights = representation_weights(space[pool], [place_in[k] for k in weighed])
+    return {int(train[k]): float(one) for k, one in zip(weighed, weights, strict=True)}
 
 
 def _facts(first: FirstPass, passes: int) -> dict[str, Any]:

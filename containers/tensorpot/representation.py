@@ -52,10 +52,12 @@ def representing(data: DataSet, features: Floats, chosen: Sequence[str]) -> dict
 
     Args:
         features: (N, F) of `data.ids`.
-        chosen: most important first; those that the data set cannot use are left out.
+        chosen: most important first; those that the data set cannot use are left out, as DFT structures are.
     """
     train = [place for place, role in enumerate(data.roles) if role in PART_IN]
-    place_of = {data.ids[place]: k for k, place in enumerate(train) if data.roles[place] != "dft"}
+    pool = [k for k, place in enumerate(train) if data.roles[place] != "dft"]
+    place_of = {data.ids[train[k]]: place for place, k in enumerate(pool)}
     usable = [key for key in chosen if key in place_of]
-    weights = representation_weights(structure_space(features[np.array(train)]), [place_of[key] for key in usable])
+    space = structure_space(features[np.array(train)])[pool]
+    weights = representation_weights(space, [place_of[key] for key in usable])
     return dict(zip(usable, weights.tolist(), strict=True))

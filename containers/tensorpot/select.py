@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -21,21 +21,21 @@ import pyarrow.parquet as pq
 from ase import Atoms
 from pydantic import Field, model_validator
 
-from containers.contract import BadInput, Closed, Image, Inputs, Machine
+from containers.contract import BadInput, Closed, Image, Inputs, Machine, Resources
 from containers.structures import write_table
 from containers.tensorpot.baseline_model import Baseline
 from containers.tensorpot.candidates import DataSet, read_given
 from containers.tensorpot.choose import How, choose
 from containers.tensorpot.d_optimal import Search
 from containers.tensorpot.grades import grade_all, told
-from containers.tensorpot.memory import sizes_for
+from containers.tensorpot.memory import Sizes, features_bytes, sizes_for
 from containers.tensorpot.pacemaker_input import Potential
 
 if TYPE_CHECKING:
     from pyace import ACEBBasisSet
 
 IMAGE: Image = "tensorpot"
-VERSION = 2
+VERSION = 3
 INPUTS = {
     "dataset": "the labelled structures with their sides (Parquet, from the dataset step)",
     "baseline": "what is taken from the labels before the fit (baseline.json)",
@@ -160,7 +160,7 @@ def _with_projections(
     from containers.tensorpot.projections import Projector
 
     projector = Projector(_basis(inputs, params), params.projections)
-    sizes = sizes_for(machine.resources, max(projector.functions.values()))
+    sizes = _sizes(params, machine.resources, _rows(data), projector.functions)
     with scratch(outputs) as folder, threadpool_limits(1):  # processes share the work, not threads
         work = Work(projector, folder, features=params.method == "combined")
         found = projected(_counted(data, machine), work, machine.resources.threads, sizes.block_rows)
@@ -171,8 +171,19 @@ def _with_projections(
         return _chosen(data, search, params)
 
 
+def _sizes(params: Params, resources: Resources, rows: int, functions: Mapping[str, int]) -> Sizes:
+    """Of the pieces; what the limit cannot hold is refused before the work."""
+    combined = params.method == "combined"
+    held = features_bytes(resources, rows, sum(functions.values())) if combined else 0
+    return sizes_for(resources, max(functions.values()), held)
+
+
+def _rows(data: DataSet) -> int:
+    return int(pq.read_metadata(data.path).num_rows)
+
+
 def _counted(data: DataSet, machine: Machine) -> Iterator[Atoms]:
-    total = pq.read_metadata(data.path).num_rows
+    total = _rows(data)
     for done, atoms in enumerate(data.structures(), 1):
         yield atoms
         machine.progress(done, max(done, total), "projections")

@@ -36,7 +36,7 @@ from containers.tensorpot.select import SELECTION
 from containers.tensorpot.spots import Spot, looked_at
 
 IMAGE: Image = "tensorpot"
-VERSION = 1
+VERSION = 2
 INPUTS = {
     "dataset": "the labelled structures with their sides (Parquet, from the dataset step)",
     "selection": "what the student was trained on (Parquet, from pace_select or an earlier round)",

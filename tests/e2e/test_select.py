@@ -182,13 +182,6 @@ def test_what_copies_dft_structures_adds_nothing(tmp_path: Path) -> None:
     assert set(chosen["id"]) == {atoms.info["id"] for atoms in odd}
 
 
-def test_dft_structures_take_no_weight_from_the_pool(tmp_path: Path) -> None:
-    """What a chosen structure stands for is shared among the pool's: a DFT structure has its own weight."""
-    dft = labelled([translated(atoms, 1)[0] for atoms in rattled(20)], origin="dft")
-    chosen, _ = run(tmp_path, [*rattled(60), *dft], method="combined", max_structures=12)
-    assert chosen["weight"].mean() == pytest.approx(1.0)
-
-
 def test_grades_are_those_of_pyace_before_and_after(tmp_path: Path) -> None:
     test = labelled(rattled(6, amount=0.3, first=700), side="test")
     _, metrics = run(tmp_path, [*rattled(50), *test], max_structures=50)

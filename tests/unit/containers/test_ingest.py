@@ -109,6 +109,7 @@ def test_extended_xyz_keeps_content_group_and_family(tmp_path: Path, ingested: I
         "files": 1,
         "elements": ["Ge", "Si"],
         "shortest_distance_A": pytest.approx(np.linalg.norm([1.9, 2.3, 1.7])),
+        "frames_with_given_family": 2,
     }
     second = result.structures[1]
     assert second.info["source"] == "data/mine.extxyz"
@@ -466,6 +467,23 @@ def test_known_structures_keep_and_found_families(tmp_path: Path, ingested: Inge
     write(tmp_path / "pool.extxyz", [rattled(1), rattled(0)])
     found = ingested(tmp_path / "pool.extxyz", known=(table,)).structures
     assert [atoms.info["family"] for atoms in found] == ["mine", "mine"]
+
+
+def test_frames_without_a_family_join_the_ones_that_a_pool_names(tmp_path: Path, ingested: Ingest) -> None:
+    """As DFT frames do beside a pool of their rattled copies."""
+    copies = [rattled(seed) for seed in range(3)] + [bulk("Ge", cubic=True)]
+    for atoms, name in zip(copies, ["frame7", "frame7", "frame7", "other"], strict=True):
+        atoms.info["family"] = name
+    write(tmp_path / "pool.extxyz", copies)
+    pool = ingested(tmp_path / "pool.extxyz")
+    assert pool.metrics["frames_with_given_family"] == 4
+    write(tmp_path / "dft.extxyz", [bulk("Si", cubic=True), bulk("C", cubic=True)])
+    known = (pool.outputs / "structures.parquet",)
+    found = ingested(tmp_path / "dft.extxyz", known=known, compare="every")
+    assert found.metrics["frames_with_given_family"] == 0
+    parent, alone = found.structures
+    assert parent.info["family"] == "frame7"
+    assert alone.info["family"] == alone.info["id"]
 
 
 def test_a_pool_that_grows_at_its_end_changes_no_family(tmp_path: Path, ingested: Ingest) -> None:

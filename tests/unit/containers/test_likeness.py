@@ -175,6 +175,16 @@ def test_what_was_learned_founds_as_it_did_when_it_was_first_seen() -> None:
     assert families.family(near, "", "y") == structure_id(liquid(9))  # its founder is gone, so the rest stands for it
 
 
+def test_the_copy_of_a_copy_is_found_where_every_structure_is_compared_with() -> None:
+    first, member = crystal(), crystal(0.1, 1)
+    edge = moved(first, first.positions + 1.9 * (member.positions - first.positions))  # alike the member only
+    table = structures_table(rows([first, member], [structure_id(first)] * 2))
+    for every, family in ((False, structure_id(edge)), (True, structure_id(first))):
+        families = Families(LIKENESS_A, every=every)
+        families.learn(table)
+        assert families.family(edge, "", "test.xyz", joins=True) == family
+
+
 def test_duplicates_get_the_family_of_the_first() -> None:
     assert len(set(answers([liquid(1), crystal(), liquid(1)]))) == 2
     families = Families(LIKENESS_A)

@@ -1,0 +1,57 @@
+"""In which order the user's files are read, and what each sees of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.config import DistillConfig
+from flows.data import ingest_all
+from tasks.artefact import Artefact, StepCall, external
+
+TABLE = {"pool.extxyz": "pool", "dft.extxyz": "dft", "test.extxyz": "test"}
+
+
+@pytest.fixture
+def order(config: DistillConfig, artefact: Callable[..., Artefact], tmp_path: Path) -> Callable[..., list[Any]]:
+    """Reads a pool, DFT data and test data, so many of ten frames with a family in their file: name of the task run,
+    the tables it is given and how it compares."""
+
+    def read(**named: int) -> list[Any]:
+        files, told = {"base": (), "potential": ()}, []
+        for number, (role, name) in enumerate([("pool", "pool"), ("dft", "dft"), ("dft_test", "test")]):
+            (tmp_path / f"{name}.extxyz").write_text(str(number))
+            files[role] = (external(tmp_path / f"{name}.extxyz"),)
+
+        def run(call: StepCall, name: str | None = None) -> Artefact:
+            table = TABLE[call.params["file_names"][0]]
+            seen = [str(file.sha256).split()[1] for file in call.inputs.get("known", ())]
+            told.append((name, seen, call.params["compare"], call.params["joins"]))
+            mark = f"{table}-beside" if "beside" in str(name) else table
+            return artefact("ingest", mark, structures=8, duplicates=2, frames_with_given_family=named.get(table, 0))
+
+        ingest_all(config, files, run)
+        return told
+
+    return read
+
+
+def test_dft_data_are_read_first_and_test_data_last(order: Callable[..., list[Any]]) -> None:
+    assert order() == order(pool=10, dft=10) == order(dft=4) == [
+        ("ingest DFT data", [], "founders", False),
+        ("ingest", ["dft"], "founders", False),
+        ("ingest DFT test data", ["dft", "pool"], "every", True),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("named", [{"pool": 10}, {"pool": 1, "dft": 9}])
+def test_dft_frames_without_a_family_join_a_pool_whose_files_name_some(
+    order: Callable[..., list[Any]], named: dict[str, int]
+) -> None:
+    assert order(**named)[2:] == [
+        ("ingest DFT data beside the pool", ["pool"], "every", False),
+        ("ingest DFT test data", ["dft-beside", "pool"], "every", True),
+    ]
