@@ -41,9 +41,7 @@ from containers.tensorpot import (
 from containers.tensorpot.pacemaker_input import Potential
 from tasks.artefact import Artefact, FileRef, StepCall, external
 from tasks.docker_runner import HARDENED, created, engine, find_image
-from tasks.label import Asked
 from tasks.label_shards import Pool
-from tasks.machine import ready
 from tasks.run import run_step
 from tasks.settings import Settings, step_environment, thread_environment
 from tasks.workspace import Workspace
@@ -77,6 +75,8 @@ IMPORTS = {
 
 def chain(pool: Path, place: Workspace) -> Generator[StepCall, Artefact, None]:
     """Every step once: yields a call and is sent its result."""
+    from tasks.label import Asked  # brings Prefect, and --help can do without
+
     model = external(EXAMPLE / "teacher.model")
     table = (yield _call("ingest", ingest.Params(file_names=(pool.name,)), files=external(pool))).file("structures")
     yield _call("teacher_info", teacher_info.Params(), model=model)
@@ -227,6 +227,8 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=3, help="of every step and way")
     parser.add_argument("--demos", type=int, default=2, help="runs of the whole demo and way")
     options = parser.parse_args()
+    from tasks.machine import ready
+
     with fresh("check") as root, ready(Workspace(root=root, settings=Settings(runner="docker", device="cpu"))):
         print("containers against processes, wall time of a step in a fresh store, medians", flush=True)
     met = [steps(options.repeats) if options.repeats else True, demos(options.demos) if options.demos else True]

@@ -4,7 +4,8 @@ python benchmarks/selection.py [--pool FILE] [--repeats 3] [--copies 10] [--thre
 
 Whole processes are timed, imports and reading included, in turn so that a busy machine disturbs both. Memory is the
 proportional set size (PSS) summed over a process and its children, looked at ten times a second. Labels play no part.
-Then the pool is repeated with noise to see that time grows with it and memory does not. Exit 1 when a bound is missed.
+Then the pool is repeated with noise to see that time grows with it and memory does not. The combined choice, by its
+step, is told for both and promises nothing: its memory grows with the structures. Exit 1 when a bound is missed.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ from containers.tensorpot.pacemaker_input import Potential
 REPOSITORY = Path(__file__).parents[1]
 POOL = REPOSITORY.parent / "shared" / "data" / "silicon" / "pool.extxyz"
 POTENTIAL = Potential(elements=("Si",), cutoff=5.0, functions_per_element=250)
+COMBINED = 150
+"""Structures that the combined method chooses."""
 TOLERANCE = 1.01
 MEMORY_SHARE = 0.5
 LINEAR = 1.3
@@ -147,6 +150,28 @@ def ours(folder: Path, threads: int) -> None:
     (folder / "ours.json").write_text(json.dumps(told | {"environments": active.environments}))
 
 
+def combined(folder: Path, threads: int) -> None:
+    """The combined choice from `folder`/dataset.parquet by the step itself."""
+    from containers.contract import Inputs, Machine, Resources
+    from containers.tensorpot import select
+
+    (outputs := folder / "outputs").mkdir(exist_ok=True)
+    Baseline(e0s_eV={"Si": 0.0}).write(folder / "baseline.json")
+    files = {"dataset": (folder / "dataset.parquet",), "baseline": (folder / "baseline.json",)}
+    params = select.Params(potential=POTENTIAL, max_structures=COMBINED, grades=False)
+    select.run(Inputs(files), outputs, params, Machine(Resources(threads=threads)))
+
+
+def combined_choice(folder: Path, structures: int, threads: int) -> None:
+    """One line about `combined`."""
+    found = measure([sys.executable, __file__, "--combined", str(folder), "--threads", str(threads)], folder, threads)
+    print(
+        f"combined choice of {COMBINED} of {structures} structures, {POTENTIAL.functions_per_element} functions:"
+        f" {found.seconds:.1f} s ({found.cpu_s:.1f} s of CPU), peak PSS {found.peak_MB:.0f} MB",
+        flush=True,
+    )
+
+
 def write_theirs(folder: Path) -> None:
     """The same structures and basis as `pace_select` takes them."""
     from pyace.basisextension import construct_bbasisconfiguration
@@ -233,6 +258,7 @@ def repeated_pool(folder: Path, pool: Path, copies: int, once: Measured, threads
         f" times, wanted at most 1.2: {verdict(same)}",
         flush=True,
     )
+    combined_choice(folder, count, threads)
     return linear and same
 
 
@@ -243,16 +269,18 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--copies", type=int, default=10, help="0: leave the repeated pool out")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--ours", type=Path, help=argparse.SUPPRESS)  # the process that is measured
+    for process in (ours, combined):  # what is measured
+        parser.add_argument(f"--{process.__name__}", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
-    if chosen.ours:
-        ours(chosen.ours, chosen.threads)
+    if folder := chosen.ours or chosen.combined:
+        (ours if chosen.ours else combined)(folder, chosen.threads)
         return 0
     with TemporaryDirectory() as name:
         folder = Path(name)
-        write_dataset(folder / "dataset.parquet", repeated(chosen.pool, 1))
+        count = write_dataset(folder / "dataset.parquet", repeated(chosen.pool, 1))
         write_theirs(folder)
         good, once = against_the_program(folder, chosen.repeats, chosen.threads)
+        combined_choice(folder, count, chosen.threads)
         if chosen.copies:
             good &= repeated_pool(folder, chosen.pool, chosen.copies, once, chosen.threads)
     return 0 if good else 1

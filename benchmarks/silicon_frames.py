@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 from ase import Atoms
@@ -18,10 +19,12 @@ from containers.structures import structure_id, structures_table
 from containers.tensorpot import baseline, dataset, frame_sets, select
 from containers.tensorpot.pacemaker_input import Potential
 from tasks.artefact import Artefact, FileRef, StepCall, external
-from tasks.label import Asked
 from tasks.label_shards import Pool
 from tasks.run import run_step
 from tasks.workspace import Workspace
+
+if TYPE_CHECKING:
+    from tasks.label import Asked
 
 REPOSITORY = Path(__file__).parents[1]
 DATA = REPOSITORY.parent / "shared" / "data" / "silicon"
@@ -66,6 +69,8 @@ def pool(data: Path, wanted: Callable[[Atoms], bool] = lambda atoms: True) -> li
 
 def labelled(place: Workspace, data: Path, structures: Sequence[Atoms], cutoff: float, threads: int) -> Labelled:
     """The structures with the teacher's labels (float64), split as the flow splits them."""
+    from tasks.label import Asked  # brings Prefect, and --help can do without
+
     pq.write_table(structures_table(structures), place.root / "pool.parquet")
     pooled, model = external(place.root / "pool.parquet"), external(data / "teacher.model")
     info = run_step(_call("teacher_info", teacher_info.Params(), threads, model=model), place)

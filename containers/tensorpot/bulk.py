@@ -10,11 +10,13 @@ Pure numpy and scipy. Nothing is drawn at random, and no result depends on how t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
+
+from containers.tensorpot.memory import BLOCK_ROWS
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -42,19 +44,39 @@ def share_d_optimal(budget: int, maxvol_size: int) -> int:
 def structure_space(features: Floats) -> Floats:
     """(N, R) principal components, largest first, of the columns brought to mean 0 and variance 1.
 
+    Takes little more memory than it gives back: the features are scaled BLOCK_ROWS structures at a time.
+
     Args:
         features: (N, F) one row a structure: the sums of its atoms' projections, each element in columns of its own,
             divided by the number of all its atoms. These are what a linear model makes the energy an atom of.
     """
-    spread = features.std(axis=0)
-    varies = spread > 1e-12 * np.abs(features).max(axis=0)
+    means = features.mean(axis=0)
+    spread = np.sqrt(sum(np.square(rows - means).sum(axis=0) for rows in _several(features)) / len(features))
+    varies = spread > 1e-12 * np.maximum(features.max(axis=0), -features.min(axis=0))
     if not varies.any():
         return np.zeros((len(features), 1))
-    scaled = (features[:, varies] - features[:, varies].mean(axis=0)) / spread[varies]
-    variances, axes = np.linalg.eigh(scaled.T @ scaled)
+
+    def scaled() -> Iterator[Floats]:
+        return ((rows[:, varies] - means[varies]) / spread[varies] for rows in _several(features))
+
+    axes = _principal(scaled())
+    space = np.empty((len(features), axes.shape[1]))
+    for rows, place in zip(scaled(), _several(space), strict=True):
+        np.matmul(rows, axes, out=place)
+    return space
+
+
+def _principal(scaled: Iterable[Floats]) -> Floats:
+    """(F, R) axes that keep KEPT_VARIANCE of rows (n, F), largest first."""
+    variances, axes = np.linalg.eigh(sum(rows.T @ rows for rows in scaled))
     explained = np.cumsum(variances[::-1]) / variances.sum()
     kept = int(np.searchsorted(explained, KEPT_VARIANCE)) + 1
-    return np.asarray(scaled @ axes[:, ::-1][:, :kept], dtype=float)
+    return axes[:, ::-1][:, :kept]
+
+
+def _several(rows: Floats) -> Iterator[Floats]:
+    """Views of BLOCK_ROWS rows, one after the other."""
+    return (rows[start : start + BLOCK_ROWS] for start in range(0, len(rows), BLOCK_ROWS))
 
 
 def bulk_choice(space: Floats, chosen: Sequence[int], count: int) -> list[int]:

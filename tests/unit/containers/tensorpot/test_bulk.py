@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
 from containers.tensorpot import bulk
 from containers.tensorpot.bulk import Floats, bulk_choice, representation_weights, share_d_optimal, structure_space
+from containers.tensorpot.memory import BLOCK_ROWS, COMBINED_BYTES
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +53,29 @@ def test_the_space_keeps_the_distances_and_drops_what_does_not_vary() -> None:
     variances = space.var(axis=0)
     assert (np.diff(variances) <= 0).all()
     assert variances.sum() == pytest.approx(8, rel=1.01 - bulk.KEPT_VARIANCE)  # eight columns of variance 1
+
+
+def test_the_space_does_not_depend_on_how_many_are_scaled_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = crowd()
+    whole = structure_space(features)
+    monkeypatch.setattr(bulk, "BLOCK_ROWS", 7)
+    pieces = structure_space(features)
+    np.testing.assert_allclose(cdist(pieces, pieces), cdist(whole, whole), atol=1e-9)
+    assert bulk_choice(pieces, [7], 40) == bulk_choice(whole, [7], 40)
+
+
+def test_the_space_takes_no_more_memory_than_is_reckoned_with() -> None:
+    features = np.random.default_rng(0).normal(size=(40_000, 50))  # no column is like another: the worst case
+    train = np.arange(len(features))
+    tracemalloc.start()
+    try:
+        space = structure_space(features[train])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    blocks = 4 * 8 * BLOCK_ROWS * features.shape[1]
+    assert space.shape[1] >= 49
+    assert features.nbytes + peak <= COMBINED_BYTES * features.size + blocks
 
 
 def test_equal_structures_have_one_place() -> None:

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from containers.contract import BadInput, Resources
-from containers.tensorpot.memory import BLOCK_ROWS, ONE_SHOT_BYTES, available_bytes, memory_limit, sizes_for
+from containers.tensorpot.memory import (
+    BLOCK_ROWS,
+    ONE_SHOT_BYTES,
+    available_bytes,
+    features_bytes,
+    memory_limit,
+    sizes_for,
+)
 
 GB = 2**30
 HOST = 16 * GB
@@ -79,3 +86,21 @@ def test_too_little_memory_is_said_with_what_is_needed() -> None:
         BadInput, match=r"100 MB are too little .* \d+ MB are needed.* fewer threads or a smaller basis"
     ):
         sizes_for(Resources(memory_bytes=100 * 2**20), 250)
+
+
+def test_what_stays_beside_the_pieces_makes_them_smaller() -> None:
+    limit = Resources(memory_bytes=700 * 2**20, threads=2)
+    assert sizes_for(limit, 250, held=300 * 2**20).one_shot_bytes < sizes_for(limit, 250).one_shot_bytes
+    with pytest.raises(BadInput, match="too little"):
+        sizes_for(limit, 250, held=GB)
+
+
+def test_too_many_structures_to_compare_are_refused_with_what_they_need_and_what_to_do() -> None:
+    with pytest.raises(
+        BadInput,
+        match=r"100,000 structures by 500 functions in memory: 1\.\d\d GB are needed, and the limit is 1\.00 GB"
+        r".*DISTILL_SELECT_MEMORY_GB=1\.\d\d.* d_optimal, .* or fewer structures",
+    ) as refused:
+        features_bytes(Resources(memory_bytes=10**9), 100_000, 500)
+    enough = float(str(refused.value).partition("GB=")[2].partition(")")[0])
+    assert features_bytes(Resources(memory_bytes=round(enough * 1e9)), 100_000, 500) == 8 * 100_000 * 500

@@ -14,7 +14,7 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from pydantic import ValidationError
 
-from containers.contract import BadInput, Inputs, Machine
+from containers.contract import BadInput, Inputs, Machine, Resources
 from containers.structures import labels_table, structure_id, write_table
 from containers.tensorpot import select
 from containers.tensorpot.active_rows import OUTSIDE, greedy_order, inverse, span
@@ -212,6 +212,14 @@ def test_the_stub_writes_a_valid_selection_that_keeps_what_was_given(tmp_path: P
     assert table.schema == select.SELECTION
     assert table["id"].to_pylist()[:2] == before
     assert metrics["selected"] == table.num_rows == 7
+
+
+def test_too_many_structures_for_the_memory_are_refused_before_the_work_unless_none_of_it_is_kept() -> None:
+    limit, functions = Resources(memory_bytes=10**9), {"Ge": 250, "Si": 250}
+    with pytest.raises(BadInput, match="compares 100,000 structures by 500 functions"):
+        select._sizes(params(method="combined"), limit, 100_000, functions)
+    held = select._sizes(params(method="combined"), limit, 10_000, functions)
+    assert held == select._sizes(params(method="d_optimal"), limit, 100_000, functions)  # room enough for both
 
 
 def test_scarce_elements_are_wanted_before_the_bulk(monkeypatch: pytest.MonkeyPatch) -> None:
