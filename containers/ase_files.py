@@ -22,7 +22,9 @@ LARGEST_WHOLE = 256_000_000
 LARGEST_UNPACKED = 8_000_000_000  # bytes of a compressed file of a format that is streamed
 STREAMED = ("traj", "db", "vasp-out")
 HEAD = 65_536  # bytes in which a file says how many atoms it has
+ELECTRONS_OF_A_STEP = b"- Iteration "  # before each electronic step of an ionic one
 FORCES_OF_A_STEP = b"TOTAL-FORCE (eV/Angst)"
+END_OF_A_RUN = b"General timing and accounting"
 CLAIMS = {"cfg": re.compile(rb"Number of particles\s*=\s*(\d+)")}
 COUNTS_OF_POSCAR = (5, 6)  # lines, from 0, on which the counts of the elements may stand
 VASP = {"outcar": "vasp-out", "xdatcar": "vasp-xdatcar", "poscar": "vasp", "contcar": "vasp"}
@@ -48,9 +50,13 @@ def ase_format(path: Path, name: str, usual: str) -> str:
 
 def largest(name: str) -> int:
     """Bytes that a decompressed file of this name, less its compression's ending, may have."""
+    return LARGEST_UNPACKED if in_turns(name) else LARGEST_WHOLE
+
+
+def in_turns(name: str) -> bool:
+    """Whether a file of this name, less its compression's ending, is read frame by frame."""
     base = PurePath(name).name.lower()
-    streamed = "outcar" in base or base.endswith((".traj", ".db", ".parquet"))
-    return LARGEST_UNPACKED if streamed else LARGEST_WHOLE
+    return "outcar" in base or base.endswith((".traj", ".db", ".parquet"))
 
 
 def ase_frames(path: Path, kind: str, name: str) -> Iterator[Atoms]:
@@ -126,19 +132,25 @@ def _outcar(path: Path, name: str) -> Iterator[Atoms]:
 
 
 def _steps_begun(path: Path, name: str) -> int:
-    """How many ionic steps have forces; refuses what would make ASE hold many lines, or an endless one."""
-    begun = held = 0
+    """How many ionic steps the file has begun; refuses what would make ASE hold many lines, or an endless one.
+
+    Those with forces, and one more when electronic steps follow the last forces in a run that did not come to its end.
+    """
+    forces = held = 0
+    more = False
     with path.open("rb") as file:
         while line := file.readline(LONGEST_LINE + 1):
             if FORCES_OF_A_STEP in line:
-                begun, held = begun + 1, 0
+                forces, held, more = forces + 1, 0, False
+            elif ELECTRONS_OF_A_STEP in line or END_OF_A_RUN in line:
+                more = ELECTRONS_OF_A_STEP in line
             held += len(line)
             if len(line) > LONGEST_LINE or held > LARGEST_WHOLE:
                 raise BadInput(
-                    f"{name}: {held / 1e6:,.0f} MB without the forces of an ionic step (frame {begun}, from 0), or a"
+                    f"{name}: {held / 1e6:,.0f} MB without the forces of an ionic step (frame {forces}, from 0), or a"
                     f" line of more than {LONGEST_LINE:,} characters; is this an OUTCAR?"
                 )
-    return begun
+    return forces + more
 
 
 def _database(path: Path, name: str, kind: str) -> Iterator[Atoms]:

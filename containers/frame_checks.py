@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.data import chemical_symbols
+from ase.data import atomic_numbers, chemical_symbols, covalent_radii
 from numpy.typing import ArrayLike
 
 from containers.contract import BadInput
-from containers.distances import nearest
+from containers.distances import nearest, shortest_per_pair
 
 SMALLEST_WIDTH = 1e-3
 """Å. Periodic cell vectors closer to linear dependence than this have no volume (area, length) to repeat."""
@@ -32,6 +32,17 @@ MOST_ATOMS = 1_000_000
 """A structure of more atoms is a mistake: nothing here learns from it, and reading it would take gigabytes."""
 CLOSEST_A = 0.3
 """No two atoms of a material come closer; where every atom of a structure does, the lengths are in another unit."""
+CROWDED = 0.7
+"""Share of the sum of two covalent radii (Cordero et al., Dalton Trans. 2008, 2832, as ASE has them) below which two
+atoms are not taken for neighbours: N2 is at 0.77, H2 at 1.19, silicon at 1.06; fractional coordinates are below 0.5."""
+TOUCHING_A = 4.0  # beyond CROWDED of the largest atoms
+WITHIN = (-0.6, 1.1)
+"""Where fractional coordinates lie, from 0 to 1 or about 0, also of atoms shaken across the border of the cell."""
+NARROWEST_CELL_A = 1.5
+"""Perpendicular width; real cells are wider (beryllium: 1.98), and narrower ones make fractions and Å the same."""
+SPARSEST_A3 = 150.0
+"""Volume of an atom; caesium has 115. A molecule in a large box is sparser, and in fractions of its box so dense that
+`CLOSEST_A` tells; two atoms that were pushed together in one would else look like fractions of a sound structure."""
 LARGEST_FORCE_eV_per_A = 1000.0
 LARGEST_ENERGY_eV_per_atom = 1e6  # all electrons of the heaviest elements: 0.8e6
 NET_FORCE_eV_per_A = 0.1
@@ -70,13 +81,20 @@ def too_many(atoms: int) -> str:
 
 
 def check_lengths(atoms: Atoms, shortest: float, place: str) -> None:
-    """Raise `BadInput` when the distances can only be in another unit than Å.
+    """Raise `BadInput` when the distances can only be in another unit than Å, or are fractions of the cell.
 
     Args:
         atoms: a structure that `check_structure` passes.
         shortest: its shortest distance, Å, or infinity; most structures need no more than that.
         place: file and frame, the beginning of the message.
     """
+    if _fractional(atoms):
+        raise BadInput(
+            f"{place}: every coordinate is at most about 1 and atoms are {nearest(atoms, TOUCHING_A).min():.3g} Å"
+            " apart, while as fractions of the cell the positions are a sound structure: these are fractional"
+            " coordinates; multiply them by the cell (ASE: atoms.set_scaled_positions), give positions in Å (where they"
+            " are, shift the atoms by half the cell)"
+        )
     if shortest >= CLOSEST_A or (len(atoms) <= 2 and not atoms.pbc.any()):  # a dimer may be pushed together on purpose
         return
     farthest = float(nearest(atoms, CLOSEST_A).max())
@@ -85,6 +103,38 @@ def check_lengths(atoms: Atoms, shortest: float, place: str) -> None:
             f"{place}: every atom has a neighbour within {farthest:.3g} Å: lengths in nm or fractional coordinates"
             " would explain it; give positions and cell in Å"
         )
+
+
+def _fractional(atoms: Atoms) -> bool:
+    """Whether the positions make sense as fractions of the cell alone.
+
+    A crowded structure is not enough, neither are positions up to 1 Å: a small molecule in a corner has them.
+    """
+    low, high = WITHIN
+    if len(atoms) < 2 or not atoms.pbc.any() or atoms.positions.min() < low or atoms.positions.max() > high:
+        return False
+    if atoms.cell.rank < 3 or atoms.cell.volume > SPARSEST_A3 * len(atoms):
+        return False
+    if 1 / np.linalg.norm(np.linalg.inv(atoms.cell.array), axis=0).max() < NARROWEST_CELL_A:
+        return False
+    return _crowded(atoms) and not _crowded(_by_fractions(atoms))
+
+
+def _by_fractions(atoms: Atoms) -> Atoms:
+    """The structure whose fractional coordinates these positions are."""
+    positions = atoms.positions @ atoms.cell.array
+    return Atoms(numbers=atoms.numbers, positions=positions, cell=atoms.cell.array, pbc=atoms.pbc)
+
+
+def _crowded(atoms: Atoms) -> bool:
+    """Whether two atoms are nearer than CROWDED allows."""
+    pairs = shortest_per_pair([atoms], TOUCHING_A)
+    return any(distance < CROWDED * _radii(pair) for pair, distance in pairs.items())
+
+
+def _radii(pair: str) -> float:
+    """The sum of the covalent radii of `Al-Ni`, Å."""
+    return float(sum(covalent_radii[atomic_numbers[symbol]] for symbol in pair.split("-")))
 
 
 def _check_cell(atoms: Atoms, place: str) -> None:

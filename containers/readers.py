@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ase import Atoms
 
-from containers.ase_files import ase_format, ase_frames, largest
+from containers.ase_files import ase_format, ase_frames, in_turns, largest
 from containers.bounded_text import Lines, compression, decompress, reading
 from containers.contract import BadInput
 from containers.mlip_cfg import is_mlip, mlip_frames
@@ -130,8 +130,11 @@ def _whole(path: Path, name: str, suffix: str, folder: Path) -> Iterator[tuple[A
 
 
 def _guarded(structures: Iterator[tuple[Atoms, int]], name: str) -> Iterator[tuple[Atoms, int]]:
-    """The same structures; whatever the reader raises names the file and the frame."""
-    row = 0
+    """The same structures; whatever the reader raises names the file, and the frame where it is known.
+
+    A format that ASE reads whole fails before its first structure, whichever is broken.
+    """
+    row, known = 0, in_turns(_unpacked_name(name))
     while True:
         try:
             item = next(structures)
@@ -143,8 +146,9 @@ def _guarded(structures: Iterator[tuple[Atoms, int]], name: str) -> Iterator[tup
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # where a compressed file is unpacked
                 raise
             told = " ".join(str(error).split())[:300]
+            frame = f"frame {row} (from 0) " if row or known else ""
             raise BadInput(
-                f"{name}: frame {row} (from 0) cannot be read ({type(error).__name__}: {told});"
+                f"{name}: {frame}cannot be read ({type(error).__name__}: {told});"
                 f" mend the file or write the structures as {USUAL}"
             ) from error
         yield item

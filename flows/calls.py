@@ -28,12 +28,22 @@ def ingest_call(config: DistillConfig, files: tuple[External, ...], known: Seque
 
 
 def dft_call(
-    config: DistillConfig, files: tuple[External, ...], known: Sequence[FileRef] = (), test: bool = False
+    config: DistillConfig,
+    files: tuple[External, ...],
+    known: Sequence[FileRef] = (),
+    test: bool = False,
+    every: bool = False,
 ) -> StepCall:
-    """DFT files → a table with their labels. Those of the test files join the families of what they are like."""
+    """DFT files → a table with their labels.
+
+    Args:
+        test: the test files, which join the families of what they are like.
+        every: compare with every structure of the `known` tables, as test files are.
+    """
     dft = config.dft
     keys = {"energy_key": dft.energy_key, "forces_key": dft.forces_key, "stress_key": dft.stress_key}
-    return _ingest(files, known, ingest.Params(**_ingest_params(config, files), **keys, joins=test))
+    compare = "every" if every or test else "founders"
+    return _ingest(files, known, ingest.Params(**_ingest_params(config, files), **keys, joins=test, compare=compare))
 
 
 def _ingest_params(config: DistillConfig, files: Sequence[External]) -> dict[str, Any]:
@@ -101,12 +111,14 @@ def baseline_call(
     dft_test: Artefact | None,
     by_teacher: Sequence[Artefact],
     base: FileRef | None = None,
+    base_set: FileRef | None = None,
 ) -> StepCall:
     """What is taken from the labels before the fit.
 
     Args:
-        by_teacher: the teacher's labels of the DFT structures.
+        by_teacher: the teacher's labels of the DFT structures, and why some have none.
         base: the baseline of an earlier run, whose DFT data stay in.
+        base_set: the data set of that run, whose labels count beside the new ones.
     """
     config = recipe.config
     params = baseline.Params(
@@ -125,7 +137,9 @@ def baseline_call(
         **_optional("dft", dft),
         **_optional("dft_test", dft_test),
         **_files("base", base),
+        **_files("base_set", base_set),
         **_files("dft_teacher", *(table.file("labels") for table in by_teacher)),
+        **_files("dft_rejected", *(table.file("rejected") for table in by_teacher)),
     }
     return StepCall(step="baseline", params=params.model_dump(mode="json"), inputs=inputs)
 

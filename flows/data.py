@@ -191,9 +191,21 @@ def labelled(known: Resolved, run: Runner) -> Prepared:
     dft, test = ingested.dft, ingested.dft_test
     earlier = (ingested.earlier_baseline, ingested.merged)
     baseline = run(calls.baseline_call(recipe, labels, dft, test, by_teacher, *earlier))
+    _tell_of_unchecked(baseline)
     keys = [teacher.key(workspace) for teacher in asked]
     dataset = run(calls.dataset_call(recipe, labels, dft, test, ingested.merged, keys))
     return Prepared(recipe, ingested, labels, baseline, dataset, asked, given, (work, *more))
+
+
+def _tell_of_unchecked(baseline: Artefact) -> None:
+    """Warn of DFT structures that are used although nothing says that their units and their zero are right."""
+    if count := baseline.metrics.get("dft_not_compared"):
+        run_log().warning(
+            "units and zero of %d DFT structures were not checked, because the teacher has no label of them that keeps"
+            " the bounds of `labels`; the first: %s",
+            count,
+            baseline.metrics["dft_not_compared_first"],
+        )
 
 
 def labels_of_dft(

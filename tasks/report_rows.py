@@ -166,7 +166,7 @@ def grade_rows(summary: RunSummary) -> list[tuple[str, ...]]:
 def reference_rows(summary: RunSummary) -> list[tuple[str, str]]:
     """How DFT and teacher agree on the same structures, and what was taken from DFT energies; none without DFT data."""
     step = summary.steps.get("baseline")
-    if step is None or not step.metrics.get("dft_compared"):
+    if step is None or not (step.metrics.get("dft_compared") or step.metrics.get("dft_not_compared")):
         return []
     offsets = summary.baseline.dft_offsets_eV
     constants = ", ".join(f"{element} {number(value)}" for element, value in offsets.items()) or "none"
@@ -174,6 +174,9 @@ def reference_rows(summary: RunSummary) -> list[tuple[str, str]]:
         ("DFT structures that the teacher labelled too", number(step.metrics["dft_compared"])),
         ("constant taken from DFT energies (eV an atom)", constants),
     ]
+    if left := step.metrics.get("dft_not_compared"):
+        name = "DFT structures whose units nothing checked, as the teacher has no label of them"
+        rows.append((name, f"{number(left)}; the first: {step.metrics['dft_not_compared_first']}"))
     for prefix, of in (("teacher_", "training"), ("teacher_test_", "test")):
         for key in ("energy_mae_meV_per_atom", "force_mae_meV_per_A"):
             if (value := step.metrics.get(prefix + key)) is not None:

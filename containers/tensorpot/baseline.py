@@ -6,10 +6,12 @@ learns a difference, the pair potential that is taken off.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow.parquet as pq
 from ase import Atoms
 from pydantic import Field
 
@@ -19,16 +21,19 @@ from containers.structures import read_atoms
 from containers.tensorpot import dft_check, pair_difference
 from containers.tensorpot import reference_energies as energies
 from containers.tensorpot.baseline_model import Baseline, E0Source, PairTerm
+from containers.tensorpot.baseline_rows import Rows
 from containers.tensorpot.pair_difference import LennardJones, Reference
 
 IMAGE: Image = "tensorpot"
-VERSION = 1
+VERSION = 2
 INPUTS = {
     "labels": "the teacher's labels of the pool (Parquet, containers.structures.LABELS)",
     "dft": "optional: DFT data that may be trained on (LABELS)",
     "dft_test": "optional: DFT data that only the evaluation sees (LABELS)",
     "base": "optional: baseline.json of an earlier run whose data set this one goes on from",
+    "base_set": "optional: that data set (Parquet, DATASET), whose labels count beside the new ones",
     "dft_teacher": "optional: the teacher's labels of the DFT structures (LABELS); some may be missing",
+    "dft_rejected": "optional: why they are (Parquet, containers.pool_labels.REJECTED)",
 }
 OUTPUTS = {"baseline": "baseline.json"}
 
@@ -67,19 +72,20 @@ class Params(Closed):
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
     """Write `baseline.json`; raises `BadInput` for other units or another zero of energy, or missing energies.
 
-    The metrics have E0s, offsets, the teacher's own errors against DFT (`teacher_*` on the training files' structures,
-    `teacher_test_*` on those of the test files), and the range of the corrected energies where a pair potential is
-    taken off.
+    The metrics have E0s, offsets, how many DFT structures were compared with the teacher and how many could not be
+    (`dft_not_compared_first`: file, frame and reason of the first), the teacher's own errors against DFT (`teacher_*`
+    on the training files' structures, `teacher_test_*` on those of the test files), and the range of the corrected
+    energies where a pair potential is taken off.
     """
-    labels = inputs.one("labels")
+    rows = Rows(inputs.one("labels"), next(iter(inputs.all("base_set")), None), params.split)
     earlier = Baseline.read(inputs.one("base")) if inputs.all("base") else None
     constants, compared, figures = _dft_offsets(inputs, params, earlier)
-    e0s, source = _e0s(inputs, params, constants)
-    pairs = _pairs(labels, params, e0s)
+    e0s, source = _e0s(inputs, rows, params, constants)
+    pairs = _pairs(rows, params, e0s)
     found = Baseline(e0s_eV=e0s, e0s_from=source, dft_offsets_eV=constants, dft_compared=compared, pairs=pairs)
     found.write(outputs / OUTPUTS["baseline"])
     if pairs:
-        figures |= pair_difference.check_range(pair_difference.shifts(labels, pairs, e0s))
+        figures |= pair_difference.check_range(pair_difference.shifts(rows, pairs, e0s))
     return {**_told(e0s, source, constants, pairs), **figures}
 
 
@@ -118,10 +124,8 @@ def _dft_offsets(
     Those of an earlier run stay where it had DFT data: they are in the set, on that zero.
     """
     answers = _read(inputs, "dft_teacher")
-    train, test = (
-        [one for one in dft_check.matched(_read(inputs, name), answers) if _compared(one.atoms, params)]
-        for name in ("dft", "dft_test")
-    )
+    dft = {name: [one for one in _read(inputs, name) if _compared(one, params)] for name in ("dft", "dft_test")}
+    train, test = (dft_check.matched(structures, answers) for structures in dft.values())
     dft_check.check_units([*train, *test])
     settled, figures = earlier.dft_compared if earlier else 0, dict[str, Any]()
     if earlier and settled:
@@ -133,9 +137,16 @@ def _dft_offsets(
         constants, figures = _offsets(train or test, params)
     if test and (train or settled):
         dft_check.check_zero(test, params.elements, constants, "DFT test files", "DFT training files")
+    figures |= dft_check.not_compared([*dft["dft"], *dft["dft_test"]], answers, _reasons(inputs))
     figures |= {f"teacher_{name}": value for name, value in dft_check.teachers_errors(train, constants).items()}
     figures |= {f"teacher_test_{name}": value for name, value in dft_check.teachers_errors(test, constants).items()}
     return constants, settled + len(train), figures
+
+
+def _reasons(inputs: Inputs) -> dict[str, str]:
+    """Why the teacher has no label of a DFT structure, by id."""
+    tables = [pq.read_table(path, columns=["id", "reason"]) for path in inputs.all("dft_rejected")]
+    return {row["id"]: row["reason"] for table in tables for row in table.to_pylist()}
 
 
 def _compared(atoms: Atoms, params: Params) -> bool:
@@ -160,26 +171,32 @@ def _offsets(both: Sequence[dft_check.Both], params: Params) -> tuple[dict[str, 
     return constants, figures
 
 
-def _e0s(inputs: Inputs, params: Params, constants: dict[str, float]) -> tuple[dict[str, float], E0Source]:
-    labels, elements = inputs.one("labels"), params.elements
+def _e0s(inputs: Inputs, rows: Rows, params: Params, constants: dict[str, float]) -> tuple[dict[str, float], E0Source]:
+    elements = params.elements
     if isinstance(params.e0s, dict):
         return energies.given(params.e0s, elements, "reference_energies"), "given"
     if params.e0s == "isolated_atoms":
-        by_dft = [atoms for atoms in _read(inputs, "dft") if energies.isolated(atoms, params.cutoff)]
-        for atoms in by_dft:
-            atoms.calc.results["energy"] -= constants.get(atoms.get_chemical_symbols()[0], 0.0)
-        found = [*by_dft, *energies.lone_atoms(labels, params.cutoff)]
+        found = _isolated(inputs, rows, params.cutoff, constants)
         return energies.of_isolated_atoms(found, elements, params.cutoff), "isolated_atoms"
     teachers = energies.given(params.teacher_e0s_eV, elements, "the teacher")
     if params.e0s == "teacher":
         return teachers, "teacher"
-    data = energies.training_compositions(labels, elements, params.split)
+    data = energies.training_compositions(rows, elements)
     return energies.by_least_squares(data, teachers, elements), "least_squares"
 
 
-def _pairs(labels: Path, params: Params, e0s: dict[str, float]) -> dict[str, PairTerm]:
+def _isolated(inputs: Inputs, rows: Rows, cutoff: float, constants: dict[str, float]) -> Iterator[Atoms]:
+    """DFT's on the teacher's scale, then the teacher's; of each the earlier set's first, so that its E0s stay."""
+    new = (atoms for atoms in _read(inputs, "dft") if energies.isolated(atoms, cutoff))
+    for atoms in chain(energies.lone_atoms(rows.of_base("dft"), cutoff), new):
+        atoms.calc.results["energy"] -= constants.get(atoms.get_chemical_symbols()[0], 0.0)
+        yield atoms
+    yield from energies.lone_atoms(rows.of_teacher(), cutoff)
+
+
+def _pairs(rows: Rows, params: Params, e0s: dict[str, float]) -> dict[str, PairTerm]:
     if params.reference_potential == "lj" and params.lj == "auto":
-        return pair_difference.fitted_lj(labels, params.split, e0s, params.elements, params.cutoff)
+        return pair_difference.fitted_lj(rows, e0s, params.elements, params.cutoff)
     return _given_pairs(params, params.lj if isinstance(params.lj, dict) else {})
 
 

@@ -60,7 +60,7 @@ class Both:
     @property
     def place(self) -> str:
         """File and frame, the beginning of a message."""
-        return f"{self.atoms.info['source']}, frame {self.atoms.info['row']} (from 0)"
+        return _place(self.atoms)
 
     @property
     def difference(self) -> float:
@@ -68,10 +68,32 @@ class Both:
         return float(self.atoms.calc.results["energy"] - self.teacher["energy"]) / len(self.atoms)
 
 
+def _place(atoms: Atoms) -> str:
+    return f"{atoms.info['source']}, frame {atoms.info['row']} (from 0)"
+
+
 def matched(dft: Sequence[Atoms], by_teacher: Sequence[Atoms]) -> list[Both]:
     """The DFT structures that the teacher labelled too."""
     answers = {atoms.info["id"]: atoms.calc.results for atoms in by_teacher}
     return [Both(atoms, answers[atoms.info["id"]]) for atoms in dft if atoms.info["id"] in answers]
+
+
+def not_compared(
+    dft: Sequence[Atoms], by_teacher: Sequence[Atoms], reasons: Mapping[str, str]
+) -> dict[str, int | str | None]:
+    """How many DFT structures no check of units or zero saw, because the teacher has no label of them.
+
+    Args:
+        reasons: why, by id.
+
+    Returns:
+        `dft_not_compared`, and `dft_not_compared_first`: file, frame and reason of the first, None when there is none.
+    """
+    answered = {atoms.info["id"] for atoms in by_teacher}
+    left = [atoms for atoms in dft if atoms.info["id"] not in answered]
+    first = min(left, key=lambda atoms: (atoms.info["source"], atoms.info["row"]), default=None)
+    because = reasons.get(first.info["id"], "the teacher has no label of it") if first else ""
+    return {"dft_not_compared": len(left), "dft_not_compared_first": f"{_place(first)}: {because}" if first else None}
 
 
 def check_units(both: Sequence[Both]) -> None:

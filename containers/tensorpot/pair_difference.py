@@ -8,12 +8,12 @@ It is then made shallower, all pairs together, as far as no structure leaves pac
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from itertools import combinations_with_replacement
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 from ase import Atoms
 from ase.data import atomic_numbers, covalent_radii
 from numpy.typing import NDArray
@@ -21,11 +21,10 @@ from pydantic import Field
 
 from containers.contract import BadInput, Closed
 from containers.distances import nearest, shortest_per_pair
-from containers.split import Split, rows_of_side
-from containers.structures import atoms_from_table
+from containers.structures import STRUCTURES, atoms_from_table
 from containers.tensorpot.baseline_model import PairTerm
+from containers.tensorpot.baseline_rows import Rows
 from containers.tensorpot.frames import ENERGY_RANGE, ONE_PLACE
-from containers.tensorpot.reference_energies import tables
 from containers.tensorpot.student import neighbours, pair_terms
 
 Floats = NDArray[np.float64]
@@ -87,34 +86,36 @@ def _lj(epsilon: float, sigma: float, cutoff: float) -> PairTerm:
     return PairTerm(form="lj", epsilon_eV=epsilon, sigma_A=sigma, inner_A=LJ_INNER * cutoff, outer_A=cutoff)
 
 
-def fitted_lj(
-    labels: Path, split: Split, e0s_eV: Mapping[str, float], elements: Sequence[str], cutoff: float
-) -> dict[str, PairTerm]:
+def fitted_lj(rows: Rows, e0s_eV: Mapping[str, float], elements: Sequence[str], cutoff: float) -> dict[str, PairTerm]:
     """Lennard-Jones terms from the labels of the training side; raises `BadInput` when no pair of atoms is near."""
-    known = _sample(labels, split, elements)
+    known = _sample(rows, elements)
     typical = _typical_distances(known, cutoff)
     if not typical:
         raise BadInput("lj: auto needs structures whose atoms are nearer than the cutoff: give epsilon_eV and sigma_A")
     unit = {pair: _lj(1.0, typical.get(pair, touching(pair)) / 2 ** (1 / 6), cutoff) for pair in pair_names(elements)}
     depths = _depths(known, unit, typical)
     terms = {pair: term.model_copy(update={"epsilon_eV": depths[pair]}) for pair, term in unit.items()}
-    share = _allowed_share(shifts(labels, terms, e0s_eV))
+    share = _allowed_share(shifts(rows, terms, e0s_eV))
     return {pair: _lj(share * depths[pair], float(term.sigma_A or 0), cutoff) for pair, term in terms.items()}
 
 
-def _sample(labels: Path, split: Split, elements: Sequence[str]) -> list[Atoms]:
-    structures: list[Atoms] = []
-    for table in tables(labels):
-        structures += usable(atoms_from_table(rows_of_side(table, split, "train")), elements)
-    return structures[:: max(1, -(-len(structures) // FITTED_FROM))]
+def _sample(rows: Rows, elements: Sequence[str]) -> list[Atoms]:
+    """At most FITTED_FROM usable structures of the training side, every n-th; no others are held with their labels."""
+    geometries = (atoms_from_table(table) for table in rows.training(STRUCTURES.names))
+    places = np.flatnonzero([_usable(atoms, elements) for structures in geometries for atoms in structures])
+    chosen = places[:: max(1, -(-len(places) // FITTED_FROM))]
+    found, start = list[Atoms](), 0
+    for table in rows.training():
+        here = chosen[(chosen >= start) & (chosen < start + table.num_rows)]
+        found += atoms_from_table(table.take(pa.array(here - start)))
+        start += table.num_rows
+    return found
 
 
-def usable(structures: Iterable[Atoms], elements: Iterable[str]) -> Iterator[Atoms]:
-    """Those that can enter a fit: of the elements, with no two atoms in one place."""
-    known = set(elements)
-    for atoms in structures:
-        if set(atoms.get_chemical_symbols()) <= known and nearest(atoms, 2 * ONE_PLACE).min() >= ONE_PLACE:
-            yield atoms
+def _usable(atoms: Atoms, elements: Container[str]) -> bool:
+    """Whether it can enter a fit: of the elements, with no two atoms in one place."""
+    known = all(symbol in elements for symbol in set(atoms.get_chemical_symbols()))
+    return known and bool(nearest(atoms, 2 * ONE_PLACE).min() >= ONE_PLACE)
 
 
 def _typical_distances(structures: Sequence[Atoms], cutoff: float) -> dict[str, float]:
@@ -158,16 +159,21 @@ def crowded_atoms(atoms: Atoms, distances: Mapping[str, float]) -> NDArray[np.in
     return np.unique(first[np.linalg.norm(vectors, axis=1) < limits])
 
 
-def shifts(labels: Path, terms: Mapping[str, PairTerm], e0s_eV: Mapping[str, float]) -> Floats:
-    """(S, 2): energy less E0s, and energy of the pair terms, of every usable labelled structure, eV/atom."""
+def shifts(rows: Rows, terms: Mapping[str, PairTerm], e0s_eV: Mapping[str, float]) -> Floats:
+    """(S, 2): energy less E0s, and energy of the pair terms, of every usable structure with the teacher's label,
+    eV/atom."""
     plain = {pair: term.model_dump() for pair, term in terms.items()}
-    found: list[tuple[float, float]] = []
-    for table in tables(labels):
-        for atoms in usable(atoms_from_table(table), e0s_eV):
-            e0 = sum(e0s_eV[symbol] for symbol in atoms.get_chemical_symbols())
-            taken = pair_terms(atoms, plain)[0]
-            found.append(((atoms.calc.results["energy"] - e0) / len(atoms), taken / len(atoms)))
-    return np.array(found).reshape(-1, 2)
+    found = [np.zeros((0, 2))]
+    for table in rows.of_teacher():
+        usable = [atoms for atoms in atoms_from_table(table) if _usable(atoms, e0s_eV)]
+        found.append(np.array([_shift(atoms, plain, e0s_eV) for atoms in usable]).reshape(-1, 2))
+    return np.concatenate(found)
+
+
+def _shift(atoms: Atoms, terms: Mapping[str, Any], e0s_eV: Mapping[str, float]) -> tuple[float, float]:
+    e0 = sum(e0s_eV[symbol] for symbol in atoms.get_chemical_symbols())
+    taken = pair_terms(atoms, terms)[0]
+    return (atoms.calc.results["energy"] - e0) / len(atoms), taken / len(atoms)
 
 
 def _allowed_share(found: Floats) -> float:

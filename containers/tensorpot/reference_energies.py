@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from ase import Atoms
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from containers.contract import BadInput
 from containers.distances import shortest_distance
-from containers.split import Split, empty_sides_message, side
+from containers.split import empty_sides_message
 from containers.structures import atoms_from_table, flat, list_lengths
+from containers.tensorpot.baseline_rows import Rows
 
 Floats = NDArray[np.float64]
-ROWS = 5000
-"""Structures that are held at a time."""
-COMPOSITION = ["numbers", "energy", "family"]
 
 
 @dataclass(frozen=True)
@@ -35,12 +31,6 @@ class Compositions:
 
     counts: Floats
     energies: Floats
-
-
-def tables(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """The rows of a Parquet file in its order, ROWS at a time."""
-    for batch in pq.ParquetFile(path).iter_batches(ROWS, columns=columns):
-        yield pa.Table.from_batches([batch])
 
 
 def given(e0s_eV: Mapping[str, float], elements: Sequence[str], where: str) -> dict[str, float]:
@@ -57,19 +47,18 @@ def counts_of(numbers: NDArray[np.int64], lengths: NDArray[np.int64], elements: 
     return np.array(counts, dtype=float).T
 
 
-def training_compositions(labels: Path, elements: Sequence[str], split: Split) -> Compositions:
+def training_compositions(rows: Rows, elements: Sequence[str]) -> Compositions:
     """The labels of the training side whose structures have no other elements; raises `BadInput` if there is none."""
-    counts, energies, families = [np.zeros((0, len(elements)))], [np.zeros(0)], set[str]()
-    for table in tables(labels, COMPOSITION):
-        names = table.column("family").to_pylist()
+    counts, energies = [np.zeros((0, len(elements)))], [np.zeros(0)]
+    for table in rows.training(["numbers", "energy"]):
         lengths = list_lengths(table.column("numbers"))
         found = counts_of(flat(table.column("numbers")), lengths, elements)
-        train = np.array([side(name, split) == "train" for name in names]) & (found.sum(axis=1) == lengths)
-        counts.append(found[train])
-        energies.append(table.column("energy").to_numpy()[train])
-        families.update(names)
+        whole = found.sum(axis=1) == lengths
+        counts.append(found[whole])
+        energies.append(table.column("energy").to_numpy()[whole])
     if not sum(map(len, energies)):
-        raise BadInput(empty_sides_message(["train"], families, split))
+        families = {name for table in rows.of_teacher(["family"]) for name in table["family"].to_pylist()}
+        raise BadInput(empty_sides_message(["train"], families, rows.split))
     return Compositions(np.concatenate(counts), np.concatenate(energies))
 
 
@@ -91,9 +80,9 @@ def isolated(atoms: Atoms, cutoff: float) -> bool:
     return len(atoms) == 1 and (not atoms.pbc.any() or shortest_distance(atoms, cutoff + 1e-6) > cutoff)
 
 
-def lone_atoms(labels: Path, cutoff: float) -> Iterable[Atoms]:
-    """The isolated atoms among labelled structures."""
-    for table in tables(labels):
+def lone_atoms(labelled: Iterable[pa.Table], cutoff: float) -> Iterator[Atoms]:
+    """The isolated atoms among labelled structures (schema LABELS)."""
+    for table in labelled:
         single = table.filter(pa.array(list_lengths(table.column("numbers")) == 1))
         yield from (atoms for atoms in atoms_from_table(single) if isolated(atoms, cutoff))
 

@@ -27,12 +27,13 @@ def features_of(data: DataSet, potential: Path, outputs: Path, machine: Machine)
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     from containers.tensorpot.activeset import load_basis
-    from containers.tensorpot.memory import sizes_for
+    from containers.tensorpot.memory import features_bytes, sizes_for
     from containers.tensorpot.projection_files import Work, projected, scratch
     from containers.tensorpot.projections import Projector
 
     projector = Projector(load_basis(potential))
-    sizes = sizes_for(machine.resources, max(projector.functions.values()))
+    held = features_bytes(machine.resources, _rows(data), sum(projector.functions.values()))
+    sizes = sizes_for(machine.resources, max(projector.functions.values()), held)
     with scratch(outputs) as folder, threadpool_limits(1):  # processes share the work, not threads
         work = Work(projector, folder, features=True)
         found = projected(_told(data, machine), work, machine.resources.threads, sizes.block_rows).features
@@ -41,10 +42,14 @@ def features_of(data: DataSet, potential: Path, outputs: Path, machine: Machine)
 
 
 def _told(data: DataSet, machine: Machine) -> Iterator[Atoms]:
-    rows = pq.read_metadata(data.path).num_rows
+    rows = _rows(data)
     for atoms in data.structures():
         yield atoms
         machine.progress(len(data.ids), rows, "projections")
+
+
+def _rows(data: DataSet) -> int:
+    return int(pq.read_metadata(data.path).num_rows)
 
 
 def representing(data: DataSet, features: Floats, chosen: Sequence[str]) -> dict[str, float]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk
+from ase.build import bulk, fcc111, graphene, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 
@@ -131,6 +131,69 @@ def test_fractional_coordinates() -> None:
     atoms.positions = atoms.get_scaled_positions()
     with pytest.raises(BadInput, match="fractional coordinates"):
         lengths(atoms)
+
+
+CRYSTALS = {
+    "diamond": lambda: bulk("Si", cubic=True),  # its shortest distance as fractions: 0.433
+    "diamond, two atoms": lambda: bulk("C"),
+    "bcc": lambda: bulk("Fe", cubic=True),
+    "bcc of the largest atoms": lambda: bulk("Cs", cubic=True),
+    "hcp of the smallest metal": lambda: bulk("Be"),
+    "rock salt": lambda: bulk("NaCl", "rocksalt", a=5.64, cubic=True),
+    "with hydrogen": lambda: bulk("LiH", "rocksalt", a=4.08),
+    "slab with vacuum": lambda: fcc111("Cu", (1, 1, 4), vacuum=6, periodic=True),
+    "graphene": lambda: graphene(vacuum=7.5),
+    "supercell": lambda: bulk("Cu", cubic=True) * 3,
+    "strained": lambda: strained(bulk("SiC", "zincblende", a=4.36, cubic=True)),
+}
+
+
+def strained(atoms: Atoms) -> Atoms:
+    deformed = np.array([[1.1, 0.05, 0], [0, 0.95, 0.1], [0, 0, 0.9]])
+    atoms.set_cell(atoms.cell.array @ deformed, scale_atoms=True)
+    return atoms
+
+
+@pytest.mark.parametrize("crystal", CRYSTALS)
+@pytest.mark.parametrize("rattled_A", [0.0, 0.1])
+def test_fractional_coordinates_are_told_where_distances_alone_do_not(crystal: str, rattled_A: float) -> None:
+    atoms = CRYSTALS[crystal]()
+    atoms.pbc = True
+    lengths(atoms)
+    atoms.rattle(rattled_A, seed=3)
+    atoms.positions = atoms.get_scaled_positions(wrap=False)
+    with pytest.raises(BadInput, match=r"^f: frame 0: every .*fractional coordinates"):
+        lengths(atoms)
+
+
+def test_the_message_of_fractional_coordinates_names_the_mend() -> None:
+    atoms = bulk("Si", cubic=True)
+    atoms.positions = atoms.get_scaled_positions()
+    with pytest.raises(BadInput, match=r"^f: frame 0: every coordinate .*0\.433 Å apart.*atoms\.set_scaled_positions"):
+        lengths(atoms)
+
+
+@pytest.mark.parametrize("box", [3.0, 5.0, 8.0, 20.0])
+@pytest.mark.parametrize("name", ["H2", "H2O", "N2", "CO", "OH", "CN", "HCN", "CO2"])
+def test_small_molecules_in_the_corner_of_a_box_are_fine(name: str, box: float) -> None:
+    """All positions between 0 and 1 Å where they fit; also with bonds a tenth shorter."""
+    for scale in (1.0, 0.9):
+        atoms = molecule(name)
+        atoms.positions = scale * (atoms.positions - atoms.positions.min(axis=0))
+        atoms.set_cell([box] * 3)
+        atoms.pbc = True
+        lengths(atoms)
+
+
+@pytest.mark.parametrize("distance", np.arange(0.3, 1.1, 0.05))
+def test_a_dimer_that_is_pushed_together_in_a_box_is_fine(distance: float) -> None:
+    lengths(Atoms("Si2", positions=[[0, 0, 0], [distance, 0, 0]], cell=[10, 10, 10], pbc=True))
+
+
+def test_one_atom_and_crystals_in_angstroms_are_fine() -> None:
+    for symbol in ("Fe", "Cu", "Cs", "Be"):
+        lengths(bulk(symbol))
+        lengths(bulk(symbol) * 2)
 
 
 def test_close_atoms_are_fine_where_not_all_are() -> None:

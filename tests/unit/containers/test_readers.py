@@ -63,8 +63,8 @@ def outcar(structures: Sequence[Atoms]) -> str:
         " k-points           NKPTS =      1   k-points in BZ     NKDIM =      1   number of bands    NBANDS=      8\n"
     )
     text += " k-points in reciprocal lattice and weights: one\n   0.0  0.0  0.0   1.0\n"
-    text += "--- Iteration      1(   1)  ---\n"
-    for atoms in structures:
+    for step, atoms in enumerate(structures, 1):
+        text += "".join(f"{'-' * 39} Iteration {step:6}({scf:4})  {'-' * 39}\n\n" for scf in (1, 2, 3))
         stress = -atoms.calc.results["stress"][[0, 1, 2, 5, 3, 4]] * GPA * 10_000
         text += f"  in kB  {columns(stress[None])}\n      direct lattice vectors          reciprocal\n"
         text += columns(np.hstack([atoms.cell.array, np.linalg.inv(atoms.cell.array).T]))
@@ -271,6 +271,44 @@ def test_a_file_that_was_cut_off(tmp_path: Path, name: str, share: float) -> Non
     message(tmp_path, name, content[: int(share * len(content))], **(AUTO if name in LABELLED else {}))
 
 
+@pytest.mark.parametrize(
+    "cut", ["Iteration      3(   1)", "Iteration      3(   2)", "in kB", "POSITION", "FREE ENERGIE"]
+)
+def test_an_outcar_that_was_cut_off_anywhere_in_its_last_step(tmp_path: Path, cut: str) -> None:
+    """Cut off behind the words; also where neither forces nor stress of that step are there yet."""
+    content = outcar(frames())
+    content = content[: content.rindex(cut) + len(cut)]
+    said = message(tmp_path, "OUTCAR", content.encode(), **AUTO)
+    assert "frame 2 (from 0) is not complete: the file was cut off in its ionic step 3;" in said
+    (tmp_path / "mended").mkdir()
+    mended = content[: content.index(f"{'-' * 39} Iteration      3(   1)")]
+    assert len(ingested(tmp_path / "mended", "OUTCAR", mended.encode(), **AUTO)) == 2
+
+
+def test_a_finished_outcar_is_whole_whatever_its_headers_are(tmp_path: Path) -> None:
+    """Of fewer steps than NSW; electronic steps after the last forces, as of linear response; two runs in one file."""
+    content = outcar(frames()).replace("   ions per", "   NSW    =    100    number of steps\n   ions per")
+    header = f"{'-' * 39} Iteration      1(   1)  {'-' * 39}\n"
+    response = content.replace(" General timing", f"{header} General timing")
+    second = outcar(frames(4)[3:])
+    twice = content + second[second.index("-" * 39) :]
+    for number, (text, count) in enumerate([(content, 3), (response, 3), (twice, 4)]):
+        (tmp_path / str(number)).mkdir()
+        assert len(ingested(tmp_path / str(number), "OUTCAR", text.encode(), **AUTO)) == count
+    (tmp_path / "cut").mkdir()
+    cut = response[: response.index(" General timing")]
+    assert "is not complete" in message(tmp_path / "cut", "OUTCAR", cut.encode(), **AUTO)
+
+
+def test_an_xdatcar_whose_third_configuration_lacks_an_atom(tmp_path: Path) -> None:
+    """ASE reads it whole, and which frame is broken is not known: none is named."""
+    lines = BARE["XDATCAR"](frames(4)).decode().splitlines(keepends=True)
+    third = [place for place, line in enumerate(lines) if "configuration" in line][2]
+    said = message(tmp_path, "XDATCAR", "".join(lines[: third + 1] + lines[third + 2 :]).encode())
+    assert said.startswith("XDATCAR: cannot be read (")
+    assert "frame 0" not in said
+
+
 @pytest.mark.parametrize("name", EVERY)
 def test_an_empty_file(tmp_path: Path, name: str) -> None:
     assert "the file is empty" in message(tmp_path, name, b"")
@@ -307,6 +345,12 @@ def nanometres(atoms: Atoms) -> None:
     atoms.calc = SinglePointCalculator(atoms, **results)
 
 
+def fractional(atoms: Atoms) -> None:
+    results = atoms.calc.results
+    atoms.positions = atoms.get_scaled_positions()
+    atoms.calc = SinglePointCalculator(atoms, **results)
+
+
 def milli_forces(atoms: Atoms) -> None:
     atoms.calc.results["forces"] *= 1e4
 
@@ -324,6 +368,7 @@ SPOILT = {
     nan_force: "forces is not finite",
     nan_energy: "energy is not finite",
     nanometres: "nm",
+    fractional: "these are fractional coordinates",
     milli_forces: "meV/Å would explain it",
     joules: "meV or J/mol would explain it",
     lopsided: "do not sum to zero",

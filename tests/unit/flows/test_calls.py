@@ -173,7 +173,8 @@ def all_calls(teacher: Teacher, artefact: Callable[..., Artefact], data: Artefac
     of_dft, strains = artefact("pool_labels", "dft"), artefact("pool_labels", "strains")
     baseline, dataset, frames = artefact("baseline"), artefact("dataset"), data
     fitted, active, core = artefact("pace_train").file("best"), artefact("pace_activeset"), artefact("pace_corerep")
-    earlier = [External(path=Path("/runs/old/x.parquet"), sha256=name) for name in ("old data", "old selection")]
+    old = ("old data", "old selection", "old baseline")
+    earlier = [External(path=Path("/runs/old/x"), sha256=name) for name in old]
 
     def make(config: DistillConfig, settings: Settings = CPU) -> list[StepCall]:
         recipe = resolve(config, [two_heads, two_heads], {"Si"}, set())
@@ -185,7 +186,7 @@ def all_calls(teacher: Teacher, artefact: Callable[..., Artefact], data: Artefac
             calls.teacher_call(FILES[0]),
             shard_call(SHARD, asked, settings, None),
             calls.pool_labels_call(recipe, pool, keys),
-            calls.baseline_call(recipe, labels, dft, dft_test, [of_dft]),
+            calls.baseline_call(recipe, labels, dft, dft_test, [of_dft], earlier[2], earlier[0]),
             calls.dataset_call(recipe, labels, dft, dft_test, earlier[0], keys),
             calls.select_call(recipe, dataset, baseline, settings, earlier[1], FILES[0]),
             calls.strain_call(recipe, dataset, selection),
@@ -266,7 +267,10 @@ def test_every_step_reads_what_the_steps_before_it_wrote(base, all_calls) -> Non
             "labels": ["pool_labels one labels"],
             "dft": ["ingest dft structures"],
             "dft_test": ["ingest dft test structures"],
+            "base": ["old baseline"],
+            "base_set": ["old data"],
             "dft_teacher": ["pool_labels dft labels"],
+            "dft_rejected": ["pool_labels dft rejected"],
         },
         "dataset": {
             "base": ["old data"],

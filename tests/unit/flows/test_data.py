@@ -1,4 +1,4 @@
-"""In which order the user's files are read, and what each sees of the others."""
+"""In which order the user's files are read, what each sees of the others, and what is told of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flows.config import DistillConfig
-from flows.data import ingest_all
+from flows.data import _tell_of_unchecked, ingest_all
 from tasks.artefact import Artefact, StepCall, external
 
 TABLE = {"pool.extxyz": "pool", "dft.extxyz": "dft", "test.extxyz": "test"}
@@ -55,3 +55,17 @@ def test_dft_frames_without_a_family_join_a_pool_whose_files_name_some(
         ("ingest DFT data beside the pool", ["pool"], "every", False),
         ("ingest DFT test data", ["dft-beside", "pool"], "every", True),
     ]
+
+
+def test_dft_structures_that_no_check_of_units_saw_are_told(artefact: Any, caplog: pytest.LogCaptureFixture) -> None:
+    first = "dft.xyz, frame 9 (from 0): the force on an atom is 120 eV/Å"
+    with caplog.at_level("WARNING"):
+        _tell_of_unchecked(artefact("baseline", dft_not_compared=0, dft_not_compared_first=None))
+        _tell_of_unchecked(artefact("baseline"))  # the stub's
+    assert caplog.text == ""
+    with caplog.at_level("WARNING"):
+        _tell_of_unchecked(artefact("baseline", dft_not_compared=3, dft_not_compared_first=first))
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage().startswith("units and zero of 3 DFT structures were not checked, because the teacher")
+    assert first in record.getMessage()

@@ -51,6 +51,18 @@ class Outline(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
+@pytest.mark.parametrize("compared", [30, 0])
+def test_dft_structures_that_no_check_saw_are_told_with_the_first(finished: RunSummary, compared: int) -> None:
+    first = "dft.xyz, frame 9 (from 0): <far>"
+    seen = {"dft_compared": compared, "dft_not_compared": 3, "dft_not_compared_first": first}
+    baseline = finished.steps["baseline"]
+    steps = {"baseline": baseline.model_copy(update={"metrics": baseline.metrics | seen})}
+    text = Outline(page(finished.model_copy(update={"steps": finished.steps | steps}), PICTURES)).text
+    assert "DFT structures whose units nothing checked, as the teacher has no label of them" in text
+    assert f"3; the first: {first}" in text
+    assert "whose units nothing checked" not in Outline(page(finished, PICTURES)).text
+
+
 def test_the_page_is_well_formed_and_stands_alone(finished: RunSummary) -> None:
     outline = Outline(page(finished, PICTURES))
     assert "script" not in outline.tags

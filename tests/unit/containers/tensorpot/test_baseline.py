@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from containers.contract import BadInput, Inputs, Machine
-from containers.split import side
+from containers.pool_labels import REJECTED
+from containers.split import Split, side
 from containers.structures import labels_table, structure_id, write_table
-from containers.tensorpot import baseline, pair_difference, student
+from containers.tensorpot import baseline, dataset, pair_difference, student
 from containers.tensorpot.baseline_model import Baseline, PairTerm
 from containers.tensorpot.frames import ENERGY_RANGE
 
@@ -52,13 +54,22 @@ def pool(count: int = 40, first: int = 0, **how: Any) -> list[Atoms]:
     return made
 
 
-def run(
-    folder: Path, asked: baseline.Params, base: Path | None = None, **tables: list[Atoms]
-) -> tuple[Baseline, dict[str, Any]]:
-    files = {"base": (base,)} if base else {}
+def written(folder: Path, tables: dict[str, list[Atoms]]) -> dict[str, tuple[Path, ...]]:
+    folder.mkdir(exist_ok=True)
     for name, structures in tables.items():
         write_table(folder / f"{name}.parquet", labels_table(structures))
-        files[name] = (folder / f"{name}.parquet",)
+    return {name: (folder / f"{name}.parquet",) for name in tables}
+
+
+def run(
+    folder: Path,
+    asked: baseline.Params,
+    base: Path | None = None,
+    base_set: Path | None = None,
+    **tables: list[Atoms],
+) -> tuple[Baseline, dict[str, Any]]:
+    earlier = {"base": base, "base_set": base_set}
+    files = {name: (path,) for name, path in earlier.items() if path} | written(folder, tables)
     metrics = baseline.run(Inputs(files), folder, asked, Machine())
     return Baseline.read(folder / "baseline.json"), metrics
 
@@ -135,6 +146,35 @@ def test_dft_on_the_teachers_scale_is_left_alone(tmp_path: Path) -> None:
     assert metrics["teacher_energy_mae_meV_per_atom"] == pytest.approx(4.0)
     assert metrics["teacher_force_max_meV_per_A"] == pytest.approx(0.0, abs=1e-9)
     assert metrics["teacher_test_force_max_meV_per_A"] is None
+
+
+def set_aside(folder: Path, structures: list[Atoms], reason: str) -> Path:
+    """What `pool_labels` writes of structures that it has no label of."""
+    rows = [{key: atoms.info[key] for key in ("id", "source", "row")} | {"reason": reason} for atoms in structures]
+    write_table(folder / "rejected.parquet", pa.Table.from_pylist(rows, schema=REJECTED))
+    return folder / "rejected.parquet"
+
+
+def test_dft_structures_without_a_label_of_the_teacher_are_counted_and_the_first_is_named(tmp_path: Path) -> None:
+    """Their units are not checked, and they are trained on all the same."""
+    data = {"labels": pool(6), "dft": pool(12, first=50, source="dft.xyz"), "dft_teacher": pool(9, first=50)}
+    files = written(tmp_path, data) | {"dft_rejected": (set_aside(tmp_path, data["dft"][9:], "force of 120 eV/Å"),)}
+    metrics = baseline.run(Inputs(files), tmp_path, params(), Machine())
+    assert (metrics["dft_compared"], metrics["dft_not_compared"]) == (9, 3)
+    assert metrics["dft_not_compared_first"] == "dft.xyz, frame 59 (from 0): force of 120 eV/Å"
+    told = run(tmp_path, params(), **data)[1]["dft_not_compared_first"]
+    assert told == "dft.xyz, frame 59 (from 0): the teacher has no label of it"
+    data["dft_teacher"] = pool(12, first=50)
+    metrics = run(tmp_path, params(), **data)[1]
+    assert (metrics["dft_not_compared"], metrics["dft_not_compared_first"]) == (0, None)
+
+
+def test_dft_test_structures_without_a_label_count_and_isolated_atoms_do_not(tmp_path: Path) -> None:
+    """Isolated atoms are compared with nothing, whatever the teacher says."""
+    test = [*pool(12, first=70, source="test.xyz"), alone("Si", -0.8)]
+    metrics = run(tmp_path, params(), labels=pool(6), dft_test=test, dft_teacher=pool(11, first=70))[1]
+    assert metrics["dft_not_compared"] == 1
+    assert metrics["dft_not_compared_first"].startswith("test.xyz, frame 81 (from 0): ")
 
 
 def test_another_zero_is_refused_or_aligned(tmp_path: Path) -> None:
@@ -303,6 +343,129 @@ def test_the_stub_writes_a_readable_baseline_at_once(tmp_path: Path, reference: 
     found = Baseline.read(tmp_path / "baseline.json")
     assert found.e0s_eV == TEACHER == metrics["e0s_eV"]
     assert set(found.pairs) == (set() if reference == "none" else {"C-C", "C-Si", "Si-Si"})
+
+
+def set_of(folder: Path, labels: list[Atoms], **dft: list[Atoms]) -> Path:
+    """The data set of an earlier run."""
+    files = written(folder, {"labels": labels, **dft})
+    (folder / "outputs").mkdir()
+    asked = dataset.Params(elements=("C", "Si"), teachers=("a" * 64,))
+    dataset.run(Inputs(files), folder / "outputs", asked, Machine())
+    return folder / "outputs" / dataset.OUTPUTS["dataset"]
+
+
+def row_on(wanted: str, first: int = 200) -> int:
+    """The first row whose family is on that side."""
+    return next(row for row in range(first, first + 200) if side(f"f{row}", Split()) == wanted)
+
+
+def test_an_isolated_atom_of_the_earlier_set_counts(tmp_path: Path) -> None:
+    asked = params(e0s="isolated_atoms")
+    base = set_of(tmp_path / "first", [*pool(30), alone("Si", -0.8), alone("C", -1.2)])
+    new = pool(10, first=60)
+    with pytest.raises(BadInput, match="no isolated atom of C, Si is in the data"):
+        run(tmp_path, asked, labels=new)
+    assert run(tmp_path, asked, labels=new, base_set=base)[0].e0s_eV == {"C": -1.2, "Si": -0.8}
+    other = [*new, alone("Si", -0.7, row=3)]
+    assert run(tmp_path, asked, labels=other, base_set=base)[0].e0s_eV["Si"] == -0.8, "those of the set stay"
+    by_dft = run(tmp_path, asked, labels=new, base_set=base, dft=[alone("C", -1.3, row=4)])[0]
+    assert by_dft.e0s_eV == {"C": -1.3, "Si": -0.8}
+
+
+def test_dft_s_isolated_atoms_of_the_earlier_set_are_brought_to_the_teacher_s_scale(tmp_path: Path) -> None:
+    row = row_on("train")
+    of_teacher = [*pool(30), alone("Si", -0.8), alone("C", -1.2)]
+    base = set_of(tmp_path / "first", of_teacher, dft=[alone("C", -1.3, row), alone("Si", -0.9, row)])
+    settled = Baseline(e0s_eV=TEACHER, dft_offsets_eV={"C": 0.15, "Si": -0.05}, dft_compared=9)
+    settled.write(tmp_path / "earlier.json")
+    asked = params(e0s="isolated_atoms")
+    files = {"base": tmp_path / "earlier.json", "base_set": base}
+    found, _ = run(tmp_path, asked, labels=pool(10, first=60), dft=[alone("C", -1.1, row=5)], **files)
+    assert found.e0s_eV == pytest.approx({"C": -1.45, "Si": -0.85})
+
+
+def noisy(count: int, first: int = 0) -> list[Atoms]:
+    """Labels that E0s do not explain wholly, so that every one of them counts."""
+    made = pool(count, first)
+    for atoms in made:
+        atoms.calc.results["energy"] += 0.1 * len(atoms) * np.sin(7.0 * atoms.info["row"])
+    return made
+
+
+def test_least_squares_is_over_the_earlier_set_and_what_is_new_each_structure_once(tmp_path: Path) -> None:
+    asked, everything = params(e0s="least_squares"), noisy(60)
+    base = set_of(tmp_path / "first", everything[:45], dft=noisy(3, first=row_on("train")))
+    at_once, _ = run(tmp_path, asked, labels=everything)
+    found, _ = run(tmp_path, asked, labels=everything[30:], base_set=base)
+    assert found.e0s_eV == pytest.approx(at_once.e0s_eV, abs=1e-9)
+    assert run(tmp_path, asked, labels=everything[30:])[0].e0s_eV != pytest.approx(at_once.e0s_eV, abs=1e-3)
+
+
+def test_structures_stay_on_the_sides_of_the_earlier_set(tmp_path: Path) -> None:
+    """Whatever the shares are now: its rows, and new ones of its families."""
+    first, more, wider = noisy(60), noisy(60, first=300), Split(validation=0.01, test=0.01)
+    for old, new in zip(first, more, strict=True):
+        new.info["family"] = old.info["family"]
+        new.calc.results["energy"] += 50.0 * (side(old.info["family"], Split()) != "train")
+    moved = {atoms.info["family"] for atoms in first if side(atoms.info["family"], Split()) != "train"}
+    assert any(side(family, wider) == "train" for family in moved)
+    base = set_of(tmp_path / "first", first)
+    found, _ = run(tmp_path, params(e0s="least_squares", split=wider), labels=more, base_set=base)
+    train = [atoms for atoms in [*first, *more] if atoms.info["family"] not in moved]
+    expected, _ = run(tmp_path, params(e0s="least_squares"), labels=train)
+    assert found.e0s_eV == pytest.approx(expected.e0s_eV, abs=1e-9)
+
+
+def test_lennard_jones_is_fitted_to_the_earlier_set_and_what_is_new(tmp_path: Path) -> None:
+    asked, everything = params(reference_potential="lj", e0s=E0), pool(60, scale=0.05)
+    base = set_of(tmp_path / "first", everything[:45])
+    at_once, metrics = run(tmp_path, asked, labels=everything)
+    found, with_base = run(tmp_path, asked, labels=everything[40:], base_set=base)
+    without, _ = run(tmp_path, asked, labels=everything[40:])
+    for name, term in at_once.pairs.items():
+        assert term.epsilon_eV is not None
+        assert term.epsilon_eV < pair_difference.DEPTHS_eV[1]
+        assert found.pairs[name].sigma_A == pytest.approx(term.sigma_A, rel=1e-9)
+        assert found.pairs[name].epsilon_eV == pytest.approx(term.epsilon_eV, rel=1e-6)
+        assert without.pairs[name].epsilon_eV != pytest.approx(term.epsilon_eV, rel=1e-2)
+    for key in ("lowest_corrected_eV_per_atom", "highest_corrected_eV_per_atom"):
+        assert with_base[key] == pytest.approx(metrics[key])
+
+
+def test_the_check_of_the_range_sees_the_earlier_set(tmp_path: Path) -> None:
+    close = label(Atoms("Si2", positions=[[0, 0, 0], [0.9, 0, 0]]), row_on("train"))
+    close.calc.results["energy"] = 40.0
+    base = set_of(tmp_path / "first", [*pool(30), close])
+    one = {"epsilon_eV": 0.1, "sigma_A": 1.5}
+    given = params(reference_potential="lj", lj=dict.fromkeys(("C-C", "C-Si", "Si-Si"), one))
+    new = pool(10, first=60)
+    assert run(tmp_path, given, labels=new)[1]["structures_pushed_out_of_range"] == 0
+    with pytest.raises(BadInput, match="pushes 1 of 41 structures out of pacemaker's range"):
+        run(tmp_path, given, labels=new, base_set=base)
+    _, fitted = run(tmp_path, params(reference_potential="lj"), labels=new, base_set=base)
+    assert fitted["structures_pushed_out_of_range"] == 0
+    assert ENERGY_RANGE[0] <= fitted["lowest_corrected_eV_per_atom"] < -19, "shallower for the close pair of the set"
+
+
+def dimers(count: int) -> list[Atoms]:
+    """On the training side; in every seventh two atoms are in one place."""
+    made = []
+    for row in range(count):
+        distance = 0.001 if row % 7 == 0 else 1.8 + 0.001 * (37 * row % 1000)
+        made.append(Atoms("SiC" if row % 2 else "Si2", positions=[[0, 0, 0], [distance, 0, 0]]))
+        label(made[-1], row)
+        made[-1].info["family"] = f"f{row_on('train')}"
+        made[-1].calc.results["forces"] = np.clip(made[-1].calc.results["forces"], -50, 50)
+        made[-1].calc.results["energy"] = sum(E0[symbol] for symbol in made[-1].symbols) - 0.1
+    return made
+
+
+def test_lennard_jones_is_fitted_to_every_nth_usable_structure(tmp_path: Path) -> None:
+    structures = dimers(1300)
+    chosen = [atoms for atoms in structures if atoms.get_distance(0, 1) > 1][::3]
+    assert len(chosen) <= pair_difference.FITTED_FROM < len(structures) * 6 / 7 / 2
+    asked = params(reference_potential="lj", e0s=E0)
+    assert run(tmp_path, asked, labels=structures)[0] == run(tmp_path, asked, labels=chosen)[0]
 
 
 def test_two_runs_write_the_same_bytes(tmp_path: Path) -> None:
