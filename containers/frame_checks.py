@@ -91,9 +91,9 @@ def check_lengths(atoms: Atoms, shortest: float, place: str) -> None:
     if _fractional(atoms):
         raise BadInput(
             f"{place}: every coordinate is at most about 1 and atoms are {nearest(atoms, TOUCHING_A).min():.3g} Å"
-            " apart, while as fractions of the cell the positions are a sound structure: these are fractional"
-            " coordinates; multiply them by the cell (ASE: atoms.set_scaled_positions), give positions in Å (where they"
-            " are, shift the atoms by half the cell)"
+            " apart, while as fractions of the cell the positions are a sound structure: these look like fractional"
+            " coordinates; multiply them by the cell (ASE: atoms.set_scaled_positions), give positions in Å. Where they"
+            " are in Å, shift the atoms by half the cell"
         )
     if shortest >= CLOSEST_A or (len(atoms) <= 2 and not atoms.pbc.any()):  # a dimer may be pushed together on purpose
         return
@@ -108,7 +108,8 @@ def check_lengths(atoms: Atoms, shortest: float, place: str) -> None:
 def _fractional(atoms: Atoms) -> bool:
     """Whether the positions make sense as fractions of the cell alone.
 
-    A crowded structure is not enough, neither are positions up to 1 Å: a small molecule in a corner has them.
+    A crowded structure is not enough, neither are positions up to 1 Å: a small molecule in a corner has them. What is
+    taken for fractions wrongly is two atoms that are pushed together in a small box: the message says what then helps.
     """
     low, high = WITHIN
     if len(atoms) < 2 or not atoms.pbc.any() or atoms.positions.min() < low or atoms.positions.max() > high:

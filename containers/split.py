@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Literal
 
-import pyarrow as pa
 from pydantic import Field, model_validator
 
 from containers.contract import Closed
@@ -53,9 +52,3 @@ def empty_sides_message(empty: Iterable[Side], families: Iterable[str], split: S
         " frame; without it near copies share one, and dataset.likeness_A: 0 makes each its own), or raise the share of"
         " that side in `split`."
     )
-
-
-def rows_of_side(table: pa.Table, split: Split, wanted: Side) -> pa.Table:
-    """The rows of one side, in the table's order."""
-    mask = [side(family, split) == wanted for family in table.column("family").to_pylist()]
-    return table.filter(pa.array(mask, type=pa.bool_()))

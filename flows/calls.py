@@ -186,7 +186,6 @@ def select_call(
     """
     selection, strained = recipe.config.selection, recipe.config.pacemaker.loss_stress > 0
     structures, fraction = selection.max_structures, selection.fraction
-    gigabytes = settings.select_memory_GB
     params = select.Params(
         potential=recipe.potential,
         method=selection.method,
@@ -205,8 +204,14 @@ def select_call(
         step="pace_select",
         params=params.model_dump(mode="json"),
         inputs=inputs,
-        resources=Resources(threads=settings.cores, memory_bytes=gigabytes and round(gigabytes * 1e9)),
+        resources=select_resources(settings),
     )
+
+
+def select_resources(settings: Settings) -> Resources:
+    """Of the steps that project a whole data set."""
+    gigabytes = settings.select_memory_GB
+    return Resources(threads=settings.cores, memory_bytes=gigabytes and round(gigabytes * 1e9))
 
 
 def strain_call(recipe: Recipe, data: Artefact, selection: Artefact) -> StepCall:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from containers.contract import Resources
 from containers.tensorpot import activeset, corerep, evaluate, pace_train, stability, weak_spots
 from containers.tensorpot.pacemaker_input import Loss
+from flows.calls import select_resources
 from flows.plan import FitPlan
 from flows.recipe import Recipe
 from tasks.artefact import Artefact, FileRef, StepCall, Stored
@@ -150,7 +151,7 @@ def weak_spots_call(
         step="weak_spots",
         params=params.model_dump(mode="json"),
         inputs=inputs,
-        resources=Resources(threads=settings.cores),
+        resources=select_resources(settings),
     )
 
 

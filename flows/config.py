@@ -245,12 +245,15 @@ class DistillConfig(Section):
             "train.maxiter": self.train.maxiter != Train().maxiter,
             "pacemaker.kappa": self.pacemaker.kappa is not None,
             "pacemaker.loss_forces": self.pacemaker.loss_forces != Pacemaker().loss_forces,
+            "pacemaker.loss_energy": self.pacemaker.loss_energy != Pacemaker().loss_energy
+            and self.pacemaker.loss_stress == 0,  # what stress weighs is a share of it
         }
         if self.train.stages:
             told = "has no effect beside train.stages, of which each has its own; train.stages=[] fits in one stage"
             return [f"{key} {told}" for key in given if given[key]]
-        told = "pacemaker.loss_forces has no effect beside pacemaker.kappa; pacemaker.kappa=null takes the weights"
-        return [told] if given["pacemaker.kappa"] and given["pacemaker.loss_forces"] else []
+        told = "has no effect beside pacemaker.kappa; pacemaker.kappa=null takes the weights"
+        weights = [f"pacemaker.{name}" for name in ("loss_energy", "loss_forces")]
+        return [f"{key} {told}" for key in weights if given["pacemaker.kappa"] and given[key]]
 
     @model_validator(mode="before")
     @classmethod

@@ -119,13 +119,14 @@ def ingest_all(config: DistillConfig, files: Files, run: RunCall) -> Ingested:
     """Read every file. DFT data come first and test data last: a family that two of them share is found by the later
     one, so that a pool that grows changes no family of the DFT data.
 
-    Where the pool's files name families and frames of the DFT data have none, those join the pool's: a DFT structure
-    must not be trained on beside a test of its own copies.
+    Where the pool's files name families and frames of the DFT data have none, both are read once more, the pool first:
+    a DFT structure must not be trained on beside a test of its own copies.
     """
     base, known = files["base"], list[FileRef](files["base"][:1])
     dft = run(calls.dft_call(config, files["dft"], known), "ingest DFT data") if files["dft"] else None
     pool = run(calls.ingest_call(config, files["pool"], [*known, *_tables(dft)]), "ingest")
     if dft and pool.metrics["frames_with_given_family"] and _have_none(dft):
+        pool = run(calls.ingest_call(config, files["pool"], known), "ingest pool first")
         call = calls.dft_call(config, files["dft"], [*known, *_tables(pool)], every=True)
         dft = run(call, "ingest DFT data beside the pool")
     known += [*_tables(dft), *_tables(pool)]
@@ -176,12 +177,12 @@ def resolved(config: DistillConfig, files: Files, models: dict[str, External | N
 
 
 def prepare(config: DistillConfig, files: Files, models: dict[str, External | None], run: Runner) -> Prepared:
-    """Ingest, label, find the baseline, merge."""
+    """Ingest, label, merge, find the baseline."""
     return labelled(resolved(config, files, models, run), run)
 
 
 def labelled(known: Resolved, run: Runner) -> Prepared:
-    """Label, find the baseline, merge."""
+    """Label, merge, find the baseline."""
     recipe, ingested, given = known.recipe, known.ingested, known.models
     asked = tuple(calls.asked(recipe, model, info) for model, info in zip(given.values(), known.infos, strict=True))
     workspace = run.workspace
@@ -189,11 +190,11 @@ def labelled(known: Resolved, run: Runner) -> Prepared:
     run.done["pool_labels"] = labels
     by_teacher, more = labels_of_dft(recipe, ingested, asked, run)
     dft, test = ingested.dft, ingested.dft_test
+    keys = [teacher.key(workspace) for teacher in asked]
+    dataset = run(calls.dataset_call(recipe, labels, dft, test, ingested.merged, keys))  # refuses a base that is none
     earlier = (ingested.earlier_baseline, ingested.merged)
     baseline = run(calls.baseline_call(recipe, labels, dft, test, by_teacher, *earlier))
     _tell_of_unchecked(baseline)
-    keys = [teacher.key(workspace) for teacher in asked]
-    dataset = run(calls.dataset_call(recipe, labels, dft, test, ingested.merged, keys))
     return Prepared(recipe, ingested, labels, baseline, dataset, asked, given, (work, *more))
 
 

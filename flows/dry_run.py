@@ -123,13 +123,13 @@ def _walk_the_data(walk: _Walk, recipe: Recipe, ingested: Ingested, asked: Seque
     labels = _walk_labels(walk, recipe, ingested.pool, asked)
     of_dft = [_walk_labels(walk, recipe, table, asked, f" {name}") for name, table in ingested.with_dft]
     dft, test, by_teacher = ingested.dft, ingested.dft_test, [one for one in of_dft if one]
+    keys = [teacher.key(walk.workspace) for teacher in asked]
+    merged = calls.dataset_call(recipe, labels, dft, test, ingested.merged, keys) if labels else None
+    dataset = walk.seen(merged, "dataset")
     earlier = (ingested.earlier_baseline, ingested.merged)
     complete = labels and len(by_teacher) == len(of_dft)
     call = calls.baseline_call(recipe, labels, dft, test, by_teacher, *earlier) if labels and complete else None
     baseline = walk.seen(call, "baseline")
-    keys = [teacher.key(walk.workspace) for teacher in asked]
-    merged = calls.dataset_call(recipe, labels, dft, test, ingested.merged, keys) if labels else None
-    dataset = walk.seen(merged, "dataset")
     if baseline and dataset:
         _walk_the_set(walk, recipe, ingested, dataset, baseline)
     else:

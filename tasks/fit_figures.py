@@ -30,17 +30,20 @@ Curves = Mapping[tuple[str, str], Points]
 """(side, figure without its side) -> iteration and value"""
 
 
-def words(known: Mapping[str, float]) -> str:
+def words(known: Mapping[str, float], short: bool = False) -> str:
     """One line. RMSE, MAE and worst error stand in this order, those of the validation frame in brackets:
 
     `iteration 40: loss 1.23e-03 (forces 61 %), RMSE/MAE/worst: forces 45.1/33/410 (validation 47.2/35/420) meV/Å,
     energy 3.2/2.5/11 (4.1/3.2/12) meV/atom, 118 µs/atom`. pacemaker prints worst errors and the energy's MAE now and
     then only; the latest are shown.
+
+    Args:
+        short: RMSE alone, as there is room for in a progress bar.
     """
-    parts = _loss(known)
-    named = {"train": "RMSE/MAE/worst: ", "validation": "validation "}  # the first time
+    parts, kinds = _loss(known, short), KINDS[:1] if short else KINDS
+    named = {"train": "RMSE " if short else "RMSE/MAE/worst: ", "validation": "validation "}  # the first time
     for key, (name, unit) in TOLD.items():
-        train, validation = (_three(known, f"{side}_{key}") for side in SIDES)
+        train, validation = (_errors(known, f"{side}_{key}", kinds) for side in SIDES)
         if not train:
             continue
         told = f"{named.pop('train', '')}{name} {train}"
@@ -52,17 +55,18 @@ def words(known: Mapping[str, float]) -> str:
     return f"iteration {known['iteration']:g}: {', '.join(parts)}"
 
 
-def _loss(known: Mapping[str, float]) -> list[str]:
+def _loss(known: Mapping[str, float], short: bool) -> list[str]:
     """The loss and the share that the forces have in it."""
     loss, forces = known.get("train_loss"), known.get("train_force_loss")
     if loss is None:
         return []
-    return [f"loss {loss:.2e}" + (f" (forces {forces / loss:.0%})".replace("%", " %") if forces and loss else "")]
+    share = f" (forces {100 * forces / loss:.0f} %)" if forces and loss and not short else ""
+    return [f"loss {loss:.2e}{share}"]
 
 
-def _three(known: Mapping[str, float], key: str) -> str:
-    """RMSE, MAE and worst error; empty when none of them is known."""
-    values = [known.get(key.format(kind)) for kind in KINDS]
+def _errors(known: Mapping[str, float], key: str, kinds: Sequence[str]) -> str:
+    """Errors of these kinds; empty when none of them is known."""
+    values = [known.get(key.format(kind)) for kind in kinds]
     if all(value is None for value in values):
         return ""
     return "/".join(DASH if value is None else _short(value) for value in values)

@@ -34,7 +34,7 @@ def shown_progress(
         def draw(done: float, total: float, text: str = "", figures: Mapping[str, float] | None = None) -> None:
             bar.total = total
             bar.n = done
-            bar.set_postfix_str(told(text, figures), refresh=False)
+            bar.set_postfix_str(told(text, figures, short=True), refresh=False)
             bar.refresh()
 
         yield draw
@@ -56,9 +56,9 @@ class _Told:
     def __init__(self) -> None:
         self._known: dict[str, float] = {}
 
-    def __call__(self, text: str, figures: Mapping[str, float] | None) -> str:
+    def __call__(self, text: str, figures: Mapping[str, float] | None, short: bool = False) -> str:
         self._known.update(figures or {})
-        return words(self._known) if "iteration" in self._known else text
+        return words(self._known, short) if "iteration" in self._known else text
 
 
 def _logged(name: str, log: Callable[[str], None], clock: Callable[[], float]) -> Progress:

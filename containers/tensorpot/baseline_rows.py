@@ -44,7 +44,7 @@ class Rows:
             yield table.select(columns)
 
     def training(self, columns: Sequence[str] = LABELS.names) -> Iterator[pa.Table]:
-        """Those of the training side, on which a structure is here if it is there in the merged data set."""
+        """Those on the training side, also what the data set leaves out because it is like a DFT test structure."""
         for table in self.of_base("teacher", columns):
             yield table.filter(pc.equal(table["side"], "train")).select(columns)
         for table in self._new(columns):

@@ -1,13 +1,14 @@
 """Which of the potentials that a fit left is the best. Pure.
 
-The measure is what the fit minimises, on the validation frame and without regularisation: with normalised weights
-(1 - kappa) Σ w_energy (ΔE/N)² + kappa Σ w_forces |ΔF|², eV²/atom² and eV²/Å² taken as plain numbers. So the user's own
-kappa and weights say what an energy is worth in forces. Only potentials of one fit are compared by it: another kappa
-is another measure, see `flows.verdict.badness`.
+The measure is the geometric mean of the RMSE of energies and of forces on the validation frame: a potential with half
+the energy error and forces a tenth worse is the better one, whatever the units. The loss would not say so: forces are
+most of it at any usual kappa, so one structure that is far off decided, and a stage that was to lower the energies kept
+its first potential. Only potentials of one fit are compared by it, see `flows.verdict.badness` for the others.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from containers.tensorpot.fit_history import Row
@@ -15,7 +16,14 @@ from containers.tensorpot.fit_history import Row
 
 def validation_error(row: Row) -> float:
     """The measure of a row of the validation side."""
-    return row.energy_loss + row.force_loss
+    kappa = 0.0 if row.force_loss == 0 else 1.0 if row.energy_loss == 0 else 0.5
+    return measure(row.energy_rmse_meV_per_atom, row.force_rmse_meV_per_A, kappa)
+
+
+def measure(energy_rmse: float | None, force_rmse: float | None, kappa: float) -> float:
+    """The geometric mean of both (meV/atom, meV/Å); the one alone where kappa leaves the other out."""
+    energy, force = (math.inf if value is None else value for value in (energy_rmse, force_rmse))
+    return energy if kappa == 0 else force if kappa == 1 else math.sqrt(energy * force)
 
 
 def errors_by_iteration(train: Sequence[Row], validation: Sequence[Row]) -> dict[int, float]:

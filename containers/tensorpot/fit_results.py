@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from containers.contract import StepError
+from containers.tensorpot.fit_choice import measure
 from containers.tensorpot.fit_following import Course
 from containers.tensorpot.fit_frames import Counts, Frames
 
@@ -22,7 +23,7 @@ class Kept:
     iteration: int
     path: Path
     errors: Errors
-    loss: float  # see `assessed`
+    error: float  # by `fit_choice.measure`
 
 
 def first_whole(candidates: Sequence[tuple[int, Path]], course: Course, counts: Counts) -> tuple[int, Path] | None:
@@ -49,17 +50,19 @@ def write_results(
     last = _kept(found, last_to, frames, kappa)
     liked = first_whole(course.best(), course, counts)
     best = last if liked is None else _kept(liked, best_to, frames, kappa)
-    if not best.loss < last.loss:
+    if not best.error < last.error:
         best = last
     best_to.write_bytes(best.path.read_bytes())
-    return {**_figures(best, last), **_train_errors(best_to, frames, kappa), **_shape(best_to)}
+    return {**_figures(best, last), **_train_errors(best_to, frames), **_shape(best_to)}
 
 
 def _kept(found: tuple[int, Path], path: Path, frames: Frames, kappa: float) -> Kept:
     from containers.tensorpot import fitted_potential as fitted
 
     fitted.write_stripped(fitted.load(found[1]), path)
-    return Kept(found[0], path, *fitted.assessed(path, frames.read("validation"), kappa))
+    errors = fitted.errors_on(path, frames.read("validation"))
+    error = measure(errors["energy_rmse_meV_per_atom"], errors["force_rmse_meV_per_A"], kappa)
+    return Kept(found[0], path, errors, error)
 
 
 def _figures(best: Kept, last: Kept) -> dict[str, Any]:
@@ -70,11 +73,10 @@ def _figures(best: Kept, last: Kept) -> dict[str, Any]:
     }
 
 
-def _train_errors(path: Path, frames: Frames, kappa: float) -> dict[str, float | None]:
-    from containers.tensorpot.fitted_potential import assessed
+def _train_errors(path: Path, frames: Frames) -> dict[str, float | None]:
+    from containers.tensorpot.fitted_potential import errors_on
 
-    errors, _ = assessed(path, frames.read("train"), kappa)
-    return {f"train_{name}": value for name, value in errors.items()}
+    return {f"train_{name}": value for name, value in errors_on(path, frames.read("train")).items()}
 
 
 def _shape(path: Path) -> dict[str, int]:

@@ -93,26 +93,14 @@ def predict(potential: Any, structures: list[Atoms]) -> tuple[NDArray[np.float64
     return np.array(energies), forces
 
 
-def assessed(potential: Path, frame: pd.DataFrame, kappa: float) -> tuple[dict[str, float | None], float]:
-    """Errors against a pacemaker frame (meV/atom, and meV/Å for force components), and pacemaker's loss on it.
-
-    The loss is without regularisation: (1 - kappa) Σ w_energy (ΔE/N)² + kappa Σ w_forces |ΔF|², weights of sum 1.
-    """
+def errors_on(potential: Path, frame: pd.DataFrame) -> dict[str, float | None]:
+    """Errors against a pacemaker frame: energies in meV/atom, force components in meV/Å."""
     structures = list(frame["ase_atoms"])
     atoms = np.array([len(structure) for structure in structures])
     energies, forces = predict(str(potential), structures)
     found, reference = np.concatenate(forces), np.concatenate([np.asarray(each) for each in frame["forces"]])
     target = frame["energy_corrected"].to_numpy() / atoms
-    figures = {
+    return {
         **errors("energy", "meV_per_atom", target, energies / atoms),
         **errors("force", "meV_per_A", reference, found),
     }
-    w_energy, w_forces = frame["w_energy"].to_numpy(), np.concatenate(list(frame["w_forces"]))
-    of_energy = np.sum(w_energy * (energies / atoms - target) ** 2) / w_energy.sum()
-    of_forces = np.sum(w_forces * np.sum((found - reference) ** 2, axis=1)) / w_forces.sum()
-    return figures, float((1 - kappa) * of_energy + kappa * of_forces)
-
-
-def errors_on(potential: Path, frame: pd.DataFrame) -> dict[str, float | None]:
-    """Errors against a pacemaker frame: energies in meV/atom, force components in meV/Å."""
-    return assessed(potential, frame, kappa=0.0)[0]

@@ -368,7 +368,7 @@ SPOILT = {
     nan_force: "forces is not finite",
     nan_energy: "energy is not finite",
     nanometres: "nm",
-    fractional: "these are fractional coordinates",
+    fractional: "these look like fractional coordinates",
     milli_forces: "meV/Å would explain it",
     joules: "meV or J/mol would explain it",
     lopsided: "do not sum to zero",

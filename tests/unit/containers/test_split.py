@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from containers.split import SIDES, Split, rows_of_side, side
+from containers.split import SIDES, Split, side
 
 FAMILIES = [f"family{number}" for number in range(5000)]
 
@@ -28,26 +27,6 @@ def test_a_growing_test_share_takes_no_structure_out_of_test() -> None:
     small, large = Split(test=0.1), Split(test=0.2)
     kept = [family for family in FAMILIES if side(family, small) == "test"]
     assert all(side(family, large) == "test" for family in kept)
-
-
-def test_rows_of_the_three_sides_are_the_table_and_families_stay_whole() -> None:
-    families = [f"family{number % 40}" for number in range(200)]
-    table = pa.table({"family": families, "row": list(range(200))})
-    parts = {name: rows_of_side(table, Split(), name) for name in SIDES}
-    assert sorted(row for part in parts.values() for row in part["row"].to_pylist()) == list(range(200))
-    found = [set(part["family"].to_pylist()) for part in parts.values()]
-    assert sum(map(len, found)) == 40
-    for part in parts.values():
-        assert part["row"].to_pylist() == sorted(part["row"].to_pylist())
-
-
-def test_a_structure_keeps_its_side_when_the_pool_grows() -> None:
-    small = pa.table({"family": FAMILIES[:50]})
-    large = pa.table({"family": FAMILIES[::-1]})
-    for name in SIDES:
-        before = set(rows_of_side(small, Split(), name)["family"].to_pylist())
-        after = set(rows_of_side(large, Split(), name)["family"].to_pylist())
-        assert before == after & set(FAMILIES[:50])
 
 
 @pytest.mark.parametrize("shares", [(0.5, 0.5), (0.9, 0.2), (0.0, 0.1), (0.1, 1.0), (-0.1, 0.1)])

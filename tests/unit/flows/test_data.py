@@ -6,11 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
 
 from flows.config import DistillConfig
 from flows.data import _tell_of_unchecked, ingest_all
 from tasks.artefact import Artefact, StepCall, external
+from tasks.run import run_step
+from tasks.settings import Settings
+from tasks.workspace import open_workspace
 
 TABLE = {"pool.extxyz": "pool", "dft.extxyz": "dft", "test.extxyz": "test"}
 
@@ -52,9 +60,36 @@ def test_dft_frames_without_a_family_join_a_pool_whose_files_name_some(
     order: Callable[..., list[Any]], named: dict[str, int]
 ) -> None:
     assert order(**named)[2:] == [
+        ("ingest pool first", [], "founders", False),
         ("ingest DFT data beside the pool", ["pool"], "every", False),
         ("ingest DFT test data", ["dft-beside", "pool"], "every", True),
     ]
+
+
+@pytest.mark.parametrize("named", [(0, 1, 2, 3), (0,)], ids=["all", "first"])
+def test_a_dft_structure_and_its_copies_in_the_pool_are_one_family(
+    config: DistillConfig, tmp_path: Path, named: tuple[int, ...]
+) -> None:
+    """By the real step: the pool holds the DFT structure itself and three copies, all or the first of them named."""
+    parent = bulk("Si", cubic=True)
+    copies = [parent.copy() for _ in range(4)]
+    for seed, atoms in enumerate(copies):
+        atoms.rattle(0.02 * seed, seed=seed)
+        atoms.info |= {"family": "frame7"} if seed in named else {}
+    write(tmp_path / "pool.extxyz", copies)
+    parent.calc = SinglePointCalculator(parent, energy=-1.0, forces=np.zeros((8, 3)))
+    write(tmp_path / "dft.extxyz", parent)
+    files = {
+        "base": (),
+        "potential": (),
+        "pool": (external(tmp_path / "pool.extxyz"),),
+        "dft": (external(tmp_path / "dft.extxyz"),),
+        "dft_test": (),
+    }
+    workspace = open_workspace(tmp_path, Settings(runner="in_process", cores=1))
+    found = ingest_all(config, files, lambda call, name=None: run_step(call, workspace))
+    tables = [workspace.store.path(table.file("structures")) for table in (found.pool, found.dft) if table]
+    assert [set(pq.read_table(path)["family"].to_pylist()) for path in tables] == [{"frame7"}] * 2
 
 
 def test_dft_structures_that_no_check_of_units_saw_are_told(artefact: Any, caplog: pytest.LogCaptureFixture) -> None:

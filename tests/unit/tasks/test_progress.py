@@ -79,7 +79,7 @@ def test_a_fit_s_figures_stand_in_the_bar(terminal: io.StringIO) -> None:
         progress(3, 4, "words", FIT)
     drawn = terminal.getvalue()
     assert "pace_train attempt 2:  75%|" in drawn
-    assert "iteration 3: loss 5.00e-01, RMSE/MAE/worst: forces 45/–/– (validation 47/–/–) meV/Å" in drawn
+    assert "iteration 3: loss 5.00e-01, RMSE forces 45 (validation 47) meV/Å" in drawn
 
 
 def test_figures_that_are_not_told_again_stay_in_the_log(clock: Any) -> None:

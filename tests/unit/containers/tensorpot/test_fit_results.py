@@ -20,21 +20,23 @@ SHAPE = (30, 156)
 
 
 def row(iteration: int, loss: float, cycle: int, error: float = 1.0) -> Row:
-    return Row(0, iteration, loss, error, 0.0, 1, 1, 1, cycle=cycle)
+    return Row(0, iteration, loss, 1.0, 1.0, error, error, 1, cycle=cycle)
 
 
 @pytest.fixture(autouse=True)
 def potentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A potential is a file with its validation loss."""
+    """A potential is a file with its validation errors, all alike."""
 
-    def assessed(path: Path, frame: object, kappa: float) -> tuple[dict[str, float], float]:
-        loss = float(path.read_text())
-        return {"energy_mae_meV_per_atom": loss, "force_mae_meV_per_A": loss}, loss
+    def errors_on(path: Path, frame: object) -> dict[str, float]:
+        quantities = (("energy", "meV_per_atom"), ("force", "meV_per_A"))
+        return {
+            f"{name}_{kind}_{unit}": float(path.read_text()) for name, unit in quantities for kind in ("mae", "rmse")
+        }
 
     monkeypatch.setattr(fitted_potential, "usable", lambda path, shapes, probe: True)
     monkeypatch.setattr(fitted_potential, "load", lambda path: path.read_text())
     monkeypatch.setattr(fitted_potential, "write_stripped", lambda text, path: path.write_text(text))
-    monkeypatch.setattr(fitted_potential, "assessed", assessed)
+    monkeypatch.setattr(fitted_potential, "errors_on", errors_on)
     monkeypatch.setattr(fitted_potential, "shape_of", lambda configuration: SHAPE)
 
 
