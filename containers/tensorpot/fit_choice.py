@@ -1,9 +1,9 @@
 """Which of the potentials that a fit left is the best. Pure.
 
-The measure is the geometric mean of the RMSE of energies and of forces on the validation frame: a potential with half
-the energy error and forces a tenth worse is the better one, whatever the units. The loss would not say so: forces are
-most of it at any usual kappa, so one structure that is far off decided, and a stage that was to lower the energies kept
-its first potential. Only potentials of one fit are compared by it, see `flows.verdict.badness` for the others.
+The measure is the geometric mean of the MAE of energies and of forces on the validation frame: a potential with half
+the energy error and forces a tenth worse is the better one, whatever the units. Squares would not say so: one structure
+with forces some eV/Å off rules the loss and the RMSE alike, and a stage that was to lower the energies kept one of its
+first potentials. Only potentials of one fit are compared by it, see `flows.verdict.badness` for the others.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from containers.tensorpot.fit_history import Row
 
 
 def validation_error(row: Row) -> float:
-    """The measure of a row of the validation side."""
+    """The measure of a row of the validation side. Where the log did not tell the energies' MAE, their RMSE counts."""
     kappa = 0.0 if row.force_loss == 0 else 1.0 if row.energy_loss == 0 else 0.5
-    return measure(row.energy_rmse_meV_per_atom, row.force_rmse_meV_per_A, kappa)
+    told = row.energy_mae_meV_per_atom
+    return measure(row.energy_rmse_meV_per_atom if told is None else told, row.force_mae_meV_per_A, kappa)
 
 
-def measure(energy_rmse: float | None, force_rmse: float | None, kappa: float) -> float:
+def measure(energy_mae: float | None, force_mae: float | None, kappa: float) -> float:
     """The geometric mean of both (meV/atom, meV/Å); the one alone where kappa leaves the other out."""
-    energy, force = (math.inf if value is None else value for value in (energy_rmse, force_rmse))
+    energy, force = (math.inf if value is None else value for value in (energy_mae, force_mae))
     return energy if kappa == 0 else force if kappa == 1 else math.sqrt(energy * force)
 
 

@@ -204,7 +204,8 @@ class Follower:
 
     def _keep(self, wait_s: float = WAIT_S) -> None:
         self.copies.take(wait_s)
-        errors = errors_by_iteration(self.train.rows, self.validation.rows)
+        looks = with_spoken(self.validation.rows, "validation", self.log.spoken)
+        errors = errors_by_iteration(self.train.rows, looks)
         self.errors |= {self.before + iteration: error for iteration, error in errors.items()}
         self.copies.forget(self.errors)
 

@@ -61,7 +61,7 @@ def _kept(found: tuple[int, Path], path: Path, frames: Frames, kappa: float) -> 
 
     fitted.write_stripped(fitted.load(found[1]), path)
     errors = fitted.errors_on(path, frames.read("validation"))
-    error = measure(errors["energy_rmse_meV_per_atom"], errors["force_rmse_meV_per_A"], kappa)
+    error = measure(errors["energy_mae_meV_per_atom"], errors["force_mae_meV_per_A"], kappa)
     return Kept(found[0], path, errors, error)
 
 

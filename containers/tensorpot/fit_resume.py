@@ -86,13 +86,12 @@ def _joined(before: Earlier, log: FitLog, train: list[Row], validation: list[Row
     last = train[-1]
     ends = {row.part: row.step_iteration for row in train}
     looks = [row for row in validation if row.part in ends and row.step_iteration <= ends[row.part]]
+    looks = with_spoken(looks, "validation", log.spoken)
     new = errors_by_iteration(train, looks)
     return Earlier(
         in_part=last.step_iteration + (before.in_part if len(ends) == 1 else 0),
         cycle=before.cycle + last.cycle,
-        history=history_table(
-            with_spoken(train, "train", log.spoken), with_spoken(looks, "validation", log.spoken), before.history
-        ),
+        history=history_table(with_spoken(train, "train", log.spoken), looks, before.history),
         errors={**before.errors, **{before.iterations + n: error for n, error in new.items()}},
         kappa=log.kappa or before.kappa,
     )

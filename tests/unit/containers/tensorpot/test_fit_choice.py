@@ -8,12 +8,17 @@ from containers.tensorpot.fit_history import Row
 
 
 def row(step: int, iteration: int, energy: float = 10.0, force: float = 40.0, cycle: int = 0) -> Row:
-    return Row(step, iteration, 99.0, 0.1, 0.2, energy, force, 15.0, cycle)
+    return Row(step, iteration, 99.0, 0.1, 0.2, 99.0, 99.0, force, cycle, energy_mae_meV_per_atom=energy)
 
 
 def test_half_the_energy_error_is_worth_more_than_a_tenth_of_the_forces() -> None:
     assert validation_error(row(0, 1, 10, 40)) == 20.0
     assert validation_error(row(0, 2, 5, 44)) < validation_error(row(0, 1, 10, 40))
+
+
+def test_an_energy_error_that_was_not_told_counts_by_its_square() -> None:
+    silent = replace(row(0, 1, force=40), energy_mae_meV_per_atom=None, energy_rmse_meV_per_atom=22.5)
+    assert validation_error(silent) == 30.0
 
 
 def test_what_kappa_leaves_out_does_not_count() -> None:

@@ -20,7 +20,7 @@ SHAPE = (30, 156)
 
 
 def row(iteration: int, loss: float, cycle: int, error: float = 1.0) -> Row:
-    return Row(0, iteration, loss, 1.0, 1.0, error, error, 1, cycle=cycle)
+    return Row(0, iteration, loss, 1.0, 1.0, error, error, error, cycle=cycle)
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ KAPPA = "LossFunctionSpecification(kappa=0.25, L1=1e-08, L2=1e-08)\n"
 
 
 def line(step: int, cycle: int, iteration: int, loss: float) -> str:
-    return f"{step} {cycle} {iteration} {loss} {loss / 4} {loss / 2} 0 {loss / 1000} {loss / 1000} .1\n"
+    return f"{step} {cycle} {iteration} {loss} {loss / 4} {loss / 2} 0 {loss / 1000} .2 {loss / 1000}\n"
 
 
 def metrics(*parts: tuple[int, int, int]) -> str:
