@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from containers.split import Split
 from containers.structures import LABELS
 from containers.tensorpot.baseline_model import Origin
-from containers.tensorpot.dataset_base import Base, History
+from containers.tensorpot.dataset_base import WHERE, Base, History
 from containers.tensorpot.dataset_places import Place, Sides
 
 ROWS = 5000
@@ -67,13 +67,8 @@ class Rows:
     def _sides(self) -> Sides:
         """Where structures and families are in the earlier set."""
         base = Base(self.base, History(teachers=()))
-        for table in tables(self.base, ["id", "origin", "side", "family"]) if self.base else ():
-            columns = (table[name].to_pylist() for name in ("id", "origin", "side", "family"))
-            for identity, origin, side, family in zip(*columns, strict=True):
-                key = bytes.fromhex(identity)
-                base.sides.setdefault(key, side)
-                base.families.setdefault(family, side)
-                base.keys.add((key, origin))
+        for table in tables(self.base, WHERE) if self.base else ():
+            base.learn(table)
         return Sides(self.split, base, pool={})
 
 

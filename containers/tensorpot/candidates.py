@@ -52,6 +52,11 @@ class DataSet:
                 " on the training side of the data set: give the selection and the data set of the same earlier run"
             )
 
+    @property
+    def rows(self) -> int:
+        """All rows of the file, of every side."""
+        return int(pq.read_metadata(self.path).num_rows)
+
     def structures(self) -> Iterator[Atoms]:
         """What training, validation and test could use, ready for pyace, in the order of the file.
 

@@ -26,6 +26,7 @@ DATASET = pa.schema(
     ]
 )
 HISTORY = b"mace_to_ace.history"  # key in the file's metadata
+WHERE = ("id", "origin", "side", "family")
 AT_ONCE = 2_000  # rows
 SHOWN = 12  # digits of a digest
 Key = tuple[bytes, Origin]
@@ -70,6 +71,14 @@ class Base:
             for batch in pq.ParquetFile(self.path).iter_batches(AT_ONCE):
                 yield pa.Table.from_batches([batch]).cast(DATASET)
 
+    def learn(self, table: pa.Table) -> None:
+        """Take where the structures and families of rows are; `table` has the columns of WHERE."""
+        for identity, origin, side, family in zip(*(table[name].to_pylist() for name in WHERE), strict=True):
+            key = bytes.fromhex(identity)
+            self.sides.setdefault(key, side)
+            self.families.setdefault(family, side)
+            self.keys.add((key, origin))
+
 
 def read_base(files: Sequence[Path], teachers: Sequence[str]) -> Base:
     """What came before; refuses what the `dataset` step did not write, and labels of other teachers.
@@ -87,7 +96,8 @@ def read_base(files: Sequence[Path], teachers: Sequence[str]) -> Base:
             " teacher. Give the teacher of the earlier run, or start a new set without a base"
         )
     for table in base.tables():
-        _learn(base, table)
+        base.learn(table)
+        base.digests.extend(row_digests(table))
     if digest_of(base.digests) != base.history.versions[-1].digest:
         raise BadInput(
             f"base set {files[0].name}: its rows are not those of its last version, so the file was changed since;"
@@ -106,16 +116,6 @@ def _history(path: Path) -> History:
         raise BadInput(
             f"base set {path.name}: not a data set of an earlier run ({error}); give the dataset.parquet of that run"
         ) from error
-
-
-def _learn(base: Base, table: pa.Table) -> None:
-    columns = (table[name].to_pylist() for name in ("id", "origin", "side", "family"))
-    for identity, origin, side, family in zip(*columns, strict=True):
-        key = bytes.fromhex(identity)
-        base.sides.setdefault(key, side)
-        base.families.setdefault(family, side)
-        base.keys.add((key, origin))
-    base.digests.extend(row_digests(table))
 
 
 def _shown(teachers: Iterable[str]) -> str:

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from ase import Atoms
 
 from containers.contract import Machine
@@ -32,7 +31,7 @@ def features_of(data: DataSet, potential: Path, outputs: Path, machine: Machine)
     from containers.tensorpot.projections import Projector
 
     projector = Projector(load_basis(potential))
-    held = features_bytes(machine.resources, _rows(data), sum(projector.functions.values()))
+    held = features_bytes(machine.resources, data.rows, sum(projector.functions.values()))
     sizes = sizes_for(machine.resources, max(projector.functions.values()), held)
     with scratch(outputs) as folder, threadpool_limits(1):  # processes share the work, not threads
         work = Work(projector, folder, features=True)
@@ -42,14 +41,10 @@ def features_of(data: DataSet, potential: Path, outputs: Path, machine: Machine)
 
 
 def _told(data: DataSet, machine: Machine) -> Iterator[Atoms]:
-    rows = _rows(data)
+    rows = data.rows
     for atoms in data.structures():
         yield atoms
         machine.progress(len(data.ids), rows, "projections")
-
-
-def _rows(data: DataSet) -> int:
-    return int(pq.read_metadata(data.path).num_rows)
 
 
 def representing(data: DataSet, features: Floats, chosen: Sequence[str]) -> dict[str, float]:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from ase import Atoms
 from pydantic import Field, model_validator
 
@@ -160,7 +159,7 @@ def _with_projections(
     from containers.tensorpot.projections import Projector
 
     projector = Projector(_basis(inputs, params), params.projections)
-    sizes = _sizes(params, machine.resources, _rows(data), projector.functions)
+    sizes = _sizes(params, machine.resources, data.rows, projector.functions)
     with scratch(outputs) as folder, threadpool_limits(1):  # processes share the work, not threads
         work = Work(projector, folder, features=params.method == "combined")
         found = projected(_counted(data, machine), work, machine.resources.threads, sizes.block_rows)
@@ -178,12 +177,8 @@ def _sizes(params: Params, resources: Resources, rows: int, functions: Mapping[s
     return sizes_for(resources, max(functions.values()), held)
 
 
-def _rows(data: DataSet) -> int:
-    return int(pq.read_metadata(data.path).num_rows)
-
-
 def _counted(data: DataSet, machine: Machine) -> Iterator[Atoms]:
-    total = _rows(data)
+    total = data.rows
     for done, atoms in enumerate(data.structures(), 1):
         yield atoms
         machine.progress(done, max(done, total), "projections")

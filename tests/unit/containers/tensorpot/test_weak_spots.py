@@ -268,6 +268,7 @@ def test_weights_are_anew_what_each_stands_for(tmp_path: Path) -> None:
         (train[0],),
     )
     list(data.structures())
+    assert data.rows == len(structures)
     near = np.array([[0.0], [1.0]])[[int(key in train[:3]) for key in data.ids]]
     features = near + 1e-3 * np.arange(len(data.ids))[:, None]
     weights = representing(data, features, [train[0], train[5], "gone"])
