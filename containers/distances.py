@@ -8,6 +8,7 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 from ase import Atoms
+from ase.data import atomic_numbers, covalent_radii
 from ase.geometry import complete_cell
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
@@ -82,3 +83,8 @@ def _pairs(atoms: Atoms, reach: float) -> Iterable[tuple[str, float]]:
         found, _ = tree.query(centres, k=[2 if first == second else 1], distance_upper_bound=reach)
         if np.isfinite(found.min()):
             yield f"{symbols[first]}-{symbols[second]}", float(found.min())
+
+
+def touching(pair: str) -> float:
+    """The sum of the covalent radii of a pair such as `Al-Ni`, Å."""
+    return float(sum(covalent_radii[atomic_numbers[symbol]] for symbol in pair.split("-")))

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.data import atomic_numbers, chemical_symbols, covalent_radii
+from ase.data import chemical_symbols
 from numpy.typing import ArrayLike
 
 from containers.contract import BadInput
-from containers.distances import nearest, shortest_per_pair
+from containers.distances import nearest, shortest_per_pair, touching
 
 SMALLEST_WIDTH = 1e-3
 """Å. Periodic cell vectors closer to linear dependence than this have no volume (area, length) to repeat."""
@@ -130,12 +130,7 @@ def _by_fractions(atoms: Atoms) -> Atoms:
 def _crowded(atoms: Atoms) -> bool:
     """Whether two atoms are nearer than CROWDED allows."""
     pairs = shortest_per_pair([atoms], TOUCHING_A)
-    return any(distance < CROWDED * _radii(pair) for pair, distance in pairs.items())
-
-
-def _radii(pair: str) -> float:
-    """The sum of the covalent radii of `Al-Ni`, Å."""
-    return float(sum(covalent_radii[atomic_numbers[symbol]] for symbol in pair.split("-")))
+    return any(distance < CROWDED * touching(pair) for pair, distance in pairs.items())
 
 
 def _check_cell(atoms: Atoms, place: str) -> None:

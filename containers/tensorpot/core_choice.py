@@ -18,10 +18,10 @@ from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from containers.contract import BadInput
-from containers.distances import shortest_distance, shortest_per_pair
+from containers.distances import shortest_distance, shortest_per_pair, touching
 from containers.tensorpot import core_repulsion as core
 from containers.tensorpot.fitted_potential import cutoff_of, elements_of, predict
-from containers.tensorpot.pair_difference import pair_names, touching
+from containers.tensorpot.pair_difference import pair_names
 from containers.tensorpot.student import neighbours, pair_term, zbl
 
 VACUUM = 3.0  # times the cutoff: the cell of a dimer

@@ -15,12 +15,11 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 from ase import Atoms
-from ase.data import atomic_numbers, covalent_radii
 from numpy.typing import NDArray
 from pydantic import Field
 
 from containers.contract import BadInput, Closed
-from containers.distances import nearest, shortest_per_pair
+from containers.distances import nearest, shortest_per_pair, touching
 from containers.structures import STRUCTURES, atoms_from_table
 from containers.tensorpot.baseline_model import PairTerm
 from containers.tensorpot.baseline_rows import Rows
@@ -56,11 +55,6 @@ class LennardJones(Closed):
 def pair_names(elements: Sequence[str]) -> list[str]:
     """`Al-Al`, `Al-Ni`, `Ni-Ni`."""
     return ["-".join(pair) for pair in combinations_with_replacement(sorted(elements), 2)]
-
-
-def touching(pair: str) -> float:
-    """The sum of the covalent radii, Å."""
-    return float(sum(covalent_radii[atomic_numbers[symbol]] for symbol in pair.split("-")))
 
 
 def zbl_terms(elements: Sequence[str], cutoff: float) -> dict[str, PairTerm]:
