@@ -7,7 +7,8 @@ stages by its validation errors, whenever it was reached.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from flows import calls_fit
@@ -17,7 +18,7 @@ from flows.data import RunCall
 from flows.plan import FitPlan
 from flows.recipe import Recipe
 from flows.verdict import ACCIDENTS, MENDS, SOUND, Outcome, Verdict, best_of, judge, mend_of, resume_from
-from tasks.artefact import Artefact, StepCall, Stored
+from tasks.artefact import Artefact, FileRef, StepCall, Stored
 from tasks.errors import StepFailed
 from tasks.prefect_run import run_log
 from tasks.steps import step
@@ -26,13 +27,14 @@ from tasks.workspace import Workspace
 
 @dataclass(frozen=True)
 class Attempt:
-    """One fit: its plan, how it was judged, and its result or its failure."""
+    """One fit: its plan, how it was judged, its result or its failure, and what it read."""
 
     name: str
     plan: FitPlan
     verdict: Verdict
     seconds: float
     result: Artefact | StepFailed
+    inputs: Mapping[str, tuple[FileRef, ...]] = field(default_factory=dict)
 
     @property
     def stage(self) -> int:
@@ -43,6 +45,12 @@ class Attempt:
     def artefact(self) -> Artefact | None:
         """The result, if it left one."""
         return self.result if isinstance(self.result, Artefact) else None
+
+    @property
+    def start(self) -> Stored | None:
+        """The potential that it began with."""
+        found = self.inputs.get("start", ())
+        return next((one for one in found if isinstance(one, Stored)), None)
 
     @property
     def outcome(self) -> Outcome:
@@ -58,6 +66,15 @@ class Attempt:
     def left_off(self) -> bool:
         """Whether an earlier run ended in an accident here, from which this run may go on."""
         return self.goes_on and self.artefact is not None and self.artefact.cached
+
+
+def led_to(taken: Artefact, attempts: Sequence[Attempt]) -> list[Attempt]:
+    """The attempts of which each began with a potential of the one before, up to the one that made `taken`."""
+    by_key = {attempt.artefact.key: attempt for attempt in attempts if attempt.artefact}
+    chain = [by_key[taken.key]]
+    while (start := chain[0].start) is not None:
+        chain.insert(0, by_key[start.key])
+    return chain
 
 
 class RunStep(Protocol):
@@ -96,7 +113,7 @@ class _Fit:
             result = failure
         verdict = judge(_outcome(result), self.recipe.config.convergence)
         seconds = result.seconds if isinstance(result, Artefact) else time.monotonic() - started
-        return Attempt(name, plan, verdict, seconds, result)
+        return Attempt(name, plan, verdict, seconds, result, call.inputs)
 
     def next(self, attempt: Attempt, last: bool) -> FitPlan | None:
         structures = self.data.metrics["train_structures"]

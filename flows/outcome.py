@@ -12,10 +12,10 @@ from containers.mace.teacher_info import Teacher
 from containers.tensorpot.baseline_model import Baseline
 from flows.config import DistillConfig
 from flows.extend import Extended
-from flows.fit import Attempt
+from flows.fit import Attempt, led_to
 from flows.verdict import ACCIDENTS, Convergence, mend_of
 from tasks import run_summary
-from tasks.artefact import Artefact
+from tasks.artefact import Artefact, Stored
 from tasks.errors import StepFailed
 from tasks.label_work import Work
 from tasks.run_summary import Labelling, RunSummary
@@ -119,6 +119,7 @@ def summarise(
         thresholds=run_summary.Thresholds(**config.convergence.model_dump()),
         converged=because is None,
         not_converged_because=because,
+        fits=_fits(led_to(student.fit, attempts), config.train.bootstrap, workspace),
         files=_files({**steps, "pace_select": made.best.selection}, workspace),
     )
 
@@ -198,6 +199,39 @@ def _side(done: Artefact | None, prefix: str) -> dict[str, Any]:
     return {key.removeprefix(prefix): value for key, value in metrics.items() if key.startswith(prefix)}
 
 
+def _fits(chain: Sequence[Attempt], bootstrap: int | None, workspace: Workspace) -> tuple[run_summary.FitFiles, ...]:
+    """What repeats each fit of a chain (see `led_to`)."""
+    folders = [
+        f"{number}-{attempt.name.removeprefix('pace_train ').replace(' ', '-')}"
+        for number, attempt in enumerate(chain, 1)
+    ]
+    found: list[run_summary.FitFiles] = []
+    for place, (attempt, folder) in enumerate(zip(chain, folders, strict=True)):
+        assert attempt.artefact is not None
+        start = attempt.start
+        files = {name: workspace.store.path(attempt.inputs[name][0]) for name in ("train", "validation")}
+        found.append(
+            run_summary.FitFiles(
+                folder=folder,
+                attempt=attempt.name,
+                start=_start_words(chain[place - 1], folders[place - 1], start) if start else "",
+                bootstrap=bootstrap,
+                input_yaml=workspace.store.path(attempt.artefact.file("input")),
+                start_yaml=workspace.store.path(start) if start else None,
+                **files,
+            )
+        )
+    return tuple(found)
+
+
+def _start_words(before: Attempt, folder: str, start: Stored) -> str:
+    """Which potential of the fit before another one starts from."""
+    assert before.artefact is not None
+    best = start.name == before.artefact.outputs["best"].name
+    iteration = before.artefact.metrics["best_iteration" if best else "interim_iteration"]
+    return f"the {'best' if best else 'last'} potential of {folder}, of iteration {iteration}"
+
+
 def _files(steps: dict[str, Artefact], workspace: Workspace) -> run_summary.StoreFiles:
     def path(step: str, name: str) -> Path:
         return workspace.store.path(steps[step].file(name))
@@ -206,7 +240,6 @@ def _files(steps: dict[str, Artefact], workspace: Workspace) -> run_summary.Stor
         potential_yaml=path("pace_corerep", "potential"),
         potential_yace=path("pace_corerep", "yace"),
         potential_asi=path("pace_activeset", "asi"),
-        input_yaml=path("pace_train", "input"),
         baseline=path("baseline", "baseline"),
         reference_table=path("pace_corerep", "reference_table"),
         dataset=path("dataset", "dataset"),
@@ -214,6 +247,7 @@ def _files(steps: dict[str, Artefact], workspace: Workspace) -> run_summary.Stor
         selection=path("pace_select", "selection"),
         frames_json=path("frames", "summary"),
         frames_extxyz=path("frames", "extxyz"),
+        structure=path("frames", "structure"),
         labels_extxyz=path("pool_labels", "extxyz"),
         labels_cfg=path("pool_labels", "cfg"),
         rejected=path("pool_labels", "rejected"),

@@ -13,8 +13,10 @@ import pyarrow.parquet as pq
 
 from containers.contract import file_digest
 from tasks import pictures
+from tasks.fit_folder import README, fit_files, fit_readme
 from tasks.fit_pictures import Course, learning_curve
 from tasks.lammps import lammps_input
+from tasks.report_energies import kind_of_e0s
 from tasks.report_page import artifacts, page
 from tasks.run_folder import MANIFEST, publish_folder
 from tasks.run_summary import RunSummary
@@ -72,8 +74,14 @@ def publish(summary: RunSummary, runs: Path, draw: Callable[[RunSummary], dict[s
     report = report_json(summary)
     texts = {
         "in.lammps": lammps_input(
-            summary.name, summary.elements, summary.baseline.e0s_eV, bool(summary.baseline.pairs)
+            summary.name,
+            summary.elements,
+            summary.baseline.e0s_eV,
+            bool(summary.baseline.pairs),
+            summary.lammps_structure,
+            summary.lammps_neighbours,
         ),
+        README: fit_readme(summary.fits, summary.attempts[summary.chosen].best_iteration),
         "report.html": page(summary, drawn),
         "report.json": _json(report),
     }
@@ -126,7 +134,12 @@ def manifest_json(summary: RunSummary, files: dict[str, str]) -> dict[str, Any]:
     return {
         "name": summary.name,
         "config": summary.config,
-        "reference_energies": {"from": summary.baseline.e0s_from, "e0s_eV": summary.baseline.e0s_eV},
+        "reference_energies": {
+            "from": summary.baseline.e0s_from,
+            "e0s_eV": summary.baseline.e0s_eV,
+            "kind": kind_of_e0s(summary),
+            "median_energy_of_training_structures_less_e0s_eV_per_atom": summary.energy_less_e0s,
+        },
         "versions": summary.versions,
         "seeds": summary.seeds,
         "inputs": summary.inputs,
@@ -137,11 +150,13 @@ def manifest_json(summary: RunSummary, files: dict[str, str]) -> dict[str, Any]:
 
 
 def _fill(folder: Path, summary: RunSummary, texts: dict[str, str]) -> None:
-    for name, source in summary.files.published().items():
+    for name, source in (summary.files.published() | fit_files(summary.fits)).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, folder / name)
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
-    files = {path.name: file_digest(path) for path in sorted(folder.iterdir())}
+    written = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = {path.relative_to(folder).as_posix(): file_digest(path) for path in written}
     (folder / MANIFEST).write_text(_json(manifest_json(summary, files)), encoding="utf-8")
 
 

@@ -6,7 +6,7 @@ import json
 from html import escape
 from typing import Any
 
-from tasks.lammps import pair_lines
+from tasks.lammps import INSTALL, neighbour_words, pair_lines
 from tasks.page_parts import (
     STUB_BANNER,
     Pictures,
@@ -22,6 +22,7 @@ from tasks.page_parts import (
 from tasks.page_style import STYLE
 from tasks.report_attempts import ATTEMPT_HEAD, ERROR_HEAD, attempt_rows, attempts, error_rows
 from tasks.report_data import data, grades, references, repulsion
+from tasks.report_energies import energies
 from tasks.report_rows import (
     GRADE_HEAD,
     count_rows,
@@ -36,13 +37,6 @@ from tasks.report_rows import (
 )
 from tasks.report_soundness import extension_text, extensions, size_rows, stability, stability_text
 from tasks.run_summary import RunSummary
-
-E0S_FROM = {
-    "teacher": "They are the teacher's own.",
-    "isolated_atoms": "They are energies of isolated atoms in the data.",
-    "least_squares": "They were fitted to the teacher's energies by least squares.",
-    "given": "They were given in the config.",
-}
 
 
 def page(summary: RunSummary, pictures: Pictures) -> str:
@@ -124,20 +118,21 @@ def origin(summary: RunSummary) -> str:
 def usage(summary: RunSummary) -> str:
     """How to use the potential, and what its energies leave out."""
     lines = ["units metal", *pair_lines(summary.elements, bool(summary.baseline.pairs))]
-    rows = [(element, repr(summary.baseline.e0s_eV[element])) for element in summary.elements]
     return section(
         "How to use it",
-        "<p>In LAMMPS with the package ML-PACE (the whole input is <code>in.lammps</code> in this folder):</p>",
+        "<p>In this folder <code>lmp -in in.lammps</code> runs LAMMPS with the potential on a training structure,"
+        " <code>structure.data</code>. LAMMPS needs its package ML-PACE:"
+        f" <code>{escape(INSTALL)}</code>. The potential is chosen by:</p>",
         f"<pre>{escape(chr(10).join(lines))}</pre>",
-        "<p>Energies of the potential exclude the reference energies (E0) below, one for each atom."
-        " Add them to compare with the teacher's total energies; forces and stresses need nothing."
-        f" {escape(E0S_FROM[summary.baseline.e0s_from])}</p>",
-        table(("element", "E0 (eV per atom)"), rows),
+        f"<p>{escape(neighbour_words(summary.lammps_neighbours))}</p>",
+        energies(summary),
         facts(size_rows(summary)),
         "<p>In Python: <code>from calculator import calculator</code> in this folder gives an ASE calculator of total"
         " energies, forces, stress and γ (it needs ASE and python-ace, nothing else).</p>",
         "<p>The extrapolation grade γ of new structures comes from <code>potential.yaml</code> with"
         " <code>potential.asi</code>; <code>in.lammps</code> shows the lines.</p>",
+        "<p>The folder <code>fit</code> has pacemaker's input and data of each fit that led to the potential, and its"
+        " <code>README.md</code> says how to repeat them.</p>",
     )
 
 

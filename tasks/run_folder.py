@@ -115,13 +115,29 @@ def _discard(folder: Path) -> None:
 def _carry_over(old: Path, target: Path) -> None:
     """Move what is not as it was published: renames, so open files and big trajectories stay what they are.
 
-    Names that are free come first, so that an edit kept long ago does not lose its name to a newer one.
+    Names that are free come first, so that an edit kept long ago does not lose its name to a newer one. A folder that
+    was published is looked into.
     """
     published = _published(old)
+    _carry_from(old, target, {**published, MANIFEST: ""} if published else published)
+
+
+def _carry_from(old: Path, target: Path, published: dict[str, str]) -> None:
+    """Carry over one folder; `published` has the names in it and their digests (an empty one: any content)."""
     for entry in sorted(old.iterdir(), key=lambda entry: (os.path.lexists(target / entry.name), entry.name)):
+        inside = {
+            name.removeprefix(f"{entry.name}/"): digest
+            for name, digest in published.items()
+            if name.startswith(f"{entry.name}/")
+        }
+        place = target / entry.name
+        if inside and entry.is_dir() and not entry.is_symlink() and (place.is_dir() or not os.path.lexists(place)):
+            _carry_from(entry, place, inside)
+            continue
         digest = published.get(entry.name)
-        ours = digest is not None and entry.is_file() and not entry.is_symlink() and digest == file_digest(entry)
-        if not ours and not (entry.name == MANIFEST and published):
+        plain = digest is not None and entry.is_file() and not entry.is_symlink()
+        if not (plain and digest in ("", file_digest(entry))):
+            target.mkdir(parents=True, exist_ok=True)
             entry.rename(_free_place(target, entry.name))
 
 

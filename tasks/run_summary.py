@@ -103,7 +103,6 @@ class StoreFiles(Closed):
     potential_yaml: Path
     potential_yace: Path
     potential_asi: Path
-    input_yaml: Path
     baseline: Path
     reference_table: Path
     dataset: Path
@@ -111,6 +110,7 @@ class StoreFiles(Closed):
     selection: Path
     frames_json: Path
     frames_extxyz: Path
+    structure: Path
     labels_extxyz: Path
     labels_cfg: Path
     rejected: Path
@@ -125,7 +125,6 @@ class StoreFiles(Closed):
             "potential.yaml": self.potential_yaml,
             "potential.yace": self.potential_yace,
             "potential.asi": self.potential_asi,
-            "input.yaml": self.input_yaml,
             "baseline.json": self.baseline,
             "reference.table": self.reference_table,
             "calculator.py": CALCULATOR,
@@ -134,11 +133,25 @@ class StoreFiles(Closed):
             "selection.parquet": self.selection,
             "frames.json": self.frames_json,
             "frames.extxyz": self.frames_extxyz,
+            "structure.data": self.structure,
             "labels.extxyz": self.labels_extxyz,
             "labels.cfg": self.labels_cfg,
             "rejected.parquet": self.rejected,
             "set_aside.parquet": self.set_aside,
         }
+
+
+class FitFiles(Closed):
+    """One fit of those that led to the published potential: what pacemaker needs to repeat it."""
+
+    folder: str = Field(description="its name in the run folder's `fit`")
+    attempt: str = Field(description="name of the attempt")
+    start: str = Field("", description="where start.yaml comes from; empty: the fit begins without a potential")
+    bootstrap: int | None = Field(None, description="seed by which its training rows were drawn from the frame")
+    input_yaml: Path
+    train: Path = Field(description="pacemaker's training frame, before rows are drawn")
+    validation: Path
+    start_yaml: Path | None = None
 
 
 class RunSummary(Closed):
@@ -163,7 +176,24 @@ class RunSummary(Closed):
     thresholds: Thresholds
     converged: bool
     not_converged_because: str | None = None
+    fits: tuple[FitFiles, ...] = Field(min_length=1, description="those that led to the potential, in order")
     files: StoreFiles
+
+    @property
+    def lammps_neighbours(self) -> int:
+        """Most neighbours that LAMMPS lists for an atom of the training set."""
+        return int(self.steps["frames"].metrics["lammps_neighbours"])
+
+    @property
+    def lammps_structure(self) -> str:
+        """Where the structure of `structure.data` comes from."""
+        return str(self.steps["frames"].metrics["lammps_structure"])
+
+    @property
+    def energy_less_e0s(self) -> dict[str, float | None]:
+        """Median energies of the training set less the E0s, eV/atom: `all`, and by element."""
+        found: dict[str, float | None] = self.steps["frames"].metrics["energy_less_e0s_eV_per_atom"]
+        return found
 
     @property
     def force_histogram(self) -> dict[str, list[float]]:

@@ -11,6 +11,7 @@ import numpy as np
 from ase import Atoms
 
 from containers.contract import BadInput, Inputs
+from containers.tensorpot.draw import drawn
 from containers.tensorpot.frames import read_frame, write_frame
 from containers.tensorpot.pacemaker_input import TRAIN_FILE, VALIDATION_FILE
 from containers.tensorpot.student import neighbours
@@ -89,18 +90,3 @@ def neighbours_of_an_atom(structures: Sequence[Atoms], cutoff: float) -> float:
     """Mean number of neighbours within `cutoff` (Å), over LOOKED_AT structures spread evenly."""
     some = structures[:: -(-len(structures) // LOOKED_AT)]
     return sum(len(neighbours(atoms, cutoff)[0]) for atoms in some) / sum(len(atoms) for atoms in some)
-
-
-def drawn(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """As many rows drawn with replacement as the frame has.
-
-    A row drawn several times is there once with so many times its weights, which gives the same loss for less work;
-    about 37 % of the rows are not drawn and left out.
-    """
-    rows = len(frame)
-    times = np.bincount(np.random.default_rng(seed).integers(rows, size=rows), minlength=rows)
-    chosen = frame[times > 0].reset_index(drop=True)
-    times = times[times > 0]
-    chosen["w_energy"] = chosen["w_energy"].to_numpy() * times
-    chosen["w_forces"] = [weights * count for weights, count in zip(chosen["w_forces"], times, strict=True)]
-    return chosen

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from ase import Atoms
 
@@ -16,7 +17,7 @@ from containers.split import SIDES, Side
 from containers.structures import labels_table
 from containers.tensorpot.baseline_model import Origin
 from containers.tensorpot.dataset import SET_ASIDE
-from containers.tensorpot.frames import Labelled
+from containers.tensorpot.frames import Labelled, energy_corrected
 
 
 @dataclass(frozen=True)
@@ -102,3 +103,31 @@ def counts(sides: Mapping[Side, Sequence[Row]], aside: Sequence[object]) -> dict
     strained = sum(row.strained for row in sides["train"])
     dft = sum(row.origin == "dft" for row in sides["train"])
     return found | {"set_aside": len(aside), "strained_structures": strained, "dft_structures": dft}
+
+
+def energies_less_e0s(
+    rows: Sequence[Row], elements: Sequence[str], e0s_eV: Mapping[str, float]
+) -> dict[str, float | None]:
+    """Median of (total energy - Σ E0) / atoms in eV/atom: of `all` rows, and for each element weighted by its share.
+
+    Isolated atoms' E0s leave the binding energy. E0s that are averages over such structures leave about zero.
+    """
+    per_atom = np.array(
+        [energy_corrected(row.label.energy, row.atoms, e0s_eV) / len(row.atoms) for row in rows], dtype=float
+    )
+    shares = {
+        symbol: np.array([row.atoms.get_chemical_symbols().count(symbol) / len(row.atoms) for row in rows])
+        for symbol in elements
+    }
+    return {
+        name: _weighted_median(per_atom, weights) for name, weights in {"all": np.ones(len(rows)), **shares}.items()
+    }
+
+
+def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float | None:
+    """None where no weight is above zero."""
+    if not weights.any():
+        return None
+    order = np.argsort(values, kind="stable")
+    passed = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(passed, passed[-1] / 2)])

@@ -30,7 +30,16 @@ from containers.extxyz import write_frames
 from containers.split import SIDES, Side
 from containers.structures import atoms_from_table, write_table
 from containers.tensorpot.baseline_model import Baseline, Origin
-from containers.tensorpot.frame_rows import Read, Row, as_labelled, aside_table, counts, refuse_empty, side_summary
+from containers.tensorpot.frame_rows import (
+    Read,
+    Row,
+    as_labelled,
+    aside_table,
+    counts,
+    energies_less_e0s,
+    refuse_empty,
+    side_summary,
+)
 from containers.tensorpot.frames import (
     Labelled,
     energy_corrected,
@@ -41,10 +50,11 @@ from containers.tensorpot.frames import (
     overlap,
     write_frame,
 )
+from containers.tensorpot.lammps_structure import SKIN_A, example, most_neighbours, write_structure
 from containers.tensorpot.student import pair_terms
 
 IMAGE: Image = "tensorpot"
-VERSION = 1
+VERSION = 2
 INPUTS = {
     "dataset": "the labelled structures with their sides (Parquet, from the dataset step)",
     "selection": "training structures of the pool (Parquet with id and weight, from pace_select)",
@@ -57,6 +67,7 @@ OUTPUTS = {
     "validation": "validation.pckl.gzip",
     "test": "test.pckl.gzip",
     "extxyz": "frames.extxyz",  # all sides as labelled: not padded, forces with the pair terms
+    "structure": "structure.data",  # a training structure for LAMMPS, see lammps_structure
     "set_aside": "set_aside.parquet",
     "summary": "frames.json",
 }
@@ -86,7 +97,11 @@ class Params(Closed):
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
-    """Write the three frames, all of them as extended XYZ, what was set aside, and `frames.json`."""
+    """Write the three frames, all sides as extended XYZ, a structure for LAMMPS, what was set aside, and `frames.json`.
+
+    The metrics are `counts`, where the structure for LAMMPS comes from, the most neighbours that LAMMPS lists for an
+    atom of the training side (cutoff and skin), and the energies of that side less the reference energies.
+    """
     baseline = Baseline.read(inputs.one("baseline"))
     read = read_dataset(inputs.one("dataset"), _chosen(inputs.one("selection")), params, baseline, machine)
     _refuse_unknown_groups(params.weights, read.groups)
@@ -105,7 +120,14 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     write_table(outputs / OUTPUTS["set_aside"], aside_table(read.aside))
     facts = summary(sides, read.aside, params, baseline)
     (outputs / OUTPUTS["summary"]).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
-    return counts(sides, read.aside)
+    shown = example(sides["train"])
+    write_structure(outputs / OUTPUTS["structure"], shown.label.atoms, params.elements)
+    return {
+        **counts(sides, read.aside),
+        "lammps_structure": f"{shown.atoms.info['source']}, row {shown.atoms.info['row']} (from 0)",
+        "lammps_neighbours": most_neighbours([row.label.atoms for row in sides["train"]], params.cutoff + SKIN_A),
+        "energy_less_e0s_eV_per_atom": energies_less_e0s(sides["train"], params.elements, baseline.e0s_eV),
+    }
 
 
 def summary(

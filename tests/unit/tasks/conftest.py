@@ -25,6 +25,7 @@ from containers.tensorpot.baseline_model import Baseline
 from tasks.artefact import StepCall, external
 from tasks.run_summary import (
     Attempt,
+    FitFiles,
     LabelCounts,
     Labelling,
     RunSummary,
@@ -186,8 +187,27 @@ GRADE = {
 }  # fmt: skip
 
 
+FRAMES = {
+    "lammps_structure": "pool.extxyz, row 3 (from 0)", "lammps_neighbours": 120,
+    "energy_less_e0s_eV_per_atom": {"all": -4.5, "Si": -4.5},
+}  # fmt: skip
+
+
 @pytest.fixture
-def finished(store_files: StoreFiles, history: Path) -> RunSummary:
+def fits(tmp_path: Path) -> tuple[FitFiles, ...]:
+    """Two fits, the second from the best potential of the first."""
+    store = tmp_path / "fits"
+    store.mkdir()
+    paths = {name: store / name for name in ("input_yaml", "train", "validation", "start_yaml")}
+    for name, path in paths.items():
+        path.write_text(f"content of {name}\n")
+    first = FitFiles(folder="1-attempt-1", attempt="pace_train attempt 1", **{**paths, "start_yaml": None})
+    start = "the last potential of 1-attempt-1, of iteration 40"
+    return first, FitFiles(folder="2-attempt-2", attempt="pace_train attempt 2", start=start, **paths)
+
+
+@pytest.fixture
+def finished(store_files: StoreFiles, fits: tuple[FitFiles, ...], history: Path) -> RunSummary:
     """A converged run of two attempts, the second chosen."""
     errors = {"energy_rmse_meV_per_atom": 8.0, "force_mae_meV_per_A": 44.0, "force_rmse_meV_per_A": 60.5}
     first = Attempt(
@@ -219,6 +239,7 @@ def finished(store_files: StoreFiles, history: Path) -> RunSummary:
             "ingest": step.model_copy(update={"cached": True}),
             "pool_labels": step.model_copy(update={"metrics": forces}),
             "baseline": step.model_copy(update={"metrics": DFT}),
+            "frames": step.model_copy(update={"metrics": FRAMES}),
             "pace_train 1": step,
         },
         labels=LabelCounts(computed=200, reused=102, rejected=2, rejected_by={"force": 2, "distance": 1}),
@@ -244,6 +265,7 @@ def finished(store_files: StoreFiles, history: Path) -> RunSummary:
         chosen=1,
         thresholds=Thresholds(force_mae_meV_per_A=120, energy_mae_meV_per_atom=20),
         converged=True,
+        fits=fits,
         files=store_files,
     )
 
