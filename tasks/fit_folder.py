@@ -18,7 +18,7 @@ DRAW = Path(draw.__file__)
 
 def fit_files(fits: Sequence[FitFiles]) -> dict[str, Path]:
     """Name in the run folder -> file that is copied there."""
-    found = {}
+    found: dict[str, Path] = {}
     for fit in fits:
         inside = {INPUT_FILE: fit.input_yaml, VALIDATION_FILE: fit.validation}
         if fit.bootstrap is None:
@@ -54,13 +54,12 @@ cd {first.folder}
 {chr(10).join(rows)}
 
 - A start is in the folder as `{START_FILE}`, so each fit can be repeated without those before it.
-- `../potential.yaml` is the potential of iteration {best_iteration} of the last folder: the best on the validation frame.
-  It also has a core repulsion, which is added after the fit. `interim_potential_0.yaml` of pacemaker has none.
-- On one machine, one thread gives the same losses to the last digit. Other numbers of threads change the last digits, and
-  a long fit amplifies that. A fit that was interrupted and resumed (see the report) differs more.
-- Set `TF_USE_LEGACY_KERAS=1`. Set `OMP_NUM_THREADS`, `TF_NUM_INTRAOP_THREADS` and `TF_NUM_INTEROP_THREADS` to the threads
-  that you want.
+- `../potential.yaml` is the potential of iteration {best_iteration} of the last folder, the best on the validation frame.
+  It also has a core repulsion, added after the fit. `interim_potential_0.yaml` of pacemaker has none.
+- On one machine, one thread gives the same losses to the last digit. Other numbers of threads change the last digits,
+  and a long fit amplifies that. A fit that was interrupted and resumed (see the report) differs more.
+- Set `TF_USE_LEGACY_KERAS=1`. `OMP_NUM_THREADS`, `TF_NUM_INTRAOP_THREADS` and `TF_NUM_INTEROP_THREADS` set the threads.
 - To repeat a fit again, remove `metrics.txt` and `test_metrics.txt` first: pacemaker appends to them.
-- `*.pckl.gzip` are pickles: loading one runs its code, so load only those of people you trust. They need about the numpy
-  and pandas of `../manifest.json`. `../frames.extxyz` has the structures of the last fit as text.
+- `*.pckl.gzip` are pickles: loading one runs its code, so load only those of people you trust. They need about the
+  numpy and pandas of `../manifest.json`. `../frames.extxyz` has the structures of the last fit as text.
 """

@@ -21,7 +21,7 @@ from tasks.value_summary import ValueCurve
 
 pytestmark = pytest.mark.integration
 RESULTS = {
-    "potential.yaml", "potential.yace", "potential.asi", "input.yaml", "in.lammps",
+    "potential.yaml", "potential.yace", "potential.asi", "structure.data", "in.lammps",
     "report.html", "report.json", "manifest.json", "labels.extxyz", "labels.cfg", "rejected.parquet",
     "set_aside.parquet", "dataset.parquet", "selection.parquet", "frames.extxyz", "dataset.json", "frames.json",
     "baseline.json", "calculator.py",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from containers.tensorpot.lammps_table import POINTS
 from tasks.lammps import lammps_input
 
-TEXT = lammps_input("alloy", ("Al", "Ni"), {"Al": -0.1, "Ni": -0.2500000000000001}, pairs=False)
-SUM = lammps_input("alloy", ("Ni", "Al"), {"Al": -0.1, "Ni": -0.2}, pairs=True)
+FROM = "pool.extxyz, row 3 (from 0)"
+TEXT = lammps_input("alloy", ("Al", "Ni"), {"Al": -0.1, "Ni": -0.2500000000000001}, False, FROM, neighbours=120)
+SUM = lammps_input("alloy", ("Ni", "Al"), {"Al": -0.1, "Ni": -0.2}, True, FROM, neighbours=381)
 
 
 def commands(text: str) -> list[str]:
@@ -19,6 +20,7 @@ def test_runs_one_point_with_this_potential() -> None:
         "units metal",
         "atom_style atomic",
         "boundary p p p",
+        "read_data structure.data",
         "mass 1 26.9815",
         "mass 2 58.6934",
         "pair_style pace recursive",
@@ -34,8 +36,17 @@ def test_says_that_energies_exclude_the_e0s_and_gives_every_digit() -> None:
     assert "#   Ni: -0.2500000000000001 eV" in TEXT
 
 
-def test_structure_and_extrapolation_grade_are_comments() -> None:
-    assert "# read_data structure.data" in TEXT
+def test_says_how_to_get_such_a_lammps_and_warns_of_too_many_neighbours_for_a_gpu() -> None:
+    assert "conda install -c conda-forge lammps" in TEXT
+    assert "up to 120 neighbours" in TEXT
+    assert "WARNING" not in TEXT
+    assert "up to 381 neighbours" in SUM
+    assert "WARNING: pace/kk on a GPU stops above about 380" in SUM.replace("\n# ", " ")
+    assert max(map(len, (TEXT + SUM).splitlines())) <= 120
+
+
+def test_own_structure_and_extrapolation_grade_are_comments() -> None:
+    assert f"# A structure of the training set: {FROM}." in TEXT
     assert "exactly 2 atom types: 1 = Al, 2 = Ni" in TEXT
     assert "# pair_style pace/extrapolation" in TEXT
     assert "# pair_coeff * * potential.yaml potential.asi Al Ni" in TEXT

@@ -13,12 +13,22 @@ from tasks.errors import StoreError
 from tasks.report import publish, report_json
 from tasks.run_summary import Attempt, RunSummary
 
-EVERY_FILE = {
-    "potential.yaml", "potential.yace", "potential.asi", "input.yaml", "in.lammps", "report.html", "report.json",
+FIT = {
+    "fit/README.md", "fit/1-attempt-1/input.yaml", "fit/1-attempt-1/train.pckl.gzip",
+    "fit/1-attempt-1/validation.pckl.gzip", "fit/2-attempt-2/input.yaml", "fit/2-attempt-2/train.pckl.gzip",
+    "fit/2-attempt-2/validation.pckl.gzip", "fit/2-attempt-2/start.yaml",
+}  # fmt: skip
+EVERY_FILE = FIT | {
+    "potential.yaml", "potential.yace", "potential.asi", "structure.data", "in.lammps", "report.html", "report.json",
     "manifest.json", "labels.extxyz", "labels.cfg", "rejected.parquet", "set_aside.parquet", "dataset.parquet",
     "selection.parquet", "frames.extxyz", "dataset.json", "frames.json",
     "baseline.json", "reference.table", "calculator.py",
 }  # fmt: skip
+
+
+def files_of(folder: Path) -> set[str]:
+    """Their names, from the folder on."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
 def no_pictures(summary: RunSummary) -> dict[str, bytes]:
@@ -33,7 +43,7 @@ def folder(finished: RunSummary, tmp_path: Path) -> Path:
 
 def test_the_folder_has_every_file_and_no_other(folder: Path, tmp_path: Path) -> None:
     assert folder == tmp_path / "runs" / "silicon"
-    assert {path.name for path in folder.iterdir()} == EVERY_FILE
+    assert files_of(folder) == EVERY_FILE
 
 
 def test_store_files_are_copied_under_the_names_of_the_run(finished: RunSummary, folder: Path) -> None:
@@ -54,7 +64,12 @@ def test_manifest_names_what_the_result_came_from(finished: RunSummary, folder: 
     assert manifest["versions"] == finished.versions
     assert manifest["inputs"] == finished.inputs
     assert manifest["seeds"] == {"train": 42}
-    assert manifest["reference_energies"] == {"from": "teacher", "e0s_eV": {"Si": -0.8125}}
+    assert manifest["reference_energies"] == {
+        "from": "teacher",
+        "e0s_eV": {"Si": -0.8125},
+        "kind": "probably_isolated_atoms",
+        "median_energy_of_training_structures_less_e0s_eV_per_atom": {"all": -4.5, "Si": -4.5},
+    }
     assert manifest["artefacts"]["ingest"] == "ab" * 32
     assert manifest["seconds"]["pool_labels"] == 12.34
 
@@ -76,7 +91,10 @@ def test_report_has_the_promised_figures(folder: Path) -> None:
     assert report["fidelity"]["teacher"]["force_mae_meV_per_A"] == 45.3
     assert report["fidelity"]["dft"]["force_mae_meV_per_A"] == 57.7
     fits = {"train 1": 130.4, "train 2": 130.4}  # also those that left no artefact
-    assert report["seconds"] == dict.fromkeys(["ingest", "pool_labels", "baseline", "pace_train 1"], 12.34) | fits
+    assert (
+        report["seconds"]
+        == dict.fromkeys(["ingest", "pool_labels", "baseline", "frames", "pace_train 1"], 12.34) | fits
+    )
     assert (report["converged"], report["not_converged_because"]) == (True, None)
     assert report["core_repulsion"]["Si-Si"]["r_in_A"] == 1.9
 
@@ -112,16 +130,16 @@ def test_pictures_reach_the_page_and_the_artifacts(finished: RunSummary, tmp_pat
 
 
 def test_publishing_twice_gives_the_same_bytes(finished: RunSummary, folder: Path) -> None:
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    before = {name: (folder / name).read_bytes() for name in files_of(folder)}
     publish(finished, folder.parent, no_pictures)
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert {name: (folder / name).read_bytes() for name in files_of(folder)} == before
 
 
 def test_a_store_file_that_vanished_leaves_the_old_folder(finished: RunSummary, folder: Path) -> None:
     finished.files.potential_asi.unlink()
     with pytest.raises(StoreError, match="potential_asi"):
         publish(finished, folder.parent, no_pictures)
-    assert {path.name for path in folder.iterdir()} == EVERY_FILE
+    assert files_of(folder) == EVERY_FILE
 
 
 @pytest.mark.parametrize("name", ["../elsewhere", ".hidden", "a/b", "two\nlines", ""])
