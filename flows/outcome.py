@@ -119,7 +119,7 @@ def summarise(
         thresholds=run_summary.Thresholds(**config.convergence.model_dump()),
         converged=because is None,
         not_converged_because=because,
-        fits=_fits(led_to(student.fit, attempts), config.train.bootstrap, workspace),
+        fits=fits_of(led_to(student.fit, attempts), config.train.bootstrap, workspace),
         files=_files({**steps, "pace_select": made.best.selection}, workspace),
     )
 
@@ -199,7 +199,7 @@ def _side(done: Artefact | None, prefix: str) -> dict[str, Any]:
     return {key.removeprefix(prefix): value for key, value in metrics.items() if key.startswith(prefix)}
 
 
-def _fits(chain: Sequence[Attempt], bootstrap: int | None, workspace: Workspace) -> tuple[run_summary.FitFiles, ...]:
+def fits_of(chain: Sequence[Attempt], bootstrap: int | None, workspace: Workspace) -> tuple[run_summary.FitFiles, ...]:
     """What repeats each fit of a chain (see `led_to`)."""
     folders = [
         f"{number}-{attempt.name.removeprefix('pace_train ').replace(' ', '-')}"

@@ -54,8 +54,8 @@ cd {first.folder}
 {chr(10).join(rows)}
 
 - A start is in the folder as `{START_FILE}`, so each fit can be repeated without those before it.
-- `../potential.yaml` is the potential of iteration {best_iteration} of the last folder, the best on the validation frame.
-  It also has a core repulsion, added after the fit. `interim_potential_0.yaml` of pacemaker has none.
+- `../potential.yaml` is the potential of iteration {best_iteration} of the last folder, the best on the validation
+  frame. It also has a core repulsion, added after the fit. `interim_potential_0.yaml` of pacemaker has none.
 - On one machine, one thread gives the same losses to the last digit. Other numbers of threads change the last digits,
   and a long fit amplifies that. A fit that was interrupted and resumed (see the report) differs more.
 - Set `TF_USE_LEGACY_KERAS=1`. `OMP_NUM_THREADS`, `TF_NUM_INTRAOP_THREADS` and `TF_NUM_INTEROP_THREADS` set the threads.

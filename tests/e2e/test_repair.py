@@ -7,6 +7,8 @@ that does nothing. The flow's own code runs as always; only the program that it 
 from __future__ import annotations
 
 import shlex
+import shutil
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -15,17 +17,20 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from containers.contract import OutputFile, file_digest
+from containers.contract import OutputFile, Resources, file_digest
 from containers.tensorpot import pace_train
+from containers.tensorpot.fit_history import MetricsFile
 from containers.tensorpot.frames import frame, write_frame
 from containers.tensorpot.pacemaker_input import Potential
-from containers.tensorpot.pacemaker_run import find_program
+from containers.tensorpot.pacemaker_run import child_environment, find_program
 from flows.config import DistillConfig
-from flows.fit import Attempt, fit
+from flows.fit import Attempt, fit, led_to
+from flows.outcome import fits_of
 from flows.recipe import Recipe
 from flows.verdict import MENDS
 from tasks.artefact import Artefact
 from tasks.errors import StepFailed
+from tasks.fit_folder import FOLDER, fit_files
 from tasks.run import run_step
 from tasks.settings import Settings
 from tasks.workspace import Workspace, open_workspace
@@ -93,6 +98,22 @@ class Bench:
         """The learning curve."""
         assert attempt.artefact is not None
         return pd.read_parquet(self.workspace.store.path(attempt.artefact.file("history")))
+
+    def repeat(self, chain: list[Attempt]) -> None:
+        """Run pacemaker by hand in a copy of each published folder: its losses must be those of the attempt."""
+        fits, expected = fits_of(chain, None, self.workspace), [self.losses(attempt) for attempt in chain]
+        for name, source in fit_files(fits).items():
+            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, self.folder / name)
+        shutil.rmtree(self.workspace.store.root)
+        for one, losses in zip(fits, expected, strict=True):
+            folder = self.folder / FOLDER / one.folder
+            command = [str(find_program()), "--no-predict", "input.yaml"]
+            environment = child_environment(Resources(threads=1))
+            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout
+            again = [row.loss for row in MetricsFile(folder / "metrics.txt").follow()]
+            assert again == pytest.approx(losses, rel=1e-9)
 
     def losses(self, attempt: Attempt) -> list[float]:
         """Of the training side."""
@@ -171,7 +192,7 @@ def test_the_ladder_crash_is_mended_by_leaving_out_early_stopping(bench: Bench) 
 
 def test_stages_of_kappa_go_on_from_one_another(bench: Bench) -> None:
     stages = [{"kappa": 0.5, "maxiter": 15}, {"kappa": 0.02, "maxiter": 15}]
-    attempts, _ = bench.fit(stages=stages, max_attempts=1)
+    attempts, best = bench.fit(stages=stages, max_attempts=1)
     first, second = attempts
     assert [(attempt.stage, attempt.plan.kappa) for attempt in attempts] == [(1, 0.5), (2, 0.02)]
     assert first.artefact
@@ -180,6 +201,8 @@ def test_stages_of_kappa_go_on_from_one_another(bench: Bench) -> None:
     assert second.artefact.metrics[f"train_{mae}"] < first.artefact.metrics[f"train_{mae}"]
     began = bench.history(second).query("side == 'validation'").iloc[0]
     assert began[mae] == pytest.approx(first.artefact.metrics[f"validation_{mae}"], rel=1e-3), "it began with the best"
+    assert led_to(best, attempts) == attempts
+    bench.repeat(attempts)
 
 
 def test_labels_that_no_loss_can_be_made_of_end_at_once_with_the_mend(bench: Bench) -> None:

@@ -137,7 +137,7 @@ def test_text_of_the_user_cannot_become_markup(finished: RunSummary) -> None:
     update = {
         "name": EVIL.replace("/", ""), "config": {EVIL: EVIL}, "versions": {EVIL: EVIL}, "inputs": {EVIL: EVIL},
         "teacher": {EVIL: [EVIL]}, "attempts": (attempt, attempt), "converged": False, "not_converged_because": EVIL,
-        "steps": {EVIL: finished.steps["ingest"]},
+        "steps": {EVIL: finished.steps["ingest"], "frames": finished.steps["frames"]},
     }  # fmt: skip
     evil = finished.model_copy(update=update)
     assert "script" not in Outline(page(evil, PICTURES)).tags
