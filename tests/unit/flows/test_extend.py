@@ -13,7 +13,7 @@ from flows import data as flow_data
 from flows import extend as loop
 from flows.data import Ingested, Prepared, Runner
 from flows.extend import Extended, broken_off, extended
-from flows.fit import Attempt, Student, first_plan, fit
+from flows.fit import Attempt, Student, first_plan, fit, led_to
 from flows.recipe import Recipe
 from tasks.artefact import Artefact, StepCall
 from tasks.errors import StepFailed
@@ -143,6 +143,9 @@ def test_a_round_of_structures_goes_on_from_the_best_with_more_data(distilled: A
     assert train.inputs["train"] == (runner.done["frames round 1"].file("train"),)
     assert found.best.selection is runner.done["weak_spots round 1"]
     assert found.artefacts["evaluate"] is runner.done["evaluate round 1"]
+    chain = led_to(found.best.student.fit, found.attempts)
+    assert [attempt.name for attempt in chain] == ["pace_train attempt 1", "pace_train round 1 attempt 1"]
+    assert chain[1].inputs["train"] == train.inputs["train"], "each fit of the chain has its own frames"
 
 
 def test_a_round_of_functions_keeps_the_data_and_grows_the_basis(distilled: Any) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from flows.config import DistillConfig
 from flows.config_fit import Stage
-from flows.fit import Attempt, finish, first_names, fit
+from flows.fit import Attempt, finish, first_names, fit, led_to
 from flows.recipe import Recipe
 from flows.verdict import MENDS, MENDS_OF_NOTHING
 from tasks.artefact import Artefact, StepCall
@@ -101,6 +101,20 @@ def test_used_up_iterations_go_on_from_the_newest_interim(recipe, data, fitted) 
     assert run.calls[2].inputs["start"] == (second.file("interim"),)
     assert run.calls[0].params == run.calls[2].params
     assert run.names == [attempt.name for attempt in attempts]
+
+
+def test_the_chain_to_the_best_leaves_out_what_it_did_not_begin_with(recipe, data, fitted) -> None:
+    stages = [Stage(kappa=0.3, maxiter=150), Stage(kappa=0.02, maxiter=80)]
+    run = FakeStep(failed("Crashed"), fitted("killed", iterations=30), fitted(force=300), fitted(force=10))
+    attempts, best = attempted(with_train(recipe, max_attempts=3, stages=stages), data, run)
+    assert [attempt.verdict for attempt in attempts][:2] == ["crashed", "killed"]
+    chain = led_to(best, attempts)
+    assert chain == attempts[1:4], "the crash left nothing, so nothing began with it"
+    assert [attempt.start for attempt in chain] == [
+        None,
+        chain[0].artefact.file("interim"),
+        chain[1].artefact.file("best"),
+    ]
 
 
 def test_a_worse_attempt_still_is_the_newest_to_go_on_from(recipe, data, fitted) -> None:

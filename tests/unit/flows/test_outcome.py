@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flows.fit import Attempt
-from flows.outcome import CHECKED, label_counts, misses, not_converged_because
+from flows.outcome import CHECKED, fits_of, label_counts, misses, not_converged_because
 from flows.plan import FitPlan
 from flows.verdict import MENDS, Convergence
+from tasks.fit_folder import fit_files, fit_readme
 from tasks.run_summary import Labelling
+from tasks.settings import Settings
+from tasks.workspace import Workspace
 
 LIMITS = Convergence(force_mae_meV_per_A=100, energy_mae_meV_per_atom=10)
 GOOD = {"force_mae_meV_per_A": 99.0, "energy_mae_meV_per_atom": 9.0}
@@ -26,6 +30,32 @@ def ended(artefact: Any) -> Any:
         )
 
     return make
+
+
+def test_each_fit_is_published_with_what_it_read_and_where_it_began(artefact: Any) -> None:
+    plan = FitPlan(asked=1, maxiter=1, kappa=0.3, batch_size=1)
+    first, second = (artefact("pace_train", mark, best_iteration=12, interim_iteration=15) for mark in ("one", "two"))
+    frames, more = artefact("frames", "one"), artefact("frames", "two")
+    read = [{name: (data.file(name),) for name in ("train", "validation")} for data in (frames, more)]
+    chain = [
+        Attempt("pace_train stage 1 attempt 1", plan, "converged", 1.0, first, read[0]),
+        Attempt("pace_train round 1 stage 1 attempt 2", plan, "converged", 1.0, second,
+                {**read[1], "start": (first.file("best"),)}),
+    ]  # fmt: skip
+    workspace = Workspace(root=Path("root"), settings=Settings(cores=1))
+    one, other = fits_of(chain, 3, workspace)
+    assert (one.folder, one.start, one.start_yaml) == ("1-stage-1-attempt-1", "", None)
+    assert other.folder == "2-round-1-stage-1-attempt-2"
+    assert other.start == "the best potential of 1-stage-1-attempt-1, of iteration 12"
+    assert other.start_yaml == workspace.store.path(first.file("best"))
+    assert [fit.train for fit in (one, other)] == [workspace.store.path(data.file("train")) for data in (frames, more)]
+    assert one.input_yaml == workspace.store.path(first.file("input"))
+    inside = fit_files((one, other))
+    folder = f"fit/{one.folder}/"
+    assert {name.removeprefix(folder) for name in inside if name.startswith(folder)} == {
+        "input.yaml", "validation.pckl.gzip", "whole.pckl.gzip", "draw.py",
+    }  # fmt: skip
+    assert "python draw.py 3" in fit_readme((one, other), best_iteration=7)
 
 
 def test_every_threshold_is_checked() -> None:

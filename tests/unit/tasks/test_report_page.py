@@ -114,6 +114,29 @@ def test_every_kind_of_rejection_has_words(finished: RunSummary) -> None:
     assert len(rows) == len(REJECTIONS)
 
 
+@pytest.mark.parametrize(
+    ("source", "median", "told"),
+    [
+        ("teacher", -4.5, "probably energies of isolated atoms"),
+        ("teacher", -0.03, "probably averages over the data"),
+        ("given", 0.2, "probably averages over the data"),
+        ("least_squares", -4.5, "averages over the data"),
+        ("isolated_atoms", -0.03, "energies of isolated atoms"),
+    ],
+)
+def test_the_page_says_what_the_reference_energies_are(
+    finished: RunSummary, source: str, median: float, told: str
+) -> None:
+    frames = finished.steps["frames"]
+    metrics = {**frames.metrics, "energy_less_e0s_eV_per_atom": {"all": median, "Si": median}}
+    steps = {**finished.steps, "frames": frames.model_copy(update={"metrics": metrics})}
+    baseline = finished.baseline.model_copy(update={"e0s_from": source})
+    text = Outline(page(finished.model_copy(update={"steps": steps, "baseline": baseline}), {})).text
+    assert f"The E0s are {told}" in text
+    assert f"{median:.4g} eV/atom over the E0s" in text
+    assert ("cannot be read from it" in text) == ("averages" in told)
+
+
 def test_scarce_elements_are_noted(finished: RunSummary) -> None:
     assert "too few environments" not in page(finished, {})
     scarce = SelectionCounts(pool=9, candidates=9, set_aside=0, selected=9, scarce_elements=("Ni", "Re"))

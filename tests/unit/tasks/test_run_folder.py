@@ -84,6 +84,33 @@ def test_files_of_the_user_stay_and_edits_are_kept_beside(tmp_path: Path, exchan
     assert len(list(target.iterdir())) == len(NAMES) + 5
 
 
+def test_a_published_folder_inside_is_looked_into(tmp_path: Path, exchange) -> None:
+    def nested(*names: str) -> Callable[[Path], None]:
+        def fill(folder: Path) -> None:
+            for name in names:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_text("published")
+            files = {name: file_digest(folder / name) for name in names}
+            (folder / MANIFEST).write_text(json.dumps({"files": files}))
+
+        return fill
+
+    target = tmp_path / "silicon"
+    publish_folder(target, nested("fit/1/input.yaml", "fit/2/input.yaml", "fit/3/input.yaml"), exchange)
+    (target / "fit" / "1" / "log.txt").write_text("mine")
+    (target / "fit" / "1" / "input.yaml").write_text("edited")
+    (target / "fit" / "2" / "md").mkdir()
+    (target / "fit" / "2" / "md" / "dump").write_text("long")
+    publish_folder(target, nested("fit/1/input.yaml"), exchange)
+    found = {path.relative_to(target).as_posix(): path.read_text() for path in (target / "fit").rglob("*.*")}
+    assert found == {
+        "fit/1/input.yaml": "published", "fit/1/input.yaml.edited": "edited", "fit/1/log.txt": "mine",
+    }  # fmt: skip
+    assert (target / "fit" / "2" / "md" / "dump").read_text() == "long"
+    assert sorted(path.name for path in (target / "fit").iterdir()) == ["1", "2"]
+    assert sorted(path.name for path in target.iterdir()) == ["fit", MANIFEST]
+
+
 def test_a_folder_that_was_never_published_is_kept_whole(tmp_path: Path, exchange) -> None:
     target = tmp_path / "silicon"
     target.mkdir()
