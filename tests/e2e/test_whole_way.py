@@ -16,6 +16,8 @@ import ase.io
 import pytest
 import yaml
 
+from containers.tensorpot.student import calculator
+
 pytestmark = [pytest.mark.e2e, pytest.mark.integration]
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLE = REPOSITORY / "examples" / "silicon"
@@ -127,6 +129,31 @@ def test_the_published_potential_is_the_students(bench: Bench) -> None:
     labelled = ase.io.read(folder / "labels.extxyz", ":")
     assert len(labelled) == STRUCTURES
     assert all(atoms.get_potential_energy() < 0 for atoms in labelled)
+
+
+def test_the_structure_for_lammps_is_a_training_structure(bench: Bench) -> None:
+    """The potential gives the structure that LAMMPS reads the energy of the structure that was fitted."""
+    folder = bench.folder / "runs" / "tiny"
+    source = bench.report()["metrics"]["frames"]["lammps_structure"]
+    (fitted,) = (
+        atoms
+        for atoms in ase.io.read(folder / "frames.extxyz", ":")
+        if atoms.info["side"] == "train" and f"{atoms.info['source']}, row {atoms.info['row']} (from 0)" == source
+    )
+    read = ase.io.read(folder / "structure.data", format="lammps-data")
+    student = calculator(folder)
+    energies = [student.get_potential_energy(atoms) for atoms in (read, fitted)]
+    assert energies[0] == pytest.approx(energies[1], abs=1e-6)
+    assert "read_data structure.data" in (folder / "in.lammps").read_text().splitlines()
+
+
+def test_pacemaker_finds_in_the_run_folder_what_its_input_names(bench: Bench) -> None:
+    """That the fit is then the same: test_repair.py."""
+    (fit,) = (folder for folder in (bench.folder / "runs" / "tiny" / "fit").iterdir() if folder.is_dir())
+    assert fit.name == "1-attempt-1"
+    data = yaml.safe_load((fit / "input.yaml").read_text())["data"]
+    for key, step in (("filename", "train"), ("test_filename", "validation")):
+        assert (fit / data[key]).read_bytes() == (bench.entry("frames") / f"outputs/{step}.pckl.gzip").read_bytes()
 
 
 def test_a_second_run_computes_nothing(bench: Bench) -> None:
