@@ -1,6 +1,6 @@
 """Prefect on this machine: server, process work pool, deployments and a worker, until Ctrl-C.
 
-Ctrl-C, SIGTERM and a closed terminal end all of it, the runs too, within ten seconds. After SIGKILL nothing stays either.
+Ctrl-C, SIGTERM and a closed terminal end all of it, the runs too, within ten seconds. SIGKILL ends it too.
 
 python deployments/ui.py [--port 4200]
 python deployments/ui.py --worker     all but the server, which PREFECT_API_URL names (in a container: compose.yaml)
@@ -41,7 +41,7 @@ from tasks.workspace import open_workspace
 
 REPOSITORY = Path(__file__).parent.parent
 POOL = "distill"
-START_S = 90.0
+START_S = 180.0
 ENDS_S = 2.0  # after SIGTERM: the worker with its runs, then the server; what is left is killed
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -32,7 +32,9 @@ from tasks.workspace import Workspace, open_workspace
     on_cancellation=[remove_left_containers],
     on_crashed=[remove_left_containers],
 )
-def distill(config: DistillConfig, work_root: Path | None = None, verify: bool = False, replace: bool = False) -> Outcome:
+def distill(
+    config: DistillConfig, work_root: Path | None = None, verify: bool = False, replace: bool = False
+) -> Outcome:
     """Label a pool with the teacher, choose a training set, fit a student, and say how well it does.
 
     Args:

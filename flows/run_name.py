@@ -83,7 +83,7 @@ def _readable(values: dict[str, Any]) -> DistillConfig | None:
             return DistillConfig.model_validate(values)
         except ValidationError as error:
             gone = [problem["loc"] for problem in error.errors() if problem["type"] == "extra_forbidden"]
-            if not gone or not all([_dropped(values, place) for place in gone]):
+            if not gone or not all(_dropped(values, place) for place in gone):
                 return None
 
 

@@ -19,7 +19,7 @@ from flows.config import DistillConfig
 from flows.config_file import with_absolute_paths
 from flows.data import Prepared, Resolved, Runner, labelled, resolved
 from flows.files import teacher_files, user_files
-from flows.run_name import refuse_other
+from flows.run_name import Results, refuse_other
 from flows.students import Fitted, Wanted, fit_all
 from flows.sweep_points import Variant, refuse_too_many, variants, varied
 from flows.training_set import training_set
@@ -69,7 +69,8 @@ def sweep(config: DistillConfig, work_root: Path | None = None, replace: bool = 
 def refuse_other_sweep(config: DistillConfig, workspace: Workspace, replace: bool) -> None:
     """Refuse what is in the way of the results now, not after the fits."""
     folder = workspace.run_folder(config.name)
-    refuse_other(config, {}, {}, folder, "sweep/sweep.json" if config.sweep.vary else "committee/committee.json", replace)
+    results: Results = "sweep/sweep.json" if config.sweep.vary else "committee/committee.json"
+    refuse_other(config, {}, {}, folder, results, replace)
 
 
 def checked(config: DistillConfig) -> list[Variant]:

@@ -79,7 +79,7 @@ def with_more(config: DistillConfig, options: Sequence[str]) -> DistillConfig:
 
 
 def _key_and_values(option: str) -> tuple[str, list[Any]]:
-    match = re.fullmatch(r"([A-Za-z_][\w.]*)=(.+)", option, flags=re.DOTALL)
+    match = re.fullmatch(r"([A-Za-z_][\w.-]*)=(.+)", option, flags=re.DOTALL)
     if match is None:
         raise UserError(f"--vary {option}: write it as key.key=value,value, for example --vary train.maxiter=50,100")
     try:

@@ -37,10 +37,11 @@ def main(arguments: list[str]) -> int:
 def _run(options: argparse.Namespace) -> int:
     settings = read_settings()
     config = load_config(options.config, tuple(options.set))
-    files, models = user_files(config), teacher_files(config)  # a missing file is reported before a server starts
+    user_files(config)  # a missing file is reported at once, not after a server has started
+    teacher_files(config)
     workspace = open_workspace(options.work_root, settings)
     there = workspace.run_folder(config.name)
-    refuse_other(config, files, models, there, "value_curve/value_curve.json", options.replace)
+    refuse_other(config, {}, {}, there, "value_curve/value_curve.json", options.replace)
     with ready(workspace), command_line_run():
         folder = value_curve(
             config,

@@ -67,7 +67,7 @@ def value_curve(
     files, models = user_files(config), teacher_files(config)
     workspace = open_workspace(work_root, Settings(), run_id=flow_run.id)
     folder = workspace.run_folder(config.name)  # what is in the way is reported now, not after the fits
-    refuse_other(config, files, models, folder, "value_curve/value_curve.json", replace)
+    refuse_other(config, {}, {}, folder, "value_curve/value_curve.json", replace)
     with ready(workspace) as machine:
         run = Runner(machine)
         prepared = prepare(config, files, models, run)

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from containers.contract import Acceleration, Device, Image
@@ -85,6 +85,11 @@ class Settings(BaseSettings):
         " dask_jobqueue.SLURMCluster",
     )
     dask_cluster_options: dict[str, Any] = Field({}, description="arguments of that class, as JSON")
+
+    @field_validator("mace_python", "tensorpot_python")
+    @classmethod
+    def _home(cls, value: Path) -> Path:
+        return Path(os.path.expanduser(value))  # noqa: PTH111  that of pathlib raises for an unknown user
 
     @property
     def teacher_device(self) -> Device:
