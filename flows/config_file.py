@@ -133,16 +133,16 @@ def _told(error: ValidationError, values: dict[str, Any]) -> list[str]:
     ]
 
 
-def _written(location: tuple[int | str, ...], values: Any) -> list[int | str]:
+def _written(location: tuple[int | str, ...], place: Any) -> list[int | str]:
     """The parts of a key as the user wrote them, without pydantic's names of the alternatives of a union."""
     kept: list[int | str] = []
     for part in location:
-        if (isinstance(values, dict) and part in values) or (isinstance(values, list) and isinstance(part, int)):
+        if (isinstance(place, dict) and part in place) or (isinstance(place, list) and isinstance(part, int)):
             kept.append(part)
-            values = values[part]
-        elif isinstance(values, dict) and re.fullmatch(r"\w+", str(part)):  # a key that is missing, or a preset's
+            place = place[part]  # type: ignore[index]  # an int where it is a list
+        elif isinstance(place, dict) and re.fullmatch(r"\w+", str(part)):  # a key that is missing, or a preset's
             kept.append(part)
-            values = {}
+            place = {}
     return kept
 
 

@@ -94,7 +94,7 @@ def test_a_server_that_does_not_answer_is_refused_soon() -> None:
     assert time.monotonic() - began < 5
 
 
-@pytest.mark.parametrize("url", ["nonsense", "ftp://there/api", "http://[1/api"])
+@pytest.mark.parametrize("url", ["nonsense", "ftp://there/api"])
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     with temporary_settings({PREFECT_API_URL: url}), pytest.raises(UserError, match="PREFECT_API_URL"):
         check_server()
