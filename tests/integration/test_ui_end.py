@@ -54,7 +54,7 @@ def started(tmp_path: Path, until: Callable[..., None]) -> Iterator[subprocess.P
 
 
 @pytest.mark.parametrize(
-    "sent", [(signal.SIGINT, signal.SIGINT, signal.SIGTERM), (signal.SIGHUP,), (signal.SIGKILL,)], ids=str
+    "sent", [(signal.SIGHUP, signal.SIGINT, signal.SIGTERM), (signal.SIGKILL,)], ids=["signals", "killed"]
 )
 def test_nothing_stays(started: subprocess.Popen[bytes], tmp_path: Path, until, sent: tuple[signal.Signals]) -> None:
     assert len(processes_of(tmp_path)) >= 3, "the control: command, server and worker"
