@@ -18,10 +18,11 @@ from flows.config_file import load_config
 from flows.distill import distill
 from flows.files import teacher_files, user_files
 from flows.outcome import Outcome
+from flows.run_name import difference, refuse_other
 from tasks.errors import DistillError
 from tasks.machine import ready
 from tasks.prefect_run import command_line_run
-from tasks.settings import read_settings
+from tasks.settings import prepare_process, read_settings
 from tasks.workspace import open_workspace
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "silicon" / "distill.yaml"
@@ -57,6 +58,7 @@ def main(arguments: list[str]) -> int:
 
 def guarded(body: Callable[[], int]) -> int:
     """The exit code of `body`; what it raises is told in a sentence."""
+    prepare_process()
     # Prefect ends the flow at SIGTERM and then raises the signal again: leave in order, so that its server ends too
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
@@ -74,16 +76,20 @@ def guarded(body: Callable[[], int]) -> int:
 def _run(options: argparse.Namespace) -> int:
     settings = read_settings()
     config = load_config(options.config, tuple(options.set))
-    user_files(config)  # a missing file is told at once, not after a server has started
-    teacher_files(config)
+    files, models = user_files(config), teacher_files(config)  # a missing file is reported before a server starts
     workspace = open_workspace(options.work_root, settings, options.verify)
-    workspace.run_folder(config.name)  # what is in its way is told before a server has started
+    folder = workspace.run_folder(config.name)  # so is what is in its way
+    if options.dry_run and not options.replace:
+        if other := difference(config, files, models, folder, "manifest.json"):
+            print(f"warning: {other}\nThe run will need --replace, or another name.", file=sys.stderr)
+    else:
+        refuse_other(config, files, models, folder, "manifest.json", options.replace)
     with ready(workspace) as machine:  # so is an engine, an image or a GPU that is not there
         if options.dry_run:
             print(dry_run.plan(config, machine))
             return 0
         with command_line_run():
-            outcome = distill(config, workspace.root, options.verify)
+            outcome = distill(config, workspace.root, options.verify, options.replace)
     print(told(outcome))
     return CONVERGED if outcome.converged else NOT_CONVERGED
 
@@ -121,6 +127,7 @@ def parser_of(flow: str, description: str, epilog: str) -> argparse.ArgumentPars
         "config", nargs="?", type=Path, default=EXAMPLE, help="YAML config (default: the silicon example)"
     )
     made.add_argument("--work-root", type=Path, metavar="DIR", help="gets store/ and runs/ (default: this directory)")
+    made.add_argument("--replace", action="store_true", help="replace results of another config with the same name")
     made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key: train.maxiter=50")
     return made
 

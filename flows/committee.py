@@ -50,6 +50,7 @@ def make_committee(config: DistillConfig, prepared: Prepared, workspace: Workspa
     spread = run(calls_fit.committee_call(potentials, frames, prepared.baseline))
     summary = CommitteeSummary(
         name=config.name,
+        config=config.model_dump(mode="json"),
         differ_by=config.sweep.differ_by,
         stub=workspace.settings.runner == "stub",
         students=tuple(_student(str(place), fitted, prepared.baseline, workspace) for place, fitted in found),

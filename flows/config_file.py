@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import os.path
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
@@ -33,17 +35,23 @@ def validated(values: dict[str, Any], where: str) -> DistillConfig:
     try:
         return DistillConfig.model_validate(values)
     except ValidationError as error:
-        raise UserError("\n".join(f"{where}: {line}" for line in _told(error))) from None
+        raise UserError("\n".join(f"{where}: {line}" for line in _told(error, values))) from None
 
 
 def with_absolute_paths(config: DistillConfig, place: Path) -> DistillConfig:
-    """The same config with its files relative to `place` made absolute; the name of a foundation model stays a name."""
+    """The same config with its files relative to `place` made absolute, `~` expanded.
+
+    The name of a foundation model stays a name. Variables such as `$HOME` are not expanded.
+    """
+
+    def path(name: str) -> str:
+        return str(place / os.path.expanduser(name))  # noqa: PTH111  that of pathlib raises for an unknown user
 
     def absolute(names: list[str]) -> list[str]:
-        return [str(place / name) for name in names]
+        return [path(name) for name in names]
 
     def model(name: str) -> str:
-        return name if name in FOUNDATION_MODELS else str(place / name)
+        return name if name in FOUNDATION_MODELS else path(name)
 
     committee = [model(name) for name in config.teacher.committee]
     teacher = config.teacher.model_copy(update={"model": model(config.teacher.model), "committee": committee})
@@ -52,9 +60,9 @@ def with_absolute_paths(config: DistillConfig, place: Path) -> DistillConfig:
         update={"files": absolute(config.dft.files), "test_files": absolute(config.dft.test_files)}
     )
     base = config.dataset.base
-    dataset = config.dataset.model_copy(update={"base": str(place / base) if base else None})
+    dataset = config.dataset.model_copy(update={"base": path(base) if base else None})
     fitted = config.selection.potential
-    selection = config.selection.model_copy(update={"potential": str(place / fitted) if fitted else None})
+    selection = config.selection.model_copy(update={"potential": path(fitted) if fitted else None})
     changed = {"teacher": teacher, "pool": pool, "dft": dft, "dataset": dataset, "selection": selection}
     return config.model_copy(update=changed)
 
@@ -76,7 +84,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
-    match = re.fullmatch(r"([A-Za-z_][\w.]*)=(.*)", override, flags=re.DOTALL)
+    match = re.fullmatch(r"([A-Za-z_][\w.-]*)=(.*)", override, flags=re.DOTALL)
     if match is None:
         raise UserError(f"--set {override}: write it as key.key=value, for example --set train.maxiter=50")
     try:
@@ -99,18 +107,25 @@ def put(values: dict[str, Any], key: str, value: Any, where: str) -> None:
     place[last] = value
 
 
-def _told(error: ValidationError) -> list[str]:
-    """One line a key; the alternatives of a union are joined."""
+def _told(error: ValidationError, values: dict[str, Any]) -> list[str]:
+    """One line a key; the alternatives of a union are joined.
+
+    Args:
+        values: what the user wrote.
+    """
     lines: dict[str, list[str]] = {}
     given: dict[str, str] = {}
     for problem in error.errors():
-        place = _key(problem["loc"])
+        written = _written(problem["loc"], values)
+        place = ".".join(map(str, written))
         if problem["type"] == "extra_forbidden":
-            lines[f"unknown key {place}{_suggestion(problem['loc'])}"] = []
+            lines[f"unknown key {place}{_suggestion(written)}"] = []
             continue
         lines.setdefault(place, []).append(problem["msg"].removeprefix("Value error, "))
         if problem["type"] != "missing":
             given[place] = f", not {problem['input']!r}"
+    for key in [key for key in lines if any(other.startswith(f"{key}.") for other in lines)]:
+        del lines[key]  # another alternative of a union: what is wrong inside says more
     whole = lines.pop("", [])  # between sections: the message has the keys, and the whole config would not help
     return [
         *whole,
@@ -118,15 +133,31 @@ def _told(error: ValidationError) -> list[str]:
     ]
 
 
-def _key(location: tuple[int | str, ...]) -> str:
-    """The dotted key as the user wrote it, without pydantic's names of the alternatives."""
-    return ".".join(str(part) for part in location if isinstance(part, int) or re.fullmatch(r"\w+", part))
+def _written(location: tuple[int | str, ...], place: Any) -> list[int | str]:
+    """The parts of a key as the user wrote them, without pydantic's names of the alternatives of a union."""
+    kept: list[int | str] = []
+    for part in location:
+        if (isinstance(place, dict) and part in place) or (isinstance(place, list) and isinstance(part, int)):
+            kept.append(part)
+            place = place[part]  # type: ignore[index]  # an int where it is a list
+        elif isinstance(place, dict) and re.fullmatch(r"\w+", str(part)):  # a key that is missing, or a preset's
+            kept.append(part)
+            place = {}
+    return kept
 
 
-def _suggestion(location: tuple[int | str, ...]) -> str:
-    section: Any = DistillConfig
-    for part in location[:-1]:
-        section = section.model_fields[str(part)].annotation
-    names = list(section.model_fields) if issubclass(section, BaseModel) else []
-    close = difflib.get_close_matches(str(location[-1]), names, n=1)
-    return f": did you mean {close[0]}?" if close else f"; known here: {', '.join(names)}"
+def _suggestion(key: Sequence[int | str]) -> str:
+    section: type[BaseModel] = DistillConfig
+    for part in key[:-1]:
+        if str(part) in section.model_fields:  # else a place in a list, or a name that the user chose
+            section = next(_sections(section.model_fields[str(part)].annotation), section)
+    close = difflib.get_close_matches(str(key[-1]).replace("-", "_"), section.model_fields, n=1)
+    return f": did you mean {close[0]}?" if close else f"; known here: {', '.join(section.model_fields)}"
+
+
+def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The sections in a type, such as those in a list of sections."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _sections(part)

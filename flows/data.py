@@ -14,6 +14,7 @@ from ase.data import chemical_symbols
 from containers.mace.teacher_info import Teacher
 from flows import calls
 from flows.config import DistillConfig
+from flows.files import Files
 from flows.label import label
 from flows.recipe import Recipe, check_committee, check_sides, resolve
 from tasks.artefact import Artefact, External, FileRef, StepCall
@@ -22,8 +23,6 @@ from tasks.label_work import Work
 from tasks.prefect_run import run_log
 from tasks.steps import step
 from tasks.workspace import Workspace
-
-Files = dict[str, tuple[External, ...]]
 
 
 class RunCall(Protocol):

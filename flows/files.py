@@ -9,10 +9,14 @@ from flows.config import DistillConfig
 from tasks.artefact import External, FileRef, external
 from tasks.errors import UserError
 
+Files = dict[str, tuple[External, ...]]
+"""What a config calls a group of files -> the files."""
+Models = dict[str, External | None]
+"""What a config calls a model -> its file; None for a foundation model."""
 BASE = ("dataset.parquet", "selection.parquet", "baseline.json")
 
 
-def user_files(config: DistillConfig) -> dict[str, tuple[External, ...]]:
+def user_files(config: DistillConfig) -> Files:
     """The files of `pool`, `dft`, `dft_test`, of the earlier run `base` (as BASE) and the `potential` whose
     coefficients the selection uses; empty where there is none.
 
@@ -37,7 +41,7 @@ def _base_files(folder: str | None) -> tuple[External, ...]:
         raise UserError(f"dataset.base: {error} It is the folder of an earlier run (runs/NAME).") from None
 
 
-def teacher_files(config: DistillConfig) -> dict[str, External | None]:
+def teacher_files(config: DistillConfig) -> Models:
     """The models of teacher and committee by what the config calls them; None: a foundation model, to be fetched."""
     names = (config.teacher.model, *config.teacher.committee)
     return {name: None if name in FOUNDATION_MODELS else _model_file(name) for name in names}
@@ -51,7 +55,7 @@ def _model_file(name: str) -> External:
         raise UserError(f"teacher.model: {error} Or name a foundation model: {known}.") from None
 
 
-def digests(files: dict[str, tuple[External, ...]], models: dict[str, FileRef]) -> dict[str, str]:
+def digests(files: Files, models: dict[str, FileRef]) -> dict[str, str]:
     """The user's files and the teachers -> sha256."""
     given = {str(file.path): file.sha256 for group in files.values() for file in group}
     return given | {name: model.sha256 for name, model in models.items()}

@@ -104,6 +104,13 @@ def _elements(
     config: DistillConfig, teachers: Sequence[Teacher], in_pool: set[str], in_dft: set[str]
 ) -> tuple[str, ...]:
     known = set[str].intersection(*(set(teacher.elements) for teacher in teachers))
+    if not known:
+        names = (config.teacher.model, *config.teacher.committee)
+        each = [f"{name} knows {', '.join(teacher.elements)}" for name, teacher in zip(names, teachers, strict=True)]
+        raise UserError(
+            f"teacher.committee: the models have no element in common: {'; '.join(each)}."
+            " Take models that know the elements of the pool."
+        )
     found = (in_pool & known) | in_dft
     chosen = set() if config.pacemaker.elements == "auto" else set(config.pacemaker.elements)
     _check_known(in_dft - known, "the DFT data", teachers[0].elements, known)

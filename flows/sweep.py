@@ -19,6 +19,7 @@ from flows.config import DistillConfig
 from flows.config_file import with_absolute_paths
 from flows.data import Prepared, Resolved, Runner, labelled, resolved
 from flows.files import teacher_files, user_files
+from flows.run_name import Results, refuse_other
 from flows.students import Fitted, Wanted, fit_all
 from flows.sweep_points import Variant, refuse_too_many, variants, varied
 from flows.training_set import training_set
@@ -40,17 +41,18 @@ NOTHING = "nothing to fit: give keys and values in sweep.vary (or --vary KEY=A,B
     on_cancellation=[remove_left_containers],
     on_crashed=[remove_left_containers],
 )
-def sweep(config: DistillConfig, work_root: Path | None = None) -> Path:
+def sweep(config: DistillConfig, work_root: Path | None = None, replace: bool = False) -> Path:
     """Fit the students of `config.sweep`; publish runs/NAME/sweep/ and runs/NAME/committee/ and return runs/NAME.
 
     Args:
         config: the science; relative paths start at the working directory.
         work_root: gets store/ and runs/; default: DISTILL_WORK_ROOT or this directory.
+        replace: replace the sweep of another config with the same name instead of refusing.
     """
     config = with_absolute_paths(config, Path.cwd())
     found = checked(config)
     workspace = open_workspace(work_root, Settings(), run_id=flow_run.id)
-    workspace.run_folder(config.name)  # what is in the way is told now, not after the fits
+    refuse_other_sweep(config, workspace, replace)
     if not workspace.settings.dask_address and not workspace.settings.dask_cluster:
         refuse_too_many(config, workspace.settings.cores)
     with ready(workspace) as machine:
@@ -62,6 +64,13 @@ def sweep(config: DistillConfig, work_root: Path | None = None) -> Path:
             asked = taken.model_copy(update={"sweep": config.sweep})
             make_committee(asked, data.of(Variant("the committee", {}, taken)), machine)
         return machine.run_folder(config.name)
+
+
+def refuse_other_sweep(config: DistillConfig, workspace: Workspace, replace: bool) -> None:
+    """Refuse what is in the way of the results now, not after the fits."""
+    folder = workspace.run_folder(config.name)
+    results: Results = "sweep/sweep.json" if config.sweep.vary else "committee/committee.json"
+    refuse_other(config, {}, {}, folder, results, replace)
 
 
 def checked(config: DistillConfig) -> list[Variant]:

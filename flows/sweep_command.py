@@ -14,7 +14,7 @@ from ruamel.yaml.error import YAMLError
 from flows.command import guarded, parser_of
 from flows.config import DistillConfig
 from flows.config_file import load_config, validated
-from flows.sweep import checked, sweep
+from flows.sweep import checked, refuse_other_sweep, sweep
 from tasks.errors import UserError
 from tasks.machine import ready
 from tasks.prefect_run import command_line_run
@@ -50,8 +50,9 @@ def _run(options: argparse.Namespace) -> int:
     config = with_more(load_config(options.config, tuple(options.set)), options.vary)
     checked(config)  # a wrong value or a missing file is told at once, not after a server has started
     workspace = open_workspace(options.work_root, settings)
+    refuse_other_sweep(config, workspace, options.replace)
     with ready(workspace), command_line_run():
-        folder = sweep(config, workspace.root)
+        folder = sweep(config, workspace.root, options.replace)
     print(told(config, folder))
     return 0
 
@@ -78,7 +79,7 @@ def with_more(config: DistillConfig, options: Sequence[str]) -> DistillConfig:
 
 
 def _key_and_values(option: str) -> tuple[str, list[Any]]:
-    match = re.fullmatch(r"([A-Za-z_][\w.]*)=(.+)", option, flags=re.DOTALL)
+    match = re.fullmatch(r"([A-Za-z_][\w.-]*)=(.+)", option, flags=re.DOTALL)
     if match is None:
         raise UserError(f"--vary {option}: write it as key.key=value,value, for example --vary train.maxiter=50,100")
     try:

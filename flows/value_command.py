@@ -7,6 +7,7 @@ import argparse
 from flows.command import guarded, parser_of
 from flows.config_file import load_config
 from flows.files import teacher_files, user_files
+from flows.run_name import refuse_other
 from flows.value_curve import METHODS, value_curve
 from tasks.machine import ready
 from tasks.prefect_run import command_line_run
@@ -36,12 +37,20 @@ def main(arguments: list[str]) -> int:
 def _run(options: argparse.Namespace) -> int:
     settings = read_settings()
     config = load_config(options.config, tuple(options.set))
-    user_files(config)  # a missing file is told at once, not after a server has started
+    user_files(config)  # a missing file is reported at once, not after a server has started
     teacher_files(config)
     workspace = open_workspace(options.work_root, settings)
+    there = workspace.run_folder(config.name)
+    refuse_other(config, {}, {}, there, "value_curve/value_curve.json", options.replace)
     with ready(workspace), command_line_run():
         folder = value_curve(
-            config, options.sizes, options.methods, options.random_seeds, options.everything, workspace.root
+            config,
+            options.sizes,
+            options.methods,
+            options.random_seeds,
+            options.everything,
+            workspace.root,
+            options.replace,
         )
     print(f"\n{(folder / 'value_curve.md').read_text()}\nresults: {folder}/index.html")
     return 0

@@ -20,6 +20,7 @@ from flows.data import Prepared, Runner, prepare
 from flows.files import teacher_files, user_files
 from flows.fit import finish, fit
 from flows.recipe import Recipe
+from flows.run_name import refuse_other
 from flows.training_set import training_set
 from tasks.errors import StepFailed
 from tasks.machine import ready, remove_left_containers
@@ -49,6 +50,7 @@ def value_curve(
     random_seeds: Annotated[int, Field(ge=1)] = 3,
     everything: bool = False,
     work_root: Path | None = None,
+    replace: bool = False,
 ) -> Path:
     """Fit a student for every method and size, each stage once; publish runs/NAME/value_curve/ and return it.
 
@@ -59,11 +61,13 @@ def value_curve(
         random_seeds: so many random choices of each size.
         everything: also one fit to all candidates.
         work_root: gets store/ and runs/; default: DISTILL_WORK_ROOT or this directory.
+        replace: replace the curve of another config with the same name instead of refusing.
     """
     config = with_absolute_paths(config, Path.cwd())
     files, models = user_files(config), teacher_files(config)
     workspace = open_workspace(work_root, Settings(), run_id=flow_run.id)
-    workspace.run_folder(config.name)  # what is in the way is told now, not after the fits
+    folder = workspace.run_folder(config.name)  # what is in the way is reported now, not after the fits
+    refuse_other(config, {}, {}, folder, "value_curve/value_curve.json", replace)
     with ready(workspace) as machine:
         run = Runner(machine)
         prepared = prepare(config, files, models, run)

@@ -72,4 +72,7 @@ def external(path: Path) -> External:
         return External(path=path.absolute(), sha256=file_digest(path))
     except (OSError, ValueError) as error:  # ValueError: a NUL or half a surrogate in the name
         reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"cannot read {str(path)!r}: {reason}. Give the path of an existing, readable file.") from None
+        variable = " Variables such as $HOME are not expanded, ~ is." if "$" in str(path) else ""
+        raise UserError(
+            f"cannot read {str(path)!r}: {reason}. Give the path of an existing, readable file.{variable}"
+        ) from None

@@ -52,6 +52,7 @@ class CommitteeSummary(Closed):
     """A committee of students."""
 
     name: str = Field(description="of the run")
+    config: dict[str, Any] = Field({}, description="what the students have in common, and sweep")
     differ_by: Literal["coefficients", "bootstrap"]
     stub: bool = False
     students: tuple[CommitteeStudent, ...] = Field(min_length=2)

@@ -98,6 +98,16 @@ def _check_engine(settings: Settings, device: Device) -> None:
     check_images(settings, device)
 
 
+def remove_containers_of_dead_runs(settings: Settings) -> None:
+    """Remove the step containers whose process has ended; a warning when the engine does not answer."""
+    from tasks.docker_runner import reap
+
+    try:
+        reap(settings)
+    except CannotStart as error:
+        run_log().warning("containers of ended runs may be left: %s", error)
+
+
 def remove_left_containers(flow: Flow[Any, Any], flow_run: FlowRun, state: State) -> None:
     """Prefect's hook for cancelled and crashed runs: in a process of the worker's, with the environment of the run."""
     settings = Settings()

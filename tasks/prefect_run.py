@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import httpx
+from prefect.client.orchestration import get_client
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
 from prefect.settings import (
+    PREFECT_API_REQUEST_TIMEOUT,
+    PREFECT_API_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
+    PREFECT_HOME,
     PREFECT_SERVER_ANALYTICS_ENABLED,
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
     temporary_settings,
 )
 
-from tasks.errors import DistillError
+from tasks.errors import DistillError, UserError
 
+ANSWER_S = 10.0  # of a server that PREFECT_API_URL names, to a question about its health
 SERVER_START_S = 120  # of the temporary server; Prefect's own 20 s are too few on a busy machine
 
 
@@ -33,7 +41,14 @@ class ToldErrors(logging.Filter):
 
 @contextmanager
 def command_line_run() -> Iterator[None]:
-    """Prefect's settings and logs while a command runs a flow in this process."""
+    """Prefect's settings and logs while a command runs a flow in this process.
+
+    Raises:
+        UserError: Prefect's folder cannot be written, or the server that PREFECT_API_URL names does not answer.
+        DistillError: the temporary server does not start.
+    """
+    check_home()
+    check_server()
     told = ToldErrors()
     loggers = [logging.getLogger(name) for name in ("prefect.flow_runs", "prefect.task_runs")]
     for logger in loggers:
@@ -44,9 +59,55 @@ def command_line_run() -> Iterator[None]:
             set_defaults={PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: SERVER_START_S},
         ):
             yield
+    except RuntimeError as error:
+        if "ephemeral Prefect API server" not in str(error):
+            raise
+        raise DistillError(
+            f"Prefect's temporary server did not start within {SERVER_START_S} s (its files: {PREFECT_HOME.value()})."
+            " Run again, set PREFECT_HOME to a new folder on a local disk, or start a server (prefect server start) and"
+            " set PREFECT_API_URL to its address."
+        ) from None
     finally:
         for logger in loggers:
             logger.removeFilter(told)
+
+
+def check_home() -> None:
+    """Refuse a folder of Prefect's own files that cannot be made or written."""
+    home = PREFECT_HOME.value()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {home}, where Prefect keeps its files: {error.strerror}. Set PREFECT_HOME to a folder"
+            " that you can write."
+        ) from None
+
+
+def check_server() -> None:
+    """Refuse a server that PREFECT_API_URL names and that does not answer; without one there is nothing to check."""
+    url = PREFECT_API_URL.value()
+    if not url:
+        return
+    error: Exception | None
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0, PREFECT_API_REQUEST_TIMEOUT: ANSWER_S}):
+        try:
+            error = get_client(sync_client=True).api_healthcheck()
+        except (httpx.InvalidURL, ValueError) as refused:
+            error = refused
+    if error is None:
+        return
+    if isinstance(error, httpx.HTTPStatusError):
+        code = error.response.status_code
+        if code == httpx.codes.SERVICE_UNAVAILABLE:  # its database is busy just now
+            return
+        why = f"answers {code}. Does it end in /api, and does it need PREFECT_API_KEY or PREFECT_API_AUTH_STRING?"
+    else:
+        why = f"does not answer ({str(error) or type(error).__name__}). Start that server,"
+        why += " or unset PREFECT_API_URL (also: prefect config unset PREFECT_API_URL) to run with a temporary one."
+    raise UserError(f"the Prefect server {url} (PREFECT_API_URL) {why}")
 
 
 def run_log() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from containers.contract import Acceleration, Device, Image
 from tasks.errors import UserError
+from tasks.guard import MARK, guard
 
 RunnerName = Literal["subprocess", "docker", "apptainer", "in_process", "stub"]
 
@@ -84,6 +86,11 @@ class Settings(BaseSettings):
     )
     dask_cluster_options: dict[str, Any] = Field({}, description="arguments of that class, as JSON")
 
+    @field_validator("mace_python", "tensorpot_python")
+    @classmethod
+    def _home(cls, value: Path) -> Path:
+        return Path(os.path.expanduser(value))  # noqa: PTH111  that of pathlib raises for an unknown user
+
     @property
     def teacher_device(self) -> Device:
         """Where shards are labelled; a device `auto` must be settled before."""
@@ -116,6 +123,29 @@ def unknown_variables() -> list[str]:
     return sorted(name for name in os.environ if name.upper().startswith("DISTILL_") and name.upper() not in known)
 
 
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+
+
+def prepare_process() -> None:
+    """Prepare the environment of this process and its children for servers on this machine.
+
+    A server on this machine is reached without a proxy; the user's own exceptions stay. A SOCKS proxy is left out where
+    the HTTP client cannot use one: with it the client would not start at all. Children carry the mark of the guard,
+    which ends them when this process is killed.
+    """
+    own = ",".join(os.environ.get(name, "") for name in ("no_proxy", "NO_PROXY"))
+    hosts = [host.strip() for host in own.split(",") if host.strip()]
+    for name in ("no_proxy", "NO_PROXY"):
+        os.environ[name] = ",".join(dict.fromkeys([*hosts, *LOCAL_HOSTS]))
+    schemes = ("http", "https", *(("socks5", "socks5h") if find_spec("socksio") else ()))
+    for name in [name for name in os.environ if name.lower() in PROXIES]:
+        scheme, _, host = os.environ[name].partition("://")
+        if host and scheme.lower() not in schemes:
+            del os.environ[name]
+    os.environ[MARK] = guard()
+
+
 KERNELS = (
     *("OPENBLAS_CORETYPE", "MKL_CBWR", "NPY_DISABLE_CPU_FEATURES"),
     *("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS"),
@@ -128,6 +158,11 @@ def thread_environment(threads: int) -> dict[str, str]:
     counts = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
     kernels = {name: os.environ[name] for name in KERNELS if name in os.environ}
     return {**kernels, **dict.fromkeys(counts, str(threads)), "TF_NUM_INTEROP_THREADS": "1"}
+
+
+def prefect_environment() -> dict[str, str]:
+    """The environment of a Prefect command: ours."""
+    return dict(os.environ)
 
 
 def step_environment(threads: int) -> dict[str, str]:

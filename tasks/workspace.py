@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 import tempfile
 from pathlib import Path
 from uuid import uuid4
@@ -42,7 +43,10 @@ def open_workspace(root: Path | None, settings: Settings, verify: bool = False, 
 
     `run_id` is the flow run's; without one the workspace gets one that no other has.
     """
-    root = (root or settings.work_root).absolute()
+    root = root or settings.work_root
+    if "$" in str(root) and not root.exists():
+        raise UserError(f"the work root {root}: variables such as $HOME are not expanded. Write the path, or use ~.")
+    root = Path(os.path.expanduser(root)).absolute()  # noqa: PTH111  that of pathlib raises for an unknown user
     for folder in (root / "store", root / "runs"):
         try:
             folder.mkdir(parents=True, exist_ok=True)

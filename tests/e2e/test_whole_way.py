@@ -191,7 +191,7 @@ def test_another_prefect_server_and_another_place_of_the_repository_change_nothi
 
 
 def test_a_training_option_refits_with_the_same_labels(bench: Bench) -> None:
-    assert bench.run("--set", "train.maxiter=9") == [
+    assert bench.run("--set", "train.maxiter=9", "--set", "name=refit") == [
         *("evaluate", "pace_activeset", "pace_corerep", "pace_train", "stability")
     ]
 
@@ -309,6 +309,6 @@ def test_a_flipped_byte_in_the_teacher_is_never_ignored(bench: Bench) -> None:
 
 
 def test_not_converged_is_exit_code_3(bench: Bench) -> None:
-    done = bench.command("--set", "convergence.force_mae_meV_per_A=0.001")
+    done = bench.command("--set", "convergence.force_mae_meV_per_A=0.001", "--replace")
     assert done.returncode == 3
     assert "not converged: force MAE" in done.stdout

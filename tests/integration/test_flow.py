@@ -92,7 +92,7 @@ def test_a_second_run_computes_nothing_and_shows_cached(first: tuple[Path, Outco
 
 def test_a_training_option_changes_the_fit_and_reuses_the_labels(first: tuple[Path, Outcome], example: Path) -> None:
     root, _ = first
-    run(example, root, "other fit", "train.maxiter=77")
+    run(example, root, "other fit", "train.maxiter=77", "name=other")
     states = {name: run.state_name for name, run in task_runs("other fit").items()}
     assert not [name for name in states if name.startswith("label shard")]
     assert states["pool_labels"] == states["pace_select"] == states["dataset"] == "Cached"

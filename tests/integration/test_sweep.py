@@ -78,7 +78,9 @@ def test_the_chosen_config_gives_the_run_folder_and_computes_nothing(swept: Path
 
 def test_a_second_sweep_computes_only_what_is_new(swept: Path) -> None:
     config = load_config(EXAMPLE, ("sweep.vary={pacemaker.cutoff: [5.0, 5.5], train.maxiter: [10]}",))
-    sweep.with_options(flow_run_name="again")(config, swept)
+    with pytest.raises(UserError, match=r"(?s)sweep\.vary\.pacemaker\.cutoff.*--replace"):
+        sweep.with_options(flow_run_name="refused")(config, swept)
+    sweep.with_options(flow_run_name="again")(config, swept, replace=True)
     tasks, _ = of_flow_run("again")
     assert tasks["pace_train cutoff=5.0 maxiter=10 attempt 1"] == "Cached"
     assert tasks["pace_train cutoff=5.5 maxiter=10 attempt 1"] == "Completed"
@@ -102,7 +104,7 @@ def test_a_wrong_value_fails_before_any_step(tmp_path: Path) -> None:
 def test_what_a_student_cannot_have_fails_before_anything_is_labelled(tmp_path: Path) -> None:
     reach = "pacemaker.overrides={bonds: {Si-Si: {rcut: 4.5}}}"
     config = load_config(EXAMPLE, (reach, "sweep.vary={pacemaker.cutoff: [4.5, 4.0]}"))
-    with pytest.raises(UserError, match=r"sweep\.vary: cutoff=4\.0: pacemaker\."):
+    with pytest.raises(UserError, match=r"(?s)sweep\.vary: cutoff=4\.0: pacemaker\."):
         sweep.with_options(flow_run_name="impossible")(config, tmp_path)
     names = {name.split(" ")[0] for name in of_flow_run("impossible")[0]}
     assert names == {"ingest", "teacher_info"}

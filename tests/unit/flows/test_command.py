@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -29,10 +30,10 @@ class FakeFlow:
 
     def __init__(self, answer: Outcome | BaseException = OUTCOME) -> None:
         self.answer = answer
-        self.calls: list[tuple[DistillConfig, Path, bool]] = []
+        self.calls: list[tuple[DistillConfig, Path, bool, bool]] = []
 
-    def __call__(self, config: DistillConfig, work_root: Path, verify: bool) -> Outcome:
-        self.calls.append((config, work_root, verify))
+    def __call__(self, config: DistillConfig, work_root: Path, verify: bool, replace: bool) -> Outcome:
+        self.calls.append((config, work_root, verify, replace))
         if isinstance(self.answer, BaseException):
             raise self.answer
         return self.answer
@@ -45,9 +46,11 @@ def clean_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[N
         if name.startswith("DISTILL_"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-    before = signal.getsignal(signal.SIGTERM)
+    before, environment = signal.getsignal(signal.SIGTERM), dict(os.environ)
     yield
     signal.signal(signal.SIGTERM, before)
+    os.environ.clear()
+    os.environ.update(environment)
 
 
 def ended(monkeypatch: pytest.MonkeyPatch, fake: FakeFlow, *arguments: str) -> int:
@@ -83,17 +86,28 @@ def test_a_bug_is_not_hidden(monkeypatch) -> None:
 
 def test_the_options_reach_the_flow(monkeypatch, tmp_path) -> None:
     fake = FakeFlow()
-    ended(monkeypatch, fake, "--set", "train.maxiter=7", "--set", "name=mine", "--work-root", "there", "--verify")
-    ((config, root, verify),) = fake.calls
+    ended(
+        monkeypatch,
+        fake,
+        "--set",
+        "train.maxiter=7",
+        "--set",
+        "name=mine",
+        "--work-root",
+        "there",
+        "--verify",
+        "--replace",
+    )
+    ((config, root, verify, replace),) = fake.calls
     assert (config.name, config.train.maxiter) == ("mine", 7)
-    assert (root, verify) == (tmp_path / "there", True)
+    assert (root, verify, replace) == (tmp_path / "there", True, True)
 
 
 def test_without_arguments_it_is_the_bundled_example_here(monkeypatch, tmp_path) -> None:
     fake = FakeFlow()
     ended(monkeypatch, fake)
-    ((config, root, verify),) = fake.calls
-    assert (config.name, root, verify) == ("silicon", tmp_path, False)
+    ((config, root, verify, replace),) = fake.calls
+    assert (config.name, root, verify, replace) == ("silicon", tmp_path, False, False)
     assert Path(config.pool.files[0]).is_file()
 
 
@@ -139,6 +153,23 @@ def test_a_dry_run_starts_no_flow(monkeypatch, capsys, tmp_path) -> None:
     assert fake.calls == []
     assert "would run" in capsys.readouterr().out
     assert (tmp_path / "runs/silicon/dry-run/plan.json").is_file()
+
+
+def test_another_config_with_the_same_name_is_2_and_starts_nothing(monkeypatch, capsys, tmp_path) -> None:
+    fake = FakeFlow()
+    ended(monkeypatch, fake)
+    manifest = tmp_path / "runs/silicon/manifest.json"
+    manifest.parent.mkdir()
+    manifest.write_text(json.dumps({"config": fake.calls[0][0].model_dump(mode="json"), "inputs": {}}))
+    assert ended(monkeypatch, fake) == 0
+    assert ended(monkeypatch, fake, "--set", "train.seed=7") == 2
+    assert "  train.seed: 42 there, 7 here\n" in capsys.readouterr().err
+    assert ended(monkeypatch, fake, "--set", "train.seed=7", "--set", "name=other") == 0
+    assert ended(monkeypatch, fake, "--set", "train.seed=7", "--replace") == 0
+    assert [call[3] for call in fake.calls] == [False, False, False, True]
+    monkeypatch.setenv("DISTILL_RUNNER", "stub")
+    assert ended(monkeypatch, fake, "--set", "train.seed=7", "--dry-run") == 0
+    assert "The run will need --replace, or another name." in capsys.readouterr().err
 
 
 def test_told_gives_verdict_figures_and_report() -> None:

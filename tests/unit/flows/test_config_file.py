@@ -43,6 +43,21 @@ def test_paths_start_at_the_file_and_a_foundation_model_stays_a_name(tmp_path: P
     assert load_config(written(tmp_path, named)).teacher.model == FOUNDATION_MODELS[0]
 
 
+def test_the_home_folder_is_expanded_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    values = {
+        **MINIMAL, "teacher": {"model": "~/t.model", "committee": ["~/c.model"]}, "pool": {"files": ["~/p.xyz"]},
+        "dft": {"files": ["~/d.xyz"], "test_files": ["~/e.xyz"]}, "dataset": {"base": "~/runs/old"},
+        "selection": {"potential": "~/p.yaml"},
+    }  # fmt: skip
+    config = load_config(written(tmp_path, values))
+    teacher, dft = config.teacher, config.dft
+    found = [teacher.model, *teacher.committee, *config.pool.files, *dft.files, *dft.test_files]
+    found += [str(config.dataset.base), str(config.selection.potential)]
+    names = ["t.model", "c.model", "p.xyz", "d.xyz", "e.xyz", "runs/old", "p.yaml"]
+    assert found == [f"/home/ada/{name}" for name in names]
+
+
 def test_a_committee_and_the_bounds_of_labels_are_taken(tmp_path: Path) -> None:
     committee = teacher(committee=["b.model", FOUNDATION_MODELS[0]], max_force_std=0.2)
     config = load_config(written(tmp_path, {**MINIMAL, **committee, "labels": {"max_force_eV_per_A": 30}}))
@@ -52,8 +67,12 @@ def test_a_committee_and_the_bounds_of_labels_are_taken(tmp_path: Path) -> None:
 
 
 def test_overrides_reach_nested_keys(tmp_path: Path) -> None:
-    config = load_config(written(tmp_path, MINIMAL), ("train.maxiter=7", "pacemaker.elements=[Si, O]", "name=other"))
+    config = load_config(
+        written(tmp_path, MINIMAL),
+        ("train.maxiter=7", "pacemaker.elements=[Si, O]", "name=other", "dataset.weights.my-group=2"),
+    )
     assert (config.train.maxiter, config.pacemaker.elements, config.name) == (7, ["Si", "O"], "other")
+    assert config.dataset.weights == {"my-group": 2}
 
 
 @pytest.mark.parametrize(
@@ -93,6 +112,11 @@ def test_overrides_reach_nested_keys(tmp_path: Path) -> None:
         (teacher(committee=["b.model"], max_force_std=0), "teacher.max_force_std: .*greater than 0"),
         ({"labels": {"max_force_eV_per_A": 0}}, "labels.max_force_eV_per_A: .*greater than 0, not 0"),
         ({"labels": {"min_distance_A": "0.5"}}, "labels.min_distance_A: .*number, not '0.5'"),
+        ({"max-iter": 3}, "unknown key max-iter; known here: name, "),
+        ({"train": {"max-iter": 3}}, "unknown key train.max-iter: did you mean maxiter?"),
+        ({"train": {"stages": [{"kappa": 0.3, "max-iter": 3}]}}, r"train.stages.0.max-iter: did you mean maxiter\?"),
+        ({"train": {"early_stop": {"patiense": 1}}}, "unknown key train.early_stop.patiense: did you mean patience?"),
+        ({"dataset": {"weights": {"my-group": 0}}}, "dataset.weights.my-group: .*greater than 0"),
         ({"labels": {"max_force": 9}}, "unknown key labels.max_force: did you mean max_force_eV_per_A"),
     ],
 )

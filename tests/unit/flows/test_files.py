@@ -41,3 +41,8 @@ def test_a_foundation_model_has_no_file_yet() -> None:
 def test_a_missing_model_is_named_with_its_key() -> None:
     with pytest.raises(UserError, match=r"teacher\.model: .*none\.model"):
         teacher_files(config())
+
+
+def test_a_variable_in_a_path_is_not_expanded_and_the_message_says_so() -> None:
+    with pytest.raises(UserError, match=r"\$HOME/my\.model.*Variables such as \$HOME are not expanded, ~ is"):
+        teacher_files(config(teacher={"model": "$HOME/my.model"}))

@@ -148,6 +148,12 @@ def test_a_committee_has_the_mean_reference_the_largest_cutoff_and_the_elements_
         resolve(with_committee(config, "second.model"), [teacher, second], {"Si"}, {"O"})
 
 
+def test_a_committee_without_a_common_element_says_what_each_model_knows(config, teacher, second) -> None:
+    gold = second.model_copy(update={"elements": ("Au",), "e0s_eV": {"Default": {"Au": -2.0}}})
+    with pytest.raises(UserError, match=r"no element in common: teacher.model knows O, Si; gold.model knows Au\."):
+        resolve(with_committee(config, "gold.model"), [teacher, gold], {"Si"}, set())
+
+
 def test_a_head_that_one_model_of_a_committee_lacks(config, teacher, two_heads) -> None:
     committee = with_committee(config, "second.model", head="Default")
     with pytest.raises(UserError, match=r"teacher.head: second.model: .*no head 'Default'.*pbe, scan"):

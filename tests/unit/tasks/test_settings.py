@@ -1,12 +1,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from pydantic import ValidationError
 
-from tasks.settings import KERNELS, Settings, step_environment, thread_environment, unknown_variables
+from tasks.guard import MARK, guard
+from tasks.settings import (
+    KERNELS,
+    Settings,
+    prepare_process,
+    step_environment,
+    thread_environment,
+    unknown_variables,
+)
 
 REPOSITORY = Path(__file__).parents[3]
 VALUES = {
@@ -96,6 +106,56 @@ def test_prefect_s_variables_stay_out_and_others_go_through(monkeypatch: pytest.
     environment = step_environment(1)
     assert not [name for name in environment if name.startswith("PREFECT_")]
     assert environment["MY_PROXY"] == "there"
+
+
+@pytest.fixture
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No proxies of the caller's; what is changed is put back."""
+    before = dict(os.environ)
+    for name in before:
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.mark.usefixtures("clean_environment")
+def test_a_server_on_this_machine_is_never_behind_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefect's client is httpx."""
+    for name in ("http_proxy", "HTTPS_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://proxy.example:3128")
+    monkeypatch.setenv("no_proxy", "mine.example, .own.example")
+    monkeypatch.setenv("NO_PROXY", "other.example")
+    prepare_process()
+    client = httpx.Client()
+    own = ["http://mine.example", "http://a.own.example", "http://other.example"]
+    for url in (*own, *(f"http://{host}:4200/api" for host in ("127.0.0.1", "localhost", "[::1]"))):
+        assert client._transport_for_url(httpx.URL(url)) is client._transport, url
+    for url in ("http://prefect.example/api", "https://prefect.example/api"):
+        assert client._transport_for_url(httpx.URL(url)) is not client._transport, url
+
+
+@pytest.mark.usefixtures("clean_environment")
+@pytest.mark.parametrize("name", ["all_proxy", "ALL_PROXY", "http_proxy"])
+def test_a_proxy_that_the_client_cannot_use_does_not_keep_it_from_starting(monkeypatch, name) -> None:
+    monkeypatch.setenv(name, "socks4://proxy.example:1080")
+    with pytest.raises(ValueError, match="socks4"):
+        httpx.Client()
+    prepare_process()
+    httpx.Client()
+
+
+@pytest.mark.usefixtures("clean_environment")
+def test_children_carry_the_mark_of_the_guard() -> None:
+    prepare_process()
+    assert os.environ[MARK] == guard()
+
+
+def test_the_home_folder_is_expanded_in_interpreters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    monkeypatch.setenv("DISTILL_MACE_PYTHON", "~/env/bin/python")
+    assert Settings().mace_python == Path("/home/ada/env/bin/python")
 
 
 @pytest.mark.parametrize(("before", "after"), [(None, []), ("", []), ("/mine", ["/mine"])])
