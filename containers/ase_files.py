@@ -25,6 +25,9 @@ STREAMED = ("traj", "db", "vasp-out")
 HEAD = 65_536  # bytes in which a file says how many atoms it has
 ELECTRONS_OF_A_STEP = b"- Iteration "  # before each electronic step of an ionic one
 FORCES_OF_A_STEP = b"TOTAL-FORCE (eV/Angst)"
+OF_A_FORCE_FIELD = (b"energy ML TOTEN", b"(eV/Angst) (ML)")
+"""In steps of VASP's machine-learned force field (ML_LMLFF), whose energies and forces are not of DFT."""
+MACHINE_LEARNED = b"ML_LMLFF"  # in the settings of such a run
 END_OF_A_RUN = b"General timing and accounting"
 CLAIMS = {"cfg": re.compile(rb"Number of particles\s*=\s*(\d+)")}
 COUNTS_OF_POSCAR = (5, 6)  # lines, from 0, on which the counts of the elements may stand
@@ -95,7 +98,20 @@ def ase_frames(path: Path, kind: str, name: str) -> Iterator[Atoms]:
             f"{name}: the file was cut off (no </modeling> at its end); after the last </calculation> that is complete"
             " put </modeling> and remove the rest, or give the OUTCAR"
         )
-    return iter(iread(str(path), index=":", format=kind, do_not_split_by_at_sign=True))
+    structures = iter(iread(str(path), index=":", format=kind, do_not_split_by_at_sign=True))
+    return _with_steps(structures, path, name) if kind == "vasp-xml" else structures
+
+
+def _with_steps(structures: Iterator[Atoms], path: Path, name: str) -> Iterator[Atoms]:
+    """The steps of a vasprun.xml; the reason where a run has none that DFT computed."""
+    step = None
+    for step in structures:
+        yield step
+    if step is None and MACHINE_LEARNED in _head(path):
+        raise BadInput(
+            f"{name}: every step is of VASP's machine-learned force field (ML_LMLFF), none of DFT; for a pool give the"
+            " run's XDATCAR, which has every step"
+        )
 
 
 def _check_size(path: Path, kind: str, name: str) -> None:
@@ -158,6 +174,12 @@ def _steps_begun(path: Path, name: str) -> int:
     more = False
     with path.open("rb") as file:
         while line := file.readline(LONGEST_LINE + 1):
+            if any(words in line for words in OF_A_FORCE_FIELD):
+                raise BadInput(
+                    f"{name}: the OUTCAR of a run with VASP's machine-learned force field (ML_LMLFF), which is not read:"
+                    " its steps are not all of DFT. For DFT data give the run's vasprun.xml, of which the steps that DFT"
+                    " computed are read; for a pool give its XDATCAR, which has every step"
+                )
             if FORCES_OF_A_STEP in line:
                 forces, held, more = forces + 1, 0, False
             elif ELECTRONS_OF_A_STEP in line or END_OF_A_RUN in line:
