@@ -174,7 +174,7 @@ def _steps_begun(path: Path, name: str) -> int:
     more = False
     with path.open("rb") as file:
         while line := file.readline(LONGEST_LINE + 1):
-            if any(words in line for words in OF_A_FORCE_FIELD):
+            if b"ML" in line and any(words in line for words in OF_A_FORCE_FIELD):
                 raise BadInput(
                     f"{name}: the OUTCAR of a run with VASP's machine-learned force field (ML_LMLFF), which is not read:"
                     " its steps are not all of DFT. For DFT data give the run's vasprun.xml, of which the steps that DFT"

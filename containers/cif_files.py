@@ -59,6 +59,17 @@ def _check_occupancies(block: CIFBlock, place: str) -> None:
         raise BadInput(f"{place}: atoms are in {len(groups)} groups of disorder ({GROUP}). {MAKE_ORDERED}")
 
 
+def check_ordered(atoms: Atoms, place: str) -> None:
+    """Refuse a structure that was read from a disordered one: ASE keeps the occupancies of a CIF in its other files."""
+    given = atoms.info.get("occupancy")
+    sites = [site for site in given.values() if isinstance(site, dict)] if isinstance(given, dict) else []
+    shares = [share for site in sites for share in site.values() if isinstance(share, int | float)]
+    column = atoms.arrays.get("occupancy", np.empty(0))  # of a PDB file, where 0 stands for nothing
+    shares += [share for share in column.ravel().tolist() if isinstance(share, int | float) and share > 0]
+    if any(abs(share - 1) > FULL for share in shares):
+        raise BadInput(f"{place}: sites are occupied in part (`occupancy`): the structure is disordered. {MAKE_ORDERED}")
+
+
 def _column(block: CIFBlock, tag: str) -> list[Any]:
     """The values of a loop, of one row too."""
     return list(np.atleast_1d(np.array(block.get(tag, []), dtype=object)))

@@ -16,6 +16,7 @@ from ase import Atoms
 
 from containers.ase_files import ase_format, ase_frames, in_turns, largest
 from containers.bounded_text import Lines, compression, decompress, reading
+from containers.cif_files import check_ordered
 from containers.contract import BadInput
 from containers.lammps_data import data_frames, is_data
 from containers.lammps_dump import dump_frames, is_dump
@@ -77,7 +78,9 @@ def read_frames(path: Path, name: str, work: Path, type_elements: Sequence[str] 
     try:
         row = -1
         for row, (atoms, done) in enumerate(_structures(path, name, folder, type_elements)):
-            yield Frame(atoms, row, done)
+            frame = Frame(atoms, row, done)
+            check_ordered(atoms, frame.place(name))
+            yield frame
     finally:
         shutil.rmtree(folder)
     if row < 0:
@@ -166,8 +169,13 @@ def _guarded(
             item = next(structures)
         except StopIteration:
             return
-        except (BadInput, MemoryError):
+        except BadInput:
             raise
+        except MemoryError as error:
+            raise BadInput(
+                f"{name}: frame {row} (from 0) or what follows it needs more memory than there is: the file is damaged"
+                f" and claims more than it holds, or is too large; {MEND_LARGE}"
+            ) from error
         except Exception as error:  # fifty readers of ASE raise what they like at a broken file
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # where a compressed file is unpacked
                 raise
