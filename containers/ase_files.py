@@ -21,7 +21,7 @@ from containers.frame_checks import MOST_ATOMS, too_many
 LARGEST_WHOLE = 256_000_000
 """Bytes. Most readers of ASE hold the whole file and several times its size as Python objects."""
 LARGEST_UNPACKED = 8_000_000_000  # bytes of a compressed file of a format that is streamed
-STREAMED = ("traj", "db", "vasp-out")
+STREAMED = ("traj", "db", "vasp-out", "vasp-xdatcar")
 HEAD = 65_536  # bytes in which a file says how many atoms it has
 ELECTRONS_OF_A_STEP = b"- Iteration "  # before each electronic step of an ionic one
 FORCES_OF_A_STEP = b"TOTAL-FORCE (eV/Angst)"
@@ -130,7 +130,7 @@ def _claimed(head: bytes, kind: str) -> int:
     """How many atoms a file says it has, where a reader of ASE would believe it; else 0."""
     if kind in CLAIMS:
         return max(map(_number, CLAIMS[kind].findall(head)), default=0)
-    if kind in ("vasp", "vasp-xdatcar"):
+    if kind == "vasp":
         lines = [line.split(b"!")[0].split() for line in head.splitlines()]
         counts = [lines[place] for place in COUNTS_OF_POSCAR if place < len(lines)]
         return max((sum(map(_number, words)) for words in counts if all(map(bytes.isdigit, words))), default=0)

@@ -23,6 +23,7 @@ from containers.lammps_dump import dump_frames, is_dump
 from containers.mlip_cfg import is_mlip, mlip_frames
 from containers.parquet_rows import parquet_frames
 from containers.pckl_gzip import frame_rows
+from containers.xdatcar import xdatcar_frames
 from containers.xyz import xyz_frames
 
 PICKLES = (".pckl", ".pkl", ".pickle", ".pt", ".model")
@@ -43,9 +44,20 @@ def _xyz(lines: Lines, name: str, _: Sequence[str]) -> Iterator[Atoms]:
     return xyz_frames(lines, name)
 
 
+def _xdatcar(lines: Lines, name: str, _: Sequence[str]) -> Iterator[Atoms]:
+    """The same of an XDATCAR."""
+    return xdatcar_frames(lines, name)
+
+
 TEXTS: dict[str, TextReader] = {".xyz": _xyz, ".extxyz": _xyz, ".lammpstrj": dump_frames, ".dump": dump_frames}
-OF_ASE: dict[str, TextReader] = {"extxyz": _xyz, "xyz": _xyz, "lammps-dump-text": dump_frames, "lammps-data": data_frames}
-"""Formats by ASE's names, which it finds by content, and which are read here: its own readers number types as elements."""
+OF_ASE: dict[str, TextReader] = {
+    "extxyz": _xyz,
+    "xyz": _xyz,
+    "vasp-xdatcar": _xdatcar,
+    "lammps-dump-text": dump_frames,
+    "lammps-data": data_frames,
+}
+"""Formats by ASE's names that are read here: its own readers end early, or take the numbers of types for elements."""
 
 
 class Frame(NamedTuple):
