@@ -67,7 +67,9 @@ def check_ordered(atoms: Atoms, place: str) -> None:
     column = atoms.arrays.get("occupancy", np.empty(0))  # of a PDB file, where 0 stands for nothing
     shares += [share for share in column.ravel().tolist() if isinstance(share, int | float) and share > 0]
     if any(abs(share - 1) > FULL for share in shares):
-        raise BadInput(f"{place}: sites are occupied in part (`occupancy`): the structure is disordered. {MAKE_ORDERED}")
+        raise BadInput(
+            f"{place}: sites are occupied in part (`occupancy`): the structure is disordered. {MAKE_ORDERED}"
+        )
 
 
 def _column(block: CIFBlock, tag: str) -> list[Any]:

@@ -49,7 +49,7 @@ class Collection:
         self._shortest = FARTHEST
         self._waiting: list[Atoms] = []
         self._waiting_atoms = 0
-        self._frames = np.zeros((len(names), 2), dtype=int)  # of each file: those of several atoms, and those with a cell
+        self._frames = np.zeros((len(names), 2), dtype=int)  # of each file: with several atoms, with a cell
         self._spool = Spool(folder, LABELS if labelled else STRUCTURES)
         self._folder = folder
 

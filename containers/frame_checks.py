@@ -155,8 +155,8 @@ def _check_cell(atoms: Atoms, place: str) -> None:
     images = int(np.prod(2 * np.ceil(NEAR_A / widths) + 1))
     if images > 1000 and images * len(atoms) > MOST_IMAGES:
         raise BadInput(
-            f"{place}: the cell is {' x '.join(f'{width:.2g}' for width in widths)} Å wide, too small for atoms; lengths"
-            f" in nm would explain it: give positions and cell in Å, or {MEND}"
+            f"{place}: the cell is {' x '.join(f'{width:.2g}' for width in widths)} Å wide, too small for atoms;"
+            f" lengths in nm would explain it: give positions and cell in Å, or {MEND}"
         )
 
 

@@ -168,9 +168,7 @@ def _whole(path: Path, name: str, folder: Path) -> Iterator[tuple[Atoms, int]]:
         yield from ((atoms, 0) for atoms in ase_frames(link, kind, name))
 
 
-def _guarded(
-    structures: Iterator[tuple[Atoms, int]], name: str, by_frames: bool
-) -> Iterator[tuple[Atoms, int]]:
+def _guarded(structures: Iterator[tuple[Atoms, int]], name: str, by_frames: bool) -> Iterator[tuple[Atoms, int]]:
     """The same structures; whatever a reader raises names the file, and the frame where it reads `by_frames`.
 
     A format that is read whole fails before its first structure, whichever is broken.

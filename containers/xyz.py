@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -99,7 +99,7 @@ def _parse(text: str, known: dict[str, Any], place: str) -> Atoms:
             f"{place}: unknown element {error}; {NUMBERS if number else 'symbols are those of the periodic table'}"
         ) from error
     except Exception as error:  # ASE's reader raises what it likes at a broken frame
-        _refuse(error, text, place)
+        raise _refusal(error, text, place) from error
     if ALSO_NUMBERS in atoms.arrays and not np.array_equal(atoms.arrays.pop(ALSO_NUMBERS), atoms.numbers):
         raise BadInput(f"{place}: the columns species and Z name different elements; remove one of them")
     _complete(atoms)
@@ -121,10 +121,11 @@ def _complete(atoms: Atoms) -> None:
         atoms.calc.results.update(results)
 
 
-def _refuse(error: Exception, text: str, place: str) -> NoReturn:
+def _refusal(error: Exception, text: str, place: str) -> BadInput:
     """Name the atom when the error quotes a word that stands in its line."""
     quoted = re.search(r"'([^']+)'", str(error))
     atoms = text.splitlines()[2:]
     found = [atom for atom, line in enumerate(atoms) if quoted and quoted.group(1) in line.split()]
     where = f", atom {found[0]} (from 0)" if found else ""
-    raise BadInput(f"{place}{where}: {str(error) or type(error).__name__}; mend or remove the frame") from error
+    said = " ".join(str(error).split())[:300] or type(error).__name__
+    return BadInput(f"{place}{where}: {said}; mend or remove the frame")

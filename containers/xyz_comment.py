@@ -86,7 +86,9 @@ def _properties(value: Any, place: str) -> str:
     if symbols is None and "Z" not in kinds:
         raise BadInput(f"{place}: {PROPERTIES}={value[:100]} has no elements (species:S:1, or Z:I:1)")
     if symbols and kinds[symbols] != "S":
-        raise BadInput(f"{place}: {PROPERTIES} says that the {symbols} are numbers ({symbols}:{kinds[symbols]}); {NUMBERS}")
+        raise BadInput(
+            f"{place}: {PROPERTIES} says that the {symbols} are numbers ({symbols}:{kinds[symbols]}); {NUMBERS}"
+        )
     renamed = [[ALSO_NUMBERS if symbols and name == "Z" else name, *rest] for name, *rest in triplets]
     return ":".join(word for triplet in renamed for word in triplet)
 

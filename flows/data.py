@@ -141,10 +141,10 @@ def without_cell(ingested: Ingested) -> list[str]:
     tables = [("pool", ingested.pool), *ingested.with_dft]
     return [
         f"{name} ({of}): none of its {frames} frames has a cell; they are taken as molecules or clusters without"
-        " periodicity. Crystals need their cell: in extended XYZ, Lattice=\"ax ay az bx by bz cx cy cz\" (Å) in the"
+        ' periodicity. Crystals need their cell: in extended XYZ, Lattice="ax ay az bx by bz cx cy cz" (Å) in the'
         " comment line of each frame"
         for of, table in tables
-        for name, frames in table.metrics["files_without_cell"].items()
+        for name, frames in table.metrics.get("files_without_cell", {}).items()
     ]
 
 

@@ -93,7 +93,9 @@ def plan(config: DistillConfig, workspace: Workspace) -> str:
         _write(folder, walk.requests, texts)
     except OSError as error:
         raise StoreError(f"cannot write {folder}: {error.strerror}. Move what is in the way.") from None
-    return "\n".join([f"{config.name}: the plan, written to {folder}", *walk.lines, *config.notices, *without_cell(ingested)])
+    return "\n".join(
+        [f"{config.name}: the plan, written to {folder}", *walk.lines, *config.notices, *without_cell(ingested)]
+    )
 
 
 def _models(walk: _Walk, config: DistillConfig) -> list[FileRef | None]:

@@ -127,7 +127,7 @@ def test_a_data_file_gets_elements_by_labels_or_by_the_key_or_says_what_it_is(tm
     labels = unclear.replace("Masses", "Atom Type Labels\n\n1 Ni\n2 Al\n\nMasses").replace("1 2 0.1", "1 Al 0.1")
     assert read(tmp_path, labels, "pool.data")[0].get_chemical_symbols() == ["Al", "Ni"]
     charged = DATA.replace("# atomic", "").replace("3.0 0 0 1", "3.0 9").replace("0.3 0 0 0", "0.3 9")
-    with pytest.raises(BadInput, match="atom style '' is not read or not clear.*`Atoms # charge`"):
+    with pytest.raises(BadInput, match=r"atom style '' is not read or not clear.*`Atoms # charge`"):
         read(tmp_path, charged, "pool.data")
     with pytest.raises(BadInput, match="2 atoms in the section Atoms, where the header says 3"):
         read(tmp_path, DATA.replace("2 atoms", "3 atoms"), "pool.data")
