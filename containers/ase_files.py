@@ -176,9 +176,9 @@ def _steps_begun(path: Path, name: str) -> int:
         while line := file.readline(LONGEST_LINE + 1):
             if b"ML" in line and any(words in line for words in OF_A_FORCE_FIELD):
                 raise BadInput(
-                    f"{name}: this OUTCAR is of a run with VASP's machine-learned force field (ML_LMLFF); it is not read,"
-                    " because not all steps are of DFT. For DFT data give the run's vasprun.xml: the steps that DFT"
-                    " computed are read; for a pool give its XDATCAR, which has every step"
+                    f"{name}: this OUTCAR is of a run with VASP's machine-learned force field (ML_LMLFF); it is not"
+                    " read, because not all steps are of DFT. For DFT data give the run's vasprun.xml: the steps that"
+                    " DFT computed are read; for a pool give its XDATCAR, which has every step"
                 )
             if FORCES_OF_A_STEP in line:
                 forces, held, more = forces + 1, 0, False

@@ -179,8 +179,10 @@ def _guarded(structures: Iterator[tuple[Atoms, int]], name: str, by_frames: bool
             item = next(structures)
         except StopIteration:
             return
-        except BadInput:
-            raise
+        except BadInput as error:
+            if "\n" not in str(error):
+                raise
+            raise BadInput(" ".join(str(error).split())) from error
         except MemoryError as error:
             raise BadInput(
                 f"{name}: frame {row} (from 0) or what follows it needs more memory than there is: the file is damaged"

@@ -695,7 +695,7 @@ def edited(content: bytes, kind: str, where: float, what: Any) -> bytes:
     return b"\n".join(lines)
 
 
-@settings(max_examples=400, derandomize=True, deadline=None, database=None)
+@settings(max_examples=250, derandomize=True, deadline=None, database=None)
 @given(name=st.sampled_from(list(small_files())), edits=st.lists(EDIT, min_size=1, max_size=3))
 def test_whatever_a_file_holds_gives_structures_or_a_sentence_that_names_it(name: str, edits: list[Any]) -> None:
     content = small_files()[name]
