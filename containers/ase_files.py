@@ -11,41 +11,58 @@ from typing import cast
 
 from ase import Atoms
 from ase.io import iread
-from ase.io.formats import UnknownFileTypeError, filetype
+from ase.io.formats import UnknownFileTypeError, extension2format, filetype
 
 from containers.bounded_text import LONGEST_LINE
+from containers.cif_files import cif_frames
 from containers.contract import BadInput
 from containers.frame_checks import MOST_ATOMS, too_many
 
 LARGEST_WHOLE = 256_000_000
 """Bytes. Most readers of ASE hold the whole file and several times its size as Python objects."""
 LARGEST_UNPACKED = 8_000_000_000  # bytes of a compressed file of a format that is streamed
-STREAMED = ("traj", "db", "vasp-out")
+STREAMED = ("traj", "db", "vasp-out", "vasp-xdatcar")
 HEAD = 65_536  # bytes in which a file says how many atoms it has
 ELECTRONS_OF_A_STEP = b"- Iteration "  # before each electronic step of an ionic one
 FORCES_OF_A_STEP = b"TOTAL-FORCE (eV/Angst)"
+OF_A_FORCE_FIELD = (b"energy ML TOTEN", b"(eV/Angst) (ML)")
+"""In steps of VASP's machine-learned force field (ML_LMLFF), whose energies and forces are not of DFT."""
+MACHINE_LEARNED = b"ML_LMLFF"  # in the settings of such a run
 END_OF_A_RUN = b"General timing and accounting"
 CLAIMS = {"cfg": re.compile(rb"Number of particles\s*=\s*(\d+)")}
 COUNTS_OF_POSCAR = (5, 6)  # lines, from 0, on which the counts of the elements may stand
 VASP = {"outcar": "vasp-out", "xdatcar": "vasp-xdatcar", "poscar": "vasp", "contcar": "vasp"}
+VASP_WORD = re.compile(rf"(?<![a-z])({'|'.join(VASP)})(?![a-z])")
+"""VASP's names stand by themselves: `run3.OUTCAR` and `my_poscar_2` have one, `poscars` has none."""
 ENDINGS = {".traj": "traj", ".db": "db", ".json": "json", ".cif": "cif"}
-"""Before VASP's names, which ASE too finds anywhere in a name: `outcars.traj` is a trajectory."""
+"""Before VASP's names: `outcars.traj` is a trajectory."""
+OF_MANY = ("in", "out", "log", "dat", "data", "md", "con", "car", "arc", "config", "cell", "geom", "34", *VASP)
+"""Endings that say less than a name of VASP before them: `OUTCAR.log` is an OUTCAR, but `OUTCAR.pdb` is not."""
+CONFIGURATIONS = b"configuration="  # in each title of an XDATCAR, of which a reader of POSCAR takes the first structure
 
 
 def ase_format(path: Path, name: str, usual: str) -> str:
-    """What ASE calls the format, by the user's name or else by content; endings and VASP's names in any spelling."""
-    base = PurePath(name).name.lower()
-    if base.endswith(".xml") and "vasp" in base:
-        return "vasp-xml"
-    if kind := ENDINGS.get(PurePath(base).suffix):
-        return kind
-    for part, kind in VASP.items():
-        if part in base:
-            return kind
+    """What ASE calls the format: by the ending, by a name of VASP, or else by content; names in any spelling."""
+    if kind := _of_name(name):
+        return "vasp-xdatcar" if kind == "vasp" and CONFIGURATIONS in _head(path) else kind
     try:
         return cast(str, filetype(str(path)))
     except (UnknownFileTypeError, OSError, EOFError) as error:
         raise BadInput(f"{name}: cannot tell the format ({error}); write the structures as {usual}") from error
+
+
+def _of_name(name: str) -> str:
+    """The format that a name tells, or nothing."""
+    base = PurePath(name).name.lower()
+    ending = PurePath(base).suffix
+    if base.endswith(".xml") and "vasp" in base:
+        return "vasp-xml"
+    if ending in ENDINGS:
+        return ENDINGS[ending]
+    if ending[1:] in extension2format and ending[1:] not in OF_MANY and any(word in base for word in VASP):
+        return cast(str, extension2format[ending[1:]].name)
+    word = VASP_WORD.search(base)
+    return VASP[word[1]] if word else ""
 
 
 def largest(name: str) -> int:
@@ -55,8 +72,7 @@ def largest(name: str) -> int:
 
 def in_turns(name: str) -> bool:
     """Whether a file of this name, less its compression's ending, is read frame by frame."""
-    base = PurePath(name).name.lower()
-    return "outcar" in base or base.endswith((".traj", ".db", ".parquet"))
+    return _of_name(name) in STREAMED or PurePath(name).name.lower().endswith(".parquet")
 
 
 def ase_frames(path: Path, kind: str, name: str) -> Iterator[Atoms]:
@@ -73,6 +89,8 @@ def ase_frames(path: Path, kind: str, name: str) -> Iterator[Atoms]:
     _check_size(path, kind, name)
     if kind in ("db", "json"):
         return _database(path, name, kind)
+    if kind == "cif":
+        return cif_frames(path, name)
     if kind == "vasp-out":
         return _outcar(path, name)
     if kind == "vasp-xml" and b"</modeling>" not in _tail(path):
@@ -80,7 +98,20 @@ def ase_frames(path: Path, kind: str, name: str) -> Iterator[Atoms]:
             f"{name}: the file was cut off (no </modeling> at its end); after the last </calculation> that is complete"
             " put </modeling> and remove the rest, or give the OUTCAR"
         )
-    return iter(iread(str(path), index=":", format=kind, do_not_split_by_at_sign=True))
+    structures = iter(iread(str(path), index=":", format=kind, do_not_split_by_at_sign=True))
+    return _with_steps(structures, path, name) if kind == "vasp-xml" else structures
+
+
+def _with_steps(structures: Iterator[Atoms], path: Path, name: str) -> Iterator[Atoms]:
+    """The steps of a vasprun.xml; the reason where a run has none that DFT computed."""
+    step = None
+    for step in structures:
+        yield step
+    if step is None and MACHINE_LEARNED in _head(path):
+        raise BadInput(
+            f"{name}: every step is of VASP's machine-learned force field (ML_LMLFF), none of DFT; for a pool give the"
+            " run's XDATCAR, which has every step"
+        )
 
 
 def _check_size(path: Path, kind: str, name: str) -> None:
@@ -90,9 +121,7 @@ def _check_size(path: Path, kind: str, name: str) -> None:
             f"{name}: {size / 1e6:,.0f} MB; of this format at most {LARGEST_WHOLE / 1e6:,.0f} MB are read, because it"
             " is read whole; split the file, or write the structures as extended XYZ, which is streamed"
         )
-    with path.open("rb") as file:
-        head = file.read(HEAD)
-    claimed = _claimed(head, kind)
+    claimed = _claimed(_head(path), kind)
     if claimed > MOST_ATOMS:
         raise BadInput(f"{name}: frame 0 (from 0) claims {too_many(claimed)}")
 
@@ -101,11 +130,16 @@ def _claimed(head: bytes, kind: str) -> int:
     """How many atoms a file says it has, where a reader of ASE would believe it; else 0."""
     if kind in CLAIMS:
         return max(map(_number, CLAIMS[kind].findall(head)), default=0)
-    if kind in ("vasp", "vasp-xdatcar"):
+    if kind == "vasp":
         lines = [line.split(b"!")[0].split() for line in head.splitlines()]
         counts = [lines[place] for place in COUNTS_OF_POSCAR if place < len(lines)]
         return max((sum(map(_number, words)) for words in counts if all(map(bytes.isdigit, words))), default=0)
     return 0
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEAD)
 
 
 def _number(digits: bytes) -> int:
@@ -140,6 +174,12 @@ def _steps_begun(path: Path, name: str) -> int:
     more = False
     with path.open("rb") as file:
         while line := file.readline(LONGEST_LINE + 1):
+            if b"ML" in line and any(words in line for words in OF_A_FORCE_FIELD):
+                raise BadInput(
+                    f"{name}: this OUTCAR is of a run with VASP's machine-learned force field (ML_LMLFF); it is not"
+                    " read, because not all steps are of DFT. For DFT data give the run's vasprun.xml: the steps that"
+                    " DFT computed are read; for a pool give its XDATCAR, which has every step"
+                )
             if FORCES_OF_A_STEP in line:
                 forces, held, more = forces + 1, 0, False
             elif ELECTRONS_OF_A_STEP in line or END_OF_A_RUN in line:

@@ -49,11 +49,13 @@ class Collection:
         self._shortest = FARTHEST
         self._waiting: list[Atoms] = []
         self._waiting_atoms = 0
+        self._frames = np.zeros((len(names), 2), dtype=int)  # of each file: with several atoms, with a cell
         self._spool = Spool(folder, LABELS if labelled else STRUCTURES)
         self._folder = folder
 
     def add(self, structure: Atoms, file: int, shortest: float) -> None:
         """Keep a structure with the info of a table row and its shortest distance (Å), or note it as a duplicate."""
+        self._frames[file] += [len(structure) > 1, structure.cell.rank > 0]
         identity, row = bytes.fromhex(structure.info["id"]), structure.info["row"]
         new = identity not in self._kept
         if new:
@@ -110,6 +112,11 @@ class Collection:
             "duplicates": len(self._duplicates),
             "files": len(self._names),
             "elements": sorted(self._elements),
+            "files_without_cell": {
+                name: int(frames)
+                for name, (frames, with_cell) in zip(self._names, self._frames, strict=True)
+                if frames and not with_cell
+            },
             "shortest_distance_A": round(self._shortest, 6) if self._shortest < FARTHEST else None,
         }
 

@@ -15,6 +15,11 @@ from containers.distances import nearest, shortest_per_pair, touching
 
 SMALLEST_WIDTH = 1e-3
 """Å. Periodic cell vectors closer to linear dependence than this have no volume (area, length) to repeat."""
+FARTHEST_A = 1e6
+"""Coordinates and cell vectors beyond it (0.1 mm) are a damaged file or another unit."""
+MOST_IMAGES = 2_000_000
+"""Atoms and their images within NEAR_A: a cell with more is too small to be one of atoms, and would take gigabytes."""
+NEAR_A = 4.0  # as far as distances are looked for
 MEND = "mend or remove the frame"
 HIDDEN = ("numbers", "positions", "group", "family")
 
@@ -67,11 +72,12 @@ def check_structure(atoms: Atoms, place: str) -> None:
     if unknown.any():
         first = int(np.argmax(unknown))
         raise BadInput(f"{place}: atom {first} (from 0) is of no known element (number {atoms.numbers[first]}); {MEND}")
-    astray = ~np.isfinite(atoms.positions).all(axis=1)
+    astray = ~(np.abs(atoms.positions) <= FARTHEST_A).all(axis=1)
     if astray.any():
         first = int(np.argmax(astray))
         where = " ".join(map(str, atoms.positions[first].tolist()))
-        raise BadInput(f"{place}: atom {first} (from 0) has a position that is not finite ({where}); {MEND}")
+        why = "is beyond 1e6 Å" if np.isfinite(atoms.positions[first]).all() else "is not finite"
+        raise BadInput(f"{place}: atom {first} (from 0) has a position that {why} ({where}); {MEND}")
     _check_cell(atoms, place)
 
 
@@ -136,12 +142,21 @@ def _crowded(atoms: Atoms) -> bool:
 def _check_cell(atoms: Atoms, place: str) -> None:
     if not np.isfinite(atoms.cell.array).all():
         raise BadInput(f"{place}: the cell is not finite ({atoms.cell.array.ravel().tolist()}); {MEND}")
+    if np.abs(atoms.cell.array).max() > FARTHEST_A:
+        raise BadInput(f"{place}: the cell is beyond 1e6 Å ({atoms.cell.array.ravel().tolist()}); {MEND}")
     periodic = atoms.cell.array[atoms.pbc]
     if len(periodic) and np.linalg.svd(periodic, compute_uv=False).min() < SMALLEST_WIDTH:
         flags = " ".join("FT"[int(flag)] for flag in atoms.pbc)
         raise BadInput(
             f"{place}: periodic (pbc {flags}) with a cell of zero volume ({atoms.cell.array.ravel().tolist()});"
             " give the cell or pbc F F F"
+        )
+    widths = 1 / np.linalg.norm(np.linalg.pinv(periodic), axis=0) if len(periodic) else np.empty(0)
+    images = int(np.prod(2 * np.ceil(NEAR_A / widths) + 1))
+    if images > 1000 and images * len(atoms) > MOST_IMAGES:
+        raise BadInput(
+            f"{place}: the cell is {' x '.join(f'{width:.2g}' for width in widths)} Å wide, too small for atoms;"
+            f" lengths in nm would explain it: give positions and cell in Å, or {MEND}"
         )
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from containers.readers import Frame
 
 IMAGE: Image = "tensorpot"
-VERSION = 3
+VERSION = 4
 INPUTS = {
     "files": "structure files in the user's order: extended XYZ, Parquet, ASE databases, VASP's, what else ASE reads",
     "known": "optional Parquet tables, in order, whose structures keep their families and found them for new ones",
@@ -70,17 +70,17 @@ class Params(Closed):
         description="what of the known tables a structure is compared with: those that families are named after, or"
         " every one, which finds the copy of a copy too and takes longer",
     )
-    mlip_elements: tuple[str, ...] = Field(
-        (), description="elements of types 0, 1, ... in MLIP configurations (.cfg) that do not say; the format has none"
+    type_elements: tuple[str, ...] = Field(
+        (),
+        description="elements of the types, in their order, in files of MLIP (from type 0) and LAMMPS (from type 1)"
+        " that do not say",
     )
 
-    @field_validator("mlip_elements")
+    @field_validator("type_elements")
     @classmethod
     def _elements_are_known(cls, elements: tuple[str, ...]) -> tuple[str, ...]:
         if unknown := [element for element in elements if element not in chemical_symbols[1:]]:
             raise ValueError(f"{unknown[0]!r} is no element")
-        if len(set(elements)) < len(elements):
-            raise ValueError("an element stands twice")
         return elements
 
     @model_validator(mode="after")
@@ -133,7 +133,7 @@ def _frames(inputs: Inputs, params: Params, work: Path) -> Iterator[tuple[Frame,
     if len(files) != len(params.file_names):
         raise BadInput(f"{len(files)} files were given but {len(params.file_names)} file_names")
     for number, (path, name) in enumerate(zip(files, params.file_names, strict=True)):
-        for frame in read_frames(path, name, work, params.mlip_elements):
+        for frame in read_frames(path, name, work, params.type_elements):
             yield frame, number
 
 

@@ -195,8 +195,8 @@ class _Configuration:
         symbols = self._features[ELEMENTS].split() if ELEMENTS in self._features else list(given)
         if not symbols:
             self._fail(
-                "the file does not say which elements the types are; set mlip_elements (element of type 0, of type 1,"
-                f" ...), or add a line `Feature   {ELEMENTS} ...` to each configuration"
+                "the file does not say which elements the types are; set dataset.type_elements (element of the first"
+                f" type, of the second, ...), or add a line `Feature   {ELEMENTS} ...` to each configuration"
             )
         if unknown := [symbol for symbol in symbols if symbol not in atomic_numbers or symbol == "X"]:
             self._fail(f"unknown element {unknown[0]!r} among those of the types")

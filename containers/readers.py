@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
@@ -16,21 +16,48 @@ from ase import Atoms
 
 from containers.ase_files import ase_format, ase_frames, in_turns, largest
 from containers.bounded_text import Lines, compression, decompress, reading
+from containers.cif_files import check_ordered
 from containers.contract import BadInput
+from containers.lammps_data import data_frames, is_data
+from containers.lammps_dump import dump_frames, is_dump
 from containers.mlip_cfg import is_mlip, mlip_frames
 from containers.parquet_rows import parquet_frames
 from containers.pckl_gzip import frame_rows
+from containers.xdatcar import xdatcar_frames
 from containers.xyz import xyz_frames
 
 PICKLES = (".pckl", ".pkl", ".pickle", ".pt", ".model")
 PACEMAKER = ".pckl.gzip"
-XYZ = (".xyz", ".extxyz")
 CFG = (".cfg", ".cfgs")
+BINARY = (".traj", ".db", ".parquet", ".pckl")
+HEAD = 65_536  # bytes, enough to tell LAMMPS's files
+TextReader = Callable[[Lines, str, Sequence[str]], Iterator[Atoms]]
 USUAL = (
-    "extended XYZ (.xyz, .extxyz), .traj, .cif, POSCAR, OUTCAR, vasprun.xml, .cfg, an ASE database (.db, .json),"
-    " .parquet or pacemaker's .pckl.gzip"
+    "extended XYZ (.xyz, .extxyz), .traj, .cif, POSCAR, OUTCAR, vasprun.xml, .lammpstrj, .cfg, an ASE database (.db,"
+    " .json), .parquet or pacemaker's .pckl.gzip"
 )
 MEND_LARGE = "split the file, or write the structures as extended XYZ, which is streamed"
+
+
+def _xyz(lines: Lines, name: str, _: Sequence[str]) -> Iterator[Atoms]:
+    """Symbols are in the file: nothing is to be said of types."""
+    return xyz_frames(lines, name)
+
+
+def _xdatcar(lines: Lines, name: str, _: Sequence[str]) -> Iterator[Atoms]:
+    """The same of an XDATCAR."""
+    return xdatcar_frames(lines, name)
+
+
+TEXTS: dict[str, TextReader] = {".xyz": _xyz, ".extxyz": _xyz, ".lammpstrj": dump_frames, ".dump": dump_frames}
+OF_ASE: dict[str, TextReader] = {
+    "extxyz": _xyz,
+    "xyz": _xyz,
+    "vasp-xdatcar": _xdatcar,
+    "lammps-dump-text": dump_frames,
+    "lammps-data": data_frames,
+}
+"""Formats by ASE's names that are read here: its own readers end early, or take the numbers of types for elements."""
 
 
 class Frame(NamedTuple):
@@ -45,14 +72,14 @@ class Frame(NamedTuple):
         return f"{name}: frame {self.row} (from 0)"
 
 
-def read_frames(path: Path, name: str, work: Path, mlip_elements: Sequence[str] = ()) -> Iterator[Frame]:
+def read_frames(path: Path, name: str, work: Path, type_elements: Sequence[str] = ()) -> Iterator[Frame]:
     """Every structure of one file, as it stands there: unchecked, with info, arrays and calculator results.
 
     Args:
         path: the file.
         name: the user's name of it; its ending decides the format.
         work: an existing folder in which the file may be linked or unpacked under the user's name (ASE goes by names).
-        mlip_elements: elements of types 0, 1, ... of MLIP configurations that do not say.
+        type_elements: elements of the types, in their order, of MLIP and LAMMPS files that do not say.
 
     Raises:
         BadInput: no file, an empty one, a pickle, an unknown format, a broken or enormous frame, no structure at all.
@@ -62,8 +89,10 @@ def read_frames(path: Path, name: str, work: Path, mlip_elements: Sequence[str] 
     folder.mkdir()
     try:
         row = -1
-        for row, (atoms, done) in enumerate(_structures(path, name, folder, mlip_elements)):
-            yield Frame(atoms, row, done)
+        for row, (atoms, done) in enumerate(_structures(path, name, folder, type_elements)):
+            frame = Frame(atoms, row, done)
+            check_ordered(atoms, frame.place(name))
+            yield frame
     finally:
         shutil.rmtree(folder)
     if row < 0:
@@ -91,64 +120,81 @@ def _unpacked_name(name: str) -> str:
 
 
 def _structures(path: Path, name: str, folder: Path, elements: Sequence[str]) -> Iterator[tuple[Atoms, int]]:
+    """Structures with the bytes read so far, of the reader that name and content choose."""
+    if reader := _text_reader(path, name):
+        return _guarded(_text(path, name, reader, elements), name, by_frames=True)
+    return _guarded(_whole(path, name, folder), name, by_frames=in_turns(_unpacked_name(name)))
+
+
+def _text_reader(path: Path, name: str) -> TextReader | None:
+    """Which reader streams the file as lines: by the ending, or by how the content begins."""
     suffix = _plain_suffix(name)
-    if suffix in XYZ:
-        return _text(path, name)
-    if suffix in CFG and _holds_mlip(path, name):
-        return _text(path, name, elements)
-    return _guarded(_whole(path, name, suffix, folder), name)
-
-
-def _holds_mlip(path: Path, name: str) -> bool:
+    if suffix in TEXTS:
+        return TEXTS[suffix]
+    if suffix in BINARY:
+        return None
+    if suffix in CFG:
+        with reading(path, name) as (_, content):
+            return mlip_frames if is_mlip(Lines(content, name)) else None
     with reading(path, name) as (_, content):
-        return is_mlip(Lines(content, name))
+        head = content.read(HEAD)
+    if is_dump(head):
+        return dump_frames
+    return data_frames if is_data(head) else None
 
 
-def _text(path: Path, name: str, elements: Sequence[str] | None = None) -> Iterator[tuple[Atoms, int]]:
-    """The formats that are streamed as lines: extended XYZ, or with `elements` MLIP's."""
+def _text(path: Path, name: str, reader: TextReader, elements: Sequence[str]) -> Iterator[tuple[Atoms, int]]:
+    """The formats that are streamed as lines."""
     with reading(path, name) as (raw, content):
-        lines = Lines(content, name)
-        for atoms in xyz_frames(lines, name) if elements is None else mlip_frames(lines, name, elements):
+        for atoms in reader(Lines(content, name), name, elements):
             yield atoms, raw.tell()
 
 
-def _whole(path: Path, name: str, suffix: str, folder: Path) -> Iterator[tuple[Atoms, int]]:
+def _whole(path: Path, name: str, folder: Path) -> Iterator[tuple[Atoms, int]]:
     """The formats that need the file itself, unpacked under the user's name."""
     link = folder / _unpacked_name(name)
     if compression(name):
         decompress(path, name, link, largest(link.name), MEND_LARGE)
     else:
         link.symlink_to(path.absolute())
+    suffix = _plain_suffix(name)
     if suffix == ".parquet":
         yield from ((atoms, 0) for atoms in parquet_frames(link, name))
     elif suffix == ".pckl":
         yield from ((atoms, 0) for atoms in frame_rows(link, name))
-    elif (kind := ase_format(link, name, USUAL)) in ("extxyz", "xyz"):
-        yield from _text(path, name)
+    elif (kind := ase_format(link, name, USUAL)) in OF_ASE:
+        yield from _text(path, name, OF_ASE[kind], ())
     else:
         yield from ((atoms, 0) for atoms in ase_frames(link, kind, name))
 
 
-def _guarded(structures: Iterator[tuple[Atoms, int]], name: str) -> Iterator[tuple[Atoms, int]]:
-    """The same structures; whatever the reader raises names the file, and the frame where it is known.
+def _guarded(structures: Iterator[tuple[Atoms, int]], name: str, by_frames: bool) -> Iterator[tuple[Atoms, int]]:
+    """The same structures; whatever a reader raises names the file, and the frame where it reads `by_frames`.
 
-    A format that ASE reads whole fails before its first structure, whichever is broken.
+    A format that is read whole fails before its first structure, whichever is broken.
     """
-    row, known = 0, in_turns(_unpacked_name(name))
+    row = 0
     while True:
         try:
             item = next(structures)
         except StopIteration:
             return
-        except (BadInput, MemoryError):
-            raise
+        except BadInput as error:
+            if "\n" not in str(error):
+                raise
+            raise BadInput(" ".join(str(error).split())) from error
+        except MemoryError as error:
+            raise BadInput(
+                f"{name}: frame {row} (from 0) or what follows it needs more memory than there is: the file is damaged"
+                f" and claims more than it holds, or is too large; {MEND_LARGE}"
+            ) from error
         except Exception as error:  # fifty readers of ASE raise what they like at a broken file
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # where a compressed file is unpacked
                 raise
-            told = " ".join(str(error).split())[:300]
-            frame = f"frame {row} (from 0) " if row or known else ""
+            said = " ".join(str(error).split())[:300]
+            frame = f"frame {row} (from 0) " if row or by_frames else ""
             raise BadInput(
-                f"{name}: {frame}cannot be read ({type(error).__name__}: {told});"
+                f"{name}: {frame}cannot be read ({type(error).__name__}: {said});"
                 f" mend the file or write the structures as {USUAL}"
             ) from error
         yield item

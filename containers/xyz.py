@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
-from typing import NoReturn
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+import numpy as np
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.extxyz import read_xyz
 
 from containers.bounded_text import Lines
 from containers.contract import BadInput
 from containers.frame_checks import MOST_ATOMS, too_many
+from containers.xyz_comment import ALSO_NUMBERS, NUMBERS, PROPERTIES, read_comment
 
-PROPERTIES = re.compile(r"""(?:^|\s)Properties=["']?([^\s"']+)""")
 PLAIN_COLUMNS = 4  # symbol, x, y, z
 MOST_EMPTY_LINES = 10_000  # one after the other
 MOST_DIGITS = 18  # of an atom count; Python reads no number of very many
@@ -48,10 +50,12 @@ def _frame(header: str, lines: Lines, name: str, row: int) -> Atoms:
         raise BadInput(
             f"{place}: the file ends after {len(block)} of {count} atoms; it was cut off or the atom count is wrong"
         )
-    _check_columns(comment, block, place)
-    while (following := lines.peek()) is not None and following.lstrip().startswith("VEC"):
-        block += lines.take_some(1)
-    return _parse("\n".join([str(count), comment, *block, ""]), place)
+    known = read_comment(comment, place)
+    _check_columns(known, block, place)
+    vectors = 0
+    while vectors < 3 and (following := lines.peek()) is not None and following.lstrip().startswith("VEC"):
+        block, vectors = block + lines.take_some(1), vectors + 1
+    return _parse("\n".join([str(count), comment, *block, ""]), known, place)
 
 
 def _atom_count(header: str, line: int, name: str, row: int) -> int:
@@ -71,38 +75,57 @@ def _atom_count(header: str, line: int, name: str, row: int) -> int:
     raise BadInput(f"{name}: frame {row} (from 0), line {line} should be its number of atoms but is {shown!r}")
 
 
-def _check_columns(comment: str, block: list[str], place: str) -> None:
+def _check_columns(known: Mapping[str, Any], block: list[str], place: str) -> None:
     """Every atom has the columns that Properties declares (without it: at least symbol, x, y, z)."""
-    declared = PROPERTIES.search(comment)
-    sizes = declared.group(1).split(":")[2::3] if declared else []
-    if not all(size.isdecimal() for size in sizes):
-        raise BadInput(f"{place}: Properties={declared and declared.group(1)} is not name:type:columns triplets")
-    names = declared.group(1).split(":")[::3] if declared else ["pos"]
-    if not {"pos", "positions"} & set(names):
-        raise BadInput(f"{place}: Properties={declared and declared.group(1)} has no positions (pos:R:3)")
+    sizes = known[PROPERTIES].split(":")[2::3] if PROPERTIES in known else []
     expected = sum(map(int, sizes)) or PLAIN_COLUMNS
     for atom, line in enumerate(block):
         columns = len(line.split())
-        if columns < expected or (declared and columns > expected):
+        if columns < expected or (sizes and columns > expected):
             raise BadInput(
                 f"{place}: atom {atom} (from 0) has {columns} columns instead of {expected}: {line.strip()[:60]!r};"
                 " the atom count or the line is wrong"
             )
 
 
-def _parse(text: str, place: str) -> Atoms:
+def _parse(text: str, known: dict[str, Any], place: str) -> Atoms:
     try:
-        return next(read_xyz(io.StringIO(text), index=0))
+        atoms = next(read_xyz(io.StringIO(text), index=0, properties_parser=lambda _: known))
+    except MemoryError:
+        raise
     except KeyError as error:
-        raise BadInput(f"{place}: unknown element {error}; symbols are those of the periodic table") from error
-    except (ValueError, TypeError, OSError, IndexError, AssertionError, OverflowError, RecursionError) as error:
-        _refuse(error, text, place)
+        number = str(error).strip("'").isdecimal()
+        raise BadInput(
+            f"{place}: unknown element {error}; {NUMBERS if number else 'symbols are those of the periodic table'}"
+        ) from error
+    except Exception as error:  # ASE's reader raises what it likes at a broken frame
+        raise _refusal(error, text, place) from error
+    if ALSO_NUMBERS in atoms.arrays and not np.array_equal(atoms.arrays.pop(ALSO_NUMBERS), atoms.numbers):
+        raise BadInput(f"{place}: the columns species and Z name different elements; remove one of them")
+    _complete(atoms)
+    return atoms
 
 
-def _refuse(error: Exception, text: str, place: str) -> NoReturn:
+def _complete(atoms: Atoms) -> None:
+    """Give ASE's names to an energy and to forces that are spelled otherwise, as GPUMD's `force`."""
+    results = {} if atoms.calc is None else atoms.calc.results
+    for name, spellings, there in (
+        ("energy", ("energy",), atoms.info),
+        ("forces", ("force", "forces"), atoms.arrays),
+    ):
+        keys = [key for key in there if key.lower() in spellings]
+        if name not in results and len(keys) == 1:
+            results[name] = there[keys[0]]
+    if results and atoms.calc is None:
+        atoms.calc = SinglePointCalculator(atoms)
+        atoms.calc.results.update(results)
+
+
+def _refusal(error: Exception, text: str, place: str) -> BadInput:
     """Name the atom when the error quotes a word that stands in its line."""
     quoted = re.search(r"'([^']+)'", str(error))
     atoms = text.splitlines()[2:]
     found = [atom for atom, line in enumerate(atoms) if quoted and quoted.group(1) in line.split()]
     where = f", atom {found[0]} (from 0)" if found else ""
-    raise BadInput(f"{place}{where}: {str(error) or type(error).__name__}; mend or remove the frame") from error
+    said = " ".join(str(error).split())[:300] or type(error).__name__
+    return BadInput(f"{place}{where}: {said}; mend or remove the frame")

@@ -50,7 +50,7 @@ def _ingest_params(config: DistillConfig, files: Sequence[External]) -> dict[str
     return {
         "file_names": told_apart([file.path for file in files]),
         "likeness_A": config.dataset.likeness_A,
-        "mlip_elements": tuple(config.dataset.mlip_elements),
+        "type_elements": tuple(config.dataset.elements_of_types),
     }
 
 

@@ -81,15 +81,29 @@ class Dataset(Section):
         "refuse", description="DFT training structures of a family that the DFT test files have: refuse or set aside"
     )
     weights: dict[str, Weight] = Field({}, description="group -> weight of its structures in the fit; others have 1")
-    mlip_elements: list[Element] = Field(
-        [], description="elements of the types 0, 1, ... in MLIP's .cfg files that do not name them"
+    type_elements: list[Element] = Field(
+        [],
+        description="elements of the types, in their order, where files do not name them: LAMMPS dumps and data files"
+        " (from type 1), MLIP's .cfg (from type 0)",
     )
+    mlip_elements: list[Element] = Field([], description="the old name of type_elements")
     likeness_A: float = Field(
         LIKENESS_A, ge=0, description="Å; structures without a family that differ less share one; 0: each has its own"
     )
     reference_energies: Literal["teacher", "isolated_atoms", "least_squares"] | dict[Element, float] = Field(
         "teacher", description="E0 of each element, or eV an atom by element: what the student's energies leave out"
     )
+
+    @model_validator(mode="after")
+    def _types_by_one_name(self) -> Dataset:
+        if self.type_elements and self.mlip_elements:
+            raise ValueError("mlip_elements is the old name of type_elements: give type_elements alone")
+        return self
+
+    @property
+    def elements_of_types(self) -> list[str]:
+        """Elements of the types in the files that do not say, by either name of the key."""
+        return self.type_elements or self.mlip_elements
 
 
 class Pacemaker(Section):
@@ -237,6 +251,12 @@ class DistillConfig(Section):
                 "pacemaker.fit.min_relative_test_loss_per_iter needs train.early_stop, whose patience counts for both"
             )
         return self
+
+    @property
+    def notices(self) -> list[str]:
+        """What the user should know of the config before anything runs."""
+        renamed = ["dataset.mlip_elements is now called dataset.type_elements"] if self.dataset.mlip_elements else []
+        return renamed + self.without_effect
 
     @property
     def without_effect(self) -> list[str]:

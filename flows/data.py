@@ -135,6 +135,18 @@ def ingest_all(config: DistillConfig, files: Files, run: RunCall) -> Ingested:
     return Ingested(pool, dft, test, base, next(iter(files["potential"]), None))
 
 
+def without_cell(ingested: Ingested) -> list[str]:
+    """A warning for each file of which no frame has a cell: crystals would be labelled as clusters."""
+    tables = [("pool", ingested.pool), *ingested.with_dft]
+    return [
+        f"{name} ({of}): none of its {frames} frames has a cell; they are taken as molecules or clusters without"
+        ' periodicity. Crystals need their cell: in extended XYZ, Lattice="ax ay az bx by bz cx cy cz" (Å) in the'
+        " comment line of each frame"
+        for of, table in tables
+        for name, frames in table.metrics.get("files_without_cell", {}).items()
+    ]
+
+
 def _tables(ingested: Artefact | None) -> list[FileRef]:
     return [ingested.file("structures")] if ingested else []
 
@@ -158,9 +170,11 @@ class Resolved:
 def resolved(config: DistillConfig, files: Files, models: dict[str, External | None], run: Runner) -> Resolved:
     """Ingest, look at the teachers, and refuse what cannot be."""
     workspace = run.workspace
-    for told in config.without_effect:
+    for told in config.notices:
         run_log().warning(told)
     ingested = ingest_all(config, files, run)
+    for told in without_cell(ingested):
+        run_log().warning(told)
     given = {
         name: file or run(calls.fetch_call(name), f"teacher_fetch {name}").file("model")
         for name, file in models.items()

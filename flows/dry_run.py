@@ -15,7 +15,7 @@ from containers.contract import Request, write_atomic
 from containers.tensorpot.pace_train import pacemaker_input
 from flows import calls, calls_fit
 from flows.config import DistillConfig
-from flows.data import Ingested, ingest_all, read_teacher, stored_tables
+from flows.data import Ingested, ingest_all, read_teacher, stored_tables, without_cell
 from flows.files import teacher_files, user_files
 from flows.fit import finish, first_names, first_plan, fit
 from flows.label import with_sources
@@ -93,7 +93,9 @@ def plan(config: DistillConfig, workspace: Workspace) -> str:
         _write(folder, walk.requests, texts)
     except OSError as error:
         raise StoreError(f"cannot write {folder}: {error.strerror}. Move what is in the way.") from None
-    return "\n".join([f"{config.name}: the plan, written to {folder}", *walk.lines, *config.without_effect])
+    return "\n".join(
+        [f"{config.name}: the plan, written to {folder}", *walk.lines, *config.notices, *without_cell(ingested)]
+    )
 
 
 def _models(walk: _Walk, config: DistillConfig) -> list[FileRef | None]:

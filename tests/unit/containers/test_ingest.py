@@ -108,6 +108,7 @@ def test_extended_xyz_keeps_content_group_and_family(tmp_path: Path, ingested: I
         "duplicates": 0,
         "files": 1,
         "elements": ["Ge", "Si"],
+        "files_without_cell": {},
         "shortest_distance_A": pytest.approx(np.linalg.norm([1.9, 2.3, 1.7])),
         "frames_with_given_family": 2,
     }
@@ -431,13 +432,11 @@ def test_auto_may_take_another_key_in_each_frame(tmp_path: Path, ingested: Inges
 def test_types_of_mlip_get_the_elements_that_are_given(tmp_path: Path, ingested: Ingest) -> None:
     text = "BEGIN_CFG\n Size\n 1\n AtomData: id type cartes_x cartes_y cartes_z\n 1 1 0.5 0 0\nEND_CFG\n"
     path = text_file(tmp_path, text, "pool.cfg")
-    assert ingested(path, mlip_elements=("Si", "Ge")).metrics["elements"] == ["Ge"]
-    with pytest.raises(BadInput, match=r"pool\.cfg: frame 0 .* set mlip_elements"):
+    assert ingested(path, type_elements=("Si", "Ge")).metrics["elements"] == ["Ge"]
+    with pytest.raises(BadInput, match=r"pool\.cfg: frame 0 .* set dataset.type_elements"):
         ingested(path)
     with pytest.raises(ValidationError, match="'Qq' is no element"):
-        ingest.Params(file_names=("a",), mlip_elements=("Qq",))
-    with pytest.raises(ValidationError, match="stands twice"):
-        ingest.Params(file_names=("a",), mlip_elements=("Si", "Si"))
+        ingest.Params(file_names=("a",), type_elements=("Qq",))
 
 
 # ---- families

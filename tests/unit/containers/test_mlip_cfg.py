@@ -145,7 +145,7 @@ def test_both_kinds_of_cfg_are_told_apart() -> None:
 
 
 BROKEN = {
-    "no elements": (THEIRS, (), "set mlip_elements"),
+    "no elements": (THEIRS, (), "set dataset.type_elements"),
     "too few elements": (THEIRS, ("Si",), "atom 1 (from 0) of 2 has type 1"),
     "unknown element": (THEIRS.replace("EFS_by       VASP", "elements Si Qq"), (), "unknown element 'Qq'"),
     "half a type": (THEIRS.replace("2    1 ", "2    0.5 "), ("Si", "Ge"), "has type 0.5"),

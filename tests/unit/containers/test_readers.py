@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import functools
 import gzip
 import io
 import lzma
@@ -22,9 +23,13 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 from ase.io import write
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from containers import ase_files, bounded_text, ingest, parquet_rows
 from containers.contract import BadInput, Inputs, Machine
+from containers.distances import shortest_distance
+from containers.frame_checks import check_lengths, check_structure, checked_labels
 from containers.mlip_cfg_writer import write_configurations
 from containers.readers import Frame, read_frames
 from containers.structures import atoms_from_table, labels_table, structure_id
@@ -301,12 +306,10 @@ def test_a_finished_outcar_is_whole_whatever_its_headers_are(tmp_path: Path) -> 
 
 
 def test_an_xdatcar_whose_third_configuration_lacks_an_atom(tmp_path: Path) -> None:
-    """ASE reads it whole, and which frame is broken is not known: none is named."""
     lines = BARE["XDATCAR"](frames(4)).decode().splitlines(keepends=True)
     third = [place for place, line in enumerate(lines) if "configuration" in line][2]
     said = message(tmp_path, "XDATCAR", "".join(lines[: third + 1] + lines[third + 2 :]).encode())
-    assert said.startswith("XDATCAR: cannot be read (")
-    assert "frame 0" not in said
+    assert said.startswith("XDATCAR: frame 2 (from 0), line 30: ")
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -541,3 +544,174 @@ def test_lines_are_the_same_whatever_the_blocks_are(tmp_path: Path, monkeypatch:
         (tmp_path / str(size)).mkdir()
         found = ingested(tmp_path / str(size), "pool.extxyz", content)
         assert [structure_id(atoms) for atoms in found] == expected
+
+
+# ---- names that say one thing, contents that say another
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("my_poscar_pool.xyz", "dft.extxyz"),
+        ("poscar_runs.extxyz.gz", "dft.xyz.gz"),
+        ("outcar.traj", "dft.traj"),
+        ("OUTCAR.log", "OUTCAR"),
+        ("my_poscar_2", "POSCAR"),
+        ("POSCAR.vasp", "POSCAR"),
+        ("xdatcar_poscar.vasp", "XDATCAR"),
+        ("POSCAR_md", "XDATCAR"),
+    ],
+)
+def test_an_ending_goes_before_a_name_of_vasp_and_that_before_the_content(tmp_path: Path, name: str, kind: str) -> None:
+    (tmp_path / "staged").write_bytes(EVERY[kind](frames()))
+    found = read_all(tmp_path / "staged", name, tmp_path / "work")
+    assert len(found) == (1 if kind == "POSCAR" else 3)
+    assert {tuple(sorted(frame.atoms.symbols)) for frame in found} == {("Ge", "Si")}
+
+
+@pytest.mark.parametrize(
+    "name", ["like_outcar.cif", "POSCAR_notes.txt", "poscar.xyz", "poscar.pdb", "OUTCAR", "POSCAR"]
+)
+def test_content_that_contradicts_the_name_is_refused(tmp_path: Path, name: str) -> None:
+    kind = "OUTCAR" if name == "POSCAR" else "POSCAR"
+    content = b"what to do with\nthe POSCAR files\n" if name.endswith(".txt") else EVERY[kind](frames())
+    message(tmp_path, name, content)
+
+
+# ---- VASP with van der Waals columns, and with its machine-learned force field
+
+
+def test_an_outcar_with_van_der_waals_columns(tmp_path: Path) -> None:
+    title = "TOTAL-FORCE (eV/Angst)"
+    wide, left = [], 0
+    for line in outcar(frames()).splitlines():
+        if left and not line.strip().startswith("-"):
+            line, left = f"{line}  {' '.join(line.split()[3:])}", left - 1
+        left = 2 if title in line else left
+        wide.append(line.replace(title, f"{title},                                   FORCE-w/o vdW (eV/Angst)"))
+    found = ingested(tmp_path, "OUTCAR", "\n".join(wide).encode(), **AUTO)
+    for atoms, expected in zip(found, frames(), strict=True):
+        assert atoms.get_potential_energy() == expected.get_potential_energy()
+        np.testing.assert_allclose(atoms.get_forces(), expected.get_forces(), atol=1e-7)
+
+
+def test_a_run_of_a_machine_learned_force_field_says_what_to_give(tmp_path: Path) -> None:
+    learned = outcar(frames()).replace("free  energy   TOTEN", "free  energy ML TOTEN")
+    said = message(tmp_path, "OUTCAR", learned.encode(), **AUTO)
+    assert "machine-learned force field (ML_LMLFF)" in said
+    assert "give the run's vasprun.xml" in said
+    assert "for a pool give its XDATCAR" in said
+    (tmp_path / "both").mkdir()
+    start, *steps = vasprun(frames()).replace("<modeling>", "<modeling><incar><i>ML_LMLFF</i></incar>").split("<calc")
+    of_the_force_field = structure_xml(frames()[1]) + varray("forces", frames()[1].get_forces())
+    mixed = start + "<calc" + steps[0] + of_the_force_field + "<calc" + steps[2]
+    found = ingested(tmp_path / "both", "vasprun.xml", mixed.encode(), **AUTO)
+    assert [atoms.get_potential_energy() for atoms in found] == [-7.25, -9.25]  # what DFT computed
+    (tmp_path / "none").mkdir()
+    alone = message(tmp_path / "none", "vasprun.xml", (start + of_the_force_field + "</modeling>").encode())
+    assert "none of DFT; for a pool give the run's XDATCAR" in alone
+
+
+# ---- anything at all
+
+DUMP = b"""ITEM: TIMESTEP
+0
+ITEM: NUMBER OF ATOMS
+2
+ITEM: BOX BOUNDS xy xz yz pp pp ff
+0.0 4.5 0.5
+0.0 5.0 0.0
+0.0 6.0 0.0
+ITEM: ATOMS id element xs ys zs
+2 Si 0.1 0.2 0.3
+1 Ge 0.6 0.7 0.8
+"""
+DATA = b"""cells
+
+2 atoms
+0.0 4.0 xlo xhi
+0.0 5.0 ylo yhi
+0.0 6.0 zlo zhi
+
+Masses
+
+1 28.085
+2 72.63
+
+Atoms # atomic
+
+1 1 0.1 0.2 0.3
+2 2 2.0 2.5 3.0 0 0 1
+"""
+NEP = b"""2
+energy=-1.5 lattice="4 0 0 0 5 0 0 0 6" pbc="T T F" properties=species:S:1:pos:R:3:force:R:3
+Si 0.1 0.2 0.3 0.5 0 0
+Ge 2.0 2.5 3.0 -0.5 0 0
+"""
+
+
+@functools.cache
+def small_files() -> dict[str, bytes]:
+    """A small sound file of every format; `.pckl.gzip` as it is unpacked."""
+    packed = (".gz", ".bz2", ".xz")
+    made = {name: content(frames()) for name, content in EVERY.items() if not name.endswith(packed)}
+    made["dft.pckl.gzip"] = gzip.decompress(made["dft.pckl.gzip"])
+    cif = by_ase("pool.cif", "cif")(frames(1))
+    return made | {"pool.lammpstrj": 2 * DUMP, "pool.data": DATA, "nep.xyz": 2 * NEP, "pool.cif": cif}
+
+
+WORDS = [
+    *[b"0", b"-1", b"99999999", b"123456789012345678901234567890", b"1e400", b"1e308", b"1e-320", b"nan", b"inf", b"T"],
+    *[b"", b"*****", b"1.5.2", b"#", b'"', b"=", b"{{{", b"_JSON [", b"</", b"Si", b"Xx", b"species:I:1", b"\x00"],
+    *[b"\xff\xfe", "٣".encode(), b"1_0", b"1" * 5000],
+]
+SHARE = st.floats(0, 1, exclude_max=True)
+EDIT = st.one_of(
+    st.tuples(st.just("byte"), SHARE, st.integers(0, 255)),
+    st.tuples(st.just("cut"), SHARE, st.integers(1, 60)),
+    st.tuples(st.just("drop"), SHARE, st.just(0)),
+    st.tuples(st.just("again"), SHARE, SHARE),
+    st.tuples(st.just("word"), SHARE, st.tuples(SHARE, st.sampled_from(WORDS))),
+)
+
+
+def edited(content: bytes, kind: str, where: float, what: Any) -> bytes:
+    """The content with a byte, some bytes, a line or a word changed."""
+    place = int(where * len(content))
+    if kind == "byte":
+        return content[:place] + bytes([what]) + content[place + 1 :]
+    if kind == "cut":
+        return content[:place] + content[place + what :]
+    lines = content.split(b"\n")
+    line = int(where * len(lines))
+    if kind == "drop":
+        del lines[line]
+    elif kind == "again":
+        lines.insert(line, lines[int(what * len(lines))])
+    else:
+        words = lines[line].split(b" ")
+        words[int(what[0] * len(words))] = what[1]
+        lines[line] = b" ".join(words)
+    return b"\n".join(lines)
+
+
+@settings(max_examples=250, derandomize=True, deadline=None, database=None)
+@given(name=st.sampled_from(list(small_files())), edits=st.lists(EDIT, min_size=1, max_size=3))
+def test_whatever_a_file_holds_gives_structures_or_a_sentence_that_names_it(name: str, edits: list[Any]) -> None:
+    content = small_files()[name]
+    for edit in edits:
+        content = edited(content, *edit)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "staged"
+        file.write_bytes(gzip.compress(content, 1) if name.endswith(".gzip") else content)
+        said = ""
+        try:
+            for frame in read_all(file, name, Path(folder) / "work"):
+                place = frame.place(name)
+                check_structure(frame.atoms, place)
+                check_lengths(frame.atoms, shortest_distance(frame.atoms, 4.0), place)
+                checked_labels(frame.atoms, "auto", "auto", "auto", place)
+        except BadInput as error:
+            said = str(error)
+        assert not said or said.startswith(f"{name}: ")
+        assert "\n" not in said

@@ -53,6 +53,7 @@ OPTIONS: list[tuple[str, Any, set[str]]] = [
     ("dft.stress_key", "S", {"ingest"}),
     ("dft.energies", "align", {"baseline"}),
     ("dataset.likeness_A", 0.9, {"ingest"}),
+    ("dataset.type_elements", ["Si"], {"ingest"}),
     ("dataset.mlip_elements", ["Si"], {"ingest"}),
     ("dataset.test_leaks", "set_aside", {"dataset"}),
     ("dataset.weights", {"bulk": 2.0}, {"frames"}),

@@ -13,8 +13,9 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
+from flows.calls import ingest_call
 from flows.config import DistillConfig
-from flows.data import _tell_of_unchecked, ingest_all
+from flows.data import Ingested, _tell_of_unchecked, ingest_all, without_cell
 from tasks.artefact import Artefact, StepCall, external
 from tasks.run import run_step
 from tasks.settings import Settings
@@ -104,3 +105,18 @@ def test_dft_structures_that_no_check_of_units_saw_are_told(artefact: Any, caplo
     assert record.levelname == "WARNING"
     assert record.getMessage().startswith("units and zero of 3 DFT structures were not checked, because the teacher")
     assert first in record.getMessage()
+
+
+def test_a_file_of_which_no_frame_has_a_cell_is_named(config: DistillConfig, tmp_path: Path) -> None:
+    """Single atoms need none; one frame with a cell shows that the file has them where they belong."""
+    crystal, molecule, atom = bulk("Si", cubic=True), bulk("Si", cubic=True), bulk("Si")[:1]
+    molecule.cell, molecule.pbc, atom.cell, atom.pbc = None, False, None, False
+    contents = {"cp2k-pos-1.xyz": [molecule, molecule], "mixed.xyz": [molecule, crystal], "atoms.xyz": [atom]}
+    for name, structures in contents.items():
+        write(tmp_path / name, structures, format="extxyz")
+    files = tuple(external(tmp_path / name) for name in contents)
+    pool = run_step(ingest_call(config, files), open_workspace(tmp_path, Settings(runner="in_process", cores=1)))
+    assert pool.metrics["files_without_cell"] == {"cp2k-pos-1.xyz": 2}
+    (told,) = without_cell(Ingested(pool, None, None))
+    assert told.startswith("cp2k-pos-1.xyz (pool): none of its 2 frames has a cell; they are taken as molecules")
+    assert "Lattice=" in told

@@ -52,6 +52,16 @@ def test_a_weight_of_the_forces_has_no_effect_beside_kappa() -> None:
     assert told.startswith("pacemaker.loss_forces has no effect beside pacemaker.kappa")
 
 
+def test_the_old_name_of_the_elements_of_types_works_and_is_told() -> None:
+    old = DistillConfig.model_validate(MINIMAL | {"dataset": {"mlip_elements": ["Cu", "Au"]}})
+    assert old.dataset.elements_of_types == ["Cu", "Au"]
+    assert old.notices == ["dataset.mlip_elements is now called dataset.type_elements"]
+    new = DistillConfig.model_validate(MINIMAL | {"dataset": {"type_elements": ["Cu", "Cu"]}})
+    assert (new.dataset.elements_of_types, new.notices) == (["Cu", "Cu"], [])
+    with pytest.raises(ValidationError, match="give type_elements alone"):
+        DistillConfig.model_validate(MINIMAL | {"dataset": {"mlip_elements": ["Cu"], "type_elements": ["Cu"]}})
+
+
 def test_standard_is_what_there_is_without_a_preset() -> None:
     assert DistillConfig.model_validate(MINIMAL | {"preset": "standard"}) == DistillConfig.model_validate(MINIMAL)
 
