@@ -20,6 +20,7 @@ from containers.contract import BadInput
 from containers.mlip_cfg import is_mlip, mlip_frames
 from containers.parquet_rows import parquet_frames
 from containers.pckl_gzip import frame_rows
+from containers.scf import marked
 from containers.xyz import xyz_frames
 
 PICKLES = (".pckl", ".pkl", ".pickle", ".pt", ".model")
@@ -126,7 +127,7 @@ def _whole(path: Path, name: str, suffix: str, folder: Path) -> Iterator[tuple[A
     elif (kind := ase_format(link, name, USUAL)) in ("extxyz", "xyz"):
         yield from _text(path, name)
     else:
-        yield from ((atoms, 0) for atoms in ase_frames(link, kind, name))
+        yield from ((atoms, 0) for atoms in marked(ase_frames(link, kind, name), link, kind))
 
 
 def _guarded(structures: Iterator[tuple[Atoms, int]], name: str) -> Iterator[tuple[Atoms, int]]:
