@@ -62,7 +62,7 @@ def _of_outcar(path: Path) -> dict[int, str]:
     found, row, nelm, done = dict[int, str](), 0, 0, 0
     reached = refused = False
     for line in _lines(path):
-        if electrons := ITERATION.search(line):
+        if b"Iteration" in line and (electrons := ITERATION.search(line)):
             done = int(electrons[1])
         elif REACHED in line:
             reached = True
@@ -74,7 +74,7 @@ def _of_outcar(path: Path) -> dict[int, str]:
             elif nelm and done >= nelm and not reached:
                 found[row] = _as_many(done, nelm)
             row, done, reached, refused = row + 1, 0, False, False
-        elif not nelm and (limit := NELM.search(line)):
+        elif b"NELM" in line and (limit := NELM.search(line)):
             nelm = int(limit[1])
     return found
 

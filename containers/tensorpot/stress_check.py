@@ -21,10 +21,10 @@ EXPLAINED = 0.5
 is left of the numbers as they are."""
 FAR = 30.0
 """Stress so many times the teacher's is in another unit, also where it is not in proportion. GPa are 160 times."""
-UNITS = {
-    "Pa": 6.2415091e-12, "bar": 6.2415091e-7, "MPa": 6.2415091e-6, "kBar": 6.2415091e-4, "meV/Å³": 1e-3,
-    "GPa": 6.2415091e-3, "Rydberg/Bohr³": 91.8157, "Hartree/Bohr³": 183.6315,
+PRESSURES = {
+    "Pa": 6.2415091e-12, "bar": 6.2415091e-7, "MPa": 6.2415091e-6, "kBar": 6.2415091e-4, "GPa": 6.2415091e-3,
 }  # fmt: skip
+UNITS = {**PRESSURES, "meV/Å³": 1e-3, "Rydberg/Bohr³": 91.8157, "Hartree/Bohr³": 183.6315}
 """eV/Å³ in one of each."""
 ORDERS = {"xx yy zz xy yz zx (VASP)": (1, 2, 0), "xx yy zz xy xz yz (LAMMPS)": (2, 1, 0)}
 """Order of six numbers -> which of its last three are yz, xz and xy."""
@@ -66,7 +66,8 @@ def _unit(dft: Floats, teacher: Floats, volumes: Floats) -> str | None:
     real = _real(teacher)
     if real.any():
         found, expected = dft[real], teacher[real]
-        factor = float(np.median((found * expected).sum(axis=1) / np.square(expected).sum(axis=1)))
+        common = (found * expected).sum(axis=1)
+        factor = float(np.median(np.square(found).sum(axis=1) / np.where(common, common, np.inf)))  # DFT's is exact
         times = f"is {factor:.4g} times the teacher's on the same structures"
         guesses = _guesses(volumes[real])
         if name := _explaining({name: found * size for name, size in guesses.items()}, found, expected):
@@ -77,10 +78,10 @@ def _unit(dft: Floats, teacher: Floats, volumes: Floats) -> str | None:
     largest = float(np.median(_lengths(dft) / np.maximum(_lengths(teacher), np.sqrt(3) * REAL_STRESS_eV_per_A3)))
     if len(dft) < FEWEST or largest < FAR:
         return None
-    nearest = min(UNITS, key=lambda name: abs(np.log(UNITS[name] * largest)))
+    nearest = min(PRESSURES, key=lambda name: abs(np.log(PRESSURES[name] * largest)))
     return (
         f"is some {largest:.2g} times as large as the teacher's on the same structures and not in proportion to it;"
-        f" the nearest unit is {nearest}{_size(nearest)}"
+        f" the nearest unit of pressure is {nearest}{_size(nearest)}"
     )
 
 
