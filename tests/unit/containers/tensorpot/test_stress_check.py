@@ -40,7 +40,7 @@ UNITS = {
     r"times .* looks like a virial in eV \(minus stress times volume\)": lambda stress, volume: -stress * volume,
     r"times .* looks like stress times volume in eV": lambda stress, volume: stress * volume,
     r"is -(0\.9|1\.0)\d* times .* looks like eV/Å³ with the other sign": lambda stress, volume: -stress,
-    r"is (6\.9|7\.0)\d* times the teacher's on the same structures\. Give": lambda stress, volume: 7 * stress,
+    r"is (6|7)\.\d* times the teacher's on the same structures\. Give": lambda stress, volume: 7 * stress,
     r"in the order xx yy zz xy yz zx \(VASP\)": lambda stress, volume: stress[VASP],
     r"in the order xx yy zz xy xz yz \(LAMMPS\)": lambda stress, volume: stress[LAMMPS],
 }
