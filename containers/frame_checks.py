@@ -247,7 +247,9 @@ def _numbers(found: Mapping[str, Any], key: str, setting: str, place: str) -> np
         corrected = "energy_corrected" in found and setting == "energy_key"
         why = "; energy_corrected lacks the reference energies, the total is needed" if corrected else ""
         if setting == "energy_key" and not corrected and {"forces", f"{REFERENCE}forces"} & set(found):
-            why = "; with forces and no energy, as a LAMMPS dump has them, it cannot be DFT data (pool.files can hold it)"
+            why = (
+                "; with forces and no energy, as a LAMMPS dump has them, it cannot be DFT data (pool.files can hold it)"
+            )
         raise BadInput(f"{place}: no {key!r}; set {setting} to a name that is there ({there}){why}")
     try:
         numbers = np.asarray(found[key])
@@ -274,5 +276,7 @@ def _voigt(stress: np.ndarray, key: str, place: str) -> np.ndarray:
         raise BadInput(f"{place}: {key} must be 6 (Voigt) or 9 numbers, its shape is {stress.shape}; {MEND}")
     tensor = stress.reshape(3, 3)
     if np.abs(tensor - tensor.T).max() > ASYMMETRY * np.abs(tensor).max():
-        raise BadInput(f"{place}: the nine numbers of {key} are no symmetric tensor ({tensor.ravel().tolist()}); {MEND}")
+        raise BadInput(
+            f"{place}: the nine numbers of {key} are no symmetric tensor ({tensor.ravel().tolist()}); {MEND}"
+        )
     return tensor.ravel()[[0, 4, 8, 5, 2, 1]]

@@ -6,7 +6,7 @@ A step is marked, not left out: the structures of a pool need no label.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from ase import Atoms

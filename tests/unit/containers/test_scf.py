@@ -15,7 +15,9 @@ from containers.contract import BadInput, Inputs, Machine
 
 AUTO = {"energy_key": "auto", "forces_key": "auto"}
 REACHED = "------------------------ aborting loop because EDIFF is reached ----------------------------------------\n"
-NOT_REACHED = "------------------------ aborting loop EDIFF was not reached (unconverged) ----------------------------\n"
+NOT_REACHED = (
+    "------------------------ aborting loop EDIFF was not reached (unconverged) ----------------------------\n"
+)
 POSITIONS = [np.array([[0.0, 0.0, 0.0], [1.3, 1.3, 1.3 + step / 20]]) for step in range(4)]
 FORCES = np.array([[0.0, 0.0, 0.5], [0.0, 0.0, -0.5]])
 
@@ -84,10 +86,16 @@ def espresso(converged: Sequence[bool]) -> str:
     for step, good in enumerate(converged):
         if step:
             text += f"ATOMIC_POSITIONS (angstrom)\n{''.join('Si ' + line + chr(10) for line in table(step))}\n"
-        text += "     End of self-consistent calculation\n\n          k = 0.0000 0.0000 0.0000 (   100 PWs)   bands (ev):\n"
+        text += (
+            "     End of self-consistent calculation\n\n          k = 0.0000 0.0000 0.0000 (   100 PWs)   bands (ev):\n"
+        )
         text += "\n    -5.8  6.1\n\n     the Fermi energy is     6.0000 ev\n\n"
         text += f"!    total energy              = {-20.5 - step:.8f} Ry\n\n"
-        words = "convergence has been achieved in   9 iterations" if good else "convergence NOT achieved after  100 iterations"
+        words = (
+            "convergence has been achieved in   9 iterations"
+            if good
+            else "convergence NOT achieved after  100 iterations"
+        )
         text += f"     {words}\n\n     Forces acting on atoms (cartesian axes, Ry/au):\n\n"
         for number, force in enumerate(FORCES / 100, 1):
             text += f"     atom    {number} type  1   force = {'  '.join(f'{value:.8f}' for value in force)}\n"
@@ -104,7 +112,9 @@ def run(folder: Path, name: str, text: str, **keys: Any) -> tuple[list[int], lis
     (folder / name).write_text(text)
     outputs = folder / "outputs"
     outputs.mkdir()
-    metrics = ingest.run(Inputs({"files": (folder / name,)}), outputs, ingest.Params(file_names=(name,), **keys), Machine())
+    metrics = ingest.run(
+        Inputs({"files": (folder / name,)}), outputs, ingest.Params(file_names=(name,), **keys), Machine()
+    )
     kept = sorted(pq.read_table(outputs / "structures.parquet")["row"].to_pylist())
     aside = pq.read_table(outputs / "set_aside.parquet").to_pylist()
     assert all(row["source"] == name for row in aside)
@@ -141,7 +151,9 @@ def test_a_pool_needs_no_converged_label(tmp_path: Path, program: str) -> None:
 def test_the_last_step_that_nelm_allows_may_converge(tmp_path: Path) -> None:
     """An OUTCAR says so; and steps of a second run in the file are judged by its own NELM."""
     first, second = outcar([(60, REACHED), (20, REACHED)]), outcar([(0, ""), (0, ""), (30, ""), (20, "")], nelm=30)
-    second = second[second.index("   NELM") : second.index(" k-points")] + second[second.index("-" * 39 + " Iteration") :]
+    second = (
+        second[second.index("   NELM") : second.index(" k-points")] + second[second.index("-" * 39 + " Iteration") :]
+    )
     kept, aside, _ = run(tmp_path, "OUTCAR", first + second, **AUTO)
     assert kept == [0, 1, 3]
     assert [row for row, _ in aside] == [2]
@@ -157,7 +169,9 @@ def test_a_program_that_names_no_step_spoils_its_file(tmp_path: Path) -> None:
     text = "#P\n Entering Gaussian System, Link 0=g16\n" + GAUSSIAN
     assert run(tmp_path / made(tmp_path, "good"), "si.log", text, **AUTO)[0] == [0]
     text = text.replace(" SCF Done", " >>>>>>>>>> Convergence criterion not met.\n SCF Done")
-    with pytest.raises(BadInput, match=r"^si\.log: frame 0 .*\(line \d+ says: Convergence criterion not met; the format"):
+    with pytest.raises(
+        BadInput, match=r"^si\.log: frame 0 .*\(line \d+ says: Convergence criterion not met; the format"
+    ):
         run(tmp_path / made(tmp_path, "bad"), "si.log", text, **AUTO)
 
 

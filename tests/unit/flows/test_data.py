@@ -14,7 +14,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from flows.config import DistillConfig
-from flows.data import _tell_of_unchecked, ingest_all
+from flows.data import _tell_of_unchecked, _warn_of_unconverged, ingest_all
 from tasks.artefact import Artefact, StepCall, external
 from tasks.run import run_step
 from tasks.settings import Settings
@@ -103,4 +103,18 @@ def test_dft_structures_that_no_check_of_units_saw_are_told(artefact: Any, caplo
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert record.getMessage().startswith("units and zero of 3 DFT structures were not checked, because the teacher")
+    assert first in record.getMessage()
+
+
+def test_unconverged_frames_of_dft_files_are_reported_with_the_first(
+    artefact: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = "OUTCAR: frame 9 (from 0): the SCF did not converge (60 electronic steps, as many as NELM (60) allows)"
+    with caplog.at_level("WARNING"):
+        _warn_of_unconverged(None, artefact("ingest", unconverged=0, unconverged_first=None))
+    assert caplog.text == ""
+    with caplog.at_level("WARNING"):
+        _warn_of_unconverged(None, artefact("ingest", unconverged=3, unconverged_first=first))
+    (record,) = caplog.records
+    assert record.getMessage().startswith("3 frames of DFT files are not used, because their SCF did not converge")
     assert first in record.getMessage()

@@ -29,7 +29,6 @@ def compared(count: int, write: Callable[[np.ndarray, float], np.ndarray], error
     return made
 
 
-
 UNITS = {
     r"is 1[56]\d\d times .* looks like kBar \(1 kBar = 0\.000624151 eV/Å³\)": lambda stress, volume: stress * 1602.1766,
     r"is -1[56]\d\d times .* looks like kBar with the other sign": lambda stress, volume: -stress * 1602.1766,
@@ -66,7 +65,9 @@ def test_a_teacher_that_errs_is_no_other_unit(error: float) -> None:
 def test_numbers_of_no_proportion_are_refused_by_their_size() -> None:
     """A teacher that learned no stress shows no proportion; stress of 20 and more is not in eV/Å³ all the same."""
     noise = iter(np.random.default_rng(1).normal(0, 20, (10, 6)))
-    with pytest.raises(BadInput, match=r"some \d\S* times as large .* nearest unit of pressure is kBar \(1 kBar = 0\.000624"):
+    with pytest.raises(
+        BadInput, match=r"some \d\S* times as large .* nearest unit of pressure is kBar \(1 kBar = 0\.000624"
+    ):
         check_stress(compared(10, lambda stress, volume: next(noise)))
 
 
