@@ -48,7 +48,8 @@ def _same(one: Atoms, other: Atoms) -> bool:
     """Whether two structures may be one, turned, moved or with its atoms in another order."""
     if sorted(one.numbers) != sorted(other.numbers):
         return False
-    forces = [np.sort(np.linalg.norm(atoms.calc.results["forces"], axis=1)) for atoms in (one, other)]
-    if not np.allclose(*forces, rtol=0, atol=SAME_FORCE_eV_per_A):
+    forces, others = (np.sort(np.linalg.norm(atoms.calc.results["forces"], axis=1)) for atoms in (one, other))
+    if not np.allclose(forces, others, rtol=0, atol=SAME_FORCE_eV_per_A):
         return False
-    return np.allclose(*(np.sort(nearest(atoms, REACH_A)) for atoms in (one, other)), rtol=0, atol=SAME_DISTANCE_A)
+    mine, theirs = (np.sort(nearest(atoms, REACH_A)) for atoms in (one, other))
+    return np.allclose(mine, theirs, rtol=0, atol=SAME_DISTANCE_A)
