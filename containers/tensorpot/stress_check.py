@@ -80,7 +80,7 @@ def _unit(dft: Floats, teacher: Floats, volumes: Floats) -> str | None:
         return None
     nearest = min(PRESSURES, key=lambda name: abs(np.log(PRESSURES[name] * largest)))
     return (
-        f"is some {largest:.2g} times as large as the teacher's on the same structures and not in proportion to it;"
+        f"is some {largest:,.0f} times as large as the teacher's on the same structures and not in proportion to it;"
         f" the nearest unit of pressure is {nearest}{_size(nearest)}"
     )
 
