@@ -246,9 +246,10 @@ def _numbers(found: Mapping[str, Any], key: str, setting: str, place: str) -> np
         there = ", ".join(sorted(set(found) - set(HIDDEN))) or "nothing but the structure"
         corrected = "energy_corrected" in found and setting == "energy_key"
         why = "; energy_corrected lacks the reference energies, the total is needed" if corrected else ""
-        if setting == "energy_key" and not corrected and {"forces", f"{REFERENCE}forces"} & set(found):
-            why = (
-                "; with forces and no energy, as a LAMMPS dump has them, it cannot be DFT data (pool.files can hold it)"
+        if setting == "energy_key" and not any("energy" in name.lower() for name in found):
+            raise BadInput(
+                f"{place}: no {key!r}: a file without energies, such as a LAMMPS dump, cannot be DFT data (pool.files"
+                f" can hold it); where the energy has another name, set energy_key to that name ({there})"
             )
         raise BadInput(f"{place}: no {key!r}; set {setting} to a name that is there ({there}){why}")
     try:

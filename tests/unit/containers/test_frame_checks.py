@@ -71,7 +71,7 @@ def test_forces_without_an_energy_are_no_dft_data() -> None:
     """So ASE gives a LAMMPS dump, once the energy that it invents is taken off."""
     atoms = dimer()
     del atoms.calc.results["energy"]
-    with pytest.raises(BadInput, match=r"^f: no 'energy'; .* as a LAMMPS dump has them, it cannot be DFT data \(pool"):
+    with pytest.raises(BadInput, match=r"^f: no 'energy': .* a LAMMPS dump, cannot be DFT data .*\(forces, stress\)$"):
         checked_labels(atoms, "auto", "auto", None, "f")
 
 
