@@ -15,7 +15,7 @@ REACH_A, SAME_DISTANCE_A = 6.0, 1e-3
 
 
 class ConstantEnergies:
-    """Energies of each file so far. Files are told apart by name; single atoms are left out."""
+    """Energies of each file so far. Files are known by their names; single atoms are left out."""
 
     def __init__(self) -> None:
         self._first: dict[str, float] = {}

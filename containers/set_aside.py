@@ -13,7 +13,7 @@ SET_ASIDE = pa.schema([("source", pa.string()), ("row", pa.int32()), ("reason", 
 
 
 class SetAside:
-    """Frames so far. Files are told apart by name."""
+    """Frames so far. Files are known by their names."""
 
     def __init__(self) -> None:
         self._rows: list[dict[str, str | int]] = []
@@ -32,7 +32,7 @@ class SetAside:
         for row in self._rows:
             if row["source"] not in self._used:
                 raise BadInput(
-                    f"{_told(row)}; no frame of the file has a converged SCF: none of its labels can be used. Give"
+                    f"{_sentence(row)}; no frame of the file has a converged SCF: none of its labels can be used. Give"
                     " converged calculations (VASP: a larger NELM or another ALGO); pool.files needs no labels"
                 )
 
@@ -42,8 +42,8 @@ class SetAside:
 
     def metrics(self) -> dict[str, int | str | None]:
         """`unconverged`: how many; `unconverged_first`: file, frame and reason of the first, or None."""
-        return {"unconverged": len(self._rows), "unconverged_first": _told(self._rows[0]) if self._rows else None}
+        return {"unconverged": len(self._rows), "unconverged_first": _sentence(self._rows[0]) if self._rows else None}
 
 
-def _told(row: dict[str, str | int]) -> str:
+def _sentence(row: dict[str, str | int]) -> str:
     return f"{row['source']}: frame {row['row']} (from 0): the SCF did not converge ({row['reason']})"

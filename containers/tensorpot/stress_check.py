@@ -43,8 +43,8 @@ def check_stress(both: Sequence[Both]) -> None:
     for source, ones in files.items():
         dft, teacher = (np.array(stresses).reshape(-1, 6) for stresses in zip(*map(_stresses, ones), strict=True))
         volumes = np.array([one.atoms.get_volume() for one in ones])
-        if told := _unit(dft[:, :3], teacher[:, :3], volumes):
-            raise BadInput(f"{source}: its stress {told}. {GIVE}.")
+        if fault := _unit(dft[:, :3], teacher[:, :3], volumes):
+            raise BadInput(f"{source}: its stress {fault}. {GIVE}.")
         if order := _order(dft[:, 3:], teacher[:, 3:]):
             raise BadInput(
                 f"{source}: the six numbers of its stress are in the order {order}, as it seems. Give xx yy zz yz xz"
