@@ -56,6 +56,9 @@ MACE model, a few meV/Å where a plane-wave code does not take its drift off: be
 structure, or not all of them."""
 NET_FORCE_SHARE = 0.1  # of the mean length of a force; both bounds must be passed
 
+ASYMMETRY = 0.1
+"""Share of the largest component by which two sides of a stress tensor may differ: digits, and noise of a program."""
+
 
 def check_structure(atoms: Atoms, place: str) -> None:
     """Raise `BadInput` unless there are atoms of known elements at finite places in a cell that can repeat.
@@ -173,7 +176,7 @@ def checked_labels(
 
     Raises:
         BadInput: energy or forces missing, of another shape, not finite, of another unit; forces that do not sum to
-            about zero where no atom is fixed.
+            about zero where no atom is fixed. Missing forces of a single atom are zero.
     """
     found = _everything(atoms)
     prefix = REFERENCE if any(f"{REFERENCE}{name}" in found for name in ("energy", "forces")) else ""
@@ -221,6 +224,8 @@ def _energy(found: Mapping[str, Any], key: str, atoms: int, place: str) -> float
 
 
 def _forces(found: Mapping[str, Any], key: str, atoms: int, place: str) -> np.ndarray:
+    if atoms == 1 and found.get(key) is None:  # alone, or with its own images on all sides: nothing pulls it
+        return np.zeros((1, 3))
     forces = _numbers(found, key, "forces_key", place)
     if forces.shape not in ((atoms, 3), (3 * atoms,)):
         raise BadInput(f"{place}: {key} must be {atoms} x 3 numbers, its shape is {forces.shape}; {MEND}")
@@ -256,6 +261,11 @@ def _numbers(found: Mapping[str, Any], key: str, setting: str, place: str) -> np
         there = ", ".join(sorted(set(found) - set(HIDDEN))) or "nothing but the structure"
         corrected = "energy_corrected" in found and setting == "energy_key"
         why = "; energy_corrected lacks the reference energies, the total is needed" if corrected else ""
+        if setting == "energy_key" and not any("energy" in name.lower() for name in found):
+            raise BadInput(
+                f"{place}: no {key!r}: a file without energies, such as a LAMMPS dump, cannot be DFT data (pool.files"
+                f" can hold it); where the energy has another name, set energy_key to that name ({there})"
+            )
         raise BadInput(f"{place}: no {key!r}; set {setting} to a name that is there ({there}){why}")
     try:
         numbers = np.asarray(found[key])
@@ -280,4 +290,9 @@ def _voigt(stress: np.ndarray, key: str, place: str) -> np.ndarray:
         return stress
     if stress.size != 9:
         raise BadInput(f"{place}: {key} must be 6 (Voigt) or 9 numbers, its shape is {stress.shape}; {MEND}")
-    return stress.reshape(9)[[0, 4, 8, 5, 2, 1]]
+    tensor = stress.reshape(3, 3)
+    if np.abs(tensor - tensor.T).max() > ASYMMETRY * np.abs(tensor).max():
+        raise BadInput(
+            f"{place}: the nine numbers of {key} are no symmetric tensor ({tensor.ravel().tolist()}); {MEND}"
+        )
+    return tensor.ravel()[[0, 4, 8, 5, 2, 1]]

@@ -18,10 +18,13 @@ from ase.data import chemical_symbols
 from pydantic import Field, field_validator, model_validator
 
 from containers.collection import Collection
+from containers.constant_energy import ConstantEnergies
 from containers.contract import BadInput, Closed, Image, Inputs, Machine
 from containers.distances import shortest_distance
 from containers.frame_checks import CLOSEST_A, check_lengths, check_structure, checked_labels
 from containers.likeness import LIKENESS_A, Families
+from containers.scf import UNCONVERGED
+from containers.set_aside import SetAside
 from containers.structures import STRUCTURES, structure_id
 
 if TYPE_CHECKING:
@@ -33,7 +36,7 @@ INPUTS = {
     "files": "structure files in the user's order: extended XYZ, Parquet, ASE databases, VASP's, what else ASE reads",
     "known": "optional Parquet tables, in order, whose structures keep their families and found them for new ones",
 }
-OUTPUTS = {"structures": "structures.parquet", "duplicates": "duplicates.parquet"}
+OUTPUTS = {"structures": "structures.parquet", "duplicates": "duplicates.parquet", "set_aside": "set_aside.parquet"}
 
 TELL_EVERY = 200  # frames
 
@@ -99,22 +102,34 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     """Read, check and number every structure; write the table and the list of duplicates.
 
     Raises:
-        BadInput: a file cannot be read, a frame is wrong, or a structure has two labels; names file and frame.
+        BadInput: a file cannot be read, a frame is wrong, a structure has two labels, or energies of a file never
+            change or none of them is converged; names file and frame.
     """
     work = outputs.parent / "work"
     work.mkdir(exist_ok=True)
     try:
         families, given = _families(inputs.all("known"), params), 0
         collection = Collection(params.file_names, params.labelled, work)
+        aside, energies = SetAside(), ConstantEnergies()
         for frame, number in _told(_frames(inputs, params, work), inputs, params.file_names, machine):
             name = params.file_names[number]
+            if params.labelled and (reason := frame.atoms.info.get(UNCONVERGED)):
+                aside.add(name, frame.row, str(reason))
+                continue
             given += bool(_given(frame.atoms, "family"))
             shortest = _shortest(frame, name, collection.reach)
-            collection.add(_entry(frame, name, params, families), number, shortest)
+            entry = _entry(frame, name, params, families)
+            aside.keep(name)
+            if params.labelled:
+                energies.add(entry, name)
+            collection.add(entry, number, shortest)
+        aside.check()
+        energies.check()
         collection.write(outputs / OUTPUTS["structures"], outputs / OUTPUTS["duplicates"])
+        aside.write(outputs / OUTPUTS["set_aside"])
     finally:
         shutil.rmtree(work)
-    return collection.metrics() | {"frames_with_given_family": given}
+    return collection.metrics() | aside.metrics() | {"frames_with_given_family": given}
 
 
 def _families(known: Sequence[Path], params: Params) -> Families:
@@ -189,8 +204,9 @@ def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dic
             atoms.calc = SinglePointCalculator(atoms, energy=-10.8 + (0.01 * row - 0.2) ** 2, forces=np.zeros((2, 3)))
         collection.add(atoms, 0, shortest_distance(atoms, collection.reach))
     collection.write(outputs / OUTPUTS["structures"], outputs / OUTPUTS["duplicates"])
+    SetAside().write(outputs / OUTPUTS["set_aside"])
     shutil.rmtree(work)
-    return collection.metrics() | {"frames_with_given_family": 40}
+    return collection.metrics() | SetAside().metrics() | {"frames_with_given_family": 40}
 
 
 def _stub_cell(lattice_constant: float) -> Atoms:

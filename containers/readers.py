@@ -23,6 +23,7 @@ from containers.lammps_dump import dump_frames, is_dump
 from containers.mlip_cfg import is_mlip, mlip_frames
 from containers.parquet_rows import parquet_frames
 from containers.pckl_gzip import frame_rows
+from containers.scf import marked
 from containers.xdatcar import xdatcar_frames
 from containers.xyz import xyz_frames
 
@@ -165,7 +166,7 @@ def _whole(path: Path, name: str, folder: Path) -> Iterator[tuple[Atoms, int]]:
     elif (kind := ase_format(link, name, USUAL)) in OF_ASE:
         yield from _text(path, name, OF_ASE[kind], ())
     else:
-        yield from ((atoms, 0) for atoms in ase_frames(link, kind, name))
+        yield from ((atoms, 0) for atoms in marked(ase_frames(link, kind, name), link, kind))
 
 
 def _guarded(structures: Iterator[tuple[Atoms, int]], name: str, by_frames: bool) -> Iterator[tuple[Atoms, int]]:

@@ -132,6 +132,7 @@ def ingest_all(config: DistillConfig, files: Files, run: RunCall) -> Ingested:
     test = None
     if files["dft_test"]:
         test = run(calls.dft_call(config, files["dft_test"], known, test=True), "ingest DFT test data")
+    _warn_of_unconverged(dft, test)
     return Ingested(pool, dft, test, base, next(iter(files["potential"]), None))
 
 
@@ -145,6 +146,18 @@ def without_cell(ingested: Ingested) -> list[str]:
         for of, table in tables
         for name, frames in table.metrics.get("files_without_cell", {}).items()
     ]
+
+
+def _warn_of_unconverged(*tables: Artefact | None) -> None:
+    """Name the first ionic step that is not used because its SCF did not converge."""
+    for table in tables:
+        if table and (count := table.metrics.get("unconverged")):
+            run_log().warning(
+                "%d frames of DFT files are not used, because their SCF did not converge; the first: %s (all of them:"
+                " set_aside.parquet of step ingest)",
+                count,
+                table.metrics["unconverged_first"],
+            )
 
 
 def _tables(ingested: Artefact | None) -> list[FileRef]:

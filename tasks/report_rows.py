@@ -177,6 +177,10 @@ def reference_rows(summary: RunSummary) -> list[tuple[str, str]]:
     if left := step.metrics.get("dft_not_compared"):
         name = "DFT structures whose units nothing checked, as the teacher has no label of them"
         rows.append((name, f"{number(left)}; the first: {step.metrics['dft_not_compared_first']}"))
+    for name, ingested in summary.steps.items():
+        if count := ingested.metrics.get("unconverged"):
+            first = f"{number(count)}; the first: {ingested.metrics['unconverged_first']}"
+            rows.append((f"frames not used, because their SCF did not converge ({name})", first))
     for prefix, of in (("teacher_", "training"), ("teacher_test_", "test")):
         for key in ("energy_mae_meV_per_atom", "force_mae_meV_per_A"):
             if (value := step.metrics.get(prefix + key)) is not None:

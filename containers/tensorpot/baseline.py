@@ -23,9 +23,10 @@ from containers.tensorpot import reference_energies as energies
 from containers.tensorpot.baseline_model import Baseline, E0Source, PairTerm
 from containers.tensorpot.baseline_rows import Rows
 from containers.tensorpot.pair_difference import LennardJones, Reference
+from containers.tensorpot.stress_check import check_stress
 
 IMAGE: Image = "tensorpot"
-VERSION = 2
+VERSION = 3
 INPUTS = {
     "labels": "the teacher's labels of the pool (Parquet, containers.structures.LABELS)",
     "dft": "optional: DFT data that may be trained on (LABELS)",
@@ -127,6 +128,7 @@ def _dft_offsets(
     dft = {name: [one for one in _read(inputs, name) if _compared(one, params)] for name in ("dft", "dft_test")}
     train, test = (dft_check.matched(structures, answers) for structures in dft.values())
     dft_check.check_units([*train, *test])
+    check_stress([*train, *test])
     settled, figures = earlier.dft_compared if earlier else 0, dict[str, Any]()
     if earlier and settled:
         constants = dict(earlier.dft_offsets_eV)

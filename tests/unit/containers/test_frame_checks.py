@@ -67,6 +67,36 @@ def test_what_is_there_is_told() -> None:
         checked_labels(atoms, "auto", "auto", None, "f")
 
 
+def test_forces_without_an_energy_are_no_dft_data() -> None:
+    """So ASE gives a LAMMPS dump, once the energy that it invents is taken off."""
+    atoms = dimer()
+    del atoms.calc.results["energy"]
+    with pytest.raises(BadInput, match=r"^f: no 'energy': .* a LAMMPS dump, cannot be DFT data .*\(forces, stress\)$"):
+        checked_labels(atoms, "auto", "auto", None, "f")
+
+
+@pytest.mark.parametrize("forces_key", ["auto", "REF_forces"])
+def test_a_single_atom_needs_no_forces(forces_key: str) -> None:
+    """In MACE's training files isolated atoms have none; in a crystal of one atom a cell symmetry makes them zero."""
+    for atoms in (Atoms("Si"), bulk("Cu")):
+        atoms.info = {"REF_energy": -0.8, "config_type": "IsolatedAtom"}
+        found = checked_labels(atoms, "auto", forces_key, None, "f")
+        np.testing.assert_array_equal(found["forces"], np.zeros((1, 3)))
+        assert found["energy"] == -0.8
+        del atoms.info["REF_energy"]
+        with pytest.raises(BadInput, match="no 'energy'"):
+            checked_labels(atoms, "auto", forces_key, None, "f")
+    atoms = dimer(REF_energy=-0.8)
+    with pytest.raises(BadInput, match="no 'REF_forces'"):
+        checked_labels(atoms, "auto", forces_key, None, "f")
+
+
+def test_nine_numbers_of_stress_are_a_symmetric_tensor() -> None:
+    upper = [1.0, 0.5, 0.4, 0.0, 2.0, 0.3, 0.0, 0.0, 3.0]
+    with pytest.raises(BadInput, match="the nine numbers of stress are no symmetric tensor"):
+        checked_labels(dimer(REF_energy=0.0, stress=np.array(upper)), "energy", "forces", "stress", "f")
+
+
 # ---- sums and units
 
 

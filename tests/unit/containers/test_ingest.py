@@ -110,6 +110,8 @@ def test_extended_xyz_keeps_content_group_and_family(tmp_path: Path, ingested: I
         "elements": ["Ge", "Si"],
         "files_without_cell": {},
         "shortest_distance_A": pytest.approx(np.linalg.norm([1.9, 2.3, 1.7])),
+        "unconverged": 0,
+        "unconverged_first": None,
         "frames_with_given_family": 2,
     }
     second = result.structures[1]
@@ -314,6 +316,7 @@ def test_stress_in_voigt_order_when_periodic_in_three_ways(tmp_path: Path, inges
     voigt.positions[0] += 0.5
     without = labelled()
     without.positions[0] += 0.7
+    without.info["REF_energy"] = -7.0  # equal energies of three structures would be none
     write(tmp_path / "dft.extxyz", [bulk, slab, voigt, without])
     result = ingested(tmp_path / "dft.extxyz", **DFT_KEYS, stress_key="REF_stress")
     found = [atoms.calc.results.get("stress") for atoms in result.structures]

@@ -15,7 +15,7 @@ from ase.io import write
 
 from flows.calls import ingest_call
 from flows.config import DistillConfig
-from flows.data import Ingested, _tell_of_unchecked, ingest_all, without_cell
+from flows.data import Ingested, _tell_of_unchecked, _warn_of_unconverged, ingest_all, without_cell
 from tasks.artefact import Artefact, StepCall, external
 from tasks.run import run_step
 from tasks.settings import Settings
@@ -120,3 +120,17 @@ def test_a_file_of_which_no_frame_has_a_cell_is_named(config: DistillConfig, tmp
     (told,) = without_cell(Ingested(pool, None, None))
     assert told.startswith("cp2k-pos-1.xyz (pool): none of its 2 frames has a cell; they are taken as molecules")
     assert "Lattice=" in told
+
+
+def test_unconverged_frames_of_dft_files_are_reported_with_the_first(
+    artefact: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = "OUTCAR: frame 9 (from 0): the SCF did not converge (60 electronic steps, as many as NELM (60) allows)"
+    with caplog.at_level("WARNING"):
+        _warn_of_unconverged(None, artefact("ingest", unconverged=0, unconverged_first=None))
+    assert caplog.text == ""
+    with caplog.at_level("WARNING"):
+        _warn_of_unconverged(None, artefact("ingest", unconverged=3, unconverged_first=first))
+    (record,) = caplog.records
+    assert record.getMessage().startswith("3 frames of DFT files are not used, because their SCF did not converge")
+    assert first in record.getMessage()

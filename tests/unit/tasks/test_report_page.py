@@ -63,6 +63,17 @@ def test_dft_structures_that_no_check_saw_are_told_with_the_first(finished: RunS
     assert "whose units nothing checked" not in Outline(page(finished, PICTURES)).text
 
 
+def test_frames_whose_scf_did_not_converge_are_counted_with_the_first(finished: RunSummary) -> None:
+    first = "OUTCAR: frame 9 (from 0): the SCF did not converge (60 electronic steps, as many as NELM (60) allows)"
+    baseline = finished.steps["baseline"]
+    ingested = baseline.model_copy(update={"metrics": {"unconverged": 2, "unconverged_first": first}})
+    compared = baseline.model_copy(update={"metrics": baseline.metrics | {"dft_compared": 30}})
+    steps = finished.steps | {"ingest DFT data": ingested, "baseline": compared}
+    text = Outline(page(finished.model_copy(update={"steps": steps}), PICTURES)).text
+    assert f"because their SCF did not converge (ingest DFT data) 2; the first: {first}" in text
+    assert "SCF did not converge" not in Outline(page(finished, PICTURES)).text
+
+
 def test_the_page_is_well_formed_and_stands_alone(finished: RunSummary) -> None:
     outline = Outline(page(finished, PICTURES))
     assert "script" not in outline.tags
