@@ -241,7 +241,9 @@ def tables_of(workspace: Workspace, ingested: Ingested) -> Tables:
     def path(table: Artefact) -> Path:
         return workspace.store.path(table.file("structures"))
 
-    new: dict[Origin, Path] = {"teacher": path(ingested.pool)} | ({"dft": path(ingested.dft)} if ingested.dft else {})
+    new: dict[Origin, Path] = {"teacher": path(ingested.pool)}
+    if ingested.dft:
+        new["dft"] = path(ingested.dft)
     test = path(ingested.dft_test) if ingested.dft_test else None
     return Tables(new, test, ingested.merged.path if ingested.merged else None)
 

@@ -25,7 +25,7 @@ from containers.tensorpot.baseline_rows import Rows
 from containers.tensorpot.pair_difference import LennardJones, Reference
 
 IMAGE: Image = "tensorpot"
-VERSION = 2
+VERSION = 3
 INPUTS = {
     "labels": "the teacher's labels of the pool (Parquet, containers.structures.LABELS)",
     "dft": "optional: DFT data that may be trained on (LABELS)",

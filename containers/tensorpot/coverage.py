@@ -76,7 +76,8 @@ def never_trained(elements: Sequence[str], cutoff: float, tables: Tables, split:
                 found = _looked_at(_place(table, row), origin, sides, reserved, whole[row], row in lonely)
                 if found is None:
                     seen |= has[row] > 0
-                for place in np.flatnonzero(has[row]).tolist() if found else ():
+                    continue
+                for place in np.flatnonzero(has[row]).tolist():
                     unseen[elements[place]].append(found)
     return {element: unseen[element] for place, element in enumerate(elements) if not seen[place]}
 

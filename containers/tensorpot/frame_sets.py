@@ -30,7 +30,17 @@ from containers.extxyz import write_frames
 from containers.split import SIDES, Side
 from containers.structures import atoms_from_table, write_table
 from containers.tensorpot.baseline_model import Baseline, Origin
-from containers.tensorpot.frame_rows import Read, Row, as_labelled, aside_table, counts, refuse_empty, side_summary
+from containers.tensorpot.frame_rows import (
+    Read,
+    Row,
+    as_labelled,
+    aside_table,
+    counts,
+    pair_figures,
+    refuse_empty,
+    refuse_untrained,
+    side_summary,
+)
 from containers.tensorpot.frames import (
     Labelled,
     energy_corrected,
@@ -44,7 +54,7 @@ from containers.tensorpot.frames import (
 from containers.tensorpot.student import pair_terms
 
 IMAGE: Image = "tensorpot"
-VERSION = 1
+VERSION = 2
 INPUTS = {
     "dataset": "the labelled structures with their sides (Parquet, from the dataset step)",
     "selection": "training structures of the pool (Parquet with id and weight, from pace_select)",
@@ -94,6 +104,7 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
         read_strains(path, params, baseline, read)
     sides = {name: _of_side(read.rows, name) for name in SIDES}
     refuse_empty(sides, read.aside)
+    refuse_untrained(sides, read.aside, params.elements)
     sides["train"] = stress_weighted(sides["train"], params)
     for path in inputs.all("dataset_set_aside"):
         read.aside += pq.read_table(path).to_pylist()
@@ -103,17 +114,29 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
         for rows in sides.values():
             write_frames(file, as_labelled(rows), IN_COMMENT)
     write_table(outputs / OUTPUTS["set_aside"], aside_table(read.aside))
-    facts = summary(sides, read.aside, params, baseline)
+    pairs = pair_figures(sides, params.elements, params.cutoff)
+    facts = summary(sides, read.aside, params, baseline, pairs)
     (outputs / OUTPUTS["summary"]).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
-    return counts(sides, read.aside)
+    return counts(sides, read.aside) | {"pairs": pairs}
 
 
 def summary(
-    sides: Mapping[Side, Sequence[Row]], aside: Sequence[Mapping[str, Any]], params: Params, baseline: Baseline
+    sides: Mapping[Side, Sequence[Row]],
+    aside: Sequence[Mapping[str, Any]],
+    params: Params,
+    baseline: Baseline,
+    pairs: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What `frames.json` says: counts, ranges and shortest distances (Å) of each side, weights and the baseline."""
+    """What `frames.json` says: counts, ranges and shortest distances (Å) of each side, pairs, weights, the baseline."""
     return {
-        "sides": {name: side_summary(sides[name], params.cutoff) for name in SIDES},
+        "sides": {
+            name: side_summary(
+                sides[name],
+                {pair: one[name]["shortest_A"] for pair, one in pairs.items() if one[name]["structures"]},
+            )
+            for name in SIDES
+        },
+        "pairs": pairs,
         "set_aside": dict(sorted(Counter(str(one["side"]) for one in aside).items())),
         "baseline": baseline.model_dump(mode="json"),
         **params.model_dump(mode="json", include={"weight_dft", "weights", "loss_energy", "loss_stress"}),
