@@ -76,7 +76,7 @@ def add_core(
 
     r_in is as given, or the largest of the shortest distance of the data and that where γ passes TOO_FAR, raised until
     the dimer's energy rises. A pair that the data do not have begins at the sum of the covalent radii, and one that
-    they have only farther apart is never raised into the data (`choose_unbonded_r_in`).
+    they have only farther apart is never raised into the data (`choose_gentle_r_in`).
 
     Raises `NoCoreRepulsion`, and `BadInput` when a given pair is unknown.
     """
@@ -88,22 +88,32 @@ def add_core(
         for pair in pairs
     }
     given = _checked(given_r_in or {}, pairs, potential.cutoff)
-    bonded = {pair for pair in pairs if shortest.get(pair, np.inf) <= touching(pair)}
     chosen = {
-        pair: given[pair] if pair in given else _choose(potential, {**start, **given}, pair, pair in bonded)
+        pair: given[pair] if pair in given else _choose(potential, {**start, **given}, pair, shortest.get(pair))
         for pair in pairs
     }
     cores = {pair: _pair_core(potential, chosen, pair, shortest.get(pair), reach.get(pair)) for pair in pairs}
     return potential.given(chosen), cores
 
 
-def _choose(potential: Core, start: Mapping[str, float], pair: str, bonded: bool) -> float:
+def _choose(potential: Core, start: Mapping[str, float], pair: str, shortest: float | None) -> float:
+    """r_in (Å) of one pair from `start`; `shortest` is its shortest distance in the training frame.
+
+    A Lennard-Jones well may lie inside the data of a pair, where its dimer rises from no r_in: it is a wall all the same.
+    """
+
     def energy(r_in: float, distances: Floats) -> Floats:
         return potential.dimer({**start, pair: r_in}, pair, distances)[0]
 
-    if bonded:
-        return core.choose_r_in(pair, start[pair], potential.cutoff, energy)
-    return core.choose_unbonded_r_in(start[pair], _unseen(pair, potential.cutoff), potential.cutoff, energy)
+    innermost = _unseen(pair, potential.cutoff)
+    if shortest is not None and shortest <= touching(pair):
+        try:
+            return core.choose_r_in(pair, start[pair], potential.cutoff, energy)
+        except core.NoCoreRepulsion:
+            if potential.terms.get(pair, {}).get("form") != "lj":
+                raise
+        innermost = shortest
+    return core.choose_gentle_r_in(start[pair], innermost, potential.cutoff, energy)
 
 
 def _unseen(pair: str, cutoff: float) -> float:

@@ -23,7 +23,7 @@ MARGIN = 0.1  # Å outside r_in, from where it must rise
 LEVEL_eV = 1e-9  # a smaller fall is rounding
 STEP = 0.02  # Å by which r_in is raised
 RAISED = 1.0  # Å by which it is raised at most
-RAISED_UNBONDED = 0.1  # Å, for a pair that training has no bond of: farther out is what training knows of it
+RAISED_GENTLY = 0.1  # Å, for a pair that training has no bond of: farther out is what training knows of it
 INWARD_STEP = 0.05  # Å by which it is then lowered
 
 DimerEnergy = Callable[[float, NDArray[np.float64]], NDArray[np.float64]]
@@ -97,20 +97,20 @@ def choose_r_in(pair: str, start: float, cutoff: float, energy: DimerEnergy) -> 
     )
 
 
-def choose_unbonded_r_in(start: float, touching: float, cutoff: float, energy: DimerEnergy) -> float:
-    """r_in (Å) for a pair that training never sees at bonding distances.
+def choose_gentle_r_in(start: float, innermost: float, cutoff: float, energy: DimerEnergy) -> float:
+    """r_in (Å) for a pair that training never sees at bonding distances, or whose core is a Lennard-Jones wall.
 
     Training says nothing of its wall, so no r_in is refused. The first one wins whose dimer never falls on the way in:
-    from `start` outward by RAISED_UNBONDED, then inward to `touching`. A flat energy outside r_in is right for a pair
+    from `start` outward by RAISED_GENTLY, then inward to `innermost`. A flat energy outside r_in is right for a pair
     that training never sees. If all fall, the one that falls least is taken, and none outside `start`.
 
     Args:
-        start: shortest distance of the pair in the training frame; `touching` when it has none.
-        touching: sum of the covalent radii.
+        start: shortest distance of the pair in the training frame; `innermost` when it has none.
+        innermost: sum of the covalent radii, or the shortest distance where that is below it.
     """
-    inward = [start, *np.arange(start - INWARD_STEP, touching, -INWARD_STEP).tolist()]
+    inward = np.arange(start - INWARD_STEP, innermost, -INWARD_STEP).tolist()
     falls = dict[float, float]()
-    for r_in in (*candidates(start, cutoff, RAISED_UNBONDED), *inward[1:]):
+    for r_in in (*candidates(start, cutoff, RAISED_GENTLY), *inward):
         distances = distances_inward(max(start, r_in) + MARGIN, GRID / 2)
         energies = energy(r_in, distances)
         if falls_by(energies) < LEVEL_eV and rises_inward(energies[distances < r_in - GRID / 2]):

@@ -14,7 +14,7 @@ from containers.split import Side, Split
 from containers.structures import STRUCTURES, atoms_from_table, flat, list_lengths
 from containers.tensorpot.baseline_model import Origin
 from containers.tensorpot.dataset_base import AT_ONCE, WHERE, Base, History
-from containers.tensorpot.dataset_places import Place, Reserved, Sides, kept_out, places
+from containers.tensorpot.dataset_places import Place, Sides, places
 from containers.tensorpot.reference_energies import counts_of, isolated
 
 ISOLATED = "it is an isolated atom, which pacemaker drops"
@@ -54,14 +54,13 @@ class Tables:
 def never_trained(elements: Sequence[str], cutoff: float, tables: Tables, split: Split) -> dict[str, list[Unseen]]:
     """Elements that no structure of the training side has -> the structures that have them, on whatever side.
 
-    Labels that are rejected and atoms without neighbours in larger structures are not known yet: the `frames` step
-    looks again.
+    Labels that are rejected, atoms without neighbours in larger structures and copies of DFT test structures are not
+    known yet: the `frames` step looks again.
 
     Args:
         cutoff: of the potential, Å.
     """
     sides = Sides(split, _learned(tables.base), _pool_families(tables))
-    reserved = Reserved(places([tables.dft_test] if tables.dft_test else []))
     seen, unseen = np.zeros(len(elements), dtype=bool), {element: list[Unseen]() for element in elements}
     for origin, path in _named(tables):
         for batch in pq.ParquetFile(path).iter_batches(AT_ONCE, columns=STRUCTURES.names):
@@ -73,7 +72,7 @@ def never_trained(elements: Sequence[str], cutoff: float, tables: Tables, split:
                 continue
             lonely = _isolated(table, lengths, cutoff)
             for row in wanted.tolist():
-                found = _looked_at(_place(table, row), origin, sides, reserved, whole[row], row in lonely)
+                found = _looked_at(_place(table, row), origin, sides, whole[row], row in lonely)
                 if found is None:
                     seen |= has[row] > 0
                     continue
@@ -87,22 +86,19 @@ def _named(tables: Tables) -> list[tuple[Origin | None, Path]]:
     return named + [(None, path) for path in (tables.base, tables.dft_test) if path]
 
 
-def _looked_at(
-    place: Place, origin: Origin | None, sides: Sides, reserved: Reserved, whole: bool, lonely: bool
-) -> Unseen | None:
+def _looked_at(place: Place, origin: Origin | None, sides: Sides, whole: bool, lonely: bool) -> Unseen | None:
     """Why training does not see a structure; None when it does.
 
     Args:
-        origin: None for rows of a base, which are in the set already, and for DFT test data.
+        origin: None for rows of a base, and for DFT test data.
         whole: whether the potential has all its elements.
     """
     in_base, side = place.key in sides.base.sides, sides.of(place)
     settled = in_base or place.family in sides.base.families
     if origin is None and not in_base:
         return Unseen(place, "test", "it is DFT test data", settled)
-    reason = kept_out(place, origin, side, reserved, "set_aside") if origin and not in_base else None
-    reason = reason or (ISOLATED if lonely else None if whole else "it has elements that the potential does not have")
-    return Unseen(place, side, reason or "", settled) if reason or side != "train" else None
+    reason = ISOLATED if lonely else "" if whole else "it has elements that the potential does not have"
+    return Unseen(place, side, reason, settled) if reason or side != "train" else None
 
 
 def _isolated(table: pa.Table, lengths: np.ndarray, cutoff: float) -> set[int]:
