@@ -99,7 +99,7 @@ def add_core(
 def _choose(potential: Core, start: Mapping[str, float], pair: str, shortest: float | None) -> float:
     """r_in (Å) of one pair from `start`; `shortest` is its shortest distance in the training frame.
 
-    A Lennard-Jones well may lie inside the data of a pair, where its dimer rises from no r_in: it is a wall all the same.
+    A Lennard-Jones well may lie inside the data of a pair, so that its dimer rises from no r_in: inside it is a wall.
     """
 
     def energy(r_in: float, distances: Floats) -> Floats:

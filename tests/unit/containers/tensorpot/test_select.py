@@ -250,7 +250,7 @@ def test_scarce_elements_are_wanted_before_the_bulk(monkeypatch: pytest.MonkeyPa
     elements[0] = {"C"}
     assert list(choose(search, 5, False, elements).how)[:3] == [4, 2, 1]
     elements[2] = {"C"}
-    with pytest.raises(BadInput, match=r"room for 1 new structures, but 2 are needed .* max_structures"):
+    with pytest.raises(BadInput, match=r"room for 1 new structures, but 2 are needed .*max_structures"):
         choose(search, 1, False, elements)
 
 
