@@ -206,5 +206,5 @@ def pair_rows(summary: RunSummary) -> list[tuple[str, ...]]:
 
 def _known(pair: str, shortest_A: float | None) -> str:
     if shortest_A is None:
-        return "nothing: the potential has only its core for it"
+        return "nothing: its core alone, where the config has one"
     return "no bonds, only larger distances" if shortest_A > touching(pair) else "its bonds"
