@@ -43,7 +43,7 @@ def warn_of_pairs(frames: Artefact) -> None:
     ]
     more = f" Validation or test structures have {', '.join(elsewhere)}." if elsewhere else ""
     run_log().warning(
-        "training sees no pair %s within the cutoff: the potential has its core alone for it, or nothing without one.%s",
+        "training sees no pair %s within the cutoff: the potential has its core alone for it, or nothing.%s",
         ", ".join(unseen),
         more,
     )
