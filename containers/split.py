@@ -1,4 +1,4 @@
-"""Which side of the data a structure is on: decided by its family's name alone, so it never changes."""
+"""Which side of the data a structure is on: decided by its family's name and the config alone, so it never changes."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ class Split(Closed):
 
     validation: float = Field(0.1, gt=0, lt=1, description="share for stopping and for the choice of the potential")
     test: float = Field(0.1, gt=0, lt=1, description="share for evaluation only; training never sees it")
+    train: tuple[str, ...] = Field(
+        (), description="families that are on the training side in any case: those of a rare element, say"
+    )
 
     @model_validator(mode="after")
     def _leaves_training(self) -> Split:
@@ -30,6 +33,8 @@ class Split(Closed):
 
 def side(family: str, split: Split) -> Side:
     """The side of every structure of `family`. Uniform in the family's name; independent of the pool's size."""
+    if family in split.train:
+        return "train"
     place = int.from_bytes(hashlib.sha256(f"split:{family}".encode()).digest()[:8], "big") / 2**64
     if place < split.test:
         return "test"

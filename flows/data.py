@@ -12,11 +12,13 @@ import pyarrow.parquet as pq
 from ase.data import chemical_symbols
 
 from containers.mace.teacher_info import Teacher
+from containers.tensorpot.baseline_model import Origin
+from containers.tensorpot.coverage import Tables
 from flows import calls
 from flows.config import DistillConfig
 from flows.files import Files
 from flows.label import label
-from flows.recipe import Recipe, check_committee, check_sides, resolve
+from flows.recipe import Recipe, check_committee, check_elements, check_sides, resolve
 from tasks.artefact import Artefact, External, FileRef, StepCall
 from tasks.label import Asked
 from tasks.label_work import Work
@@ -199,6 +201,7 @@ def resolved(config: DistillConfig, files: Files, models: dict[str, External | N
     )
     recipe = resolve(config, infos, ingested.pool_elements, ingested.dft_elements)
     check_sides(stored_tables(workspace, ingested), config.split)
+    check_elements(recipe, tables_of(workspace, ingested))
     return Resolved(recipe, ingested, infos, given)
 
 
@@ -256,6 +259,19 @@ def stored_tables(workspace: Workspace, ingested: Ingested) -> list[Path]:
     """Where the tables that training may see lie."""
     tables = [workspace.store.path(table.file("structures")) for table in (ingested.pool, ingested.dft) if table]
     return tables + ([ingested.merged.path] if ingested.merged else [])
+
+
+def tables_of(workspace: Workspace, ingested: Ingested) -> Tables:
+    """The same by what they are, with the DFT test data."""
+
+    def path(table: Artefact) -> Path:
+        return workspace.store.path(table.file("structures"))
+
+    new: dict[Origin, Path] = {"teacher": path(ingested.pool)}
+    if ingested.dft:
+        new["dft"] = path(ingested.dft)
+    test = path(ingested.dft_test) if ingested.dft_test else None
+    return Tables(new, test, ingested.merged.path if ingested.merged else None)
 
 
 def read_teacher(artefact: Artefact, workspace: Workspace) -> Teacher:

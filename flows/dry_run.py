@@ -15,11 +15,11 @@ from containers.contract import Request, write_atomic
 from containers.tensorpot.pace_train import pacemaker_input
 from flows import calls, calls_fit
 from flows.config import DistillConfig
-from flows.data import Ingested, ingest_all, read_teacher, stored_tables, without_cell
+from flows.data import Ingested, ingest_all, read_teacher, stored_tables, tables_of, without_cell
 from flows.files import teacher_files, user_files
 from flows.fit import finish, first_names, first_plan, fit
 from flows.label import with_sources
-from flows.recipe import Recipe, check_committee, check_sides, resolve
+from flows.recipe import Recipe, check_committee, check_elements, check_sides, resolve
 from tasks.artefact import Artefact, FileRef, StepCall
 from tasks.errors import StoreError
 from tasks.label import Asked
@@ -85,6 +85,7 @@ def plan(config: DistillConfig, workspace: Workspace) -> str:
         teachers = [read_teacher(walk.cheap(calls.teacher_call(model), "teacher_info"), workspace) for model in known]
         recipe = resolve(config, teachers, ingested.pool_elements, ingested.dft_elements)
         check_sides(stored_tables(workspace, ingested), config.split)
+        check_elements(recipe, tables_of(workspace, ingested))
         asked = [calls.asked(recipe, model, teacher) for model, teacher in zip(known, teachers, strict=True)]
         _walk_the_data(walk, recipe, ingested, asked)
         texts = _texts(recipe, ingested.pool, walk.lines)

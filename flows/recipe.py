@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from containers.contract import BadInput, Closed
 from containers.mace.teacher_info import Teacher, choose_head
 from containers.split import Split, empty_sides, empty_sides_message
+from containers.tensorpot.coverage import Tables, Unseen, never_trained
 from containers.tensorpot.pacemaker_input import Potential
 from containers.tensorpot.pacemaker_keys import check_blocks, own_fit
 from flows.config import DistillConfig
@@ -81,8 +82,30 @@ def check_committee(models: Mapping[str, str]) -> None:
 def check_sides(tables: Iterable[Path], split: Split) -> None:
     """Refuse data that leave a side empty, before anything is labelled; `tables` are ingested Parquet files."""
     families = {family for path in tables for family in pq.read_table(path, columns=["family"])["family"].to_pylist()}
+    if strangers := [family for family in split.train if family not in families]:
+        raise UserError(f"split.train: no structure of pool or DFT data has the family {strangers[0]!r}. Take it out.")
     if empty := empty_sides(families, split):
         raise UserError(empty_sides_message(empty, families, split))
+
+
+def check_elements(recipe: Recipe, tables: Tables) -> None:
+    """Refuse elements of the potential that training never sees, before anything is labelled."""
+    potential, split = recipe.potential, recipe.config.split
+    unseen = never_trained(potential.elements, potential.cutoff, tables, split)
+    if unseen:
+        raise UserError("\n".join(_unseen_message(element, found) for element, found in unseen.items()))
+
+
+def _unseen_message(element: str, found: Sequence[Unseen]) -> str:
+    untrained = f"no structure on the training side has {element}, so the potential would know nothing of it."
+    if not found:
+        return f"pacemaker.elements: {untrained} Take {element} out, or give structures that have it."
+    movable = sorted({one.place.family for one in found if not one.reason and not one.settled})
+    more = f", or put a family on the training side (split: {{train: [{movable[0]!r}]}})" if movable else ""
+    return (
+        f"{untrained} It is in {len(found)} structure{'s' if len(found) > 1 else ''}; the first: {found[0]}."
+        f" Give structures with {element} of more families{more}, or take those structures out."
+    )
 
 
 def _head(config: DistillConfig, teachers: Sequence[Teacher]) -> str:

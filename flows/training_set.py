@@ -27,7 +27,26 @@ def frames_of(prepared: Prepared, selection: Artefact, run: Runner) -> tuple[Art
     """The frames of a selection, and what the labelling of strained structures took."""
     strains, works = _strained(prepared, selection, run)
     call = calls.frames_call(prepared.recipe, prepared.dataset, selection, prepared.baseline, strains)
-    return run(call), works
+    frames = run(call)
+    warn_of_pairs(frames)
+    return frames, works
+
+
+def warn_of_pairs(frames: Artefact) -> None:
+    """Warn of pairs of elements that training never sees within the cutoff, and of those that other sides have."""
+    pairs = frames.metrics["pairs"]
+    unseen = [pair for pair, sides in pairs.items() if not sides["train"]["structures"]]
+    if not unseen:
+        return
+    elsewhere = [
+        pair for pair in unseen if pairs[pair]["validation"]["structures"] or pairs[pair]["test"]["structures"]
+    ]
+    more = f" Validation or test structures have {', '.join(elsewhere)}." if elsewhere else ""
+    run_log().warning(
+        "training sees no pair %s within the cutoff: the potential has its core alone for it, or nothing.%s",
+        ", ".join(unseen),
+        more,
+    )
 
 
 def _strained(prepared: Prepared, selection: Artefact, run: Runner) -> tuple[Artefact | None, list[Work]]:

@@ -8,10 +8,12 @@ from tasks.page_parts import Pictures, facts, picture, section, table
 from tasks.pictures import MOST_PAIRS
 from tasks.report_rows import (
     GRADE_HEAD,
+    PAIR_HEAD,
     count_rows,
     grade_rows,
     labelling_rows,
     number,
+    pair_rows,
     percent,
     reference_rows,
     rejection_rows,
@@ -77,6 +79,19 @@ def repulsion(summary: RunSummary, pictures: Pictures) -> str:
     )
 
 
+def pairs(summary: RunSummary) -> str:
+    """Which pairs of elements training has seen."""
+    rows = pair_rows(summary)
+    if not rows:
+        return ""
+    return section(
+        "Elements and pairs that training saw",
+        f"<p>Training has structures with every element: {escape(', '.join(summary.elements))}. The table says what it"
+        " has of every pair within the cutoff. Do not trust the potential where it has nothing.</p>",
+        table(PAIR_HEAD, rows),
+    )
+
+
 def data(summary: RunSummary, pictures: Pictures) -> str:
     """Labels, rejections, selection."""
     rejections = rejection_rows(summary)
@@ -93,7 +108,13 @@ def _not_rising(summary: RunSummary) -> str:
     """A warning where a given r_in leaves a dimer that attracts inside; empty otherwise."""
     step = summary.steps.get("pace_corerep")
     falls = [pair for pair, rises in (step.metrics.get("dimer_rises", {}) if step else {}).items() if not rises]
-    return f"The energy of {', '.join(falls)} does not rise all the way in: choose another r_in_A." if falls else ""
+    if not falls:
+        return ""
+    by = step.metrics.get("dimer_falls_eV", {}) if step else {}
+    told = ", ".join(f"{pair} (by {number(by[pair])} eV)" if pair in by else pair for pair in falls)
+    return (
+        f"The energy of a dimer falls on the way in: {told}. Add structures with it closer, or choose another r_in_A."
+    )
 
 
 def grades(summary: RunSummary, pictures: Pictures) -> str:

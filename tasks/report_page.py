@@ -21,7 +21,7 @@ from tasks.page_parts import (
 )
 from tasks.page_style import STYLE
 from tasks.report_attempts import ATTEMPT_HEAD, ERROR_HEAD, attempt_rows, attempts, error_rows
-from tasks.report_data import data, grades, references, repulsion
+from tasks.report_data import data, grades, pairs, references, repulsion
 from tasks.report_energies import energies
 from tasks.report_rows import (
     GRADE_HEAD,
@@ -52,6 +52,7 @@ def page(summary: RunSummary, pictures: Pictures) -> str:
         references(summary),
         repulsion(summary, pictures),
         data(summary, pictures),
+        pairs(summary),
         grades(summary, pictures),
         steps(summary),
     ]

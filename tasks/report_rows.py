@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from containers.distances import touching
 from containers.pool_labels import REJECTIONS
 from tasks.run_summary import RunSummary
 
@@ -25,6 +26,7 @@ GRADES = {
     "gamma_max": "largest extrapolation grade γ",
     "gamma_share_above_1": "share of atoms that extrapolate (γ above 1)",
 }
+PAIR_HEAD = ("pair", "structures", "shortest (Å)", "in validation", "in test", "what training knows of it")
 GRADE_HEAD = ("structures", "when", "atoms", "largest γ", "share above 1", "share above 5")
 
 
@@ -186,3 +188,27 @@ def reference_rows(summary: RunSummary) -> list[tuple[str, str]]:
             if (value := step.metrics.get(prefix + key)) is not None:
                 rows.append((f"teacher against DFT {of} data: {ERRORS[key]}", number(value)))
     return rows
+
+
+def pair_rows(summary: RunSummary) -> list[tuple[str, ...]]:
+    """A row of PAIR_HEAD for every pair of elements: what the training frame and the other sides have within the
+    cutoff; none where the frames do not say."""
+    step = summary.steps.get("frames")
+    pairs = step.metrics.get("pairs", {}) if step else {}
+    return [
+        (
+            pair,
+            number(sides["train"]["structures"]),
+            number(sides["train"]["shortest_A"]),
+            number(sides["validation"]["structures"]),
+            number(sides["test"]["structures"]),
+            _known(pair, sides["train"]["shortest_A"]),
+        )
+        for pair, sides in pairs.items()
+    ]
+
+
+def _known(pair: str, shortest_A: float | None) -> str:
+    if shortest_A is None:
+        return "nothing: its core alone, where the config has one"
+    return "no bonds, only larger distances" if shortest_A > touching(pair) else "its bonds"

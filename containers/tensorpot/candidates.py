@@ -31,7 +31,7 @@ class DataSet:
 
     Attributes:
         given: ids that were selected before, most important first.
-        ids, roles: of the structures that `structures` has given so far.
+        ids, roles, elements: of the structures that `structures` has given so far.
     """
 
     path: Path
@@ -40,6 +40,7 @@ class DataSet:
     given: tuple[str, ...] = ()
     ids: list[str] = field(default_factory=list)
     roles: list[Role] = field(default_factory=list)
+    elements: list[frozenset[str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         table = pq.read_table(self.path, columns=["id", "origin", "side"])
@@ -73,6 +74,7 @@ class DataSet:
             if isinstance(fit, Atoms):
                 self.ids.append(str(atoms.info["id"]))
                 self.roles.append(role)
+                self.elements.append(frozenset(atoms.get_chemical_symbols()))
                 yield fit
         if not {"candidate", "given"} & set(self.roles):
             raise BadInput(

@@ -74,8 +74,9 @@ def add_core(
 ) -> tuple[Any, dict[str, core.PairCore]]:
     """The potential with a core for every pair of elements, and the choice for each pair by name (`Al-Ni`).
 
-    r_in is as given, or the largest of the shortest distance of the data and that where γ passes TOO_FAR (the sum of
-    the covalent radii for a pair that the data do not have), raised until the dimer's energy rises.
+    r_in is as given, or the largest of the shortest distance of the data and that where γ passes TOO_FAR, raised until
+    the dimer's energy rises. A pair that the data do not have begins at the sum of the covalent radii, and one that
+    they have only farther apart is never raised into the data (`choose_gentle_r_in`).
 
     Raises `NoCoreRepulsion`, and `BadInput` when a given pair is unknown.
     """
@@ -87,21 +88,37 @@ def add_core(
         for pair in pairs
     }
     given = _checked(given_r_in or {}, pairs, potential.cutoff)
-    chosen = {pair: given[pair] if pair in given else _choose(potential, {**start, **given}, pair) for pair in pairs}
+    chosen = {
+        pair: given[pair] if pair in given else _choose(potential, {**start, **given}, pair, shortest.get(pair))
+        for pair in pairs
+    }
     cores = {pair: _pair_core(potential, chosen, pair, shortest.get(pair), reach.get(pair)) for pair in pairs}
     return potential.given(chosen), cores
 
 
-def _choose(potential: Core, start: Mapping[str, float], pair: str) -> float:
+def _choose(potential: Core, start: Mapping[str, float], pair: str, shortest: float | None) -> float:
+    """r_in (Å) of one pair from `start`; `shortest` is its shortest distance in the training frame.
+
+    A Lennard-Jones well may lie inside the data of a pair, so that its dimer rises from no r_in: inside it is a wall.
+    """
+
     def energy(r_in: float, distances: Floats) -> Floats:
         return potential.dimer({**start, pair: r_in}, pair, distances)[0]
 
-    return core.choose_r_in(pair, start[pair], potential.cutoff, energy)
+    innermost = _unseen(pair, potential.cutoff)
+    if shortest is not None and shortest <= touching(pair):
+        try:
+            return core.choose_r_in(pair, start[pair], potential.cutoff, energy)
+        except core.NoCoreRepulsion:
+            if potential.terms.get(pair, {}).get("form") != "lj":
+                raise
+        innermost = shortest
+    return core.choose_gentle_r_in(start[pair], innermost, potential.cutoff, energy)
 
 
 def _unseen(pair: str, cutoff: float) -> float:
-    """Where the cores of a pair meet that the data does not show (Å)."""
-    return min(touching(pair), 0.6 * cutoff)
+    """Where the core of a pair begins that the data do not show (Å): the sum of the covalent radii, in the cutoff."""
+    return min(touching(pair), cutoff - core.MARGIN)
 
 
 def _checked(r_in: Mapping[str, float], pairs: Sequence[str], cutoff: float) -> dict[str, float]:
@@ -199,6 +216,7 @@ def _pair_core(
         share_of_pairs_inside=share_inside(potential.structures, pair, r_in[pair], potential.cutoff)
         if altered
         else 0.0,
+        falls_eV=core.falls_by(energies),
         distance_A=tuple(distances.tolist()),
         energy_eV=tuple(energies.tolist()),
         zbl_eV=tuple(zbl_energies.tolist()),

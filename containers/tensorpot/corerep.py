@@ -23,7 +23,7 @@ from containers.tensorpot.pair_difference import pair_names
 from containers.tensorpot.student import zbl
 
 IMAGE: Image = "tensorpot"
-VERSION = 2
+VERSION = 3
 INPUTS = {
     "interim": "fitted B-basis without a core (`best` of pace_train)",
     "asi": "its active set (.asi)",
@@ -49,7 +49,7 @@ class Params(Closed):
         "auto",
         description="Å by pair: where the core takes over; auto, and for a pair that is not named: the largest of the"
         " shortest training distance and that where the extrapolation grade passes 10, raised until the dimer's energy"
-        " rises all the way in",
+        " rises all the way in; the sum of the covalent radii for a pair that training never sees",
     )
     gamma_quantile: float = Field(
         0.0,
@@ -123,7 +123,8 @@ def _write(outputs: Path, cores: dict[str, core.PairCore], baseline: Baseline) -
         "r_in_A": {name: pair.r_in_A for name, pair in cores.items()},
         "gamma_10_distance_A": {name: pair.gamma_10_distance_A for name, pair in cores.items()},
         "share_of_pairs_inside": {name: pair.share_of_pairs_inside for name, pair in cores.items()},
-        "dimer_rises": {name: core.rises_inward(np.array(pair.energy_eV)) for name, pair in cores.items()},
+        "dimer_rises": {name: pair.falls_eV < core.LEVEL_eV for name, pair in cores.items()},
+        "dimer_falls_eV": {name: pair.falls_eV for name, pair in cores.items()},
         "largest_force_over_zbl": {name: _over_zbl(pair) for name, pair in cores.items()},
     }
 
@@ -144,6 +145,7 @@ def _stub_core(pair: str) -> core.PairCore:
         shortest_distance_A=STUB_R_IN,
         gamma_10_distance_A=STUB_R_IN,
         share_of_pairs_inside=0.0,
+        falls_eV=0.0,
         distance_A=tuple(distances.tolist()),
         energy_eV=tuple(energies.tolist()),
         zbl_eV=tuple(energies.tolist()),

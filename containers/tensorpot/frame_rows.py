@@ -18,6 +18,7 @@ from containers.structures import labels_table
 from containers.tensorpot.baseline_model import Origin
 from containers.tensorpot.dataset import SET_ASIDE
 from containers.tensorpot.frames import Labelled, energy_corrected
+from containers.tensorpot.pair_difference import pair_names
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,47 @@ def refuse_empty(sides: Mapping[Side, Sequence[Row]], aside: Sequence[Mapping[st
     )
 
 
+def refuse_untrained(
+    sides: Mapping[Side, Sequence[Row]], aside: Sequence[Mapping[str, Any]], elements: Sequence[str]
+) -> None:
+    """Raise `BadInput` when no structure of the training frame has an element of the potential."""
+    trained = {symbol for row in sides["train"] for symbol in row.atoms.get_chemical_symbols()}
+    if not (missing := [element for element in elements if element not in trained]):
+        return
+    others = [row for name in SIDES for row in sides[name] if missing[0] in row.atoms.get_chemical_symbols()]
+    info = others[0].atoms.info if others else {}
+    where = (
+        f" {missing[0]} is in {len(others)} structures of the other sides; the first: {info['source']}: frame"
+        f" {info['row']} (from 0), of the family {info['family']!r} on the {others[0].side} side."
+        if others
+        else ""
+    )
+    reasons = Counter(one["reason"] for one in aside if one["side"] == "train").most_common(1)
+    because = f" {reasons[0][1]} structures of the training side are set aside: {reasons[0][0]}." if reasons else ""
+    raise BadInput(
+        f"no structure that is trained on has {', '.join(missing)}, so the potential would know nothing of it.{where}"
+        f"{because} Structures whose labels break the bounds of `labels` are not trained on either."
+        " Give more structures with it, put a family on the training side (split.train), or take those structures out."
+    )
+
+
+def pair_figures(sides: Mapping[Side, Sequence[Row]], elements: Sequence[str], cutoff: float) -> dict[str, Any]:
+    """What each side has of every pair of elements within the cutoff (Å): structures, and the shortest distance (Å).
+
+    `{"Al-Ni": {"train": {"structures": 12, "shortest_A": 2.31}, ...}}`; None where a side has no such pair.
+    """
+    found: dict[str, Any] = {
+        pair: {name: {"structures": 0, "shortest_A": None} for name in SIDES} for pair in pair_names(elements)
+    }
+    for name in SIDES:
+        for row in sides[name]:
+            for pair, distance in shortest_per_pair([row.label.atoms], cutoff).items():
+                one = found[pair][name]
+                one["structures"] += 1
+                one["shortest_A"] = min(distance, one["shortest_A"] or distance)
+    return found
+
+
 def as_labelled(rows: Sequence[Row]) -> pa.Table:
     """LABELS of the rows as they came (not padded, forces with the pair terms; energies of DFT on the teacher's scale),
     with side, origin, w_energy and w_forces."""
@@ -80,8 +122,8 @@ def aside_table(aside: Sequence[Mapping[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist([dict(one) for one in ordered], schema=SET_ASIDE)
 
 
-def side_summary(rows: Sequence[Row], cutoff: float) -> dict[str, Any]:
-    """Counts, ranges of what is fitted (eV/atom, eV/Å) and the shortest distances (Å) of one side."""
+def side_summary(rows: Sequence[Row], shortest_A: Mapping[str, float]) -> dict[str, Any]:
+    """Counts, ranges of what is fitted (eV/atom, eV/Å) and the shortest distances (Å) by pair of one side."""
     labels = [row.label for row in rows]
     per_atom = [label.energy_corrected / len(label.atoms) for label in labels]
     return {
@@ -92,7 +134,7 @@ def side_summary(rows: Sequence[Row], cutoff: float) -> dict[str, Any]:
         "energy_corrected_min_eV_per_atom": min(per_atom),
         "energy_corrected_max_eV_per_atom": max(per_atom),
         "force_max_eV_per_A": max(float(abs(label.forces).max()) for label in labels),
-        "shortest_distance_A": shortest_per_pair([label.atoms for label in labels], cutoff),
+        "shortest_distance_A": dict(shortest_A),
     }
 
 

@@ -37,7 +37,9 @@ from containers.tensorpot.frame_rows import (
     aside_table,
     counts,
     energies_less_e0s,
+    pair_figures,
     refuse_empty,
+    refuse_untrained,
     side_summary,
 )
 from containers.tensorpot.frames import (
@@ -109,6 +111,7 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
         read_strains(path, params, baseline, read)
     sides = {name: _of_side(read.rows, name) for name in SIDES}
     refuse_empty(sides, read.aside)
+    refuse_untrained(sides, read.aside, params.elements)
     sides["train"] = stress_weighted(sides["train"], params)
     for path in inputs.all("dataset_set_aside"):
         read.aside += pq.read_table(path).to_pylist()
@@ -118,7 +121,8 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
         for rows in sides.values():
             write_frames(file, as_labelled(rows), IN_COMMENT)
     write_table(outputs / OUTPUTS["set_aside"], aside_table(read.aside))
-    facts = summary(sides, read.aside, params, baseline)
+    pairs = pair_figures(sides, params.elements, params.cutoff)
+    facts = summary(sides, read.aside, params, baseline, pairs)
     (outputs / OUTPUTS["summary"]).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
     shown = example(sides["train"])
     write_structure(outputs / OUTPUTS["structure"], shown.label.atoms, params.elements)
@@ -126,16 +130,28 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
         **counts(sides, read.aside),
         "lammps_structure": f"{shown.atoms.info['source']}, row {shown.atoms.info['row']} (from 0)",
         "lammps_neighbours": most_neighbours([row.label.atoms for row in sides["train"]], params.cutoff + SKIN_A),
+        "pairs": pairs,
         "energy_less_e0s_eV_per_atom": energies_less_e0s(sides["train"], params.elements, baseline.e0s_eV),
     }
 
 
 def summary(
-    sides: Mapping[Side, Sequence[Row]], aside: Sequence[Mapping[str, Any]], params: Params, baseline: Baseline
+    sides: Mapping[Side, Sequence[Row]],
+    aside: Sequence[Mapping[str, Any]],
+    params: Params,
+    baseline: Baseline,
+    pairs: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What `frames.json` says: counts, ranges and shortest distances (Å) of each side, weights and the baseline."""
+    """What `frames.json` says: counts, ranges and shortest distances (Å) of each side, pairs, weights, the baseline."""
     return {
-        "sides": {name: side_summary(sides[name], params.cutoff) for name in SIDES},
+        "sides": {
+            name: side_summary(
+                sides[name],
+                {pair: one[name]["shortest_A"] for pair, one in pairs.items() if one[name]["structures"]},
+            )
+            for name in SIDES
+        },
+        "pairs": pairs,
         "set_aside": dict(sorted(Counter(str(one["side"]) for one in aside).items())),
         "baseline": baseline.model_dump(mode="json"),
         **params.model_dump(mode="json", include={"weight_dft", "weights", "loss_energy", "loss_stress"}),

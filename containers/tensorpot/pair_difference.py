@@ -81,16 +81,20 @@ def _lj(epsilon: float, sigma: float, cutoff: float) -> PairTerm:
 
 
 def fitted_lj(rows: Rows, e0s_eV: Mapping[str, float], elements: Sequence[str], cutoff: float) -> dict[str, PairTerm]:
-    """Lennard-Jones terms from the labels of the training side; raises `BadInput` when no pair of atoms is near."""
+    """Lennard-Jones terms from the labels of the training side; raises `BadInput` when no pair of atoms is near.
+
+    A pair that is nowhere within the cutoff there has ZBL instead: a well would be an invented bond.
+    """
     known = _sample(rows, elements)
     typical = _typical_distances(known, cutoff)
     if not typical:
         raise BadInput("lj: auto needs structures whose atoms are nearer than the cutoff: give epsilon_eV and sigma_A")
-    unit = {pair: _lj(1.0, typical.get(pair, touching(pair)) / 2 ** (1 / 6), cutoff) for pair in pair_names(elements)}
+    unit = {pair: _lj(1.0, distance / 2 ** (1 / 6), cutoff) for pair, distance in typical.items()}
     depths = _depths(known, unit, typical)
     terms = {pair: term.model_copy(update={"epsilon_eV": depths[pair]}) for pair, term in unit.items()}
     share = _allowed_share(shifts(rows, terms, e0s_eV))
-    return {pair: _lj(share * depths[pair], float(term.sigma_A or 0), cutoff) for pair, term in terms.items()}
+    fitted = {pair: _lj(share * depths[pair], float(term.sigma_A or 0), cutoff) for pair, term in terms.items()}
+    return dict(sorted({**zbl_terms(elements, cutoff), **fitted}.items()))
 
 
 def _sample(rows: Rows, elements: Sequence[str]) -> list[Atoms]:
@@ -124,7 +128,7 @@ def _typical_distances(structures: Sequence[Atoms], cutoff: float) -> dict[str, 
 def _depths(
     structures: Sequence[Atoms], unit: Mapping[str, PairTerm], typical: Mapping[str, float]
 ) -> dict[str, float]:
-    """Depths (eV) that fit the forces of crowded atoms; a pair without data gets the mean of the others."""
+    """Depths (eV) that fit the forces of crowded atoms."""
     from scipy.optimize import nnls
 
     pairs = list(typical)
@@ -139,9 +143,7 @@ def _depths(
         square += rows @ rows.T
         right += rows @ (wanted / size[:, None]).ravel()
     solved, _ = nnls(square + 1e-9 * np.eye(len(pairs)), right)
-    found = dict(zip(pairs, np.clip(solved, *DEPTHS_eV).tolist(), strict=True))
-    mean = float(np.mean(list(found.values())))
-    return {pair: found.get(pair, mean) for pair in unit}
+    return dict(zip(pairs, np.clip(solved, *DEPTHS_eV).tolist(), strict=True))
 
 
 def crowded_atoms(atoms: Atoms, distances: Mapping[str, float]) -> NDArray[np.int64]:

@@ -3,7 +3,8 @@
 MaxVol looks at the projections of every atom on the basis that is going to be fitted and finds, element by element, the
 environments that span the largest volume; the structures that hold them are D-optimal and guard the tails. The combined
 method fills the rest of the budget with structures that represent the bulk (see `bulk`). Only the training side takes
-part; DFT structures of that side and what was selected before are in the set from the beginning.
+part; DFT structures of that side and what was selected before are in the set from the beginning. Whatever the method,
+every element that the training side has is in what is selected.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from containers.contract import BadInput, Closed, Image, Inputs, Machine, Resour
 from containers.structures import write_table
 from containers.tensorpot.baseline_model import Baseline
 from containers.tensorpot.candidates import DataSet, read_given
-from containers.tensorpot.choose import How, choose
+from containers.tensorpot.choose import How, choose, no_room, with_every_element
 from containers.tensorpot.d_optimal import Search
 from containers.tensorpot.grades import grade_all, told
 from containers.tensorpot.memory import Sizes, features_bytes, sizes_for
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from pyace import ACEBBasisSet
 
 IMAGE: Image = "tensorpot"
-VERSION = 3
+VERSION = 4
 INPUTS = {
     "dataset": "the labelled structures with their sides (Parquet, from the dataset step)",
     "baseline": "what is taken from the labels before the fit (baseline.json)",
@@ -147,7 +148,13 @@ def _budget(data: DataSet, params: Params) -> int:
 def _drawn(data: DataSet, params: Params) -> list[Choice]:
     if params.method == "all":
         return _given(data) + [Choice(key, "all") for key in _left(data)]
-    return _given(data) + [Choice(key, "random") for key in by_hash(_left(data), params.seed)[: _budget(data, params)]]
+    room, elements = _budget(data, params), dict(zip(data.ids, data.elements, strict=True))
+    there = [one for one, role in zip(data.elements, data.roles, strict=True) if role in ("given", "dft")]
+    order = by_hash(_left(data), params.seed)
+    drawn = with_every_element(order, room, elements.__getitem__, set[str]().union(*there))
+    if len(drawn) > room:
+        raise BadInput(no_room(room, len(drawn)))
+    return _given(data) + [Choice(key, "random") for key in drawn]
 
 
 def _with_projections(
@@ -235,7 +242,7 @@ def _chosen(data: DataSet, search: Search, params: Params) -> tuple[list[Choice]
 
 
 def _by_projections(data: DataSet, search: Search, params: Params) -> tuple[list[Choice], dict[str, Any]]:
-    found = choose(search, _budget(data, params), params.method == "combined")
+    found = choose(search, _budget(data, params), params.method == "combined", data.elements)
     place_of = {key: place for place, key in enumerate(data.ids) if search.given[place] or search.free[place]}
     given = [Choice(one.id, "given", found.weight(place_of[one.id])) for one in _given(data)]
     return given + [Choice(data.ids[k], how, found.weight(k)) for k, how in found.how.items()], found.facts

@@ -29,6 +29,13 @@ def test_a_growing_test_share_takes_no_structure_out_of_test() -> None:
     assert all(side(family, large) == "test" for family in kept)
 
 
+def test_a_family_that_is_named_trains_and_no_other_moves() -> None:
+    named = Split(train=("family2",))
+    assert side("family2", Split()) == "test"
+    assert side("family2", named) == "train"
+    assert all(side(family, named) == side(family, Split()) for family in FAMILIES if family != "family2")
+
+
 @pytest.mark.parametrize("shares", [(0.5, 0.5), (0.9, 0.2), (0.0, 0.1), (0.1, 1.0), (-0.1, 0.1)])
 def test_shares_that_leave_nothing_are_refused(shares: tuple[float, float]) -> None:
     with pytest.raises(ValidationError):

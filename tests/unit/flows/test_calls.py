@@ -84,6 +84,7 @@ OPTIONS: list[tuple[str, Any, set[str]]] = [
     ("selection.projections", "full", {"pace_select", "pace_activeset"}),
     ("split.validation", 0.2, {"baseline", "dataset"}),
     ("split.test", 0.2, {"baseline", "dataset"}),
+    ("split.train", ["family1"], {"baseline", "dataset"}),
     ("pacemaker.kappa", 0.5, {"pace_train"}),
     ("pacemaker.kappa", "auto", {"pace_train"}),
     ("pacemaker.overrides.embeddings", {"Si": {"ndensity": 1}}, {"pace_select", "pace_train"}),

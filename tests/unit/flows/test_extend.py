@@ -44,7 +44,7 @@ class Steps:
         return {"added": added, "added_by": {"error": added}, "selected": self.selected, "how": {"error": added}}
 
     def frames(self, call: StepCall) -> dict[str, Any]:
-        return {"train_structures": 150, "train_atoms": 1500}
+        return {"train_structures": 150, "train_atoms": 1500, "pairs": {}}
 
     def pace_train(self, call: StepCall) -> dict[str, Any]:
         error = self.errors.pop(0)

@@ -5,11 +5,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from ase.build import bulk
 
 from containers.mace.teacher_info import Teacher
 from containers.split import Split
+from containers.structures import structure_id, structures_table, write_table
+from containers.tensorpot.coverage import Tables
 from flows.config import DistillConfig
-from flows.recipe import Recipe, _cutoff, check_committee, check_sides, resolve
+from flows.recipe import Recipe, _cutoff, check_committee, check_elements, check_sides, resolve
 from tasks.errors import UserError
 
 SECTION = {
@@ -26,6 +29,27 @@ def test_data_that_leave_a_side_empty_are_refused_before_anything_is_labelled(tm
         check_sides([tmp_path / "few.parquet"], Split())
     pq.write_table(pa.table({"family": [str(number) for number in range(200)]}), tmp_path / "many.parquet")
     check_sides([tmp_path / "few.parquet", tmp_path / "many.parquet"], Split())
+
+
+def test_a_family_that_no_structure_has_cannot_be_placed(tmp_path) -> None:
+    pq.write_table(pa.table({"family": [str(number) for number in range(200)]}), tmp_path / "many.parquet")
+    check_sides([tmp_path / "many.parquet"], Split(train=("7",)))
+    with pytest.raises(UserError, match=r"split\.train: no structure .* has the family 'seven'"):
+        check_sides([tmp_path / "many.parquet"], Split(train=("seven",)))
+
+
+def test_an_element_that_training_never_sees_is_refused_with_what_to_do(config, teacher, tmp_path) -> None:
+    silicon, oxide = bulk("Si"), bulk("Si", cubic=True)
+    oxide.symbols[0] = "O"
+    for atoms, family in ((silicon, "family0"), (oxide, "family2")):  # training and test, see test_split
+        atoms.info = {"id": structure_id(atoms), "source": "a.xyz", "row": 3, "group": "", "family": family}
+    write_table(tmp_path / "pool.parquet", structures_table([silicon, oxide]))
+    tables = Tables({"teacher": tmp_path / "pool.parquet"})
+    with pytest.raises(UserError, match=r"has O.* a\.xyz: frame 3 .*'family2' on the test side.*train: \['family2'\]"):
+        check_elements(resolve(config, [teacher], {"Si", "O"}, set()), tables)
+    moved = config.model_copy(update={"split": Split(train=("family2",))})
+    check_elements(resolve(moved, [teacher], {"Si", "O"}, set()), tables)
+    check_elements(resolve(config, [teacher], {"Si"}, set()), Tables({"teacher": tmp_path / "pool.parquet"}))
 
 
 def with_pacemaker(config: DistillConfig, **changes: Any) -> DistillConfig:

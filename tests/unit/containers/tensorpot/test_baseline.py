@@ -477,3 +477,13 @@ def test_two_runs_write_the_same_bytes(tmp_path: Path) -> None:
 
 def test_pair_names_are_alphabetic() -> None:
     assert pair_difference.pair_names(("Ni", "Al")) == ["Al-Al", "Al-Ni", "Ni-Ni"]
+
+
+def test_fitted_lennard_jones_leaves_a_pair_that_training_never_sees_to_zbl(tmp_path: Path) -> None:
+    e0s = {"C": -1.0, "H": -1.0, "Si": -1.0}
+    wanted = params(reference_potential="lj", e0s=e0s, teacher_e0s_eV=e0s, elements=("C", "H", "Si"))
+    found, _ = run(tmp_path, wanted, labels=pool(12))
+    forms = {name: term.form for name, term in found.pairs.items()}
+    assert list(forms) == ["C-C", "C-H", "C-Si", "H-H", "H-Si", "Si-Si"]
+    assert {name for name, form in forms.items() if form == "zbl"} == {"C-H", "H-H", "H-Si"}
+    assert found.pairs["H-H"].outer_A == pytest.approx(0.62)

@@ -11,8 +11,10 @@ from containers.tensorpot.core_repulsion import (
     NoCoreRepulsion,
     blend_width,
     candidates,
+    choose_gentle_r_in,
     choose_r_in,
     distances_inward,
+    falls_by,
     rises_inward,
 )
 from containers.tensorpot.student import zbl
@@ -94,3 +96,35 @@ def test_r_in_moves_out_when_the_fit_is_far_above_zbl() -> None:
 def test_it_says_so_when_nothing_rises() -> None:
     with pytest.raises(NoCoreRepulsion, match="Si-O dimer"):
         choose_r_in("Si-O", 1.5, 5.0, lambda r_in, distances: distances)
+
+
+def test_a_flat_pair_begins_where_it_is_wanted_and_rises_from_there() -> None:
+    """Training never sees the pair: its fit is exactly zero."""
+
+    def energy(r_in: float, distances: Floats) -> Floats:
+        return blended(np.zeros_like(distances), r_in, distances)
+
+    assert choose_gentle_r_in(2.22, 2.22, 5.0, energy) == 2.22
+
+
+@pytest.mark.parametrize("depth", [-0.3, 0.3])
+def test_a_pair_that_training_has_far_apart_alone_is_not_raised_into_the_data(depth: float) -> None:
+    """A fit that attracts at 4 Å, or repels there and falls into a hole farther in: no r_in makes its dimer rise."""
+
+    def energy(r_in: float, distances: Floats) -> Floats:
+        return blended(depth * np.sin(2 * (distances - 5.0)), r_in, distances)
+
+    chosen = choose_gentle_r_in(4.0, 2.22, 5.0, energy)
+    assert 2.22 <= chosen <= 4.0
+    falls = {r_in: falls_by(energy(r_in, distances_inward(4.0 + MARGIN, 0.005))) for r_in in (2.25, 3.0, 3.5, 4.0)}
+    assert falls_by(energy(chosen, distances_inward(4.0 + MARGIN, 0.005))) <= min(falls.values())
+    assert rises_inward(energy(chosen, distances_inward(chosen - blend_width(chosen))))
+
+
+def test_a_fit_that_repels_all_the_way_keeps_the_shortest_distance() -> None:
+    def energy(r_in: float, distances: Floats) -> Floats:
+        return blended(0.1 * np.exp(4.0 - distances), r_in, distances)
+
+    assert choose_gentle_r_in(4.0, 2.22, 5.0, energy) < 4.0  # ZBL at 4 Å lies below it: farther in it does not
+    assert falls_by(np.array([0.0, 0.2, 0.1, 3.0])) == pytest.approx(0.1)
+    assert falls_by(np.array([0.0, np.nan])) == np.inf

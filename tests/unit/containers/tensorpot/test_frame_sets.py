@@ -27,7 +27,7 @@ from containers.tensorpot.dataset import DATASET, SET_ASIDE
 from containers.tensorpot.frames import read_frame
 from containers.tensorpot.student import pair_terms
 
-PARAMS = frame_sets.Params(elements=("Ge", "Si"), cutoff=5.0)
+PARAMS = frame_sets.Params(elements=("Si",), cutoff=5.0)
 E0S = {"Si": -3.0, "Ge": -2.0}
 ZBL = {"Si-Si": PairTerm(form="zbl", inner_A=2.0, outer_A=2.6)}
 
@@ -307,3 +307,37 @@ def test_the_text_file_has_every_digit_of_labels_and_weights(tmp_path: Path) -> 
     assert back.get_potential_energy() == -1 / 3
     assert np.array_equal(back.get_forces(), dft.get_forces())
     assert np.array_equal(back.get_stress(), np.arange(6.0))
+
+
+def with_germanium(seed: int = 3) -> Atoms:
+    """A cell of silicon in which one atom is germanium."""
+    alloy = bulk("Si", cubic=True)
+    alloy.symbols[0] = "Ge"
+    alloy.rattle(0.01, seed=seed)
+    return labelled(alloy, energy=-31.0)
+
+
+BOTH = PARAMS.model_copy(update={"elements": ("Ge", "Si"), "cutoff": 3.0})
+
+
+@pytest.mark.parametrize("side", ["validation", "test"])
+def test_an_element_that_training_lacks_is_refused_with_its_structures(tmp_path: Path, side: str) -> None:
+    with pytest.raises(
+        BadInput, match=rf"trained on has Ge.* 1 structures .* frame 7 .* family 'f' on the {side} side"
+    ):
+        make(tmp_path, [(with_germanium(), "teacher", side)], params=BOTH)
+
+
+def test_an_element_that_is_not_selected_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no structure that is trained on has Ge"):
+        make(tmp_path, [(with_germanium(), "teacher", "train")], params=BOTH)
+
+
+def test_every_pair_says_what_each_side_has_of_it(tmp_path: Path) -> None:
+    found = make(tmp_path, [(with_germanium(), "dft", "train")], params=BOTH)
+    pairs = found.metrics["pairs"]
+    assert pairs == found.facts["pairs"]
+    assert pairs["Ge-Ge"]["train"] == {"structures": 0, "shortest_A": None}
+    assert pairs["Ge-Si"]["train"] == {"structures": 1, "shortest_A": pytest.approx(5.43 * 3**0.5 / 4, abs=0.1)}
+    assert [pairs["Si-Si"][side]["structures"] for side in SIDES] == [4, 3, 3]
+    assert found.facts["sides"]["test"]["shortest_distance_A"].keys() == {"Si-Si"}

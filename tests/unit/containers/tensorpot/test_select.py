@@ -119,6 +119,16 @@ def test_random_is_by_hash_whatever_the_order(tmp_path: Path) -> None:
     assert first != selection(tmp_path, pool(), wanted.model_copy(update={"seed": 1}))[:2]
 
 
+def test_every_element_is_drawn_where_the_budget_allows(tmp_path: Path) -> None:
+    both = POTENTIAL.model_copy(update={"elements": ("Ge", "Si")})
+    structures = [*pool(), *pool(1, "Ge")]
+    few, _, _ = selection(tmp_path, structures, params(max_structures=3, potential=both))
+    assert structures[-1].info["id"] in few
+    assert len(few) == 3
+    with pytest.raises(BadInput, match=r"room for 1 new structures, but 2 are needed"):
+        selection(tmp_path, structures, params(max_structures=1, potential=both))
+
+
 def test_a_larger_random_set_contains_the_smaller(tmp_path: Path) -> None:
     few, _, _ = selection(tmp_path, pool(), params(max_structures=5))
     more, _, _ = selection(tmp_path, pool(), params(max_structures=9))
@@ -229,11 +239,19 @@ def test_scarce_elements_are_wanted_before_the_bulk(monkeypatch: pytest.MonkeyPa
     first = FirstPass([4, 2, 1], rare, {})
     monkeypatch.setattr(module, "first_pass", lambda *_, **__: first)
     monkeypatch.setattr(module, "further_passes", lambda _, chosen, count: ([0, 5][:count], 1))
-    search: Any = type("Search", (), {"free": np.ones(6, dtype=bool)})()
-    chosen = choose(search, 5, combined=False)
+    search: Any = type("Search", (), {"free": np.ones(6, dtype=bool), "given": np.zeros(6, dtype=bool)})()
+    elements = [{"Si"}] * 6
+    chosen = choose(search, 5, False, elements)
     assert chosen.how == {4: "d_optimal", 2: "scarce", 1: "d_optimal", 3: "scarce", 0: "d_optimal"}
     assert list(chosen.how) == [4, 2, 1, 3, 0]
-    assert list(choose(search, 2, combined=False).how) == [4, 2]
+    assert list(choose(search, 2, False, elements).how) == [4, 2]
+    elements[1] = {"Ge", "Si"}  # the least important one, and no other has germanium
+    assert list(choose(search, 2, False, elements).how) == [4, 1]
+    elements[0] = {"C"}
+    assert list(choose(search, 5, False, elements).how)[:3] == [4, 2, 1]
+    elements[2] = {"C"}
+    with pytest.raises(BadInput, match=r"room for 1 new structures, but 2 are needed .*max_structures"):
+        choose(search, 1, False, elements)
 
 
 def test_grades_are_summed_up_with_a_histogram() -> None:
