@@ -278,6 +278,16 @@ def test_one_energy_in_another_unit_is_told_with_its_frame(tmp_path: Path) -> No
         run(tmp_path, params(), **data)
 
 
+@pytest.mark.parametrize("name", ["dft", "dft_test"])
+def test_stress_in_another_unit_is_refused_with_file_and_unit(tmp_path: Path, name: str) -> None:
+    data = {"labels": pool(6), name: pool(6, first=50, source="dft.xyz"), "dft_teacher": pool(6, first=50)}
+    for dft, teacher in zip(data[name], data["dft_teacher"], strict=True):
+        stress = np.array([0.03, -0.02, 0.01, 0.0, 0.02, 0.0])
+        dft.calc.results["stress"], teacher.calc.results["stress"] = stress * 1602.1766, stress
+    with pytest.raises(BadInput, match=r"^dft\.xyz: its stress is 1602 times the teacher's .*looks like kBar"):
+        run(tmp_path, params(), **data)
+
+
 def test_zbl_is_taken_off_inside_the_bonds_alone(tmp_path: Path) -> None:
     asked = params(reference_potential="zbl", difference=True)
     found, metrics = run(tmp_path, asked, labels=pool(6))
