@@ -38,9 +38,7 @@ class Radial:
 
     def widest(self, other: Radial) -> Radial:
         """As many as either has."""
-        return Radial(
-            max(self.base, other.base), max(self.higher, other.higher), max(self.angular, other.angular)
-        )
+        return Radial(max(self.base, other.base), max(self.higher, other.higher), max(self.angular, other.angular))
 
     @property
     def coefficients(self) -> int:
@@ -160,8 +158,8 @@ def _taken(centre: int, elements: int, shape: Shape, most: int | None) -> tuple[
         if most is not None and count >= most:
             break
         count += row.couplings if most is None else min(row.couplings, most - count)
-        for place, n, l in zip(row.places, row.radial, row.angular, strict=True):
-            own = Radial(n, 0, l) if len(row.places) == 1 else Radial(0, n, l)
+        for place, n, angular in zip(row.places, row.radial, row.angular, strict=True):
+            own = Radial(n, 0, angular) if len(row.places) == 1 else Radial(0, n, angular)
             needed[place] = needed.get(place, Radial()).widest(own)
     return count, tuple(sorted(needed.items()))
 
@@ -198,15 +196,15 @@ def _angular(same: tuple[int, ...], highest: int) -> tuple[tuple[tuple[int, ...]
     """
     groups = [combinations_with_replacement(range(highest + 1), size) for size in same]
     found = [(chosen, _couplings(chosen)) for chosen in product(*groups) if sum(map(sum, chosen)) % 2 == 0]
-    return tuple((tuple(l for group in chosen for l in group), count) for chosen, count in found if count)
+    return tuple((tuple(one for group in chosen for one in group), count) for chosen, count in found if count)
 
 
 def _couplings(groups: tuple[tuple[int, ...], ...]) -> int:
     """Scalars in a product of angular momenta that is symmetric in those of a group: weights 0 less weights 1."""
     weights = Counter({0: 1})
     for group in groups:
-        for l, times in Counter(group).items():
-            own = _symmetric_weights(l, times)
+        for angular, times in Counter(group).items():
+            own = _symmetric_weights(angular, times)
             weights = Counter(
                 _summed((one + other, count * ways) for one, count in weights.items() for other, ways in own)
             )
@@ -221,6 +219,6 @@ def _summed(pairs: Iterator[tuple[int, int]]) -> dict[int, int]:
 
 
 @lru_cache
-def _symmetric_weights(l: int, times: int) -> tuple[tuple[int, int], ...]:
+def _symmetric_weights(angular: int, times: int) -> tuple[tuple[int, int], ...]:
     """Weights of the symmetric power of an angular momentum, and how often each comes."""
-    return tuple(Counter(map(sum, combinations_with_replacement(range(-l, l + 1), times))).items())
+    return tuple(Counter(map(sum, combinations_with_replacement(range(-angular, angular + 1), times))).items())

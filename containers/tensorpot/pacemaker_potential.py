@@ -30,12 +30,13 @@ Functions offered to one element at orders 1 to 6:
 small 12, 42, 116, 136, 139, 140; medium 15, 99, 403, 703, 733, 734; large 20, 236, 1266, 3998, 5108, 5115.
 """
 
-FEWEST_OF_A_BLOCK = 8
-"""Functions that a block of three or more elements should get, or there are none. Measured, see the documents."""
+FEWEST_OF_A_BLOCK = 15
+"""Functions of a block, below which blocks of many elements take too much from those of pairs. Measured with eight
+elements (docs/pacemaker_input.md)."""
 LEAST_OF_A_PAIR = 8
 """Radial functions below which the energy of a pair is crude."""
 MOST_NAMED_ALL = 8
-"""Elements with which pacemaker lists the blocks of ALL in reasonable time: it goes through n to the power of n names."""
+"""Elements beyond which pacemaker takes minutes to list the blocks of ALL: it tries n to the power of n names."""
 
 
 class Potential(Closed):
@@ -78,6 +79,7 @@ class Potential(Closed):
                 )
             return {"deltaSplineBins": 0.001, **self.b_basis}
         radial, angular = shape(self.b_basis, self.cutoff, len(self.elements))
+        block = {"nradmax_by_orders": radial[: self.order], "lmax_by_orders": angular[: self.order]}
         section = {
             "deltaSplineBins": 0.001,  # Å
             "elements": list(self.elements),
@@ -99,10 +101,7 @@ class Potential(Closed):
             },
             "functions": {
                 NUMBER_KEY: self.functions_per_element,
-                **dict.fromkeys(
-                    self._blocks(),
-                    {"nradmax_by_orders": radial[: self.order], "lmax_by_orders": angular[: self.order]},
-                ),
+                **{name: dict(block) for name in self._blocks()},
             },
         }
         return overridden(section, self.overrides, self.cutoff, self.order)
