@@ -27,7 +27,9 @@ class Train(Section):
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto", description="structures a batch; auto: as many as are fast and fit the memory"
     )
-    optimizer: Literal["BFGS", "L-BFGS-B"] = Field("BFGS", description="L-BFGS-B for more than 5,000 parameters")
+    optimizer: Literal["auto", "BFGS", "L-BFGS-B"] = Field(
+        "auto", description="auto: BFGS up to 5,000 parameters, L-BFGS-B beyond"
+    )
     l1: float = Field(1e-8, ge=0, description="L1 regularisation of the coefficients")
     l2: float = Field(1e-8, ge=0, description="L2 regularisation of the coefficients")
     ladder_step: int | None = Field(None, ge=1, description="grow the basis by so many functions; null: all at once")

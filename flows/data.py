@@ -134,8 +134,11 @@ def ingest_all(config: DistillConfig, files: Files, run: RunCall) -> Ingested:
     test = None
     if files["dft_test"]:
         test = run(calls.dft_call(config, files["dft_test"], known, test=True), "ingest DFT test data")
+    ingested = Ingested(pool, dft, test, base, next(iter(files["potential"]), None))
     _warn_of_unconverged(dft, test)
-    return Ingested(pool, dft, test, base, next(iter(files["potential"]), None))
+    for warning in without_cell(ingested):
+        run_log().warning(warning)
+    return ingested
 
 
 def without_cell(ingested: Ingested) -> list[str]:
@@ -188,8 +191,6 @@ def resolved(config: DistillConfig, files: Files, models: dict[str, External | N
     for told in config.notices:
         run_log().warning(told)
     ingested = ingest_all(config, files, run)
-    for told in without_cell(ingested):
-        run_log().warning(told)
     given = {
         name: file or run(calls.fetch_call(name), f"teacher_fetch {name}").file("model")
         for name, file in models.items()

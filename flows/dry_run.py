@@ -14,8 +14,9 @@ from pathlib import Path
 from containers.contract import Request, write_atomic
 from containers.tensorpot.pace_train import pacemaker_input
 from flows import calls, calls_fit
+from flows.basis_plan import basis_lines
 from flows.config import DistillConfig
-from flows.data import Ingested, ingest_all, read_teacher, stored_tables, tables_of, without_cell
+from flows.data import Ingested, ingest_all, read_teacher, stored_tables, tables_of
 from flows.files import teacher_files, user_files
 from flows.fit import finish, first_names, first_plan, fit
 from flows.label import with_sources
@@ -77,6 +78,7 @@ def plan(config: DistillConfig, workspace: Workspace) -> str:
     ingested = ingest_all(config, files, walk.cheap)
     models = _models(walk, config)
     texts: dict[str, str] = {}
+    basis: list[str] = []
     if not all(models):
         walk.lines.append("  the rest is planned once the foundation models have been fetched")
     else:
@@ -88,15 +90,15 @@ def plan(config: DistillConfig, workspace: Workspace) -> str:
         check_elements(recipe, tables_of(workspace, ingested))
         asked = [calls.asked(recipe, model, teacher) for model, teacher in zip(known, teachers, strict=True)]
         _walk_the_data(walk, recipe, ingested, asked)
-        texts = _texts(recipe, ingested.pool, walk.lines)
+        basis = basis_lines(recipe, _expected(recipe, ingested.pool)[1])
+        texts = _texts(recipe, ingested.pool, [*walk.lines, *basis])
     folder = workspace.run_folder(config.name) / "dry-run"
     try:
         _write(folder, walk.requests, texts)
     except OSError as error:
         raise StoreError(f"cannot write {folder}: {error.strerror}. Move what is in the way.") from None
-    return "\n".join(
-        [f"{config.name}: the plan, written to {folder}", *walk.lines, *config.notices, *without_cell(ingested)]
-    )
+    return "
+".join([f"{config.name}: the plan, written to {folder}", *walk.lines, *basis, *config.notices])
 
 
 def _models(walk: _Walk, config: DistillConfig) -> list[FileRef | None]:

@@ -115,7 +115,7 @@ def first_plan(train: Train, kappa: Kappa, maxiter: int, stage: int = 1, onward:
         batch_size=train.batch_size,
         l1=train.l1,
         l2=train.l2,
-        optimizer=train.optimizer,
+        optimizer="BFGS" if train.optimizer == "auto" else train.optimizer,
         ladder_step=None if onward else train.ladder_step,
         early_stop=train.early_stop,
         reason="the first attempt" if stage == 1 else f"stage {stage}, from the best potential before it",

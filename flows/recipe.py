@@ -19,6 +19,8 @@ from containers.tensorpot.pacemaker_keys import check_blocks, own_fit
 from flows.config import DistillConfig
 from tasks.errors import UserError
 
+MOST_OF_BFGS = 5000
+"""Parameters: an iteration of BFGS costs the cube of them, 15 s of one core at 5,000."""
 WIDE = 1.1
 """Times the teacher's r_max: measured on silicon, where 1.2 times gave nothing more (docs/training.md)."""
 
@@ -53,10 +55,13 @@ def resolve(config: DistillConfig, teachers: Sequence[Teacher], in_pool: set[str
         b_basis=pacemaker.b_basis,
         overrides=pacemaker.overrides,
     )
-    _check_section(potential)
+    parameters = _parameters(potential)
     _check_blocks(config, elements)
     _check_names(config, elements)
     e0s = {element: fmean(teacher.e0s_eV[head][element] for teacher in teachers) for element in elements}
+    if config.train.optimizer == "auto":
+        optimizer: Literal["BFGS", "L-BFGS-B"] = "BFGS" if parameters <= MOST_OF_BFGS else "L-BFGS-B"
+        config = config.model_copy(update={"train": config.train.model_copy(update={"optimizer": optimizer})})
     return Recipe(config=config, head=head, teacher_e0s_eV=e0s, potential=potential)
 
 
@@ -173,9 +178,11 @@ def _check_names(config: DistillConfig, elements: Sequence[str]) -> None:
         raise UserError(f"dataset.reference_energies has no {', '.join(missing)}: add it (eV an atom).")
 
 
-def _check_section(potential: Potential) -> None:
+def _parameters(potential: Potential) -> int:
+    """Parameters of a basis that has functions for every pair of elements."""
     try:
-        potential.section()
+        potential.check_functions()
+        return potential.functions().parameters
     except BadInput as error:
         raise UserError(f"pacemaker.{error}") from None
 

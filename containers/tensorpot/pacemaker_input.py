@@ -16,6 +16,7 @@ from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import SafeRepresenter
 
 from containers.contract import Closed
+from containers.tensorpot.basis_functions import KINDS
 from containers.tensorpot.pacemaker_blocks import Overrides, at_random
 from containers.tensorpot.pacemaker_keys import check_blocks, options_for, own_backend, own_fit
 from containers.tensorpot.pacemaker_potential import Potential, Preset, shape
@@ -136,7 +137,7 @@ class PacemakerInput(Closed):
             "seed": self.seed,
             "data": {"filename": TRAIN_FILE, "test_filename": VALIDATION_FILE},
             "potential": self._potential(),
-            "fit": self.fit.section(laddered=self.start != "continue"),
+            "fit": self.fit.section(laddered=self.start != "continue") | self._trained(),
             "backend": {
                 "evaluator": "tensorpot",
                 "batch_size": self.batch_size,
@@ -145,6 +146,16 @@ class PacemakerInput(Closed):
                 **own_backend(self.backend).model_dump(exclude_none=True),
             },
         }
+
+    def _trained(self) -> dict[str, Any]:
+        """Name the blocks that are fitted where the potential has not ALL: pacemaker permutes all elements for that."""
+        trained = own_fit(self.fit.own).trainable_parameters
+        functions = self.potential.section()["functions"]
+        if "ALL" in functions or trained not in (None, "func", "radial", "ALL"):
+            return {}
+        largest = max(len(block) for block in self.potential.functions().blocks)
+        names = KINDS[:largest]
+        return {"trainable_parameters": list(names) if trained in (None, "ALL") else dict.fromkeys(names, trained)}
 
     def _potential(self) -> str | dict[str, Any]:
         if self.start == "continue":

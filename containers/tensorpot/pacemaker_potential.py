@@ -7,6 +7,13 @@ from typing import Any, Literal
 from pydantic import Field
 
 from containers.contract import BadInput, Closed
+from containers.tensorpot.basis_functions import (
+    KINDS,
+    NUMBER_KEY,
+    BasisFunctions,
+    basis_functions,
+    blocks_per_element,
+)
 from containers.tensorpot.pacemaker_blocks import FS_PARAMETERS, Overrides, overridden
 from containers.tensorpot.pacemaker_section import check_section
 
@@ -22,6 +29,14 @@ SHAPES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 Functions offered to one element at orders 1 to 6:
 small 12, 42, 116, 136, 139, 140; medium 15, 99, 403, 703, 733, 734; large 20, 236, 1266, 3998, 5108, 5115.
 """
+
+FEWEST_OF_A_BLOCK = 15
+"""Functions of a block, below which blocks of many elements take too much from those of pairs. Measured with eight
+elements (docs/pacemaker_input.md)."""
+LEAST_OF_A_PAIR = 8
+"""Radial functions below which the energy of a pair is crude."""
+MOST_NAMED_ALL = 8
+"""Elements beyond which pacemaker takes minutes to list the blocks of ALL: it tries n to the power of n names."""
 
 
 class Potential(Closed):
@@ -57,8 +72,14 @@ class Potential(Closed):
                     "b_basis: a section of your own takes no overrides, which change a preset: write them into it"
                 )
             check_section(self.b_basis, self.elements, self.cutoff)
+            if "ALL" in self.b_basis["functions"] and len(self.elements) > MOST_NAMED_ALL:
+                raise BadInput(
+                    f"b_basis: functions.ALL of {len(self.elements)} elements keeps pacemaker busy for hours:"
+                    " name UNARY, BINARY and TERNARY instead"
+                )
             return {"deltaSplineBins": 0.001, **self.b_basis}
         radial, angular = shape(self.b_basis, self.cutoff, len(self.elements))
+        block = {"nradmax_by_orders": radial[: self.order], "lmax_by_orders": angular[: self.order]}
         section = {
             "deltaSplineBins": 0.001,  # Å
             "elements": list(self.elements),
@@ -79,16 +100,67 @@ class Potential(Closed):
                 }
             },
             "functions": {
-                "number_of_functions_per_element": self.functions_per_element,
-                "ALL": {"nradmax_by_orders": radial[: self.order], "lmax_by_orders": angular[: self.order]},
+                NUMBER_KEY: self.functions_per_element,
+                **{name: dict(block) for name in self._blocks()},
             },
         }
         return overridden(section, self.overrides, self.cutoff, self.order)
 
+    def _blocks(self) -> list[str]:
+        """Names of the blocks with functions: ALL where each block gets enough, else the blocks of few elements."""
+        elements = len(self.elements)
+        kinds = largest_blocks(elements, self.order, self.functions_per_element)
+        return ["ALL"] if kinds == elements else list(KINDS[:kinds])
+
+    def functions(self) -> BasisFunctions:
+        """Functions and parameters of the basis; raises `BadInput` like `section`."""
+        return basis_functions(self.section())
+
+    def check_functions(self) -> None:
+        """Raise `BadInput` when an element or a pair of elements would have no function."""
+        if not (empty := self.functions().empty_pairs()):
+            return
+        missing = f"{'-'.join(empty[0])}{f' and {len(empty) - 1} more' if len(empty) > 1 else ''}"
+        if isinstance(self.b_basis, dict):
+            raise BadInput(
+                f"b_basis: the section gives no function to {missing}: raise {NUMBER_KEY}, which pacemaker deals"
+                " evenly to all blocks, or name fewer blocks (UNARY, BINARY, TERNARY)"
+            )
+        least = len(self.elements)
+        raise BadInput(
+            f"functions_per_element is {self.functions_per_element}, which leaves no function for {missing}: each of"
+            f" {least} elements needs at least {least}, one for every pair, and {LEAST_OF_A_PAIR * least} for a useful"
+            " potential"
+        )
+
     def functions_asked(self) -> int | None:
-        """Functions of all elements together; None when the user's section names no number."""
-        number = self.section()["functions"].get("number_of_functions_per_element")
-        return None if number is None else int(number) * len(self.elements)
+        """Functions of all elements together, as far as they can be dealt evenly; None without a number."""
+        functions = self.section()["functions"]
+        if (number := functions.get(NUMBER_KEY)) is None:
+            return None
+        if isinstance(self.b_basis, dict):
+            return int(number) * len(self.elements)
+        blocks = blocks_per_element(
+            len(self.elements), largest_blocks(len(self.elements), self.order, self.functions_per_element)
+        )
+        return int(number) // blocks * blocks * len(self.elements)
+
+
+def largest_blocks(elements: int, order: int, functions: int) -> int:
+    """Elements of the largest blocks that get functions.
+
+    A block of k elements has functions from order k - 1 on; with empty ones, pacemaker would lose their share. Blocks
+    of three elements or more are left out where each block would get fewer than FEWEST_OF_A_BLOCK.
+
+    Args:
+        elements: of the potential.
+        order: highest of the potential.
+        functions: of one element.
+    """
+    for kinds in range(min(elements, order + 1, len(KINDS)), 2, -1):
+        if functions // blocks_per_element(elements, kinds) >= FEWEST_OF_A_BLOCK:
+            return kinds
+    return min(elements, 2)
 
 
 def shape(preset: Preset, cutoff: float, elements: int) -> tuple[list[int], list[int]]:

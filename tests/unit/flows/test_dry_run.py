@@ -63,7 +63,8 @@ def label_all(config: DistillConfig, workspace: Workspace) -> None:
 
 
 def states(told: str) -> dict[str, str]:
-    return {line[:30].strip(): line[30:].split("(")[0].split("key")[0].strip() for line in told.splitlines()[1:]}
+    steps = told.split("\nbasis:")[0].splitlines()[1:]
+    return {line[:30].strip(): line[30:].split("(")[0].split("key")[0].strip() for line in steps}
 
 
 def test_the_plan_is_written_and_nothing_else_is_made(example: Path, workspace: Workspace) -> None:
