@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from ase.data import chemical_symbols
 from mace.modules import MACE
+from numpy.typing import NDArray
 
 from containers.contract import BadInput, StepError
 from containers.mace.teacher_info import Teacher
@@ -65,15 +66,25 @@ def model_heads(model: torch.nn.Module) -> list[str]:
     return list(getattr(model, "heads", None) or ["Default"])
 
 
+def reference_energies(model: torch.nn.Module) -> NDArray[np.float64]:
+    """E0s [heads, elements] in eV, in the model's order. A model keeps them in the type of its weights.
+
+    Raises:
+        BadInput: their number does not fit heads and elements.
+    """
+    energies = np.atleast_2d(model.atomic_energies_fn.atomic_energies.detach().cpu().double().numpy().copy())
+    if energies.shape != (wanted := (len(model_heads(model)), len(model.atomic_numbers))):
+        raise BadInput(f"the model needs reference energies of shape {wanted}, it has {energies.shape}. {MEND}")
+    return energies
+
+
 def describe(model: torch.nn.Module) -> Teacher:
     """Elements, cutoff, heads and reference energies of a model."""
     heads = model_heads(model)
     numbers = [int(number) for number in model.atomic_numbers]
     order = np.argsort(numbers)
     elements = [chemical_symbols[numbers[place]] for place in order]
-    energies = np.atleast_2d(model.atomic_energies_fn.atomic_energies.cpu().numpy())  # [heads, elements]
-    if energies.shape != (len(heads), len(numbers)):
-        raise BadInput(f"the model has heads {heads} but reference energies of shape {energies.shape}. {MEND}")
+    energies = reference_energies(model)
     return Teacher(
         model_class=type(model).__name__,
         dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
