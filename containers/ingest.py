@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pyarrow.parquet as pq
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import chemical_symbols
@@ -21,14 +20,15 @@ from containers.collection import Collection
 from containers.contract import BadInput, Closed, Image, Inputs, Machine
 from containers.distances import shortest_distance
 from containers.frame_checks import CLOSEST_A, check_lengths, check_structure, checked_labels
+from containers.frame_state import Quantity, States, read_state
 from containers.likeness import LIKENESS_A, Families
-from containers.structures import STRUCTURES, structure_id
+from containers.structures import STATE, atoms_from_table, read_structures, structure_id
 
 if TYPE_CHECKING:
     from containers.readers import Frame
 
 IMAGE: Image = "tensorpot"
-VERSION = 3
+VERSION = 4
 INPUTS = {
     "files": "structure files in the user's order: extended XYZ, Parquet, ASE databases, VASP's, what else ASE reads",
     "known": "optional Parquet tables, in order, whose structures keep their families and found them for new ones",
@@ -73,6 +73,9 @@ class Params(Closed):
     mlip_elements: tuple[str, ...] = Field(
         (), description="elements of types 0, 1, ... in MLIP configurations (.cfg) that do not say; the format has none"
     )
+    reads: dict[str, Quantity] = Field(
+        {}, description="what the teacher reads of a frame beside its geometry, by MACE's name (total_charge, ...)"
+    )
 
     @field_validator("mlip_elements")
     @classmethod
@@ -99,30 +102,35 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     """Read, check and number every structure; write the table and the list of duplicates.
 
     Raises:
-        BadInput: a file cannot be read, a frame is wrong, or a structure has two labels; names file and frame.
+        BadInput: a file cannot be read, a frame is wrong, or a structure has two labels or two states that the teacher
+            reads; names file and frame.
     """
     work = outputs.parent / "work"
     work.mkdir(exist_ok=True)
     try:
-        families, given = _families(inputs.all("known"), params), 0
+        (families, states), given = _learned(inputs.all("known"), params), 0
         collection = Collection(params.file_names, params.labelled, work)
         for frame, number in _told(_frames(inputs, params, work), inputs, params.file_names, machine):
             name = params.file_names[number]
             given += bool(_given(frame.atoms, "family"))
             shortest = _shortest(frame, name, collection.reach)
-            collection.add(_entry(frame, name, params, families), number, shortest)
+            collection.add(_entry(frame, name, params, families, states), number, shortest)
         collection.write(outputs / OUTPUTS["structures"], outputs / OUTPUTS["duplicates"])
     finally:
         shutil.rmtree(work)
-    return collection.metrics() | {"frames_with_given_family": given}
+    return collection.metrics() | {"frames_with_given_family": given, "states": states.metrics()}
 
 
-def _families(known: Sequence[Path], params: Params) -> Families:
-    """What is known of families before the files are read."""
-    families = Families(params.likeness_A, every=params.compare == "every")
+def _learned(known: Sequence[Path], params: Params) -> tuple[Families, States]:
+    """What is known of families and states before the files are read."""
+    families, states = Families(params.likeness_A, every=params.compare == "every"), States(params.reads)
     for path in known:
-        families.learn(pq.read_table(path, columns=STRUCTURES.names))
-    return families
+        families.learn(table := read_structures(path))
+        if params.reads:
+            for atoms in atoms_from_table(table):
+                place = f"{atoms.info['source']}: frame {atoms.info['row']} (from 0)"
+                states.learn(structure_id(atoms), atoms.info[STATE], place)
+    return families, states
 
 
 def _frames(inputs: Inputs, params: Params, work: Path) -> Iterator[tuple[Frame, int]]:
@@ -158,15 +166,19 @@ def _shortest(frame: Frame, name: str, reach: float) -> float:
     return shortest
 
 
-def _entry(frame: Frame, name: str, params: Params, families: Families) -> Atoms:
+def _entry(frame: Frame, name: str, params: Params, families: Families, states: States) -> Atoms:
     """A checked structure with the info of a table row, and its labels when they are wanted."""
-    read = frame.atoms
+    read, place = frame.atoms, frame.place(name)
     atoms = Atoms(numbers=read.numbers, positions=read.positions, cell=read.cell.array, pbc=read.pbc)
     group, given = (_given(read, key) for key in ("group", "family"))
     if params.energy_key and params.forces_key:
-        labels = checked_labels(read, params.energy_key, params.forces_key, params.stress_key, frame.place(name))
+        labels = checked_labels(read, params.energy_key, params.forces_key, params.stress_key, place)
         atoms.calc = SinglePointCalculator(atoms, **labels)
-    atoms.info = {"id": structure_id(atoms), "source": name, "row": frame.row, "group": group}
+    state = read_state(read.info, params.reads, place)
+    states.count(read, state, place)
+    states.learn(structure_id(atoms), state, place)
+    identity = structure_id(atoms, state)
+    atoms.info = {"id": identity, "source": name, "row": frame.row, "group": group, STATE: state}
     atoms.info["family"] = families.family(atoms, given, name, params.joins)
     return atoms
 
@@ -190,7 +202,7 @@ def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dic
         collection.add(atoms, 0, shortest_distance(atoms, collection.reach))
     collection.write(outputs / OUTPUTS["structures"], outputs / OUTPUTS["duplicates"])
     shutil.rmtree(work)
-    return collection.metrics() | {"frames_with_given_family": 40}
+    return collection.metrics() | {"frames_with_given_family": 40, "states": States({}).metrics()}
 
 
 def _stub_cell(lattice_constant: float) -> Atoms:

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from containers.contract import Request, write_atomic
+from containers.frame_state import union
 from containers.tensorpot.pace_train import pacemaker_input
 from flows import calls, calls_fit
 from flows.config import DistillConfig
@@ -74,15 +75,17 @@ def plan(config: DistillConfig, workspace: Workspace) -> str:
     """Write plan.json, requests/ and input.yaml to runs/NAME/dry-run/ and return what to print."""
     files = user_files(config)
     walk = _Walk(workspace)
-    ingested = ingest_all(config, files, walk.cheap)
     models = _models(walk, config)
+    known = [model for model in models if model]
+    if all(models):
+        check_committee(dict(zip(teacher_files(config), (model.sha256 for model in known), strict=True)))
+    teachers = [read_teacher(walk.cheap(calls.teacher_call(model), "teacher_info"), workspace) for model in known]
+    ingested = ingest_all(config, files, walk.cheap, union(teacher.reads for teacher in teachers))
     texts: dict[str, str] = {}
     if not all(models):
         walk.lines.append("  the rest is planned once the foundation models have been fetched")
     else:
-        known = [model for model in models if model]
-        check_committee(dict(zip(teacher_files(config), (model.sha256 for model in known), strict=True)))
-        teachers = [read_teacher(walk.cheap(calls.teacher_call(model), "teacher_info"), workspace) for model in known]
+        walk.lines += ingested.state_warnings
         recipe = resolve(config, teachers, ingested.pool_elements, ingested.dft_elements)
         check_sides(stored_tables(workspace, ingested), config.split)
         asked = [calls.asked(recipe, model, teacher) for model, teacher in zip(known, teachers, strict=True)]

@@ -69,8 +69,7 @@ class Labeller:
         self.maker = GraphMaker(float(model.r_max), self.numbers)
         self.e0s_eV = reference_energies(model)[self.heads.index(self.head)]
         self.bound = settings.edges_per_batch
-        self.sums_atoms = type(model) in (MACE, ScaleShiftMACE)
-        self.reads_little = type(model) in (MACE, ScaleShiftMACE) and not hasattr(model, "joint_embedding")
+        self.plain_class = type(model) in (MACE, ScaleShiftMACE)
         self._plain = model
         self._model: torch.nn.Module | None = None
 
@@ -140,7 +139,7 @@ class Labeller:
             found = {name: _float64(result[name]) for name in RESULTS if result.get(name) is not None}
         cuts = np.cumsum([len(graph.positions) for graph in graphs])[:-1]
         forces, atoms = (np.split(found[name], cuts) for name in ("forces", "node_energy"))
-        energies = [piece.sum() for piece in atoms] + _beyond_atoms(found) if self.sums_atoms else found["energy"]
+        energies = [piece.sum() for piece in atoms] + _beyond_atoms(found) if self.plain_class else found["energy"]
         return [
             Label(float(energy + self.e0s_eV[graph.species].sum()), piece, _stress(virial, graph))
             for energy, piece, virial, graph in zip(energies, forces, found["virials"], graphs, strict=True)
@@ -148,9 +147,13 @@ class Labeller:
 
     def _batch(self, graphs: Sequence[Graph]) -> dict[str, torch.Tensor]:
         wanted = self.settings
-        if self.reads_little:
-            head = self.heads.index(self.head)
-            return joined(graphs, len(self.numbers), head, wanted.dtype, wanted.device)
+        if self.plain_class:
+            head, reads = self.heads.index(self.head), self.teacher.reads
+            states = {
+                name: [one.value(name, graph.state, "a structure to label") for graph in graphs]
+                for name, one in reads.items()
+            }
+            return joined(graphs, len(self.numbers), head, states, wanted.dtype, wanted.device)
         return (
             torch_geometric.Batch.from_data_list([self._atomic_data(graph) for graph in graphs])
             .to(wanted.device)
@@ -158,11 +161,12 @@ class Labeller:
         )
 
     def _atomic_data(self, graph: Graph) -> data.AtomicData:
-        """mace-torch's own graph, for models that read charges, spins or fields: here all at their defaults."""
+        """mace-torch's own graph, for classes that read more of it than a plain MACE does."""
         numbers = np.array(self.numbers)[graph.species]
         config = data.config_from_atoms(
             Atoms(numbers, graph.positions, cell=graph.cell, pbc=graph.pbc), head_name=self.head
         )
+        config.properties |= {name: graph.state[name] for name in self.teacher.reads if name in graph.state}
         table = AtomicNumberTable(list(self.numbers))
         return data.AtomicData.from_config(config, z_table=table, cutoff=self.maker.r_max, heads=self.heads)
 

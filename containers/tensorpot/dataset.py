@@ -36,7 +36,7 @@ from containers.tensorpot.dataset_places import Leaks, Place, Reserved, Sides, c
 from containers.tensorpot.dataset_rows import NEW, checked, only_new
 
 IMAGE: Image = "tensorpot"
-VERSION = 3
+VERSION = 4
 INPUTS = {
     "base": "the data set of an earlier run that is to grow (optional; Parquet, DATASET)",
     "labels": "the pool with the teacher's labels (Parquet, containers.structures.LABELS)",

@@ -44,7 +44,7 @@ from containers.tensorpot.frames import (
 from containers.tensorpot.student import pair_terms
 
 IMAGE: Image = "tensorpot"
-VERSION = 1
+VERSION = 2
 INPUTS = {
     "dataset": "the labelled structures with their sides (Parquet, from the dataset step)",
     "selection": "training structures of the pool (Parquet with id and weight, from pace_select)",
