@@ -129,7 +129,7 @@ def _learned(known: Sequence[Path], params: Params) -> tuple[Families, States]:
         if params.reads:
             for atoms in atoms_from_table(table):
                 place = f"{atoms.info['source']}: frame {atoms.info['row']} (from 0)"
-                states.learn(structure_id(atoms), atoms.info[STATE], place)
+                states.learn(structure_id(atoms), atoms.info.get(STATE, ""), place)
     return families, states
 
 

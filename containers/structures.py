@@ -83,15 +83,17 @@ def _columns(structures: Sequence[Atoms]) -> dict[str, list[object]]:
 
 def atoms_from_table(table: pa.Table) -> list[Atoms]:
     """The structures of a table in its order; labels come as a `SinglePointCalculator`, float64 untouched."""
-    table, keys = with_state(table), (*KEPT_INFO, STATE)
-    rows = zip(*(table.column(key).to_pylist() for key in keys), strict=True)
+    rows = zip(*(table.column(key).to_pylist() for key in KEPT_INFO), strict=True)
     ends = np.cumsum(list_lengths(table.column("numbers"))).tolist()
     numbers, positions = flat(table.column("numbers")), flat(table.column("positions")).reshape(-1, 3)
     cells, pbcs = flat(table.column("cell")).reshape(-1, 3, 3), flat(table.column("pbc")).reshape(-1, 3)
     structures = [
-        Atoms(numbers[start:end], positions[start:end], cell=cell, pbc=pbc, info=dict(zip(keys, row, strict=True)))
+        Atoms(numbers[start:end], positions[start:end], cell=cell, pbc=pbc, info=dict(zip(KEPT_INFO, row, strict=True)))
         for start, end, cell, pbc, row in zip([0, *ends], ends, cells, pbcs, rows, strict=False)
     ]
+    if STATE in table.column_names:
+        for atoms, state in zip(structures, table.column(STATE).to_pylist(), strict=True):
+            atoms.info |= {STATE: state} if state else {}
     if "energy" in table.column_names:
         _give_labels(structures, table, ends)
     return structures

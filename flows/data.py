@@ -123,7 +123,7 @@ class Prepared:
     work: tuple[Work, ...]
 
 
-def ingest_all(config: DistillConfig, files: Files, run: RunCall, reads: Reads) -> Ingested:
+def ingest_all(config: DistillConfig, files: Files, run: RunCall, reads: Reads | None = None) -> Ingested:
     """Read every file. DFT data come first and test data last: a family that two of them share is found by the later
     one, so that a pool that grows changes no family of the DFT data.
 

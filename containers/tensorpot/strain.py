@@ -104,7 +104,7 @@ def strained_copy(parent: Atoms, number: int, params: Params) -> Atoms:
     seed = int(_hash(params.seed, f"{parent.info['id']}:{number}"), 16)
     change = np.eye(3) + random_strain(seed, params)
     atoms = Atoms(parent.numbers, parent.positions @ change, cell=parent.cell.array @ change, pbc=parent.pbc)
-    state = parent.info[STATE]
+    state = parent.info.get(STATE, "")
     atoms.info = {
         "id": structure_id(atoms, state),
         "source": f"strain of {parent.info['id']}",
