@@ -143,6 +143,7 @@ class States:
         self._reads = reads
         self._geometries: dict[bytes, tuple[str, str]] = {}  # id without state -> state, place
         self._states: Counter[str] = Counter()
+        self._seen: set[str] = set()  # with those of known structures
         self._of_formula: defaultdict[str, set[str]] = defaultdict(set)
         self._unsaid: Counter[str] = Counter()
         self._noted: Counter[str] = Counter()
@@ -152,6 +153,7 @@ class States:
         """Take a structure; raises `BadInput` when its geometry (an id without state) has another state already."""
         if not self._reads:
             return
+        self._seen.add(state)
         known, where = self._geometries.setdefault(bytes.fromhex(geometry), (state, place))
         if known != state:
             raise BadInput(
@@ -167,6 +169,7 @@ class States:
         if not self._reads:
             return
         self._states[state] += 1
+        self._seen.add(state)
         self._of_formula[atoms.get_chemical_formula()].add(state)
         said = {**state_values(atoms.info.get("state")), **atoms.info}
         self._unsaid.update(name for name, one in self._reads.items() if not any(key in said for key in one.keys))
@@ -194,7 +197,7 @@ class States:
         several = sorted(formula for formula, states in self._of_formula.items() if len(states) > 1)
         return {
             "frames": {whole_state(state, self._reads): count for state, count in self._states.most_common(SHOWN)},
-            "distinct": len(self._states),
+            "distinct": len(self._seen),
             "formulas_in_several": len(several),
             "unsaid": dict(sorted(self._unsaid.items())),
             "noted": dict(sorted(self._noted.items())),

@@ -45,7 +45,7 @@ def _several(found: Mapping[str, Any], of: str) -> list[str]:
     both = found["formulas_in_several"]
     mixed = f" {both} compositions are in more than one state (the first: {found['first']['formula']})." if both else ""
     return [
-        f"the frames of the {of} are in {found['distinct']} states ({listed}).{mixed} A student has no charge and no"
-        " spin as input: it fits one energy surface to all of them. Distil one student for each state, unless the"
-        " structure decides the state."
+        f"the {of} and the data it is read beside are in {found['distinct']} states ({of}: {listed}).{mixed} A student"
+        " has no charge and no spin as input: it fits one energy surface to all of them. Distil one student for each"
+        " state, unless the structure decides the state."
     ]

@@ -144,6 +144,8 @@ def test_a_geometry_in_two_states_is_refused(tmp_path: Path, ingested: Ingest, a
     pool = molecules(tmp_path, "pool.xyz", *states[1 if apart else 0 :])
     with pytest.raises(BadInput, match=message):
         ingested(pool, known=known if apart else (), reads=OMOL)
+    other = ingested(molecules(tmp_path, "other.xyz", (0, 1, 1.2)), known=known, reads=OMOL)
+    assert other.metrics["states"]["distinct"] == 2  # with the known one
     both = ingested(molecules(tmp_path, "pool.xyz", *states))
     assert (both.metrics["structures"], both.metrics["duplicates"]) == (1, 1)
 

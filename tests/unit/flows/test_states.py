@@ -28,5 +28,5 @@ def test_each_doubt_is_one_sentence_with_its_number() -> None:
     assert unsaid.startswith("6 frames of the pool do not say total_spin")
     assert odd.startswith("5 frames")
     assert "multiplicity" in odd
-    assert "2 states (total_charge=0: 4, total_charge=1: 2). 1 compositions" in several
+    assert "2 states (pool: total_charge=0: 4, total_charge=1: 2). 1 compositions" in several
     assert "HO" in several
