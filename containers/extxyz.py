@@ -17,7 +17,7 @@ from containers.structures import flat, list_lengths
 
 PROPERTIES = {"positions": "pos", "forces": "forces", "forces_std": "forces_std"}
 """Column of three numbers an atom -> its name in the file; `forces_std` only for a committee's labels."""
-IN_COMMENT = ("id", "energy", "energy_std", "stress", "cell", "pbc")
+IN_COMMENT = ("id", "energy", "energy_std", "stress", "cell", "pbc", "state")
 ATOMS_AT_ONCE = 50_000  # some 10 MB of text
 SYMBOLS = pa.array(chemical_symbols)
 WORD = re.compile(r"(?!(?i:t|f|true|false|nan|inf|infinity)$)[A-Za-z_][\w.:/+-]*", re.ASCII)
@@ -25,9 +25,9 @@ WORD = re.compile(r"(?!(?i:t|f|true|false|nan|inf|infinity)$)[A-Za-z_][\w.:/+-]*
 
 
 def write_frames(file: BinaryIO, labels: pa.Table, also: Sequence[str] = ()) -> None:
-    """Append a table of LABELS: id, energy (eV, total), forces (eV/Å), stress (eV/Å³, nine numbers) of each row, and
-    the deviations of a committee; `also` names columns of text or numbers that go into the comment (empty text does
-    not).
+    """Append a table of LABELS: id, energy (eV, total), forces (eV/Å), stress (eV/Å³, nine numbers) of each row, its
+    state (see `frame_state`), and the deviations of a committee; `also` names columns of text or numbers that go into
+    the comment (empty text does not).
 
     ASE's own writer keeps eight decimals of positions and forces, which loses the content id. Arrow writes the
     shortest text that reads back as the same float64, as Python's `repr` does, in half its time.
@@ -73,6 +73,7 @@ def _comment(row: dict[str, Any], properties: str) -> str:
         parts.append(f"energy_std={row['energy_std']!r}")
     if row["stress"] is not None:
         parts.append(f'stress="{_numbers(voigt_6_to_full_3x3_stress(row["stress"]).ravel().tolist())}"')
+    parts += row.get("state", "").split()  # total_charge=1 total_spin=2
     periodic = " ".join("T" if flag else "F" for flag in row["pbc"])
     return " ".join([*parts, f'pbc="{periodic}"'])
 

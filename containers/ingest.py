@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pyarrow.parquet as pq
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import chemical_symbols
@@ -22,10 +21,11 @@ from containers.constant_energy import ConstantEnergies
 from containers.contract import BadInput, Closed, Image, Inputs, Machine
 from containers.distances import shortest_distance
 from containers.frame_checks import CLOSEST_A, check_lengths, check_structure, checked_labels
+from containers.frame_state import Quantity, States, read_state
 from containers.likeness import LIKENESS_A, Families
 from containers.scf import UNCONVERGED
 from containers.set_aside import SetAside
-from containers.structures import STRUCTURES, structure_id
+from containers.structures import STATE, atoms_from_table, read_structures, structure_id
 
 if TYPE_CHECKING:
     from containers.readers import Frame
@@ -78,6 +78,9 @@ class Params(Closed):
         description="elements of the types, in their order, in files of MLIP (from type 0) and LAMMPS (from type 1)"
         " that do not say",
     )
+    reads: dict[str, Quantity] = Field(
+        {}, description="what the teacher reads of a frame beside its geometry, by MACE's name (total_charge, ...)"
+    )
 
     @field_validator("type_elements")
     @classmethod
@@ -102,13 +105,13 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     """Read, check and number every structure; write the table and the list of duplicates.
 
     Raises:
-        BadInput: a file cannot be read, a frame is wrong, a structure has two labels, or energies of a file never
-            change or none of them is converged; names file and frame.
+        BadInput: a file cannot be read, a frame is wrong, a structure has two labels or two states that the teacher
+            reads, or energies of a file never change or none of them is converged; names file and frame.
     """
     work = outputs.parent / "work"
     work.mkdir(exist_ok=True)
     try:
-        families, given = _families(inputs.all("known"), params), 0
+        (families, states), given = _learned(inputs.all("known"), params), 0
         collection = Collection(params.file_names, params.labelled, work)
         aside, energies = SetAside(), ConstantEnergies()
         for frame, number in _told(_frames(inputs, params, work), inputs, params.file_names, machine):
@@ -118,7 +121,7 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
                 continue
             given += bool(_given(frame.atoms, "family"))
             shortest = _shortest(frame, name, collection.reach)
-            entry = _entry(frame, name, params, families)
+            entry = _entry(frame, name, params, families, states)
             aside.keep(name)
             if params.labelled:
                 energies.add(entry, name)
@@ -129,15 +132,20 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
         aside.write(outputs / OUTPUTS["set_aside"])
     finally:
         shutil.rmtree(work)
-    return collection.metrics() | aside.metrics() | {"frames_with_given_family": given}
+    figures = {"frames_with_given_family": given, "states": states.metrics()}
+    return collection.metrics() | aside.metrics() | figures
 
 
-def _families(known: Sequence[Path], params: Params) -> Families:
-    """What is known of families before the files are read."""
-    families = Families(params.likeness_A, every=params.compare == "every")
+def _learned(known: Sequence[Path], params: Params) -> tuple[Families, States]:
+    """What is known of families and states before the files are read."""
+    families, states = Families(params.likeness_A, every=params.compare == "every"), States(params.reads)
     for path in known:
-        families.learn(pq.read_table(path, columns=STRUCTURES.names))
-    return families
+        families.learn(table := read_structures(path))
+        if params.reads:
+            for atoms in atoms_from_table(table):
+                place = f"{atoms.info['source']}: frame {atoms.info['row']} (from 0)"
+                states.learn(structure_id(atoms), atoms.info.get(STATE, ""), place)
+    return families, states
 
 
 def _frames(inputs: Inputs, params: Params, work: Path) -> Iterator[tuple[Frame, int]]:
@@ -173,15 +181,19 @@ def _shortest(frame: Frame, name: str, reach: float) -> float:
     return shortest
 
 
-def _entry(frame: Frame, name: str, params: Params, families: Families) -> Atoms:
+def _entry(frame: Frame, name: str, params: Params, families: Families, states: States) -> Atoms:
     """A checked structure with the info of a table row, and its labels when they are wanted."""
-    read = frame.atoms
+    read, place = frame.atoms, frame.place(name)
     atoms = Atoms(numbers=read.numbers, positions=read.positions, cell=read.cell.array, pbc=read.pbc)
     group, given = (_given(read, key) for key in ("group", "family"))
     if params.energy_key and params.forces_key:
-        labels = checked_labels(read, params.energy_key, params.forces_key, params.stress_key, frame.place(name))
+        labels = checked_labels(read, params.energy_key, params.forces_key, params.stress_key, place)
         atoms.calc = SinglePointCalculator(atoms, **labels)
-    atoms.info = {"id": structure_id(atoms), "source": name, "row": frame.row, "group": group}
+    state = read_state(read.info, params.reads, place)
+    states.count(read, state, place)
+    states.learn(structure_id(atoms), state, place)
+    identity = structure_id(atoms, state)
+    atoms.info = {"id": identity, "source": name, "row": frame.row, "group": group, STATE: state}
     atoms.info["family"] = families.family(atoms, given, name, params.joins)
     return atoms
 
@@ -206,7 +218,8 @@ def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dic
     collection.write(outputs / OUTPUTS["structures"], outputs / OUTPUTS["duplicates"])
     SetAside().write(outputs / OUTPUTS["set_aside"])
     shutil.rmtree(work)
-    return collection.metrics() | SetAside().metrics() | {"frames_with_given_family": 40}
+    figures = {"frames_with_given_family": 40, "states": States({}).metrics()}
+    return collection.metrics() | SetAside().metrics() | figures
 
 
 def _stub_cell(lattice_constant: float) -> Atoms:

@@ -19,7 +19,7 @@ from ase import Atoms
 from ase.geometry import complete_cell
 from numpy.typing import NDArray
 
-from containers.structures import atoms_from_table, structure_id
+from containers.structures import STATE, atoms_from_table, structure_id
 
 LIKENESS_A = 0.25
 """Å. Found by measurement (docs/datasets.md)."""
@@ -81,12 +81,12 @@ class Families:
         founders and the frame before it; else it founds one, named by its content id.
 
         Args:
-            atoms: positions and cell in Å.
+            atoms: positions and cell in Å; `info` has the state where it is not the default.
             given: what its file says; "" for nothing.
             trajectory: name of its file; a frame is compared with the frame before it in the same file.
             joins: whether a structure that is alike goes before a given family that nothing known has.
         """
-        identity = structure_id(atoms)
+        identity = structure_id(atoms, atoms.info.get(STATE, ""))
         if not self._likeness:
             return self._known.setdefault(bytes.fromhex(identity), given or identity)
         shape, key = _shape(atoms), bytes.fromhex(identity)

@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from ase.data import chemical_symbols
 
+from containers.frame_state import state_values
 from containers.mlip_cfg import BEGIN, CARTESIAN, CELL, ELEMENTS, END, FORCES, PBC, VOIGT
-from containers.structures import flat, list_lengths
+from containers.structures import flat, list_lengths, with_state
 
 AT_ONCE = 500  # configurations; of 100 atoms some 10 MB of text
-COLUMNS = ("id", "energy", "stress", "cell", "pbc")
+COLUMNS = ("id", "energy", "stress", "cell", "pbc", "state")
 
 
 def element_order(numbers: Iterable[int]) -> tuple[int, ...]:
@@ -37,12 +38,12 @@ def write_configurations(file: BinaryIO, labels: pa.Table, elements: Sequence[in
 def _configurations(labels: pa.Table, elements: Sequence[int]) -> Iterator[str]:
     symbols = " ".join(chemical_symbols[number] for number in elements)
     counts = list_lengths(labels["numbers"]).tolist()
-    rows = labels.select(list(COLUMNS)).to_pylist()
+    rows = with_state(labels).select(list(COLUMNS)).to_pylist()
     for count, row, atoms in zip(counts, rows, _atom_lines(labels, elements), strict=True):
         yield (
             f"{BEGIN}\n Size\n    {count}\n{_supercell(row)} AtomData:  id type {' '.join((*CARTESIAN, *FORCES))}\n"
             f"{atoms}\n Energy\n    {row['energy']!r}\n{_stress(row)}"
-            f" Feature   {ELEMENTS} {symbols}\n Feature   id {row['id']}\n{_apart(row)}{END}\n\n"
+            f" Feature   {ELEMENTS} {symbols}\n Feature   id {row['id']}\n{_state(row)}{_apart(row)}{END}\n\n"
         )
 
 
@@ -66,6 +67,10 @@ def _supercell(row: dict[str, Any]) -> str:
     vectors = [row["cell"][3 * axis : 3 * axis + 3] for axis in range(3) if row["pbc"][axis]]
     lines = "".join(f"    {_numbers(vector)}\n" for vector in vectors)
     return f" Supercell\n{lines}" if lines else ""
+
+
+def _state(row: dict[str, Any]) -> str:
+    return "".join(f" Feature   {name} {value:g}\n" for name, value in state_values(row["state"]).items())
 
 
 def _apart(row: dict[str, Any]) -> str:

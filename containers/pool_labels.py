@@ -26,7 +26,7 @@ from containers.sanity import Sanity, broken, measure
 from containers.structures import LABELS, STRUCTURES, flat
 
 IMAGE: Image = "mace"
-VERSION = 2
+VERSION = 3
 INPUTS = {
     "structures": "Parquet of STRUCTURES; of structures that are there twice the first counts",
     "labels": "files of the teachers' label stores, each in KEY/FOLDER/ where KEY begins the teacher's digest",

@@ -29,6 +29,7 @@ STRUCTURES = pa.schema(
         ("row", pa.int32()),  # its place in that file, from 0
         ("group", pa.string()),  # a class: bulk, surface, ...
         ("family", pa.string()),  # parent or trajectory; near copies share it
+        ("state", pa.string()),  # what else the teacher reads of it; see `frame_state`
     ]
 )
 LABELS = pa.schema(
@@ -40,20 +41,23 @@ LABELS = pa.schema(
     ]
 )
 KEPT_INFO = ("id", "source", "row", "group", "family")
+STATE = "state"
 
 
-def structure_id(atoms: Atoms) -> str:
-    """sha256 of numbers, positions, cell and pbc: what the teacher reads. Names and order of files do not enter."""
+def structure_id(atoms: Atoms, state: str = "") -> str:
+    """sha256 of what the teacher reads: numbers, positions, cell, pbc and the state (see `frame_state`) where it is not
+    MACE's default. Names and order of files do not enter."""
     digest = hashlib.sha256()
     digest.update(np.asarray(atoms.numbers, dtype="<i4").tobytes())
     for lengths in (atoms.positions, atoms.cell.array):
         digest.update((np.asarray(lengths, dtype="<f8") + 0.0).tobytes())  # + 0.0 makes -0.0 equal 0.0
     digest.update(np.asarray(atoms.pbc, dtype=np.uint8).tobytes())
+    digest.update(state.encode())
     return digest.hexdigest()
 
 
 def structures_table(structures: Sequence[Atoms]) -> pa.Table:
-    """One row a structure; `info` must have the keys of KEPT_INFO (see `ingest`)."""
+    """One row a structure; `info` must have the keys of KEPT_INFO (see `ingest`), and STATE where it is no default."""
     return pa.Table.from_pydict(_columns(structures), schema=STRUCTURES)
 
 
@@ -69,6 +73,7 @@ def labels_table(structures: Sequence[Atoms]) -> pa.Table:
 
 def _columns(structures: Sequence[Atoms]) -> dict[str, list[object]]:
     columns: dict[str, list[object]] = {key: [atoms.info[key] for atoms in structures] for key in KEPT_INFO}
+    columns[STATE] = [atoms.info.get(STATE, "") for atoms in structures]
     columns["numbers"] = [atoms.numbers.astype(np.int32) for atoms in structures]
     columns["positions"] = [atoms.positions.ravel() for atoms in structures]
     columns["cell"] = [atoms.cell.array.ravel() for atoms in structures]
@@ -86,9 +91,20 @@ def atoms_from_table(table: pa.Table) -> list[Atoms]:
         Atoms(numbers[start:end], positions[start:end], cell=cell, pbc=pbc, info=dict(zip(KEPT_INFO, row, strict=True)))
         for start, end, cell, pbc, row in zip([0, *ends], ends, cells, pbcs, rows, strict=False)
     ]
+    if STATE in table.column_names:
+        for atoms, state in zip(structures, table.column(STATE).to_pylist(), strict=True):
+            atoms.info |= {STATE: state} if state else {}
     if "energy" in table.column_names:
         _give_labels(structures, table, ends)
     return structures
+
+
+def with_state(table: pa.Table) -> pa.Table:
+    """The same; a table from before there were states gets the default ones, behind `family`."""
+    if STATE in table.column_names:
+        return table
+    place = table.schema.get_field_index("family") + 1
+    return table.add_column(place, STRUCTURES.field(STATE), pa.array([""] * table.num_rows, pa.string()))
 
 
 def _give_labels(structures: Sequence[Atoms], table: pa.Table, ends: Sequence[int]) -> None:
@@ -111,6 +127,12 @@ def flat(column: pa.ChunkedArray) -> NDArray[Any]:
 def list_lengths(column: pa.ChunkedArray) -> NDArray[np.int64]:
     """How many numbers each row of a column of lists has; [rows]."""
     return np.asarray(pc.list_value_length(column).to_numpy(), dtype=np.int64)
+
+
+def read_structures(path: Path) -> pa.Table:
+    """The columns of STRUCTURES of a Parquet file; one from before there were states gets the default ones."""
+    there = [name for name in STRUCTURES.names if name in pq.read_schema(path).names]
+    return with_state(pq.read_table(path, columns=there))
 
 
 def read_atoms(path: Path) -> list[Atoms]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from containers import ingest, pool_labels
 from containers.contract import Resources
+from containers.frame_state import Reads
 from containers.mace import fetch, label
 from containers.mace.teacher_info import Teacher
 from containers.tensorpot import baseline, dataset, frame_sets, select, strain
@@ -22,28 +23,36 @@ from tasks.label_store import TeacherKey
 from tasks.settings import Settings
 
 
-def ingest_call(config: DistillConfig, files: tuple[External, ...], known: Sequence[FileRef] = ()) -> StepCall:
-    """The pool's files → one table of structures; families go on from the `known` tables."""
-    return _ingest(files, known, ingest.Params(**_ingest_params(config, files)))
+def ingest_call(
+    config: DistillConfig, files: tuple[External, ...], known: Sequence[FileRef] = (), reads: Reads | None = None
+) -> StepCall:
+    """The pool's files → one table of structures; families go on from the `known` tables.
+
+    Args:
+        reads: what the teachers read of a frame beside its geometry.
+    """
+    return _ingest(files, known, ingest.Params(**_ingest_params(config, files), reads=dict(reads or {})))
 
 
 def dft_call(
     config: DistillConfig,
     files: tuple[External, ...],
     known: Sequence[FileRef] = (),
+    reads: Reads | None = None,
     test: bool = False,
     every: bool = False,
 ) -> StepCall:
     """DFT files → a table with their labels.
 
     Args:
+        reads: what the teachers read of a frame beside its geometry.
         test: the test files, which join the families of what they are like.
         every: compare with every structure of the `known` tables, as test files are.
     """
     dft = config.dft
+    more = {"reads": dict(reads or {}), "joins": test, "compare": "every" if every or test else "founders"}
     keys = {"energy_key": dft.energy_key, "forces_key": dft.forces_key, "stress_key": dft.stress_key}
-    compare = "every" if every or test else "founders"
-    return _ingest(files, known, ingest.Params(**_ingest_params(config, files), **keys, joins=test, compare=compare))
+    return _ingest(files, known, ingest.Params(**_ingest_params(config, files), **keys, **more))
 
 
 def _ingest_params(config: DistillConfig, files: Sequence[External]) -> dict[str, Any]:

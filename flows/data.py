@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from ase.data import chemical_symbols
 
+from containers.frame_state import Reads, union
 from containers.mace.teacher_info import Teacher
 from containers.tensorpot.baseline_model import Origin
 from containers.tensorpot.coverage import Tables
@@ -19,6 +20,7 @@ from flows.config import DistillConfig
 from flows.files import Files
 from flows.label import label
 from flows.recipe import Recipe, check_committee, check_elements, check_sides, resolve
+from flows.states import state_warnings
 from tasks.artefact import Artefact, External, FileRef, StepCall
 from tasks.label import Asked
 from tasks.label_work import Work
@@ -85,6 +87,12 @@ class Ingested:
         return [(name, table) for name, table in named if table]
 
     @property
+    def state_warnings(self) -> list[str]:
+        """What to tell the user about charges and spins of the frames."""
+        every = [("pool", self.pool), *self.with_dft]
+        return [told for name, table in every for told in state_warnings(table.metrics["states"], name)]
+
+    @property
     def dft_elements(self) -> set[str]:
         """Chemical symbols of the DFT data."""
         return {element for _, table in self.with_dft for element in table.metrics["elements"]}
@@ -116,27 +124,30 @@ class Prepared:
     work: tuple[Work, ...]
 
 
-def ingest_all(config: DistillConfig, files: Files, run: RunCall) -> Ingested:
+def ingest_all(config: DistillConfig, files: Files, run: RunCall, reads: Reads | None = None) -> Ingested:
     """Read every file. DFT data come first and test data last: a family that two of them share is found by the later
     one, so that a pool that grows changes no family of the DFT data.
 
     Where the pool's files name families and frames of the DFT data have none, both are read once more, the pool first:
     a DFT structure must not be trained on beside a test of its own copies.
+
+    Args:
+        reads: what the teachers read of a frame beside its geometry.
     """
     base, known = files["base"], list[FileRef](files["base"][:1])
-    dft = run(calls.dft_call(config, files["dft"], known), "ingest DFT data") if files["dft"] else None
-    pool = run(calls.ingest_call(config, files["pool"], [*known, *_tables(dft)]), "ingest")
+    dft = run(calls.dft_call(config, files["dft"], known, reads), "ingest DFT data") if files["dft"] else None
+    pool = run(calls.ingest_call(config, files["pool"], [*known, *_tables(dft)], reads), "ingest")
     if dft and pool.metrics["frames_with_given_family"] and _have_none(dft):
-        pool = run(calls.ingest_call(config, files["pool"], known), "ingest pool first")
-        call = calls.dft_call(config, files["dft"], [*known, *_tables(pool)], every=True)
+        pool = run(calls.ingest_call(config, files["pool"], known, reads), "ingest pool first")
+        call = calls.dft_call(config, files["dft"], [*known, *_tables(pool)], reads, every=True)
         dft = run(call, "ingest DFT data beside the pool")
     known += [*_tables(dft), *_tables(pool)]
     test = None
     if files["dft_test"]:
-        test = run(calls.dft_call(config, files["dft_test"], known, test=True), "ingest DFT test data")
+        test = run(calls.dft_call(config, files["dft_test"], known, reads, test=True), "ingest DFT test data")
     ingested = Ingested(pool, dft, test, base, next(iter(files["potential"]), None))
     _warn_of_unconverged(dft, test)
-    for warning in without_cell(ingested):
+    for warning in (*without_cell(ingested), *ingested.state_warnings):
         run_log().warning(warning)
     return ingested
 
@@ -186,11 +197,10 @@ class Resolved:
 
 
 def resolved(config: DistillConfig, files: Files, models: dict[str, External | None], run: Runner) -> Resolved:
-    """Ingest, look at the teachers, and refuse what cannot be."""
+    """Look at the teachers, ingest what they read, and refuse what cannot be."""
     workspace = run.workspace
     for told in config.notices:
         run_log().warning(told)
-    ingested = ingest_all(config, files, run)
     given = {
         name: file or run(calls.fetch_call(name), f"teacher_fetch {name}").file("model")
         for name, file in models.items()
@@ -200,6 +210,7 @@ def resolved(config: DistillConfig, files: Files, models: dict[str, External | N
         read_teacher(run(calls.teacher_call(model), _numbered("teacher_info", number)), workspace)
         for number, model in enumerate(given.values())
     )
+    ingested = ingest_all(config, files, run, union(info.reads for info in infos))
     recipe = resolve(config, infos, ingested.pool_elements, ingested.dft_elements)
     check_sides(stored_tables(workspace, ingested), config.split)
     check_elements(recipe, tables_of(workspace, ingested))

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from containers.contract import Request, write_atomic
+from containers.frame_state import union
 from containers.tensorpot.pace_train import pacemaker_input
 from flows import calls, calls_fit
 from flows.basis_plan import basis_lines
@@ -75,16 +76,17 @@ def plan(config: DistillConfig, workspace: Workspace) -> str:
     """Write plan.json, requests/ and input.yaml to runs/NAME/dry-run/ and return what to print."""
     files = user_files(config)
     walk = _Walk(workspace)
-    ingested = ingest_all(config, files, walk.cheap)
     models = _models(walk, config)
+    known = [model for model in models if model]
+    if all(models):
+        check_committee(dict(zip(teacher_files(config), (model.sha256 for model in known), strict=True)))
+    teachers = [read_teacher(walk.cheap(calls.teacher_call(model), "teacher_info"), workspace) for model in known]
+    ingested = ingest_all(config, files, walk.cheap, union(teacher.reads for teacher in teachers))
     texts: dict[str, str] = {}
     basis: list[str] = []
     if not all(models):
         walk.lines.append("  the rest is planned once the foundation models have been fetched")
     else:
-        known = [model for model in models if model]
-        check_committee(dict(zip(teacher_files(config), (model.sha256 for model in known), strict=True)))
-        teachers = [read_teacher(walk.cheap(calls.teacher_call(model), "teacher_info"), workspace) for model in known]
         recipe = resolve(config, teachers, ingested.pool_elements, ingested.dft_elements)
         check_sides(stored_tables(workspace, ingested), config.split)
         check_elements(recipe, tables_of(workspace, ingested))
@@ -97,8 +99,7 @@ def plan(config: DistillConfig, workspace: Workspace) -> str:
         _write(folder, walk.requests, texts)
     except OSError as error:
         raise StoreError(f"cannot write {folder}: {error.strerror}. Move what is in the way.") from None
-    return "
-".join([f"{config.name}: the plan, written to {folder}", *walk.lines, *basis, *config.notices])
+    return "\n".join([f"{config.name}: the plan, written to {folder}", *walk.lines, *basis, *config.notices])
 
 
 def _models(walk: _Walk, config: DistillConfig) -> list[FileRef | None]:

@@ -46,7 +46,7 @@ class Asked(Closed):
             model=self.model.sha256,
             head=self.params.head,
             dtype=self.params.dtype,
-            version=label.VERSION,
+            version=label.LABEL_VERSIONS[self.params.dtype],
             stub=workspace.settings.runner == "stub",
         )
 

@@ -36,7 +36,7 @@ class TeacherKey(Closed):
     model: str = Field(description="sha256 of the model file")
     head: str
     dtype: str
-    version: int = Field(description="VERSION of the labelling step")
+    version: int = Field(description="of labels in this dtype (mace_label.LABEL_VERSIONS)")
     stub: bool = Field(description="whether the labels are stubs")
 
     @property

@@ -7,7 +7,7 @@ structures that costs more than the neighbour list. Plain arrays also travel bet
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +17,10 @@ from ase.data import chemical_symbols
 from matscipy.neighbours import neighbour_list
 from numpy.typing import NDArray
 
+from containers.frame_state import state_values
 from containers.mace.answers import SetAside
 from containers.mace.batches import Size
+from containers.structures import STATE
 
 MOST_BINS = 1e8
 """Bins of r_max in a cell. The neighbour list makes a grid of them: 1e8 need some 0.5 GB, a cell of 1e5 Å 7 GB."""
@@ -39,6 +41,7 @@ class Graph:
     pbc: NDArray[np.bool_]  # [3]
     size: Size
     shortest_A: float | None  # shortest edge
+    state: Mapping[str, float]  # what else a model may read, where it is not at MACE's default; see `frame_state`
 
 
 NO_MEMORY = SetAside("its neighbour list does not fit in memory")
@@ -96,6 +99,7 @@ class GraphMaker:
             pbc=pbc,
             size=Size(int(np.bincount(edges[1], minlength=1).max()), edges.shape[1]),
             shortest_A=float(lengths.min()) if len(lengths) else None,
+            state=state_values(atoms.info.get(STATE)),
         )
 
     def _unknown(self, atoms: Atoms) -> str | None:
@@ -130,8 +134,14 @@ def no_graph(atoms: Atoms, r_max: float) -> str | None:
     return None
 
 
-def joined(graphs: Sequence[Graph], elements: int, head: int, dtype: str, device: str) -> dict[str, torch.Tensor]:
-    """Graphs side by side as the dictionary that a MACE of so many `elements` takes, for its readout `head`."""
+def joined(
+    graphs: Sequence[Graph], elements: int, head: int, states: Mapping[str, Sequence[float]], dtype: str, device: str
+) -> dict[str, torch.Tensor]:
+    """Graphs side by side as the dictionary that a MACE of so many `elements` takes, for its readout `head`.
+
+    Args:
+        states: what else the model reads, by MACE's name; a number for each graph.
+    """
     counts = [len(graph.positions) for graph in graphs]
     starts = np.cumsum([0, *counts])
     shifts = [graph.unit_shifts @ graph.cell for graph in graphs]
@@ -142,6 +152,7 @@ def joined(graphs: Sequence[Graph], elements: int, head: int, dtype: str, device
         "unit_shifts": np.concatenate([graph.unit_shifts for graph in graphs]),
         "shifts": np.concatenate(shifts),
         "cell": np.concatenate([graph.cell for graph in graphs]),
+        **{name: np.array(values) for name, values in states.items()},
     }
     places = {
         "edge_index": np.concatenate(edges, axis=1),

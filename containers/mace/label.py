@@ -22,11 +22,14 @@ if TYPE_CHECKING:
     from containers.mace.labelling import Shard
 
 IMAGE: Image = "mace"
-VERSION = 2
+VERSION = 3
 INPUTS = {"structures": "Parquet of STRUCTURES to label", "model": "the teacher, a MACE model"}
 OUTPUTS = {"labels": "labels.parquet", "set_aside": "set_aside.parquet"}
 
 Dtype = Literal["float32", "float64"]
+LABEL_VERSIONS: dict[Dtype, int] = {"float32": 3, "float64": 2}
+"""Part of the key of stored labels; the version in which labels of a dtype changed last. Version 3 adds the E0s in
+float64, which leaves labels in float64 as they were."""
 
 
 class Params(Closed):

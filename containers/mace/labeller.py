@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +24,14 @@ from containers.mace.batches import compute_in_batches, kept
 from containers.mace.contraction import use_fast_contractions
 from containers.mace.convolution import use_fast_convolutions
 from containers.mace.graphs import Graph, GraphMaker, Made, joined
-from containers.mace.model import check_device, describe, load_model, model_heads
+from containers.mace.model import check_device, describe, load_model, model_heads, reference_energies
 from containers.mace.teacher_info import choose_head
 
 MEMORY_REFUSED = ("DefaultCPUAllocator", "CUDA out of memory")
 """What a plain RuntimeError says when memory ended: on a CPU, and from TorchScript, of which a MACE has much, also on a
 GPU (pytorch issue 148642)."""
+RESULTS = ("energy", "interaction_energy", "contributions", "node_energy", "forces", "virials")
+"""What is read of a model's answer; `interaction_energy` and `contributions` are there for some classes only."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,9 @@ class Labeller:
         self.heads = model_heads(model)
         self.numbers = tuple(int(number) for number in model.atomic_numbers)
         self.maker = GraphMaker(float(model.r_max), self.numbers)
+        self.e0s_eV = reference_energies(model)[self.heads.index(self.head)]
         self.bound = settings.edges_per_batch
-        self.reads_little = type(model) in (MACE, ScaleShiftMACE) and not hasattr(model, "joint_embedding")
+        self.plain_class = type(model) in (MACE, ScaleShiftMACE)
         self._plain = model
         self._model: torch.nn.Module | None = None
 
@@ -80,6 +83,7 @@ class Labeller:
         wanted, plain = self.settings, self._plain
         if wanted.device != "cpu":
             plain = load_model(wanted.model, wanted.device)  # anew: `to` forgets tensors that are no buffers
+        plain.atomic_energies_fn.atomic_energies.zero_()  # added in float64 afterwards: they may be 1e5 times the rest
         if wanted.acceleration != "none":
             from containers.mace.acceleration import accelerated
 
@@ -132,20 +136,24 @@ class Labeller:
         model = self.prepare()
         with torch_tools.default_dtype(self.settings.dtype), _memory_errors():
             result = model(self._batch(graphs), compute_stress=True)
-            energies, forces, virials = (
-                result[key].detach().cpu().numpy().astype(float) for key in ("energy", "forces", "virials")
-            )
-        pieces = np.split(forces, np.cumsum([len(graph.positions) for graph in graphs])[:-1])
+            found = {name: _float64(result[name]) for name in RESULTS if result.get(name) is not None}
+        cuts = np.cumsum([len(graph.positions) for graph in graphs])[:-1]
+        forces, atoms = (np.split(found[name], cuts) for name in ("forces", "node_energy"))
+        energies = [piece.sum() for piece in atoms] + _beyond_atoms(found) if self.plain_class else found["energy"]
         return [
-            Label(float(energy), piece, _stress(virial, graph))
-            for energy, piece, virial, graph in zip(energies, pieces, virials, graphs, strict=True)
+            Label(float(energy + self.e0s_eV[graph.species].sum()), piece, _stress(virial, graph))
+            for energy, piece, virial, graph in zip(energies, forces, found["virials"], graphs, strict=True)
         ]
 
     def _batch(self, graphs: Sequence[Graph]) -> dict[str, torch.Tensor]:
         wanted = self.settings
-        if self.reads_little:
-            head = self.heads.index(self.head)
-            return joined(graphs, len(self.numbers), head, wanted.dtype, wanted.device)
+        if self.plain_class:
+            head, reads = self.heads.index(self.head), self.teacher.reads
+            states = {
+                name: [one.value(name, graph.state, "a structure to label") for graph in graphs]
+                for name, one in reads.items()
+            }
+            return joined(graphs, len(self.numbers), head, states, wanted.dtype, wanted.device)
         return (
             torch_geometric.Batch.from_data_list([self._atomic_data(graph) for graph in graphs])
             .to(wanted.device)
@@ -153,13 +161,25 @@ class Labeller:
         )
 
     def _atomic_data(self, graph: Graph) -> data.AtomicData:
-        """mace-torch's own graph, for models that read charges, spins or fields: here all at their defaults."""
+        """mace-torch's own graph, for classes that read more of it than a plain MACE does."""
         numbers = np.array(self.numbers)[graph.species]
         config = data.config_from_atoms(
             Atoms(numbers, graph.positions, cell=graph.cell, pbc=graph.pbc), head_name=self.head
         )
+        config.properties |= {name: graph.state[name] for name in self.teacher.reads if name in graph.state}
         table = AtomicNumberTable(list(self.numbers))
         return data.AtomicData.from_config(config, z_table=table, cutoff=self.maker.r_max, heads=self.heads)
+
+
+def _float64(tensor: torch.Tensor) -> NDArray[np.float64]:
+    return np.asarray(tensor.detach().cpu().numpy(), dtype=float)
+
+
+def _beyond_atoms(found: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+    """[structures] eV that a MACE without E0s does not count among its atoms' energies: the embedding's readout."""
+    if "interaction_energy" in found:  # a ScaleShiftMACE
+        return found["energy"] - found["interaction_energy"]
+    return found["contributions"][:, 0]
 
 
 def _stress(virial: NDArray[np.float64], graph: Graph) -> NDArray[np.float64] | None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import mace  # noqa: F401  first: it sets how e3nn and torch unpickle
 import numpy as np
 import torch
 from ase.data import chemical_symbols
 from mace.modules import MACE
+from mace.modules.extensions import PolarMACE
+from numpy.typing import NDArray
 
 from containers.contract import BadInput, StepError
+from containers.frame_state import Quantity, quantity
 from containers.mace.teacher_info import Teacher
 
 MEND = "Give a model that mace-torch saved (NAME.model)."
@@ -65,15 +70,29 @@ def model_heads(model: torch.nn.Module) -> list[str]:
     return list(getattr(model, "heads", None) or ["Default"])
 
 
+def reference_energies(model: torch.nn.Module) -> NDArray[np.float64]:
+    """E0s [heads, elements] in eV, in the model's order. A model keeps them in the type of its weights.
+
+    Raises:
+        BadInput: their number does not fit heads and elements.
+    """
+    energies = np.atleast_2d(model.atomic_energies_fn.atomic_energies.detach().cpu().double().numpy().copy())
+    if energies.shape != (wanted := (len(model_heads(model)), len(model.atomic_numbers))):
+        raise BadInput(f"the model needs reference energies of shape {wanted}, it has {energies.shape}. {MEND}")
+    return energies
+
+
 def describe(model: torch.nn.Module) -> Teacher:
-    """Elements, cutoff, heads and reference energies of a model."""
+    """Elements, cutoff, heads, reference energies of a model, and what it reads of a frame.
+
+    Raises:
+        BadInput: reference energies do not fit, or it reads what frames cannot give it.
+    """
     heads = model_heads(model)
     numbers = [int(number) for number in model.atomic_numbers]
     order = np.argsort(numbers)
     elements = [chemical_symbols[numbers[place]] for place in order]
-    energies = np.atleast_2d(model.atomic_energies_fn.atomic_energies.cpu().numpy())  # [heads, elements]
-    if energies.shape != (len(heads), len(numbers)):
-        raise BadInput(f"the model has heads {heads} but reference energies of shape {energies.shape}. {MEND}")
+    energies = reference_energies(model)
     return Teacher(
         model_class=type(model).__name__,
         dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
@@ -85,4 +104,39 @@ def describe(model: torch.nn.Module) -> Teacher:
             head: dict(zip(elements, (float(energy) for energy in row[order]), strict=True))
             for head, row in zip(heads, energies, strict=True)
         },
+        reads=reads(model),
     )
+
+
+def reads(model: torch.nn.Module) -> dict[str, Quantity]:
+    """What a model reads of a frame beside its geometry, by mace-torch's name.
+
+    A PolarMACE reads charge and spin by its nature; others what `embedding_specs` declares (MACE-OMOL).
+
+    Raises:
+        BadInput: it reads something of each atom, or a vector.
+    """
+    if isinstance(model, PolarMACE):
+        return {
+            "external_field": quantity("external_field", lowest=0, highest=0),
+            "total_charge": quantity("total_charge"),
+            "total_spin": quantity("total_spin", lowest=1),
+        }
+    if not hasattr(model, "joint_embedding"):
+        return {}
+    return {name: _declared(name, spec) for name, spec in sorted(model.embedding_specs.items())}
+
+
+def _declared(name: str, spec: Mapping[str, Any]) -> Quantity:
+    """A quantity of `embedding_specs`, as `mace.modules.embeddings.GenericJointEmbedding` reads it."""
+    if spec["per"] != "graph":
+        raise BadInput(f"the teacher reads {name} of each atom, which is not carried to it. Give another teacher")
+    if spec["type"] == "categorical":
+        lowest = -spec.get("offset", 0)
+        return quantity(name, spec.get("key"), lowest=lowest, highest=lowest + spec["num_classes"] - 1, whole=True)
+    if spec["in_dim"] != 1:
+        raise BadInput(
+            f"the teacher reads {spec['in_dim']} numbers of each frame as {name}, and only one is carried to it. Give"
+            " another teacher"
+        )
+    return quantity(name, spec.get("key"))

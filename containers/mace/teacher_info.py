@@ -9,9 +9,10 @@ from ase.data import chemical_symbols
 from pydantic import Field
 
 from containers.contract import BadInput, Closed, Image, Inputs, Machine, write_atomic
+from containers.frame_state import Quantity
 
 IMAGE: Image = "mace"
-VERSION = 1
+VERSION = 2
 INPUTS = {"model": "a MACE model as mace-torch saves it (`NAME.model`)"}
 OUTPUTS = {"teacher": "teacher.json"}
 
@@ -30,6 +31,9 @@ class Teacher(Closed):
     num_interactions: int = Field(ge=1, description="message-passing layers")
     heads: tuple[str, ...] = Field(min_length=1, description="names of the readouts, in the model's order")
     e0s_eV: dict[str, dict[str, float]] = Field(description="head -> element -> reference energy, eV per atom")
+    reads: dict[str, Quantity] = Field(
+        {}, description="what it reads of a frame beside its geometry, by MACE's name (total_charge, total_spin, ...)"
+    )
 
     @classmethod
     def read(cls, path: Path) -> Teacher:
@@ -83,4 +87,9 @@ def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dic
 
 
 def _metrics(teacher: Teacher) -> dict[str, Any]:
-    return {"elements": len(teacher.elements), "heads": len(teacher.heads), "r_max_A": teacher.r_max_A}
+    return {
+        "elements": len(teacher.elements),
+        "heads": len(teacher.heads),
+        "r_max_A": teacher.r_max_A,
+        "reads": sorted(teacher.reads),
+    }

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from containers.split import Split
-from containers.structures import LABELS
+from containers.structures import LABELS, STATE, with_state
 from containers.tensorpot.baseline_model import Origin
 from containers.tensorpot.dataset_base import WHERE, Base, History
 from containers.tensorpot.dataset_places import Place, Sides
@@ -75,8 +75,10 @@ class Rows:
 def tables(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """The rows of a Parquet file in its order, ROWS at a time."""
     with pq.ParquetFile(path, pre_buffer=False) as file:  # buffered, it would hold all that was read until the end
-        for batch in file.iter_batches(ROWS, columns=columns):
-            yield pa.Table.from_batches([batch])
+        there = [name for name in columns if name in file.schema_arrow.names] if columns else None
+        for batch in file.iter_batches(ROWS, columns=there):
+            table = pa.Table.from_batches([batch])
+            yield with_state(table) if columns is None or STATE in columns else table
 
 
 def _places(table: pa.Table) -> Iterator[Place]:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from containers.contract import BadInput, Closed
 from containers.split import Side
-from containers.structures import LABELS, flat, list_lengths
+from containers.structures import LABELS, flat, list_lengths, with_state
 from containers.tensorpot.baseline_model import Origin
 
 DATASET = pa.schema(
@@ -69,7 +69,7 @@ class Base:
         """Its rows in their order."""
         if self.path is not None:
             for batch in pq.ParquetFile(self.path).iter_batches(AT_ONCE):
-                yield pa.Table.from_batches([batch]).cast(DATASET)
+                yield with_state(pa.Table.from_batches([batch])).cast(DATASET)
 
     def learn(self, table: pa.Table) -> None:
         """Take where the structures and families of rows are; `table` has the columns of WHERE."""
@@ -109,7 +109,7 @@ def read_base(files: Sequence[Path], teachers: Sequence[str]) -> Base:
 def _history(path: Path) -> History:
     try:
         with pq.ParquetFile(path) as file:
-            if not file.schema_arrow.equals(DATASET):
+            if not with_state(file.schema_arrow.empty_table()).schema.equals(DATASET):
                 raise ValueError(f"its columns are {', '.join(file.schema_arrow.names)}")
             return History.model_validate_json((file.metadata.metadata or {}).get(HISTORY, b"no history"))
     except (pa.ArrowException, OSError, ValidationError, ValueError) as error:

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from containers.contract import BadInput, Closed, Image, Inputs, Machine
-from containers.structures import atoms_from_table, structure_id, structures_table, write_table
+from containers.structures import STATE, atoms_from_table, structure_id, structures_table, write_table
 
 IMAGE: Image = "tensorpot"
-VERSION = 1
+VERSION = 2
 INPUTS = {
     "dataset": "the labelled structures with their sides (Parquet, from the dataset step)",
     "selection": "training structures of the pool (Parquet with id, from pace_select)",
@@ -104,12 +104,14 @@ def strained_copy(parent: Atoms, number: int, params: Params) -> Atoms:
     seed = int(_hash(params.seed, f"{parent.info['id']}:{number}"), 16)
     change = np.eye(3) + random_strain(seed, params)
     atoms = Atoms(parent.numbers, parent.positions @ change, cell=parent.cell.array @ change, pbc=parent.pbc)
+    state = parent.info.get(STATE, "")
     atoms.info = {
-        "id": structure_id(atoms),
+        "id": structure_id(atoms, state),
         "source": f"strain of {parent.info['id']}",
         "row": number,
         "group": parent.info["group"],
         "family": parent.info["family"],
+        STATE: state,
     }
     return atoms
 

@@ -7,6 +7,7 @@ import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -16,10 +17,11 @@ import pyarrow.parquet as pq
 import pytest
 from ase import Atoms
 from ase.build import bulk
-from ase.io import read
+from ase.io import read, write
 from ase.neighborlist import neighbor_list
 
 from containers.contract import BadInput, InputFile, Report, Request, Resources, StepError, file_digest, load_step
+from containers.frame_state import read_state
 from containers.label_rows import NOT_FINITE, ROWS
 from containers.lock import lock_digest
 from containers.mace.teacher_info import Teacher, choose_head
@@ -67,12 +69,14 @@ def mixed() -> dict[str, Atoms]:
 
 def write_structures(path: Path, structures: list[Atoms]) -> None:
     for row, atoms in enumerate(structures):
+        state = atoms.info.get("state", "")
         atoms.info = {
-            "id": structure_id(atoms),
+            "id": structure_id(atoms, state),
             "source": "made.xyz",
             "row": row,
             "group": "test",
             "family": str(row),
+            "state": state,
         }
     write_table(path, structures_table(structures))
 
@@ -193,8 +197,13 @@ def test_edges_and_the_shortest_distance_are_those_of_a_plain_search(tmp_path):
             assert row.min_distance_A is None, name
 
 
-def two_headed(path: Path) -> None:
-    """An untrained MACE with all that the silicon teacher has not: elements, heads, vectors, pair repulsion."""
+def two_headed(path: Path, scaled: bool = True, e0s: tuple[float, ...] = (-1.0, -2.0, -3.0, -4.0)) -> None:
+    """An untrained MACE with all that the silicon teacher has not: elements, heads, vectors, pair repulsion.
+
+    Args:
+        scaled: a ScaleShiftMACE, else a MACE.
+        e0s: eV an atom, of C and Si for the first head, then for the second.
+    """
     import torch
     from e3nn import o3
     from mace import modules
@@ -203,9 +212,8 @@ def two_headed(path: Path) -> None:
     torch.manual_seed(1)
     blocks = modules.interaction_classes
     with default_dtype("float64"):
-        model = modules.ScaleShiftMACE(
-            atomic_inter_scale=[1.0, 2.0],
-            atomic_inter_shift=[0.1, 0.2],
+        make = partial(modules.ScaleShiftMACE, atomic_inter_scale=[1.0, 2.0], atomic_inter_shift=[0.1, 0.2])
+        model = (make if scaled else modules.MACE)(
             r_max=4.5,
             num_bessel=6,
             num_polynomial_cutoff=5,
@@ -216,7 +224,7 @@ def two_headed(path: Path) -> None:
             num_elements=2,
             hidden_irreps=o3.Irreps("4x0e+4x1o"),
             MLP_irreps=o3.Irreps("4x0e"),
-            atomic_energies=np.array([[-1.0, -2.0], [-3.0, -4.0]]),
+            atomic_energies=np.reshape(e0s, (2, 2)),
             avg_num_neighbors=8.0,
             atomic_numbers=[6, 14],
             correlation=3,
@@ -247,8 +255,28 @@ def test_labels_of_a_model_with_heads_vectors_and_elements(tmp_path, head):
             np.testing.assert_allclose(row.stress, reference.results["stress"], rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.parametrize("scaled", [True, False], ids=["ScaleShiftMACE", "MACE"])
+def test_energies_in_float32_beside_all_electron_e0s_are_those_of_float64(tmp_path, scaled):
+    """The sum over E0s of 1e5 eV is exact; in float32 it was some 20 meV/atom off. Forces are as exact as ever."""
+    from mace.calculators import MACECalculator
+
+    two_headed(tmp_path / "two.model", scaled, e0s=(-1037.123, -7892.456, -45196.49, -535646.2))
+    structures = list(mixed().values())
+    for atoms in structures:
+        atoms.numbers[::2] = 6
+    reference = MACECalculator(model_paths=str(tmp_path / "two.model"), default_dtype="float64", head="scan")
+    report = label(tmp_path / "run", structures, tmp_path / "two.model", threads=2, dtype="float32", head="scan")
+    assert report.metrics["labels"] == len(structures)
+    for atoms, row in zip(structures, rows(tmp_path / "run"), strict=True):
+        reference.calculate(Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc))
+        own = np.zeros(len(atoms)) + np.where(atoms.numbers == 6, -45196.49, -535646.2)
+        interaction = abs(reference.results["energy"] - own.sum())
+        assert abs(row.energy - reference.results["energy"]) <= 1e-6 * max(interaction, len(atoms))
+        scale = max(1.0, np.abs(reference.results["forces"]).max())
+        np.testing.assert_allclose(row.forces, reference.results["forces"], rtol=0, atol=1e-4 * scale)
+
+
 def test_a_model_that_reads_a_total_charge_gets_mace_s_default(tmp_path, calculator):
-    """Its labels go through mace-torch's own graphs, which hold whatever a model may read."""
     import torch
     from mace.calculators import MACECalculator
     from mace.modules.embeddings import GenericJointEmbedding
@@ -268,6 +296,117 @@ def test_a_model_that_reads_a_total_charge_gets_mace_s_default(tmp_path, calcula
     plain.calculate(bulk("Si"))
     reference.calculate(bulk("Si"))
     assert plain.results["energy"] != pytest.approx(reference.results["energy"], abs=1e-3)
+
+
+OMOL = REPOSITORY.parent / "shared" / "cases" / "omol.model"
+"""Reads `total_charge` and `total_spin`, as MACE-OMOL does."""
+KNOWN_eV = [0.16244, 1.17526, 0.31745, 1.85427]
+"""Energies of OH, OH+, H2O and H2O+, the first four frames of `charged.xyz`, by MACE's calculator."""
+
+
+def charged_frames(count: int) -> list[Atoms]:
+    return read(OMOL.with_name("charged.xyz"), f":{count}")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "threads", "edges", "graphs"),
+    [
+        ("float64", 0, 8000, "ours"),
+        ("float64", 2, 10, "ours"),
+        ("float32", 0, 8000, "ours"),
+        ("float64", 0, 10, "MACE"),
+    ],
+)
+def test_charged_frames_are_labelled_with_their_charge_and_spin(dtype, threads, edges, graphs):
+    from mace.calculators import MACECalculator
+
+    from containers.mace.labeller import Labeller, Settings
+    from containers.mace.labelling import label_all
+
+    frames = charged_frames(16)
+    labeller = Labeller(Settings(OMOL, "Default", dtype, edges))
+    labeller.plain_class = graphs == "ours"  # other classes get mace-torch's own graphs
+    calculator, expected = MACECalculator(model_paths=str(OMOL), default_dtype="float64"), []
+    for frame in frames:
+        calculator.calculate(frame)
+        expected.append(calculator.results)
+        frame.info["state"] = read_state(frame.info, labeller.teacher.reads, "charged.xyz")
+    found = label_all(labeller, frames, processes=threads).answers
+    for one, results in zip(found, expected, strict=True):
+        assert one.energy == pytest.approx(results["energy"], abs=1e-5)
+        np.testing.assert_allclose(one.forces, results["forces"], rtol=0, atol=1e-5)
+    assert [one.energy for one in found[:4]] == pytest.approx(KNOWN_eV, abs=1e-5)
+
+
+def test_the_labelling_step_takes_the_state_from_its_table(tmp_path):
+    frames = charged_frames(4)
+    for frame in frames:
+        charge = frame.info["charge"]
+        frame.info = {"state": f"total_charge={charge} total_spin=2" if charge else ""}
+    report = label(tmp_path / "run", frames, OMOL, dtype="float64")
+    assert report.metrics["labels"] == 4
+    found = rows(tmp_path / "run")
+    assert [row.energy for row in found] == pytest.approx(KNOWN_eV, abs=1e-5)
+    assert [row.id for row in found] == [structure_id(frame, frame.info["state"]) for frame in frames]
+
+
+def test_teacher_info_says_what_the_model_reads_of_a_frame(tmp_path):
+    run_step(tmp_path / "run", "teacher_info", {"model": OMOL})
+    reads = Teacher.read(tmp_path / "run/outputs/teacher.json").reads
+    assert {name: (one.default, one.lowest, one.highest, one.whole) for name, one in reads.items()} == {
+        "total_charge": (0, -100, 99, True),
+        "total_spin": (1, 0, 100, True),
+    }
+    assert reads["total_spin"].keys == ("total_spin", "spin", "multiplicity")
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [({"per": "atom", "in_dim": 1}, "reads field of each atom"), ({"in_dim": 3}, "reads 3 numbers of each frame")],
+)
+def test_a_model_that_reads_what_frames_cannot_give_is_refused(tmp_path, spec, says):
+    import torch
+
+    model = torch.load(OMOL, map_location="cpu", weights_only=False)
+    model.embedding_specs = {"field": {"per": "graph", "type": "continuous", "emb_dim": 4, **spec}}
+    torch.save(model, tmp_path / "odd.model")
+    report = run_step(tmp_path / "run", "teacher_info", {"model": tmp_path / "odd.model"})
+    assert report.error.kind == "BadInput"
+    assert f"the teacher {says}" in report.error.message
+
+
+def test_a_polar_mace_reads_charge_and_spin_by_its_nature():
+    """Its class alone tells; its own package is not needed for that."""
+    import torch
+    from mace.modules.extensions import PolarMACE
+
+    from containers.mace.model import reads
+
+    model = PolarMACE.__new__(PolarMACE)
+    torch.nn.Module.__init__(model)
+    found = reads(model)
+    assert set(found) == {"total_charge", "total_spin", "external_field"}
+    assert (found["total_spin"].default, found["total_spin"].lowest) == (1, 1)
+
+
+def test_a_pool_with_one_geometry_in_two_states_is_refused_before_labelling(tmp_path):
+    from flows.config_file import load_config
+    from flows.dry_run import plan
+    from tasks.errors import StepFailed
+    from tasks.settings import Settings
+    from tasks.workspace import open_workspace
+
+    config = load_config(OMOL.with_name("omol.yaml"), ("dataset.likeness_A=0",))
+    workspace = open_workspace(tmp_path, Settings(runner="in_process", cores=1))
+    with pytest.raises(
+        StepFailed, match=r"charged.xyz: frame 1 .*total_charge=1 total_spin=2.*of charged.xyz: frame 0"
+    ):
+        plan(config, workspace)
+    neutral = tmp_path / "cation.xyz"
+    write(neutral, charged_frames(80)[1::2])
+    told = plan(config.model_copy(update={"pool": config.pool.model_copy(update={"files": [str(neutral)]})}), workspace)
+    assert "(40 of 40 structures are not labelled yet)" in told
+    assert "states" not in told
 
 
 def test_what_can_be_fast_is_fast(tmp_path):

@@ -30,7 +30,7 @@ from prefect.settings import PREFECT_API_URL
 from containers.contract import file_digest
 from containers.edges import count_edges
 from containers.label_rows import read_ids
-from containers.mace.label import VERSION
+from containers.mace.label import LABEL_VERSIONS
 from flows import calls
 from flows.config import DistillConfig
 from flows.data import read_teacher
@@ -142,7 +142,7 @@ class Bench:
         """The label store of the teacher under the settings of now."""
         stub = os.environ["DISTILL_RUNNER"] == "stub"
         digest = file_digest(model or self.model)
-        key = TeacherKey(model=digest, head="Default", dtype="float32", version=VERSION, stub=stub)
+        key = TeacherKey(model=digest, head="Default", dtype="float32", version=LABEL_VERSIONS["float32"], stub=stub)
         return LabelStore(self.root / "store" / "labels", key)
 
     def expect(self, pool: Path, shards: int) -> None:

@@ -59,7 +59,13 @@ class Run:
 
     def __init__(self, pool: Path, root: Path, **settings: str) -> None:
         self.pool, self.root, self.settings = pool, root, settings
-        key = TeacherKey(model=file_digest(MODEL), head="Default", dtype="float64", version=label.VERSION, stub=False)
+        key = TeacherKey(
+            model=file_digest(MODEL),
+            head="Default",
+            dtype="float64",
+            version=label.LABEL_VERSIONS["float64"],
+            stub=False,
+        )
         self.store = LabelStore(root / "store" / "labels", key)
 
     def label(self, cluster: str) -> dict[str, Any]:

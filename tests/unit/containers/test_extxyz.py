@@ -10,7 +10,10 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read
 
 from containers import extxyz
+from containers.bounded_text import Lines
 from containers.extxyz import write_frames
+from containers.mlip_cfg import mlip_frames
+from containers.mlip_cfg_writer import write_configurations
 from containers.structures import LABELS, labels_table, structure_id
 
 SHEARED = [[4, 1 / 7, 0], [0, 5, 0], [0, 0.1, 6]]
@@ -141,3 +144,19 @@ def test_text_in_the_comment_is_read_as_that_text(tmp_path, text):
     assert back.info.get("side", "") == text
     assert back.info["w_energy"] == 1 / 3
     assert np.array_equal(back.get_forces(), labelled(CELLS["periodic"]).get_forces())
+
+
+def test_a_state_stands_in_the_comment_as_its_quantities(tmp_path: Path) -> None:
+    charged, neutral = labelled(CELLS["molecule"]), labelled(CELLS["molecule in a box"])
+    charged.info["state"] = "total_charge=-1 total_spin=2"
+    write_extxyz(tmp_path / "a.extxyz", labels_table([charged, neutral]))
+    back = read(tmp_path / "a.extxyz", index=":")
+    assert [(one.info.get("total_charge"), one.info.get("total_spin")) for one in back] == [(-1, 2), (None, None)]
+    with (tmp_path / "a.cfg").open("wb") as file:
+        write_configurations(file, labels_table([charged, neutral]), (14,))
+    with (tmp_path / "a.cfg").open("rb") as file:
+        configurations = list(mlip_frames(Lines(file, ""), "", ()))
+    assert [(one.info.get("total_charge"), one.info.get("total_spin")) for one in configurations] == [
+        ("-1", "2"),
+        (None, None),
+    ]

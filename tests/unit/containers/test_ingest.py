@@ -23,6 +23,7 @@ from pydantic import ValidationError
 
 from containers import collection, ingest
 from containers.contract import BadInput, Inputs, Machine, file_digest
+from containers.frame_state import States, quantity
 from containers.structures import LABELS, STRUCTURES, atoms_from_table, read_atoms, structure_id, structures_table
 
 REPOSITORY = Path(__file__).parents[3]
@@ -96,6 +97,76 @@ def labelled(key_energy: str = "REF_energy", key_forces: str = "REF_forces", **m
     return atoms
 
 
+# ---- charge and spin
+
+OH = """2
+Properties=species:S:1:pos:R:3 charge={charge} spin={spin} pbc="F F F"
+O 0 0 0
+H 0 0 {length}
+"""
+OMOL = {"total_charge": quantity("total_charge", whole=True), "total_spin": quantity("total_spin", whole=True)}
+
+
+def molecules(folder: Path, name: str, *states: tuple[int, int, float]) -> Path:
+    """Charge, spin and length (Å) of each."""
+    text = (OH.format(charge=charge, spin=spin, length=length) for charge, spin, length in states)
+    return text_file(folder, "".join(text), name)
+
+
+def test_ids_and_rows_have_the_state_that_the_teacher_reads(tmp_path: Path, ingested: Ingest) -> None:
+    pool = molecules(tmp_path, "pool.xyz", (1, 2, 1.0), (0, 1, 1.1), (1, 2, 1.0))
+    read, plain = ingested(pool, reads=OMOL), ingested(pool)
+    assert (read.metrics["structures"], read.metrics["duplicates"]) == (2, 1)
+    charged, neutral = read.structures
+    assert charged.info["state"] == "total_charge=1 total_spin=2"
+    assert "state" not in neutral.info
+    ids = [atoms.info["id"] for atoms in plain.structures]
+    assert neutral.info["id"] == ids[1] == structure_id(neutral)
+    assert charged.info["id"] == structure_id(charged, "total_charge=1 total_spin=2") != ids[0]
+    assert set(plain.table["state"].to_pylist()) == {""}
+    assert plain.metrics["states"]["noted"] == {"not_read": 2}
+    assert read.metrics["states"]["frames"] == {"total_charge=1 total_spin=2": 2, "total_charge=0 total_spin=1": 1}
+
+
+def test_our_own_tables_give_the_state_back(tmp_path: Path, ingested: Ingest) -> None:
+    pool = molecules(tmp_path, "pool.xyz", (1, 2, 1.0), (-1, 1, 1.1))
+    first = ingested(pool, reads=OMOL)
+    again = ingested(first.outputs / "structures.parquet", names=("again.parquet",), reads=OMOL)
+    assert again.table["id"].to_pylist() == first.table["id"].to_pylist()
+    assert again.table["state"].to_pylist() == first.table["state"].to_pylist()
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["one file", "known table"])
+def test_a_geometry_in_two_states_is_refused(tmp_path: Path, ingested: Ingest, apart: bool) -> None:
+    message = r"pool.xyz: frame \d \(from 0\) \(total_charge=0 total_spin=1\) has the geometry of .*student"
+    states = [(1, 2, 1.0), (0, 1, 1.0)]
+    known = (ingested(molecules(tmp_path, "base.xyz", *states[:1]), reads=OMOL).outputs / "structures.parquet",)
+    pool = molecules(tmp_path, "pool.xyz", *states[1 if apart else 0 :])
+    with pytest.raises(BadInput, match=message):
+        ingested(pool, known=known if apart else (), reads=OMOL)
+    other = ingested(molecules(tmp_path, "other.xyz", (0, 1, 1.2)), known=known, reads=OMOL)
+    assert other.metrics["states"]["distinct"] == 2  # with the known one
+    both = ingested(molecules(tmp_path, "pool.xyz", *states))
+    assert (both.metrics["structures"], both.metrics["duplicates"]) == (1, 1)
+
+
+def test_a_known_table_without_states_is_read(tmp_path: Path, ingested: Ingest) -> None:
+    """As earlier versions wrote it."""
+    pool = molecules(tmp_path, "pool.xyz", (0, 1, 1.0))
+    old = tmp_path / "old.parquet"
+    pq.write_table(ingested(pool).table.drop_columns("state"), old)
+    found = ingested(pool, known=(old,), reads=OMOL)
+    assert found.metrics["structures"] == 1
+    with pytest.raises(BadInput, match=r"has the geometry of pool.xyz: frame 0"):
+        ingested(molecules(tmp_path, "new.xyz", (1, 2, 1.0)), known=(old,), reads=OMOL)
+
+
+def test_two_charges_of_one_frame_are_refused_with_the_frame(tmp_path: Path, ingested: Ingest) -> None:
+    pool = text_file(tmp_path, OH.format(charge=0, spin="1 total_charge=1", length=1.0))
+    with pytest.raises(BadInput, match=r"pool.extxyz: frame 0 .*total_charge=1, charge=0 are one quantity"):
+        ingested(pool, reads=OMOL)
+
+
 # ---- the good way
 
 
@@ -113,6 +184,7 @@ def test_extended_xyz_keeps_content_group_and_family(tmp_path: Path, ingested: I
         "unconverged": 0,
         "unconverged_first": None,
         "frames_with_given_family": 2,
+        "states": States({}).metrics(),
     }
     second = result.structures[1]
     assert second.info["source"] == "data/mine.extxyz"

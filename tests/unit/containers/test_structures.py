@@ -131,3 +131,13 @@ def test_bytes_of_a_file_depend_on_the_table_alone(tmp_path: Path) -> None:
     write_table(tmp_path / "a", table)
     write_table(tmp_path / "b", structures_table(atoms_from_table(table)))
     assert file_digest(tmp_path / "a") == file_digest(tmp_path / "b")
+
+
+def test_a_state_is_part_of_the_id_and_stays_with_the_structure(tmp_path: Path) -> None:
+    atoms, state = odd_structure(1), "total_charge=1 total_spin=2"
+    assert structure_id(atoms, "") == structure_id(atoms)
+    assert len({structure_id(atoms), structure_id(atoms, state), structure_id(atoms, "total_charge=1")}) == 3
+    atoms.info["state"] = state
+    write_table(tmp_path / "one.parquet", structures_table([atoms]))
+    (back,) = read_atoms(tmp_path / "one.parquet")
+    assert back.info == atoms.info

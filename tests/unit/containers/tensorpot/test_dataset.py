@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from containers.contract import BadInput, Inputs, Machine
 from containers.split import SIDES, Side, Split, side
 from containers.structures import LABELS, atoms_from_table, labels_table, structure_id, write_table
 from containers.tensorpot import dataset
+from containers.tensorpot.baseline_rows import Rows
 from containers.tensorpot.dataset import DATASET, Params
+from containers.tensorpot.dataset_base import HISTORY
 
 PARAMS = Params(elements=("Ge", "Si"), teachers=("a" * 64,))
 FAMILIES = {name: [f for f in map(str, range(300)) if side(f, Split()) == name] for name in SIDES}
@@ -358,3 +361,19 @@ def test_ten_thousand_structures_pass_in_blocks(tmp_path: Path) -> None:
     assert pq.ParquetFile(made.path).num_row_groups == 2
     again = make(tmp_path / "2", structures[::-1], base=made)
     assert again.path.read_bytes() == made.path.read_bytes()
+
+
+def test_a_base_from_before_there_were_states_grows(tmp_path: Path) -> None:
+    first = make(tmp_path / "first", pool())
+    history = {HISTORY: pq.read_metadata(first.path).metadata[HISTORY]}
+    old = first.table.drop_columns("state")
+    pq.write_table(old.replace_schema_metadata(history), first.path)
+    charged = on("train", 99, 1)
+    charged.info |= {"state": "total_charge=1", "id": structure_id(charged, "total_charge=1")}
+    second = make(tmp_path / "second", [*pool(), charged], base=first)
+    states = dict(zip(second.table["id"].to_pylist(), second.table["state"].to_pylist(), strict=True))
+    assert {key for key, state in states.items() if state} == {charged.info["id"]}
+    assert len(states) == first.table.num_rows + 1
+    rows = Rows(tmp_path / "second" / "labels.parquet", first.path, Split())
+    assert sum(table.num_rows for table in rows.of_teacher()) == len(states)
+    assert {*chain.from_iterable(table["state"].to_pylist() for table in rows.of_teacher())} == {"", "total_charge=1"}

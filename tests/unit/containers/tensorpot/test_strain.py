@@ -150,3 +150,11 @@ def test_selected_and_strained_structures_fill_the_budget(share: float) -> None:
     for total in range(20, 400, 7):
         selected = strain.to_select(total, share)
         assert total - round(1 / (1 - share)) <= selected + strain.strained(selected, share) <= total
+
+
+def test_a_strained_copy_is_in_the_state_of_its_parent(tmp_path: Path) -> None:
+    parent = cell(1)
+    parent.info["state"] = "total_charge=1"
+    (made,) = make(tmp_path, [parent])
+    assert made.info["state"] == "total_charge=1"
+    assert made.info["id"] == structure_id(made, "total_charge=1")
