@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from ase import Atoms
@@ -50,9 +51,11 @@ def marked(structures: Iterator[Atoms], path: Path, kind: str) -> Iterator[Atoms
         path: the file, plain.
         kind: ASE's name of its format.
     """
-    steps = OF_STEPS[kind](path) if kind in OF_STEPS else {}
-    whole = _said(path, SAYS_SO[kind]) if kind in SAYS_SO else ""
+    steps, whole = dict[int, str](), ""
     for row, atoms in enumerate(structures):
+        if row == 0:  # only now: a file without a structure is not searched
+            steps = OF_STEPS[kind](path) if kind in OF_STEPS else {}
+            whole = _said(path, SAYS_SO[kind]) if kind in SAYS_SO else ""
         if reason := steps.get(row, whole):
             atoms.info[UNCONVERGED] = reason
         yield atoms
@@ -101,7 +104,7 @@ def _of_espresso(path: Path) -> dict[int, str]:
     """ASE takes a part of the file for a structure when it has a result."""
     found, row = dict[int, str](), -1
     result = bad = False
-    for line in [*_lines(path), QE_STARTS[0]]:
+    for line in chain(_lines(path), QE_STARTS[:1]):
         if any(start in line for start in QE_STARTS):
             row += result
             if result and bad:

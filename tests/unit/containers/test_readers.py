@@ -395,7 +395,7 @@ def test_labels_that_are_missing(tmp_path: Path, name: str) -> None:
     said = message(tmp_path, name, EVERY[name](structures), **AUTO)
     assert "frame 0 (from 0)" in said
     assert "no 'energy'" in said
-    assert "there" in said
+    assert "where the energy has another name, set energy_key to that name (" in said
 
 
 def test_a_table_without_total_energies(tmp_path: Path) -> None:

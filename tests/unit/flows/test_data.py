@@ -13,6 +13,7 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
+from containers.frame_state import States
 from flows.calls import ingest_call
 from flows.config import DistillConfig
 from flows.data import Ingested, _tell_of_unchecked, _warn_of_unconverged, ingest_all, without_cell
@@ -40,7 +41,8 @@ def order(config: DistillConfig, artefact: Callable[..., Artefact], tmp_path: Pa
             seen = [str(file.sha256).split()[1] for file in call.inputs.get("known", ())]
             told.append((name, seen, call.params["compare"], call.params["joins"]))
             mark = f"{table}-beside" if "beside" in str(name) else table
-            return artefact("ingest", mark, structures=8, duplicates=2, frames_with_given_family=named.get(table, 0))
+            figures = {"structures": 8, "duplicates": 2, "states": States({}).metrics()}
+            return artefact("ingest", mark, **figures, frames_with_given_family=named.get(table, 0))
 
         ingest_all(config, files, run)
         return told
