@@ -79,7 +79,6 @@ class Potential(Closed):
                 )
             return {"deltaSplineBins": 0.001, **self.b_basis}
         radial, angular = shape(self.b_basis, self.cutoff, len(self.elements))
-        block = {"nradmax_by_orders": radial[: self.order], "lmax_by_orders": angular[: self.order]}
         section = {
             "deltaSplineBins": 0.001,  # Å
             "elements": list(self.elements),
@@ -101,7 +100,10 @@ class Potential(Closed):
             },
             "functions": {
                 NUMBER_KEY: self.functions_per_element,
-                **{name: dict(block) for name in self._blocks()},
+                **{
+                    name: {"nradmax_by_orders": radial[: self.order], "lmax_by_orders": angular[: self.order]}
+                    for name in self._blocks()
+                },
             },
         }
         return overridden(section, self.overrides, self.cutoff, self.order)

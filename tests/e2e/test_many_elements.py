@@ -1,0 +1,75 @@
+"""Twelve elements in pacemaker itself: the functions that we count, a fit, its active set and its core."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase.build import bulk
+
+from containers.contract import Inputs, Machine, Resources
+from containers.tensorpot import activeset, pace_train
+from containers.tensorpot.basis_functions import basis_functions
+from containers.tensorpot.frames import Labelled, frame, write_frame
+from containers.tensorpot.pacemaker_input import Potential
+
+pytestmark = pytest.mark.e2e
+ELEMENTS = ("Ag", "Al", "Au", "Cu", "Mo", "Nb", "Ni", "Pd", "Pt", "Ti", "W", "Zr")
+
+
+def potential(elements: int, **changes: Any) -> Potential:
+    return Potential.model_validate({"elements": ELEMENTS[:elements], "cutoff": 4.5, **changes})
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        potential(1, order=4, functions_per_element=300, densities=4),
+        potential(2),
+        potential(3, order=2, b_basis="small"),
+        potential(4, functions_per_element=30),
+        potential(5, functions_per_element=200, b_basis="small"),
+        potential(12, functions_per_element=60, b_basis="small"),
+        potential(3, overrides={"functions": {"Ag-Al": {"nradmax_by_orders": [3, 2], "lmax_by_orders": [0, 1]}}}),
+    ],
+    ids=lambda one: f"{len(one.elements)}-{one.functions_per_element}-{one.order}",
+)
+def test_functions_and_parameters_are_those_of_pacemaker(wanted: Potential) -> None:
+    from pyace import ACEBBasisSet
+    from pyace.multispecies_basisextension import create_multispecies_basis_config
+
+    made = create_multispecies_basis_config(wanted.section())
+    ours = basis_functions(wanted.section())
+    assert ours.blocks == {tuple(block.block_name.split()): len(block.funcspecs) for block in made.funcspecs_blocks}
+    assert ours.parameters == len(ACEBBasisSet(made).all_coeffs)
+
+
+def alloys(count: int, seed: int) -> list[Labelled]:
+    """Cells of 16 atoms with all elements, of no energy that means anything."""
+    random, cells = np.random.default_rng(seed), []
+    for number in range(count):
+        atoms = bulk("Cu", "fcc", a=4.1, cubic=True).repeat((2, 2, 1))
+        symbols = random.permutation([*ELEMENTS, *random.choice(ELEMENTS, 4)])
+        atoms.set_chemical_symbols(list(symbols))
+        atoms.rattle(0.1, rng=random)
+        energy = float(random.normal(0, 1))
+        cells.append(Labelled(f"{seed}-{number}", atoms, energy, energy, random.normal(0, 0.1, (16, 3)), None))
+    return cells
+
+
+def test_twelve_elements_of_few_structures_are_fitted_and_get_an_active_set(tmp_path: Path) -> None:
+    files = {}
+    for side, rows in (("train", alloys(4, 1)), ("validation", alloys(2, 2))):
+        write_frame(tmp_path / f"{side}.pckl.gzip", frame(rows))
+        files[side] = (tmp_path / f"{side}.pckl.gzip",)
+    (tmp_path / "outputs").mkdir()
+    params = pace_train.Params(potential=potential(12, functions_per_element=12), maxiter=2)
+    made = pace_train.run(Inputs(files), tmp_path / "outputs", params, Machine(Resources(threads=1)))
+    assert made["functions"] == made["functions_asked"] == 144
+    assert made["iterations"] > 0
+    inputs = {"potential": (tmp_path / "outputs" / "interim.yaml",), "train": files["train"]}
+    active = activeset.run(Inputs(inputs), tmp_path, activeset.Params(), Machine())
+    assert active["functions"] == dict.fromkeys(ELEMENTS, 12)
+    assert active["deficient_elements"] == list(ELEMENTS)
