@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from containers.tensorpot.pacemaker_input import EarlyStop
 from flows.section import Section
 
+Optimizer = Literal["BFGS", "L-BFGS-B"]
+
 
 class Stage(Section):
     """A part of the fit with a loss of its own. Each stage goes on from the best potential of the one before."""
@@ -27,7 +29,7 @@ class Train(Section):
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto", description="structures a batch; auto: as many as are fast and fit the memory"
     )
-    optimizer: Literal["auto", "BFGS", "L-BFGS-B"] = Field(
+    optimizer: Literal["auto"] | Optimizer = Field(
         "auto", description="auto: BFGS up to 5,000 parameters, L-BFGS-B beyond"
     )
     l1: float = Field(1e-8, ge=0, description="L1 regularisation of the coefficients")

@@ -158,7 +158,9 @@ def fit(
     stages = stages_of(recipe)
     for number, stage in enumerate(stages, 1):
         origin = best.file("best") if best else start
-        plan = plans.first_plan(recipe.config.train, stage.kappa, stage.maxiter, number, onward=origin is not None)
+        plan = plans.first_plan(
+            recipe.config.train, recipe.optimizer, stage.kappa, stage.maxiter, number, onward=origin is not None
+        )
         made = _stage(one, plan, origin, attempts, last=number == len(stages))
         attempts += made
         best = one.best(attempts)
@@ -193,7 +195,7 @@ def stages_of(recipe: Recipe) -> list[Stage]:
 def first_plan(recipe: Recipe) -> FitPlan:
     """The plan of the very first attempt."""
     stage = stages_of(recipe)[0]
-    return plans.first_plan(recipe.config.train, stage.kappa, stage.maxiter)
+    return plans.first_plan(recipe.config.train, recipe.optimizer, stage.kappa, stage.maxiter)
 
 
 def first_names(recipe: Recipe) -> list[str]:

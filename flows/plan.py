@@ -44,7 +44,7 @@ from pydantic import Field
 
 from containers.contract import Closed
 from containers.tensorpot.pacemaker_input import EarlyStop
-from flows.config_fit import Train
+from flows.config_fit import Optimizer, Train
 from flows.verdict import SOUND, Convergence, Outcome, Verdict, in_limits
 
 STRONGER = 100.0
@@ -71,7 +71,7 @@ class FitPlan(Closed):
     batch_share: float = Field(1.0, gt=0, le=1, description="of a batch `auto`, which the step alone knows")
     l1: float = Field(1e-8, ge=0, description="L1 regularisation")
     l2: float = Field(1e-8, ge=0, description="L2 regularisation")
-    optimizer: Literal["BFGS", "L-BFGS-B"] = "BFGS"
+    optimizer: Optimizer = "BFGS"
     ladder_step: int | None = Field(None, ge=1, description="functions added at a time; None: all at once")
     early_stop: EarlyStop | None = None
     cycles: int = Field(1, ge=1, description="fits one after another; the one of the lowest loss is kept")
@@ -100,7 +100,9 @@ class Left:
     missed: frozenset[str] = frozenset()
 
 
-def first_plan(train: Train, kappa: Kappa, maxiter: int, stage: int = 1, onward: bool = False) -> FitPlan:
+def first_plan(
+    train: Train, optimizer: Optimizer, kappa: Kappa, maxiter: int, stage: int = 1, onward: bool = False
+) -> FitPlan:
     """The plan of a stage's first attempt.
 
     Args:
@@ -115,7 +117,7 @@ def first_plan(train: Train, kappa: Kappa, maxiter: int, stage: int = 1, onward:
         batch_size=train.batch_size,
         l1=train.l1,
         l2=train.l2,
-        optimizer="BFGS" if train.optimizer == "auto" else train.optimizer,
+        optimizer=optimizer,
         ladder_step=None if onward else train.ladder_step,
         early_stop=train.early_stop,
         reason="the first attempt" if stage == 1 else f"stage {stage}, from the best potential before it",

@@ -17,6 +17,7 @@ from containers.tensorpot.coverage import Tables, Unseen, never_trained
 from containers.tensorpot.pacemaker_input import Potential
 from containers.tensorpot.pacemaker_keys import check_blocks, own_fit
 from flows.config import DistillConfig
+from flows.config_fit import Optimizer
 from tasks.errors import UserError
 
 MOST_OF_BFGS = 5000
@@ -32,6 +33,13 @@ class Recipe(Closed):
     head: str
     teacher_e0s_eV: dict[str, float]
     potential: Potential
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The optimizer of the config, or the one that suits the number of parameters."""
+        if (wanted := self.config.train.optimizer) != "auto":
+            return wanted
+        return "BFGS" if self.potential.functions().parameters <= MOST_OF_BFGS else "L-BFGS-B"
 
 
 def resolve(config: DistillConfig, teachers: Sequence[Teacher], in_pool: set[str], in_dft: set[str]) -> Recipe:
@@ -55,13 +63,10 @@ def resolve(config: DistillConfig, teachers: Sequence[Teacher], in_pool: set[str
         b_basis=pacemaker.b_basis,
         overrides=pacemaker.overrides,
     )
-    parameters = _parameters(potential)
+    _check_functions(potential)
     _check_blocks(config, elements)
     _check_names(config, elements)
     e0s = {element: fmean(teacher.e0s_eV[head][element] for teacher in teachers) for element in elements}
-    if config.train.optimizer == "auto":
-        optimizer: Literal["BFGS", "L-BFGS-B"] = "BFGS" if parameters <= MOST_OF_BFGS else "L-BFGS-B"
-        config = config.model_copy(update={"train": config.train.model_copy(update={"optimizer": optimizer})})
     return Recipe(config=config, head=head, teacher_e0s_eV=e0s, potential=potential)
 
 
@@ -178,11 +183,9 @@ def _check_names(config: DistillConfig, elements: Sequence[str]) -> None:
         raise UserError(f"dataset.reference_energies has no {', '.join(missing)}: add it (eV an atom).")
 
 
-def _parameters(potential: Potential) -> int:
-    """Parameters of a basis that has functions for every pair of elements."""
+def _check_functions(potential: Potential) -> None:
     try:
         potential.check_functions()
-        return potential.functions().parameters
     except BadInput as error:
         raise UserError(f"pacemaker.{error}") from None
 

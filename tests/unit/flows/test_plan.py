@@ -172,8 +172,8 @@ def test_no_regularisation_counts_as_very_little() -> None:
 
 
 def test_the_first_plan_is_the_config_s() -> None:
-    train = Train(l1=0.0, l2=1e-5, optimizer="L-BFGS-B", ladder_step=7, early_stop=STOP, batch_size=9)
-    plan = first_plan(train, "auto", 33)
+    train = Train(l1=0.0, l2=1e-5, ladder_step=7, early_stop=STOP, batch_size=9)
+    plan = first_plan(train, "L-BFGS-B", "auto", 33)
     assert plan == FitPlan(
         asked=33,
         maxiter=33,
@@ -185,7 +185,7 @@ def test_the_first_plan_is_the_config_s() -> None:
         ladder_step=7,
         early_stop=STOP,
     )
-    later = first_plan(train, 0.1, 5, stage=2, onward=True)
+    later = first_plan(train, "BFGS", 0.1, 5, stage=2, onward=True)
     assert (later.stage, later.ladder_step, later.kappa, later.maxiter) == (2, None, 0.1, 5)
 
 

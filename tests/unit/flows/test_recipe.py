@@ -52,6 +52,17 @@ def test_an_element_that_training_never_sees_is_refused_with_what_to_do(config, 
     check_elements(resolve(config, [teacher], {"Si"}, set()), Tables({"teacher": tmp_path / "pool.parquet"}))
 
 
+def test_the_optimizer_suits_the_number_of_parameters_and_the_config_keeps_auto(config, teacher) -> None:
+    """A run whose manifest said BFGS would take the same config for another one."""
+    ten = ("Al", "C", "Cu", "Fe", "H", "N", "Ni", "O", "Si", "Ti")
+    wide = teacher.model_copy(update={"elements": ten, "e0s_eV": {"Default": dict.fromkeys(ten, 0.0)}})
+    few, many = (resolve(config, [wide], set(elements), set()) for elements in (ten[:1], ten))
+    assert (few.optimizer, many.optimizer) == ("BFGS", "L-BFGS-B")
+    assert few.config.train.optimizer == many.config.train.optimizer == "auto"
+    given = config.model_copy(update={"train": config.train.model_copy(update={"optimizer": "L-BFGS-B"})})
+    assert resolve(given, [teacher], {"Si"}, set()).optimizer == "L-BFGS-B"
+
+
 def with_pacemaker(config: DistillConfig, **changes: Any) -> DistillConfig:
     pacemaker = {**config.pacemaker.model_dump(), **changes}
     return DistillConfig.model_validate({**config.model_dump(), "pacemaker": pacemaker})

@@ -197,7 +197,7 @@ class Fits:
             stability=self.artefact("stability", stable=True) if train.maxiter > 10 else None,
             evaluation=self.artefact("evaluate", **errors, student_us_per_atom=1.0 * train.maxiter),
         )  # fmt: skip
-        plan = first_plan(train, 0.3, train.maxiter)
+        plan = first_plan(train, "BFGS", 0.3, train.maxiter)
         return Fitted([Attempt("pace_train attempt 1", plan, "converged", 5.0, fit)], student)
 
 
