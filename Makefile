@@ -55,7 +55,8 @@ bench: $(READY)  ## the figures the project promises, one line each (about four 
 	$(BIN)/python benchmarks/stress.py
 	$(BIN)/python benchmarks/fit_cost.py
 	$(BIN)/python benchmarks/time_to_target.py
-	$(BIN)/python benchmarks/fidelity.py
+	$(BIN)/python benchmarks/fidelity.py silicon
+	$(BIN)/python benchmarks/fidelity.py nial
 
 ui: $(READY)  ## Prefect server on localhost:4200 with a worker and the deployments; Ctrl-C ends all
 	$(BIN)/python deployments/ui.py

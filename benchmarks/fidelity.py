@@ -1,10 +1,11 @@
-"""How near a student comes to DFT: the shared silicon data by `python -m flows.distill`. One line a figure.
+"""How near a student comes to DFT: the shared data of a system by `python -m flows.distill`. One line a figure.
 
-python benchmarks/fidelity.py [--data ../shared/data/silicon] [--pool-alone] [--set train.threads=1 ...]
+python benchmarks/fidelity.py silicon|nial [--data ../shared/data/SYSTEM] [--pool-alone] [--set train.threads=1 ...]
 
-At most 400 training structures, 400 functions and 30 minutes of fitting on two cores. The limits are a little below the
-best published errors of this split; the teacher itself has 2.19 meV/atom and 48.6 meV/Å. The DFT training file takes
-part, as a user has it; --pool-alone leaves it out.
+Silicon: at most 400 training structures, 400 functions and 30 minutes of fitting on two cores. The limits are a little
+below the best published errors of this split; the teacher itself has 2.19 meV/atom and 48.6 meV/Å. Nickel-aluminium: at
+most 40 minutes; the limits are 1.2 and 1.3 times the teacher's own 7.9 meV/atom and 70 meV/Å. The DFT training file
+takes part, as a user has it; --pool-alone leaves it out.
 """
 
 from __future__ import annotations
@@ -23,13 +24,20 @@ from typing import Any
 import yaml
 
 REPOSITORY = Path(__file__).parents[1]
-DATA = REPOSITORY.parent / "shared" / "data" / "silicon"
-PROMISED: dict[str, float] = {
-    "training_structures": 400,
-    "functions": 400,
-    "fitting_minutes": 30.0,
-    "dft_energy_mae_meV_per_atom": 2.2,
-    "dft_force_mae_meV_per_A": 57.0,
+DATA = REPOSITORY.parent / "shared" / "data"
+PROMISED: dict[str, dict[str, float]] = {
+    "silicon": {
+        "training_structures": 400,
+        "functions": 400,
+        "fitting_minutes": 30.0,
+        "dft_energy_mae_meV_per_atom": 2.2,
+        "dft_force_mae_meV_per_A": 57.0,
+    },
+    "nial": {
+        "fitting_minutes": 40.0,
+        "dft_energy_mae_meV_per_atom": 1.2 * 7.9,
+        "dft_force_mae_meV_per_A": 1.3 * 70.0,
+    },
 }
 SUCCESS = (0, 3)  # 3: the config's own wish for accuracy was not met, the potential is there
 
@@ -77,23 +85,28 @@ def figures(report: dict[str, Any], wall: float) -> dict[str, float]:
 def main() -> int:
     """Run in a fresh work root; exit 1 when a promise is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("system", choices=PROMISED)
+    parser.add_argument("--data", type=Path, help="default: the shared data of the system")
     parser.add_argument("--pool-alone", action="store_true", help="without the DFT training file")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
-    if not options.data.is_dir():
-        print(f"no data at {options.data}: give --data", file=sys.stderr)
+    data, promised = options.data or DATA / options.system, PROMISED[options.system]
+    if not data.is_dir():
+        print(f"no data at {data}: give --data", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        (root / "fidelity.yaml").write_text(yaml.safe_dump(config(options.data.resolve(), options.pool_alone)))
+        (root / "fidelity.yaml").write_text(yaml.safe_dump(config(data.resolve(), options.pool_alone)))
         started = time.monotonic()
         report = run(root, options.set)
         measured = figures(report, time.monotonic() - started)
     for name, value in measured.items():
-        limit = PROMISED.get(name)
+        limit = promised.get(name)
         print(f"{name:<40} {value:10.2f}" + (f"   promised at most {limit:g}" if limit else ""))
-    return int(any(measured[name] > limit for name, limit in PROMISED.items()))
+    for row in report["fidelity"]["dft"]["by_group"]:
+        energy, force = row["energy_mae_meV_per_atom"], row["force_mae_meV_per_A"]
+        print(f"group {row['name']:<20} {row['structures']:4} structures {energy:8.1f} meV/atom {force:8.1f} meV/Å")
+    return int(any(measured[name] > limit for name, limit in promised.items()))
 
 
 if __name__ == "__main__":

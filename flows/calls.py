@@ -240,6 +240,7 @@ def frames_call(
         cutoff=recipe.potential.cutoff,
         weight_dft=config.pacemaker.weight_dft,
         weights=config.dataset.weights,
+        energy_weights=config.pacemaker.energy_weights,
         loss_energy=config.pacemaker.loss_energy,
         loss_stress=config.pacemaker.loss_stress,
     )

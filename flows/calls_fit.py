@@ -97,6 +97,7 @@ def evaluate_call(
         "yace": (core.file("yace"),),
         "baseline": (base.file("baseline"),),
         "test": (data.file("test"),),
+        "pure": (data.file("pure"),),
         **({"dft_test": (dft_test.file("structures"),)} if dft_test else {}),
     }
     return StepCall(step="evaluate", params=params.model_dump(mode="json"), inputs=inputs)

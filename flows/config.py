@@ -142,6 +142,9 @@ class Pacemaker(Section):
         description="weight of stress, learned from strained structures in the training set; try 0.7",
     )
     weight_dft: float = Field(10.0, gt=0, description="weight of a DFT structure over a pseudo-labelled one")
+    energy_weights: bool = Field(
+        True, description="structures high above the ground state and large forces count less in the fit"
+    )
     reference_potential: Literal["none", "zbl", "lj"] = Field(
         "zbl", description="zbl: repulsion at short distances; lj: the student learns the labels minus Lennard-Jones"
     )

@@ -10,6 +10,8 @@ from tasks.report_rows import (
     GRADE_HEAD,
     PAIR_HEAD,
     count_rows,
+    error_table,
+    formation_rows,
     grade_rows,
     labelling_rows,
     number,
@@ -43,6 +45,27 @@ def references(summary: RunSummary) -> str:
         told = "<p>The student learned the labels less these pair potentials; every figure here is of the sum.</p>"
         parts += [told, table(head, terms)]
     return section("References", *parts) if parts else ""
+
+
+def failures(summary: RunSummary) -> str:
+    """Errors by group and by composition against teacher and DFT, and what formation energies are relative to."""
+    parts = []
+    for against, name in (("teacher", "the teacher"), ("dft", "DFT")):
+        for by in ("group", "composition"):
+            head, rows = error_table(summary, against, by)
+            if rows:
+                parts += [f"<p>Against {name}, by {by}:</p>", table(head, rows)]
+        if len(rows := formation_rows(summary, against)) > 1:
+            head = ("element", "structure", "reference (eV/atom)", "student (eV/atom)")
+            parts += [f"<p>Formation energies against {name} are relative to:</p>", table(head, rows)]
+    if not parts:
+        return ""
+    told = (
+        "<p class='soft'>A formation energy is an energy an atom less that of the elements. Each element is represented"
+        " by its structure of the lowest energy in the data, by reference and by student. So reference energies (E0)"
+        " cancel. A dash: the data have no structure of one of the elements alone.</p>"
+    )
+    return section("Where it fails", *parts, told)
 
 
 def repulsion(summary: RunSummary, pictures: Pictures) -> str:

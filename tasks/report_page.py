@@ -21,12 +21,13 @@ from tasks.page_parts import (
 )
 from tasks.page_style import STYLE
 from tasks.report_attempts import ATTEMPT_HEAD, ERROR_HEAD, attempt_rows, attempts, error_rows
-from tasks.report_data import data, grades, pairs, references, repulsion
+from tasks.report_data import data, failures, grades, pairs, references, repulsion
 from tasks.report_energies import energies
 from tasks.report_rows import (
     GRADE_HEAD,
     count_rows,
     duration,
+    error_table,
     fidelity_rows,
     grade_rows,
     labelling_rows,
@@ -48,6 +49,7 @@ def page(summary: RunSummary, pictures: Pictures) -> str:
         attempts(summary, pictures),
         extensions(summary),
         fidelity(summary, pictures),
+        failures(summary),
         stability(summary),
         references(summary),
         repulsion(summary, pictures),
@@ -185,6 +187,7 @@ def artifacts(summary: RunSummary, pictures: Pictures) -> dict[str, str]:
         "parity": [
             "## Student against teacher and DFT",
             markdown_table(("", "teacher", "DFT"), fidelity_rows(summary)),
+            *(markdown_table(*error_table(summary, against, "group")) for against in ("teacher", "dft")),
             *markdown_pictures(pictures, "parity-teacher", "parity-dft"),
         ],
     }

@@ -22,6 +22,14 @@ ERRORS = {
     "stress_rmse_meV_per_A3": "stress RMSE (meV/Å³)",
     "stress_max_meV_per_A3": "stress, largest error (meV/Å³)",
 }
+WHERE = {
+    "energy_mae_meV_per_atom": "energy MAE (meV/atom)",
+    "formation_energy_mae_meV_per_atom": "formation energy MAE (meV/atom)",
+    "force_mae_meV_per_A": "force MAE (meV/Å)",
+    "energy_max_meV_per_atom": "largest energy error (meV/atom)",
+    "force_max_meV_per_A": "largest force error (meV/Å)",
+}
+"""Columns of the errors by group and by composition."""
 GRADES = {
     "gamma_max": "largest extrapolation grade γ",
     "gamma_share_above_1": "share of atoms that extrapolate (γ above 1)",
@@ -78,6 +86,23 @@ def fidelity_rows(summary: RunSummary) -> list[tuple[str, ...]]:
     return [
         (label, _figure(key, teacher), _figure(key, dft)) for key, label in labels.items() if key in {*teacher, *dft}
     ]
+
+
+def error_table(summary: RunSummary, against: str, by: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Head and rows of the errors by `group` or by `composition`; no rows where nothing was evaluated."""
+    head = (by, "structures", *(WHERE[key] for key in WHERE))
+    rows = (summary.fidelity[against] or {}).get(f"by_{by}", [])
+    return head, [(row["name"], number(row["structures"]), *(number(row[key]) for key in WHERE)) for row in rows]
+
+
+def formation_rows(summary: RunSummary, against: str) -> list[tuple[str, ...]]:
+    """Element, the structure that formation energies are relative to, its energy by reference and student (eV/atom)."""
+    found = (summary.fidelity[against] or {}).get("formation_energies", {})
+    known = [
+        (element, pure["id"][:12], number(pure["reference_eV_per_atom"]), number(pure["student_eV_per_atom"]))
+        for element, pure in found.get("relative_to", {}).items()
+    ]
+    return known + [(element, "no structure of it alone", DASH, DASH) for element in found.get("missing", [])]
 
 
 def _figure(key: str, figures: Mapping[str, Any]) -> str:

@@ -1,20 +1,23 @@
 """`evaluate`: how well the student does on structures that training never saw, against the teacher and against DFT.
 
 What is judged is the sum of potential, pair terms and reference energies, by the calculator that the user gets; DFT
-energies are brought to the teacher's scale. Stress is compared where structure and reference have one.
+energies are brought to the teacher's scale. Stress is compared where structure and reference have one. Errors by group
+and composition, and formation energies, say where the student fails (see `error_tables`).
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 from pydantic import Field
@@ -22,8 +25,9 @@ from pydantic import Field
 from containers.contract import BadInput, Closed, Image, Inputs, Machine
 from containers.distances import nearest
 from containers.metrics import errors
-from containers.structures import read_atoms, write_table
+from containers.structures import atoms_from_table, read_atoms, write_table
 from containers.tensorpot.baseline_model import Baseline
+from containers.tensorpot.error_tables import Judged, Pure, lowest_pure, tables
 from containers.tensorpot.frames import (
     ONE_PLACE,
     atoms_of_frame,
@@ -34,13 +38,14 @@ from containers.tensorpot.frames import (
 from containers.tensorpot.student import Student
 
 IMAGE: Image = "tensorpot"
-VERSION = 3
+VERSION = 4
 INPUTS = {
     "potential": "the student (B-basis .yaml)",
     "asi": "its active set (.asi)",
     "baseline": "what the fit left out (baseline.json)",
     "test": "test frame with the teacher's labels (.pckl.gzip of the frames step)",
     "yace": "the same for LAMMPS, whose speed is measured (optional; .yace)",
+    "pure": "of each element the structure of the lowest energy (optional; Parquet, LABELS and origin, of frames)",
     "dft_test": "DFT data for evaluation (optional; Parquet, containers.structures.LABELS)",
 }
 OUTPUTS = {"evaluation": "evaluation.json", "parity": "parity.parquet"}
@@ -74,11 +79,21 @@ class Compared:
     Attributes:
         values: quantity of PARITY -> (reference, predicted), flat arrays of equal length.
         gamma: (N,) extrapolation grade of each atom.
+        group: class of the structure; empty where it has none.
+        counts: atoms by element.
     """
 
     id: str
     values: dict[str, tuple[np.ndarray, np.ndarray]]
     gamma: np.ndarray
+    group: str = ""
+    counts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def judged(self) -> Judged:
+        """Energies and forces for the tables of errors."""
+        energies, forces = self.values["energy_eV_per_atom"], self.values["force_eV_per_A"]
+        return Judged(self.group, self.counts, (float(energies[0][0]), float(energies[1][0])), np.stack(forces))
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
@@ -97,16 +112,23 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
             compared[against].append(compare(atoms, student))
             done += 1
             machine.progress(done, total, f"against {against}")
-    return {**_write(outputs, compared), **_speed(inputs, sets["teacher"])}
+    pure = pure_structures(inputs, sets)
+    elements = {
+        against: {symbol: _pure(compare(atoms, student)) for symbol, atoms in found.items()}
+        for against, found in pure.items()
+    }
+    return {**_write(outputs, compared, elements), **_speed(inputs, sets["teacher"])}
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
     """The evaluation of a student without errors."""
-    compared = {
-        against: [_perfect(atoms) for atoms in structures]
-        for against, structures in _reference_sets(inputs, params).items()
+    sets = _reference_sets(inputs, params)
+    compared = {against: [_perfect(atoms) for atoms in structures] for against, structures in sets.items()}
+    elements = {
+        against: {symbol: _pure(_perfect(atoms)) for symbol, atoms in found.items()}
+        for against, found in pure_structures(inputs, sets).items()
     }
-    return {**_write(outputs, compared), **({"student_us_per_atom": 1.0} if inputs.all("yace") else {})}
+    return {**_write(outputs, compared, elements), **({"student_us_per_atom": 1.0} if inputs.all("yace") else {})}
 
 
 def _speed(inputs: Inputs, structures: Sequence[Atoms]) -> dict[str, float]:
@@ -130,7 +152,16 @@ def compare(atoms: Atoms, student: Calculator) -> Compared:
     """Reference (the structure's own calculator) and student on one structure of any periodicity."""
     student.calculate(geometry(atoms))
     results = student.results
-    return Compared(str(atoms.info["id"]), paired(atoms, results), np.asarray(results["gamma"], dtype=float))
+    return _compared(atoms, results, np.asarray(results["gamma"], dtype=float))
+
+
+def _compared(atoms: Atoms, predicted: dict[str, Any], gamma: np.ndarray) -> Compared:
+    group, counts = str(atoms.info.get("group", "")), dict(Counter(atoms.get_chemical_symbols()))
+    return Compared(str(atoms.info["id"]), paired(atoms, predicted), gamma, group, counts)
+
+
+def _pure(one: Compared) -> Pure:
+    return Pure(one.id, one.judged.energies)
 
 
 def paired(atoms: Atoms, predicted: dict[str, Any]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -169,6 +200,16 @@ def _reference_sets(inputs: Inputs, params: Params) -> dict[str, list[Atoms]]:
     return sets
 
 
+def pure_structures(inputs: Inputs, sets: Mapping[str, Sequence[Atoms]]) -> dict[str, dict[str, Atoms]]:
+    """For each set the structure that stands for each element: the lowest in energy of all that have such labels."""
+    tables = [pq.read_table(path) for path in inputs.all("pure")]
+    found = {}
+    for against, structures in sets.items():
+        known = [atoms for table in tables for atoms in atoms_from_table(table.filter(pc.field("origin") == against))]
+        found[against] = lowest_pure([*known, *structures])
+    return found
+
+
 def _refuse_unusable(atoms: Atoms, elements: Sequence[str]) -> None:
     if reason := overlap(atoms, nearest(atoms, 2 * ONE_PLACE)):
         raise BadInput(f"{atoms.info['source']}, row {atoms.info['row']} (from 0): {reason}. Mend it or take it out.")
@@ -182,12 +223,18 @@ def _refuse_unusable(atoms: Atoms, elements: Sequence[str]) -> None:
 def _perfect(atoms: Atoms) -> Compared:
     reference = atoms.calc.results
     predicted = {key: reference.get(key) for key in ("energy", "forces", "stress")}
-    return Compared(str(atoms.info["id"]), paired(atoms, predicted), np.zeros(len(atoms)))
+    return _compared(atoms, predicted, np.zeros(len(atoms)))
 
 
-def _write(outputs: Path, compared: dict[str, list[Compared]]) -> dict[str, Any]:
+def _write(
+    outputs: Path, compared: dict[str, list[Compared]], elements: Mapping[str, Mapping[str, Pure]]
+) -> dict[str, Any]:
     found = {against: figures(ones) for against, ones in compared.items() if ones}
-    evaluation = {"teacher": found["teacher"], "dft": found.get("dft")}
+    told = {
+        against: values | tables([one.judged for one in compared[against]], elements[against])
+        for against, values in found.items()
+    }
+    evaluation = {"teacher": told["teacher"], "dft": told.get("dft")}
     (outputs / OUTPUTS["evaluation"]).write_text(json.dumps(evaluation, indent=1, sort_keys=True) + "\n")
     tables = [_parity(against, one) for against, ones in compared.items() for one in ones]
     write_table(outputs / OUTPUTS["parity"], pa.concat_tables(tables).combine_chunks())

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 
 from containers.contract import BadInput
 from containers.distances import shortest_per_pair
@@ -34,11 +35,20 @@ class Row:
 
 @dataclass
 class Read:
-    """What was read: rows for the frames, records of SET_ASIDE, and the groups that there are."""
+    """What was read: rows for the frames, records of SET_ASIDE, the groups that there are, and by origin and element
+    the structure of this element alone that is lowest in energy an atom."""
 
     rows: list[Row]
     aside: list[dict[str, Any]]
     groups: set[str]
+    pure: dict[tuple[Origin, str], Atoms] = field(default_factory=dict)
+
+    def offer_pure(self, label: Labelled, atoms: Atoms, origin: Origin) -> None:
+        """Remember a structure of one element if it is lower in energy an atom than those before it."""
+        if len(symbols := set(atoms.get_chemical_symbols())) == 1:
+            key = origin, symbols.pop()
+            if key not in self.pure or label.energy / len(atoms) < energy_per_atom(self.pure[key]):
+                self.pure[key] = _with_energy(atoms, label.energy)
 
     def set_aside(self, atoms: Atoms, side: Side, reason: str) -> None:
         """Remember why a structure is in no frame."""
@@ -97,6 +107,25 @@ def pair_figures(sides: Mapping[Side, Sequence[Row]], elements: Sequence[str], c
                 one["structures"] += 1
                 one["shortest_A"] = min(distance, one["shortest_A"] or distance)
     return found
+
+
+def energy_per_atom(atoms: Atoms) -> float:
+    """eV, of the label."""
+    return float(atoms.calc.results["energy"]) / len(atoms)
+
+
+def _with_energy(atoms: Atoms, energy: float) -> Atoms:
+    """The structure with its label, of which the energy (eV) is this one."""
+    made = atoms.copy()
+    made.calc = SinglePointCalculator(made, **{**atoms.calc.results, "energy": energy})
+    return made
+
+
+def pure_table(pure: Mapping[tuple[Origin, str], Atoms]) -> pa.Table:
+    """LABELS and origin, by origin and element; energies of DFT on the teacher's scale."""
+    keys = sorted(pure)
+    table = labels_table([pure[key] for key in keys])
+    return table.append_column("origin", pa.array([origin for origin, _ in keys], pa.string()))
 
 
 def as_labelled(rows: Sequence[Row]) -> pa.Table:

@@ -6,8 +6,9 @@ the same structure. Structures that pacemaker would drop, or that would change i
 with the reason.
 
 The weight of a structure is that of its group, times `weight_dft` for a DFT structure, times what the selection gives
-it. Stress is learned from the energies of strained copies: all of them together weigh loss_stress / loss_energy times
-as much as the other energies of the training frame.
+it. With `energy_weights` high energies and large forces count less (see `frame_weights`). Stress is learned from the
+energies of strained copies: all of them together weigh loss_stress / loss_energy times as much as the other energies of
+the training frame.
 """
 
 from __future__ import annotations
@@ -38,10 +39,12 @@ from containers.tensorpot.frame_rows import (
     counts,
     energies_less_e0s,
     pair_figures,
+    pure_table,
     refuse_empty,
     refuse_untrained,
     side_summary,
 )
+from containers.tensorpot.frame_weights import energy_weighted
 from containers.tensorpot.frames import (
     Labelled,
     energy_corrected,
@@ -70,6 +73,7 @@ OUTPUTS = {
     "test": "test.pckl.gzip",
     "extxyz": "frames.extxyz",  # all sides as labelled: not padded, forces with the pair terms
     "structure": "structure.data",  # a training structure for LAMMPS, see lammps_structure
+    "pure": "pure.parquet",  # LABELS and origin: of each element the structure of the lowest energy, all sides
     "set_aside": "set_aside.parquet",
     "summary": "frames.json",
 }
@@ -84,6 +88,7 @@ class Params(Closed):
     cutoff: float = Field(gt=0, description="Å; cutoff of the potential")
     weight_dft: float = Field(10.0, gt=0, description="weight of a DFT structure over one that the teacher labelled")
     weights: dict[str, float] = Field({}, description="group -> weight of its structures; others have 1")
+    energy_weights: bool = Field(True, description="high energies and large forces count less, see frame_weights")
     loss_energy: float = Field(0.7, ge=0, description="share of the energies in the loss")
     loss_stress: float = Field(
         0.0, ge=0, description="energies of the strained structures in the loss, relative to loss_energy"
@@ -112,6 +117,8 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     sides = {name: _of_side(read.rows, name) for name in SIDES}
     refuse_empty(sides, read.aside)
     refuse_untrained(sides, read.aside, params.elements)
+    if params.energy_weights:
+        sides = energy_weighted(sides)
     sides["train"] = stress_weighted(sides["train"], params)
     for path in inputs.all("dataset_set_aside"):
         read.aside += pq.read_table(path).to_pylist()
@@ -120,6 +127,7 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     with (outputs / OUTPUTS["extxyz"]).open("wb") as file:
         for rows in sides.values():
             write_frames(file, as_labelled(rows), IN_COMMENT)
+    write_table(outputs / OUTPUTS["pure"], pure_table(read.pure))
     write_table(outputs / OUTPUTS["set_aside"], aside_table(read.aside))
     pairs = pair_figures(sides, params.elements, params.cutoff)
     facts = summary(sides, read.aside, params, baseline, pairs)
@@ -154,7 +162,9 @@ def summary(
         "pairs": pairs,
         "set_aside": dict(sorted(Counter(str(one["side"]) for one in aside).items())),
         "baseline": baseline.model_dump(mode="json"),
-        **params.model_dump(mode="json", include={"weight_dft", "weights", "loss_energy", "loss_stress"}),
+        **params.model_dump(
+            mode="json", include={"weight_dft", "weights", "energy_weights", "loss_energy", "loss_stress"}
+        ),
     }
 
 
@@ -182,6 +192,7 @@ def read_dataset(path: Path, chosen: Mapping[str, float], params: Params, baseli
         raise StepError(f"the selection names {strangers[0]}, which the training side of the data set does not have")
     by_dft = {key for key, origin, side in places if origin == "dft" and side != "test"}
     for done, (atoms, origin, side) in enumerate(_structures(path)):
+        machine.progress(done + 1, len(places), "structures")
         read.groups.add(str(atoms.info["group"]))
         key = str(atoms.info["id"])
         row = _kept_out(key, origin, side, by_dft) or _labelled(
@@ -189,9 +200,10 @@ def read_dataset(path: Path, chosen: Mapping[str, float], params: Params, baseli
         )
         if isinstance(row, str):  # also when it could not be selected: nothing goes without a word
             read.set_aside(atoms, side, row)
-        elif origin == "dft" or side != "train" or key in chosen:
+            continue
+        read.offer_pure(row, atoms, origin)
+        if origin == "dft" or side != "train" or key in chosen:
             read.rows.append(Row(atoms, origin, side, row))
-        machine.progress(done + 1, len(places), "structures")
     return read
 
 
@@ -250,7 +262,8 @@ def _labelled(
     weight = (
         chosen * params.weights.get(str(atoms.info["group"]), 1.0) * (params.weight_dft if origin == "dft" else 1.0)
     )
-    return Labelled(str(atoms.info["id"]), fit, energy, corrected, to_fit, stress, weight, forces)
+    group = str(atoms.info["group"])
+    return Labelled(str(atoms.info["id"]), fit, energy, corrected, to_fit, stress, weight, forces, group=group)
 
 
 def _evaluable(atoms: Atoms, cutoff: float) -> Atoms | str:
@@ -278,7 +291,7 @@ def stress_weighted(rows: Sequence[Row], params: Params) -> list[Row]:
 
 def _times(row: Row, factor: float) -> Row:
     label = row.label
-    return replace(row, label=replace(label, weight=label.weight * factor, weight_forces=label.weight))
+    return replace(row, label=replace(label, weight=label.weight * factor, weight_forces=label.w_forces))
 
 
 def _refuse_unknown_groups(weights: Mapping[str, float], groups: Iterable[str]) -> None:

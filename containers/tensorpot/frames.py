@@ -2,8 +2,8 @@
 
 Columns: `ase_atoms`, `energy_corrected` (eV, total less the reference energies and the pair terms), `forces` (N, 3)
 eV/Å, less the pair terms, `name` (the structure's id), `w_energy`, `w_forces` (one number an atom), and for our own
-use `energy` (eV, total), `forces_total` (eV/Å, the label) and `stress` (eV/Å³, Voigt xx yy zz yz xz xy, the label, or
-None). pacemaker ignores columns that it does not know.
+use `energy` (eV, total), `forces_total` (eV/Å, the label), `stress` (eV/Å³, Voigt xx yy zz yz xz xy, the label, or
+None) and `group` (a class). pacemaker ignores columns that it does not know.
 
 pacemaker divides each column of weights by its sum, in train and validation apart; its loss is then
 (1 - kappa) Σ w_energy (ΔE/N)² + kappa Σ w_forces |ΔF|². So one number for `w_energy` and for every atom of `w_forces`
@@ -51,6 +51,7 @@ class Labelled:
     weight: float = 1.0  # of its energy, and of the forces on each of its atoms
     forces_total: np.ndarray | None = None  # (N, 3) eV/Å, the label; None: there are no pair terms
     weight_forces: float | None = None  # where it is not `weight`
+    group: str = ""  # a class
 
     @property
     def w_forces(self) -> float:
@@ -117,6 +118,7 @@ def frame(rows: Sequence[Labelled]) -> pd.DataFrame:
         "forces_total": [np.array(row.label_forces, dtype=float).reshape(-1, 3) for row in rows],
         "stress": [None if row.stress is None else np.array(row.stress, dtype=float) for row in rows],
         "name": [row.name for row in rows],
+        "group": [row.group for row in rows],
         "w_energy": [float(row.weight) for row in rows],
         "w_forces": [np.full(len(row.atoms), row.w_forces) for row in rows],
     }
@@ -141,13 +143,13 @@ def read_frame(path: Path) -> pd.DataFrame:
 
 
 def atoms_of_frame(table: pd.DataFrame) -> list[Atoms]:
-    """The structures with the labels as calculators (total energy, forces, stress), and their ids in `info`."""
+    """The structures with the labels as calculators (total energy, forces, stress); ids and groups in `info`."""
     return [_labelled_atoms(row) for row in table.to_dict("records")]
 
 
 def _labelled_atoms(row: Mapping[Hashable, Any]) -> Atoms:
     labelled = geometry(row["ase_atoms"])
-    labelled.info["id"] = row["name"]
+    labelled.info |= {"id": row["name"], "group": row["group"]}
     results = {"energy": row["energy"], "forces": row["forces_total"]}
     if row["stress"] is not None:
         results["stress"] = row["stress"]

@@ -122,7 +122,9 @@ def test_an_energy_that_we_refuse_does_change_pacemakers_reference(folder: Path)
 
 KAPPA = 0.2
 SIDES = ["train"] * 8 + ["validation"] * 4 + ["test"] * 2
-PARAMS = frame_sets.Params(elements=("Si",), cutoff=CUTOFF, weight_dft=4.0, weights={"hot": 0.25}, loss_stress=0.4)
+PARAMS = frame_sets.Params(
+    elements=("Si",), cutoff=CUTOFF, weight_dft=4.0, weights={"hot": 0.25}, energy_weights=False, loss_stress=0.4
+)
 
 
 def labelled(atoms: Atoms) -> Atoms:

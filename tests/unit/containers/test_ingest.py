@@ -720,8 +720,8 @@ def test_the_stub_writes_what_run_would(tmp_path: Path, keys: dict[str, str]) ->
     assert metrics["structures"] == len(structures) == 40
 
 
-def load_make_pool() -> Any:
-    spec = importlib.util.spec_from_file_location("make_pool", REPOSITORY / "examples/silicon/make_pool.py")
+def load_make_pool(example: str) -> Any:
+    spec = importlib.util.spec_from_file_location("make_pool", REPOSITORY / f"examples/{example}/make_pool.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -729,9 +729,10 @@ def load_make_pool() -> Any:
     return module
 
 
-def test_the_bundled_pool_is_what_its_script_makes(tmp_path: Path) -> None:
-    write(tmp_path / "pool.extxyz", load_make_pool().make_pool(seed=0))
-    assert (tmp_path / "pool.extxyz").read_bytes() == (REPOSITORY / "examples/silicon/pool.extxyz").read_bytes()
+@pytest.mark.parametrize("example", ["silicon", "nial"])
+def test_the_bundled_pool_is_what_its_script_makes(tmp_path: Path, example: str) -> None:
+    write(tmp_path / "pool.extxyz", load_make_pool(example).make_pool(seed=0))
+    assert (tmp_path / "pool.extxyz").read_bytes() == (REPOSITORY / f"examples/{example}/pool.extxyz").read_bytes()
 
 
 def test_the_bundled_pool_is_sane(ingested: Ingest) -> None:

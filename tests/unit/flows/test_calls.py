@@ -73,6 +73,7 @@ OPTIONS: list[tuple[str, Any, set[str]]] = [
     ("pacemaker.loss_forces", 0.5, {"pace_train"}),
     ("pacemaker.loss_stress", 0.5, {"pace_select", "frames", "pace_train"}),
     ("pacemaker.weight_dft", 3.0, {"frames"}),
+    ("pacemaker.energy_weights", False, {"frames"}),
     ("pacemaker.reference_potential", "none", {"baseline", "pace_train", "pace_corerep"}),
     ("pacemaker.reference_potential", "lj", {"baseline", "pace_train", "pace_corerep"}),
     ("pacemaker.zbl", "difference", {"baseline", "pace_train", "pace_corerep"}),
@@ -314,6 +315,7 @@ def test_every_step_reads_what_the_steps_before_it_wrote(base, all_calls) -> Non
             "yace": ["pace_corerep one yace"],
             "baseline": ["baseline one baseline"],
             "test": ["frames one test"],
+            "pure": ["frames one pure"],
             "dft_test": ["ingest dft test structures"],
         },
     }

@@ -27,7 +27,7 @@ from containers.tensorpot.dataset import DATASET, SET_ASIDE
 from containers.tensorpot.frames import read_frame
 from containers.tensorpot.student import pair_terms
 
-PARAMS = frame_sets.Params(elements=("Si",), cutoff=5.0)
+PARAMS = frame_sets.Params(elements=("Si",), cutoff=5.0, energy_weights=False)
 E0S = {"Si": -3.0, "Ge": -2.0}
 ZBL = {"Si-Si": PairTerm(form="zbl", inner_A=2.0, outer_A=2.6)}
 
