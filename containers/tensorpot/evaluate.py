@@ -202,10 +202,10 @@ def _reference_sets(inputs: Inputs, params: Params) -> dict[str, list[Atoms]]:
 
 def pure_structures(inputs: Inputs, sets: Mapping[str, Sequence[Atoms]]) -> dict[str, dict[str, Atoms]]:
     """For each set the structure that stands for each element: the lowest in energy of all that have such labels."""
-    tables = [pq.read_table(path) for path in inputs.all("pure")]
+    read = [pq.read_table(path) for path in inputs.all("pure")]
     found = {}
     for against, structures in sets.items():
-        known = [atoms for table in tables for atoms in atoms_from_table(table.filter(pc.field("origin") == against))]
+        known = [atoms for table in read for atoms in atoms_from_table(table.filter(pc.field("origin") == against))]
         found[against] = lowest_pure([*known, *structures])
     return found
 
@@ -230,14 +230,14 @@ def _write(
     outputs: Path, compared: dict[str, list[Compared]], elements: Mapping[str, Mapping[str, Pure]]
 ) -> dict[str, Any]:
     found = {against: figures(ones) for against, ones in compared.items() if ones}
-    told = {
+    with_tables = {
         against: values | tables([one.judged for one in compared[against]], elements[against])
         for against, values in found.items()
     }
-    evaluation = {"teacher": told["teacher"], "dft": told.get("dft")}
+    evaluation = {"teacher": with_tables["teacher"], "dft": with_tables.get("dft")}
     (outputs / OUTPUTS["evaluation"]).write_text(json.dumps(evaluation, indent=1, sort_keys=True) + "\n")
-    tables = [_parity(against, one) for against, ones in compared.items() for one in ones]
-    write_table(outputs / OUTPUTS["parity"], pa.concat_tables(tables).combine_chunks())
+    parity = [_parity(against, one) for against, ones in compared.items() for one in ones]
+    write_table(outputs / OUTPUTS["parity"], pa.concat_tables(parity).combine_chunks())
     return {f"{against}_{key}": value for against, values in found.items() for key, value in values.items()}
 
 

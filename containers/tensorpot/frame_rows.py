@@ -46,9 +46,10 @@ class Read:
     def offer_pure(self, label: Labelled, atoms: Atoms, origin: Origin) -> None:
         """Remember a structure of one element if it is lower in energy an atom than those before it."""
         if len(symbols := set(atoms.get_chemical_symbols())) == 1:
-            key = origin, symbols.pop()
-            if key not in self.pure or label.energy / len(atoms) < energy_per_atom(self.pure[key]):
-                self.pure[key] = _with_energy(atoms, label.energy)
+            key, found = (origin, symbols.pop()), _with_energy(atoms, label.energy)
+            self.pure[key] = min(
+                self.pure.get(key, found), found, key=lambda one: (energy_per_atom(one), one.info["id"])
+            )
 
     def set_aside(self, atoms: Atoms, side: Side, reason: str) -> None:
         """Remember why a structure is in no frame."""
