@@ -16,7 +16,7 @@ EVALUATE_US_PER_FUNCTION = 0.06
 START_S_PER_PAIR = 1.5
 START_S_PER_FUNCTION = 0.06
 BATCH_S_PER_PAIR = 0.003
-"""s of one core, for every ordered pair of elements and every function of them all: the graphs that are built before the
+"""s of one core, for every ordered pair of elements and every function: the graphs that are built before the
 first iteration, and each batch of a fit. Twelve elements with 144 functions took 220 s."""
 BFGS_FLOPS_PER_S = 3.0e10
 """Of one core: an iteration of BFGS multiplies two pairs of square matrices of the number of parameters."""
