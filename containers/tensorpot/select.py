@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pyace import ACEBBasisSet
 
 IMAGE: Image = "tensorpot"
-VERSION = 3
+VERSION = 4
 INPUTS = {
     "dataset": "the labelled structures with their sides (Parquet, from the dataset step)",
     "baseline": "what is taken from the labels before the fit (baseline.json)",
