@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from containers.tensorpot.basis_functions import KINDS, BasisFunctions
-from containers.tensorpot.fit_memory import NEIGHBOURS
+from containers.tensorpot.fit_memory import ATOMS_PER_BATCH, NEIGHBOURS
 from flows.fit import first_plan, stages_of
 from flows.recipe import Recipe
 
@@ -13,6 +13,11 @@ TRAIN_US_PER_FUNCTION = 0.5
 EVALUATE_US_PER_NEIGHBOUR = 0.15
 EVALUATE_US_PER_FUNCTION = 0.06
 """The same for energy and forces by LAMMPS' evaluator."""
+START_S_PER_PAIR = 1.5
+START_S_PER_FUNCTION = 0.06
+BATCH_S_PER_PAIR = 0.003
+"""s of one core, for every ordered pair of elements and every function: the graphs that are built before the
+first iteration, and each batch of a fit. Twelve elements with 144 functions took 220 s."""
 BFGS_FLOPS_PER_S = 3.0e10
 """Of one core: an iteration of BFGS multiplies two pairs of square matrices of the number of parameters."""
 EVALUATIONS_PER_ITERATION = 1.1
@@ -34,7 +39,11 @@ def basis_lines(recipe: Recipe, atoms: int) -> list[str]:
     most = max(sum(kinds.values()) for kinds in found.by_element().values())
     plan = first_plan(recipe)
     iterations = sum(stage.maxiter for stage in stages_of(recipe))
-    seconds = fit_seconds(most, found.parameters, atoms, iterations, plan.optimizer)
+    seconds = (
+        START_S_PER_PAIR * elements**2
+        + START_S_PER_FUNCTION * found.total
+        + fit_seconds(most, found.parameters, elements, atoms, iterations, plan.optimizer)
+    )
     return [
         *lines,
         f"estimate for one core, {NEIGHBOURS} neighbours: {evaluation_us(most):.0f} µs/atom for energy and forces;"
@@ -47,9 +56,11 @@ def evaluation_us(functions: int) -> float:
     return EVALUATE_US_PER_NEIGHBOUR * NEIGHBOURS + EVALUATE_US_PER_FUNCTION * functions
 
 
-def fit_seconds(functions: int, parameters: int, atoms: int, iterations: int, optimizer: str) -> float:
-    """Seconds of one core for a fit, by the functions of an element and all parameters."""
+def fit_seconds(functions: int, parameters: int, elements: int, atoms: int, iterations: int, optimizer: str) -> float:
+    """Seconds of one core for the iterations, by the functions of an element and all parameters."""
     one = atoms * (TRAIN_US_PER_NEIGHBOUR * NEIGHBOURS + TRAIN_US_PER_FUNCTION * functions) * 1e-6
+    batches = -(-atoms // ATOMS_PER_BATCH)
+    one += batches * BATCH_S_PER_PAIR * elements**2
     algebra = 4 * parameters**3 / BFGS_FLOPS_PER_S if optimizer == "BFGS" else 0.0
     return iterations * (EVALUATIONS_PER_ITERATION * one + algebra)
 

@@ -36,7 +36,7 @@ from containers.tensorpot.pacemaker_input import START_FILE, EarlyStop, Fit, Los
 from containers.tensorpot.pacemaker_run import INPUT_FILE, cancellable, check_device, find_program
 
 IMAGE: Literal["tensorpot"] = "tensorpot"
-VERSION = 8
+VERSION = 9
 INPUTS = {
     "train": "pacemaker frame of the `frames` step",
     "validation": "pacemaker frame of the `frames` step",
