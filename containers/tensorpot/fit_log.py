@@ -16,6 +16,7 @@ KAPPA = re.compile(r"LossFunctionSpecification\(kappa=([\d.e+-]+),")
 MEMORY = re.compile(
     r"ResourceExhausted|MemoryError|std::bad_alloc|OOM when allocating|Cannot allocate memory|failed to allocate memory"
     r"|failed to map segment from shared object(?!: Operation not permitted)"
+    r"|zlib\.error: Error -4\b"  # Z_MEM_ERROR
 )
 NEW_REFERENCE = "`reference_energy` will be computed automatically"
 EARLY_STOP_TOO_LATE = "TestLossChangeTooSmallException"  # early stopping after the last iteration, which nobody catches

@@ -336,6 +336,7 @@ def test_100_000_tiny_structures(tmp_path):
         "pbc": [[number % 2 == 0] * 3 for number in range(count)],
         **dict.fromkeys(("source", "group", "family"), ["tiny"] * count),
         "row": list(range(count)),
+        "state": [""] * count,
     }
     write_table(tmp_path / "tiny.parquet", pa.table(columns, schema=STRUCTURES))
     inputs = Inputs({"structures": (tmp_path / "tiny.parquet",), "model": (TEACHER,)})
