@@ -28,7 +28,7 @@ def command(folder: Path, name: str, **changes: Any) -> subprocess.CompletedProc
         "pool": {"files": ["pool.extxyz"]},
         "dft": {"files": ["dft.extxyz"], "test_files": [str(DATA / "dft_test.extxyz")]},
         "dataset": {"test_leaks": "set_aside"},
-        "pacemaker": {"functions_per_element": 15, "b_basis": "small"},
+        "pacemaker": {"functions_per_element": 15, "b_basis": "small", "energy_weights": False},
         "selection": {"max_structures": 20},
         "train": {"maxiter": 5, "max_attempts": 1, "threads": 1},
         "convergence": {"force_mae_meV_per_A": 100000, "energy_mae_meV_per_atom": 100000},
