@@ -34,14 +34,6 @@ def test_a_budget_too_small_for_the_elements_is_refused_before_labelling(
         recipe_of(config, teacher, NINE, functions_per_element=8)
 
 
-@pytest.mark.parametrize(("elements", "optimizer"), [(2, "BFGS"), (9, "L-BFGS-B")])
-def test_the_optimizer_follows_the_number_of_parameters(
-    config: DistillConfig, teacher: Teacher, elements: int, optimizer: str
-) -> None:
-    made = recipe_of(config, teacher, NINE[:elements], functions_per_element=250)
-    assert made.config.train.optimizer == optimizer
-
-
 def test_bfgs_costs_the_cube_of_the_parameters() -> None:
     few, many = (fit_seconds(250, parameters, 2, 1000, 10, "BFGS") for parameters in (100, 5000))
     assert many - few == pytest.approx(10 * 4 * 5000**3 / 3e10, rel=1e-3)
