@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -112,7 +112,7 @@ def ends_at(started: float, limit_s: float | None) -> float | None:
     return started + limit_s - min(max(MARGIN_S, MARGIN_SHARE * limit_s), limit_s / 2)
 
 
-def follow(program: Path, work: Path, asked: Asked, machine: Machine, earlier: Earlier) -> Course:
+def follow(program: Sequence[str], work: Path, asked: Asked, machine: Machine, earlier: Earlier) -> Course:
     """Run pacemaker in `work`. Raises `RowsDiffer` as soon as it counts other rows than it was given."""
     follower = Follower(work, asked, machine, earlier)
     kills = kernel_kills()

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -33,7 +34,7 @@ from containers.tensorpot.fit_resume import LEFT, Earlier, left_over, take_over
 from containers.tensorpot.memory import memory_limit
 from containers.tensorpot.pace_train_stub import write_stub
 from containers.tensorpot.pacemaker_input import START_FILE, EarlyStop, Fit, Loss, PacemakerInput, Potential, Start
-from containers.tensorpot.pacemaker_run import INPUT_FILE, cancellable, check_device, find_program
+from containers.tensorpot.pacemaker_run import INPUT_FILE, cancellable, check_device, fit_program
 
 IMAGE: Literal["tensorpot"] = "tensorpot"
 VERSION = 9
@@ -108,13 +109,13 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     Raises `BadInput`, `ProgramMissing`, `RowsDiffer`, `OutOfMemory`, `Diverged`, `Crashed`, `Killed`, `NoIteration`,
     `TimeLimit`, `Cancelled`, and `StepError` when a GPU is asked for and there is none.
     """
-    program = find_program()
+    program = fit_program()
     check_device(machine.resources)
     with cancellable():
         return train(inputs, outputs, params, machine, program)
 
 
-def train(inputs: Inputs, outputs: Path, params: Params, machine: Machine, program: Path) -> dict[str, Any]:
+def train(inputs: Inputs, outputs: Path, params: Params, machine: Machine, program: Sequence[str]) -> dict[str, Any]:
     """`run` with the program given."""
     until = ends_at(time.monotonic(), machine.resources.time_limit_s)
     frames = Frames(inputs, params.bootstrap)

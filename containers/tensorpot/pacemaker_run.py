@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -92,6 +92,14 @@ def find_program(name: str = PROGRAM) -> Path:
     return Path(found)
 
 
+def fit_program() -> tuple[str, ...]:
+    """The command that runs pacemaker with the project's BFGS; raises `ProgramMissing` where there is no pacemaker."""
+    from containers.tensorpot import rank_two_bfgs
+
+    find_program()
+    return sys.executable, "-P", rank_two_bfgs.__file__  # -P: the modules beside it are not for it
+
+
 def check_device(resources: Resources) -> None:
     """Raise `StepError` when a GPU is asked for and TensorFlow sees none: it would take the CPU without a word."""
     if resources.device == "cpu":
@@ -103,14 +111,16 @@ def check_device(resources: Resources) -> None:
             raise StepError("TensorFlow sees no GPU; set the device to cpu, or install a CUDA build of TensorFlow")
 
 
-def run_pacemaker(program: Path, folder: Path, resources: Resources, on_line: OnLine, end: End | None = None) -> int:
+def run_pacemaker(
+    program: Sequence[str], folder: Path, resources: Resources, on_line: OnLine, end: End | None = None
+) -> int:
     """Run `program input.yaml` in `folder`, hand every line of its output to `on_line`, return its exit code.
 
     A negative code is the signal that ended it (STOPPED_BY_US when `on_line` or `end` asked for it). The child and
     its children are dead when this returns or raises, and when this process dies.
     """
     # its predictions and pictures are left out: errors are computed on the exported potential
-    command = [str(program), "--no-predict", INPUT_FILE]
+    command = [*program, "--no-predict", INPUT_FILE]
     with child_process(command, child_environment(resources), folder) as process, (end or End()).of(process):
         assert process.stdout is not None
         for line in process.stdout:

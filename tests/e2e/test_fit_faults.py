@@ -19,7 +19,7 @@ from containers.tensorpot.fit_following import RowsDiffer
 from containers.tensorpot.frames import Labelled, frame, write_frame
 from containers.tensorpot.pace_train import OUTPUTS, Crashed, Diverged, Params, TimeLimit
 from containers.tensorpot.pacemaker_input import EarlyStop, Loss, Potential
-from containers.tensorpot.pacemaker_run import find_program
+from containers.tensorpot.pacemaker_run import fit_program
 from tests.e2e.copper import copper
 
 pytestmark = pytest.mark.e2e
@@ -53,7 +53,8 @@ def fitted(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "outputs").mkdir()
     machine = Machine(Resources(threads=1, **resources), progress)
-    return pace_train.train(Inputs(files), folder / "outputs", params, machine, program or find_program())
+    command = (str(program),) if program else fit_program()
+    return pace_train.train(Inputs(files), folder / "outputs", params, machine, command)
 
 
 def but(**changes: Any) -> Params:
@@ -63,7 +64,7 @@ def but(**changes: Any) -> Params:
 def wrapped(folder: Path, before: str) -> Path:
     """pacemaker, after a line of shell."""
     program = folder / "pacemaker"
-    program.write_text(f'#!/bin/sh\n{before}\nexec {shlex.quote(str(find_program()))} "$@"\n')
+    program.write_text(f'#!/bin/sh\n{before}\nexec {shlex.join(fit_program())} "$@"\n')
     program.chmod(0o755)
     return program
 

@@ -20,7 +20,7 @@ from containers.tensorpot.fit_following import RowsDiffer
 from containers.tensorpot.frames import Labelled, frame, write_frame
 from containers.tensorpot.pace_train import OUTPUTS, NoIteration, Params
 from containers.tensorpot.pacemaker_input import Loss, Potential
-from containers.tensorpot.pacemaker_run import find_program
+from containers.tensorpot.pacemaker_run import fit_program
 from tests.e2e.copper import effective_medium, strained
 
 pytestmark = pytest.mark.e2e
@@ -65,7 +65,8 @@ class Fit:
         self.outputs, self.work = folder / "outputs", folder / "work"
         self.outputs.mkdir()
         machine = Machine(Resources(threads=1), progress)
-        self.metrics = pace_train.train(Inputs(files), self.outputs, params, machine, program or find_program())
+        command = (str(program),) if program else fit_program()
+        self.metrics = pace_train.train(Inputs(files), self.outputs, params, machine, command)
 
     def path(self, name: str) -> Path:
         return self.outputs / OUTPUTS[name]
@@ -127,7 +128,7 @@ def killed_at(iteration: int, folder: Path, frames: dict[str, tuple[Path, ...]],
     """A fit whose program gets a SIGKILL when it tells of this iteration."""
     folder.mkdir()
     program = folder / "pacemaker"
-    program.write_text(f'#!/bin/sh\necho $$ > {folder}/pid\nexec {shlex.quote(str(find_program()))} "$@"\n')
+    program.write_text(f'#!/bin/sh\necho $$ > {folder}/pid\nexec {shlex.join(fit_program())} "$@"\n')
     program.chmod(0o755)
 
     def kill(done: float, total: float, text: str, figures: object = None) -> None:

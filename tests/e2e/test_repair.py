@@ -22,7 +22,7 @@ from containers.tensorpot import pace_train
 from containers.tensorpot.fit_history import MetricsFile
 from containers.tensorpot.frames import frame, write_frame
 from containers.tensorpot.pacemaker_input import Potential
-from containers.tensorpot.pacemaker_run import child_environment, find_program
+from containers.tensorpot.pacemaker_run import child_environment, find_program, fit_program
 from flows.config import DistillConfig
 from flows.fit import Attempt, fit, led_to
 from flows.outcome import fits_of
@@ -55,10 +55,12 @@ class Bench:
 
     def program(self, script: str) -> None:
         """What the step finds in the place of pacemaker; `$n` counts its calls, `$real` is the real one."""
-        path, real = self.folder / "pacemaker", shlex.quote(str(find_program()))
-        path.write_text(f"#!/bin/sh\nreal={real}\n{COUNTED.format(self.folder / 'calls')}{script}\n")
+        path, real = self.folder / "pacemaker", self.folder / "real"
+        real.write_text(f'#!/bin/sh\nexec {shlex.join(fit_program())} "$@"\n')
+        path.write_text(f"#!/bin/sh\nreal={shlex.quote(str(real))}\n{COUNTED.format(self.folder / 'calls')}{script}\n")
         path.chmod(0o755)
-        self.monkeypatch.setattr(pace_train, "find_program", lambda: path)
+        real.chmod(0o755)
+        self.monkeypatch.setattr(pace_train, "fit_program", lambda: (str(path),))
 
     @property
     def workspace(self) -> Workspace:

@@ -61,7 +61,7 @@ def followed(
     def hear(done: float, total: float, text: str = "", figures: Any = None) -> None:
         told.append((done, dict(figures)))
 
-    return follow(program, folder, asked, Machine(Resources(), hear), earlier or Earlier()), told
+    return follow((str(program),), folder, asked, Machine(Resources(), hear), earlier or Earlier()), told
 
 
 def test_every_iteration_is_told_with_the_figures_of_both_sides(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_progress_is_whole_only_when_all_steps_and_cycles_are_done(tmp_path: Pat
     program.write_text("#!/bin/sh\n" + CYCLES + CLOSE)
     program.chmod(0o755)
     machine = Machine(Resources(), lambda done, total, text="", figures=None: totals.append((done, total)))
-    follow(program, tmp_path, replace(ASKED, maxiter=2, cycles=3), machine, Earlier(iterations=40))
+    follow((str(program),), tmp_path, replace(ASKED, maxiter=2, cycles=3), machine, Earlier(iterations=40))
     assert set(totals) <= {(40 + done, 46) for done in range(1, 5)}
     assert totals[-1] == (44, 46)
 

@@ -123,11 +123,11 @@ def test_a_gpu_that_tensorflow_does_not_see_is_refused(monkeypatch: pytest.Monke
         check_device(Resources(device="cuda"))
 
 
-def program(folder: Path, script: str) -> Path:
+def program(folder: Path, script: str) -> tuple[str]:
     path = folder / "fake"
     path.write_text("#!/bin/sh\n" + script)
     path.chmod(0o755)
-    return path
+    return (str(path),)
 
 
 def test_lines_are_handed_over_and_the_exit_code_returned(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_it_dies_with_the_step(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path; from containers.contract import Resources\n"
         "from containers.tensorpot.pacemaker_run import run_pacemaker\n"
-        f"run_pacemaker(Path({str(fake)!r}), Path({str(tmp_path)!r}), Resources(), lambda line: print(line) is None)"
+        f"run_pacemaker({fake!r}, Path({str(tmp_path)!r}), Resources(), lambda line: print(line) is None)"
     )
     with subprocess.Popen([sys.executable, "-uc", code], stdout=subprocess.PIPE, text=True) as step:
         assert step.stdout is not None

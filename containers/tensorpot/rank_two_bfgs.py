@@ -1,0 +1,120 @@
+"""pacemaker with a BFGS that updates its inverse Hessian in place, by two vectors. Run as a program, as `pacemaker` is.
+
+scipy's BFGS makes the same update as two products of dense matrices. With n parameters, an iteration costs 4 n^3
+operations beside the evaluation of the loss, and memory for five matrices of n x n. The update by two vectors costs
+4 n^2 operations and one matrix. All else is scipy's: the line search, the limits, the messages. Source: Nocedal and
+Wright, Numerical Optimization (2006), equation 6.17 multiplied out.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import scipy.optimize
+from scipy.linalg.blas import dsymv, dsyr, dsyr2
+from scipy.optimize import OptimizeResult
+from scipy.optimize._optimize import _line_search_wolfe12, _LineSearchError, _status_message
+
+Vector = np.ndarray[Any, np.dtype[np.float64]]
+
+SUCCESS, LIMIT_REACHED, NO_WAY_DOWN, NOT_A_NUMBER = 0, 1, 2, 3
+MESSAGES = {
+    SUCCESS: _status_message["success"],
+    LIMIT_REACHED: _status_message["maxiter"],
+    NO_WAY_DOWN: _status_message["pr_loss"],
+    NOT_A_NUMBER: _status_message["nan"],
+}
+FLAT_CURVATURE = 1000.0  # scipy's: 1 / (y s) where y s is zero
+
+
+def bfgs(
+    fun: Callable[..., float],
+    x0: Vector,
+    args: tuple[Any, ...] = (),
+    *,
+    jac: Callable[..., Vector],
+    callback: Callable[[Vector], None],
+    maxiter: int,
+    gtol: float = 1e-5,
+    xrtol: float = 0.0,
+    c1: float = 1e-4,
+    c2: float = 0.9,
+    **_others: object,
+) -> OptimizeResult:
+    """Minimise `fun` from `x0` as scipy's BFGS does; a `method` of scipy.optimize.minimize.
+
+    `gtol` is the largest component of the gradient at which it ends, `xrtol` the relative length of a step.
+    """
+    evaluations = 0
+
+    def value(x: Vector) -> float:
+        nonlocal evaluations
+        evaluations += 1
+        return float(fun(x, *args))
+
+    def slope(x: Vector) -> Vector:
+        return np.asarray(jac(x, *args), dtype=float)
+
+    x, iterations, status = np.array(x0, dtype=float), 0, SUCCESS
+    now, gradient = value(x), slope(x)
+    before = now + np.linalg.norm(gradient) / 2  # a first step of length one
+    inverse = np.asfortranarray(np.eye(len(x)))  # only its upper triangle is kept
+    while np.abs(gradient).max() > gtol and iterations < maxiter:
+        direction = -dsymv(1.0, inverse, gradient)
+        try:
+            length, _, _, now, before, new_gradient = _line_search_wolfe12(
+                value, slope, x, direction, gradient, now, before, amin=1e-100, amax=1e100, c1=c1, c2=c2
+            )
+        except _LineSearchError:
+            status = NO_WAY_DOWN
+            break
+        step = length * direction
+        x = x + step
+        new_gradient = slope(x) if new_gradient is None else new_gradient
+        change, gradient = new_gradient - gradient, new_gradient
+        iterations += 1
+        callback(x)
+        if np.abs(gradient).max() <= gtol or np.linalg.norm(step) <= xrtol * (xrtol + np.linalg.norm(x)):
+            break
+        if not np.isfinite(now):
+            status = NO_WAY_DOWN
+            break
+        update(inverse, step, change)
+    if status == SUCCESS and iterations >= maxiter:
+        status = LIMIT_REACHED
+    elif status == SUCCESS and not (np.isfinite(now) and np.isfinite(gradient).all() and np.isfinite(x).all()):
+        status = NOT_A_NUMBER
+    return OptimizeResult(
+        x=x, fun=now, jac=gradient, nit=iterations, nfev=evaluations, status=status, success=status == SUCCESS,
+        message=MESSAGES[status],
+    )  # fmt: skip
+
+
+def update(inverse: Vector, step: Vector, change: Vector) -> None:
+    """Update the inverse Hessian (n, n), its upper triangle, in place for a step and the change of the gradient."""
+    along = float(change @ step)
+    scale = 1 / along if along else FLAT_CURVATURE
+    turned = dsymv(1.0, inverse, change)
+    dsyr2(-scale, step, turned, a=inverse, overwrite_a=1)
+    dsyr(scale * (scale * float(change @ turned) + 1), step, a=inverse, overwrite_a=1)
+
+
+def minimize(*args: Any, method: Any, **options: Any) -> OptimizeResult:
+    """scipy.optimize.minimize, with this module's BFGS."""
+    return scipy.optimize.minimize(*args, method=bfgs if method == "BFGS" else method, **options)
+
+
+def main() -> None:
+    """Run pacemaker with the arguments of this program."""
+    from pyace.cli import pacemaker
+    from tensorpotential.compat.pace import fit
+
+    fit.minimize = minimize
+    pacemaker.main(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    main()
