@@ -14,7 +14,7 @@ from ase.io import iread
 from containers import ingest, pool_labels
 from containers.contract import Closed, Resources
 from containers.mace import label, teacher_info
-from containers.mace.teacher_info import Teacher, choose_head
+from containers.mace.description import Teacher, choose_head
 from containers.structures import structure_id, structures_table
 from containers.tensorpot import baseline, dataset, frame_sets, select
 from containers.tensorpot.pacemaker_input import Potential

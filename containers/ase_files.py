@@ -16,7 +16,7 @@ from ase.io.formats import UnknownFileTypeError, extension2format, filetype
 from containers.bounded_text import LONGEST_LINE
 from containers.cif_files import cif_frames
 from containers.contract import BadInput
-from containers.frame_checks import MOST_ATOMS, too_many
+from containers.too_large import MOST_ATOMS, too_many
 
 LARGEST_WHOLE = 256_000_000
 """Bytes. Most readers of ASE hold the whole file and several times its size as Python objects."""

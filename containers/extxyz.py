@@ -15,7 +15,7 @@ from ase.stress import voigt_6_to_full_3x3_stress
 
 from containers.structures import flat, list_lengths
 
-PROPERTIES = {"positions": "pos", "forces": "forces", "forces_std": "forces_std"}
+COLUMN_NAMES = {"positions": "pos", "forces": "forces", "forces_std": "forces_std"}
 """Column of three numbers an atom -> its name in the file; `forces_std` only for a committee's labels."""
 IN_COMMENT = ("id", "energy", "energy_std", "stress", "cell", "pbc", "state")
 ATOMS_AT_ONCE = 50_000  # some 10 MB of text
@@ -45,7 +45,7 @@ def _pieces(labels: pa.Table) -> Iterator[pa.Table]:
 
 
 def _frames(labels: pa.Table, also: Sequence[str]) -> Iterator[str]:
-    names = {column: name for column, name in PROPERTIES.items() if column in labels.column_names}
+    names = {column: name for column, name in COLUMN_NAMES.items() if column in labels.column_names}
     properties = ":".join(["species:S:1", *(f"{name}:R:3" for name in names.values())])
     comments = labels.select([name for name in IN_COMMENT if name in labels.column_names]).to_pylist()
     more = labels.select(list(also)).to_pylist()

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from containers.contract import BadInput
 from containers.distances import nearest, shortest_per_pair, touching
+from containers.too_large import MEND, MOST_ATOMS, too_many
 
 SMALLEST_WIDTH = 1e-3
 """Å. Periodic cell vectors closer to linear dependence than this have no volume (area, length) to repeat."""
@@ -20,7 +21,6 @@ FARTHEST_A = 1e6
 MOST_IMAGES = 2_000_000
 """Atoms and their images within NEAR_A: a cell with more is too small to be one of atoms, and would take gigabytes."""
 NEAR_A = 4.0  # as far as distances are looked for
-MEND = "mend or remove the frame"
 HIDDEN = ("numbers", "positions", "group", "family")
 
 AUTO = "auto"
@@ -32,9 +32,6 @@ SAME_ENERGY_eV_per_atom = 1e-5
 five decimals. Other settings of a DFT program, or another teacher, differ by more."""
 SAME_FORCE_eV_per_A = 1e-4
 """The same for each component of the forces."""
-
-MOST_ATOMS = 1_000_000
-"""A structure of more atoms is a mistake: nothing here learns from it, and reading it would take gigabytes."""
 CLOSEST_A = 0.3
 """No two atoms of a material come closer; where every atom of a structure does, the lengths are in another unit."""
 CROWDED = 0.7
@@ -82,11 +79,6 @@ def check_structure(atoms: Atoms, place: str) -> None:
         why = "is beyond 1e6 Å" if np.isfinite(atoms.positions[first]).all() else "is not finite"
         raise BadInput(f"{place}: atom {first} (from 0) has a position that {why} ({where}); {MEND}")
     _check_cell(atoms, place)
-
-
-def too_many(atoms: int) -> str:
-    """What is said of a structure that has, or claims to have, more than MOST_ATOMS atoms."""
-    return f"{atoms:,} atoms, at most {MOST_ATOMS:,} are read; is this the right file? {MEND}"
 
 
 def check_lengths(atoms: Atoms, shortest: float, place: str) -> None:

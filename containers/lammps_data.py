@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from containers.bounded_text import Lines
 from containers.contract import BadInput
-from containers.frame_checks import MOST_ATOMS, too_many
 from containers.lammps_types import (
     GIVE_ELEMENTS,
     Unreadable,
@@ -28,6 +27,7 @@ from containers.lammps_types import (
     numbers_of_types,
     tilted_cell,
 )
+from containers.too_large import MOST_ATOMS, too_many
 
 COUNT = re.compile(rb"^\s*\d+\s+atoms\s*(#.*)?$", re.MULTILINE)
 BOX = re.compile(rb"^\s*(\S+\s+){2,3}(xlo\s+xhi|avec)\b", re.MULTILINE)

@@ -8,7 +8,7 @@ import numpy as np
 from ase.data import atomic_masses, atomic_numbers
 from numpy.typing import NDArray
 
-from containers.frame_checks import MOST_ATOMS, too_many
+from containers.too_large import MOST_ATOMS, too_many
 
 IN_ANGSTROM = ("metal", "real")
 """Units of LAMMPS whose lengths are Å. A file that does not name its units is taken to be in one of them."""

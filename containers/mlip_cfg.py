@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from containers.bounded_text import Lines
 from containers.contract import BadInput
-from containers.frame_checks import MOST_ATOMS, too_many
+from containers.too_large import MOST_ATOMS, too_many
 
 BEGIN, END = "BEGIN_CFG", "END_CFG"
 CARTESIAN = ("cartes_x", "cartes_y", "cartes_z")

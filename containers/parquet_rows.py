@@ -13,8 +13,8 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from containers.contract import BadInput
-from containers.frame_checks import MOST_ATOMS, too_many
 from containers.structures import KEPT_INFO
+from containers.too_large import MOST_ATOMS, too_many
 
 GEOMETRY = ("numbers", "positions", "cell", "pbc")
 MOST_ROWS = 1024  # at once

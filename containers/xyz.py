@@ -18,7 +18,7 @@ from ase.io.extxyz import read_xyz
 
 from containers.bounded_text import Lines
 from containers.contract import BadInput
-from containers.frame_checks import MOST_ATOMS, too_many
+from containers.too_large import MOST_ATOMS, too_many
 from containers.xyz_comment import ALSO_NUMBERS, NUMBERS, PROPERTIES, read_comment
 
 PLAIN_COLUMNS = 4  # symbol, x, y, z

@@ -13,7 +13,7 @@ from containers import ingest, pool_labels
 from containers.contract import Resources
 from containers.frame_state import Reads
 from containers.mace import fetch, label
-from containers.mace.teacher_info import Teacher
+from containers.mace.description import Teacher
 from containers.tensorpot import baseline, dataset, frame_sets, select, strain
 from flows.config import DistillConfig
 from flows.recipe import Recipe

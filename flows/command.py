@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from flows import dry_run
+from flows.command_line import CONVERGED, NOT_CONVERGED, guarded, parser_of
 from flows.config import DistillConfig
 from flows.config_file import load_config
 from flows.distill import distill
 from flows.files import teacher_files, user_files
 from flows.outcome import Outcome
 from flows.run_name import difference, refuse_other
-from tasks.errors import DistillError
 from tasks.machine import ready
 from tasks.prefect_run import command_line_run
-from tasks.settings import prepare_process, read_settings
+from tasks.settings import read_settings
 from tasks.workspace import open_workspace
-
-EXAMPLE = Path(__file__).parent.parent / "examples" / "silicon" / "distill.yaml"
-CONVERGED, FAILED, BAD_INPUT, NOT_CONVERGED = 0, 1, 2, 3
 
 EPILOG = """\
 examples:
@@ -54,23 +49,6 @@ def main(arguments: list[str]) -> int:
     """Run the command; the exit code says how it ended."""
     options = parser().parse_args(arguments)
     return guarded(lambda: _run(options))
-
-
-def guarded(body: Callable[[], int]) -> int:
-    """The exit code of `body`; what it raises is told in a sentence."""
-    prepare_process()
-    # Prefect ends the flow at SIGTERM and then raises the signal again: leave in order, so that its server ends too
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        return body()
-    except DistillError as error:
-        print(f"\nerror: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print(
-            "\ninterrupted: nothing half-written is kept as a result; run the same command to go on.", file=sys.stderr
-        )
-        return FAILED
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -112,23 +90,6 @@ def parser() -> argparse.ArgumentParser:
         "--dry-run", action="store_true", help="validate, write plan and input.yaml; label and fit nothing"
     )
     made.add_argument("--verify", action="store_true", help="digest every stored file again before it is used")
-    return made
-
-
-def parser_of(flow: str, description: str, epilog: str) -> argparse.ArgumentParser:
-    """The options that the command of every flow has."""
-    made = argparse.ArgumentParser(
-        prog=f"python -m flows.{flow}",
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    made.add_argument(
-        "config", nargs="?", type=Path, default=EXAMPLE, help="YAML config (default: the silicon example)"
-    )
-    made.add_argument("--work-root", type=Path, metavar="DIR", help="gets store/ and runs/ (default: this directory)")
-    made.add_argument("--replace", action="store_true", help="replace results of another config with the same name")
-    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a key: train.maxiter=50")
     return made
 
 

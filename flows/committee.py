@@ -6,7 +6,8 @@ from typing import Any
 
 from flows import calls_fit
 from flows.config import DistillConfig
-from flows.data import Prepared, Runner
+from flows.data import Prepared
+from flows.run import Runner
 from flows.students import Fitted, Wanted, fit_all
 from flows.training_set import training_set
 from flows.verdict import ACCIDENTS

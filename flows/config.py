@@ -13,10 +13,10 @@ from containers.split import Split
 from containers.tensorpot.baseline import LennardJones
 from containers.tensorpot.pacemaker_blocks import Overrides
 from containers.tensorpot.pacemaker_keys import own_backend, own_fit
+from flows.config_convergence import Convergence
 from flows.config_fit import Extend, Stability, Sweep, Train
 from flows.presets import PRESETS, PresetName, under
 from flows.section import Element, Length, Pair, Section, Weight
-from flows.verdict import Convergence
 
 
 class Teacher(Section):

@@ -3,55 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from ase.data import chemical_symbols
 
 from containers.frame_state import Reads, union
-from containers.mace.teacher_info import Teacher
-from containers.tensorpot.baseline_model import Origin
+from containers.mace.description import Teacher
+from containers.origin import Origin
 from containers.tensorpot.coverage import Tables
 from flows import calls
 from flows.config import DistillConfig
 from flows.files import Files
 from flows.label import label
 from flows.recipe import Recipe, check_committee, check_elements, check_sides, resolve
+from flows.run import RunCall, Runner
 from flows.states import state_warnings
-from tasks.artefact import Artefact, External, FileRef, StepCall
+from tasks.artefact import Artefact, External, FileRef
 from tasks.label import Asked
 from tasks.label_work import Work
 from tasks.prefect_run import run_log
-from tasks.steps import step
 from tasks.workspace import Workspace
-
-
-class RunCall(Protocol):
-    """What runs a call under a name."""
-
-    def __call__(self, call: StepCall, name: str | None = None) -> Artefact: ...
-
-
-@dataclass
-class Runner:
-    """Runs calls as Prefect task runs, and keeps what they gave by name.
-
-    Attributes:
-        of: ends the names of the task runs, where one flow run takes the same steps several times.
-    """
-
-    workspace: Workspace
-    of: str = ""
-    done: dict[str, Artefact] = field(default_factory=dict)
-
-    def __call__(self, call: StepCall, name: str | None = None) -> Artefact:
-        """The result of a call."""
-        name = name or call.step
-        self.done[name] = step(call, self.workspace, f"{name} {self.of}".rstrip())
-        return self.done[name]
 
 
 @dataclass(frozen=True)

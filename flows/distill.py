@@ -10,12 +10,14 @@ from prefect.runtime import flow_run
 
 from flows.config import DistillConfig
 from flows.config_file import with_absolute_paths
-from flows.data import Runner, prepare
+from flows.data import prepare
 from flows.extend import extended
 from flows.files import Files, Models, digests, teacher_files, user_files
-from flows.fit import finish, fit
+from flows.fit import fit
 from flows.outcome import Outcome, summarise
+from flows.run import Runner
 from flows.run_name import refuse_other
+from flows.student import finish
 from flows.training_set import training_set
 from tasks.label_work import total
 from tasks.machine import ready, remove_left_containers

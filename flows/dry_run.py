@@ -19,9 +19,10 @@ from flows.basis_plan import basis_lines
 from flows.config import DistillConfig
 from flows.data import Ingested, ingest_all, read_teacher, stored_tables, tables_of
 from flows.files import teacher_files, user_files
-from flows.fit import finish, first_names, first_plan, fit
+from flows.fit import first_names, first_plan, fit
 from flows.label import with_sources
 from flows.recipe import Recipe, check_committee, check_elements, check_sides, resolve
+from flows.student import finish
 from tasks.artefact import Artefact, FileRef, StepCall
 from tasks.errors import StoreError
 from tasks.label import Asked

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flows import calls_fit
-from flows.data import Prepared, Runner
+from flows.data import Prepared
 from flows.extension import Errors, Extension, Standing, State, Stop, Tried, next_extension, standing
-from flows.fit import Attempt, Student, finish, fit
+from flows.fit import Attempt, fit
 from flows.recipe import Recipe
+from flows.run import Runner
+from flows.student import Student, finish
 from flows.training_set import frames_of
 from flows.verdict import SOUND
 from tasks.artefact import Artefact, StepCall

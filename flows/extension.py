@@ -37,8 +37,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from containers.contract import Closed
+from flows.config_convergence import Convergence
 from flows.config_fit import Extend
-from flows.verdict import Convergence
 
 Kind = Literal["structures", "functions"]
 KINDS: tuple[Kind, ...] = ("structures", "functions")

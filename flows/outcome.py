@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from containers.contract import Closed
-from containers.mace.teacher_info import Teacher
+from containers.mace.description import Teacher
 from containers.tensorpot.baseline_model import Baseline
 from flows.config import DistillConfig
+from flows.config_convergence import Convergence
 from flows.extend import Extended
 from flows.fit import Attempt, led_to
-from flows.verdict import ACCIDENTS, Convergence, mend_of
+from flows.verdict import ACCIDENTS, mend_of
 from tasks import run_summary
 from tasks.artefact import Artefact, Stored
 from tasks.errors import StepFailed

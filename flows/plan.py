@@ -44,8 +44,9 @@ from pydantic import Field
 
 from containers.contract import Closed
 from containers.tensorpot.pacemaker_input import EarlyStop
+from flows.config_convergence import Convergence
 from flows.config_fit import Optimizer, Train
-from flows.verdict import SOUND, Convergence, Outcome, Verdict, in_limits
+from flows.verdict import SOUND, Outcome, Verdict, in_limits
 
 STRONGER = 100.0
 STRONGEST = 1e-5  # regularisation that is not made stronger still: a fit could not follow its data

@@ -11,7 +11,7 @@ from typing import Literal
 import pyarrow.parquet as pq
 
 from containers.contract import BadInput, Closed
-from containers.mace.teacher_info import Teacher, choose_head
+from containers.mace.description import Teacher, choose_head
 from containers.split import Split, empty_sides, empty_sides_message
 from containers.tensorpot.coverage import Tables, Unseen, never_trained
 from containers.tensorpot.pacemaker_input import Potential

@@ -9,10 +9,11 @@ from functools import partial
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from containers.tensorpot.memory import SHARE, available_bytes
-from flows.data import Runner
-from flows.fit import Attempt, Student, finish, fit
+from containers.memory import SHARE, available_bytes
+from flows.fit import Attempt, fit
 from flows.recipe import Recipe
+from flows.run import Runner
+from flows.student import Student, finish
 from tasks.artefact import Artefact
 from tasks.errors import StepFailed
 from tasks.prefect_run import run_log

@@ -17,8 +17,9 @@ from prefect.runtime import flow_run
 from flows.committee import make_committee
 from flows.config import DistillConfig
 from flows.config_file import with_absolute_paths
-from flows.data import Prepared, Resolved, Runner, labelled, resolved
+from flows.data import Prepared, Resolved, labelled, resolved
 from flows.files import teacher_files, user_files
+from flows.run import Runner
 from flows.run_name import Results, refuse_other
 from flows.students import Fitted, Wanted, fit_all
 from flows.sweep_points import Variant, refuse_too_many, variants, varied

@@ -11,7 +11,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from flows.command import guarded, parser_of
+from flows.command_line import guarded, parser_of
 from flows.config import DistillConfig
 from flows.config_file import load_config, validated
 from flows.sweep import checked, refuse_other_sweep, sweep

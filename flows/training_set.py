@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flows import calls
-from flows.data import Prepared, Runner
+from flows.data import Prepared
 from flows.label import label
+from flows.run import Runner
 from tasks.artefact import Artefact
 from tasks.label_work import Work
 from tasks.prefect_run import run_log

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from flows.command import guarded, parser_of
+from flows.command_line import guarded, parser_of
 from flows.config_file import load_config
 from flows.files import teacher_files, user_files
 from flows.run_name import refuse_other

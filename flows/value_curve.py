@@ -16,11 +16,13 @@ from pydantic import Field
 
 from flows.config import DistillConfig
 from flows.config_file import with_absolute_paths
-from flows.data import Prepared, Runner, prepare
+from flows.data import Prepared, prepare
 from flows.files import teacher_files, user_files
-from flows.fit import finish, fit
+from flows.fit import fit
 from flows.recipe import Recipe
+from flows.run import Runner
 from flows.run_name import refuse_other
+from flows.student import finish
 from flows.training_set import training_set
 from tasks.errors import StepFailed
 from tasks.machine import ready, remove_left_containers

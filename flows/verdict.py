@@ -6,10 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
-from pydantic import Field
-
 from containers.contract import Closed
 from containers.tensorpot.stop_reason import BROKEN_OFF
+from flows.config_convergence import Convergence
 
 Verdict = Literal[
     "converged",  # both validation errors are within their limits
@@ -83,13 +82,6 @@ MENDS_OF_NOTHING: dict[Verdict, str] = {
     "crashed": "The last lines of pacemaker's log tell why; the folder of the step can be run again alone.",
 }
 """The same for an attempt that left nothing to go on from, where that makes another mend of it."""
-
-
-class Convergence(Closed):
-    """When a student is good enough."""
-
-    force_mae_meV_per_A: float = Field(120, gt=0, description="meV/Å, mean absolute error of force components")
-    energy_mae_meV_per_atom: float = Field(20, gt=0, description="meV/atom, mean absolute error of energies")
 
 
 class Outcome(Closed):

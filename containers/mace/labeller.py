@@ -23,9 +23,9 @@ from containers.mace.answers import Answer, Label, Labelled, SetAside
 from containers.mace.batches import compute_in_batches, kept
 from containers.mace.contraction import use_fast_contractions
 from containers.mace.convolution import use_fast_convolutions
+from containers.mace.description import choose_head
 from containers.mace.graphs import Graph, GraphMaker, Made, joined
 from containers.mace.model import check_device, describe, load_model, model_heads, reference_energies
-from containers.mace.teacher_info import choose_head
 
 MEMORY_REFUSED = ("DefaultCPUAllocator", "CUDA out of memory")
 """What a plain RuntimeError says when memory ended: on a CPU, and from TorchScript, of which a MACE has much, also on a

@@ -191,7 +191,7 @@ def _starts_threads(settings: Settings) -> bool:
 def _parity(labeller: Labeller, structures: Sequence[Atoms]) -> dict[str, float]:
     if labeller.settings.acceleration == "none" or not structures:
         return {}
-    from containers.mace.acceleration import check_parity, probe_structures
+    from containers.mace.parity import check_parity, probe_structures
 
     reference = Labeller(replace(labeller.settings, dtype="float64", acceleration="none"))
     return check_parity(reference, labeller, probe_structures(structures))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from containers.contract import BadInput, StepError
 from containers.frame_state import Quantity, quantity
-from containers.mace.teacher_info import Teacher
+from containers.mace.description import Teacher
 
 MEND = "Give a model that mace-torch saved (NAME.model)."
 

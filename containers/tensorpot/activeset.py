@@ -18,8 +18,9 @@ import numpy as np
 from ase import Atoms
 from pydantic import Field
 
-from containers.contract import BadInput, Closed, Image, Inputs, Machine
+from containers.contract import Closed, Image, Inputs, Machine
 from containers.tensorpot.frames import read_frame
+from containers.tensorpot.loading import load_basis
 from containers.tensorpot.memory import sizes_for
 
 if TYPE_CHECKING:
@@ -99,16 +100,6 @@ def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dic
     (outputs / OUTPUTS["asi"]).write_bytes(asi_bytes(dict.fromkeys(symbols, np.eye(1))))
     ones = dict.fromkeys(symbols, 1)
     return {"functions": ones, "environments": ones, "spanned": ones, "deficient_elements": []}
-
-
-def load_basis(path: Path) -> ACEBBasisSet:
-    """The B-basis in a potential file; `BadInput` when it is none."""
-    from pyace import ACEBBasisSet, BBasisConfiguration
-
-    try:
-        return ACEBBasisSet(BBasisConfiguration(str(path)))
-    except RuntimeError as error:
-        raise BadInput(f"{path} is not a B-basis potential of pacemaker (.yaml): {error}") from None
 
 
 def asi_bytes(inverses: Mapping[str, np.ndarray]) -> bytes:

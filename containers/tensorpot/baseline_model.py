@@ -12,9 +12,9 @@ from typing import Literal
 from pydantic import Field
 
 from containers.contract import Closed
+from containers.origin import Origin
 
 E0Source = Literal["teacher", "isolated_atoms", "least_squares", "given"]
-Origin = Literal["teacher", "dft"]
 
 
 class PairTerm(Closed):

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from containers.origin import Origin
 from containers.split import Split
 from containers.structures import LABELS, STATE, with_state
-from containers.tensorpot.baseline_model import Origin
 from containers.tensorpot.dataset_base import WHERE, Base, History
 from containers.tensorpot.dataset_places import Place, Sides
 

@@ -70,7 +70,7 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     """Write a row of SPREAD for each test atom; see `figures` for the metrics."""
     from pyace import PyACECalculator
 
-    from containers.tensorpot.activeset import load_basis
+    from containers.tensorpot.loading import load_basis
 
     paths, baseline = _paths(inputs), Baseline.read(inputs.one("baseline")).model_dump()
     together = Committee([Student(PyACECalculator(load_basis(path)), baseline) for path in paths])

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from containers.origin import Origin
 from containers.split import Side, Split
 from containers.structures import STRUCTURES, atoms_from_table, flat, list_lengths
-from containers.tensorpot.baseline_model import Origin
 from containers.tensorpot.dataset_base import AT_ONCE, WHERE, Base, History
 from containers.tensorpot.dataset_places import Place, Sides, places
 from containers.tensorpot.reference_energies import counts_of, isolated

@@ -24,10 +24,10 @@ from ase.data import atomic_numbers, chemical_symbols
 from pydantic import Field
 
 from containers.contract import BadInput, Closed, Image, Inputs, Machine
+from containers.origin import Origin
 from containers.split import SIDES, Split, empty_sides_message, side
 from containers.spool import Spool, blocks
 from containers.structures import flat, list_lengths, write_table
-from containers.tensorpot.baseline_model import Origin
 from containers.tensorpot.dataset_base import (
     DATASET as DATASET,
 )

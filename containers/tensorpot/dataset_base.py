@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from containers.contract import BadInput, Closed
+from containers.origin import Origin
 from containers.split import Side
 from containers.structures import LABELS, flat, list_lengths, with_state
-from containers.tensorpot.baseline_model import Origin
 
 DATASET = pa.schema(
     [

@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple
 import pyarrow.parquet as pq
 
 from containers.contract import BadInput
+from containers.origin import Origin
 from containers.split import Side, Split, side
-from containers.tensorpot.baseline_model import Origin
 from containers.tensorpot.dataset_base import AT_ONCE, Base
 
 Leaks = Literal["refuse", "set_aside"]

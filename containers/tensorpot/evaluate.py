@@ -35,7 +35,7 @@ from containers.tensorpot.frames import (
     overlap,
     read_frame,
 )
-from containers.tensorpot.student import Student
+from containers.tensorpot.loading import load_student
 
 IMAGE: Image = "tensorpot"
 VERSION = 4
@@ -135,17 +135,6 @@ def _speed(inputs: Inputs, structures: Sequence[Atoms]) -> dict[str, float]:
     from containers.tensorpot.yace import us_per_atom
 
     return {"student_us_per_atom": us_per_atom(inputs.one("yace"), structures)} if inputs.all("yace") else {}
-
-
-def load_student(potential: Path, asi: Path, baseline: Path) -> Student:
-    """The student as an ASE calculator that also gives `gamma`: total energies on the teacher's scale."""
-    from pyace import PyACECalculator
-
-    from containers.tensorpot.activeset import load_basis
-
-    ace = PyACECalculator(load_basis(potential))
-    ace.set_active_set(str(asi))
-    return Student(ace, Baseline.read(baseline).model_dump())
 
 
 def compare(atoms: Atoms, student: Calculator) -> Compared:

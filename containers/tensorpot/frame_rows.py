@@ -14,9 +14,9 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from containers.contract import BadInput
 from containers.distances import shortest_per_pair
+from containers.origin import Origin
 from containers.split import SIDES, Side
 from containers.structures import labels_table
-from containers.tensorpot.baseline_model import Origin
 from containers.tensorpot.dataset import SET_ASIDE
 from containers.tensorpot.frames import Labelled, energy_corrected
 from containers.tensorpot.pair_difference import pair_names

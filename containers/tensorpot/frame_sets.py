@@ -28,9 +28,10 @@ from pydantic import Field, model_validator
 from containers.contract import BadInput, Closed, Image, Inputs, Machine, StepError
 from containers.distances import nearest
 from containers.extxyz import write_frames
+from containers.origin import Origin
 from containers.split import SIDES, Side
 from containers.structures import atoms_from_table, write_table
-from containers.tensorpot.baseline_model import Baseline, Origin
+from containers.tensorpot.baseline_model import Baseline
 from containers.tensorpot.frame_rows import (
     Read,
     Row,

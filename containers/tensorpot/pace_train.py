@@ -14,27 +14,26 @@ interrupted and taken up (see fit_resume) or ended by its time limit differs, an
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from containers.contract import BadInput, Closed, Inputs, Machine, OutOfMemory, Resources, StepError
+from containers.contract import Closed, Inputs, Machine, OutOfMemory, Resources, StepError
+from containers.memory import memory_limit
 from containers.structures import write_table
 from containers.tensorpot.fit_following import Asked, Course, ends_at, follow, nothing_left
 from containers.tensorpot.fit_frames import Counts, Frames, counted
 from containers.tensorpot.fit_history import history_table
 from containers.tensorpot.fit_memory import NEIGHBOURS, auto_batch_size
 from containers.tensorpot.fit_results import kappa_used, last_whole, write_results
-from containers.tensorpot.fit_resume import LEFT, Earlier, left_over, take_over
-from containers.tensorpot.memory import memory_limit
+from containers.tensorpot.fit_resume import Earlier, left_over
 from containers.tensorpot.pace_train_stub import write_stub
-from containers.tensorpot.pacemaker_input import START_FILE, EarlyStop, Fit, Loss, PacemakerInput, Potential, Start
-from containers.tensorpot.pacemaker_run import INPUT_FILE, cancellable, check_device, fit_program
+from containers.tensorpot.pacemaker_input import EarlyStop, Fit, Loss, PacemakerInput, Potential, Start
+from containers.tensorpot.pacemaker_run import cancellable, check_device, fit_program
+from containers.tensorpot.working_folder import _working_folder, kind_of_start, taken_up
 
 IMAGE: Literal["tensorpot"] = "tensorpot"
 VERSION = 9
@@ -185,47 +184,6 @@ def pacemaker_input(
     )
 
 
-def kind_of_start(potential: Potential, start: Path | None) -> Start:
-    """How pacemaker goes on from `start`; raises `BadInput` when it cannot."""
-    if start is None:
-        return "fresh"
-    from containers.tensorpot import fitted_potential as fitted
-
-    if (configuration := fitted.load(start)) is None:
-        raise BadInput(f"start: {start} is no B-basis of pacemaker")
-    if fitted.has_core(configuration):
-        raise BadInput(f"start: {start} has a core repulsion; continue from the interim potential, which has none")
-    if fitted.elements_of(configuration) != tuple(sorted(potential.elements)):
-        raise BadInput(f"start: {start} is of {fitted.elements_of(configuration)}, asked are {potential.elements}")
-    if fitted.cutoff_of(configuration) != potential.cutoff:
-        raise BadInput(
-            f"start: {start} has the cutoff {fitted.cutoff_of(configuration)} Å, asked are {potential.cutoff} Å"
-        )
-    offered = fitted.functions_offered(potential.section())
-    return "continue" if configuration.total_number_of_functions >= offered else "extend"
-
-
-def what_remains(given: PacemakerInput, earlier: Earlier) -> PacemakerInput | None:
-    """What is left to do of a fit that was interrupted; None when all its iterations were done."""
-    if earlier.potential is None:
-        return given
-    start, fit = kind_of_start(given.potential, earlier.potential), given.fit
-    iterations_left, cycles_left = fit.maxiter - earlier.in_part, fit.cycles - earlier.cycle
-    if start == "extend":  # the next step of the ladder begins, with all its iterations
-        return given.model_copy(update={"start": start})
-    if cycles_left <= 1 and iterations_left <= 0:
-        return None
-    left = {"maxiter": fit.maxiter if cycles_left > 1 else iterations_left, "cycles": cycles_left}
-    return given.model_copy(update={"start": start, "fit": fit.model_copy(update=left)})
-
-
-def taken_up(given: PacemakerInput, earlier: Earlier) -> tuple[PacemakerInput | None, Earlier]:
-    """What remains, and what was done as the next run sees it: nothing of a step of the ladder that it begins."""
-    asked = what_remains(given, earlier)
-    begins = asked is not None and asked.start == "extend"
-    return asked, replace(earlier, in_part=0, cycle=0) if begins else earlier
-
-
 def _asked(given: PacemakerInput, counts: Counts, until: float | None, earlier: Earlier) -> Asked:
     fit, functions, steps = given.fit, None, 1
     if fit.ladder_step is not None and given.start != "continue":
@@ -247,23 +205,6 @@ def _functions(given: PacemakerInput) -> int:
     from containers.tensorpot.fitted_potential import functions_offered
 
     return functions_offered(given.potential.section())
-
-
-def _working_folder(run: Path, frames: Frames, asked: PacemakerInput, earlier: Earlier, start: Path | None) -> Path:
-    """A new folder with what pacemaker reads: it appends to old metrics. It is there as a whole or not at all."""
-    new, work = run / "work.new", run / "work"
-    for folder in (new, work):
-        shutil.rmtree(folder, ignore_errors=True)
-    new.mkdir()
-    (new / INPUT_FILE).write_text(asked.text())
-    frames.give(new)
-    if earlier.potential is not None:
-        take_over(run, earlier, new)
-    elif start is not None:
-        (new / START_FILE).symlink_to(start)
-    new.rename(work)
-    shutil.rmtree(run / LEFT, ignore_errors=True)
-    return work
 
 
 def failure(course: Course) -> StepError:

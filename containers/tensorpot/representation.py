@@ -25,7 +25,7 @@ def features_of(data: DataSet, potential: Path, outputs: Path, machine: Machine)
     """(N, F) mean projections of the structures of a data set, by the basis of a potential; fills `data.ids`."""
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    from containers.tensorpot.activeset import load_basis
+    from containers.tensorpot.loading import load_basis
     from containers.tensorpot.memory import features_bytes, sizes_for
     from containers.tensorpot.projection_files import Work, projected, scratch
     from containers.tensorpot.projections import Projector

@@ -193,7 +193,7 @@ def _counted(data: DataSet, machine: Machine) -> Iterator[Atoms]:
 
 def _basis(inputs: Inputs, params: Params) -> ACEBBasisSet:
     """The basis of the potential that was given, else the one that pacemaker would set up."""
-    from containers.tensorpot.activeset import load_basis
+    from containers.tensorpot.loading import load_basis
     from containers.tensorpot.projections import unfitted_basis
 
     if not inputs.all("potential"):

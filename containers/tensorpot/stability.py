@@ -59,7 +59,7 @@ class Params(Closed):
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
     """Write `stability.json`; `stable` tells, and `unstable_because` says why not."""
-    from containers.tensorpot.evaluate import load_student
+    from containers.tensorpot.loading import load_student
 
     student = load_student(inputs.one("potential"), inputs.one("asi"), inputs.one("baseline"))
     cutoff = float(student.ace.cutoff)

@@ -65,7 +65,7 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     """Write `selection.parquet`; the metrics tell what the student does on the candidates and what was added."""
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    from containers.tensorpot.evaluate import load_student
+    from containers.tensorpot.loading import load_student
 
     data, before = _data_set(inputs, params), _selection(inputs)
     weighted = any(weight != 1 for weight in before["weight"].to_pylist())

@@ -15,7 +15,8 @@ from ase.build import bulk
 from ase.io import read
 
 from containers.contract import ProgramMissing, StepError
-from containers.mace.acceleration import PACKAGES, PROBES, AccelerationRefused, check_parity, probe_structures
+from containers.mace.acceleration import PACKAGES
+from containers.mace.parity import PROBES, AccelerationRefused, check_parity, probe_structures
 
 pytestmark = pytest.mark.e2e
 

@@ -18,7 +18,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from containers.contract import BadInput, Inputs, Machine, Resources
 from containers.structures import labels_table, structure_id, write_table
-from containers.tensorpot import activeset, evaluate
+from containers.tensorpot import activeset, evaluate, loading
 from containers.tensorpot.baseline_model import Baseline
 from containers.tensorpot.frames import Labelled, fit_ready, frame, padded, write_frame
 from containers.tensorpot.pacemaker_input import Potential
@@ -91,7 +91,7 @@ def load_student(potential: Path, asi: Path) -> Student:
     """The student that the evaluation judges, without pair terms."""
     baseline = asi.with_name("baseline.json")
     Baseline(e0s_eV=E0).write(baseline)
-    return evaluate.load_student(potential, asi, baseline)
+    return loading.load_student(potential, asi, baseline)
 
 
 def grade(potential: Path, asi: Path, atoms: Atoms) -> np.ndarray:
@@ -122,7 +122,7 @@ def test_the_full_active_set_is_that_of_pyace_with_derivatives_that_are_not_zero
 
     asi, metrics = make_asi(tmp_path, made[0], cells(30), "full")
     assert metrics["functions"] == metrics["spanned"] == {"Si": 2 * FUNCTIONS}
-    rows, _ = project(activeset.load_basis(made[0]), cells(30), "full")
+    rows, _ = project(loading.load_basis(made[0]), cells(30), "full")
     theirs = compute_A_active_inverse(compute_active_set({0: rows["Si"]}, tol=1.01))
     assert np.array_equal(np.load(asi)["Si"], theirs[0])
     inside = max(grade(made[0], asi, atoms).max() for atoms in cells(30))
@@ -178,7 +178,7 @@ def test_too_few_environments_are_reported_and_leaving_them_extrapolates(
 def test_a_file_that_is_no_potential_is_bad_input(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text("nothing: here\n")
     with pytest.raises(BadInput, match=r"x\.yaml is not a B-basis potential"):
-        activeset.load_basis(tmp_path / "x.yaml")
+        loading.load_basis(tmp_path / "x.yaml")
 
 
 def test_forces_and_stress_are_derivatives_of_the_energy(made: tuple[Path, Path]) -> None:

@@ -17,10 +17,12 @@ from containers.tensorpot.pacemaker_input import Potential
 from flows import data as flow_data
 from flows import extend as loop
 from flows.config import DistillConfig
-from flows.data import Ingested, Prepared, Runner
+from flows.data import Ingested, Prepared
 from flows.extend import Extended, extended
-from flows.fit import finish, fit
+from flows.fit import fit
 from flows.recipe import Recipe
+from flows.run import Runner
+from flows.student import finish
 from flows.training_set import training_set
 from tasks.artefact import Artefact, StepCall, external
 from tasks.run import run_step

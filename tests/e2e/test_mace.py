@@ -24,7 +24,7 @@ from containers.contract import BadInput, InputFile, Report, Request, Resources,
 from containers.frame_state import read_state
 from containers.label_rows import NOT_FINITE, ROWS
 from containers.lock import lock_digest
-from containers.mace.teacher_info import Teacher, choose_head
+from containers.mace.description import Teacher, choose_head
 from containers.step import execute
 from containers.structures import structure_id, structures_table, write_table
 

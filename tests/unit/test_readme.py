@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 import yaml
 
-from flows import command, sweep_command, value_command
+from flows import command, command_line, sweep_command, value_command
 from flows.config import DistillConfig
 from flows.config_file import load_config
 from flows.sweep_command import _key_and_values
@@ -93,7 +93,7 @@ def test_every_published_file_is_documented() -> None:
 
 def test_the_exit_codes_are_those_of_the_command() -> None:
     codes = set(map(int, re.findall(r"^\| (\d) \|", README, flags=re.MULTILINE)))
-    assert codes == {command.CONVERGED, command.FAILED, command.BAD_INPUT, command.NOT_CONVERGED}
+    assert codes == {command_line.CONVERGED, command_line.FAILED, command_line.BAD_INPUT, command_line.NOT_CONVERGED}
 
 
 @pytest.mark.parametrize("page", sorted((REPOSITORY / "docs").glob("*.md")), ids=lambda page: page.name)

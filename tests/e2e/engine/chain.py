@@ -15,8 +15,9 @@ from containers.mace import label
 from flows import calls, calls_fit
 from flows.config import DistillConfig
 from flows.data import read_teacher
-from flows.fit import finish, first_plan
+from flows.fit import first_plan
 from flows.recipe import Recipe, resolve
+from flows.student import finish
 from tasks.artefact import Artefact, External, StepCall, external
 from tasks.label import Asked, shard_call
 from tasks.label_shards import Pool, Shard

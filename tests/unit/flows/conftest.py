@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from containers.contract import OutputFile, load_step
-from containers.mace.teacher_info import Teacher
+from containers.mace.description import Teacher
 from flows.config import DistillConfig
 from flows.recipe import Recipe, resolve
 from tasks.artefact import Artefact

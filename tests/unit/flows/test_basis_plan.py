@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from containers.mace.teacher_info import Teacher
+from containers.mace.description import Teacher
 from flows.basis_plan import basis_lines, fit_seconds
 from flows.config import DistillConfig
 from flows.recipe import Recipe, resolve

@@ -10,8 +10,8 @@ import pytest
 from pydantic import BaseModel
 
 from containers.contract import Resources, load_step
+from containers.mace.description import Teacher
 from containers.mace.fetch import FOUNDATION_MODELS
-from containers.mace.teacher_info import Teacher
 from containers.tensorpot import pace_train
 from containers.tensorpot.pacemaker_input import EarlyStop, Loss
 from flows import calls, calls_fit

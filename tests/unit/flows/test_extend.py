@@ -11,10 +11,12 @@ import pytest
 
 from flows import data as flow_data
 from flows import extend as loop
-from flows.data import Ingested, Prepared, Runner
+from flows.data import Ingested, Prepared
 from flows.extend import Extended, broken_off, extended
-from flows.fit import Attempt, Student, first_plan, fit, led_to
+from flows.fit import Attempt, first_plan, fit, led_to
 from flows.recipe import Recipe
+from flows.run import Runner
+from flows.student import Student
 from tasks.artefact import Artefact, StepCall
 from tasks.errors import StepFailed
 from tasks.extension_rows import HEAD, rows

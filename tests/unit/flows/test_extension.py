@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from flows.config_convergence import Convergence
 from flows.config_fit import Extend
 from flows.extension import (
     EXTRAPOLATING,
@@ -22,7 +23,7 @@ from flows.extension import (
     preferred,
     standing,
 )
-from flows.verdict import Convergence, badness
+from flows.verdict import badness
 
 LIMITS = Convergence(force_mae_meV_per_A=100, energy_mae_meV_per_atom=10)
 EXTEND = Extend(rounds=4, structures=50, min_gain=0.05)

@@ -10,8 +10,9 @@ import pytest
 
 from flows.config import DistillConfig
 from flows.config_fit import Stage
-from flows.fit import Attempt, finish, first_names, fit, led_to
+from flows.fit import Attempt, first_names, fit, led_to
 from flows.recipe import Recipe
+from flows.student import finish
 from flows.verdict import MENDS, MENDS_OF_NOTHING
 from tasks.artefact import Artefact, StepCall
 from tasks.errors import StepFailed, StoreError

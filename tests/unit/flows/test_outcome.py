@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from flows.config_convergence import Convergence
 from flows.fit import Attempt
 from flows.outcome import CHECKED, fits_of, label_counts, misses, not_converged_because
 from flows.plan import FitPlan
-from flows.verdict import MENDS, Convergence
+from flows.verdict import MENDS
 from tasks.fit_folder import fit_files, fit_readme
 from tasks.run_summary import Labelling
 from tasks.settings import Settings

@@ -8,9 +8,10 @@ import pytest
 
 from containers.tensorpot.pacemaker_input import EarlyStop
 from flows import plan as plans
+from flows.config_convergence import Convergence
 from flows.config_fit import Train
 from flows.plan import MOST_AGAIN, REPAIRS, FitPlan, Left, first_plan, left_by, next_plan
-from flows.verdict import SOUND, VERDICTS, Convergence, Outcome, Verdict
+from flows.verdict import SOUND, VERDICTS, Outcome, Verdict
 
 STOP = EarlyStop()
 PLAN = FitPlan(asked=50, maxiter=50, kappa=0.3, batch_size=20)

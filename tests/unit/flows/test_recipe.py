@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from ase.build import bulk
 
-from containers.mace.teacher_info import Teacher
+from containers.mace.description import Teacher
 from containers.split import Split
 from containers.structures import structure_id, structures_table, write_table
 from containers.tensorpot.coverage import Tables

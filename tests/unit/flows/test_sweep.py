@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from containers.tensorpot.memory import SHARE
+from containers.memory import SHARE
 from flows import students, sweep
 from flows.committee import members
 from flows.config import DistillConfig
 from flows.config_file import load_config, with_absolute_paths
 from flows.config_fit import Stage
 from flows.data import Ingested, Prepared
-from flows.fit import Attempt, Student
+from flows.fit import Attempt
 from flows.plan import first_plan
+from flows.student import Student
 from flows.students import Fitted, Wanted, share
 from flows.sweep_command import parser, with_more
 from flows.sweep_points import refuse_too_many, variants, varied

@@ -11,6 +11,7 @@ from containers.tensorpot.fit_following import Course
 from containers.tensorpot.fit_history import MetricsFile
 from containers.tensorpot.fit_log import FitLog
 from containers.tensorpot.stop_reason import Ending, StopReason, stop
+from flows.config_convergence import Convergence
 from flows.verdict import (
     ACCIDENTS,
     MENDS,
@@ -18,7 +19,6 @@ from flows.verdict import (
     OF_STOP_REASON,
     SOUND,
     VERDICTS,
-    Convergence,
     Outcome,
     badness,
     best_of,

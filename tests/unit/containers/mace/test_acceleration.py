@@ -12,16 +12,9 @@ from ase import Atoms
 from ase.build import bulk
 
 from containers.contract import ProgramMissing, StepError
-from containers.mace.acceleration import (
-    BOUNDS,
-    PACKAGES,
-    PROBES,
-    AccelerationRefused,
-    accelerated,
-    check_parity,
-    probe_structures,
-)
+from containers.mace.acceleration import PACKAGES, accelerated
 from containers.mace.answers import Answer, Label
+from containers.mace.parity import BOUNDS, PROBES, AccelerationRefused, check_parity, probe_structures
 
 
 @dataclass

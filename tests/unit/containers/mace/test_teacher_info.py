@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from containers.contract import BadInput, Inputs, Machine
 from containers.mace import teacher_info
-from containers.mace.teacher_info import Teacher, choose_head
+from containers.mace.description import Teacher, choose_head
 
 
 def teacher(*heads: str) -> Teacher:

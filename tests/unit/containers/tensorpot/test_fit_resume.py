@@ -8,7 +8,7 @@ import pytest
 from ase import Atoms
 
 from containers.contract import RESUMES
-from containers.tensorpot import fit_resume, fitted_potential, pace_train
+from containers.tensorpot import fit_resume, fitted_potential, working_folder
 from containers.tensorpot.fit_history import MetricsFile, history_table
 from containers.tensorpot.fit_resume import Earlier, left_over, take_over
 from containers.tensorpot.pacemaker_input import EarlyStop, Fit, PacemakerInput, Potential, Start
@@ -126,8 +126,8 @@ def test_a_step_of_a_ladder_that_began_anew_counts_its_own_iterations(
     leave(tmp_path, metrics((0, 0, 50), (1, 0, 40)), [90])
     first = left_over(tmp_path, PROBE)
     assert first is not None
-    monkeypatch.setattr(pace_train, "kind_of_start", lambda potential, start: "extend")
-    remaining, first = pace_train.taken_up(asked, first)
+    monkeypatch.setattr(working_folder, "kind_of_start", lambda potential, start: "extend")
+    remaining, first = working_folder.taken_up(asked, first)
     assert remaining is not None
     assert (remaining.start, remaining.fit.maxiter, first.iterations) == ("extend", 50, 90)
     run = resumed(tmp_path, first)
@@ -135,8 +135,8 @@ def test_a_step_of_a_ladder_that_began_anew_counts_its_own_iterations(
     second = left_over(run, PROBE)
     assert second is not None
     assert (second.iterations, second.in_part) == (110, 20)
-    monkeypatch.setattr(pace_train, "kind_of_start", lambda potential, start: "continue")
-    remaining, _ = pace_train.taken_up(asked, second)
+    monkeypatch.setattr(working_folder, "kind_of_start", lambda potential, start: "continue")
+    remaining, _ = working_folder.taken_up(asked, second)
     assert remaining is not None
     assert remaining.fit.maxiter == 30
 
@@ -204,8 +204,8 @@ def earlier_of(in_part: int, cycle: int = 0) -> Earlier:
 def test_what_remains(
     asked: PacemakerInput, done: Earlier, kind: Start, left: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pace_train, "kind_of_start", lambda potential, start: kind)
-    remaining = pace_train.what_remains(asked, done)
+    monkeypatch.setattr(working_folder, "kind_of_start", lambda potential, start: kind)
+    remaining = working_folder.what_remains(asked, done)
     if left is None:
         assert remaining is None
     else:
@@ -214,7 +214,7 @@ def test_what_remains(
 
 
 def test_a_fit_without_an_interruption_is_asked_for_as_it_is() -> None:
-    assert pace_train.what_remains(given(), Earlier()) == given()
+    assert working_folder.what_remains(given(), Earlier()) == given()
 
 
 def test_rows_that_were_cut_off_are_not_read_twice(tmp_path: Path) -> None:

@@ -7,14 +7,8 @@ from pathlib import Path
 import pytest
 
 from containers.contract import BadInput, Resources
-from containers.tensorpot.memory import (
-    BLOCK_ROWS,
-    ONE_SHOT_BYTES,
-    available_bytes,
-    features_bytes,
-    memory_limit,
-    sizes_for,
-)
+from containers.memory import available_bytes, memory_limit
+from containers.tensorpot.memory import BLOCK_ROWS, ONE_SHOT_BYTES, features_bytes, sizes_for
 
 GB = 2**30
 HOST = 16 * GB

@@ -1,0 +1,7 @@
+"""x"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Origin = Literal["teacher", "dft"]
