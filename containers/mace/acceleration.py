@@ -13,7 +13,7 @@ from containers.contract import Acceleration, ProgramMissing, StepError
 if TYPE_CHECKING:
     import torch
 PACKAGES = ("cuequivariance", "cuequivariance_torch")
-WITHOUT_ACCELERATION = "DISTILL_ACCELERATION=none labels without it."
+PLAIN_HINT = "DISTILL_ACCELERATION=none labels without it."
 
 
 def accelerated(model: torch.nn.Module, acceleration: Acceleration, dtype: str, device: str) -> torch.nn.Module:
@@ -31,13 +31,13 @@ def accelerated(model: torch.nn.Module, acceleration: Acceleration, dtype: str, 
         return model
     if (name := type(model).__name__) != "ScaleShiftMACE":
         raise StepError(
-            f"acceleration {acceleration} works for a ScaleShiftMACE; this teacher is a {name}. {WITHOUT_ACCELERATION}"
+            f"acceleration {acceleration} works for a ScaleShiftMACE; this teacher is a {name}. {PLAIN_HINT}"
         )
     if acceleration == "cuequivariance" and (missing := [name for name in PACKAGES if find_spec(name) is None]):
         raise ProgramMissing(
             f"acceleration cuequivariance needs the Python package {missing[0]}: pip install cuequivariance"
             " cuequivariance-torch, and for a GPU with CUDA 12 cuequivariance-ops-torch-cu12,"
-            f" in the environment of the labelling step. {WITHOUT_ACCELERATION}"
+            f" in the environment of the labelling step. {PLAIN_HINT}"
         )
     from mace.tools import torch_tools
 

@@ -13,7 +13,7 @@ from torch._inductor.exc import InvalidCxxCompiler
 
 from containers.contract import ProgramMissing, StepError
 
-WITHOUT_COMPILE = "DISTILL_ACCELERATION=none labels without torch.compile."
+COMPILE_HINT = "DISTILL_ACCELERATION=none labels without torch.compile."
 
 
 FEWEST_ATOMS = 32
@@ -47,9 +47,7 @@ class Compiled(torch.nn.Module):  # type: ignore[misc]  # torch is not followed
         try:
             return self.compiled(batch, training=True, **options)
         except TorchDynamoException as error:
-            raise StepError(
-                f"torch.compile failed with this teacher ({_first_line(error)}). {WITHOUT_COMPILE}"
-            ) from error
+            raise StepError(f"torch.compile failed with this teacher ({_first_line(error)}). {COMPILE_HINT}") from error
 
 
 def check_compiler() -> None:
@@ -59,7 +57,7 @@ def check_compiler() -> None:
     except InvalidCxxCompiler as error:
         raise ProgramMissing(
             "acceleration compile needs a C++ compiler and torch finds none: install g++ (the image `mace` has none)."
-            f" {WITHOUT_COMPILE}"
+            f" {COMPILE_HINT}"
         ) from error
 
 

@@ -10,7 +10,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from containers.contract import StepError
-from containers.mace.acceleration import WITHOUT_ACCELERATION
+from containers.mace.acceleration import PLAIN_HINT
 from containers.mace.answers import Answer, Label
 from containers.mace.batches import volume
 
@@ -79,7 +79,7 @@ def check_parity(reference: Labels, candidate: Labels, structures: Sequence[Atom
     probes = [(atoms, label) for atoms, label in zip(structures, wanted, strict=True) if label is not None]
     if not probes:
         raise AccelerationRefused(
-            f"the acceleration cannot be checked: the teacher labels none of {len(structures)} structures. {WITHOUT_ACCELERATION}"
+            f"the acceleration cannot be checked: the teacher labels none of {len(structures)} structures. {PLAIN_HINT}"
         )
     found = candidate.label([atoms for atoms, _ in probes]).answers
     rows = np.array([_differences(label, answer, atoms) for (atoms, label), answer in zip(probes, found, strict=True)])
@@ -93,9 +93,7 @@ def check_parity(reference: Labels, candidate: Labels, structures: Sequence[Atom
 def _differences(label: Label, answer: Answer, atoms: Atoms) -> list[float]:
     """In the order of BOUNDS."""
     if not isinstance(answer, Label):
-        raise AccelerationRefused(
-            f"the accelerated teacher has no label for {_named(atoms)}: {answer}. {WITHOUT_ACCELERATION}"
-        )
+        raise AccelerationRefused(f"the accelerated teacher has no label for {_named(atoms)}: {answer}. {PLAIN_HINT}")
     return [
         abs(answer.energy - label.energy) / len(atoms),
         _largest(answer.forces, label.forces),
@@ -115,7 +113,7 @@ def _refusal(largest: NDArray[np.float64], worst: Atoms, name: str, count: int) 
         f"the accelerated teacher differs from the teacher in float64 without acceleration by {energy:.3g} eV/atom,"
         f" {force:.3g} eV/Å and {stress:.3g} eV/Å³ (at most {' and '.join(f'{bound:g}' for bound in BOUNDS.values())}"
         f" are admitted) on {count} structures of this pool; {name.removeprefix('parity_').split('_')[0]} most in"
-        f" {_named(worst)}. {WITHOUT_ACCELERATION}"
+        f" {_named(worst)}. {PLAIN_HINT}"
     )
 
 

@@ -14,8 +14,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from containers.structures import labels_table, structure_id, write_table
 from containers.tensorpot import baseline, dataset
 from containers.tensorpot.pacemaker_input import Potential
-from flows import data as flow_data
 from flows import extend as loop
+from flows import run as flow_run
 from flows.config import DistillConfig
 from flows.data import Ingested, Prepared
 from flows.extend import Extended, extended
@@ -92,7 +92,7 @@ def without_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
     def step(call: StepCall, workspace: Workspace, run_name: str | None = None) -> Artefact:
         return run_step(call, workspace)
 
-    monkeypatch.setattr(flow_data, "step", step)
+    monkeypatch.setattr(flow_run, "step", step)
     monkeypatch.setattr(loop, "fit", partial(fit, run=step))
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from flows import data as flow_data
 from flows import extend as loop
+from flows import run as flow_run
 from flows.data import Ingested, Prepared
 from flows.extend import Extended, broken_off, extended
 from flows.fit import Attempt, first_plan, fit, led_to
@@ -93,7 +93,7 @@ def distilled(recipe: Recipe, data: Artefact, artefact: MakeArtefact, monkeypatc
         errors: list[float | str], gap: float = 2.0, unstable: str | None = None, test: float = 500.0, **extend: Any
     ) -> tuple[Extended, Steps, Runner, Student]:
         steps = Steps(artefact, errors, gap, unstable)
-        monkeypatch.setattr(flow_data, "step", steps)
+        monkeypatch.setattr(flow_run, "step", steps)
         monkeypatch.setattr(loop, "fit", partial(fit, run=steps))
         runner = Runner(WORKSPACE)
         runner.done["pace_select"] = artefact("pace_select", candidates=500, selected=100, how={"bulk": 100})

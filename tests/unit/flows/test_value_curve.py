@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flows import data, value_curve
+from flows import run, value_curve
 from flows.config_fit import Stage
 from flows.data import Ingested, Prepared
 from flows.fit import fit
@@ -100,7 +100,7 @@ def test_a_point_has_every_stage_once_and_says_how_it_ended(
     frames = artefact("frames", train_structures=5, train_atoms=50)
     monkeypatch.setattr(value_curve, "training_set", lambda *_: (frames, ()))
     monkeypatch.setattr(value_curve, "fit", partial(fit, run=step))
-    monkeypatch.setattr(data, "step", step)
+    monkeypatch.setattr(run, "step", step)
     point = value_curve._point(prepared, "combined", 5, 42, open_workspace(tmp_path, Settings()))
     assert fitted == [f"pace_train combined 5 stage {stage} attempt 1" for stage in (1, 2)]
     assert (point.ended, point.iterations, point.fit_s) == ("time_limit", 10, 2.0)

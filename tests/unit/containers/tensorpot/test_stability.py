@@ -15,7 +15,7 @@ from ase.build import bulk
 from ase.calculators.calculator import Calculator
 
 from containers.contract import Inputs, Machine
-from containers.tensorpot import evaluate, stability
+from containers.tensorpot import loading, stability
 from containers.tensorpot.baseline_model import Baseline, PairTerm
 from containers.tensorpot.frames import Labelled, frame, write_frame
 from containers.tensorpot.molecular_dynamics import Run
@@ -69,7 +69,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Any:
     def take(depth: float = 0.4, pull: float = 0.0) -> None:
         pairs = {} if pull else {"Cu-Cu": COPPER.model_copy(update={"epsilon_eV": depth})}
         made = Student(Ace(pull), Baseline(e0s_eV={"Cu": -3.0}, pairs=pairs).model_dump())
-        monkeypatch.setattr(evaluate, "load_student", lambda *_: made)
+        monkeypatch.setattr(loading, "load_student", lambda *_: made)
 
     return take
 
