@@ -118,10 +118,10 @@ def ours(contestant: Contestant) -> Work:
 
     It loads the model anew at each call; its seconds are those that the step itself tells of the labelling.
     """
-    from containers.mace.answers import Label
-    from containers.mace.calibration import DEFAULT_BOUND
-    from containers.mace.labeller import Settings
-    from containers.mace.labelling import label_shard
+    from containers.mace.labelling.batches import DEFAULT_BOUND
+    from containers.mace.labelling.labeller import Settings
+    from containers.mace.labelling.predictions import Label
+    from containers.mace.labelling.shard import label_shard
 
     settings = Settings(contestant.model, contestant.head, contestant.dtype, DEFAULT_BOUND)
 

@@ -28,10 +28,10 @@ from processes import cpu_seconds, pss_below
 from silicon_frames import DATA, Labelled, labelled, pool
 
 from containers.contract import Resources
-from containers.tensorpot import pace_train
-from containers.tensorpot.fit_history import MetricsFile
-from containers.tensorpot.pacemaker_input import TRAIN_FILE, VALIDATION_FILE, Potential
-from containers.tensorpot.pacemaker_run import INPUT_FILE, child_environment, find_program
+from containers.tensorpot.fit import pace_train
+from containers.tensorpot.fit.history import MetricsFile
+from containers.tensorpot.pacemaker.input import TRAIN_FILE, VALIDATION_FILE, Potential
+from containers.tensorpot.pacemaker.program import INPUT_FILE, child_environment, find_program
 from tasks.artefact import Artefact
 from tasks.settings import Settings
 from tasks.workspace import Workspace

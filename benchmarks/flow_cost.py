@@ -25,16 +25,16 @@ from prefect.runtime import flow_run
 from prefect.settings import PREFECT_HOME, temporary_settings
 
 from containers.contract import Report
-from flows import calls
-from flows.config import DistillConfig
-from flows.data import read_teacher
-from flows.label import label
-from flows.recipe import Recipe, resolve
+from flows.config.schema import DistillConfig
+from flows.data import steps as calls
+from flows.data.labelling import label
+from flows.data.prepare import read_teacher
+from flows.data.recipe import Recipe, resolve
 from tasks.artefact import Artefact, external
-from tasks.label import Asked
-from tasks.prefect_run import command_line_run
+from tasks.labelling.shard_task import Asked
+from tasks.prefect_logging import command_line_run
+from tasks.prefect_tasks import step
 from tasks.settings import Settings
-from tasks.steps import step
 from tasks.workspace import Workspace, open_workspace
 
 REPOSITORY = Path(__file__).parents[1]

@@ -24,25 +24,25 @@ from typing import Literal
 
 import ase.io
 
-from containers import ingest, pool_labels
 from containers.contract import Closed, Image, load_step
-from containers.mace import label, teacher_info
-from containers.tensorpot import (
-    activeset,
-    baseline,
-    corerep,
-    dataset,
-    evaluate,
-    frame_sets,
-    pace_train,
-    select,
-    strain,
-)
-from containers.tensorpot.pacemaker_input import Potential
+from containers.ingest import ingest
+from containers.labels import pool_labels
+from containers.mace.labelling import mace_label
+from containers.mace.teacher import teacher_info
+from containers.tensorpot.active_set import pace_activeset
+from containers.tensorpot.baseline import baseline
+from containers.tensorpot.core import pace_corerep
+from containers.tensorpot.dataset import dataset
+from containers.tensorpot.evaluation import evaluate
+from containers.tensorpot.fit import pace_train
+from containers.tensorpot.frames import frames as frame_sets
+from containers.tensorpot.frames import strain
+from containers.tensorpot.pacemaker.input import Potential
+from containers.tensorpot.selection import pace_select
 from tasks.artefact import Artefact, FileRef, StepCall, external
-from tasks.docker_runner import HARDENED, created, engine, find_image
-from tasks.label_shards import Pool
-from tasks.run import run_step
+from tasks.labelling.shards import Pool
+from tasks.run_step import run_step
+from tasks.runners.docker import HARDENED, created, engine, find_image
 from tasks.settings import Settings, step_environment, thread_environment
 from tasks.workspace import Workspace
 
@@ -57,30 +57,30 @@ STRUCTURES = 60
 POTENTIAL = Potential(elements=("Si",), cutoff=5.0, functions_per_element=15, b_basis="small")
 E0S = {"Si": -0.8}
 IMPORTS = {
-    "ingest": "containers.ingest, containers.readers",
-    "teacher_info": "containers.mace.model",
-    "mace_label": "containers.mace.labeller",
-    "pool_labels": "containers.pool_labels",
-    "baseline": "containers.tensorpot.baseline",
-    "dataset": "containers.tensorpot.dataset",
-    "pace_select": "containers.tensorpot.projections, pyace.maxvol",
-    "strain": "containers.tensorpot.strain",
-    "frames": "containers.tensorpot.frame_sets, pandas",
+    "ingest": "containers.ingest.ingest, containers.formats.reading",
+    "teacher_info": "containers.mace.teacher.model",
+    "mace_label": "containers.mace.labelling.labeller",
+    "pool_labels": "containers.labels.pool_labels",
+    "baseline": "containers.tensorpot.baseline.baseline",
+    "dataset": "containers.tensorpot.dataset.dataset",
+    "pace_select": "containers.tensorpot.active_set.projections, pyace.maxvol",
+    "strain": "containers.tensorpot.frames.strain",
+    "frames": "containers.tensorpot.frames.frames, pandas",
     "pace_train": "pyace, tensorpotential, tensorflow",
-    "pace_activeset": "containers.tensorpot.projections, pyace.maxvol",
-    "pace_corerep": "containers.tensorpot.corerep, pyace",
-    "evaluate": "containers.tensorpot.evaluate, pyace",
+    "pace_activeset": "containers.tensorpot.active_set.projections, pyace.maxvol",
+    "pace_corerep": "containers.tensorpot.core.pace_corerep, pyace",
+    "evaluate": "containers.tensorpot.evaluation.evaluate, pyace",
 }
 
 
 def chain(pool: Path, place: Workspace) -> Generator[StepCall, Artefact, None]:
     """Every step once: yields a call and is sent its result."""
-    from tasks.label import Asked  # brings Prefect, and --help can do without
+    from tasks.labelling.shard_task import Asked  # brings Prefect, and --help can do without
 
     model = external(EXAMPLE / "teacher.model")
     table = (yield _call("ingest", ingest.Params(file_names=(pool.name,)), files=external(pool))).file("structures")
     yield _call("teacher_info", teacher_info.Params(), model=model)
-    asked = Asked(model=model, params=label.Params(head="Default"), cutoff_A=POTENTIAL.cutoff)
+    asked = Asked(model=model, params=mace_label.Params(head="Default"), cutoff_A=POTENTIAL.cutoff)
     structures, labelled = Pool(place.store.path(table)), asked.store(place)
     rows = yield _call("mace_label", asked.params, structures=table, model=model)
     labelled.commit(place.store.path(rows.file("labels")), structures.ids, structures.atoms)
@@ -92,15 +92,15 @@ def chain(pool: Path, place: Workspace) -> Generator[StepCall, Artefact, None]:
     based = (yield _call("baseline", taken, labels=labels)).file("baseline")
     merged = dataset.Params(elements=("Si",), teachers=(asked.key(place).digest,))
     data = (yield _call("dataset", merged, labels=labels)).file("dataset")
-    chosen = select.Params(potential=POTENTIAL, max_structures=30)
+    chosen = pace_select.Params(potential=POTENTIAL, max_structures=30)
     selection = (yield _call("pace_select", chosen, dataset=data, baseline=based)).file("selection")
     yield _call("strain", strain.Params(), dataset=data, selection=selection)
     sides = frame_sets.Params(elements=("Si",), cutoff=POTENTIAL.cutoff)
     frames = yield _call("frames", sides, dataset=data, selection=selection, baseline=based)
     train, fit = frames.file("train"), pace_train.Params(potential=POTENTIAL, maxiter=5)
     fitted = (yield _call("pace_train", fit, train=train, validation=frames.file("validation"))).file("best")
-    asi = (yield _call("pace_activeset", activeset.Params(), potential=fitted, train=train)).file("asi")
-    core = yield _call("pace_corerep", corerep.Params(), interim=fitted, asi=asi, train=train, baseline=based)
+    asi = (yield _call("pace_activeset", pace_activeset.Params(), potential=fitted, train=train)).file("asi")
+    core = yield _call("pace_corerep", pace_corerep.Params(), interim=fitted, asi=asi, train=train, baseline=based)
     student, compared = core.file("potential"), evaluate.Params(elements=("Si",))
     yield _call("evaluate", compared, potential=student, asi=asi, baseline=based, test=frames.file("test"))
 
@@ -227,7 +227,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=3, help="of every step and way")
     parser.add_argument("--demos", type=int, default=2, help="runs of the whole demo and way")
     options = parser.parse_args()
-    from tasks.machine import ready
+    from tasks.runners.readiness import ready
 
     with fresh("check") as root, ready(Workspace(root=root, settings=Settings(runner="docker", device="cpu"))):
         print("containers against processes, wall time of a step in a fresh store, medians", flush=True)

@@ -23,8 +23,8 @@ from ase.build import bulk
 from ase.io import iread
 from processes import peak_MB
 
-from containers import ingest
 from containers.contract import Inputs, Machine
+from containers.ingest import ingest
 
 COPIES = 6  # of each parent
 LIMITED = 100_000

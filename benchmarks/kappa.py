@@ -24,13 +24,13 @@ from ase.calculators.calculator import Calculator
 from ase.io import read
 
 from containers.contract import Inputs, Machine, Resources
-from containers.split import SIDES, Split, side
-from containers.structures import structure_id
-from containers.tensorpot import pace_train
-from containers.tensorpot.fit_log import KAPPA
-from containers.tensorpot.fitted_potential import errors_on
-from containers.tensorpot.frames import Labelled, energy_corrected, fit_ready, frame, read_frame, write_frame
-from containers.tensorpot.pacemaker_input import Loss, Potential
+from containers.structures.split import SIDES, Split, side
+from containers.structures.table import structure_id
+from containers.tensorpot.fit import pace_train
+from containers.tensorpot.fit.log import KAPPA
+from containers.tensorpot.frames.frame_file import Labelled, energy_corrected, fit_ready, frame, read_frame, write_frame
+from containers.tensorpot.pacemaker.input import Loss, Potential
+from containers.tensorpot.student.potential import errors_on
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "silicon"
 FUNCTIONS = 120  # as in the example

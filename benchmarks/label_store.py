@@ -20,9 +20,9 @@ import numpy as np
 import pyarrow as pa
 from processes import peak_MB
 
-from containers.label_rows import ID_BYTES, ROWS, LabelRows
-from containers.structures import write_table
-from tasks.label_store import LabelStore, TeacherKey
+from containers.labels.rows import ID_BYTES, ROWS, LabelRows
+from containers.structures.table import write_table
+from tasks.label_store.store import LabelStore, TeacherKey
 
 ATOMS = 32
 SHARD = 2_000

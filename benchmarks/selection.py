@@ -32,11 +32,11 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import iread
 
-from containers.structures import LABELS, labels_table, read_atoms, structure_id
-from containers.tensorpot.baseline_model import Baseline
-from containers.tensorpot.candidates import DataSet
-from containers.tensorpot.frames import Labelled, fit_ready, frame, write_frame
-from containers.tensorpot.pacemaker_input import Potential
+from containers.structures.table import LABELS, labels_table, read_atoms, structure_id
+from containers.tensorpot.frames.frame_file import Labelled, fit_ready, frame, write_frame
+from containers.tensorpot.pacemaker.input import Potential
+from containers.tensorpot.selection.candidates import DataSet
+from containers.tensorpot.student.baseline import Baseline
 
 REPOSITORY = Path(__file__).parents[1]
 POOL = REPOSITORY.parent / "shared" / "data" / "silicon" / "pool.extxyz"
@@ -132,10 +132,10 @@ def ours(folder: Path, threads: int) -> None:
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     from containers.contract import Resources, no_progress
-    from containers.tensorpot.d_optimal import Search, first_pass
-    from containers.tensorpot.memory import sizes_for
-    from containers.tensorpot.projection_files import Work, projected, scratch
-    from containers.tensorpot.projections import Projector, unfitted_basis
+    from containers.tensorpot.active_set.piece_sizes import sizes_for
+    from containers.tensorpot.active_set.projection_files import Work, projected, scratch
+    from containers.tensorpot.active_set.projections import Projector, unfitted_basis
+    from containers.tensorpot.selection.d_optimal import Search, first_pass
 
     data = DataSet(folder / "dataset.parquet", POTENTIAL, Baseline(e0s_eV={"Si": 0.0}))
     projector = Projector(unfitted_basis(POTENTIAL))
@@ -153,13 +153,13 @@ def ours(folder: Path, threads: int) -> None:
 def combined(folder: Path, threads: int) -> None:
     """The combined choice from `folder`/dataset.parquet by the step itself."""
     from containers.contract import Inputs, Machine, Resources
-    from containers.tensorpot import select
+    from containers.tensorpot.selection import pace_select
 
     (outputs := folder / "outputs").mkdir(exist_ok=True)
     Baseline(e0s_eV={"Si": 0.0}).write(folder / "baseline.json")
     files = {"dataset": (folder / "dataset.parquet",), "baseline": (folder / "baseline.json",)}
-    params = select.Params(potential=POTENTIAL, max_structures=COMBINED, grades=False)
-    select.run(Inputs(files), outputs, params, Machine(Resources(threads=threads)))
+    params = pace_select.Params(potential=POTENTIAL, max_structures=COMBINED, grades=False)
+    pace_select.run(Inputs(files), outputs, params, Machine(Resources(threads=threads)))
 
 
 def combined_choice(folder: Path, structures: int, threads: int) -> None:
@@ -187,9 +187,9 @@ def write_theirs(folder: Path) -> None:
 
 def log_dets(folder: Path, choices: dict[str, list[str]]) -> dict[str, float]:
     """log det of the active set of the rows of each choice of structures, all by one function."""
-    from containers.tensorpot.active_rows import active_rows
-    from containers.tensorpot.maxvol import maxvol_from
-    from containers.tensorpot.projections import project, unfitted_basis
+    from containers.tensorpot.active_set.active_rows import active_rows
+    from containers.tensorpot.active_set.maxvol import maxvol_from
+    from containers.tensorpot.active_set.projections import project, unfitted_basis
 
     basis, found = unfitted_basis(POTENTIAL), {}
     structures = {str(atoms.info["id"]): atoms for atoms in read_atoms(folder / "dataset.parquet")}

@@ -11,20 +11,25 @@ import pyarrow.parquet as pq
 from ase import Atoms
 from ase.io import iread
 
-from containers import ingest, pool_labels
 from containers.contract import Closed, Resources
-from containers.mace import label, teacher_info
-from containers.mace.description import Teacher, choose_head
-from containers.structures import structure_id, structures_table
-from containers.tensorpot import baseline, dataset, frame_sets, select
-from containers.tensorpot.pacemaker_input import Potential
+from containers.ingest import ingest
+from containers.labels import pool_labels
+from containers.mace.labelling import mace_label
+from containers.mace.teacher import teacher_info
+from containers.mace.teacher.description import Teacher, choose_head
+from containers.structures.table import structure_id, structures_table
+from containers.tensorpot.baseline import baseline
+from containers.tensorpot.dataset import dataset
+from containers.tensorpot.frames import frames as frame_sets
+from containers.tensorpot.pacemaker.input import Potential
+from containers.tensorpot.selection import pace_select
 from tasks.artefact import Artefact, FileRef, StepCall, external
-from tasks.label_shards import Pool
-from tasks.run import run_step
+from tasks.labelling.shards import Pool
+from tasks.run_step import run_step
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
-    from tasks.label import Asked
+    from tasks.labelling.shard_task import Asked
 
 REPOSITORY = Path(__file__).parents[1]
 DATA = REPOSITORY.parent / "shared" / "data" / "silicon"
@@ -46,7 +51,7 @@ class Labelled:
     def selection(self, potential: Potential, method: str, structures: int) -> Artefact:
         """Training structures."""
         params = {"potential": potential, "method": method, "max_structures": structures, "grades": False}
-        chosen = select.Params.model_validate(params)
+        chosen = pace_select.Params.model_validate(params)
         return self.run("pace_select", chosen, dataset=self.dataset, baseline=self.baseline)
 
     def frames(self, potential: Potential, selection: Artefact) -> Artefact:
@@ -69,7 +74,7 @@ def pool(data: Path, wanted: Callable[[Atoms], bool] = lambda atoms: True) -> li
 
 def labelled(place: Workspace, data: Path, structures: Sequence[Atoms], cutoff: float, threads: int) -> Labelled:
     """The structures with the teacher's labels (float64), split as the flow splits them."""
-    from tasks.label import Asked  # brings Prefect, and --help can do without
+    from tasks.labelling.shard_task import Asked  # brings Prefect, and --help can do without
 
     pq.write_table(structures_table(structures), place.root / "pool.parquet")
     pooled, model = external(place.root / "pool.parquet"), external(data / "teacher.model")
@@ -78,7 +83,7 @@ def labelled(place: Workspace, data: Path, structures: Sequence[Atoms], cutoff: 
     head = choose_head(teacher, None)
     e0s = {"Si": teacher.e0s_eV[head]["Si"]}
     ingested = run_step(_call("ingest", ingest.Params(file_names=("pool.parquet",)), threads, files=pooled), place)
-    asked = Asked(model=model, params=label.Params(head=head, dtype="float64"), cutoff_A=teacher.r_max_A)
+    asked = Asked(model=model, params=mace_label.Params(head=head, dtype="float64"), cutoff_A=teacher.r_max_A)
     labels = _labels(place, asked, ingested.file("structures"), e0s, threads).file("labels")
     taken = baseline.Params(elements=("Si",), cutoff=cutoff, teacher_e0s_eV=e0s)
     merged = dataset.Params(elements=("Si",), teachers=(asked.key(place).digest,))

@@ -28,16 +28,16 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read
 
 from containers.contract import Inputs, Machine, Resources
-from containers.split import Split, side
-from containers.structures import labels_table, read_atoms, structure_id, write_table
-from containers.tensorpot import frame_sets, strain
-from containers.tensorpot.baseline_model import Baseline
-from containers.tensorpot.dataset import DATASET
-from containers.tensorpot.fit_memory import auto_batch_size
-from containers.tensorpot.frames import atoms_of_frame, read_frame
-from containers.tensorpot.pacemaker_input import Fit, Loss, PacemakerInput, Potential
-from containers.tensorpot.pacemaker_run import child_environment, find_program
-from containers.tensorpot.student import load
+from containers.structures.split import Split, side
+from containers.structures.table import labels_table, read_atoms, structure_id, write_table
+from containers.tensorpot.dataset.dataset import DATASET
+from containers.tensorpot.fit.training_data import auto_batch_size
+from containers.tensorpot.frames import frames, strain
+from containers.tensorpot.frames.frame_file import atoms_of_frame, read_frame
+from containers.tensorpot.pacemaker.input import Fit, Loss, PacemakerInput, Potential
+from containers.tensorpot.pacemaker.program import child_environment, find_program
+from containers.tensorpot.student.baseline import Baseline
+from containers.tensorpot.student.calculator import load
 
 ROOT = Path(__file__).parents[1]
 LOSS_ENERGY, LOSS_FORCES = 0.7, 0.3
@@ -120,10 +120,10 @@ def prepare(bench: Bench, pool: list[Atoms], teacher: Teacher, seed: int, stress
         teacher.label(copies)
         write_table(folder / "strains.parquet", labels_table(copies))
         files["strains"] = (folder / "strains.parquet",)
-    params = frame_sets.Params(
+    params = frames.Params(
         elements=("Si",), cutoff=CUTOFF, loss_energy=LOSS_ENERGY, loss_stress=bench.loss_stress if stress else 0.0
     )
-    frame_sets.run(Inputs(files), folder, params, Machine())
+    frames.run(Inputs(files), folder, params, Machine())
 
 
 def errors_of(potential: Path, folder: Path) -> dict[str, tuple[float, float]]:

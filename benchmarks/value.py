@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 import yaml
 from ase.io import iread
 
-from containers.structures import structure_id, structures_table
-from tasks.value_summary import Point, ValueCurve
+from containers.structures.table import structure_id, structures_table
+from tasks.studies.value_curve import Point, ValueCurve
 
 REPOSITORY = Path(__file__).parent.parent
 STRUCTURES = 1000

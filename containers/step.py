@@ -40,7 +40,7 @@ from containers.contract import (
     no_progress,
     write_atomic,
 )
-from containers.lock import EnvironmentDiffers, check_environment, lock_digest
+from containers.environment import EnvironmentDiffers, check_environment, lock_digest
 
 PROGRESS_MARK = "@progress "
 NO_REPORT = 3

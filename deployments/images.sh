@@ -15,7 +15,7 @@ IMAGES=(mace tensorpot worker)
 
 fail() { echo "make images: $*" >&2; exit 1; }
 
-# sha256 of an image's pins, as containers/lock.py computes it
+# sha256 of an image's pins, as containers/environment.py computes it
 lock_digest() {
   sed 's/#.*//; s/[[:space:]]//g; /^$/d' "containers/$1/requirements.lock" | LC_ALL=C sort -t= -k1,1 \
     | head -c -1 | sha256sum | cut -d' ' -f1
@@ -23,7 +23,7 @@ lock_digest() {
 
 sources() { find containers \( -name '*.py' -o -name '*.lock' \) -type f | LC_ALL=C sort; }
 
-# sha256 of the steps' sources, as containers/lock.py computes it
+# sha256 of the steps' sources, as containers/environment.py computes it
 sources_digest() { sources | tr '\n' '\0' | xargs -0 sha256sum | sha256sum | cut -d' ' -f1; }
 
 # A client that builds with BuildKit: one with buildx, or one so old that it has BuildKit inside

@@ -34,8 +34,8 @@ from prefect.states import Crashed
 
 from tasks.errors import UserError
 from tasks.guard import MARK, end_marked, guard, kill_marked, marked
-from tasks.machine import ready, remove_containers_of_dead_runs
-from tasks.prefect_run import check_home
+from tasks.prefect_logging import check_home
+from tasks.runners.readiness import ready, remove_containers_of_dead_runs
 from tasks.settings import Settings, prefect_environment, prepare_process, read_settings
 from tasks.workspace import open_workspace
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from tasks.artefact import Artefact, StepCall
-from tasks.steps import step
+from tasks.prefect_tasks import step
 from tasks.workspace import Workspace
 
 

@@ -16,12 +16,12 @@ from pydantic import ValidationError
 
 from containers.contract import Report, Request, load_step
 from tasks.errors import UserError, printable
-from tasks.machine import ready
-from tasks.progress import shown_progress
-from tasks.run import run_in
-from tasks.runners import CannotStart, Ended
+from tasks.progress.step_bar import shown_progress
+from tasks.run_step import run_in
+from tasks.runners.base import CannotStart, Ended
+from tasks.runners.readiness import ready
 from tasks.settings import Settings, read_settings
-from tasks.store import read_report
+from tasks.store.results import read_report
 from tasks.workspace import Workspace
 
 

@@ -12,7 +12,7 @@ from pydantic import Field
 from containers.contract import Closed
 from tasks.errors import UserError
 from tasks.settings import Settings
-from tasks.store import Store
+from tasks.store.results import Store
 
 
 class Workspace(Closed):

@@ -7,7 +7,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
-from containers.tensorpot.frames import Labelled
+from containers.tensorpot.frames.frame_file import Labelled
 
 
 def effective_medium(name: str, atoms: Atoms, e0_eV: float = 0.0) -> Labelled:

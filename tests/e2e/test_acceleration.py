@@ -15,8 +15,8 @@ from ase.build import bulk
 from ase.io import read
 
 from containers.contract import ProgramMissing, StepError
-from containers.mace.acceleration import PACKAGES
-from containers.mace.parity import PROBES, AccelerationRefused, check_parity, probe_structures
+from containers.mace.kernels.acceleration import PACKAGES
+from containers.mace.labelling.parity import PROBES, AccelerationRefused, check_parity, probe_structures
 
 pytestmark = pytest.mark.e2e
 
@@ -26,7 +26,7 @@ EDGES = 2000
 
 
 def labeller(dtype: str, acceleration: str = "none", model: Path = TEACHER):
-    from containers.mace.labeller import Labeller, Settings
+    from containers.mace.labelling.labeller import Labeller, Settings
 
     return Labeller(Settings(model, "Default", dtype, EDGES, acceleration=acceleration))
 

@@ -17,12 +17,14 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from containers.contract import BadInput, Inputs, Machine, Resources
-from containers.structures import labels_table, structure_id, write_table
-from containers.tensorpot import activeset, evaluate, loading
-from containers.tensorpot.baseline_model import Baseline
-from containers.tensorpot.frames import Labelled, fit_ready, frame, padded, write_frame
-from containers.tensorpot.pacemaker_input import Potential
-from containers.tensorpot.student import Student
+from containers.structures.table import labels_table, structure_id, write_table
+from containers.tensorpot.active_set import pace_activeset
+from containers.tensorpot.evaluation import evaluate
+from containers.tensorpot.frames.frame_file import Labelled, fit_ready, frame, padded, write_frame
+from containers.tensorpot.pacemaker.input import Potential
+from containers.tensorpot.student import potential as loading
+from containers.tensorpot.student.baseline import Baseline
+from containers.tensorpot.student.calculator import Student
 
 pytestmark = pytest.mark.e2e
 E0 = {"Si": -3.25}
@@ -73,8 +75,8 @@ def make_asi(
     outputs.mkdir(parents=True, exist_ok=True)
     train = write_train(folder / "train.pckl.gzip", structures)
     files = Inputs({"potential": (potential,), "train": (train,)})
-    params = activeset.Params.model_validate({"projections": projections})
-    metrics = activeset.run(files, outputs, params, Machine(Resources(threads=2)))
+    params = pace_activeset.Params.model_validate({"projections": projections})
+    metrics = pace_activeset.run(files, outputs, params, Machine(Resources(threads=2)))
     assert [path.name for path in outputs.iterdir()] == ["potential.asi"]
     return outputs / "potential.asi", metrics
 
@@ -118,7 +120,7 @@ def test_the_full_active_set_is_that_of_pyace_with_derivatives_that_are_not_zero
 ) -> None:
     from pyace.activelearning import compute_A_active_inverse, compute_active_set
 
-    from containers.tensorpot.projections import project
+    from containers.tensorpot.active_set.projections import project
 
     asi, metrics = make_asi(tmp_path, made[0], cells(30), "full")
     assert metrics["functions"] == metrics["spanned"] == {"Si": 2 * FUNCTIONS}

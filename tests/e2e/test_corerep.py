@@ -14,10 +14,12 @@ from ase import Atoms
 from ase.build import bulk
 
 from containers.contract import Inputs, Machine, Resources
-from containers.tensorpot import activeset, corerep, pace_train
-from containers.tensorpot.baseline_model import Baseline
-from containers.tensorpot.frames import Labelled, frame, write_frame
-from containers.tensorpot.pacemaker_input import Potential
+from containers.tensorpot.active_set import pace_activeset
+from containers.tensorpot.core import pace_corerep
+from containers.tensorpot.fit import pace_train
+from containers.tensorpot.frames.frame_file import Labelled, frame, write_frame
+from containers.tensorpot.pacemaker.input import Potential
+from containers.tensorpot.student.baseline import Baseline
 from tests.e2e.copper import copper as cells
 
 pytestmark = pytest.mark.e2e
@@ -55,27 +57,27 @@ class Exported:
     metrics: dict[str, Any]
 
     def path(self, name: str) -> Path:
-        return self.folder / corerep.OUTPUTS[name]
+        return self.folder / pace_corerep.OUTPUTS[name]
 
     @property
     def pair(self) -> dict[str, Any]:
         return dict(json.loads(self.path("core_repulsion").read_text())["pairs"]["Cu-Cu"])
 
 
-def export(folder: Path, fit: Fitted, params: corerep.Params) -> Exported:
+def export(folder: Path, fit: Fitted, params: pace_corerep.Params) -> Exported:
     """The active set and the core of a fit."""
     folder.mkdir()
     files = {"potential": (fit.interim,), "train": (fit.train,)}
-    activeset.run(Inputs(files), folder, activeset.Params(), Machine())
+    pace_activeset.run(Inputs(files), folder, pace_activeset.Params(), Machine())
     Baseline(e0s_eV={"Cu": 0.0}).write(folder / "baseline.json")
     inputs = {"interim": files["potential"], "asi": (folder / "potential.asi",), "train": files["train"]}
     inputs["baseline"] = (folder / "baseline.json",)
-    return Exported(folder, corerep.run(Inputs(inputs), folder, params, Machine()))
+    return Exported(folder, pace_corerep.run(Inputs(inputs), folder, params, Machine()))
 
 
 @pytest.fixture(scope="module")
 def exported(fit: Fitted, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    return export(tmp_path_factory.mktemp("export") / "core", fit, corerep.Params())
+    return export(tmp_path_factory.mktemp("export") / "core", fit, pace_corerep.Params())
 
 
 def calculator(path: Path) -> Any:
@@ -147,16 +149,16 @@ def test_r_in_is_the_largest_of_shortest_distance_and_grade_and_is_reported(expo
 
 def test_a_wider_reach_of_the_grade_moves_the_core_out(fit: Fitted, exported: Exported, tmp_path: Path) -> None:
     """As pacemaker's own program takes it: the 99 % quantile of compressed training structures."""
-    wide = export(tmp_path / "wide", fit, corerep.Params(gamma_quantile=0.99)).pair
+    wide = export(tmp_path / "wide", fit, pace_corerep.Params(gamma_quantile=0.99)).pair
     assert wide["gamma_10_distance_A"] > exported.pair["gamma_10_distance_A"]
     assert wide["r_in_A"] >= wide["gamma_10_distance_A"] - 1e-6
     assert np.all(np.diff(wide["energy_eV"]) > 0)
 
 
 def test_a_given_r_in_is_kept_and_none_leaves_the_fit_bare(fit: Fitted, tmp_path: Path) -> None:
-    given = export(tmp_path / "given", fit, corerep.Params(r_in_A={"Cu-Cu": 1.7}))
+    given = export(tmp_path / "given", fit, pace_corerep.Params(r_in_A={"Cu-Cu": 1.7}))
     assert given.pair["r_in_A"] == 1.7
-    bare = export(tmp_path / "bare", fit, corerep.Params(core="none"))
+    bare = export(tmp_path / "bare", fit, pace_corerep.Params(core="none"))
     assert bare.path("potential").read_bytes() == fit.interim.read_bytes()
     assert "{}" in bare.path("core_repulsion").read_text()
 
@@ -164,7 +166,7 @@ def test_a_given_r_in_is_kept_and_none_leaves_the_fit_bare(fit: Fitted, tmp_path
 def test_every_pair_of_two_elements_gets_a_core_that_rises(tmp_path: Path) -> None:
     from pyace.basisextension import construct_bbasisconfiguration
 
-    from containers.tensorpot.core_choice import Core, add_core
+    from containers.tensorpot.core.inner_radius import Core, add_core
 
     section = Potential(elements=("Al", "Ni"), cutoff=4.5, order=2, functions_per_element=40, b_basis="small").section()
     np.random.seed(3)  # pyace draws the coefficients
@@ -177,7 +179,7 @@ def test_every_pair_of_two_elements_gets_a_core_that_rises(tmp_path: Path) -> No
         frame([Labelled(str(n), atoms, 0.0, 0.0, np.zeros((4, 3)), None) for n, atoms in enumerate(structures)]),
     )
     files = {"potential": (tmp_path / "random.yaml",), "train": (tmp_path / "train.pckl.gzip",)}
-    activeset.run(Inputs(files), tmp_path, activeset.Params(), Machine())
+    pace_activeset.run(Inputs(files), tmp_path, pace_activeset.Params(), Machine())
     _, cores = add_core(Core(configuration, structures, {}), tmp_path / "potential.asi", None, 0.0)
     assert set(cores) == {"Al-Al", "Al-Ni", "Ni-Ni"}
     assert cores["Al-Ni"].shortest_distance_A is None

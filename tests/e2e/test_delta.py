@@ -20,15 +20,19 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from scipy.interpolate import CubicSpline
 
 from containers.contract import BadInput, Inputs, Machine, Resources
-from containers.structures import labels_table, structure_id, write_table
-from containers.tensorpot import activeset, baseline, corerep, pace_train, student
-from containers.tensorpot.baseline_model import Baseline
-from containers.tensorpot.fit_log import NEW_REFERENCE
-from containers.tensorpot.fitted_potential import predict
-from containers.tensorpot.frames import ENERGY_RANGE, Labelled, frame, read_frame, write_frame
-from containers.tensorpot.lammps_table import CLOSEST, POINTS
-from containers.tensorpot.pacemaker_input import Potential
-from tasks.lammps import pair_lines
+from containers.structures.table import labels_table, structure_id, write_table
+from containers.tensorpot.active_set import pace_activeset
+from containers.tensorpot.baseline import baseline
+from containers.tensorpot.core import pace_corerep
+from containers.tensorpot.fit import pace_train
+from containers.tensorpot.fit.log import NEW_REFERENCE
+from containers.tensorpot.frames.frame_file import ENERGY_RANGE, Labelled, frame, read_frame, write_frame
+from containers.tensorpot.pacemaker.input import Potential
+from containers.tensorpot.student import calculator
+from containers.tensorpot.student.baseline import Baseline
+from containers.tensorpot.student.lammps_table import CLOSEST, POINTS
+from containers.tensorpot.student.potential import predict
+from tasks.report.lammps import pair_lines
 
 pytestmark = pytest.mark.e2e
 
@@ -81,7 +85,7 @@ class Made:
 def row(atoms: Atoms, base: Baseline) -> Labelled:
     """What the frames step makes of a label."""
     labels = atoms.calc.results
-    energy, forces, _ = student.pair_terms(atoms, {name: term.model_dump() for name, term in base.pairs.items()})
+    energy, forces, _ = calculator.pair_terms(atoms, {name: term.model_dump() for name, term in base.pairs.items()})
     corrected = labels["energy"] - sum(base.e0s_eV[symbol] for symbol in atoms.symbols) - energy
     rest = labels["forces"] - forces
     return Labelled(
@@ -104,7 +108,9 @@ def make(folder: Path, reference: dict[str, Any]) -> Made:
     (folder / "outputs").mkdir()
     pace_train.run(Inputs(files), folder / "outputs", fit, Machine(Resources(threads=1)))
     interim = folder / "outputs" / "interim.yaml"
-    activeset.run(Inputs({"potential": (interim,), "train": files["train"]}), folder, activeset.Params(), Machine())
+    pace_activeset.run(
+        Inputs({"potential": (interim,), "train": files["train"]}), folder, pace_activeset.Params(), Machine()
+    )
     inputs = {
         "interim": (interim,),
         "asi": (folder / "potential.asi",),
@@ -112,7 +118,7 @@ def make(folder: Path, reference: dict[str, Any]) -> Made:
         "baseline": (folder / "baseline.json",),
     }
     core = "reference" if base.pairs else "zbl"
-    corerep.run(Inputs(inputs), folder, corerep.Params(core=core), Machine())
+    pace_corerep.run(Inputs(inputs), folder, pace_corerep.Params(core=core), Machine())
     return Made(folder, base, train, json.loads((folder / "core_repulsion.json").read_text())["pairs"])
 
 
@@ -127,7 +133,7 @@ def test_the_input_asks_for_repulsion_only_when_told(made: Made) -> None:
 
 def test_the_student_learned_the_difference(made: Made) -> None:
     """Nearer to the labels than reference alone or a constant: the spread of the energies is 40 meV/atom and more."""
-    whole = student.load(made.file("potential.yaml"), made.file("baseline.json"), made.file("potential.asi"))
+    whole = calculator.load(made.file("potential.yaml"), made.file("baseline.json"), made.file("potential.asi"))
     errors = [whole.get_potential_energy(atoms.copy()) - atoms.calc.results["energy"] for atoms in made.train]
     sizes = np.array([len(atoms) for atoms in made.train])
     energies = np.array([atoms.calc.results["energy"] for atoms in made.train]) / sizes
@@ -137,7 +143,7 @@ def test_the_student_learned_the_difference(made: Made) -> None:
 def test_subtraction_and_addition_cancel(made: Made) -> None:
     table = read_frame(made.file("train.pckl.gzip"))
     for atoms, corrected, forces in zip(made.train, table["energy_corrected"], table["forces"], strict=True):
-        energy, pair_forces, _ = student.pair_terms(atoms, made.terms)
+        energy, pair_forces, _ = calculator.pair_terms(atoms, made.terms)
         again = corrected + energy + E0["Cu"] * len(atoms)
         assert again == pytest.approx(atoms.calc.results["energy"], abs=1e-10)
         np.testing.assert_allclose(forces + pair_forces, atoms.calc.results["forces"], atol=1e-10)
@@ -159,7 +165,7 @@ def test_corrected_energies_stay_where_pacemaker_keeps_our_reference(made: Made)
 
 def own_calculator(made: Made) -> Any:
     """The module as the user gets it: a file in the run's folder, imported from there."""
-    shutil.copyfile(student.__file__, made.file("calculator.py"))
+    shutil.copyfile(calculator.__file__, made.file("calculator.py"))
     spec = importlib.util.spec_from_file_location("calculator", made.file("calculator.py"))
     assert spec is not None
     assert spec.loader is not None
@@ -234,7 +240,7 @@ class LammpsTable:
         self.energy, self.force = CubicSpline(squares, rows[:, 2]), CubicSpline(squares, rows[:, 3])
 
     def of(self, atoms: Atoms) -> tuple[float, np.ndarray]:
-        first, _, vectors = student.neighbours(atoms, self.high)
+        first, _, vectors = calculator.neighbours(atoms, self.high)
         distances = np.linalg.norm(vectors, axis=1)
         forces = np.zeros((len(atoms), 3))
         np.add.at(forces, first, -(self.force(distances**2) / distances)[:, None] * vectors)
@@ -249,13 +255,13 @@ def test_the_tables_of_the_lammps_input_give_our_pair_terms(made: Made) -> None:
     read = LammpsTable(made.file(table[4]), table[5])
     assert (read.count, read.low) == (POINTS, CLOSEST)
     for atoms in made.train:
-        energy, forces, _ = student.pair_terms(atoms, made.terms)
+        energy, forces, _ = calculator.pair_terms(atoms, made.terms)
         tabulated, table_forces = read.of(atoms)
         assert tabulated == pytest.approx(energy, abs=1e-8)
         np.testing.assert_allclose(table_forces, forces, atol=1e-7)
         bare, bare_forces = predict(str(made.file("potential.yace")), [atoms])
         seen = atoms.copy()
-        seen.calc = student.calculator(made.folder)
+        seen.calc = calculator.calculator(made.folder)
         assert seen.get_potential_energy() == pytest.approx(bare[0] + tabulated + E0["Cu"] * len(atoms), abs=1e-6)
         np.testing.assert_allclose(seen.get_forces(), bare_forces[0] + table_forces, atol=1e-6)
 
@@ -264,7 +270,7 @@ def test_the_sum_rises_from_a_tenth_outside_r_in_to_half_an_angstrom(made: Made)
     pair = made.core["Cu-Cu"]
     assert pair["r_in_A"] >= pair["shortest_distance_A"] - 1e-6
     assert pair["r_in_A"] >= pair["gamma_10_distance_A"] - 1e-6
-    whole = student.load(made.file("potential.yaml"), made.file("baseline.json"), None)
+    whole = calculator.load(made.file("potential.yaml"), made.file("baseline.json"), None)
     distances = np.append(np.arange(pair["r_in_A"] + 0.1, 0.5, -0.01), 0.5)
     dimers = [Atoms("Cu2", [[0, 0, 0], [distance, 0, 0]]) for distance in distances]
     energies = np.array([whole.get_potential_energy(dimer) for dimer in dimers])
@@ -275,15 +281,15 @@ def test_inside_the_core_the_pair_terms_rule_alone(made: Made) -> None:
     pair = made.core["Cu-Cu"]
     inside = pair["r_in_A"] - pair["delta_in_A"] - 0.01
     dimer = Atoms("Cu2", [[0, 0, 0], [inside, 0, 0]])
-    whole = student.load(made.file("potential.yaml"), made.file("baseline.json"), made.file("potential.asi"))
-    expected = student.pair_terms(dimer, made.terms)[0] + 2 * E0["Cu"]
+    whole = calculator.load(made.file("potential.yaml"), made.file("baseline.json"), made.file("potential.asi"))
+    expected = calculator.pair_terms(dimer, made.terms)[0] + 2 * E0["Cu"]
     assert whole.get_potential_energy(dimer) == pytest.approx(expected, abs=1e-9)
     assert whole.results["gamma"].max() > 10  # the grade still tells
 
 
 def test_the_curve_that_is_reported_is_the_sums(made: Made) -> None:
     pair = made.core["Cu-Cu"]
-    whole = student.load(made.file("potential.yaml"), made.file("baseline.json"), None)
+    whole = calculator.load(made.file("potential.yaml"), made.file("baseline.json"), None)
     for place in (0, len(pair["distance_A"]) // 2, -1):
         dimer = Atoms("Cu2", [[0, 0, 0], [pair["distance_A"][place], 0, 0]])
         dimer.calc = whole
@@ -298,8 +304,8 @@ def test_two_runs_write_the_same_bytes(made: Made, tmp_path: Path) -> None:
         "train": (made.file("train.pckl.gzip"),),
         "baseline": (made.file("baseline.json"),),
     }
-    corerep.run(Inputs(inputs), tmp_path, corerep.Params(core="reference"), Machine())
-    for name in corerep.OUTPUTS.values():
+    pace_corerep.run(Inputs(inputs), tmp_path, pace_corerep.Params(core="reference"), Machine())
+    for name in pace_corerep.OUTPUTS.values():
         assert (tmp_path / name).read_bytes() == made.file(name).read_bytes(), name
     with pytest.raises(BadInput, match="core: zbl would count repulsion twice"):
-        corerep.run(Inputs(inputs), tmp_path, corerep.Params(core="zbl"), Machine())
+        pace_corerep.run(Inputs(inputs), tmp_path, pace_corerep.Params(core="zbl"), Machine())

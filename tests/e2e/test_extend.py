@@ -11,21 +11,22 @@ import pyarrow.parquet as pq
 import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from containers.structures import labels_table, structure_id, write_table
-from containers.tensorpot import baseline, dataset
-from containers.tensorpot.pacemaker_input import Potential
-from flows import extend as loop
+from containers.structures.table import labels_table, structure_id, write_table
+from containers.tensorpot.baseline import baseline
+from containers.tensorpot.dataset import dataset
+from containers.tensorpot.pacemaker.input import Potential
 from flows import run as flow_run
-from flows.config import DistillConfig
-from flows.data import Ingested, Prepared
-from flows.extend import Extended, extended
-from flows.fit import fit
-from flows.recipe import Recipe
+from flows.config.schema import DistillConfig
+from flows.data.prepare import Ingested, Prepared
+from flows.data.recipe import Recipe
+from flows.data.training_set import training_set
+from flows.fit import rounds as loop
+from flows.fit.attempts import fit
+from flows.fit.rounds import Extended, extended
+from flows.fit.student import finish
 from flows.run import Runner
-from flows.student import finish
-from flows.training_set import training_set
 from tasks.artefact import Artefact, StepCall, external
-from tasks.run import run_step
+from tasks.run_step import run_step
 from tasks.settings import Settings
 from tasks.workspace import Workspace, open_workspace
 

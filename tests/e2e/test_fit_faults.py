@@ -14,12 +14,12 @@ import pandas as pd
 import pytest
 
 from containers.contract import Inputs, Machine, OutOfMemory, Resources
-from containers.tensorpot import pace_train
-from containers.tensorpot.fit_following import RowsDiffer
-from containers.tensorpot.frames import Labelled, frame, write_frame
-from containers.tensorpot.pace_train import OUTPUTS, Crashed, Diverged, Params, TimeLimit
-from containers.tensorpot.pacemaker_input import EarlyStop, Loss, Potential
-from containers.tensorpot.pacemaker_run import fit_program
+from containers.tensorpot.fit import pace_train
+from containers.tensorpot.fit.follow import RowsDiffer
+from containers.tensorpot.fit.pace_train import OUTPUTS, Crashed, Diverged, Params, TimeLimit
+from containers.tensorpot.frames.frame_file import Labelled, frame, write_frame
+from containers.tensorpot.pacemaker.input import EarlyStop, Loss, Potential
+from containers.tensorpot.pacemaker.program import fit_program
 from tests.e2e.copper import copper
 
 pytestmark = pytest.mark.e2e

@@ -13,13 +13,13 @@ import pandas as pd
 import pytest
 
 from containers.step import PROGRESS_MARK
-from containers.tensorpot.frames import frame, write_frame
-from containers.tensorpot.pace_train import Params
-from containers.tensorpot.pacemaker_input import Potential
+from containers.tensorpot.fit.pace_train import Params
+from containers.tensorpot.frames.frame_file import frame, write_frame
+from containers.tensorpot.pacemaker.input import Potential
 from tasks.artefact import Artefact, StepCall, external
-from tasks.run import request_of, run_step
+from tasks.run_step import request_of, run_step
 from tasks.settings import Settings
-from tasks.store import read_report
+from tasks.store.results import read_report
 from tasks.workspace import Workspace
 from tests.e2e.copper import copper
 

@@ -17,20 +17,14 @@ from ase.calculators.lj import LennardJones
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from containers.contract import Inputs, Machine, Resources
-from containers.structures import atoms_from_table, labels_table, structure_id, structures_table, write_table
-from containers.tensorpot import frame_sets, strain
-from containers.tensorpot.baseline_model import Baseline
-from containers.tensorpot.dataset import DATASET
-from containers.tensorpot.frames import Labelled, fit_ready, frame, read_frame, write_frame
-from containers.tensorpot.pacemaker_input import (
-    TRAIN_FILE,
-    VALIDATION_FILE,
-    Fit,
-    Loss,
-    PacemakerInput,
-    Potential,
-)
-from containers.tensorpot.pacemaker_run import child_environment, find_program
+from containers.structures.table import atoms_from_table, labels_table, structure_id, structures_table, write_table
+from containers.tensorpot.dataset.dataset import DATASET
+from containers.tensorpot.frames import frames as frame_sets
+from containers.tensorpot.frames import strain
+from containers.tensorpot.frames.frame_file import Labelled, fit_ready, frame, read_frame, write_frame
+from containers.tensorpot.pacemaker.input import TRAIN_FILE, VALIDATION_FILE, Fit, Loss, PacemakerInput, Potential
+from containers.tensorpot.pacemaker.program import child_environment, find_program
+from containers.tensorpot.student.baseline import Baseline
 
 pytestmark = pytest.mark.e2e
 CUTOFF = 5.0

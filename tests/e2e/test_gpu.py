@@ -14,16 +14,16 @@ from ase.build import bulk
 from ase.io import write
 
 from containers.contract import Device, Report, Resources
-from containers.mace.label import Dtype
-from containers.mace.label import Params as LabelParams
-from containers.tensorpot.frames import Labelled, frame, write_frame
-from containers.tensorpot.pace_train import Params as TrainParams
-from containers.tensorpot.pacemaker_input import Potential
+from containers.mace.labelling.mace_label import Dtype
+from containers.mace.labelling.mace_label import Params as LabelParams
+from containers.tensorpot.fit.pace_train import Params as TrainParams
+from containers.tensorpot.frames.frame_file import Labelled, frame, write_frame
+from containers.tensorpot.pacemaker.input import Potential
 from tasks.artefact import StepCall, Stored, external
-from tasks.machine import settled_device
-from tasks.run import request_of, run_step, runner_of
+from tasks.run_step import request_of, run_step, runner_of
+from tasks.runners.readiness import settled_device
 from tasks.settings import RunnerName, Settings
-from tasks.store import read_report
+from tasks.store.results import read_report
 from tasks.workspace import Workspace
 from tests.e2e.copper import effective_medium
 
@@ -105,8 +105,8 @@ CALIBRATED = """
 import sys
 from pathlib import Path
 from ase.build import bulk
-from containers.mace.labeller import Settings
-from containers.mace.labelling import label_shard
+from containers.mace.labelling.labeller import Settings
+from containers.mace.labelling.shard import label_shard
 structures = [bulk("Si", cubic=True).repeat(3) for _ in range(200)]
 settings = Settings(Path(sys.argv[1]), "Default", "float32", 8000, "cuda")
 shard = label_shard(settings, structures, processes=2, calibrated=False)
@@ -132,7 +132,7 @@ import sys
 from pathlib import Path
 import torch
 from ase.build import bulk
-from containers.mace.labeller import Labeller, Settings
+from containers.mace.labelling.labeller import Labeller, Settings
 labeller = Labeller(Settings(Path(sys.argv[1]), "Default", "float32", 10**9, "cuda"))
 small = [bulk("Si", cubic=True).repeat(2) for _ in range(40)]
 labeller.label(small[:1])

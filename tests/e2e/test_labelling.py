@@ -21,10 +21,10 @@ from ase.build import bulk
 from ase.io import read
 
 from containers.contract import InputFile, Inputs, Machine, Report, Request, Resources, file_digest, no_progress
-from containers.lock import lock_digest
-from containers.mace import label
-from containers.mace.answers import SET_ASIDE, Label, Labelled, SetAside
-from containers.structures import STRUCTURES, structure_id, structures_table, write_table
+from containers.environment import lock_digest
+from containers.mace.labelling import mace_label
+from containers.mace.labelling.predictions import SET_ASIDE, Label, Labelled, SetAside
+from containers.structures.table import STRUCTURES, structure_id, structures_table, write_table
 
 pytestmark = pytest.mark.e2e
 
@@ -38,13 +38,13 @@ def pool() -> list[Atoms]:
 
 
 def settings(dtype: str = "float32", edges_per_batch: int = 2000):
-    from containers.mace.labeller import Settings
+    from containers.mace.labelling.labeller import Settings
 
     return Settings(TEACHER, "Default", dtype, edges_per_batch)
 
 
 def shard(structures: list[Atoms], **options: object):
-    from containers.mace.labelling import label_shard
+    from containers.mace.labelling.shard import label_shard
 
     return label_shard(settings(), structures, **options)
 
@@ -57,7 +57,7 @@ def step(folder: Path, structures: list[Atoms], threads: int = 1, edges_per_batc
     write_table(folder.with_suffix(".parquet"), structures_table(structures))
     inputs = Inputs({"structures": (folder.with_suffix(".parquet"),), "model": (TEACHER,)})
     machine = Machine(Resources(threads=threads, edges_per_batch=edges_per_batch))
-    return label.run(inputs, folder, label.Params(head="Default"), machine)
+    return mace_label.run(inputs, folder, mace_label.Params(head="Default"), machine)
 
 
 def step_apart(folder: Path, structures: Path, threads: int) -> Report:
@@ -66,7 +66,7 @@ def step_apart(folder: Path, structures: Path, threads: int) -> Report:
     files = {"structures": structures, "model": TEACHER}
     request = Request(
         step="mace_label",
-        version=label.VERSION,
+        version=mace_label.VERSION,
         lock=lock_digest("mace"),
         params={"head": "Default"},
         inputs={name: (InputFile(path=path, sha256=file_digest(path)),) for name, path in files.items()},
@@ -102,7 +102,7 @@ def test_the_step_writes_the_same_bytes_twice(tmp_path, pool):
     assert report.metrics["processes"] == 3
     written = {path.name: file_digest(path) for path in (tmp_path / "here").iterdir()}
     assert {file.name: file.sha256 for file in report.outputs.values()} == written
-    assert set(written) == set(label.OUTPUTS.values())
+    assert set(written) == set(mace_label.OUTPUTS.values())
     assert pq.read_table(tmp_path / "here/set_aside.parquet").schema.equals(SET_ASIDE)
     ids = pq.read_table(tmp_path / "here/labels.parquet")["id"].to_pylist()
     assert [one.hex() for one in ids] == [structure_id(atoms) for atoms in pool]
@@ -117,8 +117,8 @@ def test_graphs_made_ahead_give_the_same_labels(pool):
 
 def test_the_first_calls_give_the_labels_of_later_ones(pool):
     """Torch compiles while it runs; that must not change a digit, else a killed and repeated run would differ."""
-    from containers.mace.labeller import Labeller
-    from containers.mace.labelling import label_all
+    from containers.mace.labelling.labeller import Labeller
+    from containers.mace.labelling.shard import label_all
 
     labeller = Labeller(settings())
     first, second = (label_all(labeller, pool) for _ in range(2))
@@ -158,8 +158,8 @@ def test_no_process_outlives_a_step_that_is_killed():
 import os, signal, sys
 from pathlib import Path
 from ase.build import bulk
-from containers.mace.labeller import Settings
-from containers.mace.labelling import label_shard
+from containers.mace.labelling.labeller import Settings
+from containers.mace.labelling.shard import label_shard
 def progress(*_):
     print(Path(f"/proc/self/task/{os.getpid()}/children").read_text(), flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -200,8 +200,8 @@ def test_when_memory_ends_batches_shrink_and_the_largest_is_set_aside(processes)
 import resource, sys
 from pathlib import Path
 from ase.build import bulk
-from containers.mace.labeller import Labeller, Settings
-from containers.mace.labelling import label_all
+from containers.mace.labelling.labeller import Labeller, Settings
+from containers.mace.labelling.shard import label_all
 labeller = Labeller(Settings(Path(sys.argv[1]), "Default", "float64", edges_per_batch=10**9))
 small = [bulk("Si", cubic=True).repeat(2) for _ in range(12)]
 labeller.label(small[:1])
@@ -217,7 +217,7 @@ print(sum(not isinstance(answer, str) for answer in found.answers), found.bound 
 
 def test_a_structure_that_kills_its_process_is_set_aside_and_the_rest_go_on(pool, monkeypatch):
     """As when the kernel ends it for memory: a graph of so many atoms is never made."""
-    from containers.mace.graphs import GraphMaker
+    from containers.mace.labelling.graphs import GraphMaker
 
     heavy = bulk("Si", cubic=True).repeat(3)
     make = GraphMaker.graph
@@ -249,7 +249,7 @@ def test_calibration_tries_some_bounds_and_labels_with_one_of_them(pool):
 
 def large_ones_that_do_not_fit(monkeypatch) -> None:
     """As where memory ends at structures of more edges than any batch to be tried."""
-    from containers.mace.labeller import Labeller
+    from containers.mace.labelling.labeller import Labeller
 
     compute = Labeller.compute
 
@@ -279,7 +279,7 @@ def test_a_structure_that_does_not_fit_is_not_in_the_sample(pool, monkeypatch, p
     ("processes", "end"), [(0, out_of_memory), (2, out_of_memory), (2, lambda: os.kill(os.getpid(), signal.SIGKILL))]
 )
 def test_memory_that_ends_while_calibrating_costs_the_calibration_alone(pool, monkeypatch, processes, end):
-    from containers.mace import labelling
+    from containers.mace.labelling import shard as labelling
 
     monkeypatch.setattr(labelling, "_speed", lambda *_: end())
     monkeypatch.setattr(labelling, "SHARD_SAMPLES", 1)
@@ -291,7 +291,7 @@ def test_memory_that_ends_while_calibrating_costs_the_calibration_alone(pool, mo
 
 def test_the_bound_told_is_the_one_given_also_where_memory_ended(pool, monkeypatch, tmp_path):
     """It is kept for the machine: what one heavy structure did to one shard must not slow all later ones."""
-    from containers.mace.labeller import Labeller
+    from containers.mace.labelling.labeller import Labeller
 
     compute = Labeller.compute
 
@@ -343,7 +343,7 @@ def test_100_000_tiny_structures(tmp_path):
     outputs = tmp_path / "outputs"
     outputs.mkdir()
     machine = Machine(Resources(threads=2, edges_per_batch=8000))
-    metrics = label.run(inputs, outputs, label.Params(head="Default"), machine)
+    metrics = mace_label.run(inputs, outputs, mace_label.Params(head="Default"), machine)
     assert (metrics["labels"], metrics["atoms"]) == (count, count)
     rows = pq.read_table(outputs / "labels.parquet")
     assert rows["id"].to_pylist() == [bytes.fromhex(name) for name in columns["id"]]

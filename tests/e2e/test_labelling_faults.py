@@ -20,7 +20,7 @@ from ase import Atoms
 from ase.build import bulk
 from docker.models.containers import Container
 
-from containers.structures import structure_id
+from containers.structures.table import structure_id
 from tasks.settings import Settings
 
 pytestmark = [pytest.mark.e2e, pytest.mark.engine]

@@ -21,12 +21,12 @@ from ase.io import read, write
 from ase.neighborlist import neighbor_list
 
 from containers.contract import BadInput, InputFile, Report, Request, Resources, StepError, file_digest, load_step
-from containers.frame_state import read_state
-from containers.label_rows import NOT_FINITE, ROWS
-from containers.lock import lock_digest
-from containers.mace.description import Teacher, choose_head
+from containers.environment import lock_digest
+from containers.labels.rows import NOT_FINITE, ROWS
+from containers.mace.teacher.description import Teacher, choose_head
 from containers.step import execute
-from containers.structures import structure_id, structures_table, write_table
+from containers.structures.state import read_state
+from containers.structures.table import structure_id, structures_table, write_table
 
 pytestmark = pytest.mark.e2e
 
@@ -320,8 +320,8 @@ def charged_frames(count: int) -> list[Atoms]:
 def test_charged_frames_are_labelled_with_their_charge_and_spin(dtype, threads, edges, graphs):
     from mace.calculators import MACECalculator
 
-    from containers.mace.labeller import Labeller, Settings
-    from containers.mace.labelling import label_all
+    from containers.mace.labelling.labeller import Labeller, Settings
+    from containers.mace.labelling.shard import label_all
 
     frames = charged_frames(16)
     labeller = Labeller(Settings(OMOL, "Default", dtype, edges))
@@ -380,7 +380,7 @@ def test_a_polar_mace_reads_charge_and_spin_by_its_nature():
     import torch
     from mace.modules.extensions import PolarMACE
 
-    from containers.mace.model import reads
+    from containers.mace.teacher.model import reads
 
     model = PolarMACE.__new__(PolarMACE)
     torch.nn.Module.__init__(model)
@@ -390,8 +390,8 @@ def test_a_polar_mace_reads_charge_and_spin_by_its_nature():
 
 
 def test_a_pool_with_one_geometry_in_two_states_is_refused_before_labelling(tmp_path):
-    from flows.config_file import load_config
-    from flows.dry_run import plan
+    from flows.config.loading import load_config
+    from flows.distill.dry_run import plan
     from tasks.errors import StepFailed
     from tasks.settings import Settings
     from tasks.workspace import open_workspace
@@ -411,9 +411,9 @@ def test_a_pool_with_one_geometry_in_two_states_is_refused_before_labelling(tmp_
 
 def test_what_can_be_fast_is_fast(tmp_path):
     """All of the silicon teacher; of a model with vectors all but the convolution of the second layer."""
-    from containers.mace.contraction import use_fast_contractions
-    from containers.mace.convolution import use_fast_convolutions
-    from containers.mace.model import load_model
+    from containers.mace.kernels.contraction import use_fast_contractions
+    from containers.mace.kernels.convolution import use_fast_convolutions
+    from containers.mace.teacher.model import load_model
 
     two_headed(tmp_path / "two.model")
     models = load_model(TEACHER), load_model(tmp_path / "two.model").float()
@@ -495,7 +495,7 @@ def test_the_neighbours_are_those_of_mace_torch():
     """Also of a tilted slab, whose atoms lie beside the cell that mace-torch and we make for it."""
     from mace.data.neighborhood import get_neighborhood
 
-    from containers.mace.graphs import GraphMaker
+    from containers.mace.labelling.graphs import GraphMaker
 
     random = np.random.default_rng(1)
     cells = [[[6, 0, 3], [0, 7, -4], [0, 0, 9]], [[6, 1, 0], [2, 7, 1], [0, 3, 8]], [[4, 0, 0], [0, 30, 0], [0, 0, 2]]]
@@ -522,8 +522,8 @@ def test_atoms_too_far_apart_for_a_neighbour_list_have_a_reason(tmp_path):
 
 
 def test_a_neighbour_list_that_finds_no_memory_is_set_aside(monkeypatch):
-    from containers.mace import graphs
-    from containers.mace.answers import SetAside
+    from containers.mace.labelling import graphs
+    from containers.mace.labelling.predictions import SetAside
 
     def failing(words: str):
         def neighbour_list(*_: object, **__: object):
@@ -550,7 +550,7 @@ def test_a_gpu_s_refusal_of_memory_is_a_memory_error_also_from_torchscript():
     """TorchScript, of which a MACE has much, turns torch's OutOfMemoryError into a plain RuntimeError."""
     import torch
 
-    from containers.mace.labeller import _memory_errors
+    from containers.mace.labelling.labeller import _memory_errors
 
     words = "CUDA out of memory. Tried to allocate 2.00 GiB."
     compiled = f"The following operation failed in the TorchScript interpreter.\nRuntimeError: {words}"
@@ -664,7 +664,7 @@ def site(tmp_path, monkeypatch):
 
 
 def test_a_foundation_model_is_fetched(tmp_path, site):
-    from containers.mace.fetch import fetch
+    from containers.mace.teacher.teacher_fetch import fetch
 
     fetch("small", f"{site}/teacher.model", tmp_path / "teacher.model")
     assert (tmp_path / "teacher.model").read_bytes() == TEACHER.read_bytes()
@@ -672,7 +672,7 @@ def test_a_foundation_model_is_fetched(tmp_path, site):
 
 @pytest.mark.parametrize(("page", "says"), [("nothing.model", "path of the file"), ("page.model", "Delete")])
 def test_a_failed_download_says_what_to_do(tmp_path, site, page, says):
-    from containers.mace.fetch import fetch
+    from containers.mace.teacher.teacher_fetch import fetch
 
     with pytest.raises(StepError, match=says):
         fetch("small", f"{site}/{page}", tmp_path / "teacher.model")
@@ -682,7 +682,7 @@ def test_a_failed_download_says_what_to_do(tmp_path, site, page, says):
 def test_the_names_are_those_of_mace_torch():
     from mace.calculators.foundations_models import mace_mp_urls, mace_off_urls
 
-    from containers.mace.fetch import FOUNDATION_MODELS, MATERIALS_MODELS, address
+    from containers.mace.teacher.teacher_fetch import FOUNDATION_MODELS, MATERIALS_MODELS, address
 
     assert set(MATERIALS_MODELS) == set(mace_mp_urls)
     assert {address(name) for name in FOUNDATION_MODELS} == {*mace_mp_urls.values(), *mace_off_urls.values()}

@@ -14,10 +14,11 @@ import pytest
 from ase.build import bulk
 
 from containers.contract import Inputs, Machine, Resources
-from containers.tensorpot import activeset, pace_train
-from containers.tensorpot.basis_functions import basis_functions
-from containers.tensorpot.frames import Labelled, frame, write_frame
-from containers.tensorpot.pacemaker_input import Potential
+from containers.tensorpot.active_set import pace_activeset
+from containers.tensorpot.fit import pace_train
+from containers.tensorpot.frames.frame_file import Labelled, frame, write_frame
+from containers.tensorpot.pacemaker.basis_functions import basis_functions
+from containers.tensorpot.pacemaker.input import Potential
 
 pytestmark = pytest.mark.e2e
 ELEMENTS = ("Ag", "Al", "Au", "Cu", "Mo", "Nb", "Ni", "Pd", "Pt", "Ti", "W", "Zr")
@@ -73,6 +74,6 @@ def test_a_fit_with_named_blocks_gets_an_active_set(tmp_path: Path) -> None:
     assert made["functions"] == made["functions_asked"] == 36
     assert made["iterations"] > 0
     inputs = {"potential": (tmp_path / "outputs" / "interim.yaml",), "train": files["train"]}
-    active = activeset.run(Inputs(inputs), tmp_path, activeset.Params(), Machine())
+    active = pace_activeset.run(Inputs(inputs), tmp_path, pace_activeset.Params(), Machine())
     assert active["functions"] == dict.fromkeys(ELEMENTS[:3], 12)
     assert set(active["environments"]) == set(ELEMENTS[:3])

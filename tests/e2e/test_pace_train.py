@@ -15,12 +15,12 @@ import pytest
 from ase.build import bulk
 
 from containers.contract import Inputs, Machine, Resources, file_digest
-from containers.tensorpot import pace_train
-from containers.tensorpot.fit_following import RowsDiffer
-from containers.tensorpot.frames import Labelled, frame, write_frame
-from containers.tensorpot.pace_train import OUTPUTS, NoIteration, Params
-from containers.tensorpot.pacemaker_input import Loss, Potential
-from containers.tensorpot.pacemaker_run import fit_program
+from containers.tensorpot.fit import pace_train
+from containers.tensorpot.fit.follow import RowsDiffer
+from containers.tensorpot.fit.pace_train import OUTPUTS, NoIteration, Params
+from containers.tensorpot.frames.frame_file import Labelled, frame, write_frame
+from containers.tensorpot.pacemaker.input import Loss, Potential
+from containers.tensorpot.pacemaker.program import fit_program
 from tests.e2e.copper import effective_medium, strained
 
 pytestmark = pytest.mark.e2e
@@ -199,8 +199,8 @@ def test_other_rows_than_given_end_the_fit_at_once(frames: dict[str, tuple[Path,
 def test_a_potential_with_its_core_cannot_be_continued_from(
     fit: Fit, frames: dict[str, tuple[Path, ...]], tmp_path: Path
 ) -> None:
-    from containers.tensorpot.core_choice import set_cores
-    from containers.tensorpot.fitted_potential import load
+    from containers.tensorpot.core.inner_radius import set_cores
+    from containers.tensorpot.student.potential import load
 
     configuration = load(fit.path("interim"))
     set_cores(configuration, {"Cu-Cu": 1.8}, whole=True)
@@ -210,7 +210,7 @@ def test_a_potential_with_its_core_cannot_be_continued_from(
 
 
 def test_half_a_file_is_not_usable(fit: Fit, tmp_path: Path) -> None:
-    from containers.tensorpot.fitted_potential import load, shape_of, usable
+    from containers.tensorpot.student.potential import load, shape_of, usable
 
     probe = copper(1, 9)[0].atoms
     text = fit.path("interim").read_text()

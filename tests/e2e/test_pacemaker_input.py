@@ -14,9 +14,8 @@ from ase.build import bulk
 from ruamel.yaml import YAML
 
 from containers.contract import Resources
-from containers.tensorpot.fitted_potential import functions_offered, predict
-from containers.tensorpot.frames import Labelled, frame, read_frame, write_frame
-from containers.tensorpot.pacemaker_input import (
+from containers.tensorpot.frames.frame_file import Labelled, frame, read_frame, write_frame
+from containers.tensorpot.pacemaker.input import (
     TRAIN_FILE,
     VALIDATION_FILE,
     Fit,
@@ -26,7 +25,8 @@ from containers.tensorpot.pacemaker_input import (
     Potential,
     Preset,
 )
-from containers.tensorpot.pacemaker_run import child_environment, find_program
+from containers.tensorpot.pacemaker.program import child_environment, find_program
+from containers.tensorpot.student.potential import functions_offered, predict
 from tests.e2e.copper import effective_medium
 
 pytestmark = pytest.mark.e2e
@@ -231,7 +231,7 @@ def test_several_elements_get_their_share(elements: tuple[str, ...], offered: in
 
 def test_no_preset_has_functions_of_a_momentum_that_pacemaker_lacks() -> None:
     """What `HIGHEST_L` says is what pyace offers: one more changes nothing."""
-    from containers.tensorpot.pacemaker_blocks import HIGHEST_L
+    from containers.tensorpot.pacemaker.blocks import HIGHEST_L
 
     section = Potential(elements=("Cu",), cutoff=4.3, order=4, b_basis="small").section()
     del section["functions"]["number_of_functions_per_element"]

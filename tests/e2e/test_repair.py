@@ -18,20 +18,20 @@ import pandas as pd
 import pytest
 
 from containers.contract import OutputFile, Resources, file_digest
-from containers.tensorpot import pace_train
-from containers.tensorpot.fit_history import MetricsFile
-from containers.tensorpot.frames import frame, write_frame
-from containers.tensorpot.pacemaker_input import Potential
-from containers.tensorpot.pacemaker_run import child_environment, find_program, fit_program
-from flows.config import DistillConfig
-from flows.fit import Attempt, fit, led_to
-from flows.outcome import fits_of
-from flows.recipe import Recipe
-from flows.verdict import MENDS
+from containers.tensorpot.fit import pace_train
+from containers.tensorpot.fit.history import MetricsFile
+from containers.tensorpot.frames.frame_file import frame, write_frame
+from containers.tensorpot.pacemaker.input import Potential
+from containers.tensorpot.pacemaker.program import child_environment, find_program, fit_program
+from flows.config.schema import DistillConfig
+from flows.data.recipe import Recipe
+from flows.distill.summary import fits_of
+from flows.fit.attempts import Attempt, fit, led_to
+from flows.fit.verdict import MENDS
 from tasks.artefact import Artefact
 from tasks.errors import StepFailed
-from tasks.fit_folder import FOLDER, fit_files
-from tasks.run import run_step
+from tasks.report.fit_folder import FOLDER, fit_files
+from tasks.run_step import run_step
 from tasks.settings import Settings
 from tasks.workspace import Workspace, open_workspace
 from tests.e2e.copper import copper as cells

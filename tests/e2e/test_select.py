@@ -18,12 +18,12 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ruamel.yaml import YAML
 
 from containers.contract import BadInput, Inputs, Machine, Resources
-from containers.structures import labels_table, structure_id, write_table
-from containers.tensorpot import select
-from containers.tensorpot.baseline_model import Baseline
-from containers.tensorpot.frames import Labelled, frame, write_frame
-from containers.tensorpot.maxvol import LOG_DET_TOLERANCE
-from containers.tensorpot.pacemaker_input import Potential
+from containers.structures.table import labels_table, structure_id, write_table
+from containers.tensorpot.active_set.maxvol import LOG_DET_TOLERANCE
+from containers.tensorpot.frames.frame_file import Labelled, frame, write_frame
+from containers.tensorpot.pacemaker.input import Potential
+from containers.tensorpot.selection import pace_select
+from containers.tensorpot.student.baseline import Baseline
 
 pytestmark = pytest.mark.e2e
 PROGRAMS = Path(sys.executable).parent
@@ -82,9 +82,9 @@ def run(
     """The selection table and the metrics."""
     outputs = folder / "outputs"
     outputs.mkdir(parents=True)
-    chosen = select.Params.model_validate({"potential": potential(), "method": "d_optimal"} | params)
+    chosen = pace_select.Params.model_validate({"potential": potential(), "method": "d_optimal"} | params)
     inputs = files(folder, structures, **({} if given is None else {"given": given}))
-    metrics = select.run(inputs, outputs, chosen, machine or Machine())
+    metrics = pace_select.run(inputs, outputs, chosen, machine or Machine())
     assert [path.name for path in outputs.iterdir()] == ["selection.parquet"]
     assert not list((folder / "work").iterdir())
     return pq.read_table(outputs / "selection.parquet").to_pandas(), metrics
@@ -201,7 +201,7 @@ def largest_grade(train: list[Atoms], test: list[Atoms]) -> float:
         compute_extrapolation_grade,
     )
 
-    from containers.tensorpot.projections import unfitted_basis
+    from containers.tensorpot.active_set.projections import unfitted_basis
 
     basis = unfitted_basis(potential())
     active = compute_active_set(compute_B_projections(basis, train), tol=1.01)
@@ -210,9 +210,9 @@ def largest_grade(train: list[Atoms], test: list[Atoms]) -> float:
 
 
 def test_pieces_and_processes_do_not_change_the_active_set(tmp_path: Path) -> None:
-    from containers.tensorpot.maxvol import active_set
-    from containers.tensorpot.projection_files import Work, projected
-    from containers.tensorpot.projections import Projector, project, unfitted_basis
+    from containers.tensorpot.active_set.maxvol import active_set
+    from containers.tensorpot.active_set.projection_files import Work, projected
+    from containers.tensorpot.active_set.projections import Projector, project, unfitted_basis
 
     basis, structures = unfitted_basis(potential()), rattled(60)
     rows = project(basis, structures)[0]["Si"]
@@ -236,9 +236,9 @@ def test_pieces_and_processes_do_not_change_the_active_set(tmp_path: Path) -> No
 
 
 def test_rows_that_do_not_span_every_function_in_many_pieces(tmp_path: Path) -> None:
-    from containers.tensorpot.maxvol import active_set
-    from containers.tensorpot.projection_files import Work, projected
-    from containers.tensorpot.projections import Projector, unfitted_basis
+    from containers.tensorpot.active_set.maxvol import active_set
+    from containers.tensorpot.active_set.projection_files import Work, projected
+    from containers.tensorpot.active_set.projections import Projector, unfitted_basis
 
     perfect = bulk("Si", cubic=True)
     odd = rattled(1, amount=0.1)
@@ -256,17 +256,17 @@ def test_full_projections_are_derivatives_by_the_coefficients_and_need_a_fit(tmp
         run(tmp_path / "a", structures, max_structures=5, projections="full")
     (tmp_path / "b" / "outputs").mkdir(parents=True)
     fitted = write_fitted(tmp_path / "fitted.yaml")
-    chosen = select.Params(potential=potential(), method="d_optimal", max_structures=20, projections="full")
+    chosen = pace_select.Params(potential=potential(), method="d_optimal", max_structures=20, projections="full")
     inputs = files(tmp_path / "b", structures, potential=fitted)
-    metrics = select.run(inputs, tmp_path / "b" / "outputs", chosen, Machine())
+    metrics = pace_select.run(inputs, tmp_path / "b" / "outputs", chosen, Machine())
     assert metrics["functions"] == {"Si": 60}
     assert metrics["spanned"] == {"Si": 60}  # the embedding is not linear: twice the directions
     two = chosen.model_copy(update={"potential": potential(30, ("Ge", "Si"))})
     with pytest.raises(BadInput, match=r"fitted\.yaml is a potential of Si, the one to be fitted is of Ge, Si"):
-        select.run(inputs, tmp_path / "b" / "outputs", two, Machine())
+        pace_select.run(inputs, tmp_path / "b" / "outputs", two, Machine())
     larger = chosen.model_copy(update={"potential": potential(40)})
     with pytest.raises(BadInput, match=r"another basis \(cutoff 5 Å, functions Si 30\) than .* functions Si 40\)"):
-        select.run(inputs, tmp_path / "b" / "outputs", larger, Machine())
+        pace_select.run(inputs, tmp_path / "b" / "outputs", larger, Machine())
 
 
 def write_fitted(path: Path) -> Path:
@@ -285,8 +285,8 @@ def test_full_projections_are_what_pyace_computes_with_such_an_active_set(tmp_pa
     from pyace import ACEBBasisSet, ACEBEvaluator, ACECalculator, BBasisConfiguration
     from pyace.atomicenvironment import aseatoms_to_atomicenvironment
 
-    from containers.tensorpot.activeset import asi_bytes
-    from containers.tensorpot.projections import project
+    from containers.tensorpot.active_set.pace_activeset import asi_bytes
+    from containers.tensorpot.active_set.projections import project
 
     basis = ACEBBasisSet(BBasisConfiguration(str(write_fitted(tmp_path / "fitted.yaml"))))
     (tmp_path / "full.asi").write_bytes(asi_bytes({"Si": np.eye(60)}))
@@ -304,7 +304,7 @@ def test_full_projections_are_what_pyace_computes_with_such_an_active_set(tmp_pa
 def test_linear_projections_are_those_of_pyace_for_two_elements() -> None:
     from pyace.activelearning import compute_B_projections
 
-    from containers.tensorpot.projections import project, unfitted_basis
+    from containers.tensorpot.active_set.projections import project, unfitted_basis
 
     structures = rattled(4)
     for atoms in structures[1:]:
@@ -318,7 +318,7 @@ def test_linear_projections_are_those_of_pyace_for_two_elements() -> None:
 
 
 def test_the_basis_is_the_one_of_pacemakers_dry_run(tmp_path: Path) -> None:
-    from containers.tensorpot.projections import unfitted_basis
+    from containers.tensorpot.active_set.projections import unfitted_basis
 
     rows = [Labelled(a.info["id"], a, 0.0, -1.0 * len(a), a.get_forces(), None) for a in rattled(3)]
     write_frame(tmp_path / "train.pckl.gzip", frame(rows))

@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 
 from containers.contract import Inputs, Machine, Resources
-from containers.tensorpot import activeset, corerep, evaluate, pace_train, stability
-from containers.tensorpot.baseline_model import Baseline
-from containers.tensorpot.frames import frame, write_frame
-from containers.tensorpot.pacemaker_input import Potential
+from containers.tensorpot.active_set import pace_activeset
+from containers.tensorpot.core import pace_corerep
+from containers.tensorpot.evaluation import evaluate, stability
+from containers.tensorpot.fit import pace_train
+from containers.tensorpot.frames.frame_file import frame, write_frame
+from containers.tensorpot.pacemaker.input import Potential
+from containers.tensorpot.student.baseline import Baseline
 from tests.e2e.copper import copper as cells
 
 pytestmark = pytest.mark.e2e
@@ -50,10 +53,12 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Student:
     params = pace_train.Params(potential=shape, maxiter=30)
     pace_train.run(Inputs(files), outputs, params, Machine(Resources(threads=1)))
     interim = (outputs / pace_train.OUTPUTS["interim"],)
-    activeset.run(Inputs({"potential": interim, "train": files["train"]}), folder, activeset.Params(), Machine())
+    pace_activeset.run(
+        Inputs({"potential": interim, "train": files["train"]}), folder, pace_activeset.Params(), Machine()
+    )
     given = {"interim": interim, "asi": (folder / "potential.asi",), "train": files["train"]}
     given["baseline"] = (folder / "baseline.json",)
-    return Student(folder, corerep.run(Inputs(given), folder, corerep.Params(), Machine()))
+    return Student(folder, pace_corerep.run(Inputs(given), folder, pace_corerep.Params(), Machine()))
 
 
 def gate(student: Student, outputs: Path, potential: Path | None = None, **params: Any) -> dict[str, Any]:
@@ -126,7 +131,7 @@ def test_steps_that_are_too_long_are_told(student: Student, tmp_path: Path) -> N
 
 
 def test_the_core_step_tells_size_and_how_far_yaml_and_yace_differ(student: Student) -> None:
-    from containers.tensorpot import fitted_potential
+    from containers.tensorpot.student import potential as fitted_potential
 
     shape = fitted_potential.shape_of(fitted_potential.load(student.folder / "potential.yaml"))
     assert student.core["functions"] == {"Cu": shape[0]} == {"Cu": 30}
@@ -140,7 +145,7 @@ def test_the_core_step_tells_size_and_how_far_yaml_and_yace_differ(student: Stud
 def test_a_yace_that_differs_on_one_of_many_structures_is_refused(
     student: Student, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from containers.tensorpot import yace
+    from containers.tensorpot.student import yace
 
     asked = yace.predict
 

@@ -19,11 +19,14 @@ from ase import Atoms
 from ruamel.yaml import YAML
 
 from containers.contract import BadInput, Inputs, Machine, Resources
-from containers.tensorpot import committee, committee_calculator, pace_train, student
-from containers.tensorpot.baseline_model import Baseline
-from containers.tensorpot.frames import frame, write_frame
-from containers.tensorpot.pace_train import OUTPUTS, Params
-from containers.tensorpot.pacemaker_input import Loss, Potential
+from containers.tensorpot.evaluation import committee
+from containers.tensorpot.fit import pace_train
+from containers.tensorpot.fit.pace_train import OUTPUTS, Params
+from containers.tensorpot.frames.frame_file import frame, write_frame
+from containers.tensorpot.pacemaker.input import Loss, Potential
+from containers.tensorpot.student import calculator as student
+from containers.tensorpot.student import committee_calculator
+from containers.tensorpot.student.baseline import Baseline
 from tests.e2e.copper import copper as cells
 
 pytestmark = pytest.mark.e2e

@@ -16,7 +16,7 @@ import ase.io
 import pytest
 import yaml
 
-from containers.tensorpot.student import calculator
+from containers.tensorpot.student.calculator import calculator
 
 pytestmark = [pytest.mark.e2e, pytest.mark.integration]
 REPOSITORY = Path(__file__).parents[2]

@@ -28,22 +28,22 @@ from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL
 
 from containers.contract import file_digest
-from containers.edges import count_edges
-from containers.label_rows import read_ids
-from containers.mace.label import LABEL_VERSIONS
-from flows import calls
-from flows.config import DistillConfig
-from flows.data import read_teacher
-from flows.label import label
-from flows.recipe import check_committee, resolve
+from containers.labels.rows import read_ids
+from containers.mace.labelling.mace_label import LABEL_VERSIONS
+from flows.config.schema import DistillConfig
+from flows.data import steps
+from flows.data.labelling import label
+from flows.data.prepare import read_teacher
+from flows.data.recipe import check_committee, resolve
 from tasks.artefact import external
 from tasks.errors import DistillError
-from tasks.label import machine_name
-from tasks.label_store import Calibration, LabelStore, TeacherKey
-from tasks.machine import ready
-from tasks.prefect_run import command_line_run
+from tasks.label_store.store import Calibration, LabelStore, TeacherKey
+from tasks.labelling.shard_task import machine_name
+from tasks.labelling.shards import count_edges
+from tasks.prefect_logging import command_line_run
+from tasks.prefect_tasks import step
+from tasks.runners.readiness import ready
 from tasks.settings import Settings
-from tasks.steps import step
 from tasks.workspace import Workspace, open_workspace
 
 REPOSITORY = Path(__file__).parents[2]
@@ -62,14 +62,14 @@ def labelling(config: DistillConfig, root: Path, head: str | None = None) -> dic
     with ready(open_workspace(root, Settings(), run_id=flow_run.id)) as workspace:
         started = time.monotonic()
         pool = step(
-            calls.ingest_call(config, tuple(external(path) for path in map(Path, config.pool.files))), _read(workspace)
+            steps.ingest_call(config, tuple(external(path) for path in map(Path, config.pool.files))), _read(workspace)
         )
         models = [external(Path(model)) for model in (config.teacher.model, *config.teacher.committee)]
         check_committee({str(model.path): model.sha256 for model in models})
-        teachers = [read_teacher(step(calls.teacher_call(model), workspace), workspace) for model in models]
+        teachers = [read_teacher(step(steps.teacher_call(model), workspace), workspace) for model in models]
         recipe = resolve(config, teachers, set(pool.metrics["elements"]), set())
         recipe = recipe.model_copy(update={"head": head or recipe.head})
-        asked = [calls.asked(recipe, model, teacher) for model, teacher in zip(models, teachers, strict=True)]
+        asked = [steps.asked(recipe, model, teacher) for model, teacher in zip(models, teachers, strict=True)]
         prepared = time.monotonic()
         labels, work = label(recipe, pool, asked, workspace)
         ended = time.monotonic()

@@ -18,10 +18,11 @@ from prefect.client.schemas.objects import Artifact
 from prefect.runtime import flow_run
 
 from containers.contract import STEPS, BadInput, Closed, Inputs, Machine
-from tasks import fit_progress, steps
+from tasks import prefect_tasks
 from tasks.artefact import StepCall
 from tasks.errors import StepFailed
-from tasks.fit_progress import ARTIFACT_KEY, SHOW_EVERY_S, FitProgress
+from tasks.progress import live_fit
+from tasks.progress.live_fit import ARTIFACT_KEY, SHOW_EVERY_S, FitProgress
 from tasks.settings import Settings
 from tasks.workspace import Workspace
 
@@ -69,7 +70,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     vars(module).update(contract, Params=Params, run=fit, stub=fit)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setitem(STEPS, "pace_train", module.__name__)
-    monkeypatch.setattr(steps, "FitProgress", lambda name, log: FitProgress(name, log, clock=Clock()))
+    monkeypatch.setattr(prefect_tasks, "FitProgress", lambda name, log: FitProgress(name, log, clock=Clock()))
     return Workspace(root=tmp_path / "root", settings=Settings(runner="in_process"))
 
 
@@ -89,7 +90,7 @@ def updates(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
     monkeypatch.setattr(FitProgress, "_publish", published)
     monkeypatch.setattr(FitProgress, "__call__", called)
-    monkeypatch.setattr(fit_progress, "END_WITHIN_S", 60.0)
+    monkeypatch.setattr(live_fit, "END_WITHIN_S", 60.0)
     return times
 
 
@@ -112,7 +113,7 @@ def fits(workspace: Workspace, *calls: StepCall) -> str:
     """Every call as an attempt; the id of the flow run."""
     for number, call in enumerate(calls, start=1):
         with suppress(StepFailed):
-            steps.step(call, workspace, f"pace_train attempt {number}")
+            prefect_tasks.step(call, workspace, f"pace_train attempt {number}")
     return str(flow_run.id)
 
 
@@ -168,7 +169,7 @@ def test_a_server_without_artifacts_ends_no_fit(workspace: Workspace, monkeypatc
     def refuse(*given: Any) -> None:
         raise ConnectionError("the server is gone")
 
-    monkeypatch.setattr(fit_progress, "create_markdown_artifact", refuse)
+    monkeypatch.setattr(live_fit, "create_markdown_artifact", refuse)
     run = fits(workspace, call())
     assert artifacts(run) == []
     assert run

@@ -12,12 +12,12 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from prefect.client.schemas.objects import Artifact, FlowRun, TaskRun
 
 from containers.contract import STEPS
-from flows.config_file import load_config
-from flows.distill import distill
-from flows.outcome import Outcome
-from flows.value_curve import value_curve
+from flows.config.loading import load_config
+from flows.distill.flow import distill
+from flows.distill.summary import Outcome
+from flows.value_curve.flow import value_curve
 from tasks.errors import UserError
-from tasks.value_summary import ValueCurve
+from tasks.studies.value_curve import ValueCurve
 
 pytestmark = pytest.mark.integration
 RESULTS = {

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tasks.owner import this_process
+from tasks.runners.container_owner import this_process
 
 pytestmark = pytest.mark.integration
 REPOSITORY = Path(__file__).parents[2]

@@ -24,12 +24,12 @@ from ase.build import bulk
 from prefect.settings import PREFECT_API_URL
 
 from containers.contract import file_digest
-from containers.edges import count_edges
-from containers.mace import label
-from containers.structures import list_lengths
-from tasks.label_store import Calibration, LabelStore, TeacherKey
+from containers.mace.labelling import mace_label
+from containers.structures.table import list_lengths
+from tasks.label_store.store import Calibration, LabelStore, TeacherKey
+from tasks.labelling.shards import count_edges
+from tasks.labelling.task_runner import task_runner
 from tasks.settings import Settings
-from tasks.task_runner import task_runner
 
 pytestmark = [pytest.mark.integration, pytest.mark.e2e]
 REPOSITORY = Path(__file__).parents[2]
@@ -63,7 +63,7 @@ class Run:
             model=file_digest(MODEL),
             head="Default",
             dtype="float64",
-            version=label.LABEL_VERSIONS["float64"],
+            version=mace_label.LABEL_VERSIONS["float64"],
             stub=False,
         )
         self.store = LabelStore(root / "store" / "labels", key)

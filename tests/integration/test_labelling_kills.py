@@ -24,7 +24,7 @@ pytestmark = pytest.mark.integration
 CHILD_S = 300
 SLOW = """
 import time
-from containers.mace import label
+from containers.mace.labelling import mace_label as label
 made_up = label.stub
 def slow(inputs, outputs, params, machine):
     time.sleep(0.5)
@@ -33,7 +33,7 @@ label.stub = slow
 """
 KILLED_BEFORE_ITS_THIRD_RENAME = """
 import os, signal
-from tasks import label_files
+from tasks.label_store import files as label_files
 digest, written = label_files.file_digest, []
 def killing(path):
     if path.name.startswith('.'):

@@ -17,11 +17,11 @@ from prefect.client.schemas.filters import (
     TaskRunFilterFlowRunId,
 )
 
-from flows.config_file import load_config
-from flows.distill import distill
-from flows.sweep import sweep
+from flows.config.loading import load_config
+from flows.distill.flow import distill
+from flows.sweep.flow import sweep
 from tasks.errors import UserError
-from tasks.sweep_summary import SweepSummary
+from tasks.studies.sweep import SweepSummary
 
 pytestmark = pytest.mark.integration
 VARY = "sweep.vary={pacemaker.cutoff: [4.5, 5.0], train.maxiter: [10, 20]}"

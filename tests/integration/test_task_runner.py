@@ -24,13 +24,13 @@ from prefect.client.base import ServerType
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, FlowRunFilter, FlowRunFilterName
 
-from tasks import gpu_limit
 from tasks.errors import DistillError, UserError
-from tasks.gpu_limit import GPU_LIMIT, ensure_gpu_limit, gpu_slot
-from tasks.label_progress import LabelProgress
-from tasks.running import end_running
+from tasks.labelling import gpu_limit
+from tasks.labelling.gpu_limit import GPU_LIMIT, ensure_gpu_limit, gpu_slot
+from tasks.labelling.task_runner import run_shards, started
+from tasks.progress.labelling import LabelProgress
+from tasks.runners.cancellation import end_running
 from tasks.settings import Settings
-from tasks.task_runner import run_shards, started
 
 pytestmark = pytest.mark.integration
 REPOSITORY = Path(__file__).parents[2]
@@ -43,10 +43,10 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from containers.child import child_process, kill_group
+from containers.processes import child_process, kill_group
 from tasks.errors import UserError
-from tasks.gpu_limit import gpu_slot
-from tasks.running import endable, of_run
+from tasks.labelling.gpu_limit import gpu_slot
+from tasks.runners.cancellation import endable, of_run
 
 
 def note(folder, what, number):

@@ -17,7 +17,7 @@ from typing import cast
 import pytest
 
 from containers.contract import Image
-from containers.lock import lock_digest, locked, sources_digest
+from containers.environment import lock_digest, locked, sources_digest
 
 REPOSITORY = Path(__file__).parents[2]
 SCRIPT = REPOSITORY / "deployments" / "images.sh"
@@ -144,9 +144,12 @@ def test_a_step_image_gets_the_steps_and_one_wheel(build: Run, tmp_path: Path) -
 def test_the_worker_gets_the_flows_and_nothing_hidden(build: Run, tmp_path: Path) -> None:
     build()
     files = context(tmp_path / "kept", 2)
-    assert {"flows/distill.py", "tasks/docker_runner.py", "prefect.yaml", "examples/silicon/teacher.model"} <= set(
-        files
-    )
+    assert {
+        "flows/distill/flow.py",
+        "tasks/runners/docker.py",
+        "prefect.yaml",
+        "examples/silicon/teacher.model",
+    } <= set(files)
     assert [name for name in files if "/." in name or name.endswith((".pyc", ".whl"))] == []
 
 

@@ -10,11 +10,14 @@ from types import ModuleType
 import pytest
 import yaml
 
-from flows import command, command_line, sweep_command, value_command
-from flows.config import DistillConfig
-from flows.config_file import load_config
-from flows.sweep_command import _key_and_values
-from tasks.run_summary import StoreFiles
+from flows import command_line
+from flows.config.loading import load_config
+from flows.config.schema import DistillConfig
+from flows.distill import __main__ as command
+from flows.sweep import __main__ as sweep_command
+from flows.sweep.__main__ import _key_and_values
+from flows.value_curve import __main__ as value_command
+from tasks.report.summary import StoreFiles
 from tasks.settings import Settings
 
 REPOSITORY = Path(__file__).parents[2]

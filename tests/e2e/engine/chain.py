@@ -11,17 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from containers.contract import load_step, no_progress
-from containers.mace import label
-from flows import calls, calls_fit
-from flows.config import DistillConfig
-from flows.data import read_teacher
-from flows.fit import first_plan
-from flows.recipe import Recipe, resolve
-from flows.student import finish
+from containers.mace.labelling import mace_label
+from flows.config.schema import DistillConfig
+from flows.data import steps
+from flows.data.prepare import read_teacher
+from flows.data.recipe import Recipe, resolve
+from flows.fit import steps as fit_steps
+from flows.fit.attempts import first_plan
+from flows.fit.student import finish
 from tasks.artefact import Artefact, External, StepCall, external
-from tasks.label import Asked, shard_call
-from tasks.label_shards import Pool, Shard
-from tasks.run import request_of, run_step, runner_of
+from tasks.labelling.shard_task import Asked, shard_call
+from tasks.labelling.shards import Pool, Shard
+from tasks.run_step import request_of, run_step, runner_of
 from tasks.settings import Settings
 from tasks.workspace import Workspace, open_workspace
 
@@ -54,26 +55,26 @@ def chain(pool: Path, model: Path, workspace: Workspace) -> dict[str, Artefact]:
 
     teacher = external(model)
     given = config(str(pool), str(model))
-    structures = run(calls.ingest_call(given, (external(pool),)))
-    recipe = resolved(given, run(calls.teacher_call(teacher)), structures, workspace)
+    structures = run(steps.ingest_call(given, (external(pool),)))
+    recipe = resolved(given, run(steps.teacher_call(teacher)), structures, workspace)
     labels = run(labels_call(recipe, structures, run, teacher, workspace))
     data = run(data_call(recipe, labels, teacher, workspace))
-    baseline = run(calls.baseline_call(recipe, labels, None, None, []))
-    selection = run(calls.select_call(recipe, data, baseline, workspace.settings))
-    run(calls.strain_call(recipe, data, selection))
-    frames = run(calls.frames_call(recipe, data, selection, baseline, None))
-    fitted = run(calls_fit.train_call(recipe, first_plan(recipe), frames, None, workspace.settings))
+    baseline = run(steps.baseline_call(recipe, labels, None, None, []))
+    selection = run(steps.select_call(recipe, data, baseline, workspace.settings))
+    run(steps.strain_call(recipe, data, selection))
+    frames = run(steps.frames_call(recipe, data, selection, baseline, None))
+    fitted = run(fit_steps.train_call(recipe, first_plan(recipe), frames, None, workspace.settings))
     student = finish(recipe, fitted, frames, baseline, None, run)
     core, active_set = student.core, student.active_set
-    run(calls_fit.weak_spots_call(recipe, data, selection, baseline, core, active_set, 1, workspace.settings))
-    run(calls_fit.committee_call([core.file("potential")] * 2, frames, baseline))
+    run(fit_steps.weak_spots_call(recipe, data, selection, baseline, core, active_set, 1, workspace.settings))
+    run(fit_steps.committee_call([core.file("potential")] * 2, frames, baseline))
     return done
 
 
 def data_call(recipe: Recipe, labels: Artefact, model: External, workspace: Workspace) -> StepCall:
     """The data set of the pool alone."""
-    asked = Asked(model=model, params=label.Params(head=recipe.head), cutoff_A=recipe.potential.cutoff)
-    return calls.dataset_call(recipe, labels, None, None, None, [asked.key(workspace)])
+    asked = Asked(model=model, params=mace_label.Params(head=recipe.head), cutoff_A=recipe.potential.cutoff)
+    return steps.dataset_call(recipe, labels, None, None, None, [asked.key(workspace)])
 
 
 def labels_call(
@@ -82,13 +83,13 @@ def labels_call(
     """`pool_labels` for what one shard labelled, which is run here like any step, its result in the store."""
     table = structures.file("structures")
     pool = Pool(workspace.store.path(table))
-    asked = Asked(model=model, params=label.Params(head=recipe.head), cutoff_A=recipe.potential.cutoff)
+    asked = Asked(model=model, params=mace_label.Params(head=recipe.head), cutoff_A=recipe.potential.cutoff)
     shard = Shard(file=pool.table, sha256=table.sha256, structures=len(pool), atoms=int(pool.atoms.sum()))
     labelled = run(shard_call(shard, asked, workspace.settings, None))
     store = asked.store(workspace)
     if store.missing(pool.ids).any():
         store.commit(workspace.store.path(labelled.file("labels")), pool.ids, pool.atoms)
-    call = calls.pool_labels_call(recipe, structures, [asked.key(workspace)])
+    call = steps.pool_labels_call(recipe, structures, [asked.key(workspace)])
     with store.reading() as files:
         return call.model_copy(update={"sources": {"labels": files}})
 
@@ -100,7 +101,7 @@ def resolved(config: DistillConfig, teacher: Artefact, structures: Artefact, wor
 
 def fetched(workspace: Workspace) -> Artefact:
     """The step `teacher_fetch` in its stub: in earnest it downloads (see test_network.py)."""
-    request = request_of(calls.fetch_call(MODEL), workspace).model_copy(update={"stub": True})
+    request = request_of(steps.fetch_call(MODEL), workspace).model_copy(update={"stub": True})
     if report := workspace.store.find(request, verify=True):
         return Artefact.of(report, cached=True)
     folder = workspace.store.stage(request)

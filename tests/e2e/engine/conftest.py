@@ -21,7 +21,7 @@ from ase.io import write
 
 from tasks.artefact import Artefact, StepCall, external
 from tasks.errors import StepFailed
-from tasks.run import run_step
+from tasks.run_step import run_step
 from tasks.settings import Settings
 from tasks.workspace import Workspace
 
@@ -80,7 +80,7 @@ OBEDIENT = '''
 import sys
 from pathlib import Path
 
-from containers import ingest, step
+from containers.ingest import ingest; from containers import step
 
 
 def run(inputs, outputs, params, machine):

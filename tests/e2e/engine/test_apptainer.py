@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.apptainer_runner import command, environment
 from tasks.artefact import Artefact, StepCall, external
 from tasks.errors import StepFailed
-from tasks.run import request_of, run_step
+from tasks.run_step import request_of, run_step
+from tasks.runners.apptainer import command, environment
 from tasks.settings import Settings
 from tasks.workspace import Workspace
 

@@ -13,15 +13,15 @@ import pytest
 from ase.build import bulk
 
 from containers.contract import OutputFile, file_digest
-from containers.tensorpot.frames import Labelled, frame, write_frame
-from containers.tensorpot.pacemaker_input import Potential
-from flows.config import DistillConfig
-from flows.fit import fit
-from flows.recipe import Recipe
+from containers.tensorpot.frames.frame_file import Labelled, frame, write_frame
+from containers.tensorpot.pacemaker.input import Potential
+from flows.config.schema import DistillConfig
+from flows.data.recipe import Recipe
+from flows.fit.attempts import fit
 from tasks.artefact import Artefact
 from tasks.errors import StepFailed, StoreError
-from tasks.owner import RUN
-from tasks.run import run_step
+from tasks.run_step import run_step
+from tasks.runners.container_owner import RUN
 from tasks.workspace import Workspace
 from tests.e2e.copper import effective_medium, strained
 
@@ -48,7 +48,7 @@ def test_the_same_step_within_its_memory_ends_well(obedient: Obedient) -> None:
 def test_a_child_killed_for_memory_need_not_end_its_step(obedient: Obedient) -> None:
     code = f"""
 import subprocess
-from containers.child import kernel_kills
+from containers.processes import kernel_kills
 before = kernel_kills()
 child = subprocess.run([sys.executable, "-c", {EAT!r}])
 metrics.update(child=child.returncode, kills=kernel_kills() - before)

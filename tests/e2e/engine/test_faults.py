@@ -12,14 +12,14 @@ from pathlib import Path
 import docker
 import pytest
 
-from containers.lock import sources_digest
+from containers.environment import sources_digest
 from containers.step import NO_REPORT
 from tasks.artefact import StepCall, external
-from tasks.docker_runner import DockerRunner
 from tasks.errors import StepFailed, StoreError, UserError
-from tasks.machine import ready
-from tasks.owner import RUN
-from tasks.run import request_of, run_step
+from tasks.run_step import request_of, run_step
+from tasks.runners.container_owner import RUN
+from tasks.runners.docker import DockerRunner
+from tasks.runners.readiness import ready
 from tasks.settings import Settings
 from tasks.workspace import Workspace
 

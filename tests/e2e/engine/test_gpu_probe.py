@@ -12,13 +12,13 @@ import pytest
 import yaml
 
 from containers.contract import Resources
-from containers.mace.label import Params
+from containers.mace.labelling.mace_label import Params
 from tasks.artefact import StepCall, external
-from tasks.docker_runner import check_images
 from tasks.errors import UserError
-from tasks.machine import ready, settled_device
-from tasks.run import run_step
-from tasks.runners import CannotStart
+from tasks.run_step import run_step
+from tasks.runners.base import CannotStart
+from tasks.runners.docker import check_images
+from tasks.runners.readiness import ready, settled_device
 from tasks.settings import Settings
 from tasks.workspace import Workspace
 

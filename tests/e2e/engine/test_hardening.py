@@ -17,8 +17,8 @@ import pytest
 
 from containers.contract import Resources
 from tasks.artefact import Artefact, StepCall, external
-from tasks.owner import PREFIX, RUN, Owner, this_process
-from tasks.run import run_step
+from tasks.run_step import run_step
+from tasks.runners.container_owner import PREFIX, RUN, Owner, this_process
 from tasks.settings import Settings, thread_environment
 from tasks.workspace import Workspace
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tasks.errors import StoreError
-from tasks.run import look_up
+from tasks.run_step import look_up
 
 if TYPE_CHECKING:
     Obedient = Any  # of conftest.py, which cannot be imported

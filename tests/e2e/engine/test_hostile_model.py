@@ -16,7 +16,7 @@ import pytest
 
 from tasks.artefact import StepCall, external
 from tasks.errors import StepFailed
-from tasks.run import run_step
+from tasks.run_step import run_step
 from tasks.settings import Settings
 from tasks.workspace import Workspace
 

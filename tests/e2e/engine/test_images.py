@@ -21,7 +21,7 @@ from docker.models.images import Image as EngineImage
 from docker.types import Mount
 
 from containers.contract import Image
-from containers.lock import lock_digest, locked, sources_digest
+from containers.environment import lock_digest, locked, sources_digest
 
 pytestmark = [pytest.mark.engine, pytest.mark.e2e]
 

@@ -16,10 +16,10 @@ import docker
 import pytest
 from docker.models.containers import Container
 
-from tasks.docker_runner import HARDENED, reap, remove_run
 from tasks.errors import StepFailed
-from tasks.owner import RUN, this_process
-from tasks.run import run_step
+from tasks.run_step import run_step
+from tasks.runners.container_owner import RUN, this_process
+from tasks.runners.docker import HARDENED, reap, remove_run
 from tasks.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,10 +32,10 @@ PARENT = """
 import signal, sys
 from pathlib import Path
 from tasks.artefact import StepCall
-from tasks.run import run_step
+from tasks.run_step import run_step
 from tasks.workspace import Workspace
 
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as flows/command.py has it
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as flows/distill/__main__.py has it
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell would ignore it
 call, workspace = (Path(name).read_text() for name in sys.argv[1:])
 run_step(StepCall.model_validate_json(call), Workspace.model_validate_json(workspace))

@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from containers.contract import NETWORK
-from flows.calls import fetch_call
+from flows.data.steps import fetch_call
 from tasks.errors import StepFailed
-from tasks.run import run_step
+from tasks.run_step import run_step
 from tasks.settings import Settings
 from tasks.workspace import Workspace
 
@@ -31,7 +31,7 @@ FETCHING = '''
 import sys
 
 from containers import step
-from containers.mace import fetch
+from containers.mace.teacher import teacher_fetch as fetch
 
 fetch.address = lambda name: f"{SITE}/{name}.model"
 sys.exit(step.main(sys.argv[1:]))

@@ -18,14 +18,14 @@ import docker
 import pytest
 
 from containers.contract import load_step
-from containers.mace.label import Params
+from containers.mace.labelling.mace_label import Params
 from tasks.artefact import Artefact, StepCall, external
-from tasks.docker_runner import reap, remove_run
 from tasks.errors import StepFailed
-from tasks.machine import settled_device
-from tasks.owner import RUN
-from tasks.run import run_step
-from tasks.runners import CannotStart
+from tasks.run_step import run_step
+from tasks.runners.base import CannotStart
+from tasks.runners.container_owner import RUN
+from tasks.runners.docker import reap, remove_run
+from tasks.runners.readiness import settled_device
 from tasks.settings import Settings
 from tasks.workspace import Workspace
 
@@ -170,7 +170,7 @@ def test_a_gpu_that_it_cannot_give_is_told(podman: str) -> None:
 PARENT = """
 import json, sys
 from tasks.artefact import StepCall
-from tasks.run import run_step
+from tasks.run_step import run_step
 from tasks.workspace import Workspace
 run_step(StepCall.model_validate_json(sys.argv[1]), Workspace.model_validate_json(sys.argv[2]))
 """

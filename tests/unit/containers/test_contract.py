@@ -145,7 +145,7 @@ def test_an_unknown_step_is_refused_with_the_list() -> None:
 def test_ingest_is_a_step_module() -> None:
     module = load_step("ingest")
     assert module.VERSION >= 1
-    assert STEPS["ingest"] == "containers.ingest"
+    assert STEPS["ingest"] == "containers.ingest.ingest"
     assert module.IMAGE == "tensorpot"
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from containers import contract, step
 from containers.contract import BadInput, Closed, Inputs, Machine, Report, Request, file_digest
-from containers.lock import lock_digest
+from containers.environment import lock_digest
 
 REPOSITORY = Path(__file__).parents[3]
 Work = Callable[[Inputs, Path, Any, Machine], dict[str, Any]]

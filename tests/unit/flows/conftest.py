@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from containers.contract import OutputFile, load_step
-from containers.mace.description import Teacher
-from flows.config import DistillConfig
-from flows.recipe import Recipe, resolve
+from containers.mace.teacher.description import Teacher
+from flows.config.schema import DistillConfig
+from flows.data.recipe import Recipe, resolve
 from tasks.artefact import Artefact
 
 MakeArtefact = Callable[..., Artefact]

@@ -19,11 +19,11 @@ import pytest
 from numpy.typing import NDArray
 
 from containers.contract import STEPS, BadInput, Closed, Inputs, Machine
-from containers.label_rows import ROWS
-from containers.structures import write_table
-from containers.tensorpot.baseline_model import Baseline
+from containers.labels.rows import ROWS
+from containers.structures.table import write_table
+from containers.tensorpot.student.baseline import Baseline
 from tasks.artefact import StepCall, external
-from tasks.run_summary import (
+from tasks.report.summary import (
     Attempt,
     FitFiles,
     LabelCounts,

@@ -10,11 +10,11 @@ import pytest
 
 from containers.contract import OutputFile, Progress, Report, Request
 from containers.step import execute
-from tasks import run
+from tasks import run_step as run
 from tasks.artefact import StepCall
 from tasks.errors import StepFailed
-from tasks.run import run_step
-from tasks.runners import Ended
+from tasks.run_step import run_step
+from tasks.runners.base import Ended
 from tasks.workspace import Workspace
 
 SECRET = "what only the host may know"

@@ -12,7 +12,7 @@ from containers.contract import Request
 from tasks import repeat
 from tasks.artefact import StepCall
 from tasks.errors import StepFailed, UserError
-from tasks.run import run_step
+from tasks.run_step import run_step
 from tasks.settings import Settings
 from tasks.workspace import Workspace
 

@@ -9,14 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from tasks.guard import MARK, guard
-from tasks.settings import (
-    KERNELS,
-    Settings,
-    prepare_process,
-    step_environment,
-    thread_environment,
-    unknown_variables,
-)
+from tasks.settings import KERNELS, Settings, prepare_process, step_environment, thread_environment, unknown_variables
 
 REPOSITORY = Path(__file__).parents[3]
 VALUES = {

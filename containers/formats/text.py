@@ -1,0 +1,126 @@
+"""Files of text read in bounded memory, whatever they hold: endless lines and compression bombs are refused early."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePath
+from typing import Any, BinaryIO, TextIO
+
+from containers.contract import BadInput
+
+COMPRESSED: dict[str, Callable[[BinaryIO], Any]] = {
+    ".gz": gzip.open,
+    ".gzip": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+}
+BLOCK = 1 << 18  # characters or bytes read at once
+LONGEST_LINE = 4_000_000  # characters; comment lines of frames may hold long lists, structure files nothing longer
+
+
+def compression(name: str) -> str:
+    """The ending of a compressed file's name in small letters, or nothing."""
+    suffix = PurePath(name.lower()).suffix
+    return suffix if suffix in COMPRESSED else ""
+
+
+@contextmanager
+def reading(path: Path, name: str) -> Iterator[tuple[BinaryIO, BinaryIO]]:
+    """The file as it lies there, and its content, decompressed when the user's name says so.
+
+    Raises:
+        BadInput: the content cannot be decompressed; names the file.
+    """
+    with path.open("rb") as raw:
+        opener = COMPRESSED.get(compression(name))
+        try:
+            yield raw, opener(raw) if opener else raw
+        except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of the file's content
+                raise
+            raise BadInput(f"{name}: cannot be read ({error}); the file may be damaged or cut off") from error
+
+
+def decompress(path: Path, name: str, to: Path, most: int, mend: str) -> None:
+    """Write the decompressed content; more than `most` bytes of it are `BadInput`, with the `mend`."""
+    with reading(path, name) as (_, content), to.open("wb") as file:
+        while block := content.read(BLOCK):
+            if file.tell() + len(block) > most:
+                raise BadInput(f"{name}: holds more than {most / 1e6:,.0f} MB; {mend}")
+            file.write(block)
+
+
+class Lines:
+    """The lines of a text, without their ends, read block by block.
+
+    Attributes:
+        number: of the last line taken, from 1; 0 before.
+    """
+
+    def __init__(self, content: BinaryIO, name: str) -> None:
+        self._text: TextIO = io.TextIOWrapper(content, encoding="utf-8-sig", errors="replace")
+        self._name = name
+        self._ready: list[str] = []
+        self._at = 0
+        self._rest = ""
+        self._more = True
+        self.number = 0
+
+    def peek(self) -> str | None:
+        """The next line, which stays; None at the end."""
+        return self._ready[self._at] if self._at < len(self._ready) or self._fill() else None
+
+    def take(self) -> str | None:
+        """The next line; None at the end."""
+        line = self.peek()
+        if line is not None:
+            self._at += 1
+            self.number += 1
+        return line
+
+    def take_some(self, count: int) -> list[str]:
+        """At most `count` lines; fewer at the end of the text."""
+        taken: list[str] = []
+        while len(taken) < count and self.peek() is not None:
+            some = self._ready[self._at : self._at + count - len(taken)]
+            self._at += len(some)
+            self.number += len(some)
+            taken += some
+        return taken
+
+    def _fill(self) -> bool:
+        """Read on until there is a whole line, or the end; tells whether there is a line. An endless one is refused."""
+        self._ready, self._at = [], 0
+        while self._more and not self._ready:
+            block = self._text.read(BLOCK)
+            self._more = bool(block)
+            *self._ready, self._rest = (self._rest + block).split("\n")
+            self._check(max(map(len, self._ready), default=0))
+            self._check(len(self._rest))
+            if not self._more and self._rest:
+                self._ready, self._rest = [*self._ready, self._rest], ""
+        return bool(self._ready)
+
+    def _check(self, length: int) -> None:
+        if length > LONGEST_LINE:
+            raise BadInput(
+                f"{self._name}: a line after line {self.number} is longer than {LONGEST_LINE:,} characters;"
+                " is this a file of structures, in the format that its name says?"
+            )
+
+
+MEND = "mend or remove the frame"
+
+MOST_ATOMS = 1_000_000
+"""A structure of more atoms is a mistake: nothing here learns from it, and reading it would take gigabytes."""
+
+
+def too_many(atoms: int) -> str:
+    """What is said of a structure that has, or claims to have, more than MOST_ATOMS atoms."""
+    return f"{atoms:,} atoms, at most {MOST_ATOMS:,} are read; is this the right file? {MEND}"

@@ -1,0 +1,75 @@
+"""VASP's XDATCAR, read configuration by configuration; ASE's reader ends without a word where it does not understand.
+
+The header (title, scale, three vectors, symbols, counts) stands once, or before each configuration where the cell
+changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from ase import Atoms
+from ase.data import atomic_numbers
+from numpy.typing import NDArray
+
+from containers.contract import BadInput
+from containers.formats.text import MOST_ATOMS, Lines, too_many
+
+TITLE = "Direct configuration="
+
+
+def xdatcar_frames(lines: Lines, name: str) -> Iterator[Atoms]:
+    """Every configuration, periodic in all directions.
+
+    Raises:
+        BadInput: a broken header or configuration; names file, frame and line.
+    """
+    row, known = 0, None
+    while (line := lines.take()) is not None:
+        try:
+            if line.strip().startswith(TITLE):
+                if known is None:
+                    raise ValueError("a configuration comes before the header")
+                cell, numbers = known
+                scaled = np.array([_floats(lines.take()) for _ in numbers])
+                yield Atoms(numbers, positions=scaled @ cell, cell=cell, pbc=True)
+                row += 1
+            elif line.strip() or known is None:
+                known = _header(lines)
+        except ValueError as error:
+            raise BadInput(
+                f"{name}: frame {row} (from 0), line {lines.number}: {error}; mend or remove the configuration"
+            ) from None
+
+
+def _header(lines: Lines) -> tuple[NDArray[np.float64], list[int]]:
+    """Cell (Å) and atomic numbers, of the lines after a title."""
+    scale = float(_text(lines.take()))
+    cell = np.array([_floats(lines.take()) for _ in range(3)])
+    if scale < 0:  # minus the volume
+        scale = (-scale / abs(np.linalg.det(cell))) ** (1 / 3)
+    symbols = [symbol.split("_")[0].split("/")[0] for symbol in _text(lines.take()).split()]
+    counts = _text(lines.take()).split()
+    if len(symbols) != len(counts) or not all(count.isdecimal() and len(count) < 19 for count in counts):
+        raise ValueError("the header should have the elements and the number of atoms of each here")
+    if unknown := [symbol for symbol in symbols if atomic_numbers.get(symbol, 0) == 0]:
+        raise ValueError(f"{unknown[0][:20]!r} is no element")
+    if (total := sum(map(int, counts))) > MOST_ATOMS:
+        raise ValueError(too_many(total))
+    pairs = zip(symbols, counts, strict=True)
+    return scale * cell, [atomic_numbers[symbol] for symbol, count in pairs for _ in range(int(count))]
+
+
+def _text(line: str | None) -> str:
+    if line is None:
+        raise ValueError("the file ends here; it was cut off")
+    return line
+
+
+def _floats(line: str | None) -> list[float]:
+    """Three numbers."""
+    words = _text(line).split()
+    if len(words) < 3:
+        raise ValueError(f"three numbers should be here, not {' '.join(words)[:60]!r}")
+    return [float(word) for word in words[:3]]

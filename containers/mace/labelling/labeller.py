@@ -1,0 +1,209 @@
+"""Energies, forces and stresses of structures from a MACE model, in batches. Imports torch and mace."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.stress import full_3x3_to_voigt_6_stress
+from mace import data
+from mace.modules import MACE, ScaleShiftMACE
+from mace.tools import AtomicNumberTable, torch_geometric, torch_tools
+from numpy.typing import NDArray
+
+from containers.contract import Acceleration, Device
+from containers.labels.rows import NOT_FINITE
+from containers.mace.kernels.contraction import use_fast_contractions
+from containers.mace.kernels.convolution import use_fast_convolutions
+from containers.mace.labelling.batches import compute_in_batches, kept
+from containers.mace.labelling.graphs import Graph, GraphMaker, Made, joined
+from containers.mace.labelling.predictions import Answer, Label, Labelled, SetAside
+from containers.mace.teacher.description import choose_head
+from containers.mace.teacher.model import check_device, describe, load_model, model_heads, reference_energies
+
+MEMORY_REFUSED = ("DefaultCPUAllocator", "CUDA out of memory")
+"""What a plain RuntimeError says when memory ended: on a CPU, and from TorchScript, of which a MACE has much, also on a
+GPU (pytorch issue 148642)."""
+RESULTS = ("energy", "interaction_energy", "contributions", "node_energy", "forces", "virials")
+"""What is read of a model's answer; `interaction_energy` and `contributions` are there for some classes only."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to label. torch always has one thread: its tensors are small, and more threads are slower."""
+
+    model: Path
+    head: str
+    dtype: str
+    edges_per_batch: int
+    device: Device = "cpu"
+    acceleration: Acceleration = "none"
+
+
+class Labeller:
+    """A teacher. `bound`, the edges of a batch, shrinks when memory ends and stays so.
+
+    It is opened in two steps, so that processes can be forked in between: on a GPU before torch touches it.
+
+    Raises:
+        BadInput: not a MACE model, or it has no such head (MACE itself would take its last one).
+        StepError: the device is cuda and torch sees none.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        check_device(settings.device)
+        torch.set_num_threads(1)
+        torch.jit.set_fusion_strategy([])  # else the first calls differ from later ones in the last digit
+        model = load_model(settings.model)
+        self.settings = settings
+        self.teacher = describe(model)
+        self.head = choose_head(self.teacher, settings.head)
+        self.heads = model_heads(model)
+        self.numbers = tuple(int(number) for number in model.atomic_numbers)
+        self.maker = GraphMaker(float(model.r_max), self.numbers)
+        self.e0s_eV = reference_energies(model)[self.heads.index(self.head)]
+        self.bound = settings.edges_per_batch
+        self.plain_class = type(model) in (MACE, ScaleShiftMACE)
+        self._plain = model
+        self._model: torch.nn.Module | None = None
+
+    def prepare(self) -> torch.nn.Module:
+        """The model as it computes, on its device; made at the first call."""
+        if self._model is None:
+            self._model = self._prepared()
+        return self._model
+
+    def _prepared(self) -> torch.nn.Module:
+        wanted, plain = self.settings, self._plain
+        if wanted.device != "cpu":
+            plain = load_model(wanted.model, wanted.device)  # anew: `to` forgets tensors that are no buffers
+        plain.atomic_energies_fn.atomic_energies.zero_()  # added in float64 afterwards: they may be 1e5 times the rest
+        if wanted.acceleration != "none":
+            from containers.mace.kernels.acceleration import accelerated
+
+            return accelerated(plain, wanted.acceleration, wanted.dtype, wanted.device)
+        model = plain.double() if wanted.dtype == "float64" else plain.float()
+        with torch_tools.default_dtype(wanted.dtype):
+            use_fast_convolutions(model)
+            use_fast_contractions(model)
+        return model
+
+    def label(self, structures: Sequence[Atoms]) -> Labelled:
+        """Label structures that fit in memory together as graphs (a window), in their order."""
+        return self.label_graphs(self.maker.make(structures))
+
+    def label_graphs(self, made: Made) -> Labelled:
+        """Label a window whose graphs are made."""
+        self.prepare()
+        started = time.monotonic()
+        graphs = {place: graph for place, graph in enumerate(made.graphs) if isinstance(graph, Graph)}
+        sizes = {place: graph.size for place, graph in graphs.items()}
+        found: dict[int, Answer] = {
+            place: graph for place, graph in enumerate(made.graphs) if not isinstance(graph, Graph)
+        }
+        labels, too_large, bound = compute_in_batches(
+            sizes, self.bound, lambda batch: self.compute([graphs[place] for place in batch])
+        )
+        self.bound = kept(bound, self.bound)
+        found |= {place: _checked(label, graphs[place]) for place, label in labels.items()}
+        for place in too_large:
+            found[place] = SetAside(f"does not fit in memory alone ({sizes[place].edges} neighbour pairs)")
+        return Labelled(
+            answers=[found[place] for place in range(len(made.graphs))],
+            edges=[graphs[place].size.edges if place in graphs else None for place in range(len(made.graphs))],
+            shortest_A=[graphs[place].shortest_A if place in graphs else None for place in range(len(made.graphs))],
+            bound=self.bound,
+            seconds_neighbours=made.seconds,
+            seconds_model=time.monotonic() - started,
+        )
+
+    def compute(self, graphs: Sequence[Graph]) -> list[Label]:
+        """Labels of one batch. The displacement that MACE differentiates for the stress spoils the forces of a
+        whole batch when one structure's virial is not a number, so such a batch is done again one by one.
+        """
+        labels = self._forward(graphs)
+        if len(graphs) > 1 and not all(label.finite for label in labels):
+            return [self._forward([graph])[0] for graph in graphs]
+        return labels
+
+    def _forward(self, graphs: Sequence[Graph]) -> list[Label]:
+        model = self.prepare()
+        with torch_tools.default_dtype(self.settings.dtype), _memory_errors():
+            result = model(self._batch(graphs), compute_stress=True)
+            found = {name: _float64(result[name]) for name in RESULTS if result.get(name) is not None}
+        cuts = np.cumsum([len(graph.positions) for graph in graphs])[:-1]
+        forces, atoms = (np.split(found[name], cuts) for name in ("forces", "node_energy"))
+        energies = [piece.sum() for piece in atoms] + _beyond_atoms(found) if self.plain_class else found["energy"]
+        return [
+            Label(float(energy + self.e0s_eV[graph.species].sum()), piece, _stress(virial, graph))
+            for energy, piece, virial, graph in zip(energies, forces, found["virials"], graphs, strict=True)
+        ]
+
+    def _batch(self, graphs: Sequence[Graph]) -> dict[str, torch.Tensor]:
+        wanted = self.settings
+        if self.plain_class:
+            head, reads = self.heads.index(self.head), self.teacher.reads
+            states = {
+                name: [one.value(name, graph.state, "a structure to label") for graph in graphs]
+                for name, one in reads.items()
+            }
+            return joined(graphs, len(self.numbers), head, states, wanted.dtype, wanted.device)
+        return (
+            torch_geometric.Batch.from_data_list([self._atomic_data(graph) for graph in graphs])
+            .to(wanted.device)
+            .to_dict()
+        )
+
+    def _atomic_data(self, graph: Graph) -> data.AtomicData:
+        """mace-torch's own graph, for classes that read more of it than a plain MACE does."""
+        numbers = np.array(self.numbers)[graph.species]
+        config = data.config_from_atoms(
+            Atoms(numbers, graph.positions, cell=graph.cell, pbc=graph.pbc), head_name=self.head
+        )
+        config.properties |= {name: graph.state[name] for name in self.teacher.reads if name in graph.state}
+        table = AtomicNumberTable(list(self.numbers))
+        return data.AtomicData.from_config(config, z_table=table, cutoff=self.maker.r_max, heads=self.heads)
+
+
+def _float64(tensor: torch.Tensor) -> NDArray[np.float64]:
+    return np.asarray(tensor.detach().cpu().numpy(), dtype=float)
+
+
+def _beyond_atoms(found: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+    """[structures] eV that a MACE without E0s does not count among its atoms' energies: the embedding's readout."""
+    if "interaction_energy" in found:  # a ScaleShiftMACE
+        return found["energy"] - found["interaction_energy"]
+    return found["contributions"][:, 0]
+
+
+def _stress(virial: NDArray[np.float64], graph: Graph) -> NDArray[np.float64] | None:
+    """Stress [6] from the virial, not MACE's own stress: that becomes zero silently when it is not finite."""
+    if not graph.pbc.all():
+        return None
+    return np.asarray(full_3x3_to_voigt_6_stress(-virial / abs(np.linalg.det(graph.cell))))
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Torch's ways to say that memory ended, as `MemoryError`."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(str(error)) from error
+    except RuntimeError as error:
+        if not any(words in str(error) for words in MEMORY_REFUSED):
+            raise
+        raise MemoryError(str(error)) from error
+
+
+def _checked(label: Label, graph: Graph) -> Answer:
+    if label.finite:
+        return label
+    closest = "" if graph.shortest_A is None else f"; its closest atoms are {graph.shortest_A:.3f} Å apart"
+    return f"{NOT_FINITE} (energy {label.energy}){closest}"

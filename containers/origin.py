@@ -1,7 +1,0 @@
-"""x"""
-
-from __future__ import annotations
-
-from typing import Literal
-
-Origin = Literal["teacher", "dft"]

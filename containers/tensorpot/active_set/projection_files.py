@@ -1,0 +1,220 @@
+"""Projections of many structures on disk, made in parallel processes and read again a piece at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import shutil
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from containers.contract import OutOfMemory
+from containers.processes import die_with_parent
+from containers.tensorpot.active_set.active_rows import Floats, Indices
+
+if TYPE_CHECKING:
+    from containers.tensorpot.active_set.projections import Projector
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The projections of one element.
+
+    Attributes:
+        functions: F, numbers in a row.
+        files: one a piece, each an array (n, F).
+        owners: for each piece the (n,) places of the structures that its rows belong to.
+        wanted: by place of a structure, whether its rows are meant.
+    """
+
+    functions: int
+    files: tuple[Path, ...]
+    owners: tuple[Indices, ...]
+    wanted: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return sum(int(self.wanted[owners].sum()) for owners in self.owners)
+
+    def of(self, structures: NDArray[np.bool_]) -> Rows:
+        """The rows of some structures: a mask over all of them."""
+        return replace(self, wanted=structures)
+
+    def pieces(self) -> Iterator[tuple[Floats, Indices]]:
+        """Rows and their owners, in the order of the structures."""
+        for file, owners in zip(self.files, self.owners, strict=True):
+            keep = self.wanted[owners]
+            if keep.all():
+                yield np.load(file), owners
+            elif keep.any():
+                yield np.load(file)[keep], owners[keep]
+
+    def together(self) -> tuple[Floats, Indices]:
+        """Everything at once: only where that is little."""
+        size, first = len(self), 0
+        rows, owners = np.zeros((size, self.functions)), np.zeros(size, dtype=np.int64)
+        for found, of in self.pieces():
+            rows[first : first + len(found)], owners[first : first + len(found)] = found, of
+            first += len(found)
+        return rows, owners
+
+
+@dataclass(frozen=True)
+class Projected:
+    """The projections of all structures by element (sorted), and one row of means for each structure (or none)."""
+
+    elements: dict[str, Rows]
+    features: Floats | None
+
+
+@dataclass(frozen=True)
+class _Piece:
+    number: int
+    first: int
+    structures: list[Atoms]
+
+
+@dataclass(frozen=True)
+class _Done:
+    owners: dict[str, Indices]
+    features: Floats | None
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a process needs to project structures into `folder`."""
+
+    projector: Projector
+    folder: Path
+    features: bool
+
+    def __call__(self, piece: _Piece) -> _Done:
+        rows, owners = self.projector.project(piece.structures)
+        for name, found in rows.items():
+            if len(found):
+                np.save(_file(self.folder, piece.number, name), found)
+        means = structure_features(rows, owners, len(piece.structures)) if self.features else None
+        return _Done({name: places + piece.first for name, places in owners.items()}, means)
+
+
+def projected(structures: Iterable[Atoms], work: Work, processes: int, block_rows: int) -> Projected:
+    """Project structures as they come; files go to `work.folder`.
+
+    Args:
+        structures: ready for pyace (see `frames.fit_ready`), of elements of the basis.
+        processes: how many share the work; they are forked, so that nothing is imported again.
+        block_rows: atoms of a piece, at most (one structure alone may have more).
+
+    Raises:
+        OutOfMemory: a process was killed.
+    """
+    done = list(_results(_pieces(structures, block_rows), work, processes_for(processes)))
+    count = sum(len(np.unique(np.concatenate(list(one.owners.values())))) for one in done)
+    functions = work.projector.functions
+    elements = {name: _rows(work.folder, name, functions[name], done, count) for name in sorted(functions)}
+    means = [one.features for one in done if one.features is not None]
+    return Projected(elements, np.concatenate(means) if means else None)
+
+
+@contextlib.contextmanager
+def scratch(outputs: Path) -> Iterator[Path]:
+    """A folder for the files beside a step's outputs, gone at the end."""
+    folder = outputs.parent / "work" / "projections"
+    shutil.rmtree(folder, ignore_errors=True)  # of an attempt that was killed
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def _rows(folder: Path, name: str, functions: int, done: Sequence[_Done], count: int) -> Rows:
+    here = [number for number, one in enumerate(done) if len(one.owners[name])]
+    files = tuple(_file(folder, number, name) for number in here)
+    return Rows(functions, files, tuple(done[number].owners[name] for number in here), np.ones(count, dtype=bool))
+
+
+def _file(folder: Path, number: int, element: str) -> Path:
+    return folder / f"{number:06d}-{element}.npy"
+
+
+def _pieces(structures: Iterable[Atoms], most: int) -> Iterator[_Piece]:
+    number, first, held, atoms = 0, 0, list[Atoms](), 0
+    for structure in structures:
+        if held and atoms + len(structure) > most:
+            yield _Piece(number, first, held)
+            number, first, held, atoms = number + 1, first + len(held), [], 0
+        held.append(structure)
+        atoms += len(structure)
+    if held:
+        yield _Piece(number, first, held)
+
+
+def structure_features(rows: dict[str, Floats], owners: dict[str, Indices], structures: int) -> Floats:
+    """(structures, D) sums of the atoms' projections over the number of all atoms, each element in its own columns.
+
+    Args:
+        rows, owners: what `project` gave.
+        structures: how many structures there are.
+    """
+    atoms = sum(np.bincount(owners[name], minlength=structures) for name in sorted(rows))
+    means = np.zeros((structures, sum(rows[name].shape[1] for name in rows)))
+    first = 0
+    for name in sorted(rows):
+        last = first + rows[name].shape[1]
+        if len(rows[name]):  # rows of one structure follow each other
+            places, starts = np.unique(owners[name], return_index=True)
+            means[places, first:last] = np.add.reduceat(rows[name], starts, axis=0)
+        first = last
+    return np.asarray(means / np.reshape(atoms, (-1, 1)), dtype=float)
+
+
+def processes_for(threads: int) -> int:
+    """How many processes to fork; 1 (none) where that is not safe: a process with threads must not be forked."""
+    return threads if sys.platform == "linux" and threading.active_count() == 1 else 1
+
+
+def _results(pieces: Iterator[_Piece], work: Work, processes: int) -> Iterator[_Done]:
+    """What came of each piece, in their order; few wait at a time, so that structures do not pile up."""
+    if processes == 1:
+        yield from map(work, pieces)
+        return
+    context = multiprocessing.get_context("fork")
+    waiting: deque[Future[_Done]] = deque()
+    with ProcessPoolExecutor(processes, context, _begin, (work, die_with_parent())) as pool:
+        try:
+            for piece in pieces:
+                waiting.append(pool.submit(_do, piece))
+                if len(waiting) > processes + 1:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise OutOfMemory(
+                "a process that projects structures was killed, most likely for want of memory: give the step more"
+                " memory or fewer threads"
+            ) from error
+
+
+_work: Work
+
+
+def _begin(work: Work, bind: object) -> None:
+    global _work  # a forked process is given its work once, not with every piece
+    if callable(bind):
+        bind()
+    _work = work
+
+
+def _do(piece: _Piece) -> _Done:
+    return _work(piece)

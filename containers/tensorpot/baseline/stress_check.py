@@ -1,0 +1,137 @@
+"""DFT stress beside the teacher's on the same structures: its unit, its sign and the order of its six numbers."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from containers.contract import BadInput
+from containers.tensorpot.baseline.dft_agreement import FEWEST, PROPORTIONAL, SLOPES, Both
+
+Floats = NDArray[np.float64]
+
+REAL_STRESS_eV_per_A3 = 0.005
+"""Root mean square of three components (0.8 GPa) from which the teacher's stress shows a unit. Good teachers are wrong
+by about as much."""
+EXPLAINED = 0.5
+"""Another unit or order explains the numbers when this share of the teacher's stress is left, and this share of what
+is left of the numbers as they are."""
+FAR = 30.0
+"""Stress so many times the teacher's is in another unit, also where it is not in proportion. GPa are 160 times."""
+PRESSURES = {
+    "Pa": 6.2415091e-12, "bar": 6.2415091e-7, "MPa": 6.2415091e-6, "kBar": 6.2415091e-4, "GPa": 6.2415091e-3,
+}  # fmt: skip
+UNITS = {**PRESSURES, "meV/Å³": 1e-3, "Rydberg/Bohr³": 91.8157, "Hartree/Bohr³": 183.6315}
+"""eV/Å³ in one of each."""
+ORDERS = {"xx yy zz xy yz zx (VASP)": (1, 2, 0), "xx yy zz xy xz yz (LAMMPS)": (2, 1, 0)}
+"""Order of six numbers -> which of its last three are yz, xz and xy."""
+GIVE = "Give eV/Å³ with ASE's sign (positive under tension) throughout, or set dft.stress_key: null"
+
+
+def check_stress(both: Sequence[Both]) -> None:
+    """Raise `BadInput` for the first file whose stress is in another unit, of the other sign or in another order.
+
+    Unit and sign are judged by xx, yy and zz, which no order moves; frames without the teacher's stress are left out.
+    """
+    files: defaultdict[str, list[Both]] = defaultdict(list)
+    for one in both:
+        if "stress" in one.atoms.calc.results and one.teacher.get("stress") is not None:
+            files[one.atoms.info["source"]].append(one)
+    for source, ones in files.items():
+        dft, teacher = (np.array(stresses).reshape(-1, 6) for stresses in zip(*map(_stresses, ones), strict=True))
+        volumes = np.array([one.atoms.get_volume() for one in ones])
+        if fault := _unit(dft[:, :3], teacher[:, :3], volumes):
+            raise BadInput(f"{source}: its stress {fault}. {GIVE}.")
+        if order := _order(dft[:, 3:], teacher[:, 3:]):
+            raise BadInput(
+                f"{source}: the six numbers of its stress are in the order {order}, as it seems. Give xx yy zz yz xz"
+                " xy, or nine numbers."
+            )
+
+
+def _stresses(one: Both) -> tuple[Floats, Floats]:
+    return np.asarray(one.atoms.calc.results["stress"], dtype=float), np.asarray(one.teacher["stress"], dtype=float)
+
+
+def _unit(dft: Floats, teacher: Floats, volumes: Floats) -> str | None:
+    """What a message says of a unit or sign that is another; None where nothing shows one.
+
+    Args:
+        dft, teacher: xx yy zz of each structure, [n, 3].
+        volumes: Å³, [n].
+    """
+    real = _real(teacher)
+    if real.any():
+        found, expected = dft[real], teacher[real]
+        common = (found * expected).sum(axis=1)
+        factor = float(np.median(np.square(found).sum(axis=1) / np.where(common, common, np.inf)))  # DFT's is exact
+        times = f"is {factor:.4g} times the teacher's on the same structures"
+        guesses = _guesses(volumes[real])
+        if name := _explaining({name: found * size for name, size in guesses.items()}, found, expected):
+            if np.ptp(guesses[name]) or guesses[name][0] != -1 or len(found) >= FEWEST:  # few frames show no sign
+                return f"{times}; it looks like {name}{_size(name)}"
+        elif len(found) >= FEWEST and _in_proportion(found, expected) and not SLOPES[0] <= factor <= SLOPES[1]:
+            return times
+    largest = float(np.median(_lengths(dft) / np.maximum(_lengths(teacher), np.sqrt(3) * REAL_STRESS_eV_per_A3)))
+    if len(dft) < FEWEST or largest < FAR:
+        return None
+    nearest = min(PRESSURES, key=lambda name: abs(np.log(PRESSURES[name] * largest)))
+    return (
+        f"is some {largest:,.0f} times as large as the teacher's on the same structures and not in proportion to it;"
+        f" the nearest unit of pressure is {nearest}{_size(nearest)}"
+    )
+
+
+def _guesses(volumes: Floats) -> dict[str, Floats]:
+    """What the numbers may be -> the factors that make eV/Å³ with ASE's sign of them, [n, 1]."""
+    per_volume = 1 / volumes[:, None]
+    ones = np.ones_like(per_volume)
+    return {
+        "eV/Å³ with the other sign (positive under pressure)": -ones,
+        "a virial in eV (minus stress times volume)": -per_volume,
+        "stress times volume in eV": per_volume,
+        **{unit: ones * size for unit, size in UNITS.items()},
+        **{f"{unit} with the other sign (positive under pressure)": -ones * size for unit, size in UNITS.items()},
+    }
+
+
+def _size(name: str) -> str:
+    unit = name.split(" ")[0]
+    return f" (1 {unit} = {UNITS[unit]:.6g} eV/Å³)" if unit in UNITS else ""
+
+
+def _order(dft: Floats, teacher: Floats) -> str | None:
+    """The order in which the last three numbers agree with the teacher's yz xz xy, where the given one does not."""
+    real = _real(teacher)
+    if real.sum() < FEWEST:
+        return None
+    found, expected = dft[real], teacher[real]
+    return _explaining({name: found[:, places] for name, places in ORDERS.items()}, found, expected)
+
+
+def _explaining(guesses: Mapping[str, Floats], found: Floats, expected: Floats) -> str | None:
+    """The guess that most structures agree with, if it leaves EXPLAINED of what the numbers as they are leave."""
+    left = {name: _left(guess, expected) for name, guess in guesses.items()}
+    best = min(left, key=left.__getitem__)
+    return best if left[best] < EXPLAINED * min(1.0, _left(found, expected)) else None
+
+
+def _left(guess: Floats, expected: Floats) -> float:
+    """Median over the structures of the difference as a share of what is expected."""
+    return float(np.median(_lengths(guess - expected) / _lengths(expected)))
+
+
+def _in_proportion(found: Floats, expected: Floats) -> bool:
+    lengths = np.linalg.norm(found) * np.linalg.norm(expected)
+    return bool(lengths > 0 and abs(np.sum(found * expected)) >= PROPORTIONAL * lengths)
+
+
+def _real(teacher: Floats) -> NDArray[np.bool_]:
+    return np.asarray(_lengths(teacher) > np.sqrt(3) * REAL_STRESS_eV_per_A3)
+
+
+def _lengths(rows: Floats) -> Floats:
+    return np.asarray(np.linalg.norm(rows, axis=1))

@@ -1,0 +1,347 @@
+"""Give a fitted potential its core: r_in of every pair of elements, chosen with the potential itself.
+
+Needs pyace, imported inside the functions.
+
+The core of a potential: where repulsion alone takes over from the fit. Pure.
+
+Below `r_in - blend_width(r_in)` a pair has the universal screened nuclear repulsion (Ziegler, Biersack, Littmark
+1985), or the pair terms of a difference; above `r_in` the fit, between them a blend. pacemaker's own blend is 0.1 Å
+wide, which is stiff: for silicon (300 training structures, shortest distance 1.61 Å) its force reached 2.9 times
+ZBL's, and one test structure at 1.58 Å was wrong by 38 eV/Å; a quarter of r_in reaches 1.6 times ZBL's, and the test
+errors stay those of the bare fit.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.data import atomic_numbers
+from numpy.typing import NDArray
+
+from containers.contract import BadInput, Closed, StepError
+from containers.structures.distances import shortest_distance, shortest_per_pair, touching
+from containers.tensorpot.student.baseline import pair_names
+from containers.tensorpot.student.calculator import neighbours, pair_term, zbl
+from containers.tensorpot.student.potential import cutoff_of, elements_of, predict
+
+VACUUM = 3.0  # times the cutoff: the cell of a dimer
+TOO_FAR = 10.0
+"""Extrapolation grade that must not be passed outside the core; pacemaker's value."""
+SCANNED, SCAN_STEP = 50, 0.05  # structures that are compressed, Å between two looks; pacemaker's values
+
+Floats = NDArray[np.float64]
+Terms = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Core:
+    """A potential that is being given its core.
+
+    Attributes:
+        bare: its `BBasisConfiguration`, without a core.
+        structures: those of the training frame.
+        terms: pair terms that are added to the potential; where there are some, they are the core, otherwise ZBL.
+    """
+
+    bare: Any
+    structures: Sequence[Atoms]
+    terms: Terms
+
+    @property
+    def cutoff(self) -> float:
+        """Å."""
+        return cutoff_of(self.bare)
+
+    def given(self, r_in: Mapping[str, float]) -> Any:
+        """A copy of the potential whose core takes over at r_in (Å, by pair)."""
+        configuration = self.bare.copy()
+        set_cores(configuration, r_in, whole=not self.terms)
+        return configuration
+
+    def dimer(self, r_in: Mapping[str, float], pair: str, distances: Floats) -> tuple[Floats, Floats]:
+        """Energies (eV) and forces along the pair (eV/Å, positive when it is pushed apart) of all terms together."""
+        made = dimers(pair, distances, VACUUM * self.cutoff)
+        energies, forces = predict(self.given(r_in), made)
+        apart = np.array([each[1, 0] for each in forces])
+        if pair in self.terms:
+            added, slopes = pair_term(pair, self.terms[pair], distances)
+            energies, apart = energies + added, apart - slopes
+        return energies, apart
+
+
+def add_core(
+    potential: Core, asi: Path, given_r_in: Mapping[str, float] | None, gamma_quantile: float
+) -> tuple[Any, dict[str, PairCore]]:
+    """The potential with a core for every pair of elements, and the choice for each pair by name (`Al-Ni`).
+
+    r_in is as given, or the largest of the shortest distance of the data and that where γ passes TOO_FAR, raised until
+    the dimer's energy rises. A pair that the data do not have begins at the sum of the covalent radii, and one that
+    they have only farther apart is never raised into the data (`choose_gentle_r_in`).
+
+    Raises `NoCoreRepulsion`, and `BadInput` when a given pair is unknown.
+    """
+    pairs = pair_names(elements_of(potential.bare))
+    shortest = shortest_per_pair(potential.structures, potential.cutoff)
+    reach = gamma_distances(potential, asi, gamma_quantile)
+    start = {
+        pair: max(shortest[pair], reach.get(pair, 0.0)) if pair in shortest else _unseen(pair, potential.cutoff)
+        for pair in pairs
+    }
+    given = _checked(given_r_in or {}, pairs, potential.cutoff)
+    chosen = {
+        pair: given[pair] if pair in given else _choose(potential, {**start, **given}, pair, shortest.get(pair))
+        for pair in pairs
+    }
+    cores = {pair: _pair_core(potential, chosen, pair, shortest.get(pair), reach.get(pair)) for pair in pairs}
+    return potential.given(chosen), cores
+
+
+def _choose(potential: Core, start: Mapping[str, float], pair: str, shortest: float | None) -> float:
+    """r_in (Å) of one pair from `start`; `shortest` is its shortest distance in the training frame.
+
+    A Lennard-Jones well may lie inside the data of a pair, so that its dimer rises from no r_in: inside it is a wall.
+    """
+
+    def energy(r_in: float, distances: Floats) -> Floats:
+        return potential.dimer({**start, pair: r_in}, pair, distances)[0]
+
+    innermost = _unseen(pair, potential.cutoff)
+    if shortest is not None and shortest <= touching(pair):
+        try:
+            return choose_r_in(pair, start[pair], potential.cutoff, energy)
+        except NoCoreRepulsion:
+            if potential.terms.get(pair, {}).get("form") != "lj":
+                raise
+        innermost = shortest
+    return choose_gentle_r_in(start[pair], innermost, potential.cutoff, energy)
+
+
+def _unseen(pair: str, cutoff: float) -> float:
+    """Where the core of a pair begins that the data do not show (Å): the sum of the covalent radii, in the cutoff."""
+    return min(touching(pair), cutoff - MARGIN)
+
+
+def _checked(r_in: Mapping[str, float], pairs: Sequence[str], cutoff: float) -> dict[str, float]:
+    named = {"-".join(sorted(pair.split("-"))): distance for pair, distance in r_in.items()}
+    if unknown := sorted(set(named) - set(pairs)):
+        raise BadInput(f"r_in_A has {', '.join(unknown)}; the pairs of the potential are {', '.join(pairs)}")
+    for pair, distance in named.items():
+        if not CLOSEST < distance < cutoff - STEP:
+            raise BadInput(
+                f"r_in_A of {pair} is {distance:g} Å: give one between {CLOSEST} Å and the cutoff, {cutoff:g} Å"
+            )
+    return named
+
+
+def set_cores(configuration: Any, r_in: Mapping[str, float], whole: bool) -> None:
+    """Let the core take over inside r_in (Å, by pair): ZBL when `whole`, else nothing, so that the potential fades.
+
+    pyace blends the energy of an atom by its closest neighbour and leaves its projections alone, so that the
+    extrapolation grade still tells of atoms inside the core.
+    """
+    from pyace.generalfit import setup_zbl_inner_core_repulsion
+
+    elements = elements_of(configuration)
+    places = {tuple(elements.index(symbol) for symbol in pair.split("-")): r for pair, r in r_in.items()}
+    setup_zbl_inner_core_repulsion(configuration, places, core_rep_pars=(1 if whole else 0, 1))
+    for block in configuration.funcspecs_blocks:
+        if block.inner_cutoff_type == "zbl":  # set on the blocks of one and two elements
+            block.delta_in = blend_width(block.r_in)
+
+
+def dimers(pair: str, distances: Floats, box: float) -> list[Atoms]:
+    """Two atoms at each distance (Å), alone in a cell of `box` Å."""
+    place = partial(Atoms, pair.split("-"), cell=[box] * 3, pbc=True)
+    return [place(positions=[[0, 0, 0], [distance, 0, 0]]) for distance in distances]
+
+
+def gamma_distances(potential: Core, asi: Path, quantile: float) -> dict[str, float]:
+    """Where the extrapolation grade passes TOO_FAR as atoms come closer: Å by pair.
+
+    As pacemaker's `pace_corerep` does, training structures are compressed evenly until an atom's grade passes; its
+    distance to its nearest neighbour counts for their pair. `quantile` of these is returned: 0 the innermost.
+    """
+    from pyace import PyACECalculator
+
+    calculator = PyACECalculator(potential.bare)
+    calculator.set_active_set(str(asi))
+    by_distance = sorted(potential.structures, key=lambda atoms: shortest_distance(atoms, potential.cutoff))
+    scanned = by_distance[:: max(1, -(-len(by_distance) // SCANNED))]
+    found: defaultdict[str, list[float]] = defaultdict(list)
+    for atoms in scanned:
+        for pair, distance in _passing(atoms, calculator, potential.cutoff).items():
+            found[pair].append(distance)
+    return {pair: float(np.quantile(distances, quantile)) for pair, distances in sorted(found.items())}
+
+
+def _passing(atoms: Atoms, calculator: Any, cutoff: float) -> dict[str, float]:
+    """Largest distance of each pair at the first compression at which atoms pass TOO_FAR; empty if none does."""
+    before = shortest_distance(atoms, cutoff)
+    for shortest in np.arange(before, CLOSEST, -SCAN_STEP):
+        squeezed = atoms.copy()
+        squeezed.set_cell(atoms.cell.array * shortest / before, scale_atoms=True)
+        calculator.calculate(squeezed)
+        beyond = np.flatnonzero(np.asarray(calculator.results["gamma"]) >= TOO_FAR)
+        if beyond.size:
+            return _nearest_pairs(squeezed, beyond, cutoff)
+    return {}
+
+
+def _nearest_pairs(atoms: Atoms, chosen: NDArray[np.int64], cutoff: float) -> dict[str, float]:
+    first, second, vectors = neighbours(atoms, cutoff)
+    distances = np.linalg.norm(vectors, axis=1)
+    found: dict[str, float] = {}
+    for atom in chosen:
+        mine = np.flatnonzero(first == atom)
+        if mine.size:
+            closest = mine[np.argmin(distances[mine])]
+            pair = "-".join(sorted((atoms.symbols[atom], atoms.symbols[second[closest]])))
+            found[pair] = max(found.get(pair, 0.0), float(distances[closest]))
+    return found
+
+
+def _pair_core(
+    potential: Core, r_in: Mapping[str, float], pair: str, shortest: float | None, gamma_10: float | None
+) -> PairCore:
+    distances = distances_inward(max(r_in[pair] + MARGIN, shortest or 0.0))
+    energies, forces = potential.dimer(r_in, pair, distances)
+    first, second = (atomic_numbers[symbol] for symbol in pair.split("-"))
+    zbl_energies, zbl_slopes = zbl(first, second, distances)
+    altered = shortest is not None and r_in[pair] > shortest
+    return PairCore(
+        r_in_A=r_in[pair],
+        delta_in_A=blend_width(r_in[pair]),
+        shortest_distance_A=shortest,
+        gamma_10_distance_A=gamma_10,
+        share_of_pairs_inside=share_inside(potential.structures, pair, r_in[pair], potential.cutoff)
+        if altered
+        else 0.0,
+        falls_eV=falls_by(energies),
+        distance_A=tuple(distances.tolist()),
+        energy_eV=tuple(energies.tolist()),
+        zbl_eV=tuple(zbl_energies.tolist()),
+        force_eV_per_A=tuple(forces.tolist()),
+        zbl_force_eV_per_A=tuple((-zbl_slopes).tolist()),
+    )
+
+
+def share_inside(structures: Sequence[Atoms], pair: str, r_in: float, cutoff: float) -> float:
+    """Neighbours of this pair of elements closer than r_in (Å) over those inside the cutoff."""
+    one, other = (atomic_numbers[symbol] for symbol in pair.split("-"))
+    inside = total = 0
+    for atoms in structures:
+        first, second, vectors = neighbours(atoms, cutoff)
+        of_pair = vectors[(atoms.numbers[first] == one) & (atoms.numbers[second] == other)]
+        inside, total = inside + int((np.linalg.norm(of_pair, axis=1) < r_in).sum()), total + len(of_pair)
+    return inside / total
+
+
+BLEND_SHARE, WIDEST_BLEND = 0.25, 0.4  # of r_in, Å
+GRID = 0.01  # Å, on which the dimer's energy must rise
+CLOSEST = 0.5  # Å, down to which it must rise
+MARGIN = 0.1  # Å outside r_in, from where it must rise
+LEVEL_eV = 1e-9  # a smaller fall is rounding
+STEP = 0.02  # Å by which r_in is raised
+RAISED = 1.0  # Å by which it is raised at most
+RAISED_GENTLY = 0.1  # Å, for a pair that training has no bond of: farther out is what training knows of it
+INWARD_STEP = 0.05  # Å by which it is then lowered
+
+DimerEnergy = Callable[[float, NDArray[np.float64]], NDArray[np.float64]]
+"""Energies (eV) of a pair at distances (Å) when its core takes over at r_in (Å): `energy(r_in, distances)`."""
+
+
+class NoCoreRepulsion(StepError):
+    """No r_in makes the energy of a pair rise all the way in."""
+
+
+class PairCore(Closed):
+    """The core of one pair of elements, and the dimer through it: everything that is the student's, added up."""
+
+    r_in_A: float
+    delta_in_A: float  # width of the blend
+    shortest_distance_A: float | None  # of the training frame; None when it has no such pair inside the cutoff
+    gamma_10_distance_A: float | None  # where the extrapolation grade passes 10; None when no scan of the pair tells
+    share_of_pairs_inside: float  # pairs of the training frame closer than r_in: their energies are altered
+    falls_eV: float  # by how much the energy falls on the way in; 0: it rises, or is level outside r_in
+    distance_A: tuple[float, ...]
+    energy_eV: tuple[float, ...]
+    zbl_eV: tuple[float, ...]
+    force_eV_per_A: tuple[float, ...]  # along the pair, positive when it is pushed apart
+    zbl_force_eV_per_A: tuple[float, ...]
+
+
+def blend_width(r_in: float) -> float:
+    """Over how many Å inside r_in the fit gives way to its core."""
+    return min(BLEND_SHARE * r_in, WIDEST_BLEND)
+
+
+def distances_inward(start: float, spacing: float = GRID) -> NDArray[np.float64]:
+    """From `start` down to CLOSEST, both included (Å)."""
+    steps = np.arange(int(np.floor((start - CLOSEST) / spacing + 1e-9)), -1, -1)
+    grid = np.round(CLOSEST + spacing * steps, 6)
+    return grid if grid[0] >= start - 1e-9 else np.concatenate([[start], grid])
+
+
+def rises_inward(energies: NDArray[np.float64]) -> bool:
+    """Whether every energy is above the one before, and all are numbers."""
+    return bool(np.isfinite(energies).all() and (np.diff(energies) > 0).all())
+
+
+def falls_by(energies: NDArray[np.float64]) -> float:
+    """The largest drop (eV) of energies that are ordered inward below one before; infinity where one is no number."""
+    if not np.isfinite(energies).all():
+        return float("inf")
+    return float((np.maximum.accumulate(energies) - energies).max())
+
+
+def candidates(start: float, cutoff: float, raised: float = RAISED) -> Iterator[float]:
+    """The r_in (Å) to try, from `start` outward by up to `raised`, each within the cutoff."""
+    for count in range(round(raised / STEP) + 1):
+        r_in = float(np.floor((start + STEP * count) * 1e6)) / 1e6  # rounded up, it would be inside the data
+        if r_in <= cutoff - STEP:
+            yield r_in
+
+
+def choose_r_in(pair: str, start: float, cutoff: float, energy: DimerEnergy) -> float:
+    """The first r_in from `start` outward with which the dimer's energy rises strictly to CLOSEST.
+
+    It must rise from MARGIN outside r_in. Looked at on half of GRID. Raises `NoCoreRepulsion`.
+    """
+    for r_in in candidates(start, cutoff):
+        if rises_inward(energy(r_in, distances_inward(r_in + MARGIN, GRID / 2))):
+            return r_in
+    raise NoCoreRepulsion(
+        f"no r_in from {start:.2f} to {start + RAISED:.2f} Å makes the energy of the {pair} dimer rise strictly from"
+        f" {MARGIN} Å outside it down to {CLOSEST} Å. Add compressed {pair} structures to the pool, or set"
+        " reference_potential: none."
+    )
+
+
+def choose_gentle_r_in(start: float, innermost: float, cutoff: float, energy: DimerEnergy) -> float:
+    """r_in (Å) for a pair that training never sees at bonding distances, or whose core is a Lennard-Jones wall.
+
+    Training says nothing of its wall, so no r_in is refused. The first one wins whose dimer never falls on the way in:
+    from `start` outward by RAISED_GENTLY, then inward to `innermost`. A flat energy outside r_in is right for a pair
+    that training never sees. If all fall, the one that falls least is taken, and none outside `start`.
+
+    Args:
+        start: shortest distance of the pair in the training frame; `innermost` when it has none.
+        innermost: sum of the covalent radii, or the shortest distance where that is below it.
+    """
+    inward = np.arange(start - INWARD_STEP, innermost, -INWARD_STEP).tolist()
+    falls = dict[float, float]()
+    for r_in in (*candidates(start, cutoff, RAISED_GENTLY), *inward):
+        distances = distances_inward(max(start, r_in) + MARGIN, GRID / 2)
+        energies = energy(r_in, distances)
+        if falls_by(energies) < LEVEL_eV and rises_inward(energies[distances < r_in - GRID / 2]):
+            return r_in
+        if r_in <= start:
+            falls[r_in] = falls_by(energies)
+    return min(falls, key=falls.__getitem__)

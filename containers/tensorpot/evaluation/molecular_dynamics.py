@@ -1,0 +1,205 @@
+"""Molecular dynamics at constant energy, and what tells a sound potential from one that falls apart. Needs ASE alone.
+
+A potential that is the derivative of one smooth energy keeps the total energy under velocity Verlet. Where it has a
+hole, atoms fall into one another and the fall heats the rest; where its forces end too early, atoms leave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from ase import Atoms, units
+from ase.data import atomic_masses, covalent_radii
+from ase.md.velocitydistribution import Stationary, force_temperature
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import FIRE
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from containers.contract import Progress
+from containers.tensorpot.student.calculator import neighbours
+
+FUSED = 0.5
+"""Of the sum of the covalent radii. So near, the nuclei alone repel by tens of eV; no thermal motion gets there."""
+HOT = 10.0
+"""Times the first temperature. In equilibrium it falls; only energy out of a hole raises it so far."""
+LOOK_EVERY = 10
+"""Steps between two looks at the distances: in 10 fs an atom moves by less than 0.1 Å."""
+HYDROGEN_FS, LONGEST_FS = 0.5, 1.0
+"""A bond to hydrogen vibrates within 9 to 11 fs, and periods grow with the root of the mass: 20 steps each."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Distances:
+    """What the distances between atoms tell of a structure.
+
+    Attributes:
+        parts: (P,) atoms of each part, the largest first; atoms within `reach` of one another are of one part.
+        fused: atoms of a pair closer than FUSED of the sum of their covalent radii.
+        shortest: Å; infinity when there is no pair within `reach`.
+    """
+
+    parts: NDArray[np.int64]
+    fused: int
+    shortest: float
+
+
+def distances(atoms: Atoms, reach: float) -> Distances:
+    """Look at every pair within `reach` (Å), images included."""
+    first, second, vectors = neighbours(atoms, reach)
+    lengths = np.linalg.norm(vectors, axis=1)
+    links = coo_matrix((np.ones(len(first)), (first, second)), shape=(len(atoms), len(atoms)))
+    _, part = connected_components(links, directed=False)
+    touching = covalent_radii[atoms.numbers[first]] + covalent_radii[atoms.numbers[second]]
+    fused = np.unique(first[lengths < FUSED * touching])
+    return Distances(np.sort(np.bincount(part))[::-1], len(fused), float(lengths.min(initial=np.inf)))
+
+
+def lost_atoms(now: Distances, begun: Distances) -> int:
+    """Atoms that left for good: in no part as large as there were in the beginning, the largest first."""
+    return int(now.parts[len(begun.parts) :].sum())
+
+
+def timestep(atoms: Atoms) -> float:
+    """fs: 20 steps for the fastest vibration that the lightest atom can have."""
+    lightest = atomic_masses[atoms.numbers].min()
+    return float(min(LONGEST_FS, HYDROGEN_FS * np.sqrt(lightest / atomic_masses[1])))
+
+
+@dataclass
+class Run:
+    """A run and its series, an entry a step from the start on.
+
+    Attributes:
+        atoms: where it is now.
+        reach: cutoff of the potential, Å.
+        unstable_because: what ended the run early, or None.
+    """
+
+    atoms: Atoms
+    reach: float
+    timestep_fs: float
+    potential_eV: list[float] = field(default_factory=list)
+    kinetic_eV: list[float] = field(default_factory=list)
+    temperature_K: list[float] = field(default_factory=list)
+    gamma: list[float] = field(default_factory=list)  # largest of the atoms
+    lost: int = 0
+    fused: int = 0
+    shortest_A: float = np.inf
+    unstable_because: str | None = None
+
+    def __post_init__(self) -> None:
+        self.begun = distances(self.atoms, self.reach)
+        self.shortest_A = self.begun.shortest
+
+    @property
+    def times_ps(self) -> Floats:
+        """(S,) from zero."""
+        return np.arange(len(self.potential_eV)) * self.timestep_fs / 1000
+
+    @property
+    def total_eV(self) -> Floats:
+        """(S,) potential and kinetic energy."""
+        return np.asarray(self.potential_eV) + np.asarray(self.kinetic_eV)
+
+    @property
+    def drift_meV_per_atom_per_ps(self) -> float | None:
+        """Slope of the total energy by least squares; None for fewer than three steps."""
+        if len(self.total_eV) < 3:
+            return None
+        slope = np.polyfit(self.times_ps, self.total_eV - self.total_eV[0], 1)[0]
+        return float(1000 * slope / len(self.atoms))
+
+    def note(self) -> bool:
+        """Add where the atoms are now to the series; False when energy or forces are no numbers."""
+        energy, forces = self.atoms.get_potential_energy(), self.atoms.get_forces()
+        kinetic = self.atoms.get_kinetic_energy()
+        if not (np.isfinite([energy, kinetic]).all() and np.isfinite(forces).all()):
+            self.unstable_because = f"energy or forces are no numbers at step {len(self.potential_eV)}"
+            return False
+        self.potential_eV.append(float(energy))
+        self.kinetic_eV.append(float(kinetic))
+        self.temperature_K.append(float(self.atoms.get_temperature()))
+        self.gamma.append(float(np.max(self.atoms.calc.results["gamma"])))
+        return True
+
+    def look(self) -> bool:
+        """Look at the distances; False when atoms fused or left."""
+        now = distances(self.atoms, self.reach)
+        self.shortest_A = min(self.shortest_A, now.shortest)
+        self.lost, self.fused = lost_atoms(now, self.begun), now.fused
+        if now.fused:
+            self.unstable_because = f"atoms fused, {now.fused} of them: two are {now.shortest:.2f} Å apart"
+        elif self.lost:
+            self.unstable_because = f"atoms got lost, {self.lost} of them: over {self.reach:g} Å from the others"
+        return self.unstable_because is None
+
+
+def relax(run: Run, steps: int, force: float) -> int:
+    """Move the atoms downhill, the cell kept, to a largest force of `force` eV/Å or for `steps`; steps taken.
+
+    What training drew aside would otherwise heat the run by its own fall. Ends where the run becomes unstable.
+    """
+    taken = 0
+    for taken, _ in enumerate(FIRE(run.atoms, logfile=None).irun(fmax=force, steps=steps)):
+        finite = np.isfinite(run.atoms.get_forces()).all() and np.isfinite(run.atoms.get_potential_energy())
+        if not finite:
+            run.unstable_because = "energy or forces are no numbers"
+        if run.unstable_because or (taken % LOOK_EVERY == 0 and not run.look()):
+            break
+    if run.unstable_because is None:
+        run.look()
+    if run.unstable_because:
+        run.unstable_because = f"while it was relaxed: {run.unstable_because}"
+    return taken
+
+
+def heat(atoms: Atoms, temperature_K: float, seed: int) -> None:
+    """Velocities of exactly this temperature by chance, and no drift of the whole.
+
+    (Its rotation is left: in a periodic cell there is none, and on a cluster's energy it has no effect.)
+    """
+    widths = np.sqrt(atoms.get_masses() * units.kB * temperature_K)
+    atoms.set_momenta(np.random.default_rng(seed).standard_normal((len(atoms), 3)) * widths[:, None])
+    Stationary(atoms, preserve_temperature=False)
+    force_temperature(atoms, temperature_K)
+
+
+def constant_energy(run: Run, steps: int, progress: Progress) -> None:
+    """Velocity Verlet for so many steps, or until the run is unstable."""
+    for step in _steps(run, steps):
+        hot = run.temperature_K[-1] > HOT * run.temperature_K[0]
+        if (hot or step == steps or step % LOOK_EVERY == 0) and not run.look():
+            return
+        if hot:
+            told = f"the temperature rose from {run.temperature_K[0]:.0f} to {run.temperature_K[-1]:.0f} K"
+            run.unstable_because = f"{told} within {step} steps"
+            return
+        progress(step, steps, "molecular dynamics")
+
+
+def _steps(run: Run, steps: int) -> Iterator[int]:
+    """The steps of the run, noted, as long as there are numbers."""
+    for step, _ in enumerate(VelocityVerlet(run.atoms, timestep=run.timestep_fs * units.fs).irun(steps)):
+        if not run.note():
+            return
+        yield step
+
+
+def thinned(run: Run, points: int) -> dict[str, Any]:
+    """The series at no more than `points` evenly spread steps, the first among them; energies in eV/atom."""
+    every = slice(None, None, max(1, -(-len(run.potential_eV) // points)))
+    atoms = len(run.atoms)
+    return {
+        "time_ps": run.times_ps[every].tolist(),
+        "potential_energy_eV_per_atom": (np.asarray(run.potential_eV) / atoms)[every].tolist(),
+        "total_energy_eV_per_atom": (run.total_eV / atoms)[every].tolist(),
+        "temperature_K": run.temperature_K[every],
+        "gamma": run.gamma[every],
+    }

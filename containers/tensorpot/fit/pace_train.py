@@ -1,0 +1,312 @@
+"""Fit an ACE potential with pacemaker and follow it live.
+
+pacemaker runs as a child in an empty folder `work` beside `outputs`, which stays for whoever looks. The output
+`interim` is its last potential (of cycles, the end of the one with the lowest train loss), also when it was broken off
+after at least one iteration: `stop_reason` then says so, and the fit goes on from there. The output `best` is the one
+with the smallest error on the validation frame among those kept on the way and the last (see fit_choice); it is what is
+exported, and the errors are its own. Neither has a core repulsion yet: see `pace_corerep`.
+
+Two fits with the same thread count gave the same bytes in every output (tried with one and with two threads on one
+machine). Another thread count adds up in another order: the losses of 15 iterations then agreed to 5e-14 of their
+value, and a long fit amplifies that. Threads are not part of the key: either result is as good. A fit that was
+interrupted and taken up (see fit_resume) or ended by its time limit differs, and its metrics say so.
+
+Outputs of `pace_train` without a fit: the form of the real ones, in no time and without pyace.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from ruamel.yaml import YAML
+
+from containers.contract import Closed, Inputs, Machine, OutOfMemory, Resources, StepError
+from containers.memory import memory_limit
+from containers.structures.table import write_table
+from containers.tensorpot.fit.follow import Asked, Course, ends_at, follow, nothing_left
+from containers.tensorpot.fit.history import Row, history_table
+from containers.tensorpot.fit.results import kappa_used, last_whole, write_results
+from containers.tensorpot.fit.resume import Earlier, left_over
+from containers.tensorpot.fit.stop_reason import ALL_DONE
+from containers.tensorpot.fit.training_data import NEIGHBOURS, Counts, Frames, auto_batch_size, counted
+from containers.tensorpot.fit.working_folder import _working_folder, kind_of_start, taken_up
+from containers.tensorpot.pacemaker.input import EarlyStop, Fit, Loss, PacemakerInput, Potential, Start
+from containers.tensorpot.pacemaker.program import cancellable, check_device, fit_program
+
+IMAGE: Literal["tensorpot"] = "tensorpot"
+VERSION = 9
+INPUTS = {
+    "train": "pacemaker frame of the `frames` step",
+    "validation": "pacemaker frame of the `frames` step",
+    "start": "optional: B-basis without core repulsion to continue from (`interim` or `best` of an earlier fit)",
+}
+OUTPUTS = {
+    "interim": "interim.yaml",  # B-basis without core repulsion, the last one: to go on from
+    "best": "best.yaml",  # the same, the best on the validation frame: to export
+    "input": "input.yaml",  # what pacemaker was given; after an interruption, what it was given at first
+    "history": "history.parquet",  # see fit_history.HISTORY
+}
+
+
+class Diverged(StepError):
+    """The loss became infinite or no number before the first iteration ended."""
+
+
+class Crashed(StepError):
+    """pacemaker failed and left nothing to go on from."""
+
+
+class Killed(StepError):
+    """Somebody ended pacemaker before it left anything to go on from."""
+
+
+class NoIteration(StepError):
+    """pacemaker ended without a single iteration, whatever its exit code."""
+
+
+class TimeLimit(StepError):
+    """The time for the step was over before pacemaker left anything to go on from."""
+
+
+class Params(Closed):
+    """What is fitted and how. A failure or a fit that has not converged is met by changing these: see
+    flows/fit/repairs.py."""
+
+    potential: Potential
+    loss: Loss = Loss()
+    maxiter: int = Field(150, ge=1, description="iterations at most (for each step of a ladder and each cycle)")
+    optimizer: Literal["BFGS", "L-BFGS-B"] = Field("BFGS", description="BFGS is pacemaker's default")
+    ladder_step: int | None = Field(
+        None, ge=1, description="grow the basis by so many functions at a time; None: at once"
+    )
+    cycles: int = Field(1, ge=1, description="fits one after another, each from the best before with noise")
+    noise: float = Field(0.0, ge=0, description="relative noise on the coefficients between two cycles")
+    early_stop: EarlyStop | None = Field(None, description="None: only iterations and the optimizer end the fit")
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto", description="structures at a time; auto: about 1,500 atoms, fewer where memory is short"
+    )
+    batch_share: float = Field(1.0, gt=0, le=1, description="of a batch auto: less after one that memory was short for")
+    display_step: int = Field(10, ge=1, description="iterations between two looks at the validation frame")
+    seed: int = Field(42, ge=0, description="seed of numpy in pacemaker")
+    core: bool = Field(
+        True, description="ask pacemaker for a ZBL core (fit.repulsion: auto), which only its own output gets"
+    )
+    coefficients: Literal["zero", "random"] = Field(
+        "zero", description="what the functions begin with; random ones differ by the seed"
+    )
+    bootstrap: int | None = Field(
+        None, ge=0, description="seed by which the training rows are drawn with replacement; None: each once"
+    )
+    fit: dict[str, Any] = Field({}, description="the user's own keys of pacemaker's section fit")
+    backend: dict[str, Any] = Field({}, description="the user's own keys of pacemaker's section backend")
+
+
+def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
+    """Fit; the metrics say why the fit ended and what its errors are.
+
+    Raises `BadInput`, `ProgramMissing`, `RowsDiffer`, `OutOfMemory`, `Diverged`, `Crashed`, `Killed`, `NoIteration`,
+    `TimeLimit`, `Cancelled`, and `StepError` when a GPU is asked for and there is none.
+    """
+    program = fit_program()
+    check_device(machine.resources)
+    with cancellable():
+        return train(inputs, outputs, params, machine, program)
+
+
+def train(inputs: Inputs, outputs: Path, params: Params, machine: Machine, program: Sequence[str]) -> dict[str, Any]:
+    """`run` with the program given."""
+    until = ends_at(time.monotonic(), machine.resources.time_limit_s)
+    frames = Frames(inputs, params.bootstrap)
+    counts = counted(frames, params.potential.cutoff)
+    start = inputs.one("start") if inputs.all("start") else None
+    kind = kind_of_start(params.potential, start)
+    resources, structures = machine.resources, counts.sizes["train"]
+    given = pacemaker_input(params, structures, counts.atoms, kind, resources, counts.neighbours)
+    earlier = left_over(outputs.parent, counts.probe) or Earlier()
+    asked, earlier = taken_up(given, earlier)
+    work = _working_folder(outputs.parent, frames, asked or given, earlier, start)
+    if asked is None:
+        course = nothing_left(work, earlier)
+    else:
+        course = follow(program, work, _asked(asked, counts, until, earlier), machine, earlier)
+    if not course.iterations or (last := last_whole(course, counts)) is None:
+        raise failure(course)
+    kappa = kappa_used(course, params.loss.kappa)
+    results = write_results(
+        last, course, frames, counts, kappa, outputs / OUTPUTS["interim"], outputs / OUTPUTS["best"]
+    )
+    (outputs / OUTPUTS["input"]).write_text(given.text())
+    write_table(outputs / OUTPUTS["history"], history_table(course.train, course.validation, earlier.history))
+    told = {"interim_iteration": last[0], "missed_iteration": course.missed, "batch_size": given.batch_size}
+    return {**_figures(course, params, counts), **results, **told}
+
+
+def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
+    """Small valid outputs of the right form; nothing is fitted."""
+    return write_stub(outputs, OUTPUTS, params, pacemaker_input(params, 1, 1, "fresh").text())
+
+
+def pacemaker_input(
+    params: Params,
+    structures: int,
+    atoms: int,
+    start: Start,
+    resources: Resources | None = None,
+    neighbours: float = NEIGHBOURS,
+) -> PacemakerInput:
+    """What pacemaker is asked to do for a training frame of so many structures and atoms, and neighbours of an atom.
+
+    An automatic batch is smaller where `resources` leave little memory; without them, memory is not looked at.
+    """
+    memory = memory_limit(resources) if resources else None
+    functions = (params.potential.functions_asked() or 1) // len(params.potential.elements)
+    automatic = auto_batch_size(structures, atoms, functions, memory, neighbours)
+    return PacemakerInput(
+        potential=params.potential,
+        fit=Fit(
+            loss=params.loss,
+            optimizer=params.optimizer,
+            maxiter=params.maxiter,
+            ladder_step=params.ladder_step,
+            cycles=params.cycles,
+            noise=params.noise,
+            early_stop=params.early_stop,
+            own=params.fit,
+            repulsion=params.core,
+        ),
+        batch_size=max(1, int(params.batch_share * automatic)) if params.batch_size == "auto" else params.batch_size,
+        display_step=params.display_step,
+        seed=params.seed,
+        coefficients=params.coefficients,
+        backend=params.backend,
+        start=start,
+    )
+
+
+def _asked(given: PacemakerInput, counts: Counts, until: float | None, earlier: Earlier) -> Asked:
+    fit, functions, steps = given.fit, None, 1
+    if fit.ladder_step is not None and given.start != "continue":
+        functions = _functions(given)
+        steps = -(-(functions - max((shape[0] for shape in earlier.shapes), default=0)) // fit.ladder_step)
+    by_train_loss = fit.early_stop and "min_relative_test_loss_per_iter" not in fit.own
+    return Asked(
+        counts.sizes,
+        fit.maxiter,
+        fit.early_stop.min_relative_loss_per_iteration if fit.early_stop and by_train_loss else None,
+        functions,
+        until,
+        steps,
+        fit.cycles,
+    )
+
+
+def _functions(given: PacemakerInput) -> int:
+    from containers.tensorpot.student.potential import functions_offered
+
+    return functions_offered(given.potential.section())
+
+
+def failure(course: Course) -> StepError:
+    """Why there is nothing to go on from."""
+    tail, code = "\n".join(course.ending.log.tail), course.ending.exit_code
+    if code == 0 and not course.iterations:
+        return NoIteration(f"pacemaker ended with exit code 0 and no iteration; the last lines of its log:\n{tail}")
+    kinds: dict[str, type[StepError]] = {
+        "out_of_memory": OutOfMemory,
+        "diverged": Diverged,
+        "killed": Killed,
+        "time_limit": TimeLimit,
+    }
+    because = f"pacemaker ended with exit code {code} and left no potential ({course.stop.criterion})"
+    return kinds.get(course.stop.reason, Crashed)(f"{because}; the last lines of its log:\n{tail}")
+
+
+def _figures(course: Course, params: Params, counts: Counts) -> dict[str, Any]:
+    log = course.ending.log
+    times = sorted(log.microseconds_per_atom)
+    return {
+        "stop_reason": course.stop.reason,
+        "stop_criterion": course.stop.criterion,
+        "optimizer_message": log.closing.message if log.closing else "",
+        "fits": 1,
+        "iterations": course.iterations,
+        "resumed_at": course.earlier.iterations,
+        "evaluations": log.evaluations,
+        "functions_asked": params.potential.functions_asked(),
+        "structures": counts.sizes["train"],
+        "atoms": counts.atoms,
+        "microseconds_per_atom": times[len(times) // 2] if times else None,
+    }
+
+
+def write_stub(outputs: Path, names: dict[str, str], params: Params, input_yaml: str) -> dict[str, Any]:
+    """Write every output and return metrics of a fit that went well."""
+    for name in ("interim", "best"):
+        YAML(typ="safe", pure=True).dump(_b_basis(params), outputs / names[name])
+    (outputs / names["input"]).write_text(input_yaml)
+    write_table(outputs / names["history"], history_table(_rows(2.0), _rows(2.2)))
+    return _metrics(params)
+
+
+def _b_basis(params: Params) -> dict[str, Any]:
+    species = [{"speciesblock": element, "rcutij": params.potential.cutoff} for element in params.potential.elements]
+    return {"global": {"DeltaSplineBins": 0.001}, "species": species}
+
+
+def _rows(loss: float) -> list[Row]:
+    spoken: dict[str, Any] = {
+        "energy_mae_meV_per_atom": 15.0,
+        "energy_max_meV_per_atom": 45.0,
+        "force_max_meV_per_A": 450.0,
+    }
+    return [
+        Row(
+            ladder_step=0,
+            step_iteration=iteration,
+            loss=loss * fall,
+            energy_loss=0.2 * loss * fall,
+            force_loss=0.8 * loss * fall,
+            regularisation_loss=0.0,
+            energy_rmse_meV_per_atom=20 * fall,
+            force_rmse_meV_per_A=100 * fall,
+            force_mae_meV_per_A=80 * fall,
+            **{name: fall * value for name, value in spoken.items()},
+        )
+        for iteration, fall in enumerate((1.0, 0.5, 0.25, 0.2))
+    ]
+
+
+def _metrics(params: Params) -> dict[str, Any]:
+    one_side = {
+        "energy_mae_meV_per_atom": 3.0,
+        "energy_rmse_meV_per_atom": 4.0,
+        "energy_max_meV_per_atom": 9.0,
+        "force_mae_meV_per_A": 16.0,
+        "force_rmse_meV_per_A": 20.0,
+        "force_max_meV_per_A": 90.0,
+    }
+    return {
+        "stop_reason": "max_iterations",
+        "stop_criterion": ALL_DONE,
+        "optimizer_message": "stub",
+        "fits": 1,
+        "iterations": 3,
+        "best_iteration": 3,
+        "interim_iteration": 3,
+        "missed_iteration": None,
+        "resumed_at": 0,
+        "evaluations": 4,
+        "functions": params.potential.functions_per_element * len(params.potential.elements),
+        "functions_asked": params.potential.functions_asked(),
+        "parameters": 0,
+        "structures": 0,
+        "atoms": 0,
+        "batch_size": 1,
+        "microseconds_per_atom": 0.0,
+        **{f"last_validation_{name}": one_side[name] for name in ("energy_mae_meV_per_atom", "force_mae_meV_per_A")},
+        **{f"{side}_{name}": value for side in ("train", "validation") for name, value in one_side.items()},
+    }

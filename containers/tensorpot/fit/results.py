@@ -1,0 +1,96 @@
+"""What a fit leaves: its last potential, its best one, and their errors. Needs pyace, imported inside the functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from containers.contract import StepError
+from containers.tensorpot.fit.follow import Course
+from containers.tensorpot.fit.training_data import Counts, Frames
+from containers.tensorpot.fit.validation_error import measure
+
+LAST = ("energy_mae_meV_per_atom", "force_mae_meV_per_A")  # told of the last potential too
+Errors = Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A potential with its iteration, and what it does on the validation frame."""
+
+    iteration: int
+    path: Path
+    errors: Errors
+    error: float  # by `fit_choice.measure`
+
+
+def first_whole(candidates: Sequence[tuple[int, Path]], course: Course, counts: Counts) -> tuple[int, Path] | None:
+    """The first potential that loads, has the shape of this fit, and gives numbers."""
+    from containers.tensorpot.student.potential import usable
+
+    shapes = course.shapes
+    return next(((n, path) for n, path in candidates if usable(path, shapes, counts.probe)), None)
+
+
+def last_whole(course: Course, counts: Counts) -> tuple[int, Path] | None:
+    """The last whole potential and its iteration; None when there is nothing to go on from."""
+    return first_whole(course.latest(), course, counts)
+
+
+def write_results(
+    found: tuple[int, Path], course: Course, frames: Frames, counts: Counts, kappa: float, last_to: Path, best_to: Path
+) -> dict[str, Any]:
+    """Write the last potential (`found`) and the best one without time and user; what they are worth.
+
+    Both are loaded and compared with the validation frame again: which one is better does not rest on pacemaker's
+    word, nor on the copies being of the iterations that they are taken for.
+    """
+    last = _kept(found, last_to, frames, kappa)
+    liked = first_whole(course.best(), course, counts)
+    best = last if liked is None else _kept(liked, best_to, frames, kappa)
+    if not best.error < last.error:
+        best = last
+    best_to.write_bytes(best.path.read_bytes())
+    return {**_figures(best, last), **_train_errors(best_to, frames), **_shape(best_to)}
+
+
+def _kept(found: tuple[int, Path], path: Path, frames: Frames, kappa: float) -> Kept:
+    from containers.tensorpot.student import potential as fitted
+
+    fitted.write_stripped(fitted.load(found[1]), path)
+    errors = fitted.errors_on(path, frames.read("validation"))
+    error = measure(errors["energy_mae_meV_per_atom"], errors["force_mae_meV_per_A"], kappa)
+    return Kept(found[0], path, errors, error)
+
+
+def _figures(best: Kept, last: Kept) -> dict[str, Any]:
+    return {
+        "best_iteration": best.iteration,
+        **{f"validation_{name}": value for name, value in best.errors.items()},
+        **{f"last_validation_{name}": last.errors[name] for name in LAST},
+    }
+
+
+def _train_errors(path: Path, frames: Frames) -> dict[str, float | None]:
+    from containers.tensorpot.student.potential import errors_on
+
+    return {f"train_{name}": value for name, value in errors_on(path, frames.read("train")).items()}
+
+
+def _shape(path: Path) -> dict[str, int]:
+    from containers.tensorpot.student.potential import load, shape_of
+
+    functions, parameters = shape_of(load(path))
+    return {"functions": functions, "parameters": parameters}
+
+
+def kappa_used(course: Course, asked: float | str) -> float:
+    """The force share of the fit; raises `StepError` when pacemaker chose one and did not say which."""
+    told = course.ending.log.kappa if course.ending.log.kappa is not None else course.earlier.kappa
+    if isinstance(asked, float | int):
+        return float(asked)
+    if told is None:
+        raise StepError("pacemaker was to choose kappa by itself, and its log does not tell which one it took")
+    return told

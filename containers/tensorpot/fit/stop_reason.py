@@ -1,0 +1,179 @@
+"""Why a fit ended, decided from its numbers, its closing line and its exit code together. Pure.
+
+The first line that holds decides:
+
+===============  ==============================================================  ================================
+reason           criterion                                                       what decides
+===============  ==============================================================  ================================
+diverged         a loss that is no number; or the last RISING losses all above   the losses
+                 RISE times the smallest before them; or the last loss above
+                 the first of its step or cycle (the optimisers never go up)
+time_limit       we ended it because its time was nearly over                    our own doing
+out_of_memory    it failed and spoke of memory, or SIGKILL came and the kernel   words and the kernel's count, only
+                 counts a process ended for memory (or counts none at all)       with a failed exit
+killed           another signal, or SIGKILL that was not the kernel's            the exit code
+max_iterations,  early stopping by the validation frame met the end of a fit     the rows: all iterations done,
+early_stop       of the whole basis, in the last cycle: a known fault makes      or fewer
+                 pacemaker fail then
+crashed          any other failed exit; or exit 0 without closing line or rows   the exit code, and the rows
+converged        closing line of success, and the loss has fallen; or no way     words, if the loss has fallen or
+                 down found while the loss was flat: over the last FLAT          is flat
+                 iterations it fell by less than FLATNESS of itself
+max_iterations   as many iterations in the last step as were asked for           the rows
+early_stop       pacemaker says so, and the last loss fell no faster than the    words, if the last fall agrees
+                 limit (where the limit is on the train loss)
+stalled          everything else: words of success without a lower loss, no way  the rows
+                 down found while the loss still fell, iterations that are
+                 spoken of and were not done
+===============  ==============================================================  ================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from containers.tensorpot.fit.history import Row, last_step
+from containers.tensorpot.fit.log import FitLog
+
+StopReason = Literal[
+    "converged",
+    "early_stop",
+    "max_iterations",
+    "time_limit",
+    "stalled",
+    "diverged",
+    "crashed",
+    "killed",
+    "out_of_memory",
+]
+BROKEN_OFF: tuple[StopReason, ...] = ("diverged", "crashed", "killed", "out_of_memory")
+"""Ends that nobody asked for: only an interim potential may be left."""
+
+ALL_DONE = "all iterations that were asked for"
+
+KILLED = (-9, -15, -2, -1, 137, 143, 130, 129)  # by SIGKILL, SIGTERM, SIGINT, SIGHUP; as a child and as a shell says it
+SIGKILLED = (-9, 137)
+
+RISE, RISING = 1.5, 5  # times the smallest loss before, iterations in a row
+ABOVE = 1e-6  # share by which the last loss may lie above the first: rounding of another order of sums
+FLAT, FLATNESS = 5, 1e-6  # iterations, share of the loss
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What is known when pacemaker has ended.
+
+    Attributes:
+        rows: of the train side, of this run alone.
+        maxiter: iterations asked for in a step of the ladder or a cycle; those that remained, after an interruption.
+        kernel_killed: whether the kernel ended a process for memory meanwhile; None: unknown.
+        out_of_time: we ended it because its time was nearly over.
+        min_fall: share of the loss by which every iteration was to lower it; None: no early stop was asked for.
+        functions: of the whole basis, where a ladder leads; None: there is no ladder.
+        cycles: asked for in this run.
+    """
+
+    exit_code: int
+    rows: tuple[Row, ...]
+    log: FitLog
+    maxiter: int
+    kernel_killed: bool | None = None
+    out_of_time: bool = False
+    min_fall: float | None = None
+    functions: int | None = None
+    cycles: int = 1
+
+
+class Stop(NamedTuple):
+    """Why a fit ended, and by which criterion that was decided."""
+
+    reason: StopReason
+    criterion: str
+
+
+def stop(ending: Ending) -> Stop:
+    """The reason and its criterion; see the table above."""
+    if risen := rising(ending.rows):
+        return Stop("diverged", risen)
+    if ending.out_of_time:
+        return Stop("time_limit", "the time for this step was nearly over")
+    if ending.exit_code != 0:
+        return _failed(ending)
+    if ending.log.closing is None or not ending.rows:
+        return Stop("crashed", "exit code 0, but no closing line of the optimiser or no iteration in its metrics")
+    return _ended_itself(ending)
+
+
+def lost(rows: Sequence[Row]) -> str:
+    """Why a running fit is lost, in words; empty when it is not."""
+    if bad := next((row for row in rows if not row.finite), None):
+        return f"the loss of iteration {bad.step_iteration} is no number ({bad.loss})"
+    losses = [row.loss for row in last_step(rows)]
+    before, last = losses[:-RISING], losses[-RISING:]
+    if before and min(last) > RISE * min(before):
+        return f"the last {RISING} losses are all above {RISE} times the smallest before them ({min(before):.4g})"
+    return ""
+
+
+def rising(rows: Sequence[Row]) -> str:
+    """Why the losses of a fit that has ended have diverged, in words; empty when they have not."""
+    steps = [row.loss for row in last_step(rows)]
+    if not (risen := lost(rows)) and steps and steps[-1] > (1 + ABOVE) * steps[0]:
+        return f"the last loss ({steps[-1]:.6g}) is above the first ({steps[0]:.6g})"
+    return risen
+
+
+def _failed(ending: Ending) -> Stop:
+    """A plain SIGKILL is most often the kernel's; it is told from somebody's where the kernel counts its own."""
+    code = ending.exit_code
+    if ending.log.memory_refused:
+        return Stop("out_of_memory", f"pacemaker said that it was refused memory, and ended with exit code {code}")
+    if code in SIGKILLED and ending.kernel_killed is not False:
+        return Stop("out_of_memory", "SIGKILL, and the kernel ends processes that way for memory")
+    if code in KILLED:
+        return Stop("killed", f"a signal from somebody else (exit code {code})")
+    if ending.log.early_stop_too_late and ending.rows and _in_last_part(ending):
+        reached = ending.rows[-1].step_iteration >= ending.maxiter
+        fell = "the validation loss fell more slowly than asked for; pacemaker crashes when it finds that at the end"
+        return Stop("max_iterations", f"{ALL_DONE}; {fell}") if reached else Stop("early_stop", fell)
+    return Stop("crashed", f"pacemaker failed with exit code {code}")
+
+
+def _in_last_part(ending: Ending) -> bool:
+    """Whether the whole basis was fitted, in the last cycle."""
+    whole = ending.functions is None or [shape[0] for shape in ending.log.shapes[-1:]] == [ending.functions]
+    return whole and ending.rows[-1].cycle + 1 >= ending.cycles
+
+
+def _ended_itself(ending: Ending) -> Stop:
+    rows = last_step(ending.rows)
+    closing, done, fallen = ending.log.closing, rows[-1].step_iteration, rows[-1].loss < rows[0].loss
+    assert closing is not None
+    if closing.success and closing.status == 0:
+        if fallen:
+            return Stop("converged", f"the optimiser's own tolerance was reached ({closing.message})")
+        return Stop("stalled", "the optimiser speaks of success, but the loss has not fallen")
+    if done >= ending.maxiter:
+        return Stop("max_iterations", ALL_DONE)
+    if ending.log.early_stop and _slow(rows, ending.min_fall):
+        return Stop("early_stop", "the loss fell more slowly than asked for over the iterations of patience")
+    if not ending.log.early_stop and (fall := _flat(rows)) is not None:
+        return Stop("converged", f"no way down, and over the last {FLAT} iterations the loss fell by {fall:.1e} of it")
+    return Stop("stalled", f"ended after {done} of {ending.maxiter} iterations ({closing.message})")
+
+
+def _slow(rows: list[Row], min_fall: float | None) -> bool:
+    """Whether the last iteration lowered the loss by less than asked for; the train side's limit may be None."""
+    if min_fall is None or len(rows) < 2:
+        return True
+    return (rows[-2].loss - rows[-1].loss) <= min_fall * rows[-2].loss * (1 + ABOVE)
+
+
+def _flat(rows: list[Row]) -> float | None:
+    """The share by which the loss fell over the last FLAT iterations, if it is below FLATNESS."""
+    if len(rows) <= FLAT or not rows[-1].loss < rows[0].loss:
+        return None
+    fall = (rows[-1 - FLAT].loss - rows[-1].loss) / rows[-1 - FLAT].loss
+    return fall if fall < FLATNESS else None

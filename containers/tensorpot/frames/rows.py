@@ -1,0 +1,207 @@
+"""The structures of the three frames between reading and writing, and what is told of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from containers.contract import BadInput
+from containers.structures.distances import shortest_per_pair
+from containers.structures.split import SIDES, Side
+from containers.structures.table import Origin, labels_table
+from containers.tensorpot.dataset.dataset import SET_ASIDE
+from containers.tensorpot.frames.frame_file import (
+    Labelled,
+    energy_corrected,
+)
+from containers.tensorpot.student.baseline import pair_names
+
+
+@dataclass(frozen=True)
+class Row:
+    """A structure with its label on its way into a frame; `label` is what pacemaker is given of it."""
+
+    atoms: Atoms
+    origin: Origin
+    side: Side
+    label: Labelled
+    strained: bool = False
+
+
+@dataclass
+class Read:
+    """What was read: rows for the frames, records of SET_ASIDE, the groups that there are, and by origin and element
+    the structure of this element alone that is lowest in energy an atom."""
+
+    rows: list[Row]
+    aside: list[dict[str, Any]]
+    groups: set[str]
+    pure: dict[tuple[Origin, str], Atoms] = field(default_factory=dict)
+
+    def offer_pure(self, label: Labelled, atoms: Atoms, origin: Origin) -> None:
+        """Remember a structure of one element if it is lower in energy an atom than those before it."""
+        if len(symbols := set(atoms.get_chemical_symbols())) == 1:
+            key, found = (origin, symbols.pop()), _with_energy(atoms, label.energy)
+            self.pure[key] = min(
+                self.pure.get(key, found), found, key=lambda one: (energy_per_atom(one), one.info["id"])
+            )
+
+    def set_aside(self, atoms: Atoms, side: Side, reason: str) -> None:
+        """Remember why a structure is in no frame."""
+        self.aside.append({key: atoms.info[key] for key in ("id", "source", "row")} | {"side": side, "reason": reason})
+
+
+def refuse_empty(sides: Mapping[Side, Sequence[Row]], aside: Sequence[Mapping[str, Any]]) -> None:
+    """Raise `BadInput` when a side has no structure; strained ones do not count."""
+    empty = [name for name in SIDES if all(row.strained for row in sides[name])]
+    if not empty:
+        return
+    reasons = Counter(one["reason"] for one in aside if one["side"] in empty).most_common(1)
+    because = f" {reasons[0][1]} set aside because: {reasons[0][0]}." if reasons else ""
+    raise BadInput(
+        f"no structure is left on the {' and the '.join(empty)} side.{because} Give structures of more families, or"
+        " raise the share of that side in `split`."
+    )
+
+
+def refuse_untrained(
+    sides: Mapping[Side, Sequence[Row]], aside: Sequence[Mapping[str, Any]], elements: Sequence[str]
+) -> None:
+    """Raise `BadInput` when no structure of the training frame has an element of the potential."""
+    trained = {symbol for row in sides["train"] for symbol in row.atoms.get_chemical_symbols()}
+    if not (missing := [element for element in elements if element not in trained]):
+        return
+    others = [row for name in SIDES for row in sides[name] if missing[0] in row.atoms.get_chemical_symbols()]
+    info = others[0].atoms.info if others else {}
+    where = (
+        f" {missing[0]} is in {len(others)} structures of the other sides; the first: {info['source']}: frame"
+        f" {info['row']} (from 0), of the family {info['family']!r} on the {others[0].side} side."
+        if others
+        else ""
+    )
+    reasons = Counter(one["reason"] for one in aside if one["side"] == "train").most_common(1)
+    because = f" {reasons[0][1]} structures of the training side are set aside: {reasons[0][0]}." if reasons else ""
+    raise BadInput(
+        f"no structure that is trained on has {', '.join(missing)}, so the potential would know nothing of it.{where}"
+        f"{because} Structures whose labels break the bounds of `labels` are not trained on either."
+        " Give more structures with it, put a family on the training side (split.train), or take those structures out."
+    )
+
+
+def pair_figures(sides: Mapping[Side, Sequence[Row]], elements: Sequence[str], cutoff: float) -> dict[str, Any]:
+    """What each side has of every pair of elements within the cutoff (Å): structures, and the shortest distance (Å).
+
+    `{"Al-Ni": {"train": {"structures": 12, "shortest_A": 2.31}, ...}}`; None where a side has no such pair.
+    """
+    found: dict[str, Any] = {
+        pair: {name: {"structures": 0, "shortest_A": None} for name in SIDES} for pair in pair_names(elements)
+    }
+    for name in SIDES:
+        for row in sides[name]:
+            for pair, distance in shortest_per_pair([row.label.atoms], cutoff).items():
+                one = found[pair][name]
+                one["structures"] += 1
+                one["shortest_A"] = min(distance, one["shortest_A"] or distance)
+    return found
+
+
+def energy_per_atom(atoms: Atoms) -> float:
+    """eV, of the label."""
+    return float(atoms.calc.results["energy"]) / len(atoms)
+
+
+def _with_energy(atoms: Atoms, energy: float) -> Atoms:
+    """The structure with its label, of which the energy (eV) is this one."""
+    made = atoms.copy()
+    made.calc = SinglePointCalculator(made, **{**atoms.calc.results, "energy": energy})
+    return made
+
+
+def pure_table(pure: Mapping[tuple[Origin, str], Atoms]) -> pa.Table:
+    """LABELS and origin, by origin and element; energies of DFT on the teacher's scale."""
+    keys = sorted(pure)
+    table = labels_table([pure[key] for key in keys])
+    return table.append_column("origin", pa.array([origin for origin, _ in keys], pa.string()))
+
+
+def as_labelled(rows: Sequence[Row]) -> pa.Table:
+    """LABELS of the rows as they came (not padded, forces with the pair terms; energies of DFT on the teacher's scale),
+    with side, origin, w_energy and w_forces."""
+    table = labels_table([row.atoms for row in rows])
+    energies = pa.array([row.label.energy for row in rows], pa.float64())
+    table = table.set_column(table.schema.get_field_index("energy"), "energy", energies)
+    more = {
+        "side": [row.side for row in rows],
+        "origin": [row.origin for row in rows],
+        "w_energy": [float(row.label.weight) for row in rows],
+        "w_forces": [row.label.w_forces for row in rows],
+    }
+    for name, values in more.items():
+        table = table.append_column(name, pa.array(values))
+    return table
+
+
+def aside_table(aside: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """The records as a table, by id and reason."""
+    ordered = sorted(aside, key=lambda one: (one["id"], one["reason"], one["source"], one["row"]))
+    return pa.Table.from_pylist([dict(one) for one in ordered], schema=SET_ASIDE)
+
+
+def side_summary(rows: Sequence[Row], shortest_A: Mapping[str, float]) -> dict[str, Any]:
+    """Counts, ranges of what is fitted (eV/atom, eV/Å) and the shortest distances (Å) by pair of one side."""
+    labels = [row.label for row in rows]
+    per_atom = [label.energy_corrected / len(label.atoms) for label in labels]
+    return {
+        "structures": len(rows),
+        "strained": sum(row.strained for row in rows),
+        "dft": sum(row.origin == "dft" for row in rows),
+        "atoms": sum(len(label.atoms) for label in labels),
+        "energy_corrected_min_eV_per_atom": min(per_atom),
+        "energy_corrected_max_eV_per_atom": max(per_atom),
+        "force_max_eV_per_A": max(float(abs(label.forces).max()) for label in labels),
+        "shortest_distance_A": dict(shortest_A),
+    }
+
+
+def counts(sides: Mapping[Side, Sequence[Row]], aside: Sequence[object]) -> dict[str, Any]:
+    """Metrics: structures and atoms of each side, what was set aside, strained and DFT structures in training."""
+    found = {f"{name}_structures": len(sides[name]) for name in SIDES}
+    found |= {f"{name}_atoms": sum(len(row.label.atoms) for row in sides[name]) for name in SIDES}
+    strained = sum(row.strained for row in sides["train"])
+    dft = sum(row.origin == "dft" for row in sides["train"])
+    return found | {"set_aside": len(aside), "strained_structures": strained, "dft_structures": dft}
+
+
+def energies_less_e0s(
+    rows: Sequence[Row], elements: Sequence[str], e0s_eV: Mapping[str, float]
+) -> dict[str, float | None]:
+    """Median of (total energy - Σ E0) / atoms in eV/atom: of `all` rows, and for each element weighted by its share.
+
+    Isolated atoms' E0s leave the binding energy. E0s that are averages over such structures leave about zero.
+    """
+    per_atom = np.array(
+        [energy_corrected(row.label.energy, row.atoms, e0s_eV) / len(row.atoms) for row in rows], dtype=float
+    )
+    shares = {
+        symbol: np.array([row.atoms.get_chemical_symbols().count(symbol) / len(row.atoms) for row in rows])
+        for symbol in elements
+    }
+    return {
+        name: _weighted_median(per_atom, weights) for name, weights in {"all": np.ones(len(rows)), **shares}.items()
+    }
+
+
+def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float | None:
+    """None where no weight is above zero."""
+    if not weights.any():
+        return None
+    order = np.argsort(values, kind="stable")
+    passed = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(passed, passed[-1] / 2)])

@@ -1,0 +1,75 @@
+"""How much each structure of a frame counts in the loss beyond its group, its origin and its selection. Pure.
+
+A squared loss is ruled by the few structures that are far from everything else: a compressed cell some eV/atom above
+the ground state, atoms pushed against each other. So a structure counts less, the higher it is in energy and the
+larger its forces are, as in pacemaker's own `EnergyBasedWeightingPolicy` and with its values:
+
+    w_energy × 1 / (1 + dE / ENERGY_SCALE)²        w_forces × the same × 1 / (1 + F² / FORCE_SCALE²)
+
+dE (eV/atom) is the height above the convex hull of energy over composition of the training and validation rows, F
+(eV/Å) the root mean square force on an atom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from containers.structures.split import Side
+from containers.tensorpot.frames.rows import Row
+
+ENERGY_SCALE = 1.0
+"""eV/atom above the hull at which a structure counts a quarter; pacemaker's DE."""
+FORCE_SCALE = 1.0
+"""eV/Å at which its forces count half; pacemaker's DF."""
+DIGITS = 9  # of a share of atoms: compositions that differ less are one
+
+Floats = NDArray[np.float64]
+
+
+def energy_weighted(sides: Mapping[Side, Sequence[Row]]) -> dict[Side, list[Row]]:
+    """The sides with less weight on high energies and large forces in training and validation; test as it is."""
+    fitted = [row for name in ("train", "validation") for row in sides[name]]
+    heights = iter(above_hull(shares_of(fitted), np.array([_per_atom(row) for row in fitted])))
+    found = {name: list(rows) for name, rows in sides.items()}
+    for name in ("train", "validation"):
+        found[name] = [weighted(row, float(next(heights))) for row in sides[name]]
+    return found
+
+
+def weighted(row: Row, height: float) -> Row:
+    """The row with its weights times the factors; `height` is eV/atom above the hull."""
+    label = row.label
+    by_energy = 1 / (1 + max(height, 0.0) / ENERGY_SCALE) ** 2
+    square = float(np.square(label.label_forces).sum()) / len(label.atoms)
+    by_force = 1 / (1 + square / FORCE_SCALE**2)
+    weight = label.weight * by_energy
+    return replace(row, label=replace(label, weight=weight, weight_forces=label.w_forces * by_energy * by_force))
+
+
+def shares_of(rows: Sequence[Row]) -> Floats:
+    """(N, E) share of each element in each structure, elements in alphabetic order."""
+    symbols = [row.label.atoms.get_chemical_symbols() for row in rows]
+    elements = sorted({symbol for each in symbols for symbol in each})
+    return np.array([[each.count(element) / len(each) for element in elements] for each in symbols])
+
+
+def above_hull(shares: Floats, energies: Floats) -> Floats:
+    """(N,) eV/atom by which energies (N,) are above their lower convex hull over composition (N, E)."""
+    from scipy.optimize import linprog
+
+    points, place = np.unique(shares.round(DIGITS), axis=0, return_inverse=True)
+    place = place.ravel()
+    lowest = np.full(len(points), np.inf)
+    np.minimum.at(lowest, place, energies)
+    if len(points) == 1:
+        return energies - lowest[place]
+    hull = [linprog(lowest, A_eq=points.T, b_eq=point, method="highs").fun for point in points]
+    return energies - np.minimum(np.array(hull), lowest)[place]
+
+
+def _per_atom(row: Row) -> float:
+    return row.label.energy / len(row.label.atoms)  # the hull takes care of reference energies

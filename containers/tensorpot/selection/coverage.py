@@ -1,0 +1,127 @@
+"""Elements that training never sees, found on the ingested tables before anything is labelled. Pure but for reading."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from containers.structures.split import Side, Split
+from containers.structures.table import STRUCTURES, Origin, atoms_from_table, flat, list_lengths
+from containers.tensorpot.baseline.reference_energies import counts_of, isolated
+from containers.tensorpot.dataset.admission import Place, Sides, places
+from containers.tensorpot.dataset.history import AT_ONCE, WHERE, Base, History
+
+ISOLATED = "it is an isolated atom, which pacemaker drops"
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """A structure that training does not see.
+
+    Attributes:
+        side: where the split or an earlier set puts it.
+        reason: why a structure of the training side is not trained on; empty for the other sides.
+        settled: its side is that of an earlier set, which nothing changes.
+    """
+
+    place: Place
+    side: Side
+    reason: str
+    settled: bool
+
+    def __str__(self) -> str:
+        if self.reason:
+            return f"{self.place}: {self.reason}"
+        by = ", where the earlier data set has it" if self.settled else ""
+        return f"{self.place}, of the family {self.place.family!r} on the {self.side} side{by}"
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Ingested structures (Parquet): pool and DFT data by their origin, DFT test data, the data set of a base."""
+
+    new: Mapping[Origin, Path]
+    dft_test: Path | None = None
+    base: Path | None = None
+
+
+def never_trained(elements: Sequence[str], cutoff: float, tables: Tables, split: Split) -> dict[str, list[Unseen]]:
+    """Elements that no structure of the training side has -> the structures that have them, on whatever side.
+
+    Labels that are rejected, atoms without neighbours in larger structures and copies of DFT test structures are not
+    known yet: the `frames` step looks again.
+
+    Args:
+        cutoff: of the potential, Å.
+    """
+    sides = Sides(split, _learned(tables.base), _pool_families(tables))
+    seen, unseen = np.zeros(len(elements), dtype=bool), {element: list[Unseen]() for element in elements}
+    for origin, path in _named(tables):
+        for batch in pq.ParquetFile(path).iter_batches(AT_ONCE, columns=STRUCTURES.names):
+            table = pa.Table.from_batches([batch])
+            lengths = list_lengths(table["numbers"])
+            has = counts_of(flat(table["numbers"]), lengths, elements)
+            whole = has.sum(axis=1) == lengths
+            if not (wanted := np.flatnonzero((has[:, ~seen] > 0).any(axis=1))).size:
+                continue
+            lonely = _isolated(table, lengths, cutoff)
+            for row in wanted.tolist():
+                found = _looked_at(_place(table, row), origin, sides, whole[row], row in lonely)
+                if found is None:
+                    seen |= has[row] > 0
+                    continue
+                for place in np.flatnonzero(has[row]).tolist():
+                    unseen[elements[place]].append(found)
+    return {element: unseen[element] for place, element in enumerate(elements) if not seen[place]}
+
+
+def _named(tables: Tables) -> list[tuple[Origin | None, Path]]:
+    named: list[tuple[Origin | None, Path]] = [*tables.new.items()]
+    return named + [(None, path) for path in (tables.base, tables.dft_test) if path]
+
+
+def _looked_at(place: Place, origin: Origin | None, sides: Sides, whole: bool, lonely: bool) -> Unseen | None:
+    """Why training does not see a structure; None when it does.
+
+    Args:
+        origin: None for rows of a base, and for DFT test data.
+        whole: whether the potential has all its elements.
+    """
+    in_base, side = place.key in sides.base.sides, sides.of(place)
+    settled = in_base or place.family in sides.base.families
+    if origin is None and not in_base:
+        return Unseen(place, "test", "it is DFT test data", settled)
+    reason = ISOLATED if lonely else "" if whole else "it has elements that the potential does not have"
+    return Unseen(place, side, reason, settled) if reason or side != "train" else None
+
+
+def _isolated(table: pa.Table, lengths: np.ndarray, cutoff: float) -> set[int]:
+    single = np.flatnonzero(lengths == 1)
+    structures = atoms_from_table(table.take(pa.array(single)))
+    return {int(row) for row, atoms in zip(single, structures, strict=True) if isolated(atoms, cutoff)}
+
+
+def _place(table: pa.Table, row: int) -> Place:
+    identity, *rest = (table[name][row].as_py() for name in ("id", "source", "row", "family"))
+    return Place(bytes.fromhex(identity), *rest)
+
+
+def _pool_families(tables: Tables) -> dict[bytes, str]:
+    """Family of each structure of the pool that DFT labelled too, see `Sides`."""
+    if "dft" not in tables.new or "teacher" not in tables.new:
+        return {}
+    by_dft = {row.key for row in places([tables.new["dft"]])}
+    return {row.key: row.family for row in places([tables.new["teacher"]]) if row.key in by_dft}
+
+
+def _learned(path: Path | None) -> Base:
+    base = Base(path, History(teachers=()))
+    if path:
+        for batch in pq.ParquetFile(path).iter_batches(AT_ONCE, columns=list(WHERE)):
+            base.learn(pa.Table.from_batches([batch]))
+    return base

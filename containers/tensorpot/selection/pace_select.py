@@ -1,0 +1,280 @@
+"""`pace_select`: which of the labelled structures to train on.
+
+MaxVol looks at the projections of every atom on the basis that is going to be fitted and finds, element by element, the
+environments that span the largest volume; the structures that hold them are D-optimal and guard the tails. The combined
+method fills the rest of the budget with structures that represent the bulk (see `bulk`). Only the training side takes
+part; DFT structures of that side and what was selected before are in the set from the beginning. Whatever the method,
+every element that the training side has is in what is selected.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import pyarrow as pa
+from ase import Atoms
+from pydantic import Field, model_validator
+
+from containers.contract import BadInput, Closed, Image, Inputs, Machine, Resources
+from containers.structures.table import write_table
+from containers.tensorpot.active_set.piece_sizes import Sizes, features_bytes, sizes_for
+from containers.tensorpot.pacemaker.input import Potential
+from containers.tensorpot.selection.candidates import DataSet, read_given
+from containers.tensorpot.selection.combined import How, choose, no_room, with_every_element
+from containers.tensorpot.selection.d_optimal import Search
+from containers.tensorpot.selection.grades import grade_all, told
+from containers.tensorpot.student.baseline import Baseline
+
+if TYPE_CHECKING:
+    from pyace import ACEBBasisSet
+
+IMAGE: Image = "tensorpot"
+VERSION = 4
+INPUTS = {
+    "dataset": "the labelled structures with their sides (Parquet, from the dataset step)",
+    "baseline": "what is taken from the labels before the fit (baseline.json)",
+    "given": "what an earlier run selected (optional; Parquet): it stays selected",
+    "potential": "a B-basis potential (.yaml) whose basis, and coefficients for full projections, are used (optional)",
+}
+OUTPUTS = {"selection": "selection.parquet"}
+SELECTION = pa.schema([("id", pa.string()), ("order", pa.int32()), ("how", pa.string()), ("weight", pa.float64())])
+
+
+class Params(Closed):
+    """How to choose."""
+
+    potential: Potential = Field(description="the basis that will be fitted")
+    method: Literal["combined", "d_optimal", "random", "all"] = Field(
+        "combined",
+        description="combined: D-optimal structures for the tails and representatives for the bulk; d_optimal: passes"
+        " of MaxVol alone",
+    )
+    max_structures: int | None = Field(
+        None, ge=1, description="at most so many, those selected before included; `all` takes everything"
+    )
+    fraction: float | None = Field(None, gt=0, le=1, description="the same as a share of the structures to choose from")
+    projections: Literal["linear", "full"] = Field(
+        "linear",
+        description="linear: on the basis functions; full: derivatives of the energy by all coefficients, which needs a"
+        " fitted potential",
+    )
+    seed: int = Field(42, description="of the hash that draws structures at random")
+    gamma_tolerance: float = Field(
+        1.01, ge=1, description="MaxVol stops when no environment has a larger extrapolation grade; pacemaker's value"
+    )
+    grades: bool = Field(
+        True, description="tell the extrapolation grades before and after; costs the projections for random and all"
+    )
+
+    @model_validator(mode="after")
+    def _has_one_budget(self) -> Params:
+        if (self.max_structures is None) == (self.fraction is None):
+            raise ValueError("give either max_structures or fraction")
+        return self
+
+    def budget(self, candidates: int) -> int:
+        """How many structures of so many to choose from (those selected before included)."""
+        if self.method == "all":
+            return candidates
+        if self.max_structures is not None:
+            return min(self.max_structures, candidates)
+        return max(1, round((self.fraction or 0.0) * candidates))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One chosen structure, why, and how much it counts in the fit."""
+
+    id: str
+    how: How
+    weight: float = 1.0
+
+
+def by_hash(ids: Iterable[str], seed: int) -> list[str]:
+    """The ids in an order that depends on the seed and on each id alone."""
+    return sorted(ids, key=lambda key: hashlib.sha256(f"fill:{seed}:{key}".encode()).hexdigest())
+
+
+def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
+    """Write `selection.parquet`: id, order (from 0, most important first), how, weight."""
+    started = time.monotonic()
+    data = _data_set(inputs, params)
+    if params.method in ("random", "all") and not params.grades:
+        for _ in data.structures():
+            pass
+        choices, facts = _drawn(data, params), dict[str, Any]()
+    else:
+        choices, facts = _with_projections(data, inputs, outputs, params, machine)
+    return _write(outputs, choices, data, facts) | {"seconds": round(time.monotonic() - started, 3)}
+
+
+def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
+    """A valid selection, drawn by hash."""
+    data = _data_set(inputs, params)
+    for _ in data.structures():
+        pass
+    choices = _drawn(data, params.model_copy(update={"method": "random"} if params.method != "all" else {}))
+    functions = dict.fromkeys(params.potential.elements, params.potential.functions_per_element)
+    return _write(outputs, choices, data, {"functions": functions}) | {"seconds": 0.0}
+
+
+def _data_set(inputs: Inputs, params: Params) -> DataSet:
+    given = read_given(inputs.one("given")) if inputs.all("given") else ()
+    return DataSet(inputs.one("dataset"), params.potential, Baseline.read(inputs.one("baseline")), given)
+
+
+def _given(data: DataSet) -> list[Choice]:
+    """What was selected before and still can be used, in its order."""
+    usable = {key for key, role in zip(data.ids, data.roles, strict=True) if role == "given"}
+    return [Choice(key, "given") for key in data.given if key in usable]
+
+
+def _left(data: DataSet) -> list[str]:
+    return sorted(key for key, role in zip(data.ids, data.roles, strict=True) if role == "candidate")
+
+
+def _budget(data: DataSet, params: Params) -> int:
+    """How many structures to add."""
+    given = data.roles.count("given")
+    return max(0, params.budget(given + data.roles.count("candidate")) - given)
+
+
+def _drawn(data: DataSet, params: Params) -> list[Choice]:
+    if params.method == "all":
+        return _given(data) + [Choice(key, "all") for key in _left(data)]
+    room, elements = _budget(data, params), dict(zip(data.ids, data.elements, strict=True))
+    there = [one for one, role in zip(data.elements, data.roles, strict=True) if role in ("given", "dft")]
+    order = by_hash(_left(data), params.seed)
+    drawn = with_every_element(order, room, elements.__getitem__, set[str]().union(*there))
+    if len(drawn) > room:
+        raise BadInput(no_room(room, len(drawn)))
+    return _given(data) + [Choice(key, "random") for key in drawn]
+
+
+def _with_projections(
+    data: DataSet, inputs: Inputs, outputs: Path, params: Params, machine: Machine
+) -> tuple[list[Choice], dict[str, Any]]:
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    from containers.tensorpot.active_set.projection_files import Work, projected, scratch
+    from containers.tensorpot.active_set.projections import Projector
+
+    projector = Projector(_basis(inputs, params), params.projections)
+    sizes = _sizes(params, machine.resources, data.rows, projector.functions)
+    with scratch(outputs) as folder, threadpool_limits(1):  # processes share the work, not threads
+        work = Work(projector, folder, features=params.method == "combined")
+        found = projected(_counted(data, machine), work, machine.resources.threads, sizes.block_rows)
+        roles = np.array(data.roles)
+        free, given = roles == "candidate", np.isin(roles, ("given", "dft"))
+        dft = roles == "dft"
+        search = Search(found, free, given, dft, params.gamma_tolerance, sizes.one_shot_bytes, machine.progress)
+        return _chosen(data, search, params)
+
+
+def _sizes(params: Params, resources: Resources, rows: int, functions: Mapping[str, int]) -> Sizes:
+    """Of the pieces; what the limit cannot hold is refused before the work."""
+    combined = params.method == "combined"
+    held = features_bytes(resources, rows, sum(functions.values())) if combined else 0
+    return sizes_for(resources, max(functions.values()), held)
+
+
+def _counted(data: DataSet, machine: Machine) -> Iterator[Atoms]:
+    total = data.rows
+    for done, atoms in enumerate(data.structures(), 1):
+        yield atoms
+        machine.progress(done, max(done, total), "projections")
+
+
+def _basis(inputs: Inputs, params: Params) -> ACEBBasisSet:
+    """The basis of the potential that was given, else the one that pacemaker would set up."""
+    from containers.tensorpot.active_set.projections import unfitted_basis
+    from containers.tensorpot.student.potential import load_basis
+
+    if not inputs.all("potential"):
+        if params.projections == "full":
+            raise BadInput(
+                "projections: full needs a fitted potential: as long as all coefficients are zero, the derivatives of"
+                " the energy are the basis functions times constants, the same as linear. Give the potential of an"
+                " earlier fit, or use linear."
+            )
+        return unfitted_basis(params.potential)
+    basis = load_basis(path := inputs.one("potential"))
+    if sorted(basis.elements_name) != sorted(params.potential.elements):
+        raise BadInput(
+            f"{path} is a potential of {', '.join(basis.elements_name)}, the one to be fitted is of"
+            f" {', '.join(params.potential.elements)}: give one of the same elements"
+        )
+    unfitted = unfitted_basis(params.potential)
+    if _shape(basis) != _shape(unfitted):
+        raise BadInput(
+            f"{path} has another basis ({_told(basis)}) than the one to be fitted ({_told(unfitted)}): give a potential"
+            " of the same basis"
+        )
+    return basis
+
+
+def _shape(basis: ACEBBasisSet) -> tuple[float, dict[str, int]]:
+    """Cutoff (Å), and functions by element."""
+    from containers.tensorpot.active_set.projections import functions_per_element
+
+    return float(basis.cutoffmax), functions_per_element(basis)
+
+
+def _told(basis: ACEBBasisSet) -> str:
+    cutoff, functions = _shape(basis)
+    return f"cutoff {cutoff:g} Å, functions {', '.join(f'{name} {count}' for name, count in functions.items())}"
+
+
+def _chosen(data: DataSet, search: Search, params: Params) -> tuple[list[Choice], dict[str, Any]]:
+    if params.method in ("random", "all"):
+        choices, facts = _drawn(data, params), dict[str, Any]()
+    else:
+        choices, facts = _by_projections(data, search, params)
+    if params.grades:
+        facts["grades"] = _grades(data, search, choices)
+    return choices, facts
+
+
+def _by_projections(data: DataSet, search: Search, params: Params) -> tuple[list[Choice], dict[str, Any]]:
+    found = choose(search, _budget(data, params), params.method == "combined", data.elements)
+    place_of = {key: place for place, key in enumerate(data.ids) if search.given[place] or search.free[place]}
+    given = [Choice(one.id, "given", found.weight(place_of[one.id])) for one in _given(data)]
+    return given + [Choice(data.ids[k], how, found.weight(k)) for k, how in found.how.items()], found.facts
+
+
+def _grades(data: DataSet, search: Search, choices: Sequence[Choice]) -> dict[str, Any]:
+    """Extrapolation grades of the whole pool and of its test side, before and after."""
+    roles, taken = np.array(data.roles), {choice.id for choice in choices}
+    after = search.given | (search.free & np.array([key in taken for key in data.ids]))
+    groups = {"pool": roles != "dft", "test": roles == "test"}
+    before = grade_all(search, search.active_sets(search.given)) if search.given.any() else None
+    return told(before, grade_all(search, search.active_sets(after)), groups)
+
+
+def _write(outputs: Path, choices: Sequence[Choice], data: DataSet, facts: dict[str, Any]) -> dict[str, Any]:
+    """Write the selection; the metrics."""
+    reasons = [choice.how for choice in choices]
+    columns = {
+        "id": [choice.id for choice in choices],
+        "order": list(range(len(choices))),
+        "how": reasons,
+        "weight": [choice.weight for choice in choices],
+    }
+    write_table(outputs / OUTPUTS["selection"], pa.Table.from_pydict(columns, schema=SELECTION))
+    return {
+        "candidates": data.roles.count("candidate") + data.roles.count("given"),
+        "dft": data.roles.count("dft"),
+        "given_unusable": len(data.given) - reasons.count("given"),
+        "selected": len(choices),
+        "how": {how: reasons.count(how) for how in get_args(How) if how in reasons},
+        "scarce_elements": [],
+        "functions": {},
+        "environments": {},
+        "grades": {},
+    } | facts

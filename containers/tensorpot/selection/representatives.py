@@ -1,0 +1,203 @@
+"""The part of a combined selection that serves the bulk of the pool, and what every chosen structure stands for.
+
+D-optimal structures guard the tails and are no picture of the pool: alone they pull the mean errors off. So they get a
+share of the budget only; the rest are representatives of the pool, and each chosen structure weighs in the fit as many
+structures as it is the nearest chosen one of, so that the loss of the few estimates the loss of all. The measurements
+behind every choice here are in docs/selection.md.
+
+Pure numpy and scipy. Nothing is drawn at random, and no result depends on how the work is cut into blocks.
+
+Weights of a selection that has grown: each structure counts for what it stands for, as `pace_select` has it.
+
+What was added by its errors is no picture of the pool: at full weight it can pull the mean errors off. So a selection
+that is weighted is weighted anew, by the rule of the first one. docs/extension.md has the figures, which are mixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
+
+from containers.contract import Machine
+from containers.tensorpot.active_set.piece_sizes import BLOCK_ROWS
+from containers.tensorpot.selection.candidates import DataSet, Role
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+D_OPTIMAL_PART = 3
+"""One in so many structures of the budget is D-optimal. Linear fits have the same errors from a fifth to a half."""
+REPRESENTATION = 1.0
+"""Power to which a structure's weight takes the number of those that it stands for. 1 estimates the loss of the whole
+pool; less gives more to the tails: better forces, worse energies."""
+KEPT_VARIANCE = 0.999
+"""Share of the variance that the kept principal components have; 250 functions on varied silicon keep some 35."""
+BLOCK = 64
+"""Rows of distances held at once: BLOCK times the structures of the pool."""
+AUDIENCE = 4000
+"""Structures at least whose ways are shortened. A larger pool is heard in part, so that the time grows with N alone."""
+AUDIENCE_EACH = 8
+"""Structures heard at least for each one wanted."""
+
+
+def share_d_optimal(budget: int, maxvol_size: int) -> int:
+    """How many of `budget` new structures MaxVol chooses, when its pass gives `maxvol_size`; the rest is bulk."""
+    return min(maxvol_size, budget // D_OPTIMAL_PART)
+
+
+def structure_space(features: Floats) -> Floats:
+    """(N, R) principal components, largest first, of the columns brought to mean 0 and variance 1.
+
+    Takes little more memory than it gives back: the features are scaled BLOCK_ROWS structures at a time.
+
+    Args:
+        features: (N, F) one row a structure: the sums of its atoms' projections, each element in columns of its own,
+            divided by the number of all its atoms. These are what a linear model makes the energy an atom of.
+    """
+    means = features.mean(axis=0)
+    spread = np.sqrt(sum(np.square(rows - means).sum(axis=0) for rows in _several(features)) / len(features))
+    varies = spread > 1e-12 * np.maximum(features.max(axis=0), -features.min(axis=0))
+    if not varies.any():
+        return np.zeros((len(features), 1))
+
+    def scaled() -> Iterator[Floats]:
+        return ((rows[:, varies] - means[varies]) / spread[varies] for rows in _several(features))
+
+    axes = _principal(scaled())
+    space = np.empty((len(features), axes.shape[1]))
+    for rows, place in zip(scaled(), _several(space), strict=True):
+        np.matmul(rows, axes, out=place)
+    return space
+
+
+def _principal(scaled: Iterable[Floats]) -> Floats:
+    """(F, R) axes that keep KEPT_VARIANCE of rows (n, F), largest first."""
+    variances, axes = np.linalg.eigh(sum(rows.T @ rows for rows in scaled))
+    explained = np.cumsum(variances[::-1]) / variances.sum()
+    kept = int(np.searchsorted(explained, KEPT_VARIANCE)) + 1
+    return axes[:, ::-1][:, :kept]
+
+
+def _several(rows: Floats) -> Iterator[Floats]:
+    """Views of BLOCK_ROWS rows, one after the other."""
+    return (rows[start : start + BLOCK_ROWS] for start in range(0, len(rows), BLOCK_ROWS))
+
+
+def bulk_choice(space: Floats, chosen: Sequence[int], count: int) -> list[int]:
+    """Places of `count` more structures, most important first.
+
+    Each is the one that shortens most the way from every structure of the pool to its nearest chosen one, summed over
+    the pool (k-medians, greedily; with nothing chosen yet the first is the medoid). Of equals the first place is
+    taken. Beyond AUDIENCE structures the sum is over every second, third, ... of them: the order of the rows must have
+    no meaning, as that of ids has none. Time and memory grow with N.
+
+    Args:
+        space: (N, R) from `structure_space`, of candidates and everything in `chosen`.
+        chosen: places taken already: they cover what is around them.
+        count: at most N less the chosen; `ValueError` beyond.
+    """
+    if count > (free := len(space) - len(set(chosen))):
+        raise ValueError(f"{count} structures are asked for and {free} are left")
+    audience = space[:: _stride(len(space), count)]
+    reach = _reach(audience, space, chosen)
+    bounds = np.full(len(space), np.inf)  # of what each would gain: gains only fall as others are chosen
+    bounds[list(chosen)] = -np.inf
+    picked: list[int] = []
+    while len(picked) < count:
+        picked.append(_most_useful(space, audience, reach, bounds))
+        bounds[picked[-1]] = -np.inf
+        reach = np.minimum(reach, cdist(space[picked[-1:]], audience)[0])
+    return picked
+
+
+def representation_weights(space: Floats, chosen: Sequence[int]) -> Floats:
+    """(K,) weights of the K chosen places, mean 1: of how many of the N structures each is the nearest chosen
+    one, to the power REPRESENTATION.
+
+    A chosen structure always stands for itself; others at equal distance go to the first in `chosen`.
+    """
+    places = np.asarray(chosen, dtype=np.int64)
+    others = np.setdiff1d(np.arange(len(space)), places)
+    counts = np.ones(len(places))
+    for block in _blocks(others):
+        counts += np.bincount(cdist(space[block], space[places]).argmin(axis=1), minlength=len(places))
+    weights = counts**REPRESENTATION
+    return np.asarray(weights / weights.mean(), dtype=float)
+
+
+def _stride(pool: int, count: int) -> int:
+    return max(1, pool // max(AUDIENCE, AUDIENCE_EACH * count))
+
+
+def _reach(audience: Floats, space: Floats, chosen: Sequence[int]) -> Floats:
+    """(A,) distance to the nearest chosen one; with none chosen a distance that no two have."""
+    reach = np.full(len(audience), 2.0 * float(np.linalg.norm(space, axis=1).max(initial=0.0)))
+    for block in _blocks(np.asarray(chosen, dtype=np.int64)):
+        reach = np.minimum(reach, cdist(space[block], audience).min(axis=0))
+    return reach
+
+
+def _most_useful(space: Floats, audience: Floats, reach: Floats, bounds: Floats) -> int:
+    """The place of largest gain. Renews `bounds` from the largest on, until an exact gain is on top."""
+    exact = np.zeros(len(bounds), dtype=bool)
+    while not exact[top := int(bounds.argmax())]:
+        stale = np.flatnonzero(~exact & (bounds > -np.inf))
+        block = np.sort(stale[np.argsort(-bounds[stale], kind="stable")[:BLOCK]])
+        bounds[block] = np.maximum(reach - cdist(space[block], audience), 0.0).sum(axis=1)
+        exact[block] = True
+    return top
+
+
+def _blocks(places: Indices) -> list[Indices]:
+    return [places[start : start + BLOCK] for start in range(0, len(places), BLOCK)]
+
+
+PART_IN: tuple[Role, ...] = ("candidate", "given", "dft")
+"""The training side."""
+
+
+def features_of(data: DataSet, potential: Path, outputs: Path, machine: Machine) -> Floats:
+    """(N, F) mean projections of the structures of a data set, by the basis of a potential; fills `data.ids`."""
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    from containers.tensorpot.active_set.piece_sizes import features_bytes, sizes_for
+    from containers.tensorpot.active_set.projection_files import Work, projected, scratch
+    from containers.tensorpot.active_set.projections import Projector
+    from containers.tensorpot.student.potential import load_basis
+
+    projector = Projector(load_basis(potential))
+    held = features_bytes(machine.resources, data.rows, sum(projector.functions.values()))
+    sizes = sizes_for(machine.resources, max(projector.functions.values()), held)
+    with scratch(outputs) as folder, threadpool_limits(1):  # processes share the work, not threads
+        work = Work(projector, folder, features=True)
+        found = projected(_told(data, machine), work, machine.resources.threads, sizes.block_rows).features
+    assert found is not None  # asked for
+    return found
+
+
+def _told(data: DataSet, machine: Machine) -> Iterator[Atoms]:
+    rows = data.rows
+    for atoms in data.structures():
+        yield atoms
+        machine.progress(len(data.ids), rows, "projections")
+
+
+def representing(data: DataSet, features: Floats, chosen: Sequence[str]) -> dict[str, float]:
+    """Weight of each chosen structure by id, mean 1: of how many of the training side it is the nearest chosen one.
+
+    Args:
+        features: (N, F) of `data.ids`.
+        chosen: most important first; those that the data set cannot use are left out, as DFT structures are.
+    """
+    train = [place for place, role in enumerate(data.roles) if role in PART_IN]
+    pool = [k for k, place in enumerate(train) if data.roles[place] != "dft"]
+    place_of = {data.ids[train[k]]: place for place, k in enumerate(pool)}
+    usable = [key for key in chosen if key in place_of]
+    space = structure_space(features[np.array(train)])[pool]
+    weights = representation_weights(space, [place_of[key] for key in usable])
+    return dict(zip(usable, weights.tolist(), strict=True))

@@ -1,0 +1,115 @@
+"""Sections of the config about the fit: stages, attempts, the gate after it, and many fits at once."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from containers.contract import Closed
+from containers.tensorpot.pacemaker.input import EarlyStop
+from flows.config.fields import Section
+
+Optimizer = Literal["BFGS", "L-BFGS-B"]
+
+
+class Stage(Section):
+    """A part of the fit with a loss of its own. Each stage goes on from the best potential of the one before."""
+
+    kappa: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(description="force share of the loss")
+    maxiter: int = Field(ge=1, description="optimiser iterations of one attempt")
+
+
+class Train(Section):
+    """The fit."""
+
+    stages: list[Stage] = Field(
+        [], description="losses one after another, such as kappa 0.3, then 0.02 for the energies; none: one stage"
+    )
+    maxiter: int = Field(150, ge=1, description="optimiser iterations of one attempt, where there are no stages")
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto", description="structures a batch; auto: as many as are fast and fit the memory"
+    )
+    optimizer: Literal["auto"] | Optimizer = Field(
+        "auto", description="auto: BFGS up to 5,000 parameters, L-BFGS-B beyond"
+    )
+    l1: float = Field(1e-8, ge=0, description="L1 regularisation of the coefficients")
+    l2: float = Field(1e-8, ge=0, description="L2 regularisation of the coefficients")
+    ladder_step: int | None = Field(None, ge=1, description="grow the basis by so many functions; null: all at once")
+    early_stop: EarlyStop | None = Field(None, description="end a fit whose loss falls too slowly; null: never")
+    max_attempts: int = Field(3, ge=1, le=20, description="fits a stage at most; after the first with a changed plan")
+    seed: int = Field(42, ge=0, le=2**32 - 1, description="seed of the selection and of pacemaker")
+    coefficients: Literal["zero", "random"] = Field("zero", description="what the coefficients are before the fit")
+    bootstrap: int | None = Field(
+        None, ge=0, description="seed by which training structures are drawn with replacement; null: each once"
+    )
+    threads: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto", description="threads of a fit; auto: all cores"
+    )
+
+
+class Stability(Section):
+    """The gate that a potential passes before it is called converged: molecular dynamics at constant energy."""
+
+    picoseconds: float = Field(2.0, ge=0, le=1000, description="ps of NVE; 0: no gate")
+    temperature_K: float = Field(300.0, gt=0, le=10000, description="K, at its beginning")
+    timestep_fs: Literal["auto"] | Annotated[float, Field(gt=0, le=10)] = Field(
+        "auto", description="fs; auto: 1, less with light elements"
+    )
+    atoms: int = Field(64, ge=64, description="at least so many: a training structure is repeated")
+    max_drift_meV_per_atom_per_ps: float = Field(1.0, gt=0, description="of the total energy")
+
+
+class Extend(Section):
+    """What the flow may do when a sound potential misses the accuracy asked for."""
+
+    rounds: int = Field(2, ge=0, le=20, description="times at most; 0: never")
+    structures: int = Field(50, ge=1, description="training structures that a round adds")
+    max_structures: int | None = Field(None, ge=1, description="training structures at most; null: those of the pool")
+    max_functions_per_element: int | None = Field(
+        None, ge=1, description="basis functions at most; null: twice functions_per_element"
+    )
+    min_gain: float = Field(0.05, gt=0, lt=1, description="share by which a round must lower the validation error")
+
+
+NOT_VARIED = ("name", "preset", "sweep", "extend")
+"""What a sweep cannot vary: it fits in the training set and the basis that it was given, with every value filled in."""
+
+
+class Sweep(Section):
+    """Many fits (python -m flows.sweep): every combination of values, a committee of equals, or one after the other."""
+
+    vary: dict[str, list[Any]] = Field(
+        {}, description="key of the config -> its values, such as pacemaker.cutoff: [4.5, 5.0, 6.0]"
+    )
+    committee: int = Field(
+        0, ge=0, le=64, description="students that differ by chance alone, of the config or of the one taken; 0: none"
+    )
+    differ_by: Literal["coefficients", "bootstrap"] = Field(
+        "bootstrap", description="what chance decides: the first coefficients, or which structures are drawn"
+    )
+    at_once: int = Field(1, ge=1, description="fits at a time on a machine; they share its cores")
+    take: Literal["best", "cheapest"] = Field(
+        "best", description="which student chosen.yaml makes: the smallest force error, or the fastest of those within"
+    )
+    within: float = Field(0.1, ge=0, description="cheapest: of those whose force error exceeds the best by this share")
+
+    @model_validator(mode="after")
+    def _something_can_vary(self) -> Sweep:
+        for key, values in self.vary.items():
+            if not values:
+                raise ValueError(f"vary.{key} has no values")
+            if key.partition(".")[0] in NOT_VARIED:
+                raise ValueError(f"vary.{key}: {', '.join(NOT_VARIED)} are the same for every student of a sweep")
+            if key == "train.threads":
+                raise ValueError("vary.train.threads: threads are no part of a result, its students would be one fit")
+        if self.committee == 1:
+            raise ValueError("a committee of one has no spread: give 2 or more, or 0 for none")
+        return self
+
+
+class Convergence(Closed):
+    """When a student is good enough."""
+
+    force_mae_meV_per_A: float = Field(120, gt=0, description="meV/Å, mean absolute error of force components")
+    energy_mae_meV_per_atom: float = Field(20, gt=0, description="meV/atom, mean absolute error of energies")

@@ -1,0 +1,265 @@
+"""From the user's files to one labelled data set with its sides and its baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from ase.data import chemical_symbols
+
+from containers.mace.teacher.description import Teacher
+from containers.structures.state import Reads, union
+from containers.structures.table import Origin
+from containers.tensorpot.selection.coverage import Tables
+from flows.config.loading import Files
+from flows.config.schema import DistillConfig
+from flows.data import steps
+from flows.data.labelling import label
+from flows.data.recipe import Recipe, check_committee, check_elements, check_sides, resolve
+from flows.data.states import state_warnings
+from flows.run import RunCall, Runner
+from tasks.artefact import Artefact, External, FileRef
+from tasks.labelling.shard_task import Asked
+from tasks.labelling.statistics import Work
+from tasks.prefect_logging import run_log
+from tasks.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """The user's structures as tables; the files of an earlier run (flows.files.BASE), or nothing; a fitted potential,
+    or nothing."""
+
+    pool: Artefact
+    dft: Artefact | None
+    dft_test: Artefact | None
+    base: tuple[External, ...] = ()
+    fitted: External | None = None
+
+    @property
+    def merged(self) -> External | None:
+        """The data set of an earlier run."""
+        return self.base[0] if self.base else None
+
+    @property
+    def given(self) -> External | None:
+        """What an earlier run selected."""
+        return self.base[1] if self.base else None
+
+    @property
+    def earlier_baseline(self) -> External | None:
+        """What an earlier run took from its labels."""
+        return self.base[2] if self.base else None
+
+    @property
+    def with_dft(self) -> list[tuple[str, Artefact]]:
+        """The tables of DFT data that there are, and what they are called."""
+        named = (("DFT data", self.dft), ("DFT test data", self.dft_test))
+        return [(name, table) for name, table in named if table]
+
+    @property
+    def state_warnings(self) -> list[str]:
+        """What to tell the user about charges and spins of the frames."""
+        every = [("pool", self.pool), *self.with_dft]
+        return [told for name, table in every for told in state_warnings(table.metrics["states"], name)]
+
+    @property
+    def dft_elements(self) -> set[str]:
+        """Chemical symbols of the DFT data."""
+        return {element for _, table in self.with_dft for element in table.metrics["elements"]}
+
+    @property
+    def pool_elements(self) -> set[str]:
+        """Chemical symbols of the pool, and of an earlier run's data."""
+        return set(self.pool.metrics["elements"]) | _elements_of(self.merged)
+
+
+def _elements_of(table: External | None) -> set[str]:
+    if table is None:
+        return set()
+    column = pq.read_table(table.path, columns=["numbers"])["numbers"]
+    return {chemical_symbols[number] for number in pc.unique(pc.list_flatten(column)).to_pylist()}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The labelled data and what they mean."""
+
+    recipe: Recipe
+    ingested: Ingested
+    labels: Artefact
+    baseline: Artefact
+    dataset: Artefact
+    teachers: tuple[Asked, ...]
+    models: dict[str, FileRef]
+    work: tuple[Work, ...]
+
+
+def ingest_all(config: DistillConfig, files: Files, run: RunCall, reads: Reads | None = None) -> Ingested:
+    """Read every file. DFT data come first and test data last: a family that two of them share is found by the later
+    one, so that a pool that grows changes no family of the DFT data.
+
+    Where the pool's files name families and frames of the DFT data have none, both are read once more, the pool first:
+    a DFT structure must not be trained on beside a test of its own copies.
+
+    Args:
+        reads: what the teachers read of a frame beside its geometry.
+    """
+    base, known = files["base"], list[FileRef](files["base"][:1])
+    dft = run(steps.dft_call(config, files["dft"], known, reads), "ingest DFT data") if files["dft"] else None
+    pool = run(steps.ingest_call(config, files["pool"], [*known, *_tables(dft)], reads), "ingest")
+    if dft and pool.metrics["frames_with_given_family"] and _have_none(dft):
+        pool = run(steps.ingest_call(config, files["pool"], known, reads), "ingest pool first")
+        call = steps.dft_call(config, files["dft"], [*known, *_tables(pool)], reads, every=True)
+        dft = run(call, "ingest DFT data beside the pool")
+    known += [*_tables(dft), *_tables(pool)]
+    test = None
+    if files["dft_test"]:
+        test = run(steps.dft_call(config, files["dft_test"], known, reads, test=True), "ingest DFT test data")
+    ingested = Ingested(pool, dft, test, base, next(iter(files["potential"]), None))
+    _warn_of_unconverged(dft, test)
+    for warning in (*without_cell(ingested), *ingested.state_warnings):
+        run_log().warning(warning)
+    return ingested
+
+
+def without_cell(ingested: Ingested) -> list[str]:
+    """A warning for each file of which no frame has a cell: crystals would be labelled as clusters."""
+    tables = [("pool", ingested.pool), *ingested.with_dft]
+    return [
+        f"{name} ({of}): none of its {frames} frames has a cell; they are taken as molecules or clusters without"
+        ' periodicity. Crystals need their cell: in extended XYZ, Lattice="ax ay az bx by bz cx cy cz" (Å) in the'
+        " comment line of each frame"
+        for of, table in tables
+        for name, frames in table.metrics.get("files_without_cell", {}).items()
+    ]
+
+
+def _warn_of_unconverged(*tables: Artefact | None) -> None:
+    """Name the first ionic step that is not used because its SCF did not converge."""
+    for table in tables:
+        if table and (count := table.metrics.get("unconverged")):
+            run_log().warning(
+                "%d frames of DFT files are not used, because their SCF did not converge; the first: %s (all of them:"
+                " set_aside.parquet of step ingest)",
+                count,
+                table.metrics["unconverged_first"],
+            )
+
+
+def _tables(ingested: Artefact | None) -> list[FileRef]:
+    return [ingested.file("structures")] if ingested else []
+
+
+def _have_none(dft: Artefact) -> bool:
+    """Whether frames of DFT files name no family."""
+    metrics = dft.metrics
+    return bool(metrics["frames_with_given_family"] < metrics["structures"] + metrics["duplicates"])
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What is known before anything is labelled."""
+
+    recipe: Recipe
+    ingested: Ingested
+    infos: tuple[Teacher, ...]
+    models: dict[str, FileRef]
+
+
+def resolved(config: DistillConfig, files: Files, models: dict[str, External | None], run: Runner) -> Resolved:
+    """Look at the teachers, ingest what they read, and refuse what cannot be."""
+    workspace = run.workspace
+    for told in config.notices:
+        run_log().warning(told)
+    given = {
+        name: file or run(steps.fetch_call(name), f"teacher_fetch {name}").file("model")
+        for name, file in models.items()
+    }
+    check_committee({name: model.sha256 for name, model in given.items()})
+    infos = tuple(
+        read_teacher(run(steps.teacher_call(model), _numbered("teacher_info", number)), workspace)
+        for number, model in enumerate(given.values())
+    )
+    ingested = ingest_all(config, files, run, union(info.reads for info in infos))
+    recipe = resolve(config, infos, ingested.pool_elements, ingested.dft_elements)
+    check_sides(stored_tables(workspace, ingested), config.split)
+    check_elements(recipe, tables_of(workspace, ingested))
+    return Resolved(recipe, ingested, infos, given)
+
+
+def prepare(config: DistillConfig, files: Files, models: dict[str, External | None], run: Runner) -> Prepared:
+    """Ingest, label, merge, find the baseline."""
+    return labelled(resolved(config, files, models, run), run)
+
+
+def labelled(known: Resolved, run: Runner) -> Prepared:
+    """Label, merge, find the baseline."""
+    recipe, ingested, given = known.recipe, known.ingested, known.models
+    asked = tuple(steps.asked(recipe, model, info) for model, info in zip(given.values(), known.infos, strict=True))
+    workspace = run.workspace
+    labels, work = label(recipe, ingested.pool, asked, workspace)
+    run.done["pool_labels"] = labels
+    by_teacher, more = labels_of_dft(recipe, ingested, asked, run)
+    dft, test = ingested.dft, ingested.dft_test
+    keys = [teacher.key(workspace) for teacher in asked]
+    dataset = run(steps.dataset_call(recipe, labels, dft, test, ingested.merged, keys))  # refuses a base that is none
+    earlier = (ingested.earlier_baseline, ingested.merged)
+    baseline = run(steps.baseline_call(recipe, labels, dft, test, by_teacher, *earlier))
+    _tell_of_unchecked(baseline)
+    return Prepared(recipe, ingested, labels, baseline, dataset, asked, given, (work, *more))
+
+
+def _tell_of_unchecked(baseline: Artefact) -> None:
+    """Warn of DFT structures that are used although nothing says that their units and their zero are right."""
+    if count := baseline.metrics.get("dft_not_compared"):
+        run_log().warning(
+            "units and zero of %d DFT structures were not checked, because the teacher has no label of them that keeps"
+            " the bounds of `labels`; the first: %s",
+            count,
+            baseline.metrics["dft_not_compared_first"],
+        )
+
+
+def labels_of_dft(
+    recipe: Recipe, ingested: Ingested, asked: Sequence[Asked], run: Runner
+) -> tuple[list[Artefact], list[Work]]:
+    """What the teacher says of the structures that DFT has computed: units and references are compared with it."""
+    labelled, works = [], []
+    for name, table in ingested.with_dft:
+        labels, work = label(recipe, table, asked, run.workspace, f"pool_labels {name}")
+        run.done[f"pool_labels {name}"] = labels
+        labelled.append(labels)
+        works.append(work)
+    return labelled, works
+
+
+def _numbered(name: str, number: int) -> str:
+    return f"{name} {number + 1}" if number else name
+
+
+def stored_tables(workspace: Workspace, ingested: Ingested) -> list[Path]:
+    """Where the tables that training may see lie."""
+    tables = [workspace.store.path(table.file("structures")) for table in (ingested.pool, ingested.dft) if table]
+    return tables + ([ingested.merged.path] if ingested.merged else [])
+
+
+def tables_of(workspace: Workspace, ingested: Ingested) -> Tables:
+    """The same by what they are, with the DFT test data."""
+
+    def path(table: Artefact) -> Path:
+        return workspace.store.path(table.file("structures"))
+
+    new: dict[Origin, Path] = {"teacher": path(ingested.pool)}
+    if ingested.dft:
+        new["dft"] = path(ingested.dft)
+    test = path(ingested.dft_test) if ingested.dft_test else None
+    return Tables(new, test, ingested.merged.path if ingested.merged else None)
+
+
+def read_teacher(artefact: Artefact, workspace: Workspace) -> Teacher:
+    """What `teacher_info` found out."""
+    return Teacher.read(workspace.store.path(artefact.file("teacher")))

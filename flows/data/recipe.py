@@ -1,0 +1,197 @@
+"""What the config means for this teacher and this pool: every `auto` resolved, every disagreement refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations_with_replacement
+from pathlib import Path
+from statistics import fmean
+from typing import Literal
+
+import pyarrow.parquet as pq
+
+from containers.contract import BadInput, Closed
+from containers.mace.teacher.description import Teacher, choose_head
+from containers.structures.split import Split, empty_sides, empty_sides_message
+from containers.tensorpot.pacemaker.input import Potential
+from containers.tensorpot.pacemaker.own_keys import check_blocks, own_fit
+from containers.tensorpot.selection.coverage import Tables, Unseen, never_trained
+from flows.config.schema import DistillConfig
+from flows.config.training import Optimizer
+from tasks.errors import UserError
+
+MOST_OF_BFGS = 5000
+"""Parameters: an iteration of BFGS costs the cube of them, 15 s of one core at 5,000."""
+WIDE = 1.1
+"""Times the teacher's r_max: measured on silicon, where 1.2 times gave nothing more (docs/training.md)."""
+
+
+class Recipe(Closed):
+    """The resolved choices of a distillation."""
+
+    config: DistillConfig
+    head: str
+    teacher_e0s_eV: dict[str, float]
+    potential: Potential
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The optimizer of the config, or the one that suits the number of parameters."""
+        if (wanted := self.config.train.optimizer) != "auto":
+            return wanted
+        return "BFGS" if self.potential.functions().parameters <= MOST_OF_BFGS else "L-BFGS-B"
+
+
+def resolve(config: DistillConfig, teachers: Sequence[Teacher], in_pool: set[str], in_dft: set[str]) -> Recipe:
+    """The recipe for the teachers (the first and its committee) and the elements found in pool and DFT data.
+
+    Structures of the pool with an element that a teacher does not know are set aside later, so they refuse nothing
+    here as long as another element is known.
+
+    Raises:
+        UserError: an element that a teacher does not know or the config leaves out; no or a wrong head.
+    """
+    head = _head(config, teachers)
+    elements = _elements(config, teachers, in_pool, in_dft)
+    pacemaker = config.pacemaker
+    potential = Potential(
+        elements=elements,
+        cutoff=_cutoff(pacemaker.cutoff, max(teacher.r_max_A for teacher in teachers)),
+        order=pacemaker.order,
+        functions_per_element=pacemaker.functions_per_element,
+        densities=pacemaker.densities,
+        b_basis=pacemaker.b_basis,
+        overrides=pacemaker.overrides,
+    )
+    _check_functions(potential)
+    _check_blocks(config, elements)
+    _check_names(config, elements)
+    e0s = {element: fmean(teacher.e0s_eV[head][element] for teacher in teachers) for element in elements}
+    return Recipe(config=config, head=head, teacher_e0s_eV=e0s, potential=potential)
+
+
+def _cutoff(asked: float | Literal["auto", "wide"], reach: float) -> float:
+    """Å; `reach` is the teacher's r_max."""
+    if asked == "auto":
+        return reach
+    return round(WIDE * reach, 3) if asked == "wide" else asked
+
+
+def check_committee(models: Mapping[str, str]) -> None:
+    """Refuse a committee that has the same model twice.
+
+    Args:
+        models: name in the config -> sha256.
+    """
+    seen: dict[str, str] = {}
+    for name, digest in models.items():
+        if (same := seen.setdefault(digest, name)) != name:
+            raise UserError(f"teacher.committee: {name} is the same model as {same}. Give each model once.")
+
+
+def check_sides(tables: Iterable[Path], split: Split) -> None:
+    """Refuse data that leave a side empty, before anything is labelled; `tables` are ingested Parquet files."""
+    families = {family for path in tables for family in pq.read_table(path, columns=["family"])["family"].to_pylist()}
+    if strangers := [family for family in split.train if family not in families]:
+        raise UserError(f"split.train: no structure of pool or DFT data has the family {strangers[0]!r}. Take it out.")
+    if empty := empty_sides(families, split):
+        raise UserError(empty_sides_message(empty, families, split))
+
+
+def check_elements(recipe: Recipe, tables: Tables) -> None:
+    """Refuse elements of the potential that training never sees, before anything is labelled."""
+    potential, split = recipe.potential, recipe.config.split
+    unseen = never_trained(potential.elements, potential.cutoff, tables, split)
+    if unseen:
+        raise UserError("\n".join(_unseen_message(element, found) for element, found in unseen.items()))
+
+
+def _unseen_message(element: str, found: Sequence[Unseen]) -> str:
+    untrained = f"no structure on the training side has {element}, so the potential would know nothing of it."
+    if not found:
+        return f"pacemaker.elements: {untrained} Take {element} out, or give structures that have it."
+    movable = sorted({one.place.family for one in found if not one.reason and not one.settled})
+    more = f", or put a family on the training side (split: {{train: [{movable[0]!r}]}})" if movable else ""
+    return (
+        f"{untrained} It is in {len(found)} structure{'s' if len(found) > 1 else ''}; the first: {found[0]}."
+        f" Give structures with {element} of more families{more}, or take those structures out."
+    )
+
+
+def _head(config: DistillConfig, teachers: Sequence[Teacher]) -> str:
+    """The head that every teacher has."""
+    names = (config.teacher.model, *config.teacher.committee)
+    heads: dict[str, str] = {}
+    for name, teacher in zip(names, teachers, strict=True):
+        try:
+            heads.setdefault(choose_head(teacher, config.teacher.head), name)
+        except BadInput as error:
+            raise UserError(f"teacher.head: {name}: {error}") from None
+    if len(heads) > 1:
+        told = ", ".join(f"{head} ({name})" for head, name in heads.items())
+        raise UserError(f"teacher.head: the heads of a committee must have one name, these have {told}")
+    return next(iter(heads))
+
+
+def _elements(
+    config: DistillConfig, teachers: Sequence[Teacher], in_pool: set[str], in_dft: set[str]
+) -> tuple[str, ...]:
+    known = set[str].intersection(*(set(teacher.elements) for teacher in teachers))
+    if not known:
+        names = (config.teacher.model, *config.teacher.committee)
+        each = [f"{name} knows {', '.join(teacher.elements)}" for name, teacher in zip(names, teachers, strict=True)]
+        raise UserError(
+            f"teacher.committee: the models have no element in common: {'; '.join(each)}."
+            " Take models that know the elements of the pool."
+        )
+    found = (in_pool & known) | in_dft
+    chosen = set() if config.pacemaker.elements == "auto" else set(config.pacemaker.elements)
+    _check_known(in_dft - known, "the DFT data", teachers[0].elements, known)
+    _check_known(chosen - known, "pacemaker.elements", teachers[0].elements, known)
+    if not in_pool & known:
+        _check_known(in_pool, "the pool, which has no other", teachers[0].elements, known)
+    if left_out := sorted(found - chosen) if chosen else []:
+        raise UserError(
+            f"pacemaker.elements leaves out {', '.join(left_out)}, which the data contain."
+            " Add them, or take those structures out of the pool."
+        )
+    return tuple(sorted(chosen or found))
+
+
+def _check_known(unknown: set[str], place: str, order: Sequence[str], known: set[str]) -> None:
+    if unknown:
+        raise UserError(
+            f"the teacher does not know {', '.join(sorted(unknown))} (in {place}); it knows"
+            f" {', '.join(element for element in order if element in known)}."
+            " Take those structures out, or bring a teacher (all models of a committee) trained on them."
+        )
+
+
+def _check_names(config: DistillConfig, elements: Sequence[str]) -> None:
+    """Refuse settings that name elements which the potential does not have, or leave one out."""
+    pacemaker, e0s = config.pacemaker, config.dataset.reference_energies
+    for key, by_pair in {"r_in_A": pacemaker.r_in_A, "lj": pacemaker.lj}.items():
+        if isinstance(by_pair, dict) and (
+            strange := [pair for pair in by_pair if set(pair.split("-")) - set(elements)]
+        ):
+            raise UserError(f"pacemaker.{key} names {strange[0]}, but the potential has {', '.join(elements)}.")
+    pairs = {"-".join(pair) for pair in combinations_with_replacement(elements, 2)}
+    wanted = pacemaker.reference_potential == "lj" and isinstance(pacemaker.lj, dict)
+    if wanted and (left := sorted(pairs - set(pacemaker.lj))):
+        raise UserError(f"pacemaker.lj has no {', '.join(left)}: give every pair of elements, or set it to auto.")
+    if isinstance(e0s, dict) and (missing := sorted(set(elements) - set(e0s))):
+        raise UserError(f"dataset.reference_energies has no {', '.join(missing)}: add it (eV an atom).")
+
+
+def _check_functions(potential: Potential) -> None:
+    try:
+        potential.check_functions()
+    except BadInput as error:
+        raise UserError(f"pacemaker.{error}") from None
+
+
+def _check_blocks(config: DistillConfig, elements: Sequence[str]) -> None:
+    try:
+        check_blocks(own_fit(config.pacemaker.fit), elements)
+    except BadInput as error:
+        raise UserError(f"pacemaker.{error}") from None

@@ -1,0 +1,269 @@
+"""The steps up to the frames as calls: what each reads and with which parameters (`calls_fit` has the others).
+
+Pure; the flow and the dry run share them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from containers.contract import Resources
+from containers.ingest import ingest
+from containers.labels import pool_labels
+from containers.mace.labelling import mace_label
+from containers.mace.teacher import teacher_fetch
+from containers.mace.teacher.description import Teacher
+from containers.structures.state import Reads
+from containers.tensorpot.baseline import baseline
+from containers.tensorpot.dataset import dataset
+from containers.tensorpot.frames import frames, strain
+from containers.tensorpot.selection import pace_select
+from flows.config.schema import DistillConfig
+from flows.data.recipe import Recipe
+from tasks.artefact import Artefact, External, FileRef, StepCall
+from tasks.label_store.store import TeacherKey
+from tasks.labelling.shard_task import Asked
+from tasks.settings import Settings
+
+
+def ingest_call(
+    config: DistillConfig, files: tuple[External, ...], known: Sequence[FileRef] = (), reads: Reads | None = None
+) -> StepCall:
+    """The pool's files → one table of structures; families go on from the `known` tables.
+
+    Args:
+        reads: what the teachers read of a frame beside its geometry.
+    """
+    return _ingest(files, known, ingest.Params(**_ingest_params(config, files), reads=dict(reads or {})))
+
+
+def dft_call(
+    config: DistillConfig,
+    files: tuple[External, ...],
+    known: Sequence[FileRef] = (),
+    reads: Reads | None = None,
+    test: bool = False,
+    every: bool = False,
+) -> StepCall:
+    """DFT files → a table with their labels.
+
+    Args:
+        reads: what the teachers read of a frame beside its geometry.
+        test: the test files, which join the families of what they are like.
+        every: compare with every structure of the `known` tables, as test files are.
+    """
+    dft = config.dft
+    more = {"reads": dict(reads or {}), "joins": test, "compare": "every" if every or test else "founders"}
+    keys = {"energy_key": dft.energy_key, "forces_key": dft.forces_key, "stress_key": dft.stress_key}
+    return _ingest(files, known, ingest.Params(**_ingest_params(config, files), **keys, **more))
+
+
+def _ingest_params(config: DistillConfig, files: Sequence[External]) -> dict[str, Any]:
+    return {
+        "file_names": told_apart([file.path for file in files]),
+        "likeness_A": config.dataset.likeness_A,
+        "type_elements": tuple(config.dataset.elements_of_types),
+    }
+
+
+def told_apart(paths: Sequence[Path]) -> tuple[str, ...]:
+    """The files' names, with as many of their folders as tell them apart: `run1/OUTCAR`, `run2/OUTCAR`."""
+    depths = range(1, max((len(path.parts) for path in paths), default=1) + 1)
+    tails = [[str(Path(*path.parts[-depth:])) for path in paths] for depth in depths]
+    different = len(set(paths))
+    return tuple(next(names for names in tails if len(set(names)) == different))
+
+
+def _ingest(files: tuple[External, ...], known: Sequence[FileRef], params: ingest.Params) -> StepCall:
+    inputs: dict[str, tuple[FileRef, ...]] = {"files": files, **_files("known", *known)}
+    return StepCall(step="ingest", params=params.model_dump(mode="json"), inputs=inputs)
+
+
+def fetch_call(name: str) -> StepCall:
+    """A foundation model by its name."""
+    return StepCall(step="teacher_fetch", params=teacher_fetch.Params(name=name).model_dump(mode="json"))
+
+
+def teacher_call(model: FileRef) -> StepCall:
+    """What the teacher is, so that nothing else opens the pickle."""
+    return StepCall(step="teacher_info", params={}, inputs={"model": (model,)})
+
+
+def asked(recipe: Recipe, model: FileRef, teacher: Teacher) -> Asked:
+    """How a teacher of the committee is asked."""
+    params = mace_label.Params(head=recipe.head, dtype=recipe.config.teacher.dtype)
+    return Asked(model=model, params=params, cutoff_A=teacher.r_max_A)
+
+
+def pool_labels_call(
+    recipe: Recipe, pool: Artefact, teachers: Sequence[TeacherKey], unlabelled: Mapping[str, str] | None = None
+) -> StepCall:
+    """The labels of the pool, from the rows that the teachers' label stores have.
+
+    Args:
+        unlabelled: id -> why this machine cannot label it; another may.
+    """
+    config = recipe.config
+    params = pool_labels.Params(
+        teachers=tuple(key.digest for key in teachers),
+        bounds=config.labels,
+        max_force_std=config.teacher.max_force_std,
+        e0s_eV=recipe.teacher_e0s_eV,
+        unlabelled=dict(sorted((unlabelled or {}).items())),
+    )
+    return StepCall(
+        step="pool_labels", params=params.model_dump(mode="json"), inputs={"structures": (pool.file("structures"),)}
+    )
+
+
+def baseline_call(
+    recipe: Recipe,
+    labels: Artefact,
+    dft: Artefact | None,
+    dft_test: Artefact | None,
+    by_teacher: Sequence[Artefact],
+    base: FileRef | None = None,
+    base_set: FileRef | None = None,
+) -> StepCall:
+    """What is taken from the labels before the fit.
+
+    Args:
+        by_teacher: the teacher's labels of the DFT structures, and why some have none.
+        base: the baseline of an earlier run, whose DFT data stay in.
+        base_set: the data set of that run, whose labels count beside the new ones.
+    """
+    config = recipe.config
+    params = baseline.Params(
+        elements=recipe.potential.elements,
+        cutoff=recipe.potential.cutoff,
+        teacher_e0s_eV=recipe.teacher_e0s_eV,
+        e0s=config.dataset.reference_energies,
+        dft_energies=config.dft.energies,
+        reference_potential=config.pacemaker.reference_potential,
+        difference=config.pacemaker.learns_difference,
+        lj=config.pacemaker.lj,
+        split=config.split,
+    )
+    inputs = {
+        "labels": (labels.file("labels"),),
+        **_optional("dft", dft),
+        **_optional("dft_test", dft_test),
+        **_files("base", base),
+        **_files("base_set", base_set),
+        **_files("dft_teacher", *(table.file("labels") for table in by_teacher)),
+        **_files("dft_rejected", *(table.file("rejected") for table in by_teacher)),
+    }
+    return StepCall(step="baseline", params=params.model_dump(mode="json"), inputs=inputs)
+
+
+def dataset_call(
+    recipe: Recipe,
+    labels: Artefact,
+    dft: Artefact | None,
+    dft_test: Artefact | None,
+    base: FileRef | None,
+    teachers: Sequence[TeacherKey],
+) -> StepCall:
+    """Everything that is labelled, on three sides: the data of `base` and what is new."""
+    params = dataset.Params(
+        elements=recipe.potential.elements,
+        split=recipe.config.split,
+        teachers=tuple(key.digest for key in teachers),
+        test_leaks=recipe.config.dataset.test_leaks,
+    )
+    inputs = {
+        **_files("base", base),
+        "labels": (labels.file("labels"),),
+        **_optional("dft", dft),
+        **_optional("dft_test", dft_test),
+    }
+    return StepCall(step="dataset", params=params.model_dump(mode="json"), inputs=inputs)
+
+
+def select_call(
+    recipe: Recipe,
+    data: Artefact,
+    base: Artefact,
+    settings: Settings,
+    given: FileRef | None = None,
+    fitted: FileRef | None = None,
+) -> StepCall:
+    """The training structures, from the training side alone. Strained ones take their share of the budget.
+
+    Args:
+        data: of the `dataset` step.
+        base: of the `baseline` step.
+        given: what an earlier run selected.
+        fitted: a potential with the basis that is going to be fitted, for full projections.
+    """
+    selection, strained = recipe.config.selection, recipe.config.pacemaker.loss_stress > 0
+    structures, fraction = selection.max_structures, selection.fraction
+    params = pace_select.Params(
+        potential=recipe.potential,
+        method=selection.method,
+        max_structures=None if fraction else strain.to_select(structures) if strained else structures,
+        fraction=fraction and fraction * (1 - strain.SHARE if strained else 1),
+        projections=selection.projections,
+        seed=recipe.config.train.seed,
+    )
+    inputs: dict[str, tuple[FileRef, ...]] = {
+        "dataset": (data.file("dataset"),),
+        "baseline": (base.file("baseline"),),
+        **_files("given", given),
+        **_files("potential", fitted),
+    }
+    return StepCall(
+        step="pace_select",
+        params=params.model_dump(mode="json"),
+        inputs=inputs,
+        resources=select_resources(settings),
+    )
+
+
+def select_resources(settings: Settings) -> Resources:
+    """Of the steps that project a whole data set."""
+    gigabytes = settings.select_memory_GB
+    return Resources(threads=settings.cores, memory_bytes=gigabytes and round(gigabytes * 1e9))
+
+
+def strain_call(recipe: Recipe, data: Artefact, selection: Artefact) -> StepCall:
+    """Strained structures, from which the student learns stress."""
+    params = strain.Params(seed=recipe.config.train.seed)
+    inputs = {"dataset": (data.file("dataset"),), "selection": (selection.file("selection"),)}
+    return StepCall(step="strain", params=params.model_dump(mode="json"), inputs=inputs)
+
+
+def frames_call(
+    recipe: Recipe, data: Artefact, selection: Artefact, base: Artefact, strains: Artefact | None
+) -> StepCall:
+    """pacemaker's frames: what was selected, DFT data and strained structures, on three sides."""
+    config = recipe.config
+    params = frames.Params(
+        elements=recipe.potential.elements,
+        cutoff=recipe.potential.cutoff,
+        weight_dft=config.pacemaker.weight_dft,
+        weights=config.dataset.weights,
+        energy_weights=config.pacemaker.energy_weights,
+        loss_energy=config.pacemaker.loss_energy,
+        loss_stress=config.pacemaker.loss_stress,
+    )
+    inputs: dict[str, tuple[FileRef, ...]] = {
+        "dataset": (data.file("dataset"),),
+        "dataset_set_aside": (data.file("set_aside"),),
+        "selection": (selection.file("selection"),),
+        "baseline": (base.file("baseline"),),
+        **_files("strains", strains.file("labels") if strains else None),
+    }
+    return StepCall(step="frames", params=params.model_dump(mode="json"), inputs=inputs)
+
+
+def _optional(name: str, artefact: Artefact | None) -> dict[str, tuple[FileRef, ...]]:
+    return _files(name, artefact.file("structures") if artefact else None)
+
+
+def _files(name: str, *files: FileRef | None) -> dict[str, tuple[FileRef, ...]]:
+    """An input of the files that there are; nothing when there is none."""
+    given = tuple(file for file in files if file is not None)
+    return {name: given} if given else {}

@@ -1,0 +1,68 @@
+"""Distil a MACE teacher into an ACE student: `python -m flows.distill CONFIG.yaml`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow
+from prefect.runtime import flow_run
+
+from flows.config.loading import Files, Models, digests, teacher_files, user_files, with_absolute_paths
+from flows.config.run_name import refuse_other
+from flows.config.schema import DistillConfig
+from flows.data.prepare import prepare
+from flows.data.training_set import training_set
+from flows.distill.summary import Outcome, summarise
+from flows.fit.attempts import fit
+from flows.fit.rounds import extended
+from flows.fit.student import finish
+from flows.run import Runner
+from tasks.labelling.statistics import total
+from tasks.prefect_tasks import report
+from tasks.report.summary import RunSummary
+from tasks.runners.readiness import ready, remove_left_containers
+from tasks.settings import Settings
+from tasks.workspace import Workspace, open_workspace
+
+
+@flow(
+    name="distill",
+    description=__doc__,
+    persist_result=False,
+    on_cancellation=[remove_left_containers],
+    on_crashed=[remove_left_containers],
+)
+def distill(
+    config: DistillConfig, work_root: Path | None = None, verify: bool = False, replace: bool = False
+) -> Outcome:
+    """Label a pool with the teacher, choose a training set, fit a student, and say how well it does.
+
+    Args:
+        config: the science; relative paths start at the working directory.
+        work_root: gets store/ (results by content) and runs/NAME/; default: DISTILL_WORK_ROOT or this directory.
+        verify: digest every stored file again instead of trusting unchanged sizes and times.
+        replace: replace the results in runs/NAME of another config with the same name instead of refusing.
+    """
+    config = with_absolute_paths(config, Path.cwd())
+    files, models = user_files(config), teacher_files(config)
+    workspace = open_workspace(work_root, Settings(), verify, run_id=flow_run.id)
+    folder = workspace.run_folder(config.name)  # what is in the way is reported now, not after the fit
+    refuse_other(config, files, models, folder, "manifest.json", replace)
+    with ready(workspace) as machine:
+        summary = _distill(config, files, models, machine)
+        refuse_other(config, files, models, folder, "manifest.json", replace)  # of a run beside this one
+        report(summary, machine)
+        return Outcome.of(summary, machine)
+
+
+def _distill(config: DistillConfig, files: Files, models: Models, workspace: Workspace) -> RunSummary:
+    run = Runner(workspace)
+    prepared = prepare(config, files, models, run)
+    frames, more = training_set(prepared, run)
+    recipe, test = prepared.recipe, prepared.ingested.dft_test
+    attempts, best = fit(recipe, frames, workspace)
+    student = finish(recipe, best, frames, prepared.baseline, test, run)
+    made = extended(prepared, frames, attempts, student, run)
+
+    work = total([*prepared.work, *more, *made.work])
+    return summarise(digests(files, prepared.models), run.done, made, work, workspace)

@@ -1,0 +1,259 @@
+"""What came out of a distillation: the summary that the report is made from, and the verdict."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from containers.contract import Closed
+from containers.mace.teacher.description import Teacher
+from containers.tensorpot.student.baseline import Baseline
+from flows.config.schema import DistillConfig
+from flows.config.training import Convergence
+from flows.fit.attempts import Attempt, led_to
+from flows.fit.rounds import Extended
+from flows.fit.verdict import ACCIDENTS, mend_of
+from tasks.artefact import Artefact, Stored
+from tasks.errors import StepFailed
+from tasks.labelling.statistics import Work
+from tasks.report import summary as run_summary
+from tasks.report.summary import Labelling, RunSummary
+from tasks.workspace import Workspace
+
+TOLD_OF_A_FIT = ("stop_criterion", "iterations", "resumed_at", "best_iteration", "missed_iteration")
+CHECKED = {"force_mae_meV_per_A": ("force MAE", "meV/Å"), "energy_mae_meV_per_atom": ("energy MAE", "meV/atom")}
+
+
+class Outcome(Closed):
+    """What a run of the flow returns."""
+
+    name: str
+    folder: Path
+    stub: bool
+    converged: bool
+    not_converged_because: str | None
+    figures: dict[str, float]
+
+    @classmethod
+    def of(cls, summary: RunSummary, workspace: Workspace) -> Outcome:
+        """The outcome that a summary holds."""
+        teacher = summary.fidelity["teacher"] or {}
+        return cls(
+            name=summary.name,
+            folder=workspace.run_folder(summary.name),
+            stub=summary.stub,
+            converged=summary.converged,
+            not_converged_because=summary.not_converged_because,
+            figures={key: value for key, value in teacher.items() if key.endswith(("meV_per_A", "meV_per_atom"))},
+        )
+
+
+def misses(errors: dict[str, Any], convergence: Convergence) -> str | None:
+    """Why test errors do not meet the thresholds, or None when they do. A missing figure is a miss."""
+    told = []
+    for key, (name, unit) in CHECKED.items():
+        value, limit = errors.get(key), getattr(convergence, key)
+        if value is None:
+            told.append(f"the {name} on the test structures is not known")
+        elif value > limit:
+            told.append(f"{name} {value:.3g} {unit} on the test structures, wanted at most {limit:g}")
+    return "; ".join(told) or None
+
+
+def not_converged_because(
+    errors: dict[str, Any], chosen: Attempt, unstable_because: str | None, convergence: Convergence, last: bool = True
+) -> str | None:
+    """Why the result does not count as converged: test errors, the fit's end, molecular dynamics; None when it does.
+
+    Args:
+        unstable_because: what the stability gate found; None when it found nothing, or there was none.
+        last: `chosen` is the last attempt.
+    """
+    # only the last attempt is gone on from
+    mend = mend_of(chosen.verdict, failed=False) if last or chosen.verdict not in ACCIDENTS else ""
+    unfinished = None if chosen.verdict == "converged" else f"{chosen.name} ended as {chosen.verdict}. {mend}".strip()
+    unstable = f"unstable in molecular dynamics: {unstable_because}" if unstable_because else None
+    return "; ".join(filter(None, (misses(errors, convergence), unfinished, unstable))) or None
+
+
+def summarise(
+    inputs: dict[str, str], artefacts: dict[str, Artefact], made: Extended, work: Work, workspace: Workspace
+) -> RunSummary:
+    """Everything that report.json, manifest.json and the page tell.
+
+    Args:
+        inputs: the user's files and the teachers -> sha256.
+        artefacts: by task run name, the attempts at a fit and the shards of the labelling left out.
+        made: the best student, and how it came about.
+        work: what the labelling of this run took, that of DFT and strained structures included.
+    """
+    recipe, student, attempts = made.best.recipe, made.best.student, made.attempts
+    config, store = recipe.config, workspace.store
+    artefacts = {**artefacts, **made.artefacts}
+    steps = {**artefacts, "pace_train": student.fit}
+    labelling, baseline = work.summary(), Baseline.read(store.path(steps["baseline"].file("baseline")))
+    evaluation = json.loads(store.path(steps["evaluate"].file("evaluation")).read_bytes())
+    chosen = next(place for place, attempt in enumerate(attempts) if attempt.artefact is student.fit)
+    unstable = student.stability.metrics["unstable_because"] if student.stability else None
+    last = chosen == len(attempts) - 1
+    because = not_converged_because(evaluation["teacher"], attempts[chosen], unstable, config.convergence, last)
+    teacher = Teacher.read(store.path(steps["teacher_info"].file("teacher")))
+    return RunSummary(
+        name=config.name,
+        config=config.model_dump(mode="json"),
+        versions={name: version for artefact in steps.values() for name, version in artefact.versions.items()},
+        inputs=inputs,
+        stub=workspace.settings.runner == "stub",
+        seeds={"train.seed": config.train.seed},
+        elements=recipe.potential.elements,
+        teacher={**teacher.model_dump(mode="json"), "head": recipe.head, **_committee(config)},
+        baseline=baseline,
+        steps=_step_summaries(artefacts, attempts),
+        labels=label_counts(_label_tables(steps), labelling, 1 + len(config.teacher.committee)),
+        labelling=labelling,
+        selection=_selection_counts(steps["pool_labels"], steps["pace_select"], made),
+        attempts=tuple(_attempt(attempt, workspace) for attempt in attempts),
+        chosen=chosen,
+        extensions=made.extensions,
+        thresholds=run_summary.Thresholds(**config.convergence.model_dump()),
+        converged=because is None,
+        not_converged_because=because,
+        fits=fits_of(led_to(student.fit, attempts), config.train.bootstrap, workspace),
+        files=_files({**steps, "pace_select": made.best.selection}, workspace),
+    )
+
+
+def _step_summaries(artefacts: dict[str, Artefact], attempts: list[Attempt]) -> dict[str, run_summary.StepSummary]:
+    fits = {attempt.name: attempt.artefact for attempt in attempts if attempt.artefact}
+    return {
+        name: run_summary.StepSummary.model_validate(
+            artefact.model_dump(include={"key", "cached", "seconds", "peak_memory_MB", "metrics"})
+        )
+        for name, artefact in {**artefacts, **fits}.items()
+    }
+
+
+def _committee(config: DistillConfig) -> dict[str, Any]:
+    teacher = config.teacher
+    return {"committee": teacher.committee, "max_force_std": teacher.max_force_std} if teacher.committee else {}
+
+
+def _label_tables(steps: dict[str, Artefact]) -> list[Artefact]:
+    """The tables of labels, the pool's first."""
+    return [steps["pool_labels"], *(one for name, one in steps.items() if name.startswith("pool_labels "))]
+
+
+def label_counts(tables: Sequence[Artefact], labelling: Labelling, teachers: int) -> run_summary.LabelCounts:
+    """How many answers were computed and reused, and which structures of the pool have no label to learn from.
+
+    Args:
+        tables: of labels, the pool's first.
+        teachers: how many were asked; each has an answer to every structure that fitted in memory.
+    """
+    metrics = tables[0].metrics
+    fitted = [table.metrics["structures"] - table.metrics["rejected_by"].get("memory", 0) for table in tables]
+    answers = teachers * sum(fitted)
+    return run_summary.LabelCounts(
+        computed=labelling.computed,
+        reused=max(answers - labelling.computed, 0),
+        rejected=metrics["rejected"],
+        rejected_by=metrics["rejected_by"],
+    )
+
+
+def _selection_counts(labels: Artefact, selection: Artefact, made: Extended) -> run_summary.SelectionCounts:
+    """Of the published student; candidates and grades are those of the first selection."""
+    metrics, last = selection.metrics, made.best.selection.metrics
+    return run_summary.SelectionCounts(
+        pool=labels.metrics["labels"],
+        candidates=metrics["candidates"],
+        set_aside=made.best.frames.metrics["set_aside"],
+        selected=last["selected"],
+        how=last["how"],
+        scarce_elements=tuple(metrics["scarce_elements"]),
+        grades=metrics["grades"],
+    )
+
+
+def _attempt(attempt: Attempt, workspace: Workspace) -> run_summary.Attempt:
+    done = attempt.artefact
+    told = {key: done.metrics[key] for key in TOLD_OF_A_FIT} if done else {}
+    return run_summary.Attempt(
+        name=attempt.name,
+        stage=attempt.stage,
+        plan=attempt.plan.model_dump(mode="json"),
+        verdict=attempt.verdict,
+        seconds=attempt.seconds,
+        **told,
+        train=_side(done, "train_"),
+        validation=_side(done, "validation_"),
+        last_validation=_side(done, "last_validation_"),
+        history=workspace.store.path(done.file("history")) if done else None,
+        message=attempt.result.message if isinstance(attempt.result, StepFailed) else "",
+    )
+
+
+def _side(done: Artefact | None, prefix: str) -> dict[str, Any]:
+    metrics = done.metrics if done else {}
+    return {key.removeprefix(prefix): value for key, value in metrics.items() if key.startswith(prefix)}
+
+
+def fits_of(chain: Sequence[Attempt], bootstrap: int | None, workspace: Workspace) -> tuple[run_summary.FitFiles, ...]:
+    """What repeats each fit of a chain (see `led_to`)."""
+    folders = [
+        f"{number}-{attempt.name.removeprefix('pace_train ').replace(' ', '-')}"
+        for number, attempt in enumerate(chain, 1)
+    ]
+    found: list[run_summary.FitFiles] = []
+    for place, (attempt, folder) in enumerate(zip(chain, folders, strict=True)):
+        assert attempt.artefact is not None
+        start = attempt.start
+        files = {name: workspace.store.path(attempt.inputs[name][0]) for name in ("train", "validation")}
+        found.append(
+            run_summary.FitFiles(
+                folder=folder,
+                attempt=attempt.name,
+                start=_start_words(chain[place - 1], folders[place - 1], start) if start else "",
+                bootstrap=bootstrap,
+                input_yaml=workspace.store.path(attempt.artefact.file("input")),
+                start_yaml=workspace.store.path(start) if start else None,
+                **files,
+            )
+        )
+    return tuple(found)
+
+
+def _start_words(before: Attempt, folder: str, start: Stored) -> str:
+    """Which potential of the fit before another one starts from."""
+    assert before.artefact is not None
+    best = start.name == before.artefact.outputs["best"].name
+    iteration = before.artefact.metrics["best_iteration" if best else "interim_iteration"]
+    return f"the {'best' if best else 'last'} potential of {folder}, of iteration {iteration}"
+
+
+def _files(steps: dict[str, Artefact], workspace: Workspace) -> run_summary.StoreFiles:
+    def path(step: str, name: str) -> Path:
+        return workspace.store.path(steps[step].file(name))
+
+    return run_summary.StoreFiles(
+        potential_yaml=path("pace_corerep", "potential"),
+        potential_yace=path("pace_corerep", "yace"),
+        potential_asi=path("pace_activeset", "asi"),
+        baseline=path("baseline", "baseline"),
+        reference_table=path("pace_corerep", "reference_table"),
+        dataset=path("dataset", "dataset"),
+        dataset_json=path("dataset", "summary"),
+        selection=path("pace_select", "selection"),
+        frames_json=path("frames", "summary"),
+        frames_extxyz=path("frames", "extxyz"),
+        structure=path("frames", "structure"),
+        labels_extxyz=path("pool_labels", "extxyz"),
+        labels_cfg=path("pool_labels", "cfg"),
+        rejected=path("pool_labels", "rejected"),
+        set_aside=path("frames", "set_aside"),
+        evaluation=path("evaluate", "evaluation"),
+        parity=path("evaluate", "parity"),
+        core_repulsion=path("pace_corerep", "core_repulsion"),
+    )

@@ -1,0 +1,81 @@
+"""What the dry run says of the basis: functions by block and element, parameters, estimated times. Pure."""
+
+from __future__ import annotations
+
+from containers.tensorpot.fit.training_data import ATOMS_PER_BATCH, NEIGHBOURS
+from containers.tensorpot.pacemaker.basis_functions import KINDS, BasisFunctions
+from flows.data.recipe import Recipe
+from flows.fit.attempts import first_plan, stages_of
+
+TRAIN_US_PER_NEIGHBOUR = 1.5
+TRAIN_US_PER_FUNCTION = 0.5
+"""µs of one core for energy, forces and gradient of an atom: what its neighbours and its functions take."""
+EVALUATE_US_PER_NEIGHBOUR = 0.15
+EVALUATE_US_PER_FUNCTION = 0.06
+"""The same for energy and forces by LAMMPS' evaluator."""
+START_S_PER_PAIR = 1.5
+START_S_PER_FUNCTION = 0.06
+BATCH_S_PER_PAIR = 0.003
+"""s of one core, for every ordered pair of elements and every function: the graphs that are built before the
+first iteration, and each batch of a fit. Twelve elements with 144 functions took 220 s."""
+BFGS_FLOPS_PER_S = 3.0e10
+"""Of one core: an iteration of BFGS multiplies two pairs of square matrices of the number of parameters."""
+EVALUATIONS_PER_ITERATION = 1.1
+
+
+def basis_lines(recipe: Recipe, atoms: int) -> list[str]:
+    """Lines for the reader.
+
+    Args:
+        atoms: of the training set, as far as they are known.
+    """
+    found = recipe.potential.functions()
+    elements = len(recipe.potential.elements)
+    lines = [
+        f"basis: {elements} elements, {len(found.blocks)} blocks, {found.total:,} functions,"
+        f" {found.parameters:,} parameters"
+    ]
+    lines += [f"  {names:<28} {text}" for text, names in _by_element(found).items()]
+    most = max(sum(kinds.values()) for kinds in found.by_element().values())
+    plan = first_plan(recipe)
+    iterations = sum(stage.maxiter for stage in stages_of(recipe))
+    seconds = (
+        START_S_PER_PAIR * elements**2
+        + START_S_PER_FUNCTION * found.total
+        + fit_seconds(most, found.parameters, elements, atoms, iterations, plan.optimizer)
+    )
+    return [
+        *lines,
+        f"estimate for one core, {NEIGHBOURS} neighbours: {evaluation_us(most):.0f} µs/atom for energy and forces;"
+        f" a fit of {atoms:,} atoms and {iterations} iterations of {plan.optimizer} takes about {_told(seconds)}",
+    ]
+
+
+def evaluation_us(functions: int) -> float:
+    """µs for energy and forces of an atom with so many functions of its element."""
+    return EVALUATE_US_PER_NEIGHBOUR * NEIGHBOURS + EVALUATE_US_PER_FUNCTION * functions
+
+
+def fit_seconds(functions: int, parameters: int, elements: int, atoms: int, iterations: int, optimizer: str) -> float:
+    """Seconds of one core for the iterations, by the functions of an element and all parameters."""
+    one = atoms * (TRAIN_US_PER_NEIGHBOUR * NEIGHBOURS + TRAIN_US_PER_FUNCTION * functions) * 1e-6
+    batches = -(-atoms // ATOMS_PER_BATCH)
+    one += batches * BATCH_S_PER_PAIR * elements**2
+    algebra = 4 * parameters**3 / BFGS_FLOPS_PER_S if optimizer == "BFGS" else 0.0
+    return iterations * (EVALUATIONS_PER_ITERATION * one + algebra)
+
+
+def _by_element(found: BasisFunctions) -> dict[str, str]:
+    """Elements by the text that says their functions."""
+    told: dict[str, list[str]] = {}
+    for element, kinds in found.by_element().items():
+        blocks = ", ".join(
+            f"{KINDS[size - 1].lower()} {count}" if size <= len(KINDS) else f"{size} elements {count}"
+            for size, count in kinds.items()
+        )
+        told.setdefault(f"{sum(kinds.values())} functions: {blocks}", []).append(element)
+    return {text: " ".join(elements) for text, elements in told.items()}
+
+
+def _told(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(seconds, 1):.0f} s"

@@ -1,0 +1,101 @@
+"""A committee of students: fits that differ by chance alone, whose spread tells where they do not know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flows.config.schema import DistillConfig
+from flows.data.prepare import Prepared
+from flows.data.training_set import training_set
+from flows.fit import steps
+from flows.fit.verdict import ACCIDENTS
+from flows.run import Runner
+from flows.sweep.students import Fitted, Wanted, fit_all
+from tasks.artefact import Artefact
+from tasks.errors import StepFailed
+from tasks.prefect_logging import run_log
+from tasks.prefect_tasks import publish_committee
+from tasks.studies.committee import CommitteeStudent, CommitteeSummary
+from tasks.studies.sweep import SweepFailure
+from tasks.workspace import Workspace
+
+
+def members(config: DistillConfig) -> list[dict[str, Any]]:
+    """What each member changes in `train`. The seed alone changes nothing of a fit that begins at zero."""
+    seeds = [(config.train.seed + place) % 2**32 for place in range(config.sweep.committee)]
+    if config.sweep.differ_by == "bootstrap":
+        return [{"bootstrap": seed} for seed in seeds]
+    return [{"coefficients": "random", "seed": seed} for seed in seeds]
+
+
+def make_committee(config: DistillConfig, prepared: Prepared, workspace: Workspace) -> None:
+    """Fit the members to one training set, ask them together, publish runs/NAME/committee/.
+
+    Args:
+        config: what they have in common, and `sweep`.
+        prepared: of the same config.
+
+    Raises:
+        StepFailed: fewer than two members could be made.
+    """
+    run = Runner(workspace, of="of the committee")
+    frames, _ = training_set(prepared, run)
+    wanted = _wanted(config, prepared, frames)
+    results = fit_all(wanted, config.sweep.at_once, workspace)
+    failed = [(one, result) for one, result in zip(wanted, results, strict=True) if isinstance(result, StepFailed)]
+    found = [(place, result) for place, result in enumerate(results, start=1) if isinstance(result, Fitted)]
+    if len(found) < 2:
+        raise failed[-1][1]
+    students = [fitted.student for _, fitted in found]
+    potentials = [student.core.file("potential") for student in students]
+    spread = run(steps.committee_call(potentials, frames, prepared.baseline))
+    summary = CommitteeSummary(
+        name=config.name,
+        config=config.model_dump(mode="json"),
+        differ_by=config.sweep.differ_by,
+        stub=workspace.settings.runner == "stub",
+        students=tuple(_student(str(place), fitted, prepared.baseline, workspace) for place, fitted in found),
+        figures=spread.metrics,
+        failures=tuple(
+            SweepFailure(name=one.name, changes={}, step=failure.step, message=failure.message)
+            for one, failure in failed
+        ),
+        spread=workspace.store.path(spread.file("committee")),
+    )
+    publish_committee(summary, workspace)
+
+
+def _wanted(config: DistillConfig, prepared: Prepared, frames: Artefact) -> list[Wanted]:
+    """One for each member; their seeds change the fit alone, not the selection."""
+    found: list[Wanted] = []
+    for place, changes in enumerate(members(config), start=1):
+        changed = config.model_copy(update={"train": config.train.model_copy(update=changes)})
+        recipe = prepared.recipe.model_copy(update={"config": changed})
+        found.append(Wanted(f"of committee {place}", recipe, frames, prepared.baseline, prepared.ingested.dft_test))
+    return found
+
+
+def _student(name: str, fitted: Fitted, baseline: Artefact, workspace: Workspace) -> CommitteeStudent:
+    student, path = fitted.student, workspace.store.path
+    files = {
+        "potential.yaml": path(student.core.file("potential")),
+        "potential.yace": path(student.core.file("yace")),
+        "potential.asi": path(student.active_set.file("asi")),
+        "reference.table": path(student.core.file("reference_table")),
+        "baseline.json": path(baseline.file("baseline")),
+    }
+    errors = student.evaluation.metrics
+    ended = next(attempt.verdict for attempt in fitted.attempts if attempt.artefact is student.fit)
+    stable = student.stability.metrics["stable"] if student.stability else None
+    if ended in ACCIDENTS:
+        run_log().warning("student %s of the committee: its fit ended as %s", name, ended)
+    if stable is False:
+        run_log().warning("student %s of the committee is unstable in molecular dynamics", name)
+    return CommitteeStudent(
+        name=name,
+        verdict=ended,
+        stable=stable,
+        force_mae_meV_per_A=errors.get("teacher_force_mae_meV_per_A"),
+        energy_mae_meV_per_atom=errors.get("teacher_energy_mae_meV_per_atom"),
+        files=files,
+    )

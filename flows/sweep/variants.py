@@ -1,0 +1,97 @@
+"""The students of a sweep: which keys of the config each one changes. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from containers.contract import canonical_json
+from flows.config.loading import put, validated, with_absolute_paths
+from flows.config.schema import DistillConfig
+from tasks.errors import UserError
+
+AFTER_DATA = ("train", "convergence", "stability")
+"""Sections that are read after the data set is made: where only they differ, the data are prepared once."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One student of a sweep.
+
+    Attributes:
+        name: tells it from the others, such as `cutoff=5.0 order=3`.
+        changes: dotted key of the config -> value.
+        config: the whole config, without a sweep of its own.
+    """
+
+    name: str
+    changes: dict[str, Any]
+    config: DistillConfig
+
+    @property
+    def data_key(self) -> bytes:
+        """Equal for students of the same labelled data."""
+        left_out = {*AFTER_DATA, "sweep", "extend"}
+        return canonical_json(self.config.model_dump(mode="json", exclude=left_out))
+
+
+def variants(config: DistillConfig) -> list[Variant]:
+    """Every combination of the values to vary, the last key changing fastest; one that is there already (a value given
+    twice, 5 and 5.0) counts once.
+
+    Args:
+        config: with absolute paths.
+
+    Raises:
+        UserError: a combination is no valid config; names it and the key.
+    """
+    vary = config.sweep.vary
+    names = _short_names(vary)
+    found: list[Variant] = []
+    for places in product(*(range(len(values)) for values in vary.values())):
+        changes = {key: values[place] for (key, values), place in zip(vary.items(), places, strict=True)}
+        told = [f"{names[key]}{_value(changes[key], place)}" for key, place in zip(vary, places, strict=True)]
+        name = " ".join(told)
+        made = Variant(name, changes, varied(config, changes, f"sweep.vary: {name}"))
+        if told := [line for line in made.config.without_effect if line.partition(" ")[0] in vary]:
+            raise UserError(f"sweep.vary: {name}: {told[0]}")
+        if all(made.config != one.config for one in found):
+            found.append(made)
+    return found
+
+
+def varied(config: DistillConfig, changes: Mapping[str, Any], where: str) -> DistillConfig:
+    """The config of one student: with keys changed, without a sweep, and never extended; `UserError` names `where`."""
+    values = config.model_dump(exclude={"sweep"})
+    for key, value in changes.items():
+        put(values, key, value, where)
+    values["extend"]["rounds"] = 0
+    found = validated(values, where)
+    if with_absolute_paths(found, Path("/")) != found:
+        raise UserError(f"{where}: give files by their absolute paths here")
+    return found
+
+
+def refuse_too_many(config: DistillConfig, cores: int) -> None:
+    """Raise `UserError` when fits side by side would take more threads than this machine has cores."""
+    at_once = config.sweep.at_once
+    threads = 1 if config.train.threads == "auto" else config.train.threads
+    if at_once * threads > max(cores, threads):
+        raise UserError(
+            f"sweep.at_once: {at_once} fits of {threads} thread(s) each, but there are {cores} cores, and threads that"
+            " share a core wait for one another. Lower sweep.at_once or train.threads."
+        )
+
+
+def _short_names(vary: Mapping[str, Any]) -> dict[str, str]:
+    """The last word of each key, or all of it where two end alike."""
+    last = [key.rpartition(".")[2] for key in vary]
+    return {key: key if last.count(word) > 1 else word for key, word in zip(vary, last, strict=True)}
+
+
+def _value(value: Any, place: int) -> str:
+    """A plain value, or which one of those listed (from 1)."""
+    return f" {place + 1}" if isinstance(value, dict | list) else f"={value}"

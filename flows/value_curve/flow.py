@@ -1,0 +1,154 @@
+"""What training structures are worth: `python -m flows.value_curve CONFIG.yaml`.
+
+Fits students on sets of growing size, chosen by several methods, and shows their errors against size and fit time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from prefect import flow
+from prefect.runtime import flow_run
+from pydantic import Field
+
+from flows.config.loading import teacher_files, user_files, with_absolute_paths
+from flows.config.run_name import refuse_other
+from flows.config.schema import DistillConfig
+from flows.data.prepare import Prepared, prepare
+from flows.data.recipe import Recipe
+from flows.data.training_set import training_set
+from flows.fit.attempts import fit
+from flows.fit.student import finish
+from flows.run import Runner
+from tasks.errors import StepFailed
+from tasks.prefect_tasks import publish_values
+from tasks.runners.readiness import ready, remove_left_containers
+from tasks.settings import Settings
+from tasks.studies.value_curve import Failure, Point, ValueCurve
+from tasks.workspace import Workspace, open_workspace
+
+Method = Literal["combined", "d_optimal", "random"]
+METHODS: tuple[Method, ...] = ("d_optimal", "combined", "random")
+SHARES = (0.05, 0.1, 0.2, 0.4)
+"""Of the candidates: the sizes when none are given."""
+Size = Annotated[int, Field(ge=1)]
+
+
+@flow(
+    name="value-curve",
+    description=__doc__,
+    persist_result=False,
+    on_cancellation=[remove_left_containers],
+    on_crashed=[remove_left_containers],
+)
+def value_curve(
+    config: DistillConfig,
+    sizes: list[Size] | None = None,
+    methods: list[Method] | None = None,
+    random_seeds: Annotated[int, Field(ge=1)] = 3,
+    everything: bool = False,
+    work_root: Path | None = None,
+    replace: bool = False,
+) -> Path:
+    """Fit a student for every method and size, each stage once; publish runs/NAME/value_curve/ and return it.
+
+    Args:
+        config: the science; its selection gives way to `sizes` and `methods`.
+        sizes: structures chosen, as far as there are as many; default: 5, 10, 20 and 40 % of the candidates.
+        methods: default: all three.
+        random_seeds: so many random choices of each size.
+        everything: also one fit to all candidates.
+        work_root: gets store/ and runs/; default: DISTILL_WORK_ROOT or this directory.
+        replace: replace the curve of another config with the same name instead of refusing.
+    """
+    config = with_absolute_paths(config, Path.cwd())
+    files, models = user_files(config), teacher_files(config)
+    workspace = open_workspace(work_root, Settings(), run_id=flow_run.id)
+    folder = workspace.run_folder(config.name)  # what is in the way is reported now, not after the fits
+    refuse_other(config, {}, {}, folder, "value_curve/value_curve.json", replace)
+    with ready(workspace) as machine:
+        run = Runner(machine)
+        prepared = prepare(config, files, models, run)
+        wanted = _sets(methods or list(METHODS), _sizes(prepared, sizes), random_seeds, config.train.seed)
+        if everything:
+            wanted.append(("all", prepared.dataset.metrics["train_structures"], config.train.seed))
+        points, failures = _points(prepared, wanted, machine)
+        curve = ValueCurve(
+            name=config.name,
+            config=config.model_dump(mode="json"),
+            stub=machine.settings.runner == "stub",
+            points=points,
+            failures=failures,
+        )
+        publish_values(curve, machine)
+        return machine.run_folder(config.name) / "value_curve"
+
+
+def _sizes(prepared: Prepared, asked: Sequence[int] | None) -> list[int]:
+    """The sizes asked for, each at most what there is; shares of it when none are."""
+    candidates = prepared.dataset.metrics["train_structures"]
+    sizes = asked or [max(round(share * candidates), 1) for share in SHARES]
+    return [min(size, candidates) for size in sizes]
+
+
+def _sets(methods: Sequence[Method], sizes: Sequence[int], seeds: int, first: int) -> list[tuple[str, int, int]]:
+    """Method, size and seed of every fit; only a random choice has several seeds."""
+    return [
+        (method, size, (first + offset) % 2**32)
+        for size in sorted(set(sizes))
+        for method in dict.fromkeys(methods)
+        for offset in range(seeds if method == "random" else 1)
+    ]
+
+
+def _points(
+    prepared: Prepared, wanted: Sequence[tuple[str, int, int]], workspace: Workspace
+) -> tuple[list[Point], list[Failure]]:
+    """Every point, and what failed: the rest of the curve is worth having. Raises `StepFailed` when nothing is left, or
+    one was cancelled."""
+    points, failures, last = list[Point](), list[Failure](), None
+    for method, size, seed in wanted:
+        try:
+            points.append(_point(prepared, method, size, seed, workspace))
+        except StepFailed as failure:
+            if failure.kind == "Cancelled":
+                raise
+            failures.append(Failure(method=method, seed=seed, size=size, step=failure.step, message=failure.message))
+            last = failure
+    if last and not points:
+        raise last
+    return points, failures
+
+
+def _point(prepared: Prepared, method: str, size: int, seed: int, workspace: Workspace) -> Point:
+    """Choose, fit once a stage, evaluate. A fit that an earlier run broke off goes on."""
+    changed = _changed(prepared, method, size, seed)
+    run = Runner(workspace, of=f"{method} {size}" + (f" seed {seed}" if method == "random" else ""))
+    frames, _ = training_set(changed, run)
+    attempts, best = fit(changed.recipe, frames, workspace, of=run.of)
+    student = finish(changed.recipe, best, frames, changed.baseline, changed.ingested.dft_test, run)
+    return Point(
+        method=method,
+        seed=seed,
+        structures=frames.metrics["train_structures"],
+        atoms=frames.metrics["train_atoms"],
+        fit_s=sum(attempt.seconds for attempt in attempts),
+        iterations=sum(attempt.artefact.metrics["iterations"] for attempt in attempts if attempt.artefact),
+        ended=next((attempt.verdict for attempt in attempts if attempt.goes_on), attempts[-1].verdict),
+        figures={
+            key.removeprefix("teacher_"): value
+            for key, value in student.evaluation.metrics.items()
+            if key.startswith("teacher_")
+        },
+    )
+
+
+def _changed(prepared: Prepared, method: str, size: int, seed: int) -> Prepared:
+    config = prepared.recipe.config
+    values = config.model_dump()
+    values["selection"] |= {"method": method, "max_structures": size, "fraction": None}
+    values["train"] |= {"seed": seed, "max_attempts": 1}
+    recipe = Recipe.model_validate({**prepared.recipe.model_dump(), "config": values})
+    return Prepared(**{**vars(prepared), "recipe": recipe})

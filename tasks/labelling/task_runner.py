@@ -1,0 +1,274 @@
+"""Where the shards of the labelling run: threads of this process, or a Dask cluster whose hosts share the work root."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from prefect.context import FlowRunContext
+from prefect.futures import PrefectConcurrentFuture
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+
+from tasks.errors import DistillError, UserError
+from tasks.prefect_logging import run_log
+from tasks.runners.cancellation import RunEnded
+from tasks.settings import Settings
+
+if TYPE_CHECKING:
+    from prefect.futures import PrefectWrappedFuture
+    from prefect.tasks import Task
+
+    Future = PrefectWrappedFuture[Any, Any]
+
+TICK_S = 1.0
+CONNECT_S = 15.0  # to a scheduler; one that refuses is asked again and again so long
+END_WORKERS_S = 5.0  # for the workers' answer when a run ends
+LOCAL_CLUSTERS = ("distributed.LocalCluster", "dask.distributed.LocalCluster")
+NO_SERVER = "Failed to reach API"  # what a task run of Prefect ends with on such a worker
+INSTALL = "pip install 'mace-to-ace[dask]'"
+
+
+def task_runner(settings: Settings) -> TaskRunner[Any]:
+    """The task runner that the settings ask for: threads unless they name a Dask cluster.
+
+    Raises:
+        UserError: a DISTILL_DASK_... setting is wrong, or the packages for it are not installed.
+    """
+    if not (settings.dask_address or settings.dask_cluster):
+        if settings.dask_cluster_options:
+            raise UserError("DISTILL_DASK_CLUSTER_OPTIONS: set DISTILL_DASK_CLUSTER to the class they are for")
+        return ThreadPoolTaskRunner(max_workers=settings.shards_at_once)
+    if settings.dask_address and settings.dask_cluster:
+        raise UserError("DISTILL_DASK_ADDRESS and DISTILL_DASK_CLUSTER: set one of them, not both")
+    try:
+        from prefect_dask.task_runners import DaskTaskRunner
+    except ImportError as error:
+        raise UserError(f"DISTILL_DASK_...: {error}. Install it: {INSTALL}") from None
+    if settings.dask_address:
+        return DaskTaskRunner(address=settings.dask_address, client_kwargs={"timeout": CONNECT_S})
+    return DaskTaskRunner(cluster_class=_cluster_class(settings), cluster_kwargs=_cluster_options(settings))
+
+
+def _cluster_class(settings: Settings) -> Any:
+    name = settings.dask_cluster or ""
+    module, _, attribute = name.rpartition(".")
+    try:
+        with _signals_kept():
+            found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        mend = f"Name a class such as distributed.LocalCluster; dask_jobqueue's need: {INSTALL} dask-jobqueue"
+        raise UserError(f"DISTILL_DASK_CLUSTER: no class {name!r} ({error}). {mend}") from None
+    if not callable(found):
+        raise UserError(f"DISTILL_DASK_CLUSTER: {name} is no class")
+    return found
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """To import dask_jobqueue makes Ctrl-C an exit without an error: that is not a library's to decide."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _cluster_options(settings: Settings) -> dict[str, Any]:
+    """A local cluster has as many workers of one shard each as this machine labels at a time."""
+    if settings.dask_cluster not in LOCAL_CLUSTERS:
+        return settings.dask_cluster_options
+    ours = {"n_workers": settings.shards_at_once, "threads_per_worker": 1, "dashboard_address": None}
+    return {**ours, **settings.dask_cluster_options}
+
+
+def run_shards(
+    runner: TaskRunner[Any],
+    task: Task[..., Any],
+    parameters: Sequence[dict[str, Any]],
+    names: Sequence[str],
+    *,
+    tick: Callable[[], object],
+    fatal: Callable[[BaseException], bool],
+    end: Callable[[], object],
+    finished: Callable[[int, Any], object] = lambda number, result: None,
+) -> list[Any]:
+    """Run `task` once for every one of `parameters`; its result or exception for each, None for one left out.
+
+    Args:
+        runner: from `started`.
+        names: of the task runs.
+        tick: called about once a second while shards run.
+        fatal: whether an exception is one that the shards not yet begun would meet too; they are then left out.
+        end: ends what the run has running in the process that calls it; it must be picklable. Called here and on
+            every Dask worker when the waiting is broken off by an exception such as KeyboardInterrupt.
+        finished: called with the place and the result or exception of every shard that ran.
+    """
+    futures: list[Future] = []
+    try:
+        with _settings_for_workers(runner):
+            for name, given in zip(names, parameters, strict=True):
+                futures.append(runner.submit(task.with_options(task_run_name=name), given))
+        return _results(runner, futures, names, tick, fatal, finished)
+    except BaseException:
+        _end_all(runner, futures, end)
+        raise
+
+
+@contextmanager
+def started(settings: Settings) -> Iterator[TaskRunner[Any]]:
+    """The task runner of the settings, its cluster made or reached; `UserError` when there is none as they say."""
+    with task_runner(settings) as runner:
+        try:
+            _connect(runner)
+        except Exception as error:  # a cluster class raises what it likes
+            name = "ADDRESS" if settings.dask_address else "CLUSTER or DISTILL_DASK_CLUSTER_OPTIONS"
+            place = settings.dask_address or f"{settings.dask_cluster} {settings.dask_cluster_options}"
+            raise UserError(f"DISTILL_DASK_{name}: no Dask cluster at {place}: {error}") from error
+        _tell_of_workers(runner)
+        yield runner
+
+
+def _tell_of_workers(runner: TaskRunner[Any]) -> None:
+    """A cluster may have no worker for hours, in a queue, or for ever, for want of `n_workers`: that is said."""
+    client = _dask_client(runner)
+    if client is not None and not client.scheduler_info()["workers"]:
+        run_log().warning("the Dask cluster has no worker yet: shards wait until one comes (was n_workers given?)")
+
+
+def _connect(runner: TaskRunner[Any]) -> None:
+    """Make the cluster; it and its local workers do not log every connection."""
+    if isinstance(runner, ThreadPoolTaskRunner):
+        return
+    import dask
+
+    logging.getLogger("distributed").setLevel(logging.WARNING)
+    with dask.config.set({"distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "warning"}):
+        _dask_client(runner)
+
+
+def _dask_client(runner: TaskRunner[Any]) -> Any:
+    """The runner's connection to its cluster, made when it is first asked for; None for threads."""
+    return None if isinstance(runner, ThreadPoolTaskRunner) else runner.client  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _settings_for_workers(runner: TaskRunner[Any]) -> Iterator[None]:
+    """Workers report to the server of this flow run: without its address each would start a server of its own."""
+    context = FlowRunContext.get()
+    if context is None or _dask_client(runner) is None:
+        yield
+        return
+    with temporary_settings({PREFECT_API_URL: str(context.client.api_url)}):
+        yield
+
+
+def _results(
+    runner: TaskRunner[Any],
+    futures: Sequence[Future],
+    names: Sequence[str],
+    tick: Callable[[], object],
+    fatal: Callable[[BaseException], bool],
+    finished: Callable[[int, Any], object],
+) -> list[Any]:
+    results: list[Any] = [None] * len(futures)
+    left_out: set[int] = set()
+    for place in _as_they_end(futures, tick):
+        if place in left_out:
+            continue
+        results[place] = _result(futures[place], names[place])
+        finished(place, results[place])
+        if isinstance(results[place], BaseException) and not left_out and fatal(results[place]):
+            left_out = _leave_out(runner, futures)
+    return results
+
+
+def _as_they_end(futures: Sequence[Future], tick: Callable[[], object]) -> Iterator[int]:
+    ended: SimpleQueue[int] = SimpleQueue()
+    for place, future in enumerate(futures):
+        future.add_done_callback(lambda _, place=place: ended.put(place))  # type: ignore[misc]
+    ticked = time.monotonic()
+    left = len(futures)
+    while left:
+        if time.monotonic() >= ticked + TICK_S:
+            ticked = time.monotonic()
+            tick()
+        try:
+            place = ended.get(timeout=max(0.0, ticked + TICK_S - time.monotonic()))
+        except Empty:
+            continue
+        left -= 1
+        yield place
+
+
+def _result(future: Future, name: str) -> Any:
+    """What a shard ended with."""
+    try:
+        return future.result() if isinstance(future, PrefectConcurrentFuture) else _dask_result(future, name)
+    except (Exception, RunEnded) as error:  # noqa: BLE001  the caller's business
+        return error
+
+
+def _dask_result(future: Future, name: str) -> Any:
+    """The cluster then forgets it, or the shard would run again when the worker that holds its result dies."""
+    from distributed import KilledWorker
+
+    wrapped = future.wrapped_future
+    if wrapped.cancelled():  # not by us
+        raise DistillError(f"{name}: the Dask cluster was lost while it ran. What is labelled is kept: run again.")
+    try:
+        # a task that ended with what is no Exception leaves `result()` waiting for ever
+        error = wrapped.exception() if wrapped.status == "error" else None
+        if isinstance(error, KilledWorker):
+            raise DistillError(f"{name}: {error}")
+        if str(error).startswith(NO_SERVER):
+            mend = "Start one that they reach (prefect server start --host ...) and set PREFECT_API_URL to its address."
+            raise UserError(f"the workers of the Dask cluster do not see this run's Prefect server ({error}). {mend}")
+        return error or future.result()
+    finally:
+        wrapped.release()
+
+
+def _leave_out(runner: TaskRunner[Any], futures: Sequence[Future]) -> set[int]:
+    """Cancel the shards that have not begun; their places."""
+    client = _dask_client(runner)
+    if client is None:
+        return {place for place, future in enumerate(futures) if future.wrapped_future.cancel()}
+    if client.status != "running":  # what waits is lost, and told so
+        return set()
+    begun = {key for keys in client.processing().values() for key in keys}
+    waiting = {
+        place
+        for place, future in enumerate(futures)
+        if not future.wrapped_future.done() and future.wrapped_future.key not in begun
+    }
+    client.cancel([futures[place].wrapped_future for place in waiting])
+    return waiting
+
+
+def _end_all(runner: TaskRunner[Any], futures: Sequence[Future], end: Callable[[], object]) -> None:
+    client = _dask_client(runner)
+    if client is None:
+        for future in futures:
+            future.wrapped_future.cancel()
+        end()
+        return
+    end()
+    asking = threading.Thread(target=_end_on_workers, args=(client, futures, end), daemon=True)
+    asking.start()
+    asking.join(END_WORKERS_S)  # a worker that hangs does not answer
+
+
+def _end_on_workers(client: Any, futures: Sequence[Future], end: Callable[[], object]) -> None:
+    with suppress(OSError):  # the scheduler is gone: so are its tasks
+        client.cancel([future.wrapped_future for future in futures])
+        client.run(end, on_error="ignore")

@@ -1,0 +1,320 @@
+"""Steps in containers of a Docker engine. The only file that imports the `docker` SDK.
+
+A container has no network (but for the steps in NETWORK), a read-only root, no capabilities and the caller's user; it
+sees its inputs (read-only) and its own folder, both at the paths they have here, and nothing else of this machine.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import requests
+import urllib3
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.models.containers import Container
+from docker.models.images import Image as EngineImage
+from docker.types import DeviceRequest, LogConfig, Mount
+from pydantic import ValidationError
+
+from containers.contract import NETWORK, Device, Image, Progress, Request
+from containers.environment import lock_digest
+from containers.processes import kernel_kills
+from tasks.runners.base import CannotStart, Ended, Wanted, check_inputs, check_labels, deadline, follow, open_log
+from tasks.runners.cancellation import endable
+from tasks.runners.container_owner import PREFIX, RUN, Owner, is_gone, this_process
+from tasks.settings import Settings, thread_environment
+
+ENGINE_TIMEOUT_S = 120  # for one answer of a busy engine
+MEMORY_SHARE = 0.9  # of the engine's memory, where no limit is set
+PIDS, PIDS_PER_THREAD = 256, 8  # threads count as processes, and several libraries have a pool of them
+LONGEST_LINE = 1 << 16
+SIGKILLED = 137
+NO_REQUEST = 2  # what containers/step.py ends with where it finds none
+ENGINE_LOST = (APIError, requests.exceptions.RequestException, urllib3.exceptions.HTTPError)
+
+
+class DockerRunner:
+    """One hardened container a step; removed when the step has ended in any way."""
+
+    def __init__(self, settings: Settings, run_id: str) -> None:
+        self.settings, self.run_id = settings, run_id
+
+    def run(self, folder: Path, image: Image, request: Request, progress: Progress) -> Ended:
+        check_inputs(request)
+        with engine(self.settings) as client:
+            found = find_image(client, image, self.settings.image(image, request.resources.device))
+            check_image(found, image, request.lock, request.resources.device)
+            options = self._options(client, found, folder, request)
+            with created(client, options) as container:
+                return self._followed(container, folder, progress)
+
+    def _options(
+        self, client: docker.DockerClient, image: EngineImage, folder: Path, request: Request
+    ) -> dict[str, Any]:
+        limit_GB = self.settings.step_memory_GB
+        memory = round(limit_GB * 1e9) if limit_GB else int(client.info()["MemTotal"] * MEMORY_SHARE)
+        inputs = {file.path for files in request.inputs.values() for file in files}
+        request_file = folder / "request.json"  # a hostile step must not change what a repeat would do
+        return {
+            **HARDENED,
+            **(NETWORKED if request.step in NETWORK else {}),
+            "image": image.id,
+            "name": f"mace-to-ace-{folder.name}",
+            "command": [str(folder)],
+            "user": f"{os.getuid()}:{os.getgid()}",
+            "pids_limit": PIDS + PIDS_PER_THREAD * request.resources.threads,
+            "environment": thread_environment(request.resources.threads),
+            "mem_limit": memory,
+            "memswap_limit": memory,
+            "mounts": [_bind(folder), *(_bind(path, read_only=True) for path in sorted({request_file, *inputs}))],
+            "labels": {RUN: self.run_id, f"{PREFIX}step": request.step, **this_process().labels()},
+            "device_requests": [GPUS] if request.resources.device == "cuda" else [],
+        }
+
+    def _followed(self, container: Container, folder: Path, progress: Progress) -> Ended:
+        kills = kernel_kills()
+        with (
+            open_log(folder) as write,
+            deadline(self.settings.step_timeout_s, lambda: kill(container)),
+            endable(lambda: end(container)),
+        ):
+            try:
+                container.start()
+                for line in lines(container.logs(stream=True, follow=True)):
+                    follow(line, write, progress)
+                exit_code = int(container.wait(timeout=ENGINE_TIMEOUT_S)["StatusCode"])
+                container.reload()
+            except ENGINE_LOST as error:
+                raise _cannot(error) from error
+        if exit_code == NO_REQUEST and not (folder / "report.json").exists():  # Podman makes folders that are missing
+            raise _unseen(f"in its container there is no request.json in {folder}")
+        return how_it_ended(exit_code, container.attrs["State"], kernel_kills() != kills)
+
+
+HARDENED = {
+    "network_mode": "none",
+    "use_config_proxy": False,  # an address of a proxy may hold a password
+    "read_only": True,
+    "tmpfs": {"/tmp": "rw,nosuid,nodev,mode=1777"},  # noqa: S108  the container's own
+    "cap_drop": ["ALL"],
+    "security_opt": ["no-new-privileges"],
+    "init": True,
+    "log_config": LogConfig(type="json-file", config={"max-size": "100m"}),
+}
+NETWORKED = {"network_mode": "default", "use_config_proxy": True}
+GPUS = DeviceRequest(count=-1, capabilities=[["gpu"]])
+
+
+def how_it_ended(exit_code: int, state: dict[str, Any], kernel_killed: bool = False) -> Ended:
+    """From the exit code and the engine's record; a child that was killed for memory need not end its step.
+
+    Podman 4 never records a kill for memory: then a kill counts as one if `kernel_killed`, that is if our kernel has
+    ended some process for memory meanwhile.
+    """
+    if (exit_code != 0 and state["OOMKilled"]) or (exit_code == SIGKILLED and kernel_killed):
+        return Ended(f"killed at its memory limit, exit code {exit_code}", exit_code, "OutOfMemory")
+    kind = "Killed" if exit_code == SIGKILLED else "Died"
+    return Ended(f"exit code {exit_code}", exit_code, kind)
+
+
+def lines(chunks: Iterable[bytes]) -> Iterator[str]:
+    """Lines of text, whatever the borders of the chunks; one that is endless comes in parts."""
+    pending = ""
+    for piece in codecs.iterdecode(chunks, "utf-8", errors="replace"):
+        *whole, pending = (pending + piece).split("\n")
+        yield from (f"{line}\n" for line in whole)
+        if len(pending) > LONGEST_LINE:
+            yield f"{pending}\n"
+            pending = ""
+    if pending:
+        yield pending
+
+
+@contextlib.contextmanager
+def engine(settings: Settings) -> Iterator[docker.DockerClient]:
+    """A connection to an engine that answers; `CannotStart` says why there is none."""
+    try:
+        client = docker.DockerClient(base_url=settings.engine_url, version="auto", timeout=ENGINE_TIMEOUT_S)
+    except DockerException as error:
+        raise CannotStart(_no_engine(settings.engine_url, str(error))) from None
+    try:
+        yield client
+    except ENGINE_LOST as error:
+        raise _cannot(error) from error
+    finally:
+        client.close()
+
+
+def _no_engine(url: str, reason: str) -> str:
+    if "Permission denied" in reason:
+        mend = "Join the group that may (`sudo usermod -aG docker $USER`, then log in again)."
+        return f"this user may not use the container engine at {url}. {mend}"
+    mend = "Start it (`sudo systemctl start docker`), or set DISTILL_ENGINE_URL or DISTILL_RUNNER=subprocess."
+    return f"no container engine answers at {url}. {mend}"
+
+
+def find_image(client: docker.DockerClient, image: Image, reference: str) -> EngineImage:
+    """The image that `reference` names; a digest in it must be the image's."""
+    name, _, digest = reference.partition("@")
+    found = _image(client, image, reference) or _image(client, image, name)
+    if found is None:
+        variant = " VARIANT=cuda" if name.endswith(":cuda") else ""
+        mend = f"Build it: make images{variant} (or set DISTILL_{image.upper()}_IMAGE)."
+        raise CannotStart(f"the engine has no image {reference}. {mend}")
+    known = {found.id, *(repository.partition("@")[2] for repository in found.attrs["RepoDigests"] or [])}
+    if digest and digest not in known:
+        mend = f"Set DISTILL_{image.upper()}_IMAGE to the digest that you want, or build again: make images."
+        raise CannotStart(f"the image {name} is {found.id}, not {digest} as asked. {mend}")
+    return found
+
+
+def _image(client: docker.DockerClient, image: Image, reference: str) -> EngineImage | None:
+    try:
+        return client.images.get(reference)
+    except (ImageNotFound, NotFound):
+        return None
+    except APIError as error:
+        mend = f"Set DISTILL_{image.upper()}_IMAGE to NAME:TAG, or unset it."
+        raise CannotStart(f"the engine takes no image name {reference!r} ({error.explanation}). {mend}") from None
+
+
+def check_image(found: EngineImage, image: Image, lock: str, device: Device) -> None:
+    """Refuse an image that was built from other packages or other steps than these, or for another device."""
+    check_labels(found.labels, str(found.tags or found.id), Wanted(image, lock, device))
+
+
+def check_images(settings: Settings, device: Device) -> None:
+    """Refuse images that cannot run this checkout's steps."""
+    images: tuple[Image, ...] = ("mace", "tensorpot")
+    with engine(settings) as client:
+        for image in images:
+            check_image(find_image(client, image, settings.image(image, device)), image, lock_digest(image), device)
+
+
+def why_no_gpu(settings: Settings) -> str | None:
+    """Why steps cannot compute on a GPU; None when the engine has one to give and images that use it.
+
+    Raises:
+        CannotStart: there is no engine, or no image of any variant.
+    """
+    with engine(settings) as client:
+        if refusal := _gpu_refusal(client, _probe_image(client, settings)):
+            return f"the container engine cannot give a container a GPU ({refusal})"
+    try:
+        check_images(settings, "cuda")
+    except CannotStart as error:
+        return str(error).removesuffix(".")
+    return None
+
+
+def _probe_image(client: docker.DockerClient, settings: Settings) -> EngineImage:
+    """Either variant of an image will do: what it needs to list GPUs comes from the engine."""
+    wanted: Device = "cuda" if settings.device == "cuda" else "cpu"
+    other: Device = "cpu" if wanted == "cuda" else "cuda"
+    with contextlib.suppress(CannotStart):
+        return find_image(client, "mace", settings.image("mace", other))
+    return find_image(client, "mace", settings.image("mace", wanted))
+
+
+def _gpu_refusal(client: docker.DockerClient, image: EngineImage) -> str | None:
+    """What a container that lists GPUs ends with, or None when it lists one."""
+    labels = {RUN: "probe", **this_process().labels()}
+    options = {**HARDENED, "pids_limit": PIDS, "image": image.id, "labels": labels, "device_requests": [GPUS]}
+    with created(client, {**options, "entrypoint": ["nvidia-smi", "-L"]}) as container:
+        try:
+            container.start()
+            exit_code = int(container.wait(timeout=ENGINE_TIMEOUT_S)["StatusCode"])
+        except APIError as error:  # no GPU runtime in the engine, or no nvidia-smi from it
+            return str(error.explanation)
+    return f"nvidia-smi -L: exit code {exit_code}" if exit_code else None
+
+
+@contextlib.contextmanager
+def created(client: docker.DockerClient, options: dict[str, Any]) -> Iterator[Container]:
+    """A container that is gone when the block is left."""
+    try:
+        container = client.containers.create(**options)
+    except ENGINE_LOST as error:
+        raise _cannot(error) from error
+    try:
+        yield container
+    finally:
+        remove(container)
+
+
+def _bind(path: Path, read_only: bool = False) -> Mount:
+    """The same path inside; unlike a volume, a mount of a missing path is an error."""
+    return Mount(target=str(path), source=str(path), type="bind", read_only=read_only)
+
+
+UNSEEN = ("bind source path does not exist", "no such file or directory")
+NO_INIT = "container-init"  # Podman's word for its `catatonit`
+
+
+def _cannot(error: Exception) -> CannotStart:
+    """What the engine's refusal means; its own words are kept."""
+    words = str(getattr(error, "explanation", None) or error)
+    if NO_INIT in words:
+        return CannotStart(f"the container engine has no init program ({words}). Install catatonit.", "EngineFailed")
+    if any(part in words for part in UNSEEN):
+        return _unseen(words)
+    return CannotStart(f"the container engine failed: {words}", "EngineFailed")
+
+
+def _unseen(words: str) -> CannotStart:
+    mend = "A worker in a container must have the work root and the inputs mounted at the same paths as the host."
+    return CannotStart(f"the engine does not see a path that this process sees ({words}). {mend}", "Unseen")
+
+
+def kill(container: Container) -> None:
+    """SIGKILL to all that runs in it; nothing when it runs no more."""
+    with contextlib.suppress(*ENGINE_LOST):  # in a timer's thread; the one that follows the log tells a lost engine
+        container.kill()
+
+
+def end(container: Container) -> None:
+    """Remove it, begun or not; what a lost engine keeps is removed when the run or the next one does so."""
+    with contextlib.suppress(*ENGINE_LOST):
+        remove(container)
+
+
+def remove(container: Container) -> None:
+    """Kill and remove; nothing when another was faster."""
+    with contextlib.suppress(NotFound):
+        try:
+            container.remove(force=True, v=True)
+        except APIError as error:
+            if error.status_code != requests.codes.conflict:  # its removal is already in progress
+                raise
+
+
+def remove_run(settings: Settings, run_id: str) -> int:
+    """Remove the containers of a run; how many there were."""
+    with engine(settings) as client:
+        found = client.containers.list(all=True, filters={"label": f"{RUN}={run_id}"}, ignore_removed=True)
+        for container in found:
+            remove(container)
+        return len(found)
+
+
+def reap(settings: Settings) -> int:
+    """Remove the containers whose process is surely gone (kill -9, a power cut); how many there were."""
+    with engine(settings) as client:
+        found = client.containers.list(all=True, filters={"label": RUN}, ignore_removed=True)
+        orphans = [container for container in found if _is_orphan(container)]
+        for container in orphans:
+            remove(container)
+        return len(orphans)
+
+
+def _is_orphan(container: Container) -> bool:
+    try:
+        return is_gone(Owner.of(container.labels), container.status == "running")
+    except ValidationError:
+        return False

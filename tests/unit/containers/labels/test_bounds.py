@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pydantic import ValidationError
+
+from containers.contract import StepError
+from containers.labels.bounds import Sanity, broken, measure
+from containers.labels.ensemble import Labels
+
+NUMBERS = pa.chunked_array([pa.array([[14, 14], [8]], pa.list_(pa.int32()))])
+E0S = {"Si": -4.0, "O": -2.0}
+
+
+def labels(energy=(-8.0, -2.0), forces=None, distance=(2.0, np.nan), forces_std=None, stress=(None, None)) -> Labels:
+    """Of a structure of two silicon atoms and one of one oxygen atom; by default free atoms."""
+    return Labels(
+        energy=np.array(energy, dtype=float),
+        forces=np.zeros((3, 3)) if forces is None else np.array(forces, dtype=float),
+        counts=np.array([2, 1]),
+        stress=pa.array(stress, pa.list_(pa.float64(), 6)),
+        distance=np.array(distance, dtype=float),
+        energy_std=None if forces_std is None else np.zeros(2),
+        forces_std=None if forces_std is None else np.array(forces_std, dtype=float),
+    )
+
+
+def reasons(given: Labels, max_force_std=None, **bounds) -> dict[int, dict[str, str]]:
+    return broken(measure(NUMBERS, given, E0S), Sanity(**bounds), max_force_std)
+
+
+def test_energies_are_told_an_atom_and_without_the_reference():
+    figures = measure(NUMBERS, labels(energy=(-7.0, 1.0)), E0S)
+    assert figures.energy.tolist() == [0.5, 3.0]
+
+
+def test_the_largest_force_is_the_longest_vector_of_each_structure():
+    figures = measure(NUMBERS, labels(forces=[[3, 4, 0], [0, 0, 1], [2, 3, 6]]), E0S)
+    assert figures.norms.tolist() == [5.0, 1.0, 7.0]
+    assert figures.force.tolist() == [5.0, 7.0]
+
+
+def test_good_labels_break_nothing():
+    assert reasons(labels()) == {}
+
+
+def test_a_figure_at_the_bound_is_good_and_one_beyond_it_is_named_with_the_setting():
+    at = labels(energy=(192.0, -2.0), forces=[[0, 0, 100], [0, 0, 0], [0, 0, 0]], distance=(0.5, np.nan))
+    assert reasons(at) == {}
+    beyond = labels(energy=(-8.0, 98.5), forces=[[0, 0, 101], [0, 0, 0], [0, 0, 0]], distance=(0.49, np.nan))
+    assert reasons(beyond) == {
+        0: {
+            "force": "a force of 101 eV/Å, at most 100 (labels.max_force_eV_per_A)",
+            "distance": "atoms 0.49 Å apart, at least 0.5 (labels.min_distance_A)",
+        },
+        1: {
+            "energy": "an energy of 100.5 eV/atom beyond the reference energies, at most 100 either way"
+            " (labels.max_energy_eV_per_atom)"
+        },
+    }
+
+
+def test_an_energy_far_below_the_reference_is_out_of_bounds_too():
+    assert set(reasons(labels(energy=(-8.0, -103.0)))) == {1}
+    assert set(reasons(labels(energy=(-8.0, -103.0)), max_energy_eV_per_atom=200.0)) == set()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"energy": (np.nan, -2.0)},
+        {"energy": (np.inf, -2.0)},
+        {"forces": [[0, 0, 0], [0, np.nan, 0], [0, 0, 0]]},
+        {"forces": [[0, -np.inf, 0], [0, 0, 0], [0, 0, 0]]},
+        {"stress": ([0, 0, 0, 0, 0, np.nan], None)},
+    ],
+)
+def test_what_is_not_finite_is_told_as_that_and_its_neighbour_is_left_alone(change):
+    assert reasons(labels(**change)) == {0: {"not_finite": "the teacher's label is not finite"}}
+
+
+def test_the_committee_s_bound_is_on_the_deviation_of_a_force_vector():
+    spread = labels(forces_std=[[0, 0, 0.1], [0, 0, 0], [0.1, 0.2, 0.2]])
+    assert reasons(spread) == {}
+    assert reasons(spread, max_force_std=0.31) == {}
+    assert reasons(spread, max_force_std=0.2) == {
+        1: {"committee": "the committee disagrees: force deviation 0.3 eV/Å, at most 0.2 (teacher.max_force_std)"}
+    }
+
+
+def test_an_element_without_reference_energy_is_an_error():
+    with pytest.raises(StepError, match="no reference energy of O"):
+        measure(NUMBERS, labels(), {"Si": -4.0})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_force_eV_per_A": 0},
+        {"max_energy_eV_per_atom": -1},
+        {"min_distance_A": -0.1},
+        {"min_distance_A": "1"},
+        {"max_force": 3},
+    ],
+)
+def test_wrong_bounds_are_refused(wrong):
+    with pytest.raises(ValidationError):
+        Sanity(**wrong)

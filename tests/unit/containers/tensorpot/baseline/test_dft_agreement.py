@@ -1,0 +1,126 @@
+"""DFT energies and forces beside the teacher's: units, zeros, and teachers that are merely wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from containers.contract import BadInput
+from containers.tensorpot.baseline.dft_agreement import (
+    Both,
+    check_energies,
+    check_units,
+    check_zero,
+    matched,
+    not_compared,
+    offsets,
+    other_reference,
+    refused,
+    teachers_errors,
+)
+
+
+def both(row: int, symbols: str = "Si4", error: float = 0.0, **wrong: float) -> Both:
+    """One structure on which the teacher's forces err by `error` eV/Å.
+
+    Args:
+        wrong: `energy` and `forces` multiply DFT's; `shift` is added to its energy, eV/atom.
+    """
+    rng = np.random.default_rng(row)
+    atoms = Atoms(symbols, positions=rng.normal(0, 3, (len(Atoms(symbols)), 3)))
+    atoms.info = {"id": f"id{row}", "source": "dft.xyz", "row": row}
+    energy, forces = len(atoms) * (-5.0 + rng.normal(0, 0.1)), rng.normal(0, 1.0, (len(atoms), 3))
+    labels = {
+        "energy": energy * wrong.get("energy", 1.0) + wrong.get("shift", 0.0) * len(atoms),
+        "forces": forces * wrong.get("forces", 1.0),
+    }
+    atoms.calc = SinglePointCalculator(atoms, **labels)
+    return Both(atoms, {"energy": energy, "forces": forces + rng.normal(0, error, forces.shape)})
+
+
+def several(count: int = 10, **how: Any) -> list[Both]:
+    return [both(row, **how) for row in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("size", "unit"),
+    [(51.422067, "Hartree/Bohr"), (25.711034, "Rydberg/Bohr"), (0.0433641, "kcal/mol/Å"), (0.001, "meV/Å")],
+)
+def test_forces_in_another_unit_are_named_with_their_frame(size: float, unit: str) -> None:
+    with pytest.raises(BadInput, match=rf"^dft\.xyz, frame 10 \(from 0\): its forces are .*looks like {unit}\. Give"):
+        check_units([*several(), both(10, error=0.1, forces=1 / size)])
+
+
+def test_forces_of_an_unknown_unit_are_refused_without_a_guess() -> None:
+    with pytest.raises(BadInput, match=r"forces are 7 times the teacher's on the same structure\. Give eV/Å"):
+        check_units([both(0, forces=7.0)])
+
+
+@pytest.mark.parametrize("error", [0.1, 1.0, 10.0])
+def test_a_teacher_that_errs_is_no_other_unit(error: float) -> None:
+    check_units(several(error=error))
+
+
+def test_forces_near_zero_show_no_unit() -> None:
+    relaxed = both(0, forces=0.001)
+    check_units([Both(relaxed.atoms, {**relaxed.teacher, "forces": relaxed.teacher["forces"] * 0.01})])
+
+
+def test_energies_that_vary_in_another_unit_are_refused() -> None:
+    """The zero is another too, so that the numbers themselves show no unit."""
+    with pytest.raises(BadInput, match=r"^dft\.xyz: its energies vary 0\.0367 times .*looks like Hartree\. Give eV"):
+        check_units(several(energy=1 / 27.211386, shift=-8.0))
+
+
+def test_energies_of_every_composition_in_another_unit_are_refused() -> None:
+    mixed = [both(row, "Si4" if row % 2 else "SiC", energy=1 / 13.605693) for row in range(4)]
+    with pytest.raises(BadInput, match=r"^dft\.xyz: its energies are given in Rydberg"):
+        check_units(mixed)
+
+
+def test_one_energy_in_another_unit_is_named() -> None:
+    check_energies(several(), {})
+    with pytest.raises(BadInput, match=r"^dft\.xyz, frame 10 \(from 0\): its energy is given in kcal/mol"):
+        check_energies([*several(), both(10, energy=1 / 0.0433641)], {})
+
+
+def test_offsets_are_found_for_each_element_in_spite_of_a_wild_structure() -> None:
+    mixed = [both(row, ("Si4", "SiC", "Si3C")[row % 3], shift=0.2) for row in range(12)] + [both(12, shift=9.0)]
+    constants, before, after = offsets(mixed, ("C", "Si"))
+    assert constants == pytest.approx({"C": 0.2, "Si": 0.2}, abs=0.01)
+    assert other_reference(before, after)
+    listed = f"C {constants['C']:+.4f}, Si {constants['Si']:+.4f} eV an"
+    assert listed in refused(constants, before, after, 13)
+    rest = offsets(mixed, ("C", "Si"), constants)
+    assert not other_reference(*rest[1:])
+
+
+def test_test_files_have_the_zero_of_the_training_files() -> None:
+    check_zero(several(shift=0.2), ("Si",), {"Si": 0.2}, "test", "training")
+    with pytest.raises(BadInput, match=r"energies of the test have another zero than those of the training \(Si -0\.2"):
+        check_zero(several(), ("Si",), {"Si": 0.2}, "test", "training")
+
+
+def test_structures_are_matched_by_id_and_the_rest_is_counted() -> None:
+    ones = several(4)
+    dft = [one.atoms for one in ones]
+    answers = []
+    for one in ones[:3]:
+        atoms = one.atoms.copy()
+        atoms.calc = SinglePointCalculator(atoms, **one.teacher)
+        answers.append(atoms)
+    found = matched(dft, answers)
+    assert [one.place for one in found] == [f"dft.xyz, frame {row} (from 0)" for row in range(3)]
+    figures = not_compared(dft, answers, {"id3": "too large a force"})
+    assert figures == {"dft_not_compared": 1, "dft_not_compared_first": "dft.xyz, frame 3 (from 0): too large a force"}
+
+
+def test_the_teacher_s_errors_leave_the_constants_out() -> None:
+    figures = teachers_errors(several(shift=0.2), {"Si": 0.19})
+    assert figures["energy_mae_meV_per_atom"] == pytest.approx(10.0)
+    assert figures["force_mae_meV_per_A"] == 0.0
+    assert teachers_errors([], {})["energy_mae_meV_per_atom"] is None

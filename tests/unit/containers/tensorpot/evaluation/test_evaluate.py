@@ -1,0 +1,144 @@
+"""The figures of an evaluation, and the stubs of evaluation and active set."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.calculator import Calculator
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from containers.contract import BadInput, Inputs, Machine
+from containers.structures.table import labels_table, structure_id, write_table
+from containers.tensorpot.active_set import pace_activeset
+from containers.tensorpot.evaluation import evaluate
+from containers.tensorpot.frames.frame_file import Labelled, frame, write_frame
+from containers.tensorpot.student.baseline import Baseline, PairTerm
+from containers.tensorpot.student.calculator import Student, pair_terms
+
+PARAMS = evaluate.Params(elements=("Si",))
+TERM = PairTerm(form="lj", epsilon_eV=0.1, sigma_A=2.0, inner_A=3.0, outer_A=4.0)
+BASELINE = Baseline(e0s_eV={"Si": -3.0}, dft_offsets_eV={"Si": 0.5})
+
+
+class Ace(Calculator):
+    """A potential with known answers: -1 eV an atom, forces 0.1 eV/Å, stress 0.01 eV/Å³, grades 0 and 2."""
+
+    cutoff = 5.0
+
+    def calculate(self, atoms: Atoms, *_: object) -> None:
+        """Fill `results`; as pyace, refuse cells that are open in one or two directions."""
+        assert atoms.pbc.all()
+        count = len(atoms)
+        gamma = np.arange(count) * 2.0
+        self.results = {"energy": -1.0 * count, "forces": np.full((count, 3), 0.1), "gamma": gamma}
+        if atoms.cell.rank == 3:
+            self.results["stress"] = np.full(6, 0.01)
+
+
+def student(baseline: Baseline = BASELINE) -> Student:
+    """The sum with a potential of known answers."""
+    return Student(Ace(), baseline.model_dump())
+
+
+def labelled(atoms: Atoms, energy: float, stress: bool = True) -> Atoms:
+    """The structure with a label of no forces and no stress."""
+    atoms.info = {"id": structure_id(atoms), "source": "dft.xyz", "row": 3, "group": "", "family": ""}
+    atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=np.zeros((len(atoms), 3)))
+    if stress:
+        atoms.calc.results["stress"] = np.zeros(6)
+    return atoms
+
+
+def test_errors_have_reference_energies_and_units_right() -> None:
+    compared = evaluate.compare(labelled(bulk("Si"), energy=-8.02), student())
+    found = evaluate.figures([compared])
+    assert found["energy_mae_meV_per_atom"] == pytest.approx(10.0)  # (-1 - 3) against -4.01 eV/atom
+    assert found["force_mae_meV_per_A"] == pytest.approx(100.0)
+    assert found["stress_mae_meV_per_A3"] == pytest.approx(10.0)
+    assert (found["structures"], found["atoms"]) == (1, 2)
+    assert (found["gamma_max"], found["gamma_share_above_1"]) == (2.0, 0.5)
+
+
+def test_the_sum_with_the_pair_terms_is_judged() -> None:
+    energy, forces, stress = pair_terms(bulk("Si"), {"Si-Si": TERM.model_dump()})
+    assert abs(energy) > 0.01
+    atoms = labelled(bulk("Si"), energy=-8 + energy)
+    atoms.calc.results |= {"forces": forces + 0.1, "stress": stress + 0.01}
+    whole = student(Baseline(e0s_eV={"Si": -3.0}, pairs={"Si-Si": TERM}))
+    found = evaluate.figures([evaluate.compare(atoms, whole)])
+    for key in ("energy_max_meV_per_atom", "force_max_meV_per_A", "stress_max_meV_per_A3"):
+        assert found[key] == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("pbc", [(True, True, False), (False, False, False), (True, False, False)])
+def test_open_cells_are_evaluated_without_stress(pbc: tuple[bool, ...]) -> None:
+    atoms = bulk("Si")
+    atoms.set_pbc(pbc)
+    found = evaluate.figures([evaluate.compare(labelled(atoms, -8.0), student())])
+    assert found["energy_mae_meV_per_atom"] == pytest.approx(0.0)
+    assert found["stress_mae_meV_per_A3"] is None
+
+
+def stubbed(folder: Path, dft: list[Atoms]) -> dict[str, object]:
+    """Metrics of the stub on one test structure and these DFT structures."""
+    atoms = bulk("Si")
+    row = Labelled(structure_id(atoms), atoms, -8.0, -2.0, np.zeros((2, 3)), np.zeros(6))
+    write_frame(folder / "test.pckl.gzip", frame([row]))
+    write_table(folder / "dft.parquet", labels_table(dft))
+    BASELINE.write(folder / "baseline.json")
+    files = {
+        "baseline": (folder / "baseline.json",),
+        "test": (folder / "test.pckl.gzip",),
+        "dft_test": (folder / "dft.parquet",) if dft else (),
+    }
+    return evaluate.stub(Inputs(files), folder, PARAMS, Machine())
+
+
+def test_the_stub_writes_a_whole_evaluation(tmp_path: Path) -> None:
+    metrics = stubbed(tmp_path, [labelled(Atoms("Si", positions=[[0, 0, 0]]), -3.0, stress=False)])
+    evaluation = json.loads((tmp_path / "evaluation.json").read_text())
+    assert evaluation["teacher"]["force_mae_meV_per_A"] == metrics["teacher_force_mae_meV_per_A"] == 0.0
+    assert evaluation["dft"]["stress_mae_meV_per_A3"] is None
+    rows = pq.read_table(tmp_path / "parity.parquet")
+    assert rows.schema == evaluate.PARITY
+    assert rows.num_rows == (1 + 6 + 6) + (1 + 3)
+    assert set(rows.column("against").to_pylist()) == {"teacher", "dft"}
+    assert set(rows.column("quantity").to_pylist()) == set(evaluate.UNITS)
+
+
+def test_dft_energies_are_brought_to_the_teachers_scale(tmp_path: Path) -> None:
+    stubbed(tmp_path, [labelled(bulk("Si"), -7.0)])
+    rows = pq.read_table(tmp_path / "parity.parquet").to_pylist()
+    energies = [row["reference"] for row in rows if row["against"] == "dft" and row["quantity"].startswith("energy")]
+    assert energies == [-3.5 - 0.5]
+
+
+def test_the_stub_tells_a_speed_where_there_is_a_yace(tmp_path: Path) -> None:
+    assert "student_us_per_atom" not in stubbed(tmp_path, [])
+    files = {"test": (tmp_path / "test.pckl.gzip",), "yace": (tmp_path / "potential.yace",)}
+    assert evaluate.stub(Inputs(files), tmp_path, PARAMS, Machine())["student_us_per_atom"] > 0
+
+
+def test_without_dft_data_there_are_no_figures_for_it(tmp_path: Path) -> None:
+    stubbed(tmp_path, [])
+    assert json.loads((tmp_path / "evaluation.json").read_text())["dft"] is None
+
+
+def test_a_dft_structure_that_cannot_be_evaluated_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"dft.xyz, row 3 \(from 0\) has C"):
+        stubbed(tmp_path, [labelled(Atoms("SiC", positions=[[0, 0, 0], [1.9, 0, 0]]), -3.0, stress=False)])
+    with pytest.raises(BadInput, match=r"dft.xyz, row 3 \(from 0\): .* in one place"):
+        stubbed(tmp_path, [labelled(Atoms("Si2", positions=[[0, 0, 0], [0, 0, 0]]), -3.0, stress=False)])
+
+
+def test_the_stub_of_the_active_set_is_readable(tmp_path: Path) -> None:
+    stubbed(tmp_path, [])
+    files = Inputs({"train": (tmp_path / "test.pckl.gzip",)})
+    pace_activeset.stub(files, tmp_path, pace_activeset.Params(), Machine())
+    assert np.load(tmp_path / "potential.asi")["Si"].shape == (1, 1)

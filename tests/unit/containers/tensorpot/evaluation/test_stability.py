@@ -1,0 +1,184 @@
+"""The stability step with a toy student: where it begins, what it writes, what it calls unstable."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.calculator import Calculator
+
+from containers.contract import Inputs, Machine
+from containers.tensorpot.evaluation import stability
+from containers.tensorpot.evaluation.molecular_dynamics import Run
+from containers.tensorpot.frames.frame_file import Labelled, frame, write_frame
+from containers.tensorpot.student import potential
+from containers.tensorpot.student.baseline import Baseline, PairTerm
+from containers.tensorpot.student.calculator import Student, neighbours, padded
+
+CUTOFF = 4.0
+SHORT = stability.Params(picoseconds=0.2)
+
+
+COPPER = PairTerm(form="lj", epsilon_eV=0.4, sigma_A=2.3, inner_A=2.8, outer_A=CUTOFF)
+
+
+class Ace(Calculator):
+    """What is added to the pair terms: nothing, or minus `pull` (eV Å) over the distance; all grades are 2."""
+
+    cutoff = CUTOFF
+
+    def __init__(self, pull: float) -> None:
+        super().__init__()
+        self.pull = pull
+
+    def calculate(self, atoms: Atoms, *_: object) -> None:
+        """Fill `results`."""
+        first, _, vectors = neighbours(atoms, 3.0)
+        lengths = np.linalg.norm(vectors, axis=1)
+        pulls = self.pull * vectors / lengths[:, None] ** 3
+        forces = np.stack([np.bincount(first, pulls[:, axis], len(atoms)) for axis in range(3)], axis=1)
+        energy = -0.5 * self.pull * float((1 / lengths).sum())
+        self.results = {"energy": energy, "forces": forces, "stress": np.zeros(6), "gamma": np.full(len(atoms), 2.0)}
+
+
+def row(name: str, atoms: Atoms, energy_per_atom: float) -> Labelled:
+    """A training structure as the frames step writes it: `energy_corrected` has no meaning here."""
+    ready = padded(atoms, CUTOFF)
+    return Labelled(name, ready, energy_per_atom * len(atoms), 0.0, np.zeros((len(atoms), 3)), None)
+
+
+def files(folder: Path, rows: list[Labelled], e0s_eV: dict[str, float]) -> Inputs:
+    """The inputs of the step; the potential is the toy of `load_student`."""
+    folder.mkdir(exist_ok=True)
+    write_frame(folder / "train.pckl.gzip", frame(rows))
+    Baseline(e0s_eV=e0s_eV).write(folder / "baseline.json")
+    found = {"train": (folder / "train.pckl.gzip",), "baseline": (folder / "baseline.json",)}
+    return Inputs(found | {"potential": (folder / "p.yaml",), "asi": (folder / "p.asi",)})
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Take a student of a Lennard-Jones potential of this depth (eV), or of a mere pull (eV Å) between neighbours."""
+
+    def take(depth: float = 0.4, pull: float = 0.0) -> None:
+        pairs = {} if pull else {"Cu-Cu": COPPER.model_copy(update={"epsilon_eV": depth})}
+        made = Student(Ace(pull), Baseline(e0s_eV={"Cu": -3.0}, pairs=pairs).model_dump())
+        monkeypatch.setattr(potential, "load_student", lambda *_: made)
+
+    return take
+
+
+def ran(folder: Path, params: stability.Params = SHORT) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Metrics and file of a run that begins with rattled copper."""
+    atoms = bulk("Cu", cubic=True)
+    atoms.rattle(0.1, seed=2)
+    inputs = files(folder, [row("a", atoms, -4.0)], {"Cu": -3.0})
+    metrics = stability.run(inputs, folder, params, Machine())
+    return metrics, json.loads((folder / "stability.json").read_text())
+
+
+def test_a_smooth_bound_potential_is_stable(tmp_path: Path, toy: Any) -> None:
+    toy()
+    metrics, told = ran(tmp_path)
+    assert metrics["stable"] is True
+    assert metrics["unstable_because"] is None
+    assert abs(metrics["drift_meV_per_atom_per_ps"]) < 0.5
+    assert (metrics["lost_atoms"], metrics["fused_atoms"]) == (0, 0)
+    assert (metrics["atoms"], metrics["steps"], metrics["timestep_fs"]) == (108, 200, 1.0)
+    assert [metrics[f"gamma_share_above_{level}"] for level in (1, 5, 25)] == [1.0, 0.0, 0.0]
+    assert metrics["gamma_max"] == 2.0
+    assert 0 < metrics["relaxation_steps"] <= stability.RELAX_STEPS
+    assert told["metrics"] | {"structure": "a"} == metrics
+    assert told["structure"] == "a"
+    assert len(told["series"]["time_ps"]) <= stability.POINTS
+
+
+def test_two_runs_write_the_same_bytes_and_another_seed_others(tmp_path: Path, toy: Any) -> None:
+    toy()
+    brief = stability.Params(picoseconds=0.05)
+    for name, params in (("a", brief), ("b", brief), ("c", brief.model_copy(update={"seed": 1}))):
+        ran(tmp_path / name, params)
+    first, second, third = ((tmp_path / name / "stability.json").read_bytes() for name in "abc")
+    assert first == second != third
+
+
+def test_atoms_without_a_core_are_told_before_anything_moves_by_heat(tmp_path: Path, toy: Any) -> None:
+    toy(pull=50.0)
+    metrics, _ = ran(tmp_path)
+    assert metrics["stable"] is False
+    assert str(metrics["unstable_because"]).startswith("while it was relaxed: atoms fused")
+    assert metrics["fused_atoms"] > 0
+    assert (metrics["steps"], metrics["gamma_max"], metrics["drift_meV_per_atom_per_ps"]) == (0, None, None)
+
+
+def test_steps_too_long_for_a_stiff_potential_are_told_and_shorter_ones_are_sound(tmp_path: Path, toy: Any) -> None:
+    toy(depth=40.0)
+    metrics, _ = ran(tmp_path, stability.Params(picoseconds=1, timestep_fs=10))
+    assert "the temperature rose" in metrics["unstable_because"]
+    assert metrics["timestep_fs"] == 10
+    metrics, _ = ran(tmp_path, stability.Params(picoseconds=0.05, timestep_fs=0.25))
+    assert metrics["unstable_because"] is None
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_drift_up_or_down_fails_the_gate(sign: int) -> None:
+    run = Run(bulk("Cu", cubic=True) * (2, 1, 1), CUTOFF, 1.0)
+    run.potential_eV = [sign * 8 * 1.5e-6 * step for step in range(1001)]
+    run.kinetic_eV = run.temperature_K = [0.0] * 1001
+    run.gamma = [0.0] * 500 + [6.0] * 501
+    found = stability.figures(run, stability.Params())
+    assert found["drift_meV_per_atom_per_ps"] == pytest.approx(sign * 1.5)
+    assert "drifts by" in found["unstable_because"]
+    assert found["gamma_share_above_5"] == pytest.approx(501 / 1001)
+    loose = stability.figures(run, stability.Params(max_drift_meV_per_atom_per_ps=1.6))
+    assert loose["stable"] is True
+
+
+def first(folder: Path, rows: list[Labelled], e0s_eV: dict[str, float]) -> str:
+    """Name of the structure with which the run begins."""
+    from containers.tensorpot.frames.frame_file import read_frame
+
+    inputs = files(folder, rows, e0s_eV)
+    return stability.first_structure(read_frame(inputs.one("train")), Baseline(e0s_eV=e0s_eV), CUTOFF)[1]
+
+
+def test_the_lowest_solid_is_taken_and_a_cluster_only_for_lack_of_one(tmp_path: Path) -> None:
+    cluster = row("cluster", Atoms("Si2", [[0, 0, 0], [2.3, 0, 0]]), -9.0)
+    solids = [row("high", bulk("Si"), -4.0), row("low", bulk("Si", a=5.5), -4.2)]
+    assert first(tmp_path, [cluster, *solids], {"Si": 0.0}) == "low"
+    assert first(tmp_path, [cluster], {"Si": 0.0}) == "cluster"
+
+
+def test_energies_are_compared_over_the_reference_energies_of_most_elements(tmp_path: Path) -> None:
+    e0s = {"Al": -3.0, "Ni": -50.0}
+    compound, loose = bulk("AlNi", "cesiumchloride", a=2.9), bulk("AlNi", "cesiumchloride", a=3.2)
+    rows = [
+        row("nickel", bulk("Ni"), -60.0),
+        row("loose", loose, -26.5 - 1.0),
+        row("compound", compound, -26.5 - 2.0),
+    ]
+    assert first(tmp_path, rows, e0s) == "compound"
+
+
+def test_the_stub_has_the_figures_of_a_run(tmp_path: Path, toy: Any) -> None:
+    toy()
+    metrics, told = ran(tmp_path)
+    stubbed = stability.stub(Inputs({}), tmp_path, SHORT, Machine())
+    again = json.loads((tmp_path / "stability.json").read_text())
+    assert set(stubbed) == set(metrics)
+    assert set(again["series"]) == set(told["series"])
+    assert {path.name for path in tmp_path.iterdir()} >= set(stability.OUTPUTS.values())
+    assert stubbed["stable"] is True
+
+
+def test_the_step_imports_light_packages_only() -> None:
+    code = "import sys, containers.tensorpot.evaluation.stability; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"tensorflow", "pyace", "pandas", "torch", "prefect"} & set(done.stdout.split())

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from containers.tensorpot.fit.history import (
+    HISTORY,
+    MetricsFile,
+    Row,
+    history_table,
+    iterations,
+    last_step,
+    with_spoken,
+)
+from containers.tensorpot.fit.log import Spoken
+
+TEXT = """\
+ladder_step cycle_step iter_num loss                   e_loss_contrib         f_loss_contrib         reg_loss \
+ rmse_epa               rmse_f_comp            low_rmse_epa           low_rmse_f_comp        mae_f_comp
+0           0          0        1.25                   0.25                   1.0                    0.0      \
+ 0.5                    0.75                   0.5                    0.75                   0.375
+0           0          1        0.5                    0.125                  0.375                  0.0      \
+ 0.25                   0.5                    0.25                   0.5                    0.25
+"""
+
+
+def row(step: int, iteration: int, loss: float = 1.0) -> Row:
+    return Row(step, iteration, loss, 0.1, 0.9, 10.0, 20.0, 15.0)
+
+
+def test_rows_are_in_milli_units(tmp_path: Path) -> None:
+    (tmp_path / "metrics.txt").write_text(TEXT)
+    first, second = MetricsFile(tmp_path / "metrics.txt").follow()
+    assert first == Row(0, 0, 1.25, 0.25, 1.0, 500.0, 750.0, 375.0, regularisation_loss=0.0)
+    assert second.force_mae_meV_per_A == 250.0
+
+
+def test_a_file_is_read_on_as_it_grows_and_half_a_line_is_left_for_later(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.txt"
+    file = MetricsFile(path)
+    assert file.follow() == []
+    seen = []
+    for end in (20, len(TEXT) - 8, len(TEXT)):
+        path.write_text(TEXT[:end])
+        seen.append([row.step_iteration for row in file.follow()])
+    assert seen == [[], [0], [1]]
+    assert [row.step_iteration for row in file.rows] == [0, 1]
+    assert file.follow() == []
+
+
+def test_cycles_are_parts_of_their_own(tmp_path: Path) -> None:
+    first = next(line for line in TEXT.splitlines() if line.startswith("0"))
+    (tmp_path / "metrics.txt").write_text(f"{TEXT}0 1 0 {first.split(maxsplit=3)[3]}\n")
+    file = MetricsFile(tmp_path / "metrics.txt")
+    assert [row.part for row in file.follow()] == [(0, 0), (0, 0), (0, 1)]
+    assert len(last_step(file.rows)) == 1
+
+
+def test_what_the_log_says_is_joined_also_what_it_says_once_more_at_the_end() -> None:
+    rows = [row(0, 0), row(0, 1), row(1, 0), row(1, 1), row(1, 2)]
+    spoken = {
+        (0, "train", 1): Spoken(microseconds_per_atom=7.0),
+        (0, "train", 2): Spoken(energy_mae_meV_per_atom=5.0),
+        (1, "train", 1): Spoken(energy_mae_meV_per_atom=4.0),
+        (1, "train", 3): Spoken(energy_mae_meV_per_atom=3.0),
+        (1, "validation", 3): Spoken(energy_mae_meV_per_atom=9.0),
+    }
+    joined = with_spoken(rows, "train", spoken)
+    assert [each.energy_mae_meV_per_atom for each in joined] == [None, 5.0, None, 4.0, 3.0]
+    assert [each.microseconds_per_atom for each in joined] == [None, 7.0, None, None, None]
+
+
+def test_the_history_goes_on_after_that_of_an_interrupted_run() -> None:
+    before = history_table([row(0, 0, 9), row(0, 1, 8), row(0, 2, 7)], [row(0, 0, 10)])
+    table = history_table([row(0, 0, 7), row(0, 1, 6)], [row(0, 0, 7.5), row(0, 2, 6.5)], before).to_pydict()
+    both = list(zip(table["iteration"], table["side"], table["loss"], strict=True))
+    assert [(n, loss) for n, side, loss in both if side == "train"] == [(0, 9), (1, 8), (2, 7), (3, 6)]
+    assert [(n, loss) for n, side, loss in both if side == "validation"] == [(0, 10), (2, 7.5), (3, 6.5)]
+
+
+def test_iteration_zero_is_no_iteration() -> None:
+    assert iterations([]) == 0
+    assert iterations([row(0, 0)]) == 0
+    assert iterations([row(0, 0), row(0, 1), row(1, 0), row(1, 1), row(1, 2)]) == 3
+
+
+def test_the_last_step_of_a_ladder() -> None:
+    rows = [row(0, 0), row(0, 1), row(1, 0), row(1, 1)]
+    assert last_step(rows) == rows[2:]
+
+
+def test_history_counts_on_over_a_ladder_and_each_iteration_is_there_once() -> None:
+    train = [row(0, 0, 5), row(0, 1, 4), row(0, 2, 3), row(1, 0, 3), row(1, 1, 2)]
+    table = history_table(train, []).to_pydict()
+    assert table["iteration"] == [0, 1, 2, 3]
+    assert table["loss"] == [5, 4, 3, 2]
+
+
+def test_pacemakers_last_look_at_the_validation_frame_belongs_to_the_last_iteration() -> None:
+    train = [row(0, iteration, 9 - iteration) for iteration in range(4)]
+    validation = [row(0, 0, 10), row(0, 2, 8), row(0, 4, 7)]
+    table = history_table(train, validation).filter(
+        [side == "validation" for side in history_table(train, validation)["side"].to_pylist()]
+    )
+    assert table["iteration"].to_pylist() == [0, 2, 3]
+    assert table["loss"].to_pylist() == [10, 8, 7]
+
+
+def test_history_has_its_schema_and_only_numbers() -> None:
+    table = history_table([row(0, 0), row(0, 1, float("nan"))], [row(0, 0)])
+    assert table.schema == HISTORY
+    assert table.num_rows == 2
+    assert history_table([], []).num_rows == 0

@@ -1,0 +1,84 @@
+"""The locks of the images and the check of the running environment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import pytest
+
+from containers import environment
+from containers.contract import Image
+
+LOCK = "# what it is for\nnumpy==2.3.5  # why\n\ntorch==2.13.0\n"
+
+
+@pytest.fixture
+def lock_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A lock of the image `mace` that only this test sees."""
+    monkeypatch.setattr(environment, "FOLDER", tmp_path)
+    path = tmp_path / "mace" / "requirements.lock"
+    path.parent.mkdir()
+    path.write_text(LOCK)
+    forget()
+    yield path
+    forget()
+
+
+def forget() -> None:
+    environment.locked.cache_clear()
+    environment.lock_digest.cache_clear()
+
+
+def install(monkeypatch: pytest.MonkeyPatch, **versions: str) -> None:
+    def version(name: str) -> str:
+        if name not in versions:
+            raise PackageNotFoundError(name)
+        return versions[name]
+
+    monkeypatch.setattr(environment, "version", version)
+
+
+def test_comments_and_empty_lines_are_not_pins(lock_file: Path) -> None:
+    assert environment.locked("mace") == {"numpy": "2.3.5", "torch": "2.13.0"}
+
+
+def test_digest_ignores_order_and_comments(lock_file: Path) -> None:
+    digest = environment.lock_digest("mace")
+    lock_file.write_text("torch==2.13.0\nnumpy==2.3.5\n")
+    forget()
+    assert environment.lock_digest("mace") == digest
+
+
+@pytest.mark.parametrize("text", [LOCK.replace("2.13.0", "2.13.1"), LOCK + "ase==3.29.0\n", "numpy==2.3.5\n"])
+def test_digest_depends_on_every_pin(lock_file: Path, text: str) -> None:
+    digest = environment.lock_digest("mace")
+    lock_file.write_text(text)
+    forget()
+    assert environment.lock_digest("mace") != digest
+
+
+def test_the_locked_environment_passes_and_tells_its_versions(lock_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, numpy="2.3.5", torch="2.13.0+cpu")
+    assert environment.check_environment("mace") == {"numpy": "2.3.5", "torch": "2.13.0+cpu"}
+
+
+def test_another_version_is_named(lock_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, numpy="2.4.0", torch="2.13.0")
+    with pytest.raises(environment.EnvironmentDiffers, match=r"numpy is 2\.4\.0, locked 2\.3\.5.*make setup") as caught:
+        environment.check_environment("mace")
+    assert "torch" not in str(caught.value)
+
+
+def test_a_missing_package_is_named(lock_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, numpy="2.3.5")
+    with pytest.raises(environment.EnvironmentDiffers, match=r"torch is missing, locked 2\.13\.0"):
+        environment.check_environment("mace")
+
+
+@pytest.mark.parametrize("image", ["mace", "tensorpot"])
+def test_the_locks_of_the_project_are_exact_pins(image: Image) -> None:
+    pins = environment.locked(image)
+    assert {"ase", "numpy", "pyarrow", "pydantic"} <= set(pins)
+    assert all(pin and pin[0].isdigit() for pin in pins.values())

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from containers.mace.teacher.teacher_fetch import FOUNDATION_MODELS
+from flows.config.loading import load_config
+from flows.config.schema import DistillConfig
+from tasks.errors import UserError
+
+MINIMAL = {"name": "silicon", "teacher": {"model": "teacher.model"}, "pool": {"files": ["pool.extxyz"]}}
+REPOSITORY = Path(__file__).parents[4]
+
+
+def teacher(**changes: object) -> dict[str, object]:
+    return {"teacher": {"model": "teacher.model", **changes}}
+
+
+def written(folder: Path, values: object) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def test_defaults_are_those_of_the_issue(tmp_path: Path) -> None:
+    config = load_config(written(tmp_path, MINIMAL))
+    assert (config.pacemaker.functions_per_element, config.selection.max_structures, config.train.maxiter) == (
+        250,
+        300,
+        150,
+    )
+    assert config.pacemaker.force_share == pytest.approx(0.3)
+    assert config.convergence.force_mae_meV_per_A == 120
+
+
+def test_paths_start_at_the_file_and_a_foundation_model_stays_a_name(tmp_path: Path) -> None:
+    config = load_config(written(tmp_path, MINIMAL))
+    assert config.pool.files == [str(tmp_path / "pool.extxyz")]
+    assert config.teacher.model == str(tmp_path / "teacher.model")
+    named = {**MINIMAL, "teacher": {"model": FOUNDATION_MODELS[0]}}
+    assert load_config(written(tmp_path, named)).teacher.model == FOUNDATION_MODELS[0]
+
+
+def test_the_home_folder_is_expanded_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    values = {
+        **MINIMAL, "teacher": {"model": "~/t.model", "committee": ["~/c.model"]}, "pool": {"files": ["~/p.xyz"]},
+        "dft": {"files": ["~/d.xyz"], "test_files": ["~/e.xyz"]}, "dataset": {"base": "~/runs/old"},
+        "selection": {"potential": "~/p.yaml"},
+    }  # fmt: skip
+    config = load_config(written(tmp_path, values))
+    teacher, dft = config.teacher, config.dft
+    found = [teacher.model, *teacher.committee, *config.pool.files, *dft.files, *dft.test_files]
+    found += [str(config.dataset.base), str(config.selection.potential)]
+    names = ["t.model", "c.model", "p.xyz", "d.xyz", "e.xyz", "runs/old", "p.yaml"]
+    assert found == [f"/home/ada/{name}" for name in names]
+
+
+def test_a_committee_and_the_bounds_of_labels_are_taken(tmp_path: Path) -> None:
+    committee = teacher(committee=["b.model", FOUNDATION_MODELS[0]], max_force_std=0.2)
+    config = load_config(written(tmp_path, {**MINIMAL, **committee, "labels": {"max_force_eV_per_A": 30}}))
+    assert config.teacher.committee == [str(tmp_path / "b.model"), FOUNDATION_MODELS[0]]
+    assert config.teacher.max_force_std == 0.2
+    assert (config.labels.max_force_eV_per_A, config.labels.min_distance_A) == (30, 0.5)
+
+
+def test_overrides_reach_nested_keys(tmp_path: Path) -> None:
+    config = load_config(
+        written(tmp_path, MINIMAL),
+        ("train.maxiter=7", "pacemaker.elements=[Si, O]", "name=other", "dataset.weights.my-group=2"),
+    )
+    assert (config.train.maxiter, config.pacemaker.elements, config.name) == (7, ["Si", "O"], "other")
+    assert config.dataset.weights == {"my-group": 2}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"trian": {}}, "unknown key trian: did you mean train?"),
+        ({"train": {"maxitr": 3}}, "unknown key train.maxitr: did you mean maxiter?"),
+        ({"train": {"maxiter": "many"}}, "train.maxiter: .*integer.*, not 'many'"),
+        ({"train": {"maxiter": "150"}}, "train.maxiter: .*integer.*, not '150'"),
+        ({"train": {"maxiter": True}}, "train.maxiter: .*integer.*, not True"),
+        ({"train": {"maxiter": 0}}, "train.maxiter: .*greater than or equal to 1, not 0"),
+        ({"pacemaker": {"cutoff": 0}}, "pacemaker.cutoff: .*'auto' or .*greater than 0, not 0"),
+        ({"pacemaker": {"elements": ["Xx"]}}, "'Xx' is not a chemical element"),
+        ({"pacemaker": {"loss_stress": -0.1}}, "pacemaker.loss_stress: .*greater than or equal to 0"),
+        ({"pacemaker": {"loss_stress": 0.1, "loss_energy": 0}}, "loss_stress: .*loss_energy must be above 0"),
+        ({"pacemaker": {"r_in_A": {"Si": 1.5}}}, "'Si' is no pair of elements"),
+        ({"pacemaker": {"lj": {"Si-O": {"epsilon_eV": 1, "sigma_A": 2}}}}, "'Si-O' is no pair.*alphabetic order"),
+        (
+            {"pacemaker": {"zbl": "difference", "reference_potential": "lj"}},
+            "zbl: difference needs reference_potential",
+        ),
+        ({"pacemaker": {"lj": {"Si-Si": {"epsilon_eV": 1.0, "sigma_A": 2.0}}}}, "reference_potential is not lj"),
+        ({"pacemaker": {"r_in_A": {"Si-Si": 1.5}, "reference_potential": "none"}}, "reference_potential is none"),
+        ({"dataset": {"weights": {"bulk": 0}}}, "dataset.weights.bulk: .*greater than 0"),
+        ({"dataset": {"reference_energies": "dft"}}, "dataset.reference_energies: .*'isolated_atoms'"),
+        ({"selection": {"projections": "full"}}, "selection: full projections need coefficients: give potential"),
+        ({"pacemaker": {"loss_energy": 0, "loss_forces": 0}}, "loss_energy \\+ loss_forces must be above 0"),
+        ({"dft": {"energy_key": ""}}, "dft.energy_key: .*at least 1 character"),
+        ({"pool": {"files": []}}, "pool.files: "),
+        ({"name": "../up"}, "name: "),
+        ({"split": {"validation": 0.6, "test": 0.5}}, "split: .*must leave something to train on"),
+        ({"train": {"maxiter": float("inf")}}, "train.maxiter"),
+        (teacher(committee=["b.model", "b.model"]), "teacher.committee: names a model twice"),
+        (teacher(committee=["teacher.model"]), "teacher.committee: .*or teacher.model again"),
+        (teacher(committee="b.model"), "teacher.committee: .*list"),
+        (teacher(max_force_std=0.2), "teacher.max_force_std: one model has no deviation"),
+        (teacher(committee=["b.model"], max_force_std=0), "teacher.max_force_std: .*greater than 0"),
+        ({"labels": {"max_force_eV_per_A": 0}}, "labels.max_force_eV_per_A: .*greater than 0, not 0"),
+        ({"labels": {"min_distance_A": "0.5"}}, "labels.min_distance_A: .*number, not '0.5'"),
+        ({"max-iter": 3}, "unknown key max-iter; known here: name, "),
+        ({"train": {"max-iter": 3}}, "unknown key train.max-iter: did you mean maxiter?"),
+        ({"train": {"stages": [{"kappa": 0.3, "max-iter": 3}]}}, r"train.stages.0.max-iter: did you mean maxiter\?"),
+        ({"train": {"early_stop": {"patiense": 1}}}, "unknown key train.early_stop.patiense: did you mean patience?"),
+        ({"dataset": {"weights": {"my-group": 0}}}, "dataset.weights.my-group: .*greater than 0"),
+        ({"labels": {"max_force": 9}}, "unknown key labels.max_force: did you mean max_force_eV_per_A"),
+    ],
+)
+def test_wrong_values_name_the_key_and_the_file(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    path = written(tmp_path, {**MINIMAL, **change})
+    with pytest.raises(UserError, match=message) as caught:
+        load_config(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "", "a: [1", "\x00", "name: a\nname: b\n"])
+def test_a_file_that_is_no_config_is_told(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"config\.yaml"):
+        load_config(path)
+
+
+@pytest.mark.parametrize("override", ["train.maxiter", "=3", "name.sub=3", "train.maxiter=[1"])
+def test_a_wrong_override_is_told(tmp_path: Path, override: str) -> None:
+    with pytest.raises(UserError, match="--set"):
+        load_config(written(tmp_path, MINIMAL), (override,))
+
+
+def test_the_example_and_the_deployments_are_the_same_science() -> None:
+    example = yaml.safe_load((REPOSITORY / "examples/silicon/distill.yaml").read_text())
+    deployments = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]
+    shipped = DistillConfig.model_validate(example)
+    for deployment in deployments:
+        config = DistillConfig.model_validate(deployment["parameters"]["config"])
+        assert (REPOSITORY / config.teacher.model).is_file()
+        assert all((REPOSITORY / file).is_file() for file in config.pool.files)
+        same = {"teacher": shipped.teacher, "pool": shipped.pool}
+        assert config.model_copy(update=same) == shipped
+
+
+def test_an_early_stop_by_the_validation_loss_needs_a_patience(tmp_path: Path) -> None:
+    own = {**MINIMAL, "pacemaker": {"fit": {"min_relative_test_loss_per_iter": 1e-4}}}
+    with pytest.raises(UserError, match=r"min_relative_test_loss_per_iter needs train\.early_stop"):
+        load_config(written(tmp_path, own))
+    assert load_config(written(tmp_path, {**own, "train": {"early_stop": {"patience": 30}}})).train.early_stop

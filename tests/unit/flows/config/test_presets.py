@@ -1,0 +1,78 @@
+"""Presets lie below what a config says itself."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import pytest
+from pydantic import ValidationError
+
+from flows.config.presets import PRESETS, PresetName
+from flows.config.schema import DistillConfig
+
+MINIMAL: dict[str, Any] = {"name": "a", "teacher": {"model": "m"}, "pool": {"files": ["p"]}}
+
+
+@pytest.mark.parametrize("name", get_args(PresetName))
+def test_every_preset_is_a_config_and_all_its_values_arrive(name: str) -> None:
+    config = DistillConfig.model_validate(MINIMAL | {"preset": name}).model_dump()
+    for section, values in PRESETS[name].items():
+        assert values.items() <= config[section].items()
+
+
+def test_what_the_config_says_stays() -> None:
+    values = {"preset": "accurate", "pacemaker": {"order": 2}, "train": {"stages": []}}
+    config = DistillConfig.model_validate(MINIMAL | values)
+    assert (config.pacemaker.order, config.pacemaker.cutoff, config.train.stages) == (2, "wide", [])
+
+
+def test_a_resolved_config_read_again_is_the_same() -> None:
+    config = DistillConfig.model_validate(MINIMAL | {"preset": "accurate", "train": {"seed": 7}})
+    assert DistillConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize(
+    ("key", "changes"),
+    [
+        ("train.maxiter", {"train": {"maxiter": 7}}),
+        ("pacemaker.kappa", {"pacemaker": {"kappa": "auto"}}),
+        ("pacemaker.kappa", {"pacemaker": {"kappa": 0}}),
+        ("pacemaker.loss_forces", {"pacemaker": {"loss_forces": 0.5}}),
+    ],
+)
+def test_what_stages_have_of_their_own_is_told_to_have_no_effect_beside_them(key: str, changes: dict[str, Any]) -> None:
+    (told,) = DistillConfig.model_validate(MINIMAL | {"preset": "accurate"} | changes).without_effect
+    assert told.startswith(f"{key} has no effect beside train.stages")
+    assert DistillConfig.model_validate(MINIMAL | changes).without_effect == []
+
+
+def test_a_weight_of_the_forces_has_no_effect_beside_kappa() -> None:
+    pacemaker = {"kappa": 0.3, "loss_forces": 0.9}
+    (told,) = DistillConfig.model_validate(MINIMAL | {"pacemaker": pacemaker}).without_effect
+    assert told.startswith("pacemaker.loss_forces has no effect beside pacemaker.kappa")
+
+
+def test_the_old_name_of_the_elements_of_types_works_and_is_told() -> None:
+    old = DistillConfig.model_validate(MINIMAL | {"dataset": {"mlip_elements": ["Cu", "Au"]}})
+    assert old.dataset.elements_of_types == ["Cu", "Au"]
+    assert old.notices == ["dataset.mlip_elements is now called dataset.type_elements"]
+    new = DistillConfig.model_validate(MINIMAL | {"dataset": {"type_elements": ["Cu", "Cu"]}})
+    assert (new.dataset.elements_of_types, new.notices) == (["Cu", "Cu"], [])
+    with pytest.raises(ValidationError, match="give type_elements alone"):
+        DistillConfig.model_validate(MINIMAL | {"dataset": {"mlip_elements": ["Cu"], "type_elements": ["Cu"]}})
+
+
+def test_standard_is_what_there_is_without_a_preset() -> None:
+    assert DistillConfig.model_validate(MINIMAL | {"preset": "standard"}) == DistillConfig.model_validate(MINIMAL)
+
+
+@pytest.mark.parametrize("name", ["best", 3, ["accurate"], None])
+def test_an_unknown_preset_is_refused_by_name(name: object) -> None:
+    with pytest.raises(ValidationError, match="preset"):
+        DistillConfig.model_validate(MINIMAL | {"preset": name})
+
+
+@pytest.mark.parametrize("section", ["train", [1], 4])
+def test_a_section_that_is_none_is_told_by_its_own_name(section: object) -> None:
+    with pytest.raises(ValidationError, match="train"):
+        DistillConfig.model_validate(MINIMAL | {"preset": "accurate", "train": section})

@@ -1,0 +1,138 @@
+"""In which order the user's files are read, what each sees of the others, and what is told of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+
+from containers.structures.state import States
+from flows.config.schema import DistillConfig
+from flows.data.prepare import Ingested, _tell_of_unchecked, _warn_of_unconverged, ingest_all, without_cell
+from flows.data.steps import ingest_call
+from tasks.artefact import Artefact, StepCall, external
+from tasks.run_step import run_step
+from tasks.settings import Settings
+from tasks.workspace import open_workspace
+
+TABLE = {"pool.extxyz": "pool", "dft.extxyz": "dft", "test.extxyz": "test"}
+
+
+@pytest.fixture
+def order(config: DistillConfig, artefact: Callable[..., Artefact], tmp_path: Path) -> Callable[..., list[Any]]:
+    """Reads a pool, DFT data and test data, so many of ten frames with a family in their file: name of the task run,
+    the tables it is given and how it compares."""
+
+    def read(**named: int) -> list[Any]:
+        files, told = {"base": (), "potential": ()}, []
+        for number, (role, name) in enumerate([("pool", "pool"), ("dft", "dft"), ("dft_test", "test")]):
+            (tmp_path / f"{name}.extxyz").write_text(str(number))
+            files[role] = (external(tmp_path / f"{name}.extxyz"),)
+
+        def run(call: StepCall, name: str | None = None) -> Artefact:
+            table = TABLE[call.params["file_names"][0]]
+            seen = [str(file.sha256).split()[1] for file in call.inputs.get("known", ())]
+            told.append((name, seen, call.params["compare"], call.params["joins"]))
+            mark = f"{table}-beside" if "beside" in str(name) else table
+            figures = {"structures": 8, "duplicates": 2, "states": States({}).metrics()}
+            return artefact("ingest", mark, **figures, frames_with_given_family=named.get(table, 0))
+
+        ingest_all(config, files, run)
+        return told
+
+    return read
+
+
+def test_dft_data_are_read_first_and_test_data_last(order: Callable[..., list[Any]]) -> None:
+    assert order() == order(pool=10, dft=10) == order(dft=4) == [
+        ("ingest DFT data", [], "founders", False),
+        ("ingest", ["dft"], "founders", False),
+        ("ingest DFT test data", ["dft", "pool"], "every", True),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("named", [{"pool": 10}, {"pool": 1, "dft": 9}])
+def test_dft_frames_without_a_family_join_a_pool_whose_files_name_some(
+    order: Callable[..., list[Any]], named: dict[str, int]
+) -> None:
+    assert order(**named)[2:] == [
+        ("ingest pool first", [], "founders", False),
+        ("ingest DFT data beside the pool", ["pool"], "every", False),
+        ("ingest DFT test data", ["dft-beside", "pool"], "every", True),
+    ]
+
+
+@pytest.mark.parametrize("named", [(0, 1, 2, 3), (0,)], ids=["all", "first"])
+def test_a_dft_structure_and_its_copies_in_the_pool_are_one_family(
+    config: DistillConfig, tmp_path: Path, named: tuple[int, ...]
+) -> None:
+    """By the real step: the pool holds the DFT structure itself and three copies, all or the first of them named."""
+    parent = bulk("Si", cubic=True)
+    copies = [parent.copy() for _ in range(4)]
+    for seed, atoms in enumerate(copies):
+        atoms.rattle(0.02 * seed, seed=seed)
+        atoms.info |= {"family": "frame7"} if seed in named else {}
+    write(tmp_path / "pool.extxyz", copies)
+    parent.calc = SinglePointCalculator(parent, energy=-1.0, forces=np.zeros((8, 3)))
+    write(tmp_path / "dft.extxyz", parent)
+    files = {
+        "base": (),
+        "potential": (),
+        "pool": (external(tmp_path / "pool.extxyz"),),
+        "dft": (external(tmp_path / "dft.extxyz"),),
+        "dft_test": (),
+    }
+    workspace = open_workspace(tmp_path, Settings(runner="in_process", cores=1))
+    found = ingest_all(config, files, lambda call, name=None: run_step(call, workspace))
+    tables = [workspace.store.path(table.file("structures")) for table in (found.pool, found.dft) if table]
+    assert [set(pq.read_table(path)["family"].to_pylist()) for path in tables] == [{"frame7"}] * 2
+
+
+def test_dft_structures_that_no_check_of_units_saw_are_told(artefact: Any, caplog: pytest.LogCaptureFixture) -> None:
+    first = "dft.xyz, frame 9 (from 0): the force on an atom is 120 eV/Å"
+    with caplog.at_level("WARNING"):
+        _tell_of_unchecked(artefact("baseline", dft_not_compared=0, dft_not_compared_first=None))
+        _tell_of_unchecked(artefact("baseline"))  # the stub's
+    assert caplog.text == ""
+    with caplog.at_level("WARNING"):
+        _tell_of_unchecked(artefact("baseline", dft_not_compared=3, dft_not_compared_first=first))
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage().startswith("units and zero of 3 DFT structures were not checked, because the teacher")
+    assert first in record.getMessage()
+
+
+def test_a_file_of_which_no_frame_has_a_cell_is_named(config: DistillConfig, tmp_path: Path) -> None:
+    """Single atoms need none; one frame with a cell shows that the file has them where they belong."""
+    crystal, molecule, atom = bulk("Si", cubic=True), bulk("Si", cubic=True), bulk("Si")[:1]
+    molecule.cell, molecule.pbc, atom.cell, atom.pbc = None, False, None, False
+    contents = {"cp2k-pos-1.xyz": [molecule, molecule], "mixed.xyz": [molecule, crystal], "atoms.xyz": [atom]}
+    for name, structures in contents.items():
+        write(tmp_path / name, structures, format="extxyz")
+    files = tuple(external(tmp_path / name) for name in contents)
+    pool = run_step(ingest_call(config, files), open_workspace(tmp_path, Settings(runner="in_process", cores=1)))
+    assert pool.metrics["files_without_cell"] == {"cp2k-pos-1.xyz": 2}
+    (told,) = without_cell(Ingested(pool, None, None))
+    assert told.startswith("cp2k-pos-1.xyz (pool): none of its 2 frames has a cell; they are taken as molecules")
+    assert "Lattice=" in told
+
+
+def test_unconverged_frames_of_dft_files_are_reported_with_the_first(
+    artefact: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = "OUTCAR: frame 9 (from 0): the SCF did not converge (60 electronic steps, as many as NELM (60) allows)"
+    with caplog.at_level("WARNING"):
+        _warn_of_unconverged(None, artefact("ingest", unconverged=0, unconverged_first=None))
+    assert caplog.text == ""
+    with caplog.at_level("WARNING"):
+        _warn_of_unconverged(None, artefact("ingest", unconverged=3, unconverged_first=first))
+    (record,) = caplog.records
+    assert record.getMessage().startswith("3 frames of DFT files are not used, because their SCF did not converge")
+    assert first in record.getMessage()

@@ -1,0 +1,445 @@
+"""Which option of the config changes which step's key, with the results of the other steps held fixed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from containers.contract import Resources, load_step
+from containers.mace.teacher.description import Teacher
+from containers.mace.teacher.teacher_fetch import FOUNDATION_MODELS
+from containers.tensorpot.fit import pace_train
+from containers.tensorpot.pacemaker.input import EarlyStop, Loss
+from flows.config.schema import DistillConfig
+from flows.data import steps as calls
+from flows.data.recipe import Recipe, resolve
+from flows.fit import steps as calls_fit
+from flows.fit.attempts import first_plan
+from flows.fit.repairs import FitPlan
+from tasks.artefact import Artefact, External, StepCall
+from tasks.label_store.store import TeacherKey
+from tasks.labelling.shard_task import shard_call
+from tasks.labelling.shards import Shard
+from tasks.run_step import request_of
+from tasks.settings import Settings
+from tasks.workspace import Workspace
+
+CPU = Settings(cores=2, device="cpu")
+FILES = (External(path=Path("/data/b.xyz"), sha256="b"), External(path=Path("/data/a.xyz"), sha256="a"))
+SHARD = Shard(file=Path("/store/labels/00001.parquet"), sha256="c", structures=1, atoms=2)
+KEY = TeacherKey(model="m", head="Default", dtype="float64", version=1, stub=False)
+SECTION: dict[str, Any] = {
+    "elements": ["Si"],
+    "embeddings": {"ALL": {"ndensity": 1}},
+    "bonds": {"ALL": {"rcut": 4.5}},
+    "functions": {"ALL": {"nradmax_by_orders": [5], "lmax_by_orders": [0]}},
+}
+
+LJ = {"Si-Si": {"epsilon_eV": 1.0, "sigma_A": 2.0}}
+OPTIONS: list[tuple[str, Any, set[str]]] = [
+    ("name", "other", set()),
+    ("preset", "accurate", set()),  # it fills what is not given; here everything is
+    ("teacher.head", "scan", {"mace_label", "pool_labels", "dataset", "baseline"}),
+    ("teacher.dtype", "float64", {"mace_label", "pool_labels", "dataset"}),
+    ("teacher.max_force_std", 0.1, {"pool_labels"}),
+    ("labels.max_force_eV_per_A", 9.0, {"pool_labels"}),
+    ("labels.max_energy_eV_per_atom", 9.0, {"pool_labels"}),
+    ("labels.min_distance_A", 0.9, {"pool_labels"}),
+    ("dft.energy_key", "E", {"ingest"}),
+    ("dft.forces_key", "F", {"ingest"}),
+    ("dft.stress_key", "S", {"ingest"}),
+    ("dft.energies", "align", {"baseline"}),
+    ("dataset.likeness_A", 0.9, {"ingest"}),
+    ("dataset.type_elements", ["Si"], {"ingest"}),
+    ("dataset.mlip_elements", ["Si"], {"ingest"}),
+    ("dataset.test_leaks", "set_aside", {"dataset"}),
+    ("dataset.weights", {"bulk": 2.0}, {"frames"}),
+    ("dataset.reference_energies", "least_squares", {"baseline"}),
+    (
+        "pacemaker.elements",
+        ["Si", "O"],
+        {"pool_labels", "baseline", "dataset", "pace_select", "frames", "pace_train", "evaluate"},
+    ),
+    ("pacemaker.cutoff", 6.0, {"baseline", "pace_select", "frames", "pace_train"}),
+    ("pacemaker.order", 2, {"pace_select", "pace_train"}),
+    ("pacemaker.b_basis", "small", {"pace_select", "pace_train"}),
+    ("pacemaker.b_basis", SECTION, {"pace_select", "pace_train"}),
+    ("pacemaker.functions_per_element", 99, {"pace_select", "pace_train"}),
+    ("pacemaker.densities", 3, {"pace_select", "pace_train"}),
+    ("pacemaker.loss_energy", 0.5, {"frames", "pace_train"}),
+    ("pacemaker.loss_forces", 0.5, {"pace_train"}),
+    ("pacemaker.loss_stress", 0.5, {"pace_select", "frames", "pace_train"}),
+    ("pacemaker.weight_dft", 3.0, {"frames"}),
+    ("pacemaker.energy_weights", False, {"frames"}),
+    ("pacemaker.reference_potential", "none", {"baseline", "pace_train", "pace_corerep"}),
+    ("pacemaker.reference_potential", "lj", {"baseline", "pace_train", "pace_corerep"}),
+    ("pacemaker.zbl", "difference", {"baseline", "pace_train", "pace_corerep"}),
+    ("pacemaker.r_in_A", {"Si-Si": 1.5}, {"pace_corerep"}),
+    ("pacemaker.lj", LJ, {"baseline", "pace_train", "pace_corerep"}),  # with reference_potential: lj
+    ("selection.method", "random", {"pace_select"}),
+    ("selection.max_structures", 99, {"pace_select"}),
+    ("selection.fraction", 0.5, {"pace_select"}),
+    ("selection.projections", "full", {"pace_select", "pace_activeset"}),
+    ("split.validation", 0.2, {"baseline", "dataset"}),
+    ("split.test", 0.2, {"baseline", "dataset"}),
+    ("split.train", ["family1"], {"baseline", "dataset"}),
+    ("pacemaker.kappa", 0.5, {"pace_train"}),
+    ("pacemaker.kappa", "auto", {"pace_train"}),
+    ("pacemaker.overrides.embeddings", {"Si": {"ndensity": 1}}, {"pace_select", "pace_train"}),
+    ("pacemaker.overrides.bonds", {"Si-Si": {"radbase": "ChebExpCos"}}, {"pace_select", "pace_train"}),
+    ("pacemaker.overrides.functions", {"Si": SECTION["functions"]["ALL"]}, {"pace_select", "pace_train"}),
+    ("pacemaker.fit", {"ladder_type": "body_order"}, {"pace_train"}),
+    ("pacemaker.backend", {"imagetype": "pdf"}, {"pace_train"}),
+    ("train.stages", [{"kappa": 0.2, "maxiter": 150}], {"pace_train"}),
+    ("train.maxiter", 99, {"pace_train"}),
+    ("train.optimizer", "L-BFGS-B", {"pace_train"}),
+    ("train.l1", 0.0, {"pace_train"}),
+    ("train.l2", 0.0, {"pace_train"}),
+    ("train.ladder_step", 9, {"pace_train"}),
+    ("train.early_stop", {}, {"pace_train"}),
+    ("train.coefficients", "random", {"pace_train"}),
+    ("train.bootstrap", 9, {"pace_train"}),
+    ("train.batch_size", 9, {"pace_train"}),
+    ("train.max_attempts", 9, set()),
+    ("train.seed", 9, {"pace_select", "strain", "pace_train", "stability"}),
+    ("train.threads", 9, set()),
+    ("stability.picoseconds", 9.0, {"stability"}),
+    ("stability.temperature_K", 9.0, {"stability"}),
+    ("stability.timestep_fs", 0.5, {"stability"}),
+    ("stability.atoms", 99, {"stability"}),
+    ("stability.max_drift_meV_per_atom_per_ps", 9.0, {"stability"}),
+    ("extend.rounds", 9, set()),
+    ("extend.structures", 9, set()),
+    ("extend.max_structures", 999, set()),
+    ("extend.max_functions_per_element", 999, set()),
+    ("extend.min_gain", 0.5, set()),
+    ("sweep.vary", {"pacemaker.cutoff": [4.0]}, set()),
+    ("sweep.committee", 9, set()),
+    ("sweep.differ_by", "coefficients", set()),
+    ("sweep.at_once", 9, set()),
+    ("sweep.take", "cheapest", set()),
+    ("sweep.within", 0.5, set()),
+    ("convergence.force_mae_meV_per_A", 9, set()),
+    ("convergence.energy_mae_meV_per_atom", 9, set()),
+]
+INPUTS = {
+    "preset",  # it gives the others
+    "teacher.model",
+    "teacher.committee",
+    "pool.files",
+    "dft.files",
+    "dft.test_files",
+    "dataset.base",
+    "selection.potential",
+}
+"""Count by their content."""
+
+
+def changed(config: DistillConfig, key: str, value: Any) -> DistillConfig:
+    values = config.model_dump()
+    *parents, last = key.split(".")
+    place = values
+    for parent in parents:
+        place = place[parent]
+    place[last] = value
+    if value is LJ:
+        place["reference_potential"] = "lj"
+    if value == "full":
+        place["potential"] = "old/potential.yaml"
+    return DistillConfig.model_validate(values)
+
+
+def options_of(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from options_of(field.annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+@pytest.fixture
+def base(config: DistillConfig) -> DistillConfig:
+    """The defaults for a committee of two teachers with several heads."""
+    return changed(changed(config, "teacher.head", "pbe"), "teacher.committee", ["other.model"])
+
+
+@pytest.fixture
+def all_calls(teacher: Teacher, artefact: Callable[..., Artefact], data: Artefact) -> Callable[..., list[StepCall]]:
+    """Every call that a config leads to, DFT data included, in order."""
+    e0s = {"pbe": {"O": 1.0, "Si": 2.0}, "scan": {"O": 3.0, "Si": 4.0}}
+    two_heads = teacher.model_copy(update={"heads": ("pbe", "scan"), "e0s_eV": e0s})
+    pool, labels, selection = artefact("ingest"), artefact("pool_labels"), artefact("pace_select")
+    dft, dft_test = artefact("ingest", "dft"), artefact("ingest", "dft test")
+    of_dft, strains = artefact("pool_labels", "dft"), artefact("pool_labels", "strains")
+    baseline, dataset, frames = artefact("baseline"), artefact("dataset"), data
+    fitted, active, core = artefact("pace_train").file("best"), artefact("pace_activeset"), artefact("pace_corerep")
+    old = ("old data", "old selection", "old baseline")
+    earlier = [External(path=Path("/runs/old/x"), sha256=name) for name in old]
+
+    def make(config: DistillConfig, settings: Settings = CPU) -> list[StepCall]:
+        recipe = resolve(config, [two_heads, two_heads], {"Si"}, set())
+        asked, other = (calls.asked(recipe, file, two_heads) for file in FILES)
+        workspace = Workspace(root=Path("/nowhere"), settings=settings)
+        keys = [asked.key(workspace), other.key(workspace)]
+        return [
+            calls.dft_call(config, FILES, [pool.file("structures")]),
+            calls.teacher_call(FILES[0]),
+            shard_call(SHARD, asked, settings, None),
+            calls.pool_labels_call(recipe, pool, keys),
+            calls.baseline_call(recipe, labels, dft, dft_test, [of_dft], earlier[2], earlier[0]),
+            calls.dataset_call(recipe, labels, dft, dft_test, earlier[0], keys),
+            calls.select_call(recipe, dataset, baseline, settings, earlier[1], FILES[0]),
+            calls.strain_call(recipe, dataset, selection),
+            calls.frames_call(recipe, dataset, selection, baseline, strains),
+            calls_fit.train_call(recipe, first_plan(recipe), frames, None, settings),
+            calls_fit.active_set_call(recipe, fitted, frames),
+            calls_fit.core_call(recipe, fitted, active, frames, baseline),
+            calls_fit.stability_call(recipe, core, active, frames, baseline),
+            calls_fit.evaluate_call(recipe, core, active, frames, baseline, dft_test),
+        ]
+
+    return make
+
+
+def keys(made: list[StepCall]) -> dict[str, str]:
+    workspace = Workspace(root=Path("/nowhere"), settings=CPU)
+    return {call.step: request_of(call, workspace).key for call in made}
+
+
+@pytest.mark.parametrize(("key", "value", "steps"), OPTIONS)
+def test_an_option_changes_these_steps_and_no_other(base, all_calls, key, value, steps) -> None:
+    before, after = keys(all_calls(base)), keys(all_calls(changed(base, key, value)))
+    assert {step for step in before if before[step] != after[step]} == steps
+
+
+def test_no_option_is_forgotten_here() -> None:
+    assert {key for key, _, _ in OPTIONS} | INPUTS == set(options_of(DistillConfig))
+
+
+def test_the_machine_changes_no_key(base, all_calls) -> None:
+    here, there = all_calls(base), all_calls(base, Settings(cores=7, device="cuda"))
+    assert keys(here) == keys(there)
+    assert [call.resources for call in here] != [call.resources for call in there]
+
+
+def test_cores_and_device_reach_the_two_long_steps(base, all_calls) -> None:
+    made = {call.step: call.resources for call in all_calls(base, Settings(cores=7, device="cuda"))}
+    assert {step for step, wanted in made.items() if (wanted.threads, wanted.device) == (7, "cuda")} == {
+        "mace_label",
+        "pace_train",
+    }
+
+
+def test_the_teacher_may_have_a_device_of_its_own(base, all_calls) -> None:
+    made = {call.step: call.resources.device for call in all_calls(base, Settings(cores=2, label_device="cuda"))}
+    assert (made["mace_label"], made["pace_train"]) == ("cuda", "cpu")
+
+
+def test_the_selection_s_memory_is_a_setting_of_the_machine(base, all_calls) -> None:
+    limited = Settings(cores=2, select_memory_GB=1.5)
+    made = {call.step: call.resources.memory_bytes for call in all_calls(base, limited)}
+    assert made.pop("pace_select") == 1_500_000_000
+    assert set(made.values()) == {None}
+    assert keys(all_calls(base)) == keys(all_calls(base, limited))
+
+
+def test_threads_of_the_config_go_before_the_machine_s_cores(base, all_calls) -> None:
+    made = {call.step: call.resources.threads for call in all_calls(changed(base, "train.threads", 3))}
+    assert (made["mace_label"], made["pace_train"]) == (CPU.cores, 3)
+
+
+def test_params_and_inputs_are_those_that_the_steps_declare(base, all_calls) -> None:
+    for call in all_calls(base):
+        module = load_step(call.step)
+        assert module.Params.model_validate(call.params).model_dump(mode="json").items() >= call.params.items()
+        assert set(call.inputs) <= set(module.INPUTS)
+
+
+def test_every_step_reads_what_the_steps_before_it_wrote(base, all_calls) -> None:
+    read = {
+        call.step: {name: [file.sha256 for file in files] for name, files in call.inputs.items()}
+        for call in all_calls(base)[2:]
+    }
+    assert read == {
+        "mace_label": {"structures": ["c"], "model": ["b"]},
+        "pool_labels": {"structures": ["ingest one structures"]},
+        "baseline": {
+            "labels": ["pool_labels one labels"],
+            "dft": ["ingest dft structures"],
+            "dft_test": ["ingest dft test structures"],
+            "base": ["old baseline"],
+            "base_set": ["old data"],
+            "dft_teacher": ["pool_labels dft labels"],
+            "dft_rejected": ["pool_labels dft rejected"],
+        },
+        "dataset": {
+            "base": ["old data"],
+            "labels": ["pool_labels one labels"],
+            "dft": ["ingest dft structures"],
+            "dft_test": ["ingest dft test structures"],
+        },
+        "pace_select": {
+            "dataset": ["dataset one dataset"],
+            "baseline": ["baseline one baseline"],
+            "given": ["old selection"],
+            "potential": ["b"],
+        },
+        "strain": {"dataset": ["dataset one dataset"], "selection": ["pace_select one selection"]},
+        "frames": {
+            "dataset": ["dataset one dataset"],
+            "dataset_set_aside": ["dataset one set_aside"],
+            "selection": ["pace_select one selection"],
+            "baseline": ["baseline one baseline"],
+            "strains": ["pool_labels strains labels"],
+        },
+        "pace_train": {"train": ["frames one train"], "validation": ["frames one validation"]},
+        "pace_activeset": {"potential": ["pace_train one best"], "train": ["frames one train"]},
+        "pace_corerep": {
+            "interim": ["pace_train one best"],
+            "asi": ["pace_activeset one asi"],
+            "train": ["frames one train"],
+            "baseline": ["baseline one baseline"],
+        },
+        "stability": {
+            "potential": ["pace_corerep one potential"],
+            "asi": ["pace_activeset one asi"],
+            "baseline": ["baseline one baseline"],
+            "train": ["frames one train"],
+        },
+        "evaluate": {
+            "potential": ["pace_corerep one potential"],
+            "asi": ["pace_activeset one asi"],
+            "yace": ["pace_corerep one yace"],
+            "baseline": ["baseline one baseline"],
+            "test": ["frames one test"],
+            "pure": ["frames one pure"],
+            "dft_test": ["ingest dft test structures"],
+        },
+    }
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders() -> None:
+    paths = [Path(name) for name in ("/a/run1/OUTCAR", "/a/run2/OUTCAR", "/a/run1/x.xyz")]
+    assert calls.told_apart(paths) == ("run1/OUTCAR", "run2/OUTCAR", "run1/x.xyz")
+    assert calls.told_apart(paths[1:]) == ("OUTCAR", "x.xyz")
+    assert calls.told_apart([paths[0], paths[0]]) == ("OUTCAR", "OUTCAR")
+    assert calls.told_apart([]) == ()
+
+
+def test_test_files_join_families(config: DistillConfig) -> None:
+    assert calls.dft_call(config, FILES, test=True).params["joins"]
+    assert not calls.dft_call(config, FILES).params["joins"]
+
+
+def test_files_keep_the_user_s_order_and_names(config: DistillConfig) -> None:
+    call = calls.ingest_call(config, FILES)
+    assert call.params["file_names"] == ["b.xyz", "a.xyz"]
+    assert call.inputs["files"] == FILES
+    assert call.params["energy_key"] is None
+
+
+def test_what_is_not_there_is_no_input(config: DistillConfig, recipe: Recipe, artefact: Any, data: Artefact) -> None:
+    labels, dataset, baseline = artefact("pool_labels"), artefact("dataset"), artefact("baseline")
+    assert set(calls.ingest_call(config, FILES).inputs) == {"files"}
+    assert set(calls.baseline_call(recipe, labels, None, None, []).inputs) == {"labels"}
+    assert set(calls.dataset_call(recipe, labels, None, None, None, [KEY]).inputs) == {"labels"}
+    assert set(calls.select_call(recipe, dataset, baseline, CPU).inputs) == {"dataset", "baseline"}
+    assert "strains" not in calls.frames_call(recipe, dataset, artefact("pace_select"), baseline, None).inputs
+    made = calls_fit.evaluate_call(recipe, artefact("pace_corerep"), artefact("pace_activeset"), data, baseline, None)
+    assert "dft_test" not in made.inputs
+
+
+def test_the_plan_reaches_the_fit(recipe, data, artefact) -> None:
+    plan = FitPlan(
+        asked=9,
+        maxiter=5,
+        kappa=0.02,
+        batch_size=6,
+        l1=1e-3,
+        l2=1e-4,
+        optimizer="L-BFGS-B",
+        early_stop=EarlyStop(),
+        cycles=2,
+        noise=0.1,
+        start="continue",
+    )
+    start = artefact("pace_train").file("interim")
+    call = calls_fit.train_call(recipe, plan, data, start, CPU)
+    params = pace_train.Params.model_validate(call.params)
+    assert params.loss == Loss(kappa=0.02, l1=1e-3, l2=1e-4)
+    for name in ("maxiter", "batch_size", "optimizer", "early_stop", "cycles", "noise", "ladder_step"):
+        assert getattr(params, name) == getattr(plan, name), name
+    assert call.inputs["start"] == (start,)
+
+
+@pytest.mark.parametrize(
+    ("changes", "core"),
+    [
+        ({}, True),
+        ({"zbl": "difference"}, False),
+        ({"reference_potential": "lj"}, False),
+        ({"reference_potential": "none"}, False),
+    ],
+)
+def test_pacemaker_is_asked_for_a_core_where_the_labels_keep_it(config, teacher, changes, core: bool) -> None:
+    values = config.model_dump()
+    values["pacemaker"] |= changes
+    recipe = resolve(DistillConfig.model_validate(values), [teacher], {"Si"}, set())
+    assert calls_fit.train_params(recipe, first_plan(recipe)).core is core
+
+
+def test_random_coefficients_are_for_a_fit_that_begins_with_none(config, teacher) -> None:
+    recipe = resolve(changed(config, "train.coefficients", "random"), [teacher], {"Si"}, set())
+    first = first_plan(recipe)
+    assert calls_fit.train_params(recipe, first).coefficients == "random"
+    for later in ({"start": "continue"}, {"onward": True}):
+        assert calls_fit.train_params(recipe, first.model_copy(update=later)).coefficients == "zero"
+
+
+def test_the_user_s_own_keys_reach_the_fit(base, all_calls) -> None:
+    own = {"ladder_type": "body_order"}
+    call = next(call for call in all_calls(changed(base, "pacemaker.fit", own)) if call.step == "pace_train")
+    assert call.params["fit"] == own
+
+
+def test_the_machine_s_limits_reach_the_fit(base, all_calls) -> None:
+    settings = Settings(cores=3, inter_op_threads=2, fit_memory_GB=1.5, step_timeout_s=60)
+    made = {call.step: call.resources for call in all_calls(base, settings)}
+    assert made["pace_train"] == Resources(
+        threads=3, inter_op_threads=2, memory_bytes=1_500_000_000, time_limit_s=60, device="cpu"
+    )
+    assert keys(all_calls(base)) == keys(all_calls(base, settings))
+
+
+def test_a_foundation_model_is_fetched_by_its_name() -> None:
+    call = calls.fetch_call(FOUNDATION_MODELS[0])
+    assert (call.step, call.params, call.inputs) == ("teacher_fetch", {"name": FOUNDATION_MODELS[0]}, {})
+
+
+def test_strained_structures_take_their_share_of_the_budget(
+    config: DistillConfig, teacher: Teacher, artefact: Any
+) -> None:
+    def budget(**selection: object) -> tuple[int | None, float | None]:
+        values = config.model_dump() | {"selection": selection}
+        values["pacemaker"]["loss_stress"] = 0.7
+        recipe = resolve(DistillConfig.model_validate(values), [teacher], {"Si"}, set())
+        params = calls.select_call(recipe, artefact("dataset"), artefact("baseline"), CPU).params
+        return params["max_structures"], params["fraction"]
+
+    assert budget(max_structures=300) == (210, None)
+    assert budget(fraction=0.5) == (None, pytest.approx(0.35))
+
+
+def test_a_kappa_goes_before_the_weights(config: DistillConfig) -> None:
+    assert changed(config, "pacemaker.kappa", 0.02).pacemaker.force_share == 0.02
+    assert changed(config, "pacemaker.kappa", "auto").pacemaker.force_share == "auto"
+
+
+def test_stress_counts_among_the_energies_in_the_loss(config: DistillConfig) -> None:
+    pacemaker = config.pacemaker
+    assert pacemaker.force_share == pytest.approx(0.3)
+    assert pacemaker.model_copy(update={"loss_stress": 0.5}).force_share == pytest.approx(0.2)

@@ -1,0 +1,221 @@
+"""The dry run on the bundled example with stub steps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from containers.contract import Request, file_digest
+from containers.mace.labelling import mace_label
+from containers.mace.teacher.teacher_fetch import FOUNDATION_MODELS
+from containers.step import execute
+from containers.tensorpot.fit import pace_train
+from containers.tensorpot.fit import pace_train as pace_train_stub
+from flows.config.loading import load_config
+from flows.config.schema import DistillConfig
+from flows.distill import dry_run
+from tasks.artefact import external
+from tasks.errors import StoreError, UserError
+from tasks.labelling.shard_task import Asked, shard_call
+from tasks.labelling.shards import Pool, Shard
+from tasks.run_step import run_unstored
+from tasks.settings import Settings
+from tasks.workspace import Workspace, open_workspace
+
+FOUNDATION = (f"teacher.model={FOUNDATION_MODELS[0]}",)
+CHEAP = {"ingest", "teacher_info"}
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return open_workspace(tmp_path, Settings(runner="stub", cores=1))
+
+
+def files_in(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def steps_in(workspace: Workspace) -> set[str]:
+    return {path.name for path in workspace.store.root.iterdir()} - {"locks", "work", "labels"}
+
+
+def work_off(workspace: Workspace, requests: Path) -> None:
+    """Run every request that the store does not know."""
+    for file in requests.iterdir():
+        request = Request.model_validate_json(file.read_bytes())
+        if workspace.store.peek(request) is None:
+            folder = workspace.store.stage(request)
+            execute(folder)
+            workspace.store.publish(folder, request)
+
+
+def label_all(config: DistillConfig, workspace: Workspace) -> None:
+    """What the flow does between the plan's cheap steps and `pool_labels`."""
+    (ingested,) = workspace.store.root.glob("ingest/*/outputs/structures.parquet")
+    pool, model = Pool(ingested), external(Path(config.teacher.model))
+    asked = Asked(model=model, params=mace_label.Params(head="Default"), cutoff_A=5.0)
+    shard = Shard(file=ingested, sha256=file_digest(ingested), structures=len(pool), atoms=int(pool.atoms.sum()))
+    with run_unstored(shard_call(shard, asked, workspace.settings, None), workspace) as (_, folder):
+        asked.store(workspace).commit(folder / "outputs" / "labels.parquet", pool.ids, pool.atoms)
+
+
+def states(told: str) -> dict[str, str]:
+    steps = told.split("\nbasis:")[0].splitlines()[1:]
+    return {line[:30].strip(): line[30:].split("(")[0].split("key")[0].strip() for line in steps}
+
+
+def test_the_plan_is_written_and_nothing_else_is_made(example: Path, workspace: Workspace) -> None:
+    told = dry_run.plan(load_config(example), workspace)
+    folder = workspace.run_folder("silicon") / "dry-run"
+    requests = {f"requests/{step}.json" for step in (*CHEAP, "pool_labels")}
+    assert files_in(workspace.run_folder("silicon")) == {f"dry-run/{name}" for name in requests} | {
+        "dry-run/plan.json",
+        "dry-run/input.yaml",
+    }
+    assert steps_in(workspace) == CHEAP
+    assert str(folder) in told
+    assert "mace_label                   would run       (40 of 40 structures are not labelled yet)" in told
+
+
+def test_what_is_told_of_each_step(example: Path, workspace: Workspace) -> None:
+    first = states(dry_run.plan(load_config(example), workspace))
+    assert first["ingest"] == first["teacher_info"] == "ran now"
+    assert set(first.values()) == {"ran now", "would run"}
+    assert list(first)[-1] == "evaluate"
+    second = states(dry_run.plan(load_config(example), workspace))
+    assert second == {**first, "ingest": "cached", "teacher_info": "cached"}
+
+
+def test_plan_json_holds_the_resolved_recipe(example: Path, workspace: Workspace) -> None:
+    dry_run.plan(load_config(example, ("train.maxiter=33",)), workspace)
+    folder = workspace.run_folder("silicon") / "dry-run"
+    plan = json.loads((folder / "plan.json").read_text())
+    assert plan["recipe"]["potential"]["elements"] == ["Si"]
+    assert plan["first_attempt"]["maxiter"] == 33
+    assert "maxiter: 33" in (folder / "input.yaml").read_text()
+
+
+def test_its_requests_worked_off_one_by_one_lead_through_all_steps(example: Path, workspace: Workspace) -> None:
+    config, seen = load_config(example), set()
+    dry_run.plan(config, workspace)
+    label_all(config, workspace)
+    for _ in range(9):
+        seen |= set(states(dry_run.plan(config, workspace)).values())
+        work_off(workspace, workspace.run_folder("silicon") / "dry-run" / "requests")
+    assert set(states(dry_run.plan(config, workspace)).values()) == {"cached"}
+    assert seen == {"would run", "cached"}
+
+
+def test_dft_files_are_checked_too(example: Path, workspace: Workspace, tmp_path: Path) -> None:
+    dft = tmp_path / "dft.xyz"
+    dft.write_text("the stub reads nothing\n")
+    told = dry_run.plan(load_config(example, (f"dft.files=[{dft}]", f"dft.test_files=[{dft}]")), workspace)
+    assert {"ingest DFT data", "ingest DFT test data"} <= set(states(told))
+
+
+def test_an_earlier_plan_leaves_nothing_behind(example: Path, workspace: Workspace, tmp_path: Path) -> None:
+    dft = tmp_path / "dft.xyz"
+    dft.write_text("the stub reads nothing\n")
+    dry_run.plan(load_config(example, (f"dft.files=[{dft}]",)), workspace)
+    dry_run.plan(load_config(example, FOUNDATION), workspace)
+    folder = workspace.run_folder("silicon") / "dry-run"
+    assert files_in(folder) == {"requests/ingest.json", f"requests/teacher_fetch_{FOUNDATION_MODELS[0]}.json"}
+
+
+def test_a_foundation_model_is_not_fetched(example: Path, workspace: Workspace) -> None:
+    told = dry_run.plan(load_config(example, FOUNDATION), workspace)
+    assert "once the foundation models have been fetched" in told
+    assert steps_in(workspace) == {"ingest"}
+
+
+@pytest.mark.parametrize("override", ["pacemaker.elements=[O]", "teacher.head=none such", "pool.files=[nowhere.xyz]"])
+def test_a_refused_config_leaves_no_run_folder(example: Path, workspace: Workspace, override: str) -> None:
+    with pytest.raises(UserError):
+        dry_run.plan(load_config(example, (override,)), workspace)
+    assert list((workspace.root / "runs").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("most", "expected"), [({"max_structures": 10}, 10), ({"max_structures": 300}, 40), ({"fraction": 0.5}, 20)]
+)
+def test_no_more_structures_are_expected_than_the_pool_has(recipe, artefact, most, expected) -> None:
+    selection = recipe.config.selection.model_copy(update=most)
+    small = recipe.model_copy(update={"config": recipe.config.model_copy(update={"selection": selection})})
+    pool = artefact("ingest", structures=40, atoms=80)
+    assert dry_run._expected(small, pool) == (expected, 2 * expected)
+
+
+def test_the_expected_batch_is_in_the_input(example: Path, workspace: Workspace) -> None:
+    dry_run.plan(load_config(example, ("selection.max_structures=12",)), workspace)
+    written = yaml.safe_load((workspace.run_folder("silicon") / "dry-run" / "input.yaml").read_text())
+    assert written["backend"]["batch_size"] == 12
+
+
+def test_stages_are_told_by_their_first(example: Path, workspace: Workspace) -> None:
+    told = dry_run.plan(load_config(example, ("train.stages=[{kappa: 0.4, maxiter: 5}]",)), workspace)
+    assert "pace_train stage 1 attempt 1 would run" in told
+    written = yaml.safe_load((workspace.run_folder("silicon") / "dry-run" / "input.yaml").read_text())
+    assert (written["fit"]["loss"]["kappa"], written["fit"]["maxiter"]) == (0.4, 5)
+
+
+STAGES = "train.stages=[{kappa: 0.4, maxiter: 5}, {kappa: 0.02, maxiter: 5}]"
+
+
+def test_every_stage_is_told_and_what_follows_is_that_of_the_best(
+    example: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stubs of all kappas are equal; here the second stage has the smaller error, and the best potential."""
+    config = load_config(example, (STAGES, "train.max_attempts=1"))
+    real, stages = pace_train_stub.write_stub, ["pace_train stage 1 attempt 1", "pace_train stage 2 attempt 1"]
+
+    def differing(outputs: Path, names: dict[str, str], params: Any, input_yaml: str) -> dict[str, Any]:
+        metrics = real(outputs, names, params, input_yaml)
+        with (outputs / names["best"]).open("a") as file:
+            file.write(f"# kappa {params.loss.kappa}\n")
+        return {**metrics, "validation_force_mae_meV_per_A": 1000 * params.loss.kappa}
+
+    monkeypatch.setattr(pace_train, "write_stub", differing)
+    plan = dry_run.plan(config, workspace)
+    assert plan.splitlines()[-1].startswith("train.maxiter has no effect beside train.stages"), "the example has one"
+    config = load_config(example, (STAGES, "train.max_attempts=1", "train.maxiter=150"))
+    told = states(dry_run.plan(config, workspace))
+    assert list(told)[-6:] == [*stages, "pace_activeset", "pace_corerep", "stability", "evaluate"]
+    label_all(config, workspace)
+    requests = workspace.run_folder("silicon") / "dry-run" / "requests"
+    for _ in range(11):
+        told = states(dry_run.plan(config, workspace))
+        work_off(workspace, requests)
+    assert set(told.values()) == {"cached"}
+    assert list(told)[-6:-4] == stages
+    active_set = Request.model_validate_json((requests / "pace_activeset.json").read_bytes())
+    second = Request.model_validate_json((requests / f"{stages[1].replace(' ', '_')}.json").read_bytes())
+    assert active_set.inputs["potential"][0].path.parent.parent.name == second.key
+
+
+def test_every_attempt_that_was_made_is_told(example: Path, workspace: Workspace) -> None:
+    config = load_config(example, ("convergence.force_mae_meV_per_A=1e-6", "train.max_attempts=2"))
+    dry_run.plan(config, workspace)
+    label_all(config, workspace)
+    for _ in range(11):
+        told = dry_run.plan(config, workspace)
+        work_off(workspace, workspace.run_folder("silicon") / "dry-run" / "requests")
+    assert {"pace_train attempt 1", "pace_train attempt 2"} <= set(states(told))
+    assert set(states(told).values()) == {"cached"}
+
+
+def test_without_a_gate_there_is_no_stability_step(example: Path, workspace: Workspace) -> None:
+    assert "stability" in states(dry_run.plan(load_config(example), workspace))
+    assert "stability" not in states(dry_run.plan(load_config(example, ("stability.picoseconds=0",)), workspace))
+
+
+def test_a_file_in_the_place_of_the_plan_is_told_and_kept(example: Path, workspace: Workspace) -> None:
+    mine = workspace.run_folder("silicon") / "dry-run"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    with pytest.raises(StoreError, match="in the way"):
+        dry_run.plan(load_config(example), workspace)
+    assert mine.read_text() == "mine"

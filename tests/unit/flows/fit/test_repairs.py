@@ -1,0 +1,327 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from containers.tensorpot.pacemaker.input import EarlyStop
+from flows.config.training import Convergence, Train
+from flows.fit import repairs as plans
+from flows.fit.repairs import MOST_AGAIN, REPAIRS, FitPlan, Left, first_plan, left_by, next_plan
+from flows.fit.verdict import SOUND, VERDICTS, Outcome, Verdict
+
+STOP = EarlyStop()
+PLAN = FitPlan(asked=50, maxiter=50, kappa=0.3, batch_size=20)
+SHORT = PLAN.model_copy(update={"maxiter": 30, "start": "continue"})
+CONTINUED = PLAN.model_copy(update={"start": "continue"})
+LADDER = PLAN.model_copy(update={"ladder_step": 30})
+ONWARD = PLAN.model_copy(update={"onward": True, "stage": 2})
+NOISY = CONTINUED.model_copy(update={"cycles": 2, "noise": plans.NOISE})
+NEW_START = CONTINUED.model_copy(update={"tried": ("new start",)})
+
+AUTO = PLAN.model_copy(update={"batch_size": "auto"})
+UNTOLD = Left(batch_size=None)
+NOTHING = Left(batch_size=20)
+SOME = Left(batch_size=20, iterations=12, resumable=True)
+ALL = Left(batch_size=20, iterations=50, resumable=True)
+CONTINUE = {"start": "continue"}
+NOISE = {"cycles": 2, "noise": plans.NOISE}
+
+
+def but(plan: FitPlan, **changes: Any) -> FitPlan:
+    return plan.model_copy(update=changes)
+
+
+@pytest.mark.parametrize(
+    ("plan", "judged", "left", "changes"),
+    [
+        (PLAN, "iterations_used_up", ALL, CONTINUE),
+        (LADDER, "iterations_used_up", ALL, {**CONTINUE, "ladder_step": None}),
+        (SHORT, "iterations_used_up", ALL, {"maxiter": 50}),
+        (PLAN, "killed", SOME, {**CONTINUE, "maxiter": 38}),
+        (SHORT, "killed", SOME, {"maxiter": 18}),
+        (PLAN, "killed", ALL, CONTINUE),
+        (LADDER, "killed", SOME, {**CONTINUE, "ladder_step": None}),
+        (NOISY, "killed", SOME, {}),
+        (LADDER, "killed", NOTHING, {}),
+        (PLAN, "time_limit", SOME, {**CONTINUE, "maxiter": 38}),
+        (PLAN, "stalled", SOME, CONTINUE),
+        (NEW_START, "stalled", SOME, NOISE),
+        (but(NEW_START, **NOISE), "stalled", SOME, {"optimizer": "L-BFGS-B"}),
+        (PLAN, "out_of_memory", NOTHING, {"batch_size": 10}),
+        (PLAN, "out_of_memory", SOME, {**CONTINUE, "batch_size": 10, "maxiter": 38}),
+        (CONTINUED, "out_of_memory", NOTHING, {"batch_size": 10}),
+        (AUTO, "out_of_memory", UNTOLD, {"batch_share": 0.5}),
+        (but(AUTO, batch_share=0.5), "out_of_memory", UNTOLD, {"batch_share": 0.25}),
+        (but(AUTO, batch_share=0.5), "out_of_memory", NOTHING, {"batch_size": 10, "batch_share": 1.0}),
+        (but(PLAN, batch_size=1), "out_of_memory", Left(1, 12, True), {**CONTINUE, "maxiter": 38}),
+        (PLAN, "diverged", SOME, {"l1": 1e-6, "l2": 1e-6}),
+        (SHORT, "diverged", NOTHING, {"l1": 1e-6, "l2": 1e-6, "start": "fresh", "maxiter": 50}),
+        (but(PLAN, l2=1e-6), "diverged", NOTHING, {"ladder_step": plans.LADDER_STEP}),
+        (but(LADDER, l2=1e-6), "diverged", NOTHING, {"optimizer": "L-BFGS-B"}),
+        (but(ONWARD, l2=1e-6), "diverged", NOTHING, {"optimizer": "L-BFGS-B"}),
+        (PLAN, "crashed", SOME, {**CONTINUE, "maxiter": 38}),
+        (LADDER, "crashed", NOTHING, {"ladder_step": None}),
+        (but(LADDER, early_stop=STOP), "crashed", SOME, {"early_stop": None}),
+        (but(NOISY, early_stop=STOP), "crashed", SOME, {"early_stop": None}),
+        (CONTINUED, "crashed", NOTHING, {"batch_size": 10}),
+        (but(AUTO, start="continue"), "crashed", UNTOLD, {"batch_share": 0.5}),
+        (but(LADDER, tried=("ladder",)), "crashed", NOTHING, {"batch_size": 10}),
+        (LADDER, "no_iteration", NOTHING, {"ladder_step": None}),
+        (CONTINUED, "no_iteration", NOTHING, NOISE),
+        (ONWARD, "no_iteration", NOTHING, NOISE),
+        (PLAN, "no_iteration", NOTHING, {"optimizer": "L-BFGS-B"}),
+    ],
+)
+def test_the_next_plan_changes_this_and_nothing_else(
+    plan: FitPlan, judged: Any, left: Left, changes: dict[str, Any]
+) -> None:
+    if judged == "diverged":
+        left = Left(left.batch_size, left.iterations)
+    coming = next_plan(plan, judged, left)
+    assert coming is not None
+    told = {"reason", "tried"}
+    assert coming.model_dump(exclude=told) == pytest.approx({**plan.model_dump(exclude=told), **changes})
+    assert coming.reason != plan.reason
+    assert coming.tried[:-1] == plan.tried
+
+
+def test_a_crash_before_any_iteration_is_not_early_stopping_s_and_loses_no_potential() -> None:
+    coming = next_plan(but(NOISY, early_stop=STOP), "crashed", NOTHING)
+    assert coming is not None
+    assert (coming.start, coming.early_stop, coming.batch_size) == ("continue", STOP, 10)
+
+
+@pytest.mark.parametrize(
+    ("kappa", "lower", "higher"), [(0.3, 0.0411, 0.8108), (0.02, 0.002, 0.1695), (0.99, 0.908, 0.999)]
+)
+def test_kappa_moves_to_what_misses(kappa: float, lower: float, higher: float) -> None:
+    plan = but(PLAN, kappa=kappa)
+    for missed, wanted in (("energy", lower), ("force", higher)):
+        coming = next_plan(plan, "not_accurate", Left(20, 50, True, frozenset({missed})))
+        assert coming is not None
+        assert coming.kappa == pytest.approx(wanted, abs=5e-4)
+        assert (coming.start, coming.maxiter) == ("continue", 50)
+        assert missed in coming.reason
+
+
+def test_kappa_moves_once_each_way() -> None:
+    energy, force = (Left(20, 50, True, frozenset({missed})) for missed in ("energy", "force"))
+    lower = next_plan(PLAN, "not_accurate", energy)
+    assert lower is not None
+    assert next_plan(lower, "not_accurate", energy) is None
+    higher = next_plan(lower, "not_accurate", force)
+    assert higher is not None
+    assert higher.kappa == pytest.approx(0.3, abs=1e-3)
+    assert next_plan(higher, "not_accurate", energy) is next_plan(higher, "not_accurate", force) is None
+
+
+def test_no_kappa_helps_when_both_miss_or_pacemaker_chooses_it() -> None:
+    both, energy = (Left(20, 50, True, frozenset(missed)) for missed in (("energy", "force"), ("energy",)))
+    assert next_plan(PLAN, "not_accurate", both) is None
+    assert next_plan(but(PLAN, kappa="auto"), "not_accurate", energy) is None
+    assert next_plan(but(PLAN, kappa=0.0), "not_accurate", energy) is None, "there is no less"
+
+
+@pytest.mark.parametrize("judged", ["converged", "early_stop", "cancelled", "program_missing", "bad_data", "failed"])
+@pytest.mark.parametrize("left", [NOTHING, SOME, ALL])
+def test_no_other_plan_helps(judged: Any, left: Left) -> None:
+    assert next_plan(PLAN, judged, left) is None
+
+
+def test_a_time_limit_before_the_first_iteration_cannot_be_mended() -> None:
+    assert next_plan(PLAN, "time_limit", NOTHING) is None
+
+
+@pytest.mark.parametrize("judged", SOUND)
+def test_a_stage_that_is_not_the_last_ends_with_a_fit_that_came_to_its_end(judged: Verdict) -> None:
+    assert next_plan(PLAN, judged, Left(20, 50, True, frozenset({"energy"})), last=False) is None
+
+
+@pytest.mark.parametrize("judged", ["killed", "time_limit", "crashed", "out_of_memory"])
+def test_what_was_broken_off_is_repaired_in_every_stage(judged: Verdict) -> None:
+    assert next_plan(PLAN, judged, SOME, last=False) == next_plan(PLAN, judged, SOME, last=True)
+
+
+def test_a_batch_of_one_cannot_be_halved() -> None:
+    assert next_plan(but(PLAN, batch_size=1), "out_of_memory", Left(batch_size=1)) is None
+
+
+def test_an_automatic_batch_is_halved_only_while_that_can_change_it() -> None:
+    assert next_plan(but(AUTO, batch_share=plans.LEAST_SHARE), "out_of_memory", UNTOLD) is None
+
+
+def test_a_fit_diverges_until_there_is_nothing_left_to_try() -> None:
+    path = [PLAN]
+    while (coming := next_plan(path[-1], "diverged", NOTHING)) is not None:
+        path.append(coming)
+    assert [(plan.l2, plan.ladder_step, plan.optimizer) for plan in path] == [
+        (1e-8, None, "BFGS"),
+        (1e-6, None, "BFGS"),
+        (1e-6, plans.LADDER_STEP, "BFGS"),
+        (1e-6, plans.LADDER_STEP, "L-BFGS-B"),
+    ]
+
+
+def test_no_regularisation_counts_as_very_little() -> None:
+    coming = next_plan(but(PLAN, l1=0.0, l2=0.0), "diverged", NOTHING)
+    assert coming is not None
+    assert (coming.l1, coming.l2) == (1e-6, 1e-6)
+
+
+def test_the_first_plan_is_the_config_s() -> None:
+    train = Train(l1=0.0, l2=1e-5, ladder_step=7, early_stop=STOP, batch_size=9)
+    plan = first_plan(train, "L-BFGS-B", "auto", 33)
+    assert plan == FitPlan(
+        asked=33,
+        maxiter=33,
+        kappa="auto",
+        batch_size=9,
+        l1=0.0,
+        l2=1e-5,
+        optimizer="L-BFGS-B",
+        ladder_step=7,
+        early_stop=STOP,
+    )
+    later = first_plan(train, "BFGS", 0.1, 5, stage=2, onward=True)
+    assert (later.stage, later.ladder_step, later.kappa, later.maxiter) == (2, None, 0.1, 5)
+
+
+def test_what_an_attempt_left() -> None:
+    limits = Convergence(force_mae_meV_per_A=100, energy_mae_meV_per_atom=10)
+    errors = {"validation_force_mae_meV_per_A": 101.0, "validation_energy_mae_meV_per_atom": 10.0}
+    metrics = {"stop_reason": "killed", "iterations": 9, "interim_iteration": 7, "batch_size": 6, **errors}
+    assert left_by(Outcome(metrics=metrics), PLAN, limits, 30) == Left(6, 7, True, frozenset({"force"}))
+    rose = Outcome(metrics={**metrics, "stop_reason": "diverged"})
+    assert not left_by(rose, PLAN, limits, 30).resumable
+    assert left_by(Outcome(failure="OutOfMemory"), PLAN, limits, 30) == Left(20)
+    assert left_by(Outcome(failure="OutOfMemory"), AUTO, limits, 30) == Left(None)
+    assert left_by(Outcome(failure="OutOfMemory"), PLAN, limits, 7) == Left(7), "a batch of 20 is one of all 7"
+
+
+# Every plan that can be reached by any verdicts, in any order, whatever an attempt left.
+
+TOGETHER = ({"l1", "l2"}, {"cycles", "noise"}, {"batch_size", "batch_share"})
+ALONG = {"start", "maxiter", "reason", "tried"}
+BEGINNINGS = {
+    "plain": FitPlan(asked=2, maxiter=2, kappa=0.3, batch_size=2),
+    "ladder": FitPlan(asked=2, maxiter=2, kappa="auto", batch_size="auto", ladder_step=9, early_stop=STOP),
+    "second stage": FitPlan(asked=2, maxiter=2, kappa=0.02, batch_size=2, stage=2, onward=True),
+    "L-BFGS-B": FitPlan(asked=2, maxiter=2, kappa=0.3, batch_size=1, optimizer="L-BFGS-B", l2=1e-3),
+}
+
+
+def possible(plan: FitPlan, judged: Verdict) -> Iterator[Left]:
+    """What an attempt may leave when it is judged so."""
+    batch = 2 if plan.batch_size == "auto" else plan.batch_size
+    if judged not in SOUND:
+        yield Left(None if plan.batch_size == "auto" else batch)
+    if judged == "not_accurate":
+        for missed in ((), ("energy",), ("force",), ("energy", "force")):
+            yield Left(batch, plan.maxiter, True, frozenset(missed))
+    elif judged not in ("no_iteration", "diverged"):
+        for done in range(1, plan.maxiter + 1):
+            yield Left(batch, done, True)
+
+
+def reached(first: FitPlan) -> dict[FitPlan, list[tuple[Verdict, FitPlan]]]:
+    """Every plan with those that may follow it. What was tried counts, the order does not."""
+    graph: dict[FitPlan, list[tuple[Verdict, FitPlan]]] = {}
+    open_ends = [but(first, reason="")]
+    while open_ends:
+        plan = open_ends.pop()
+        if plan in graph:
+            continue
+        following = [
+            (judged, but(coming, reason="", tried=tuple(sorted(coming.tried))))
+            for judged in VERDICTS
+            for left in possible(plan, judged)
+            if (coming := next_plan(plan, judged, left))
+        ]
+        graph[plan] = following
+        open_ends += [coming for _, coming in following]
+    return graph
+
+
+@pytest.fixture(scope="module", params=BEGINNINGS)
+def graph(request: pytest.FixtureRequest) -> Iterator[dict[FitPlan, list[tuple[Verdict, FitPlan]]]]:
+    """With repairs that are taken once at most where the real ones may be taken very often."""
+    few = {
+        judged: tuple(repair._replace(times=min(repair.times, 1)) for repair in repairs)
+        for judged, repairs in REPAIRS.items()
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plans, "REPAIRS", few)
+        yield reached(BEGINNINGS[request.param])
+
+
+def test_one_thing_changes_at_a_time(graph: dict[FitPlan, list[tuple[Verdict, FitPlan]]]) -> None:
+    for plan, following in graph.items():
+        for _, coming in following:
+            changed = {name for name in FitPlan.model_fields if getattr(plan, name) != getattr(coming, name)} - ALONG
+            if coming.start == "continue":
+                changed -= {"ladder_step"}  # a fit that goes on has none
+            assert len(changed) <= 1 or changed in TOGETHER, (plan, coming)
+
+
+def test_no_fit_is_done_again(graph: dict[FitPlan, list[tuple[Verdict, FitPlan]]]) -> None:
+    """But for one that was killed before it began, and those that go on from another potential."""
+
+    def fit_of(plan: FitPlan) -> FitPlan:
+        return but(plan, tried=())
+
+    after: dict[FitPlan, frozenset[FitPlan]] = {}
+    for plan in in_order(graph):
+        coming = frozenset[FitPlan]().union(*(after[plan] for _, plan in graph[plan]))
+        fresh = {fit_of(each) for judged, each in graph[plan] if each.start == "fresh" and judged != "killed"}
+        after[plan] = coming | fresh
+        assert fit_of(plan) not in fresh, plan
+        assert plan.start == "continue" or fit_of(plan) not in coming, plan
+
+
+def in_order(graph: dict[FitPlan, list[tuple[Verdict, FitPlan]]]) -> list[FitPlan]:
+    """The plans, each after all that may follow it; fails where a plan may follow itself: such a walk has no end."""
+    waiting = Counter({plan: len(following) for plan, following in graph.items()})
+    before: dict[FitPlan, list[FitPlan]] = {plan: [] for plan in graph}
+    for plan, following in graph.items():
+        for _, coming in following:
+            before[coming].append(plan)
+    ends = [plan for plan, following in graph.items() if not following]
+    order = []
+    while ends:
+        order.append(plan := ends.pop())
+        for earlier in before[plan]:
+            waiting[earlier] -= 1
+            if waiting[earlier] == 0:
+                ends.append(earlier)
+    assert len(order) == len(graph)
+    return order
+
+
+def test_a_ladder_never_goes_on_from_a_potential(graph: dict[FitPlan, list[tuple[Verdict, FitPlan]]]) -> None:
+    assert not [plan for plan in graph if plan.ladder_step and (plan.start == "continue" or plan.onward)]
+
+
+def test_every_walk_ends(graph: dict[FitPlan, list[tuple[Verdict, FitPlan]]]) -> None:
+    assert set(in_order(graph)) == set(graph)
+
+
+@pytest.mark.parametrize("judged", VERDICTS)
+def test_the_same_verdict_for_ever_ends_too(judged: Verdict) -> None:
+    for left in (NOTHING, ALL):
+        plan: FitPlan | None = PLAN
+        walked = 0
+        while plan is not None:
+            plan, walked = next_plan(plan, judged, left), walked + 1
+            assert walked <= MOST_AGAIN + 2
+
+
+def test_the_reasons_are_words_for_the_reader() -> None:
+    coming = next_plan(PLAN, "out_of_memory", NOTHING)
+    assert coming is not None
+    assert coming.reason == "out of memory: batch 20 -> 10"
+    coming = next_plan(PLAN, "killed", SOME)
+    assert coming is not None
+    assert coming.reason == "it was killed: 38 iterations, continued from its interim potential"

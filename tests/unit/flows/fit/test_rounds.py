@@ -1,0 +1,268 @@
+"""The convergence loop with fakes in the place of the steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import run as flow_run
+from flows.data.prepare import Ingested, Prepared
+from flows.data.recipe import Recipe
+from flows.fit import rounds as loop
+from flows.fit.attempts import Attempt, first_plan, fit, led_to
+from flows.fit.rounds import Extended, broken_off, extended
+from flows.fit.student import Student
+from flows.run import Runner
+from tasks.artefact import Artefact, StepCall
+from tasks.errors import StepFailed
+from tasks.report.sections import ROUND_HEAD, round_rows
+from tasks.settings import Settings
+from tasks.workspace import Workspace
+
+MakeArtefact = Callable[..., Artefact]
+WORKSPACE = Workspace(root=Path("nowhere"), settings=Settings(cores=1))
+
+
+class Steps:
+    """Answers every step; fits have the validation force errors that the test gives, one after the other."""
+
+    def __init__(self, artefact: MakeArtefact, errors: list[float | str], gap: float, unstable: str | None) -> None:
+        self.artefact, self.errors, self.gap, self.unstable = artefact, list(errors), gap, unstable
+        self.calls: list[tuple[str, StepCall]] = []
+        self.selected = 100
+
+    def __call__(self, call: StepCall, workspace: Workspace, run_name: str | None = None) -> Artefact:
+        self.calls.append((run_name or call.step, call))
+        answer: dict[str, Any] = getattr(self, call.step, lambda _: {})(call)
+        return self.artefact(call.step, f"{len(self.calls)}", **answer)
+
+    def weak_spots(self, call: StepCall) -> dict[str, Any]:
+        added = call.params["structures"]
+        self.selected += added
+        return {"added": added, "added_by": {"error": added}, "selected": self.selected, "how": {"error": added}}
+
+    def frames(self, call: StepCall) -> dict[str, Any]:
+        return {"train_structures": 150, "train_atoms": 1500, "pairs": {}}
+
+    def pace_train(self, call: StepCall) -> dict[str, Any]:
+        error = self.errors.pop(0)
+        if isinstance(error, str):
+            raise StepFailed("pace_train", error, "as the test wants", Path("kept"))
+        return fit_metrics(error, self.gap, call.params["potential"]["functions_per_element"])
+
+    def stability(self, call: StepCall) -> dict[str, Any]:
+        return {"unstable_because": self.unstable}
+
+    def evaluate(self, call: StepCall) -> dict[str, Any]:
+        return evaluated(500.0)
+
+    def of(self, step: str) -> list[StepCall]:
+        return [call for _, call in self.calls if call.step == step]
+
+
+def fit_metrics(error: float, gap: float, functions: int = 250) -> dict[str, Any]:
+    """A fit that came to its end."""
+    return {
+        "stop_reason": "converged",
+        "iterations": 10,
+        "interim_iteration": 10,
+        "validation_force_mae_meV_per_A": error,
+        "validation_energy_mae_meV_per_atom": 1.0,
+        "train_force_mae_meV_per_A": error / gap,
+        "train_energy_mae_meV_per_atom": 1.0,
+        "functions": functions,
+        "functions_asked": functions,
+        "batch_size": 10,
+    }
+
+
+def evaluated(error: float) -> dict[str, Any]:
+    figures = {"force_mae_meV_per_A": error, "energy_mae_meV_per_atom": 1.0, "gamma_share_above_1": 0.0}
+    return {f"teacher_{name}": value for name, value in figures.items()}
+
+
+@pytest.fixture
+def distilled(recipe: Recipe, data: Artefact, artefact: MakeArtefact, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs the loop after a first fit with a validation force error of 300 meV/Å."""
+
+    def run(
+        errors: list[float | str], gap: float = 2.0, unstable: str | None = None, test: float = 500.0, **extend: Any
+    ) -> tuple[Extended, Steps, Runner, Student]:
+        steps = Steps(artefact, errors, gap, unstable)
+        monkeypatch.setattr(flow_run, "step", steps)
+        monkeypatch.setattr(loop, "fit", partial(fit, run=steps))
+        runner = Runner(WORKSPACE)
+        runner.done["pace_select"] = artefact("pace_select", candidates=500, selected=100, how={"bulk": 100})
+        made = artefact("pace_train", "first", **fit_metrics(300.0, gap))
+        stable = artefact("stability", "first", unstable_because=unstable)
+        core, active_set = artefact("pace_corerep", "first"), artefact("pace_activeset", "first")
+        student = Student(made, active_set, core, stable, artefact("evaluate", "first", **evaluated(test)))
+        attempt = Attempt("pace_train attempt 1", first_plan(recipe), "not_accurate", 1.0, made)
+        result = extended(prepared(recipe, artefact, **extend), data, [attempt], student, runner)
+        return result, steps, runner, student
+
+    return run
+
+
+def prepared(recipe: Recipe, artefact: MakeArtefact, **extend: Any) -> Prepared:
+    """Data that nobody reads."""
+    config = recipe.config
+    once = config.train.model_copy(update={"max_attempts": 1})
+    changed = config.model_copy(update={"extend": config.extend.model_copy(update=extend), "train": once})
+    made = {name: artefact(step) for name, step in (("labels", "pool_labels"), ("baseline", "baseline"))}
+    return Prepared(
+        recipe=recipe.model_copy(update={"config": changed}),
+        ingested=Ingested(artefact("ingest"), None, None),
+        dataset=artefact("dataset"),
+        teachers=(),
+        models={},
+        work=(),
+        **made,
+    )
+
+
+def test_a_round_of_structures_goes_on_from_the_best_with_more_data(distilled: Any) -> None:
+    found, steps, runner, first = distilled([100.0], rounds=1)
+    assert [name for name, _ in steps.calls] == [
+        "weak_spots round 1",
+        "frames round 1",
+        "pace_train round 1 attempt 1",
+        "pace_activeset round 1",
+        "pace_corerep round 1",
+        "stability round 1",
+        "evaluate round 1",
+    ]
+    weak, train = steps.of("weak_spots")[0], steps.of("pace_train")[0]
+    assert weak.params["structures"] == 50
+    assert weak.inputs["potential"] == (first.core.file("potential"),)
+    assert weak.inputs["selection"] == (runner.done["pace_select"].file("selection"),)
+    assert train.inputs["start"] == (first.fit.file("best"),)
+    assert train.params["potential"]["functions_per_element"] == 250
+    assert train.inputs["train"] == (runner.done["frames round 1"].file("train"),)
+    assert found.best.selection is runner.done["weak_spots round 1"]
+    assert found.artefacts["evaluate"] is runner.done["evaluate round 1"]
+    chain = led_to(found.best.student.fit, found.attempts)
+    assert [attempt.name for attempt in chain] == ["pace_train attempt 1", "pace_train round 1 attempt 1"]
+    assert chain[1].inputs["train"] == train.inputs["train"], "each fit of the chain has its own frames"
+
+
+def test_a_round_of_functions_keeps_the_data_and_grows_the_basis(distilled: Any) -> None:
+    found, steps, runner, first = distilled([100.0], gap=1.0, rounds=1)
+    train = steps.of("pace_train")[0]
+    assert not steps.of("weak_spots") + steps.of("frames")
+    assert train.params["potential"]["functions_per_element"] == 375
+    assert train.inputs["start"] == (first.fit.file("best"),)
+    assert found.best.recipe.potential.functions_per_element == 375
+    assert found.best.selection is runner.done["pace_select"]
+
+
+def test_a_round_that_did_harm_is_left_behind(distilled: Any) -> None:
+    found, steps, _, first = distilled([400.0, 350.0], rounds=2)
+    assert found.best.student is first
+    assert [one.helped for one in found.extensions.rounds] == [False, False]
+    assert [one.kind for one in found.extensions.rounds] == ["structures", "functions"]
+    assert found.extensions.why == "rounds"
+    assert [call.inputs["start"] for call in steps.of("pace_train")] == [(first.fit.file("best"),)] * 2
+    assert found.artefacts["evaluate"] is first.evaluation
+
+
+def test_it_stops_before_the_rounds_are_used_up_when_nothing_helps(distilled: Any) -> None:
+    found, _, _, _ = distilled([400.0, 350.0], rounds=20)
+    assert (found.extensions.why, len(found.extensions.rounds)) == ("no_gain", 2)
+    assert "more structures did not help" in found.extensions.told()
+
+
+def test_the_next_round_starts_from_the_best_round(distilled: Any) -> None:
+    found, steps, runner, _ = distilled([200.0, 190.5, 150.0], rounds=3)
+    third = steps.of("pace_train")[2]
+    assert [one.kind for one in found.extensions.rounds] == ["structures", "structures", "functions"]
+    assert third.inputs["train"] == (runner.done["frames round 2"].file("train"),)
+    assert [one.chosen for one in found.extensions.rounds] == [False, False, True]
+    assert [attempt.name for attempt in found.attempts] == [
+        "pace_train attempt 1",
+        *(f"pace_train round {number} attempt 1" for number in (1, 2, 3)),
+    ]
+
+
+def test_a_failed_round_is_told_and_the_best_stays(distilled: Any) -> None:
+    found, _, _, first = distilled(["SomeBug", 200.0], rounds=2)
+    failed, done = found.extensions.rounds
+    assert (failed.after, failed.helped, failed.failure) == (None, False, "pace_train: as the test wants")
+    assert done.before.validation == failed.before.validation
+    assert done.chosen
+    assert found.best.student is not first
+
+
+def test_a_cancelled_round_ends_the_run(distilled: Any) -> None:
+    with pytest.raises(StepFailed, match="as the test wants"):
+        distilled(["Cancelled", 200.0])
+
+
+def test_a_round_that_was_broken_off_ends_the_loop(distilled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = fit_metrics
+    monkeypatch.setitem(globals(), "fit_metrics", lambda error, *more: {**real(error, *more), **ENDS.get(error, {})})
+    found, steps, _, first = distilled([150.0, 100.0], rounds=2)
+    assert found.best.student is first
+    assert (found.extensions.why, len(steps.of("pace_train"))) == ("unfinished", 1)
+
+
+def test_what_is_unstable_is_not_extended(distilled: Any) -> None:
+    found, steps, _, _ = distilled([], unstable="two atoms fused")
+    assert not steps.calls
+    assert found.extensions.why == "unsound"
+    assert "two atoms fused" in found.extensions.told()
+
+
+ENDS = {150.0: {"stop_reason": "time_limit"}}
+END, LIMIT, BROKEN, GOOD = "iterations_used_up", "time_limit", "diverged", "converged"
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "taken", "broken"),
+    [
+        ([(1, END)], 0, False),
+        ([(1, LIMIT)], 0, True),
+        ([(1, LIMIT), (1, END)], 0, False),
+        ([(1, END), (1, LIMIT)], 0, True),  # the next run goes on with it
+        ([(1, END), (1, BROKEN)], 0, False),
+        ([(1, END), (2, BROKEN), (2, BROKEN)], 0, True),
+        ([(1, GOOD), (2, LIMIT)], 0, False),
+        ([(1, LIMIT), (2, END)], 1, False),
+    ],
+)
+def test_a_fit_that_was_broken_off_is_not_built_on(
+    recipe: Recipe, artefact: MakeArtefact, verdicts: list[tuple[int, Any]], taken: int, broken: bool
+) -> None:
+    made = [artefact("pace_train", str(number)) for number in range(len(verdicts))]
+    attempts = [
+        Attempt(f"attempt {stage}", first_plan(recipe).model_copy(update={"stage": stage}), verdict, 1.0, one)
+        for (stage, verdict), one in zip(verdicts, made, strict=True)
+    ]
+    assert broken_off(attempts, made[taken]) == broken
+
+
+def test_an_attempt_that_left_nothing_to_go_on_from_is_no_hindrance(recipe: Recipe, artefact: MakeArtefact) -> None:
+    crash = StepFailed("pace_train", "Crashed", "as the test wants", Path("kept"))
+    made, plan = artefact("pace_train"), first_plan(recipe)
+    attempts = [Attempt("1", plan, "iterations_used_up", 1.0, made), Attempt("2", plan, "crashed", 1.0, crash)]
+    assert not broken_off(attempts, made)
+
+
+def test_without_rounds_nothing_is_done(distilled: Any) -> None:
+    found, steps, _, first = distilled([], rounds=0)
+    assert not steps.calls
+    assert found.best.student is first
+    assert [attempt.name for attempt in found.attempts] == ["pace_train attempt 1"]
+
+
+def test_the_report_has_a_row_a_round(distilled: Any) -> None:
+    found, _, _, _ = distilled([200.0, 400.0], rounds=2)
+    table = round_rows(found.extensions.rounds)
+    assert {len(row) for row in table} == {len(ROUND_HEAD)}
+    assert table[0][1].startswith("more structures (50 by error): the force error on validation (300) exceeds")
+    assert table[0][2:] == ("100 → 150", "250", "300, 1 → 200, 1", "500, 1 → 500, 1", "yes, published")
+    assert table[1][2:] == ("150 → 200", "250", "200, 1 → 400, 1", "500, 1 → 500, 1", "no")

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from containers.contract import BadInput, OutOfMemory, ProgramMissing
+from containers.tensorpot.core import inner_radius
+from containers.tensorpot.fit import follow, pace_train
+from containers.tensorpot.fit.follow import Course
+from containers.tensorpot.fit.history import MetricsFile
+from containers.tensorpot.fit.log import FitLog
+from containers.tensorpot.fit.stop_reason import Ending, StopReason, stop
+from containers.tensorpot.pacemaker import program
+from flows.config.training import Convergence
+from flows.fit.verdict import (
+    ACCIDENTS,
+    MENDS,
+    OF_FAILURE,
+    OF_STOP_REASON,
+    SOUND,
+    VERDICTS,
+    Outcome,
+    badness,
+    best_of,
+    judge,
+    mend_of,
+    resume_from,
+)
+
+LIMITS = Convergence(force_mae_meV_per_A=100, energy_mae_meV_per_atom=10)
+OWN_MESSAGE = {"converged", "cancelled", "program_missing", "bad_data", "failed"}
+
+
+def fitted(stop_reason: str, force: float = 200.0, energy: float = 5.0) -> Outcome:
+    errors = {"validation_force_mae_meV_per_A": force, "validation_energy_mae_meV_per_atom": energy}
+    return Outcome(metrics={"stop_reason": stop_reason, **errors})
+
+
+@pytest.mark.parametrize(
+    ("stop_reason", "judged"),
+    [
+        ("max_iterations", "iterations_used_up"),
+        ("stalled", "stalled"),
+        ("early_stop", "early_stop"),
+        ("converged", "not_accurate"),
+        ("out_of_memory", "out_of_memory"),
+        ("diverged", "diverged"),
+        ("crashed", "crashed"),
+        ("killed", "killed"),
+        ("time_limit", "time_limit"),
+    ],
+)
+def test_an_inaccurate_fit_is_judged_by_its_end(stop_reason: str, judged: str) -> None:
+    assert judge(fitted(stop_reason), LIMITS) == judged
+
+
+@pytest.mark.parametrize("stop_reason", ["max_iterations", "stalled", "early_stop", "converged"])
+def test_an_accurate_fit_that_ended_has_converged(stop_reason: str) -> None:
+    assert judge(fitted(stop_reason, 100.0, 10.0), LIMITS) == "converged"
+    assert judge(fitted(stop_reason, 100.1, 1.0), LIMITS) != "converged"
+    assert judge(fitted(stop_reason, 1.0, 10.1), LIMITS) != "converged"
+
+
+@pytest.mark.parametrize("stop_reason", ["killed", "crashed", "out_of_memory", "diverged", "time_limit"])
+def test_a_fit_that_was_broken_off_has_not_converged(stop_reason: str) -> None:
+    assert judge(fitted(stop_reason, 1.0, 1.0), LIMITS) == stop_reason
+
+
+@pytest.mark.parametrize(
+    ("kind", "judged"),
+    [
+        (OutOfMemory, "out_of_memory"),
+        (pace_train.Diverged, "diverged"),
+        (pace_train.Crashed, "crashed"),
+        (pace_train.Killed, "killed"),
+        (pace_train.NoIteration, "no_iteration"),
+        (pace_train.TimeLimit, "time_limit"),
+        (program.Cancelled, "cancelled"),
+        (ProgramMissing, "program_missing"),
+        (BadInput, "bad_data"),
+        (follow.RowsDiffer, "bad_data"),
+        (inner_radius.NoCoreRepulsion, "bad_data"),
+        (ZeroDivisionError, "failed"),
+    ],
+)
+def test_a_failure_is_judged_by_its_class(kind: type[Exception], judged: str) -> None:
+    assert judge(Outcome(failure=kind.__name__), LIMITS) == judged
+
+
+REPLAYED = """\
+ladder_step cycle_step iter_num loss e_loss_contrib f_loss_contrib reg_loss rmse_epa rmse_f_comp mae_f_comp
+0 0 0 9.0 1 1 0 .1 .2 .1
+0 0 1 4.0 1 1 0 .1 .2 .1
+"""
+AT_TOLERANCE = "Optimization result(success=True, status=0, message=Optimization terminated, nfev=9, njev=9)\n"
+
+
+@pytest.mark.parametrize(("force", "judged"), [(99.0, "converged"), (101.0, "not_accurate")])
+def test_a_replayed_fit_at_its_minimum_is_judged_by_its_errors(force: float, judged: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.txt").write_text(REPLAYED)
+    rows, log = MetricsFile(tmp_path / "metrics.txt"), FitLog()
+    rows.follow()
+    log.feed(AT_TOLERANCE)
+    reason = stop(Ending(0, tuple(rows.rows), log, maxiter=99)).reason
+    assert judge(fitted(reason, force), LIMITS) == judged
+
+
+def test_a_replayed_fit_without_an_iteration_is_none_whatever_it_says(tmp_path: Path) -> None:
+    (tmp_path / "metrics.txt").write_text(REPLAYED.splitlines(keepends=True)[0])
+    rows, log = MetricsFile(tmp_path / "metrics.txt"), FitLog()
+    rows.follow()
+    log.feed(AT_TOLERANCE)
+    ending = Ending(0, tuple(rows.rows), log, maxiter=99)
+    failure = pace_train.failure(Course(tmp_path, ending, stop(ending), rows.rows, []))
+    assert judge(Outcome(failure=type(failure).__name__), LIMITS) == "no_iteration"
+
+
+def test_every_stop_reason_has_a_verdict() -> None:
+    assert set(OF_STOP_REASON) == set(StopReason.__args__)  # type: ignore[attr-defined]
+    assert {*OF_FAILURE.values(), *OF_STOP_REASON.values(), "converged", "failed"} == set(VERDICTS)
+
+
+def test_every_end_that_is_not_wanted_has_its_mend_here_or_in_its_own_message() -> None:
+    assert set(MENDS) | OWN_MESSAGE == set(VERDICTS)
+    assert not set(MENDS) & OWN_MESSAGE
+    assert not set(SOUND) & set(ACCIDENTS)
+
+
+def test_a_fit_goes_on_from_the_newest_that_left_something_good() -> None:
+    failed = Outcome(failure="Crashed")
+    assert resume_from([fitted("stalled"), fitted("killed"), fitted("diverged"), failed]) == 1
+    assert resume_from([failed]) is None
+    assert resume_from([]) is None
+
+
+def test_the_best_has_the_smallest_worst_error_in_units_of_its_limit() -> None:
+    attempts = [
+        Outcome(failure="Crashed"),
+        fitted("stalled", force=90, energy=30),
+        fitted("max_iterations", force=150, energy=9),
+        fitted("killed", force=150, energy=8),
+    ]
+    assert best_of(attempts, LIMITS) == 2
+    assert best_of(attempts[:1], LIMITS) is None
+
+
+@pytest.mark.parametrize("accident", ["time_limit", "killed"])
+def test_a_converged_attempt_is_better_than_any_that_was_broken_off(accident: str) -> None:
+    assert best_of([fitted("stalled", force=99), fitted(accident, force=50)], LIMITS) == 0
+    assert best_of([fitted("stalled", force=101), fitted(accident, force=50)], LIMITS) == 1
+
+
+def test_an_attempt_that_left_nothing_is_not_said_to_have_kept_something() -> None:
+    for verdict in ACCIDENTS:
+        assert "kept" not in mend_of(verdict, failed=True)
+    assert mend_of("time_limit", failed=False) == MENDS["time_limit"]
+    assert mend_of("diverged", failed=True) == MENDS["diverged"]
+    assert mend_of("converged", failed=False) == ""
+
+
+@pytest.mark.parametrize("nothing", [None, math.nan, math.inf])
+def test_an_error_that_is_no_number_is_the_worst(nothing: float | None) -> None:
+    broken = fitted("stalled", force=nothing)  # type: ignore[arg-type]
+    assert badness(broken.metrics, LIMITS) == math.inf
+    assert best_of([broken, fitted("killed", force=1e6)], LIMITS) == 1

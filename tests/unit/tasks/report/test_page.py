@@ -1,0 +1,250 @@
+"""The page stands alone, escapes what it is given, and shows the figures that decide."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from containers.labels.pool_labels import REJECTIONS
+from containers.tensorpot.student.baseline import PairTerm
+from tasks.report.markup import markdown_table
+from tasks.report.page import artifacts, page
+from tasks.report.summary import LabelCounts, Labelling, RunSummary, SelectionCounts
+from tasks.report.tables import duration, fidelity_rows, number, rejection_rows, threshold_rows
+
+VOID = {"meta", "img"}
+EVIL = "<script>alert('x')</script>"
+PICTURES = {name: b"PNG of " + name.encode() for name in
+            ("forces", "learning-curve", "parity-teacher", "parity-dft", "core-repulsion")}  # fmt: skip
+
+
+class Outline(HTMLParser):
+    """Tags in order, whether they nest, the text, and every attribute."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for key, value in attrs if key in ("src", "href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.mark.parametrize("compared", [30, 0])
+def test_dft_structures_that_no_check_saw_are_told_with_the_first(finished: RunSummary, compared: int) -> None:
+    first = "dft.xyz, frame 9 (from 0): <far>"
+    seen = {"dft_compared": compared, "dft_not_compared": 3, "dft_not_compared_first": first}
+    baseline = finished.steps["baseline"]
+    steps = {"baseline": baseline.model_copy(update={"metrics": baseline.metrics | seen})}
+    text = Outline(page(finished.model_copy(update={"steps": finished.steps | steps}), PICTURES)).text
+    assert "DFT structures whose units nothing checked, as the teacher has no label of them" in text
+    assert f"3; the first: {first}" in text
+    assert "whose units nothing checked" not in Outline(page(finished, PICTURES)).text
+
+
+def test_frames_whose_scf_did_not_converge_are_counted_with_the_first(finished: RunSummary) -> None:
+    first = "OUTCAR: frame 9 (from 0): the SCF did not converge (60 electronic steps, as many as NELM (60) allows)"
+    baseline = finished.steps["baseline"]
+    ingested = baseline.model_copy(update={"metrics": {"unconverged": 2, "unconverged_first": first}})
+    compared = baseline.model_copy(update={"metrics": baseline.metrics | {"dft_compared": 30}})
+    steps = finished.steps | {"ingest DFT data": ingested, "baseline": compared}
+    text = Outline(page(finished.model_copy(update={"steps": steps}), PICTURES)).text
+    assert f"because their SCF did not converge (ingest DFT data) 2; the first: {first}" in text
+    assert "SCF did not converge" not in Outline(page(finished, PICTURES)).text
+
+
+def test_the_page_is_well_formed_and_stands_alone(finished: RunSummary) -> None:
+    outline = Outline(page(finished, PICTURES))
+    assert "script" not in outline.tags
+    assert "link" not in outline.tags
+    assert len(outline.links) == len(PICTURES)
+    assert all(link.startswith("data:image/png;base64,") for link in outline.links)
+    assert "http" not in page(finished, PICTURES)
+
+
+def test_the_headline_holds_verdict_figures_and_limits(finished: RunSummary) -> None:
+    text = Outline(page(finished, {})).text
+    assert re.search(r"Converged .* force MAE \(meV/Å\) 45.3 at most 120 energy MAE \(meV/atom\) 6.1 at most 20", text)
+    worse = finished.model_copy(update={"converged": False, "not_converged_because": "the force MAE is 130"})
+    assert "Finished, not converged the force MAE is 130" in Outline(page(worse, {})).text
+
+
+def test_every_attempt_and_the_use_of_the_potential_are_shown(finished: RunSummary) -> None:
+    text = Outline(page(finished, PICTURES)).text
+    assert "1 train 1 maxiter 40, start fresh, batch_size 100 (first) iterations_used_up" in text
+    assert "2 train 2 start fresh → continue (used up) converged" in text
+    assert "pair_coeff * * potential.yace Si" in text
+    assert "Si -0.8125" in text
+    assert "labels reused 102" in text
+
+
+def test_the_labelling_s_speed_and_the_rejections_are_shown(finished: RunSummary) -> None:
+    page_text = Outline(page(finished, PICTURES)).text
+    for text in (page_text, artifacts(finished, PICTURES)["labels"].replace(" | ", " ").replace("\\", "")):
+        assert "structures with too large a force (labels.max_force_eV_per_A) 2" in text
+        assert "structures with atoms too close (labels.min_distance_A) 1" in text
+        assert "atoms labelled per second 3400" in text
+        assert "time of the labelling: model 9.3\u00a0s" in text.replace("9.3 s", "9.3\u00a0s")
+
+
+def test_a_run_that_reused_every_label_has_no_labelling_figures(finished: RunSummary) -> None:
+    reused = finished.model_copy(
+        update={"labels": LabelCounts(computed=0, reused=302, rejected=0), "labelling": Labelling()}
+    )
+    text = Outline(page(reused, {})).text
+    assert "per second" not in text
+    assert "Why structures were rejected" not in text
+
+
+def test_every_kind_of_rejection_has_words(finished: RunSummary) -> None:
+    counts = dict.fromkeys(REJECTIONS, 1) | {"energy": 7}
+    labels = finished.labels.model_copy(update={"rejected_by": counts})
+    rows = rejection_rows(finished.model_copy(update={"labels": labels}))
+    assert rows[0] == ("structures with too large an energy (labels.max_energy_eV_per_atom)", "7")
+    assert len(rows) == len(REJECTIONS)
+
+
+@pytest.mark.parametrize(
+    ("source", "median", "told"),
+    [
+        ("teacher", -4.5, "probably energies of isolated atoms"),
+        ("teacher", -0.03, "probably averages over the data"),
+        ("given", 0.2, "probably averages over the data"),
+        ("least_squares", -4.5, "averages over the data"),
+        ("isolated_atoms", -0.03, "energies of isolated atoms"),
+    ],
+)
+def test_the_page_says_what_the_reference_energies_are(
+    finished: RunSummary, source: str, median: float, told: str
+) -> None:
+    frames = finished.steps["frames"]
+    metrics = {**frames.metrics, "energy_less_e0s_eV_per_atom": {"all": median, "Si": median}}
+    steps = {**finished.steps, "frames": frames.model_copy(update={"metrics": metrics})}
+    baseline = finished.baseline.model_copy(update={"e0s_from": source})
+    text = Outline(page(finished.model_copy(update={"steps": steps, "baseline": baseline}), {})).text
+    assert f"The E0s are {told}" in text
+    assert f"{median:.4g} eV/atom over the E0s" in text
+    assert ("cannot be read from it" in text) == ("averages" in told)
+
+
+def test_scarce_elements_are_noted(finished: RunSummary) -> None:
+    assert "too few environments" not in page(finished, {})
+    scarce = SelectionCounts(pool=9, candidates=9, set_aside=0, selected=9, scarce_elements=("Ni", "Re"))
+    assert (
+        "all that the budget allows were taken Ni, Re"
+        in Outline(page(finished.model_copy(update={"selection": scarce}), {})).text
+    )
+
+
+def test_a_run_without_dft_and_without_core_repulsion(finished: RunSummary) -> None:
+    evaluation = json.loads(finished.files.evaluation.read_text())
+    finished.files.evaluation.write_text(json.dumps({**evaluation, "dft": None}))
+    finished.files.core_repulsion.write_text('{"pairs": {}}')
+    text = Outline(page(finished, {})).text
+    assert "No DFT test file was given." in text
+    assert "None: the config asks for no reference potential." in text
+
+
+def test_text_of_the_user_cannot_become_markup(finished: RunSummary) -> None:
+    attempt = finished.attempts[0].model_copy(update={"message": EVIL, "name": EVIL})
+    update = {
+        "name": EVIL.replace("/", ""), "config": {EVIL: EVIL}, "versions": {EVIL: EVIL}, "inputs": {EVIL: EVIL},
+        "teacher": {EVIL: [EVIL]}, "attempts": (attempt, attempt), "converged": False, "not_converged_because": EVIL,
+        "steps": {EVIL: finished.steps["ingest"], "frames": finished.steps["frames"]},
+    }  # fmt: skip
+    evil = finished.model_copy(update=update)
+    assert "script" not in Outline(page(evil, PICTURES)).tags
+    assert all("<script" not in text for text in artifacts(evil, PICTURES).values())
+
+
+def test_artifacts_are_tables_and_data_uris_below_their_bound(finished: RunSummary) -> None:
+    texts = artifacts(finished, PICTURES)
+    assert set(texts) == {"labels", "attempts", "learning-curve", "parity"}
+    assert "| train 2 |" in texts["attempts"]
+    uris = re.findall(r"!\[([\w-]+)\]\(data:image/png;base64,([\w+/=]+)\)", "".join(texts.values()))
+    assert {name: base64.b64decode(data) for name, data in uris} == {
+        name: png for name, png in PICTURES.items() if name != "core-repulsion"
+    }
+
+
+def test_a_cell_of_markdown_keeps_to_its_cell() -> None:
+    assert markdown_table(("a", "b"), [("x|y", "two\nlines *and* <b>")]).splitlines() == [
+        "| a | b |",
+        "| --- | --- |",
+        r"| x\|y | two lines \*and\* &lt;b&gt; |",
+    ]
+
+
+def test_thresholds_are_met_or_not_or_unknown(finished: RunSummary) -> None:
+    evaluation = json.loads(finished.files.evaluation.read_text())
+    evaluation["teacher"] |= {"force_mae_meV_per_A": 120.1, "energy_mae_meV_per_atom": None}
+    finished.files.evaluation.write_text(json.dumps(evaluation))
+    assert threshold_rows(finished) == [
+        ("force MAE (meV/Å)", "120.1", "at most 120", "no"),
+        ("energy MAE (meV/atom)", "–", "at most 20", "–"),
+    ]
+
+
+def test_fidelity_shows_the_share_that_extrapolates(finished: RunSummary) -> None:
+    assert ("share of atoms that extrapolate (γ above 1)", "5.00 %", "5.00 %") in fidelity_rows(finished)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.0, "0 s"), (0.42, "0.42 s"), (9.96, "10 s"), (59.6, "1 min 00 s"), (3725, "1 h 02 min")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text.replace(" ", "\u00a0")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "–"), (1e-8, "1e-08"), (45.34, "45.34"), (83974, "83,974"), (True, "True"), (2e6, "2,000,000")],
+)
+def test_numbers(value: object, text: str) -> None:
+    assert number(value) == text
+
+
+def test_the_teacher_s_own_error_against_dft_is_told(finished: RunSummary) -> None:
+    html = page(finished, {})
+    assert "teacher against DFT training data: force MAE (meV/Å)" in html
+    assert "48.5" in html
+    assert "Si 0.25" in html, "the constant that was taken from the DFT energies"
+    assert "teacher against DFT test data" not in html, "there is none"
+
+
+def test_pair_terms_are_told_where_there_are_some(finished: RunSummary) -> None:
+    assert "less these pair potentials" not in page(finished, {})
+    term = PairTerm(form="lj", epsilon_eV=0.5, sigma_A=2.125, inner_A=4.0, outer_A=5.0)
+    baseline = finished.baseline.model_copy(update={"pairs": {"Si-Si": term}})
+    html = page(finished.model_copy(update={"baseline": baseline}), {})
+    assert "less these pair potentials" in html
+    assert "2.125" in html
+    assert "hybrid/overlay" in html
+
+
+def test_grades_of_pool_and_test_structures_are_told(finished: RunSummary) -> None:
+    html = page(finished, {})
+    assert html.count("after the selection</td>") == 2
+    assert "before: with DFT" not in html
+    assert "3.25" in html

@@ -1,0 +1,143 @@
+"""The subprocess runner with real processes; the programs are small scripts given as interpreters."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tasks.artefact import StepCall
+from tasks.errors import StepFailed
+from tasks.run_step import run_step
+from tasks.runners import base
+from tasks.runners.base import follow, open_log
+from tasks.settings import Settings
+from tasks.workspace import Workspace
+
+
+def program(tmp_path: Path, body: str) -> Path:
+    path = tmp_path / "interpreter"
+    path.write_text(f"#!/bin/bash\n{body}\n")
+    path.chmod(path.stat().st_mode | stat.S_IEXEC)
+    return path
+
+
+def subprocess_workspace(tmp_path: Path, **settings: object) -> Workspace:
+    return Workspace(root=tmp_path / "root", settings=Settings(runner="subprocess", **settings))
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_exit_0_without_a_report_is_a_failure(tmp_path: Path, call: StepCall) -> None:
+    workspace = subprocess_workspace(tmp_path, tensorpot_python=program(tmp_path, "echo all is well; exit 0"))
+    with pytest.raises(StepFailed, match="without a report") as caught:
+        run_step(call, workspace)
+    assert "all is well" in caught.value.log_tail
+
+
+def test_a_missing_interpreter_is_named(tmp_path: Path, call: StepCall) -> None:
+    workspace = subprocess_workspace(tmp_path, tensorpot_python=tmp_path / "nowhere")
+    with pytest.raises(StepFailed, match="DISTILL_TENSORPOT_PYTHON"):
+        run_step(call, workspace)
+
+
+def test_the_deadline_ends_the_step_and_its_children(tmp_path: Path, call: StepCall) -> None:
+    pids = tmp_path / "pids"
+    body = f"sleep 300 & echo $! > {pids}; echo $$ >> {pids}; wait"
+    workspace = subprocess_workspace(tmp_path, tensorpot_python=program(tmp_path, body), step_timeout_s=1)
+    with pytest.raises(StepFailed, match="DISTILL_STEP_TIMEOUT_S"):
+        run_step(call, workspace)
+    deadline = time.monotonic() + 10
+    while any(alive(int(pid)) for pid in pids.read_text().split()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(alive(int(pid)) for pid in pids.read_text().split())
+
+
+def test_threads_and_progress_go_through(tmp_path: Path, call: StepCall) -> None:
+    body = """echo '@progress [3, 10, "three"]'; echo "threads=$OMP_NUM_THREADS,$TF_NUM_INTRAOP_THREADS"; exit 1"""
+    workspace = subprocess_workspace(tmp_path, tensorpot_python=program(tmp_path, body))
+    seen: list[tuple[float, float, str]] = []
+    threaded = call.model_copy(update={"resources": call.resources.model_copy(update={"threads": 2})})
+    with pytest.raises(StepFailed) as caught:
+        run_step(threaded, workspace, lambda done, total, text="": seen.append((done, total, text)))
+    assert seen == [(3, 10, "three")]
+    assert "threads=2,2" in caught.value.log_tail
+
+
+@pytest.mark.parametrize("said", ["[[[[" * 5000, '["a", null, {}]', "[1, NaN, null]", "[1, 2]", '[1, 1e999, "x"]', "{"])
+def test_progress_that_is_none_is_a_line_of_the_log(said: str) -> None:
+    log: list[str] = []
+    seen: list[object] = []
+    follow(f"@progress {said}", log.append, lambda *told: seen.append(told))
+    assert (log, seen) == ([f"@progress {said}"], [])
+
+
+def test_figures_go_through_where_there_are_some() -> None:
+    seen: list[tuple[object, ...]] = []
+    follow('@progress [1, 2, "half", {"loss": 0.5}]', print, lambda *told: seen.append(told))
+    assert seen == [(1, 2, "half", {"loss": 0.5})]
+
+
+def test_progress_commands_no_terminal() -> None:
+    seen: list[tuple[float, float, str]] = []
+    follow('@progress [1, 2, "\\u001b[2J"]', print, lambda *told: seen.append(told))
+    assert seen == [(1, 2, "?[2J")]
+
+
+def test_a_log_does_not_grow_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "LARGEST_LOG", 10)
+    with open_log(tmp_path) as write:
+        for line in ("12345\n", "6789\n", "more\n", "and more\n"):
+            write(line)
+    log = (tmp_path / "log.txt").read_text()
+    assert log.startswith("12345\n... the rest of the log is left out")
+    assert "more" not in log
+
+
+def test_only_the_settings_read_the_environment() -> None:
+    repository = Path(__file__).parents[4]
+    readers = {
+        str(path.relative_to(repository))
+        for folder in ("flows", "tasks")
+        for path in (repository / folder).rglob("*.py")
+        if "os.environ" in path.read_text() or "getenv" in path.read_text()
+    }
+    assert readers == {"tasks/settings.py"}
+
+
+def test_a_step_dies_with_a_killed_flow(tmp_path: Path, call: StepCall) -> None:
+    pids = tmp_path / "pids"
+    interpreter = program(tmp_path, f"echo $$ > {pids}; exec sleep 300")
+    parent = tmp_path / "parent.py"
+    parent.write_text(
+        "import sys\nfrom pathlib import Path\nfrom containers.contract import Request\n"
+        "from tasks.runners.base import SubprocessRunner\nfrom tasks.settings import Settings\n"
+        f"runner = SubprocessRunner(Settings(tensorpot_python=Path({str(interpreter)!r})))\n"
+        "request = Request(step='x', version=1, lock='', params={}, inputs={})\n"
+        f"runner.run(Path({str(tmp_path)!r}), 'tensorpot', request, print)\n"
+    )
+    flow = subprocess.Popen([sys.executable, str(parent)], cwd=Path(__file__).parents[4])
+    try:
+        until(pids.is_file)
+        flow.kill()
+        until(lambda: not alive(int(pids.read_text())))
+    finally:
+        flow.kill()
+        flow.wait()
+
+
+def until(done: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.05)

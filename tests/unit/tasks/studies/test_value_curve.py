@@ -1,0 +1,119 @@
+"""The value curve's folder: every point in the table, every curve in the picture, published as a whole."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tasks.report.plots import BLUE, GREY, ORANGE
+from tasks.studies.value_curve import (
+    ERRORS,
+    HEAD,
+    Failure,
+    Point,
+    ValueCurve,
+    markdown,
+    page,
+    publish,
+    rows,
+    value_picture,
+)
+
+
+def point(method: str, structures: int, seed: int = 1, error: float = 50.0) -> Point:
+    return Point(
+        method=method, seed=seed, structures=structures, atoms=40 * structures, fit_s=0.5 * structures, iterations=9,
+        ended="time_limit" if method == "all" else "iterations_used_up",
+        figures=dict.fromkeys(ERRORS, error / structures**0.5) | {"structures": 100},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def curve() -> ValueCurve:
+    points = [point(method, size) for size in (200, 50) for method in ("d_optimal", "combined")]
+    points += [point("random", size, seed, 50.0 + 9 * seed) for size in (50, 200) for seed in (1, 2)]
+    return ValueCurve(name="si<b>", config={}, points=(*points, point("all", 1000)))
+
+
+def ink(png: bytes, colour: str) -> int:
+    wanted = np.array([int(colour[place : place + 2], 16) for place in (1, 3, 5)])
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+    return int((np.abs(pixels - wanted).max(axis=2) < 12).sum())
+
+
+def test_every_method_is_drawn(curve: ValueCurve) -> None:
+    png = value_picture(curve.points)
+    assert min(ink(png, colour) for colour in (BLUE, ORANGE, GREY)) > 50
+    without = value_picture([one for one in curve.points if one.method != "combined"])
+    assert ink(without, BLUE) == 0
+    assert value_picture(curve.points) == png
+
+
+def test_the_spread_of_random_choices_is_drawn(curve: ValueCurve) -> None:
+    one_seed = [one for one in curve.points if one.method != "random" or one.seed == 1]
+    assert value_picture(curve.points) != value_picture(one_seed)
+
+
+@pytest.mark.parametrize("value", [0.0, None])
+def test_a_figure_that_no_logarithm_takes_is_drawn_or_left_out(curve: ValueCurve, value: float | None) -> None:
+    odd = [one.model_copy(update={"figures": dict.fromkeys(ERRORS, value)}) for one in curve.points]
+    assert value_picture(odd).startswith(b"\x89PNG")
+    assert value_picture([*curve.points[:-1], odd[-1]]) != value_picture(curve.points)
+
+
+def test_the_table_has_a_row_a_point_by_size(curve: ValueCurve) -> None:
+    told = list(rows(curve.points))
+    assert len(told) == len(curve.points)
+    assert all(len(row) == len(HEAD) for row in told)
+    assert [row[1] for row in told] == ["50"] * 4 + ["200"] * 4 + ["1,000"]
+    assert told[0][:4] == ("combined", "50", "2,000", "25\u00a0s")
+    assert "random, seed 2" in {row[0] for row in told}
+
+
+def test_a_missing_figure_is_a_dash(curve: ValueCurve) -> None:
+    lost = curve.points[0].model_copy(update={"figures": {}})
+    assert next(rows([lost]))[4:-1] == ("–",) * 4
+
+
+def test_a_fit_of_less_than_was_asked_says_so(curve: ValueCurve) -> None:
+    assert {row[-1] for row in rows(curve.points) if row[0] == "all"} == {"time_limit"}
+    assert "time\\_limit" in markdown(curve)
+
+
+def test_names_are_escaped_and_a_stub_run_says_so(curve: ValueCurve) -> None:
+    assert "si<b>" not in page(curve, b"png")
+    assert "Stub" not in page(curve, b"png")
+    stub = curve.model_copy(update={"stub": True})
+    assert "Stub run" in page(stub, b"png")
+    assert "STUB RUN" in markdown(stub)
+
+
+def test_the_folder_is_published_as_a_whole(curve: ValueCurve, tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "si" / "value_curve"
+    text = publish(curve, folder)
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"value_curve.png", "value_curve.json", "value_curve.md", "index.html", "manifest.json"}
+    assert ValueCurve.model_validate_json((folder / "value_curve.json").read_bytes()) == curve
+    assert set(json.loads((folder / "manifest.json").read_text())["files"]) == names - {"manifest.json"}
+    assert "data:image/png;base64," in text
+    assert len(text) < 1_000_000
+    assert "data:image" not in (folder / "value_curve.md").read_text()
+
+
+def test_what_gave_no_point_is_told(curve: ValueCurve) -> None:
+    png = value_picture(curve.points)
+    assert "no point" not in markdown(curve) + page(curve, png)
+    failure = Failure(method="d_optimal", seed=1, size=7, step="pace_train", message="the loss <is> infinite")
+    failed = curve.model_copy(update={"failures": (failure,)})
+    assert "| d\\_optimal | 7 | pace\\_train | the loss &lt;is&gt; infinite |" in markdown(failed)
+    assert "the loss &lt;is&gt; infinite" in page(failed, png)
+
+
+def test_a_stub_without_any_error_is_drawn_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
+    value_picture([point("combined", 5, error=0.0)])
+    assert not [str(warning.message) for warning in recwarn]
