@@ -88,7 +88,7 @@ def bfgs(
     elif status == SUCCESS and not (np.isfinite(now) and np.isfinite(gradient).all() and np.isfinite(x).all()):
         status = NOT_A_NUMBER
     return OptimizeResult(
-        x=x, fun=now, jac=gradient, nit=iterations, nfev=evaluations, status=status, success=status == SUCCESS,
+        x=x, fun=now, jac=gradient, nit=iterations, nfev=evaluations, njev=evaluations, status=status, success=status == SUCCESS,
         message=MESSAGES[status],
     )  # fmt: skip
 
