@@ -88,9 +88,16 @@ def bfgs(
     elif status == SUCCESS and not (np.isfinite(now) and np.isfinite(gradient).all() and np.isfinite(x).all()):
         status = NOT_A_NUMBER
     return OptimizeResult(
-        x=x, fun=now, jac=gradient, nit=iterations, nfev=evaluations, status=status, success=status == SUCCESS,
+        x=x,
+        fun=now,
+        jac=gradient,
+        nit=iterations,
+        nfev=evaluations,
+        njev=evaluations,  # the loss and its gradient come together
+        status=status,
+        success=status == SUCCESS,
         message=MESSAGES[status],
-    )  # fmt: skip
+    )
 
 
 def update(inverse: Vector, step: Vector, change: Vector) -> None:
