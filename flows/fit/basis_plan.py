@@ -19,7 +19,7 @@ BATCH_S_PER_PAIR = 0.003
 """s of one core, for every ordered pair of elements and every function: the graphs that are built before the
 first iteration, and each batch of a fit. Twelve elements with 144 functions took 220 s."""
 BFGS_S_PER_ELEMENT = 6e-9
-"""s of one core: an iteration of BFGS goes through the matrix of parameters by parameters four times (2,000 to 10,000)."""
+"""s of one core: an iteration of BFGS goes through its matrix four times (measured with 2,000 to 10,000 parameters)."""
 EVALUATIONS_PER_ITERATION = 1.1
 
 

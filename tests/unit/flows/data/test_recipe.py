@@ -56,7 +56,9 @@ def test_the_optimizer_suits_the_number_of_parameters_and_the_config_keeps_auto(
     """A run whose manifest said BFGS would take the same config for another one."""
     ten = ("Al", "C", "Cu", "Fe", "H", "N", "Ni", "O", "Si", "Ti")
     wide = teacher.model_copy(update={"elements": ten, "e0s_eV": {"Default": dict.fromkeys(ten, 0.0)}})
-    few, many = (resolve(config, [wide], set(elements), set()) for elements in (ten[:1], ten))
+    large = config.model_copy(update={"pacemaker": config.pacemaker.model_copy(update={"functions_per_element": 1000})})
+    few, many = resolve(config, [wide], {"Al"}, set()), resolve(large, [wide], set(ten), set())
+    assert many.potential.functions().parameters > 20_000
     assert (few.optimizer, many.optimizer) == ("BFGS", "L-BFGS-B")
     assert few.config.train.optimizer == many.config.train.optimizer == "auto"
     given = config.model_copy(update={"train": config.train.model_copy(update={"optimizer": "L-BFGS-B"})})
