@@ -4,7 +4,7 @@ and in two stages, all with the same number of iterations. One line a fit.
 python benchmarks/kappa.py [--structures 120] [--iterations 80] [--threads 1]
 
 Trained on the first structures of the training side by name, labelled by the example's teacher in float64; the errors
-are those on the test side, without core repulsion. Nothing is promised: docs/kappa.md tells what was measured.
+are those on the test side, without core repulsion. Nothing is promised: docs/use/kappa.md tells what was measured.
 """
 
 from __future__ import annotations

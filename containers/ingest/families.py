@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from containers.structures.table import STATE, atoms_from_table, structure_id
 
 LIKENESS_A = 0.25
-"""Å. Found by measurement (docs/datasets.md)."""
+"""Å. Found by measurement (docs/use/datasets.md)."""
 STRAIN = 0.2
 """Largest Frobenius norm of the Green strain between the cells of structures that are alike."""
 BLOCK = 2_000  # rows of a table at once

@@ -63,7 +63,7 @@ class Params(Closed):
         LIKENESS_A,
         ge=0,
         description="root mean square displacement (Å) up to which structures without a family of their own share one;"
-        " 0: each is its own. The default is measured, see docs/datasets.md",
+        " 0: each is its own. The default is measured, see docs/use/datasets.md",
     )
     joins: bool = Field(
         False, description="a structure that is alike a known one is of its family, unless the given one is known too"

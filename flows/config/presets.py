@@ -1,4 +1,4 @@
-"""Named sets of config values: what a config does not set itself, its preset does. Measured in docs/training.md."""
+"""Named sets of config values: what a config does not set itself, its preset does. Measured in docs/use/training.md."""
 
 from __future__ import annotations
 

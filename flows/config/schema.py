@@ -124,7 +124,9 @@ class Pacemaker(Section):
     overrides: Overrides = Field(
         Overrides(), description="what differs from the preset for elements (Al) and pairs (Al-Ni)"
     )
-    fit: dict[str, Any] = Field({}, description="further keys of pacemaker's fit section, see docs/pacemaker_input.md")
+    fit: dict[str, Any] = Field(
+        {}, description="further keys of pacemaker's fit section, see docs/use/pacemaker_input.md"
+    )
     backend: dict[str, Any] = Field({}, description="further keys of pacemaker's backend section")
     kappa: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] | None = Field(
         None,

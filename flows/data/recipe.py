@@ -23,7 +23,7 @@ from tasks.errors import UserError
 MOST_OF_BFGS = 20_000
 """Parameters: an iteration of BFGS costs the cube of them, 15 s of one core at 5,000."""
 WIDE = 1.1
-"""Times the teacher's r_max: measured on silicon, where 1.2 times gave nothing more (docs/training.md)."""
+"""Times the teacher's r_max: measured on silicon, where 1.2 times gave nothing more (docs/use/training.md)."""
 
 
 class Recipe(Closed):

@@ -2,7 +2,7 @@
 
 What each round does is decided in `extension`; here it is done, and remembered. A round of structures adds those of
 the training side that the best student so far does worst on, or extrapolates on (step `weak_spots`); a round of
-functions enlarges the basis. Either goes on from the best potential so far. docs/extension.md has the measurements.
+functions enlarges the basis. Either goes on from the best potential so far. docs/use/extension.md has the measurements.
 """
 
 from __future__ import annotations

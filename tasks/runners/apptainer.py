@@ -1,7 +1,7 @@
 """Steps under Apptainer, for clusters without a daemon: the same contract, a child process instead of an engine.
 
 The images are .sif files made from those of `make images`. What the step does not get of Docker's protection, because
-Apptainer has no option for it or only root may use it, is in docs/containers.md.
+Apptainer has no option for it or only root may use it, is in docs/operate/containers.md.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,11 @@ import pytest
 
 pytestmark = pytest.mark.e2e
 REPOSITORY = Path(__file__).parents[2]
+
+
+def figures(text: str) -> dict[str, float]:
+    """Figures by name in what the command prints at its end."""
+    return {name: float(value) for name, value in re.findall(r"^  (\w+_meV_per_\w+) +([\d.]+)$", text, re.MULTILINE)}
 
 
 def test_the_bundled_example_converges(tmp_path: Path) -> None:
@@ -29,4 +35,7 @@ def test_the_bundled_example_converges(tmp_path: Path) -> None:
     assert report["labels"]["computed"] == 300
     assert report["fidelity"]["teacher"]["force_mae_meV_per_A"] < 60
     assert "silicon: converged" in done.stdout
+    said, written = figures(done.stdout), figures((REPOSITORY / "README.md").read_text())
+    assert list(said) == list(written)
+    assert said == pytest.approx(written, rel=0.2), "README: the figures of make demo"
     assert "pace_train: " in done.stderr + done.stdout, "no progress was told"

@@ -20,5 +20,5 @@ def test_the_worker_passes_the_settings_on_and_the_documentation_names_them() ->
     compose = yaml.safe_load((REPOSITORY / "deployments" / "compose.yaml").read_text())
     passed = {name for name in compose["services"]["worker"]["environment"] if name.startswith("DISTILL_")}
     assert passed == {f"DISTILL_{name.upper()}" for name in Settings.model_fields if name not in NOT_THERE}
-    named = set(re.findall(r"DISTILL_[A-Z_]+", (REPOSITORY / "docs" / "worker.md").read_text()))
+    named = set(re.findall(r"DISTILL_[A-Z_]+", (REPOSITORY / "docs" / "operate" / "worker.md").read_text()))
     assert named == passed | {"DISTILL_RUNNER"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +23,7 @@ from tasks.settings import Settings
 
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text()
+PAGES = sorted((REPOSITORY / "docs").rglob("*.md"))
 WRITTEN = {"in.lammps", "report.html", "report.json", "manifest.json"}
 
 
@@ -72,7 +74,7 @@ def test_every_setting_is_documented_and_no_other() -> None:
     assert named == set(re.findall(r"DISTILL_[A-Z_]+", command.EPILOG))
 
 
-@pytest.mark.parametrize("page", sorted((REPOSITORY / "docs").glob("*.md")), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_no_page_names_a_setting_or_a_target_that_is_not_there(page: Path) -> None:
     text, makefile = page.read_text(), (REPOSITORY / "Makefile").read_text()
     settings = {f"DISTILL_{name.upper()}" for name in Settings.model_fields}
@@ -80,13 +82,13 @@ def test_no_page_names_a_setting_or_a_target_that_is_not_there(page: Path) -> No
     assert set(re.findall(r"\bmake ([a-z-]+)`", text)) <= set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
 
 
-@pytest.mark.parametrize("name", ["labelling.md", "containers.md", "worker.md"])
+@pytest.mark.parametrize("name", ["use/labelling.md", "operate/containers.md", "operate/worker.md"])
 def test_the_config_lines_of_a_page_are_valid(name: str) -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", (REPOSITORY / "docs" / name).read_text(), flags=re.DOTALL)
     config = {"name": "page", "teacher": {"model": "my.model"}, "pool": {"files": ["pool.extxyz"]}}
     for block in blocks:
         DistillConfig.model_validate({**config, **yaml.safe_load(block)})
-    assert blocks or name != "labelling.md"
+    assert blocks or name != "use/labelling.md"
 
 
 def test_every_published_file_is_documented() -> None:
@@ -99,7 +101,25 @@ def test_the_exit_codes_are_those_of_the_command() -> None:
     assert codes == {command_line.CONVERGED, command_line.FAILED, command_line.BAD_INPUT, command_line.NOT_CONVERGED}
 
 
-@pytest.mark.parametrize("page", sorted((REPOSITORY / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_the_config_reference_is_what_the_models_say() -> None:
+    """Run `python docs/use/make_config.py` when this fails."""
+    made = runpy.run_path(str(REPOSITORY / "docs" / "use" / "make_config.py"))["page"]()
+    assert (REPOSITORY / "docs" / "use" / "config.md").read_text() == made
+
+
+@pytest.mark.parametrize("page", [REPOSITORY / "README.md", *PAGES], ids=lambda page: page.name)
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    """Relative links name files that are there, and headings of them."""
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text()):
+        name, _, heading = target.partition("#")
+        linked = page.parent / name if name else page
+        assert linked.exists(), target
+        titles = re.findall(r"^#+ (.*)$", linked.read_text(), flags=re.MULTILINE) if heading else []
+        anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+        assert not heading or heading in anchors, target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_config_key_in_a_page_is_one(page: Path) -> None:
     sections = "|".join(name for name, field in DistillConfig.model_fields.items() if name != "name")
     for section, key in re.findall(rf"`({sections})\.([a-z_A-Z0-9]+)[`:]", page.read_text()):

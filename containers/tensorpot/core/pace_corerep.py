@@ -56,7 +56,7 @@ class Params(Closed):
         le=1,
         description="of the distances at which compressed training structures pass the grade 10. The innermost, below"
         " which every one of them extrapolates, leaves the training data as they were fitted; pacemaker's own program"
-        " takes 0.99, with which silicon's force error grew from 19 to 890 meV/Å (docs/delta_learning.md)",
+        " takes 0.99, with which silicon's force error grew from 19 to 890 meV/Å (docs/use/delta_learning.md)",
     )
 
 

@@ -32,7 +32,7 @@ INPUTS = {
 OUTPUTS = {"structures": "structures.parquet"}  # containers.structures.STRUCTURES, by id
 
 SHARE = 0.3
-"""Of the training structures; see docs/weights_and_stress.md for the measurements behind this and the sizes."""
+"""Of the training structures; see docs/use/weights_and_stress.md for the measurements behind this and the sizes."""
 
 
 class Params(Closed):

@@ -46,7 +46,7 @@ small 12, 42, 116, 136, 139, 140; medium 15, 99, 403, 703, 733, 734; large 20, 2
 
 FEWEST_OF_A_BLOCK = 15
 """Functions of a block, below which blocks of many elements take too much from those of pairs. Measured with eight
-elements (docs/pacemaker_input.md)."""
+elements (docs/use/pacemaker_input.md)."""
 LEAST_OF_A_PAIR = 8
 """Radial functions below which the energy of a pair is crude."""
 MOST_NAMED_ALL = 8

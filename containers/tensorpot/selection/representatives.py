@@ -3,14 +3,14 @@
 D-optimal structures guard the tails and are no picture of the pool: alone they pull the mean errors off. So they get a
 share of the budget only; the rest are representatives of the pool, and each chosen structure weighs in the fit as many
 structures as it is the nearest chosen one of, so that the loss of the few estimates the loss of all. The measurements
-behind every choice here are in docs/selection.md.
+behind every choice here are in docs/use/selection.md.
 
 Pure numpy and scipy. Nothing is drawn at random, and no result depends on how the work is cut into blocks.
 
 Weights of a selection that has grown: each structure counts for what it stands for, as `pace_select` has it.
 
 What was added by its errors is no picture of the pool: at full weight it can pull the mean errors off. So a selection
-that is weighted is weighted anew, by the rule of the first one. docs/extension.md has the figures, which are mixed.
+that is weighted is weighted anew, by the rule of the first one. docs/use/extension.md has the figures, which are mixed.
 """
 
 from __future__ import annotations

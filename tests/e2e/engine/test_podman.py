@@ -1,4 +1,4 @@
-"""The same runner on Podman's service, which speaks Docker's protocol; the differences are in docs/containers.md."""
+"""The same runner on Podman's service, which speaks Docker's protocol; differences: docs/operate/containers.md."""
 
 from __future__ import annotations
 
