@@ -36,7 +36,7 @@ from containers.tensorpot.pacemaker_run import cancellable, check_device, fit_pr
 from containers.tensorpot.working_folder import _working_folder, kind_of_start, taken_up
 
 IMAGE: Literal["tensorpot"] = "tensorpot"
-VERSION = 9
+VERSION = 10
 INPUTS = {
     "train": "pacemaker frame of the `frames` step",
     "validation": "pacemaker frame of the `frames` step",

@@ -48,7 +48,7 @@ def bfgs(
 
     `gtol` is the largest component of the gradient at which it ends, `xrtol` the relative length of a step.
     """
-    evaluations = 0
+    evaluations = gradients = 0
 
     def value(x: Vector) -> float:
         nonlocal evaluations
@@ -56,6 +56,8 @@ def bfgs(
         return float(fun(x, *args))
 
     def slope(x: Vector) -> Vector:
+        nonlocal gradients
+        gradients += 1
         return np.asarray(jac(x, *args), dtype=float)
 
     x, iterations, status = np.array(x0, dtype=float), 0, SUCCESS
@@ -88,8 +90,8 @@ def bfgs(
     elif status == SUCCESS and not (np.isfinite(now) and np.isfinite(gradient).all() and np.isfinite(x).all()):
         status = NOT_A_NUMBER
     return OptimizeResult(
-        x=x, fun=now, jac=gradient, nit=iterations, nfev=evaluations, status=status, success=status == SUCCESS,
-        message=MESSAGES[status],
+        x=x, fun=now, jac=gradient, nit=iterations, nfev=evaluations, njev=gradients,
+        status=status, success=status == SUCCESS, message=MESSAGES[status],
     )  # fmt: skip
 
 
