@@ -30,7 +30,7 @@ class Train(Section):
         "auto", description="structures a batch; auto: as many as are fast and fit the memory"
     )
     optimizer: Literal["auto"] | Optimizer = Field(
-        "auto", description="auto: BFGS up to 5,000 parameters, L-BFGS-B beyond"
+        "auto", description="auto: BFGS up to 10,000 parameters, L-BFGS-B beyond"
     )
     l1: float = Field(1e-8, ge=0, description="L1 regularisation of the coefficients")
     l2: float = Field(1e-8, ge=0, description="L2 regularisation of the coefficients")

@@ -80,7 +80,7 @@ class Fit(Closed):
 
     loss: Loss = Loss()
     optimizer: Literal["BFGS", "L-BFGS-B"] = Field(
-        "BFGS", description="L-BFGS-B needs less memory beyond 5,000 parameters"
+        "BFGS", description="L-BFGS-B needs less memory where parameters are many"
     )
     maxiter: int = Field(ge=1, description="iterations at most (for each step of a ladder)")
     ladder_step: int | None = Field(None, ge=1, description="grow the basis by so many functions at a time")

@@ -63,7 +63,7 @@ def bfgs(
     x, iterations, status = np.array(x0, dtype=float), 0, SUCCESS
     now, gradient = value(x), slope(x)
     before = now + np.linalg.norm(gradient) / 2  # a first step of length one
-    inverse = np.asfortranarray(np.eye(len(x)))  # only its upper triangle is kept
+    inverse = np.eye(len(x), order="F")  # only its upper triangle is kept
     while np.abs(gradient).max() > gtol and iterations < maxiter:
         direction = -dsymv(1.0, inverse, gradient)
         try:

@@ -56,7 +56,8 @@ def test_the_optimizer_suits_the_number_of_parameters_and_the_config_keeps_auto(
     """A run whose manifest said BFGS would take the same config for another one."""
     ten = ("Al", "C", "Cu", "Fe", "H", "N", "Ni", "O", "Si", "Ti")
     wide = teacher.model_copy(update={"elements": ten, "e0s_eV": {"Default": dict.fromkeys(ten, 0.0)}})
-    few, many = (resolve(config, [wide], set(elements), set()) for elements in (ten[:1], ten))
+    few, many = (resolve(with_pacemaker(config, functions_per_element=n), [wide], set(ten), set()) for n in (250, 500))
+    assert few.potential.functions().parameters < 10_000 < many.potential.functions().parameters
     assert (few.optimizer, many.optimizer) == ("BFGS", "L-BFGS-B")
     assert few.config.train.optimizer == many.config.train.optimizer == "auto"
     given = config.model_copy(update={"train": config.train.model_copy(update={"optimizer": "L-BFGS-B"})})
