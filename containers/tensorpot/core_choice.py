@@ -76,9 +76,9 @@ def add_core(
 
     r_in is as given, or the largest of the shortest distance of the data and that where γ passes TOO_FAR, raised until
     the dimer's energy rises. A pair that the data do not have begins at the sum of the covalent radii, and one that
-    they have only farther apart is never raised into the data (`choose_gentle_r_in`).
+    they have only farther apart is never raised into the data (`choose_gentle_r_in`), nor one that rises from no r_in.
 
-    Raises `NoCoreRepulsion`, and `BadInput` when a given pair is unknown.
+    Raises `BadInput` when a given pair is unknown.
     """
     pairs = pair_names(elements_of(potential.bare))
     shortest = shortest_per_pair(potential.structures, potential.cutoff)
@@ -99,7 +99,7 @@ def add_core(
 def _choose(potential: Core, start: Mapping[str, float], pair: str, shortest: float | None) -> float:
     """r_in (Å) of one pair from `start`; `shortest` is its shortest distance in the training frame.
 
-    A Lennard-Jones well may lie inside the data of a pair, so that its dimer rises from no r_in: inside it is a wall.
+    Where its dimer rises from no r_in, the core replaces as little of the data as it can.
     """
 
     def energy(r_in: float, distances: Floats) -> Floats:
@@ -107,11 +107,8 @@ def _choose(potential: Core, start: Mapping[str, float], pair: str, shortest: fl
 
     innermost = _unseen(pair, potential.cutoff)
     if shortest is not None and shortest <= touching(pair):
-        try:
-            return core.choose_r_in(pair, start[pair], potential.cutoff, energy)
-        except core.NoCoreRepulsion:
-            if potential.terms.get(pair, {}).get("form") != "lj":
-                raise
+        if (rising := core.choose_r_in(start[pair], potential.cutoff, energy)) is not None:
+            return rising
         innermost = shortest
     return core.choose_gentle_r_in(start[pair], innermost, potential.cutoff, energy)
 

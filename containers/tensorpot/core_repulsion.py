@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from containers.contract import Closed, StepError
+from containers.contract import Closed
 
 BLEND_SHARE, WIDEST_BLEND = 0.25, 0.4  # of r_in, Å
 GRID = 0.01  # Å, on which the dimer's energy must rise
@@ -28,10 +28,6 @@ INWARD_STEP = 0.05  # Å by which it is then lowered
 
 DimerEnergy = Callable[[float, NDArray[np.float64]], NDArray[np.float64]]
 """Energies (eV) of a pair at distances (Å) when its core takes over at r_in (Å): `energy(r_in, distances)`."""
-
-
-class NoCoreRepulsion(StepError):
-    """No r_in makes the energy of a pair rise all the way in."""
 
 
 class PairCore(Closed):
@@ -82,25 +78,21 @@ def candidates(start: float, cutoff: float, raised: float = RAISED) -> Iterator[
             yield r_in
 
 
-def choose_r_in(pair: str, start: float, cutoff: float, energy: DimerEnergy) -> float:
-    """The first r_in from `start` outward with which the dimer's energy rises strictly to CLOSEST.
+def choose_r_in(start: float, cutoff: float, energy: DimerEnergy) -> float | None:
+    """The first r_in from `start` outward with which the dimer's energy rises strictly to CLOSEST; None if none does.
 
-    It must rise from MARGIN outside r_in. Looked at on half of GRID. Raises `NoCoreRepulsion`.
+    It must rise from MARGIN outside r_in. Looked at on half of GRID.
     """
     for r_in in candidates(start, cutoff):
         if rises_inward(energy(r_in, distances_inward(r_in + MARGIN, GRID / 2))):
             return r_in
-    raise NoCoreRepulsion(
-        f"no r_in from {start:.2f} to {start + RAISED:.2f} Å makes the energy of the {pair} dimer rise strictly from"
-        f" {MARGIN} Å outside it down to {CLOSEST} Å. Add compressed {pair} structures to the pool, or set"
-        " reference_potential: none."
-    )
+    return None
 
 
 def choose_gentle_r_in(start: float, innermost: float, cutoff: float, energy: DimerEnergy) -> float:
-    """r_in (Å) for a pair that training never sees at bonding distances, or whose core is a Lennard-Jones wall.
+    """r_in (Å) for a pair that training never sees at bonding distances, or whose dimer rises from no r_in.
 
-    Training says nothing of its wall, so no r_in is refused. The first one wins whose dimer never falls on the way in:
+    No r_in is refused. The first one wins whose dimer never falls on the way in:
     from `start` outward by RAISED_GENTLY, then inward to `innermost`. A flat energy outside r_in is right for a pair
     that training never sees. If all fall, the one that falls least is taken, and none outside `start`.
 

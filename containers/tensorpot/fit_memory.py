@@ -57,5 +57,7 @@ def auto_batch_size(
     """
     room = ATOMS_PER_BATCH
     if memory_bytes is not None:
-        room = min(room, (memory_bytes - PROGRAM_BYTES - 8 * parameters**2) // batch_bytes_per_atom(functions, neighbours))
+        room = min(
+            room, (memory_bytes - PROGRAM_BYTES - 8 * parameters**2) // batch_bytes_per_atom(functions, neighbours)
+        )
     return max(1, min(LARGEST_BATCH, structures, room * structures // max(atoms, 1)))

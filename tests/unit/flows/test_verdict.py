@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from containers.contract import BadInput, OutOfMemory, ProgramMissing
-from containers.tensorpot import core_repulsion, fit_following, pace_train, pacemaker_run
+from containers.tensorpot import fit_following, pace_train, pacemaker_run
 from containers.tensorpot.fit_following import Course
 from containers.tensorpot.fit_history import MetricsFile
 from containers.tensorpot.fit_log import FitLog
@@ -79,7 +79,6 @@ def test_a_fit_that_was_broken_off_has_not_converged(stop_reason: str) -> None:
         (ProgramMissing, "program_missing"),
         (BadInput, "bad_data"),
         (fit_following.RowsDiffer, "bad_data"),
-        (core_repulsion.NoCoreRepulsion, "bad_data"),
         (ZeroDivisionError, "failed"),
     ],
 )
