@@ -45,7 +45,7 @@ def command_line_run() -> Iterator[None]:
 
     Raises:
         UserError: Prefect's folder cannot be written, or the server that PREFECT_API_URL names does not answer.
-        DistillError: the temporary server does not start.
+        DistillError: the temporary server does not start, or a server does not answer in time.
     """
     check_home()
     check_server()
@@ -66,6 +66,11 @@ def command_line_run() -> Iterator[None]:
             f"Prefect's temporary server did not start within {SERVER_START_S} s (its files: {PREFECT_HOME.value()})."
             " Run again, set PREFECT_HOME to a new folder on a local disk, or start a server (prefect server start) and"
             " set PREFECT_API_URL to its address."
+        ) from None
+    except httpx.TransportError as error:  # Prefect's client gives up after five seconds while its server starts
+        raise DistillError(
+            f"Prefect's server did not answer ({str(error) or type(error).__name__}); a machine busy with other work is"
+            " the usual reason. Run again: finished steps are kept."
         ) from None
     finally:
         for logger in loggers:

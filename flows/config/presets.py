@@ -12,7 +12,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "accurate": {
         "pacemaker": {"cutoff": "wide", "order": 4, "functions_per_element": 300, "densities": 4},
         "selection": {"max_structures": 200},
-        "train": {"stages": [{"kappa": 0.3, "maxiter": 300}, {"kappa": 0.03, "maxiter": 80}]},
+        "train": {"stages": [{"kappa": 0.3, "maxiter": "auto"}, {"kappa": 0.03, "maxiter": "auto"}]},
     },
 }
 

@@ -17,7 +17,9 @@ class Stage(Section):
     """A part of the fit with a loss of its own. Each stage goes on from the best potential of the one before."""
 
     kappa: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(description="force share of the loss")
-    maxiter: int = Field(ge=1, description="optimiser iterations of one attempt")
+    maxiter: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        description="iterations of one attempt; auto: a fifth of the parameters, a twentieth in a later stage"
+    )
 
 
 class Train(Section):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,19 +63,40 @@ def misses(errors: dict[str, Any], convergence: Convergence) -> str | None:
 
 
 def not_converged_because(
-    errors: dict[str, Any], chosen: Attempt, unstable_because: str | None, convergence: Convergence, last: bool = True
+    errors: dict[str, Any],
+    chosen: Attempt,
+    unstable_because: str | None,
+    convergence: Convergence,
+    last: bool = True,
+    falls_eV: Mapping[str, float] | None = None,
 ) -> str | None:
-    """Why the result does not count as converged: test errors, the fit's end, molecular dynamics; None when it does.
+    """Why the result does not count as converged; None when it does.
+
+    Test errors, the fit's end, molecular dynamics and the core count.
 
     Args:
         unstable_because: what the stability gate found; None when it found nothing, or there was none.
         last: `chosen` is the last attempt.
+        falls_eV: pairs whose dimer falls on the way in although training has their bonds.
     """
     # only the last attempt is gone on from
     mend = mend_of(chosen.verdict, failed=False) if last or chosen.verdict not in ACCIDENTS else ""
     unfinished = None if chosen.verdict == "converged" else f"{chosen.name} ended as {chosen.verdict}. {mend}".strip()
     unstable = f"unstable in molecular dynamics: {unstable_because}" if unstable_because else None
-    return "; ".join(filter(None, (misses(errors, convergence), unfinished, unstable))) or None
+    return "; ".join(filter(None, (misses(errors, convergence), unfinished, unstable, hole(falls_eV or {})))) or None
+
+
+def hole(falls_eV: Mapping[str, float]) -> str | None:
+    """The pairs that no core makes repel all the way in, the deepest first, and what to do; None where all do."""
+    if not falls_eV:
+        return None
+    deepest = sorted(falls_eV, key=lambda pair: -falls_eV[pair])
+    shown = ", ".join(f"{pair} (by {falls_eV[pair]:.2g} eV)" for pair in deepest[:5])
+    more = f" and {len(deepest) - 5} more" if len(deepest) > 5 else ""
+    return (
+        f"the energy of a dimer falls on the way in for {shown}{more}: add structures with these pairs compressed to"
+        " the pool, or set pacemaker.r_in_A"
+    )
 
 
 def summarise(
@@ -98,7 +119,8 @@ def summarise(
     chosen = next(place for place, attempt in enumerate(attempts) if attempt.artefact is student.fit)
     unstable = student.stability.metrics["unstable_because"] if student.stability else None
     last = chosen == len(attempts) - 1
-    because = not_converged_because(evaluation["teacher"], attempts[chosen], unstable, config.convergence, last)
+    falls = student.core.metrics["bonded_dimer_falls_eV"]
+    because = not_converged_because(evaluation["teacher"], attempts[chosen], unstable, config.convergence, last, falls)
     teacher = Teacher.read(store.path(steps["teacher_info"].file("teacher")))
     return RunSummary(
         name=config.name,

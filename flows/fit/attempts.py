@@ -9,19 +9,28 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from flows.config.training import Stage
 from flows.data.recipe import Recipe
 from flows.fit import repairs as plans
 from flows.fit import steps
-from flows.fit.repairs import FitPlan
+from flows.fit.repairs import FitPlan, Kappa
 from flows.fit.verdict import ACCIDENTS, MENDS, SOUND, Outcome, Verdict, best_of, judge, mend_of, resume_from
 from tasks.artefact import Artefact, FileRef, StepCall, Stored
 from tasks.errors import StepFailed
 from tasks.prefect_logging import run_log
 from tasks.prefect_tasks import step
 from tasks.workspace import Workspace
+
+FIRST_STAGE, LATER_STAGE = 5, 20
+"""Parameters for each automatic iteration: 300 and 75 iterations for a silicon basis of 1,500 (docs/training.md)."""
+
+
+class StageLoss(NamedTuple):
+    """The force share and the iterations of one stage."""
+
+    kappa: Kappa
+    maxiter: int
 
 
 @dataclass(frozen=True)
@@ -185,10 +194,20 @@ def _stage(one: _Fit, first: FitPlan, origin: Stored | None, before: list[Attemp
     return attempts
 
 
-def stages_of(recipe: Recipe) -> list[Stage]:
-    """The losses that are fitted one after another, one at least."""
-    config = recipe.config
-    return config.train.stages or [Stage(kappa=config.pacemaker.force_share, maxiter=config.train.maxiter)]
+def stages_of(recipe: Recipe) -> list[StageLoss]:
+    """The losses that are fitted one after another, one at least.
+
+    Automatic iterations are in proportion to the parameters: BFGS learns a curvature for each of them.
+    """
+    train = recipe.config.train
+    if not train.stages:
+        return [StageLoss(recipe.config.pacemaker.force_share, train.maxiter)]
+    parameters = recipe.potential.functions().parameters
+    first, *later = train.stages
+    return [
+        StageLoss(stage.kappa, max(1, parameters // share) if stage.maxiter == "auto" else stage.maxiter)
+        for stage, share in [(first, FIRST_STAGE), *((stage, LATER_STAGE) for stage in later)]
+    ]
 
 
 def first_plan(recipe: Recipe) -> FitPlan:

@@ -18,8 +18,8 @@ START_S_PER_FUNCTION = 0.06
 BATCH_S_PER_PAIR = 0.003
 """s of one core, for every ordered pair of elements and every function: the graphs that are built before the
 first iteration, and each batch of a fit. Twelve elements with 144 functions took 220 s."""
-BFGS_S_PER_ELEMENT = 6e-9
-"""s of one core: an iteration of BFGS goes through its matrix four times (measured with 2,000 to 10,000 parameters)."""
+BFGS_S_PER_ENTRY = 1.3e-9
+"""s of one core, for every entry of the square matrix of the parameters: an iteration of BFGS reads and updates it."""
 EVALUATIONS_PER_ITERATION = 1.1
 
 
@@ -61,7 +61,7 @@ def fit_seconds(functions: int, parameters: int, elements: int, atoms: int, iter
     one = atoms * (TRAIN_US_PER_NEIGHBOUR * NEIGHBOURS + TRAIN_US_PER_FUNCTION * functions) * 1e-6
     batches = -(-atoms // ATOMS_PER_BATCH)
     one += batches * BATCH_S_PER_PAIR * elements**2
-    algebra = parameters**2 * BFGS_S_PER_ELEMENT if optimizer == "BFGS" else 0.0
+    algebra = BFGS_S_PER_ENTRY * parameters**2 if optimizer == "BFGS" else 0.0
     return iterations * (EVALUATIONS_PER_ITERATION * one + algebra)
 
 

@@ -47,7 +47,6 @@ OF_FAILURE: dict[str, Verdict] = {
     "EnvironmentDiffers": "program_missing",
     "BadInput": "bad_data",
     "RowsDiffer": "bad_data",
-    "NoCoreRepulsion": "bad_data",
 }
 OF_STOP_REASON: dict[str, Verdict] = {
     "max_iterations": "iterations_used_up",

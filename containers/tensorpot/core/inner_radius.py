@@ -25,7 +25,7 @@ from ase import Atoms
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
-from containers.contract import BadInput, Closed, StepError
+from containers.contract import BadInput, Closed
 from containers.structures.distances import shortest_distance, shortest_per_pair, touching
 from containers.tensorpot.student.baseline import pair_names
 from containers.tensorpot.student.calculator import neighbours, pair_term, zbl
@@ -83,9 +83,9 @@ def add_core(
 
     r_in is as given, or the largest of the shortest distance of the data and that where γ passes TOO_FAR, raised until
     the dimer's energy rises. A pair that the data do not have begins at the sum of the covalent radii, and one that
-    they have only farther apart is never raised into the data (`choose_gentle_r_in`).
+    they have only farther apart is never raised into the data (`choose_gentle_r_in`), nor one that rises from no r_in.
 
-    Raises `NoCoreRepulsion`, and `BadInput` when a given pair is unknown.
+    Raises `BadInput` when a given pair is unknown.
     """
     pairs = pair_names(elements_of(potential.bare))
     shortest = shortest_per_pair(potential.structures, potential.cutoff)
@@ -106,7 +106,7 @@ def add_core(
 def _choose(potential: Core, start: Mapping[str, float], pair: str, shortest: float | None) -> float:
     """r_in (Å) of one pair from `start`; `shortest` is its shortest distance in the training frame.
 
-    A Lennard-Jones well may lie inside the data of a pair, so that its dimer rises from no r_in: inside it is a wall.
+    Where its dimer rises from no r_in, the core replaces as little of the data as it can.
     """
 
     def energy(r_in: float, distances: Floats) -> Floats:
@@ -114,11 +114,8 @@ def _choose(potential: Core, start: Mapping[str, float], pair: str, shortest: fl
 
     innermost = _unseen(pair, potential.cutoff)
     if shortest is not None and shortest <= touching(pair):
-        try:
-            return choose_r_in(pair, start[pair], potential.cutoff, energy)
-        except NoCoreRepulsion:
-            if potential.terms.get(pair, {}).get("form") != "lj":
-                raise
+        if (rising := choose_r_in(start[pair], potential.cutoff, energy)) is not None:
+            return rising
         innermost = shortest
     return choose_gentle_r_in(start[pair], innermost, potential.cutoff, energy)
 
@@ -257,10 +254,6 @@ DimerEnergy = Callable[[float, NDArray[np.float64]], NDArray[np.float64]]
 """Energies (eV) of a pair at distances (Å) when its core takes over at r_in (Å): `energy(r_in, distances)`."""
 
 
-class NoCoreRepulsion(StepError):
-    """No r_in makes the energy of a pair rise all the way in."""
-
-
 class PairCore(Closed):
     """The core of one pair of elements, and the dimer through it: everything that is the student's, added up."""
 
@@ -309,25 +302,21 @@ def candidates(start: float, cutoff: float, raised: float = RAISED) -> Iterator[
             yield r_in
 
 
-def choose_r_in(pair: str, start: float, cutoff: float, energy: DimerEnergy) -> float:
-    """The first r_in from `start` outward with which the dimer's energy rises strictly to CLOSEST.
+def choose_r_in(start: float, cutoff: float, energy: DimerEnergy) -> float | None:
+    """The first r_in from `start` outward with which the dimer's energy rises strictly to CLOSEST; None if none does.
 
-    It must rise from MARGIN outside r_in. Looked at on half of GRID. Raises `NoCoreRepulsion`.
+    It must rise from MARGIN outside r_in. Looked at on half of GRID.
     """
     for r_in in candidates(start, cutoff):
         if rises_inward(energy(r_in, distances_inward(r_in + MARGIN, GRID / 2))):
             return r_in
-    raise NoCoreRepulsion(
-        f"no r_in from {start:.2f} to {start + RAISED:.2f} Å makes the energy of the {pair} dimer rise strictly from"
-        f" {MARGIN} Å outside it down to {CLOSEST} Å. Add compressed {pair} structures to the pool, or set"
-        " reference_potential: none."
-    )
+    return None
 
 
 def choose_gentle_r_in(start: float, innermost: float, cutoff: float, energy: DimerEnergy) -> float:
-    """r_in (Å) for a pair that training never sees at bonding distances, or whose core is a Lennard-Jones wall.
+    """r_in (Å) for a pair that training never sees at bonding distances, or whose dimer rises from no r_in.
 
-    Training says nothing of its wall, so no r_in is refused. The first one wins whose dimer never falls on the way in:
+    No r_in is refused. The first one wins whose dimer never falls on the way in:
     from `start` outward by RAISED_GENTLY, then inward to `innermost`. A flat energy outside r_in is right for a pair
     that training never sees. If all fall, the one that falls least is taken, and none outside `start`.
 

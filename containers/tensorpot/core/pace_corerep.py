@@ -15,6 +15,7 @@ from ase.data import atomic_numbers
 from pydantic import Field
 
 from containers.contract import BadInput, Closed, Image, Inputs, Machine
+from containers.structures.distances import touching
 from containers.tensorpot.core import inner_radius as core
 from containers.tensorpot.frames.frame_file import read_frame
 from containers.tensorpot.student.baseline import Baseline, pair_names
@@ -22,7 +23,7 @@ from containers.tensorpot.student.calculator import zbl
 from containers.tensorpot.student.lammps_table import table_text
 
 IMAGE: Image = "tensorpot"
-VERSION = 3
+VERSION = 4
 INPUTS = {
     "interim": "fitted B-basis without a core (`best` of pace_train)",
     "asi": "its active set (.asi)",
@@ -63,8 +64,7 @@ class Params(Closed):
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
     """Write the potential with its core, its .yace, the core's curves and the table of the pair terms.
 
-    Raises `BadInput`, `NoCoreRepulsion`, and `ExportDiffers` when the .yace differs by more than 1e-5 eV/atom on
-    a training structure.
+    Raises `BadInput`, and `ExportDiffers` when the .yace differs by more than 1e-5 eV/atom on a training structure.
     """
     from containers.tensorpot.core import inner_radius
     from containers.tensorpot.student import potential as fitted
@@ -85,6 +85,7 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     errors = fitted.errors_on(outputs / OUTPUTS["potential"], frame)
     return {
         **_write(outputs, cores, baseline),
+        "bonded_dimer_falls_eV": bonded_falls(cores, params, baseline),
         **exported,
         **{f"train_{name}": value for name, value in errors.items()},
     }
@@ -99,6 +100,7 @@ def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dic
     pairs = pair_names(elements) if params.core != "none" else []
     return {
         **_write(outputs, {pair: _stub_core(pair) for pair in pairs}, baseline),
+        "bonded_dimer_falls_eV": {},
         "functions": dict.fromkeys(elements, 1),
         "parameters": len(elements),
         "yaml_bytes": (outputs / OUTPUTS["potential"]).stat().st_size,
@@ -125,6 +127,22 @@ def _write(outputs: Path, cores: dict[str, core.PairCore], baseline: Baseline) -
         "dimer_rises": {name: pair.falls_eV < core.LEVEL_eV for name, pair in cores.items()},
         "dimer_falls_eV": {name: pair.falls_eV for name, pair in cores.items()},
         "largest_force_over_zbl": {name: _over_zbl(pair) for name, pair in cores.items()},
+    }
+
+
+def bonded_falls(cores: dict[str, core.PairCore], params: Params, baseline: Baseline) -> dict[str, float]:
+    """By how much (eV) the dimer falls on the way in, by pair: a hole in a potential that has the pair's bonds.
+
+    A pair with a given r_in is the user's choice. A Lennard-Jones well may lie inside the data: inside it is a wall.
+    """
+    given = () if params.r_in_A == "auto" else {"-".join(sorted(pair.split("-"))) for pair in params.r_in_A}
+    return {
+        pair: one.falls_eV
+        for pair, one in cores.items()
+        if one.falls_eV >= core.LEVEL_eV
+        and (one.shortest_distance_A or np.inf) <= touching(pair)
+        and pair not in given
+        and (pair not in baseline.pairs or baseline.pairs[pair].form != "lj")
     }
 
 

@@ -164,7 +164,8 @@ def pacemaker_input(
     """
     memory = memory_limit(resources) if resources else None
     functions = (params.potential.functions_asked() or 1) // len(params.potential.elements)
-    automatic = auto_batch_size(structures, atoms, functions, memory, neighbours)
+    parameters = params.potential.functions().parameters if params.optimizer == "BFGS" else 0
+    automatic = auto_batch_size(structures, atoms, functions, memory, neighbours, parameters)
     return PacemakerInput(
         potential=params.potential,
         fit=Fit(

@@ -136,6 +136,7 @@ def auto_batch_size(
     functions: int = 1,
     memory_bytes: int | None = None,
     neighbours: float = NEIGHBOURS,
+    parameters: int = 0,
 ) -> int:
     """Structures in a batch of about ATOMS_PER_BATCH atoms, at least 1 and at most LARGEST_BATCH.
 
@@ -145,8 +146,11 @@ def auto_batch_size(
         functions: of one element.
         memory_bytes: what the whole step may take; None: only speed counts.
         neighbours: of an atom within the cutoff, on average.
+        parameters: of BFGS, which keeps a square matrix of them; 0: another optimizer.
     """
     room = ATOMS_PER_BATCH
     if memory_bytes is not None:
-        room = min(room, (memory_bytes - PROGRAM_BYTES) // batch_bytes_per_atom(functions, neighbours))
+        room = min(
+            room, (memory_bytes - PROGRAM_BYTES - 8 * parameters**2) // batch_bytes_per_atom(functions, neighbours)
+        )
     return max(1, min(LARGEST_BATCH, structures, room * structures // max(atoms, 1)))

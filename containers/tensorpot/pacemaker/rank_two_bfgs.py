@@ -48,7 +48,7 @@ def bfgs(
 
     `gtol` is the largest component of the gradient at which it ends, `xrtol` the relative length of a step.
     """
-    evaluations = 0
+    evaluations = gradients = 0
 
     def value(x: Vector) -> float:
         nonlocal evaluations
@@ -56,12 +56,14 @@ def bfgs(
         return float(fun(x, *args))
 
     def slope(x: Vector) -> Vector:
+        nonlocal gradients
+        gradients += 1
         return np.asarray(jac(x, *args), dtype=float)
 
     x, iterations, status = np.array(x0, dtype=float), 0, SUCCESS
     now, gradient = value(x), slope(x)
     before = now + np.linalg.norm(gradient) / 2  # a first step of length one
-    inverse = np.asfortranarray(np.eye(len(x)))  # only its upper triangle is kept
+    inverse = np.eye(len(x), order="F")  # only its upper triangle is kept
     while np.abs(gradient).max() > gtol and iterations < maxiter:
         direction = -dsymv(1.0, inverse, gradient)
         try:

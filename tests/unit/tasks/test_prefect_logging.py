@@ -5,6 +5,7 @@ import socket
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_SERVER_ANALYTICS_ENABLED, temporary_settings
 
@@ -106,3 +107,8 @@ def test_a_temporary_server_that_does_not_start_is_one_sentence() -> None:
         raise said
     with pytest.raises(RuntimeError, match="another"), command_line_run():
         raise RuntimeError("another")
+
+
+def test_a_server_that_is_too_slow_to_answer_is_one_sentence() -> None:
+    with pytest.raises(DistillError, match=r"did not answer \(timed out\).*Run again"), command_line_run():
+        raise httpx.ReadTimeout("timed out")

@@ -118,6 +118,14 @@ def test_a_potential_that_molecular_dynamics_breaks_has_not_converged(ended) -> 
     assert because == "unstable in molecular dynamics: 2 atoms fused"
 
 
+def test_a_pair_that_no_core_makes_repel_has_not_converged(ended) -> None:
+    falls = {"Al-Au": 0.25, "Ni-Ni": 1.5}
+    because = not_converged_because(GOOD, ended("converged"), None, LIMITS, falls_eV=falls)
+    assert because is not None
+    assert "falls on the way in for Ni-Ni (by 1.5 eV), Al-Au (by 0.25 eV): add structures" in because
+    assert not_converged_because(GOOD, ended("converged"), None, LIMITS, falls_eV={}) is None
+
+
 def test_labels_are_computed_reused_or_rejected(artefact) -> None:
     labels = artefact("pool_labels", structures=100, labels=90, rejected=10, rejected_by={"force": 8, "memory": 4})
     counts = label_counts([labels], Labelling(computed=30), teachers=1)

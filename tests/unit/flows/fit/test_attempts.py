@@ -285,6 +285,15 @@ def test_every_stage_goes_on_from_the_best_before_it(staged, data, fitted) -> No
     assert run.calls[1].inputs["start"] == (one.file("best"),)
 
 
+def test_automatic_iterations_are_in_proportion_to_the_parameters(recipe, data, fitted) -> None:
+    parameters = recipe.potential.functions().parameters
+    run = FakeStep(fitted(force=10), fitted(force=9))
+    attempted(
+        with_train(recipe, stages=[Stage(kappa=0.3, maxiter="auto"), Stage(kappa=0.03, maxiter="auto")]), data, run
+    )
+    assert [call.params["maxiter"] for call in run.calls] == [parameters // 5, parameters // 20]
+
+
 def test_a_stage_that_converged_is_followed_by_the_next(staged, data, fitted) -> None:
     run = FakeStep(fitted(force=10), fitted(force=9))
     attempts, _ = attempted(staged, data, run)

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from containers.contract import BadInput, OutOfMemory, ProgramMissing
-from containers.tensorpot.core import inner_radius
 from containers.tensorpot.fit import follow, pace_train
 from containers.tensorpot.fit.follow import Course
 from containers.tensorpot.fit.history import MetricsFile
@@ -81,7 +80,6 @@ def test_a_fit_that_was_broken_off_has_not_converged(stop_reason: str) -> None:
         (ProgramMissing, "program_missing"),
         (BadInput, "bad_data"),
         (follow.RowsDiffer, "bad_data"),
-        (inner_radius.NoCoreRepulsion, "bad_data"),
         (ZeroDivisionError, "failed"),
     ],
 )

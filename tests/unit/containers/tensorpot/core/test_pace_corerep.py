@@ -6,13 +6,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from containers.contract import BadInput, Inputs, Machine
 from containers.tensorpot.core import pace_corerep
-from containers.tensorpot.core.inner_radius import PairCore, _checked
+from containers.tensorpot.core.inner_radius import PairCore, _checked, _choose
 from containers.tensorpot.student.baseline import Baseline, PairTerm
 from containers.tensorpot.student.calculator import pair_term
 from containers.tensorpot.student.lammps_table import NO_TERMS, POINTS, table_text
@@ -85,3 +86,41 @@ def test_nothing_heavy_is_imported() -> None:
     code = f"import sys, {modules}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"tensorflow", "pyace", "pandas", "torch", "prefect"} & set(done.stdout.split())
+
+
+class Hole:
+    """A fit whose dimer attracts outside every core."""
+
+    cutoff = 5.0
+
+    def dimer(self, r_in: dict[str, float], pair: str, distances: Any) -> tuple[Any, Any]:
+        """Energies that fall on the way in to r_in, and rise inside it."""
+        energies = np.where(distances > r_in[pair], distances, 50.0 - distances)
+        return energies, energies
+
+
+def test_a_bonded_pair_that_never_rises_gets_a_core_all_the_same() -> None:
+    """A run that ends there would lose its fit and its report: the verdict names the pair."""
+    chosen = _choose(Hole(), {"Cu-Cu": 2.3}, "Cu-Cu", 2.2)
+    assert 2.2 <= chosen <= 2.3
+
+
+@pytest.mark.parametrize(
+    ("shortest", "given", "baseline", "named"),
+    [
+        (2.2, "auto", {}, {"Cu-Cu": 0.5}),
+        (4.0, "auto", {}, {}),
+        (None, "auto", {}, {}),
+        (2.2, {"Cu-Cu": 2.0}, {}, {}),
+        (2.2, "auto", {"Cu-Cu": ZBL}, {"Cu-Cu": 0.5}),
+        (2.2, "auto", {"Cu-Cu": LJ}, {}),
+    ],
+)
+def test_a_fall_counts_where_training_has_bonds_and_nobody_chose_it(
+    shortest: float | None, given: Any, baseline: dict[str, PairTerm], named: dict[str, float]
+) -> None:
+    one = pace_corerep._stub_core("Cu-Cu").model_copy(update={"falls_eV": 0.5, "shortest_distance_A": shortest})
+    params = pace_corerep.Params(core="reference" if baseline else "zbl", r_in_A=given)
+    assert pace_corerep.bonded_falls({"Cu-Cu": one}, params, Baseline(e0s_eV={"Cu": 0.0}, pairs=baseline)) == named
+    level = one.model_copy(update={"falls_eV": 0.0})
+    assert pace_corerep.bonded_falls({"Cu-Cu": level}, params, Baseline(e0s_eV={"Cu": 0.0}, pairs=baseline)) == {}

@@ -42,3 +42,9 @@ def test_a_batch_is_smaller_where_memory_is_short() -> None:
 
 def test_more_functions_need_more_memory() -> None:
     assert auto_batch_size(300, 15000, 700, 1600 * MB) < auto_batch_size(300, 15000, 100, 1600 * MB)
+
+
+def test_the_matrix_of_bfgs_needs_memory() -> None:
+    matrix = 8 * 9000**2
+    whole, room = 2500 * MB, auto_batch_size(300, 15000, 250, 2500 * MB - matrix)
+    assert auto_batch_size(300, 15000, 250, whole, parameters=9000) == room < auto_batch_size(300, 15000, 250, whole)

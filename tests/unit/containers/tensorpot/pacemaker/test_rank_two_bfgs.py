@@ -11,6 +11,7 @@ from scipy.optimize import minimize, rosen, rosen_der
 from containers.tensorpot.pacemaker import rank_two_bfgs
 
 N = 20
+COUNTED = ("nit", "nfev", "njev", "status", "message")
 
 
 def walk(optimize: Any, start: np.ndarray[Any, Any], **options: float) -> tuple[Any, np.ndarray[Any, Any]]:
@@ -29,7 +30,8 @@ def test_every_step_is_scipys() -> None:
     options = {"maxiter": 25, "gtol": 1e-8}
     (theirs, their_path), (ours, our_path) = (walk(one, start, **options) for one in (minimize, rank_two_bfgs.minimize))
     np.testing.assert_allclose(our_path, their_path, atol=1e-6)
-    assert (ours.nit, ours.nfev, ours.njev, ours.message) == (theirs.nit, theirs.nfev, theirs.njev, theirs.message)
+    assert {name: ours[name] for name in COUNTED} == {name: theirs[name] for name in COUNTED}
+    assert set(ours) == set(theirs) - {"hess_inv"}  # pacemaker logs no result where a count is missing: a crash to us
     assert ours.fun == pytest.approx(theirs.fun)
 
 
