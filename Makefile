@@ -49,6 +49,7 @@ lint: $(READY)  ## ruff, mypy, the layers
 	$(BIN)/lint-imports
 
 bench: $(READY)  ## the figures the project promises, one line each (about four hours; needs the images)
+	$(BIN)/python benchmarks/data/make_pools.py
 	$(BIN)/python benchmarks/labelling.py
 	$(BIN)/python benchmarks/label_store.py
 	$(BIN)/python benchmarks/flow_cost.py
