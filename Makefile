@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0$(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),+cpu)
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-unit images lint bench ui lock step-digests clean
+.PHONY: help setup demo test test-unit check images lint bench ui lock step-digests clean
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -28,11 +28,16 @@ $(READY): pyproject.toml constraints.txt requirements-no-deps.txt
 demo: $(READY)  ## distil the bundled silicon example into runs/silicon/ (at most 5 minutes on 2 cores)
 	$(BIN)/python -m flows.distill
 
-test: $(READY)  ## every test: unit, Prefect server, real MACE and pacemaker
-	$(BIN)/python -m pytest -n 2 --durations=25
+test: $(READY)  ## every test that needs no Docker and no root; lists the others (at most 12 minutes on 2 cores)
+	$(BIN)/python -m pytest -n 2 --durations=25 --without-engine
 
 test-unit: $(READY)  ## the fast tests only
 	$(BIN)/python -m pytest tests/unit
+
+check: $(READY)  ## what CI runs: lint, images, every test (at most 35 minutes on 2 cores; needs a Docker engine)
+	$(MAKE) --jobs 2 --output-sync=target lint images
+	$(BIN)/python -m containers.versions
+	$(BIN)/python -m pytest -n 2 --durations=25
 
 images:  ## build the container images mace, tensorpot, worker (needs only a Docker engine; VARIANT=cuda for GPUs)
 	@VARIANT='$(VARIANT)' BASE_IMAGE='$(BASE_IMAGE)' WHEELS='$(WHEELS)' deployments/images.sh
@@ -44,6 +49,7 @@ lint: $(READY)  ## ruff, mypy, the layers
 	$(BIN)/lint-imports
 
 bench: $(READY)  ## the figures the project promises, one line each (about four hours; needs the images)
+	$(BIN)/python benchmarks/data/make_pools.py
 	$(BIN)/python benchmarks/labelling.py
 	$(BIN)/python benchmarks/label_store.py
 	$(BIN)/python benchmarks/flow_cost.py

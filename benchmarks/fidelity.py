@@ -1,6 +1,6 @@
-"""How near a student comes to DFT: the shared data of a system by `python -m flows.distill`. One line a figure.
+"""How near a student comes to DFT: the data of a system by `python -m flows.distill`. One line a figure.
 
-python benchmarks/fidelity.py silicon|nial [--data ../shared/data/SYSTEM] [--pool-alone] [--set train.threads=1 ...]
+python benchmarks/fidelity.py silicon|nial [--data benchmarks/data/SYSTEM] [--pool-alone] [--set train.threads=1 ...]
 
 Silicon: at most 400 training structures, 400 functions and 30 minutes of fitting on two cores. The limits are a little
 below the best published errors of this split; the teacher itself has 2.19 meV/atom and 48.6 meV/Å. Nickel-aluminium: at
@@ -24,7 +24,7 @@ from typing import Any
 import yaml
 
 REPOSITORY = Path(__file__).parents[1]
-DATA = REPOSITORY.parent / "shared" / "data"
+DATA = REPOSITORY / "benchmarks" / "data"
 PROMISED: dict[str, dict[str, float]] = {
     "silicon": {
         "training_structures": 400,
@@ -86,13 +86,13 @@ def main() -> int:
     """Run in a fresh work root; exit 1 when a promise is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("system", choices=PROMISED)
-    parser.add_argument("--data", type=Path, help="default: the shared data of the system")
+    parser.add_argument("--data", type=Path, help="default: the data of the system")
     parser.add_argument("--pool-alone", action="store_true", help="without the DFT training file")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
     data, promised = options.data or DATA / options.system, PROMISED[options.system]
-    if not data.is_dir():
-        print(f"no data at {data}: give --data", file=sys.stderr)
+    if not (data / "pool.extxyz").is_file():
+        print(f"no pool at {data}: python benchmarks/data/make_pools.py, or give --data", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)

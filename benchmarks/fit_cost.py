@@ -1,6 +1,6 @@
 """What the step `pace_train` costs over bare `pacemaker input.yaml`, and its memory. One line a figure.
 
-python benchmarks/fit_cost.py [--data ../shared/data/silicon] [--repeats 3] [--iterations 150] [--threads 2]
+python benchmarks/fit_cost.py [--data benchmarks/data/silicon] [--repeats 3] [--iterations 150] [--threads 2]
 
 The step and the program fit the same frames with the same input.yaml, threads and iterations, in turn; medians of the
 wall time of whole processes are compared. The losses of 50 iterations with one TensorFlow thread must be the same. The
@@ -196,8 +196,8 @@ def main() -> int:
     parser.add_argument("--iterations", type=int, default=150)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
-    if not options.data.is_dir():
-        print(f"no data at {options.data}: give --data", file=sys.stderr)
+    if not (options.data / "pool.extxyz").is_file():
+        print(f"no pool at {options.data}: python benchmarks/data/make_pools.py, or give --data", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)

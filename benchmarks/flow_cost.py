@@ -1,6 +1,6 @@
 """What the flow adds to labelling: wall time of the label phase against the seconds of its steps. One line a figure.
 
-python benchmarks/flow_cost.py [--pool ../shared/data/silicon/pool.extxyz] [--repeats 3]     exit 1 when it is too much
+python benchmarks/flow_cost.py [--pool benchmarks/data/silicon/pool.extxyz] [--repeats 3]     exit 1 when it is too much
 
 A phase begins with the look-up and ends when the pool's table is stored, with the real teacher and an empty label
 store; ingest, teacher_info and the start of Prefect's server are before it. What a step takes is told twice: as its
@@ -142,13 +142,13 @@ def told(found: Sequence[Phase]) -> bool:
 def main() -> int:
     """Print one line per figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    data = REPOSITORY.parent / "shared" / "data" / "silicon"
+    data = REPOSITORY / "benchmarks" / "data" / "silicon"
     parser.add_argument("--pool", type=Path, default=data / "pool.extxyz")
     parser.add_argument("--model", type=Path, default=REPOSITORY / "examples" / "silicon" / "teacher.model")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     if not options.pool.is_file():
-        print(f"no pool at {options.pool}: give --pool", file=sys.stderr)
+        print(f"no pool at {options.pool}: python benchmarks/data/make_pools.py, or give --pool", file=sys.stderr)
         return 2
     with (
         tempfile.TemporaryDirectory() as folder,

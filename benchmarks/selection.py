@@ -39,7 +39,7 @@ from containers.tensorpot.selection.candidates import DataSet
 from containers.tensorpot.student.baseline import Baseline
 
 REPOSITORY = Path(__file__).parents[1]
-POOL = REPOSITORY.parent / "shared" / "data" / "silicon" / "pool.extxyz"
+POOL = REPOSITORY / "benchmarks" / "data" / "silicon" / "pool.extxyz"
 POTENTIAL = Potential(elements=("Si",), cutoff=5.0, functions_per_element=250)
 COMBINED = 150
 """Structures that the combined method chooses."""

@@ -1,4 +1,4 @@
-"""pacemaker's frames of the shared silicon pool for the benchmarks of the fit, made by the steps themselves."""
+"""pacemaker's frames of the silicon pool for the benchmarks of the fit, made by the steps themselves."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tasks.labelling.shard_task import Asked
 
 REPOSITORY = Path(__file__).parents[1]
-DATA = REPOSITORY.parent / "shared" / "data" / "silicon"
+DATA = REPOSITORY / "benchmarks" / "data" / "silicon"
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Labelled:
 
 
 def pool(data: Path, wanted: Callable[[Atoms], bool] = lambda atoms: True) -> list[Atoms]:
-    """The wanted structures of the shared pool by their ids."""
+    """The wanted structures of the silicon pool by their ids."""
     structures = []
     for row, atoms in enumerate(iread(data / "pool.extxyz")):
         if wanted(atoms):

@@ -177,7 +177,7 @@ def tell(results: dict[bool, list[dict[str, tuple[float, float]]]]) -> bool:
 def main() -> int:
     """Parse, prepare, fit, tell."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pool", type=Path, default=ROOT.parent / "shared" / "data" / "silicon" / "pool.extxyz")
+    parser.add_argument("--pool", type=Path, default=ROOT / "benchmarks" / "data" / "silicon" / "pool.extxyz")
     parser.add_argument("--model", type=Path, default=ROOT / "examples" / "silicon" / "teacher.model")
     parser.add_argument("--structures", type=int, default=100)
     parser.add_argument("--functions", type=int, default=120)

@@ -3,7 +3,7 @@
 python benchmarks/time_to_target.py [--threads 2] [--selected 100] [--order 4] [--densities 4]
 
 The target is the force RMSE on the validation frame that bare `pacemaker input.yaml` reaches after 150 iterations on
-all training structures of the first 500 of the shared pool by id. Our time has the selection and everything else that
+all training structures of the first 500 of the silicon pool by id. Our time has the selection and everything else that
 comes between the labelled data and the fit. Our basis has as many functions, up to order 4 and with four densities, as
 in the preset `accurate`: they cost no more each.
 CPU seconds decide, of a process and all below it, because other work disturbs the wall clock; both are told, and both
@@ -152,8 +152,8 @@ def main() -> int:
     parser.add_argument("--densities", type=int, default=4, help="of our basis; that of bare pacemaker has 2")
     parser.add_argument("--repeats", type=int, default=1)
     options = parser.parse_args()
-    if not options.data.is_dir():
-        print(f"no data at {options.data}: give --data", file=sys.stderr)
+    if not (options.data / "pool.extxyz").is_file():
+        print(f"no pool at {options.data}: python benchmarks/data/make_pools.py, or give --data", file=sys.stderr)
         return 2
     met = True
     for _ in range(options.repeats):

@@ -1,7 +1,7 @@
-"""What the combined selection is worth: 150 of the first 1,000 structures by id of the shared silicon pool, against a
+"""What the combined selection is worth: 150 of the first 1,000 structures by id of the silicon pool, against a
 fit to all training structures and against random choices. One line a figure; about half an hour on two cores.
 
-python benchmarks/value.py [--data ../shared/data/silicon] [--size 150] [--set train.maxiter=150 ...]
+python benchmarks/value.py [--data benchmarks/data/silicon] [--size 150] [--set train.maxiter=150 ...]
 """
 
 from __future__ import annotations
@@ -87,12 +87,12 @@ def figures(points: Sequence[Point]) -> Iterator[tuple[str, float, float | None]
 def main() -> int:
     """Run in a fresh work root; exit 1 when a promise is missed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data" / "silicon")
+    parser.add_argument("--data", type=Path, default=REPOSITORY / "benchmarks" / "data" / "silicon")
     parser.add_argument("--size", type=int, default=150)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
-    if not options.data.is_dir():
-        print(f"no data at {options.data}: give --data", file=sys.stderr)
+    if not (options.data / "pool.extxyz").is_file():
+        print(f"no pool at {options.data}: python benchmarks/data/make_pools.py, or give --data", file=sys.stderr)
         return 2
     data = options.data.resolve()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,6 @@
-"""From nothing to report on the shared silicon pool: wall time, memory, fidelity, orchestration. One line a figure.
+"""From nothing to report on the silicon pool: wall time, memory, fidelity, orchestration. One line a figure.
 
-python benchmarks/whole_way.py [--data ../shared/data/silicon] [--set train.maxiter=150 ...]
+python benchmarks/whole_way.py [--data benchmarks/data/silicon] [--set train.maxiter=150 ...]
 """
 
 from __future__ import annotations
@@ -74,11 +74,11 @@ def timed_run(root: Path, changes: list[str]) -> float:
 def main() -> int:
     """Run in a fresh work root, then again; exit 1 when a promise is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "data" / "silicon")
+    parser.add_argument("--data", type=Path, default=REPOSITORY / "benchmarks" / "data" / "silicon")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
-    if not options.data.is_dir():
-        print(f"no data at {options.data}: give --data", file=sys.stderr)
+    if not (options.data / "pool.extxyz").is_file():
+        print(f"no pool at {options.data}: python benchmarks/data/make_pools.py, or give --data", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)

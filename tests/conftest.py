@@ -1,6 +1,6 @@
-"""Which tests need what this machine may lack, and which of them run beside others under `pytest -n`.
+"""Leave out and list the tests that need what this machine lacks; order and share out the rest under `pytest -n`.
 
-An engine must be there; a GPU or Podman may be missing, not unsaid.
+Only `--without-engine` leaves out the tests of containers: a missing engine is otherwise an error.
 """
 
 from __future__ import annotations
@@ -13,20 +13,26 @@ from typing import Any
 
 import pytest
 
-ONE_BY_ONE = (
-    "tests/integration/",
+SERVER = "tests/integration/"
+ENGINE = (
     "tests/e2e/engine/",
-    "tests/e2e/test_fit_faults.py",
     "tests/e2e/test_labelling_faults.py",
-    "tests/e2e/test_pace_train.py",
-    "tests/e2e/test_repair.py",
+    "tests/integration/test_cancellation.py",
+    "tests/integration/test_deployments.py",
+    "tests/integration/test_interruption.py",
+    "tests/integration/test_ui_end.py",
+    "tests/integration/test_worker_container.py",
 )
-"""They look at what a machine has once: one Prefect server, an engine's containers, the kernel's count of kills."""
+"""They look at all containers of the engine: a run that starts removes what dead runs have left."""
+KILLS = ("tests/e2e/test_fit_faults.py", "tests/e2e/test_pace_train.py", "tests/e2e/test_repair.py")
+"""They look at the kernel's count of kills, which containers that run out of memory raise."""
+ORDER = ("tests/integration/", "tests/e2e/", "tests/unit/")
+"""The longest begin first; the fast ones fill the end."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--without-engine", action="store_true", help="leave out the tests that need a container engine, and say which"
+        "--without-engine", action="store_true", help="leave out the tests that need a container engine, and list them"
     )
 
 
@@ -38,7 +44,7 @@ def _gpu_is_missing() -> bool:
 def _lacking(config: pytest.Config) -> Iterator[tuple[str, str]]:
     """Marker and reason of the tests that cannot run here. A missing engine is no reason: those tests then fail."""
     if config.getoption("--without-engine"):
-        yield "engine", "--without-engine was given"
+        yield "engine", "needs a container engine: `make check` runs it"
     if _gpu_is_missing():
         yield "gpu", "no GPU"
     if os.geteuid() != 0:
@@ -53,6 +59,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
+    items.sort(key=lambda item: [not item.nodeid.startswith(folder) for folder in ORDER])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -68,11 +75,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """`pytest -n 2`: a file is one worker's, and all of ONE_BY_ONE are the same one's."""
+    """`pytest -n 2`: one worker runs all of a file; one runs all that share the engine, one all that share a server."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "one by one" if nodeid.startswith(ONE_BY_ONE) else nodeid.partition("::")[0]
+            if nodeid.startswith(ENGINE if config.getoption("--without-engine") else (*ENGINE, *KILLS)):
+                return "engine"
+            return "server" if nodeid.startswith(SERVER) else nodeid.partition("::")[0]
 
+    config.option.loadscopereorder = False  # in the order of collection, not by how many tests a file has
     return ByFile(config, log)

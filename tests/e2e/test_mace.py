@@ -298,7 +298,7 @@ def test_a_model_that_reads_a_total_charge_gets_mace_s_default(tmp_path, calcula
     assert plain.results["energy"] != pytest.approx(reference.results["energy"], abs=1e-3)
 
 
-OMOL = REPOSITORY.parent / "shared" / "cases" / "omol.model"
+OMOL = REPOSITORY / "tests" / "data" / "omol.model"
 """Reads `total_charge` and `total_spin`, as MACE-OMOL does."""
 KNOWN_eV = [0.16244, 1.17526, 0.31745, 1.85427]
 """Energies of OH, OH+, H2O and H2O+, the first four frames of `charged.xyz`, by MACE's calculator."""

@@ -11,7 +11,7 @@ from ase import Atoms
 from containers.contract import BadInput
 from containers.formats.reading import read_frames
 
-CASES = Path(__file__).parents[5] / "shared" / "cases"
+CASES = Path(__file__).parents[3] / "data"
 
 
 def read(folder: Path, comment: str, *atoms: str) -> Atoms:

@@ -720,8 +720,8 @@ def test_the_stub_writes_what_run_would(tmp_path: Path, keys: dict[str, str]) ->
     assert metrics["structures"] == len(structures) == 40
 
 
-def load_make_pool(example: str) -> Any:
-    spec = importlib.util.spec_from_file_location("make_pool", REPOSITORY / f"examples/{example}/make_pool.py")
+def load_make_pool() -> Any:
+    spec = importlib.util.spec_from_file_location("make_pool", REPOSITORY / "examples/make_pool.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -731,7 +731,8 @@ def load_make_pool(example: str) -> Any:
 
 @pytest.mark.parametrize("example", ["silicon", "nial"])
 def test_the_bundled_pool_is_what_its_script_makes(tmp_path: Path, example: str) -> None:
-    write(tmp_path / "pool.extxyz", load_make_pool(example).make_pool(seed=0))
+    module = load_make_pool()
+    write(tmp_path / "pool.extxyz", module.make_pool(module.EXAMPLES[example], seed=0))
     assert (tmp_path / "pool.extxyz").read_bytes() == (REPOSITORY / f"examples/{example}/pool.extxyz").read_bytes()
 
 
@@ -744,17 +745,10 @@ def test_the_bundled_pool_is_sane(ingested: Ingest) -> None:
     assert len(set(result.table["family"].to_pylist())) >= 40
 
 
-@pytest.fixture
-def shared_silicon() -> Path:
-    folder = REPOSITORY.parent / "shared" / "data" / "silicon"
-    if not folder.is_dir():
-        pytest.fail("../shared/data/silicon (the mlearn silicon data) is absent: put it beside the project")
-    return folder
-
-
-def test_real_dft_data_equals_what_ase_reads(shared_silicon: Path, ingested: Ingest) -> None:
-    expected = {structure_id(atoms): atoms for atoms in read(shared_silicon / "dft_test.extxyz", ":")}
-    found = ingested(shared_silicon / "dft_test.extxyz", **DFT_KEYS).structures
+def test_reference_data_equal_what_ase_reads(ingested: Ingest) -> None:
+    path = REPOSITORY / "tests/data/nial/dft_test.extxyz"
+    expected = {structure_id(atoms): atoms for atoms in read(path, ":")}
+    found = ingested(path, **DFT_KEYS).structures
     assert {atoms.info["id"] for atoms in found} == set(expected)
     for atoms in found:
         other = expected[atoms.info["id"]]
