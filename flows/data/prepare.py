@@ -214,7 +214,9 @@ def labelled(known: Resolved, run: Runner) -> Prepared:
 
 
 def _tell_of_unchecked(baseline: Artefact) -> None:
-    """Warn of DFT structures that are used although nothing says that their units and their zero are right."""
+    """Warn of DFT labels that look wrong, and of those that nothing says to be right."""
+    for warning in baseline.metrics.get("dft_warnings", ()):
+        run_log().warning("DFT data: %s", warning)
     if count := baseline.metrics.get("dft_not_compared"):
         run_log().warning(
             "units and zero of %d DFT structures were not checked, because the teacher has no label of them that keeps"
