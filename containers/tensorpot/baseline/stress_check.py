@@ -78,21 +78,25 @@ def _single_frames(source: str, ones: Sequence[Both], dft: Floats, teacher: Floa
     Args:
         dft, teacher: xx yy zz of each structure, [n, 3].
     """
-    found: defaultdict[str, list[Both]] = defaultdict(list)
-    guesses = _guesses(volumes)
-    real = np.flatnonzero(_real(teacher))
-    for place in real:
-        mine, expected = dft[[place]], teacher[[place]]
-        name = _explaining({key: mine * size[place] for key, size in guesses.items()}, mine, expected)
-        if name == OTHER_SIGN or (name and _lengths(mine) >= FAR * _lengths(expected)):
-            found[name].append(ones[place])
+    guesses, real = _guesses(volumes), np.flatnonzero(_real(teacher))
+
+    def named(places: Sequence[int]) -> str | None:
+        mine = dft[places]
+        return _explaining({name: mine * size[places] for name, size in guesses.items()}, mine, teacher[places])
+
+    large = [place for place in real if np.divide(*_lengths(np.array([dft[place], teacher[place]]))) >= FAR]
+    found = {
+        "large": [place for place in large if named([place])],
+        "sign": [place for place in real if named([place]) == OTHER_SIGN],
+    }
     warnings = list[str]()
-    for name, those in found.items():
-        told = f"{source}: the stress of {len(those)} of {len(ones)} frames looks like {name}{_size(name)}"
-        told += f" ({listed(those)})"
-        if name != OTHER_SIGN or (len(those) >= FEWEST and len(those) >= MANY * len(real)):
+    for kind, places in found.items():
+        name = (named(places) if places else None) or "another unit"
+        told = f"{source}: the stress of {len(places)} of {len(ones)} frames looks like {name}{_size(name)}"
+        told += f" ({listed([ones[place] for place in places])})"
+        if places and (kind == "large" or (len(places) >= FEWEST and len(places) >= MANY * len(real))):
             raise BadInput(f"{told}. {GIVE}.")
-        warnings.append(f"{told}; the teacher may also be wrong there")
+        warnings += [f"{told}; the teacher may also be wrong there"] if places else []
     return warnings
 
 

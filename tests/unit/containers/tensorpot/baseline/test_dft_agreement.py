@@ -133,7 +133,7 @@ def test_an_energy_far_from_all_others_is_refused_where_the_forces_agree() -> No
     unknown.atoms.calc.results["energy"] = 0.0
     with pytest.raises(BadInput, match="it is 0 eV, which is no energy"):
         check_outliers([*good, unknown], {})
-    (warning,) = check_outliers([both(row, energy=-1.0) for row in range(10)], {"Si": 10.0})
+    (warning,) = check_outliers([both(row, energy=-2.0) for row in range(10)], {"Si": 10.0})
     assert "scatter" in warning
 
 

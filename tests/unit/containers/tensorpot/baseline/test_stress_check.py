@@ -63,9 +63,7 @@ def some(rows: range, factor: float) -> list[Both]:
 def test_frames_of_another_unit_or_sign_are_named() -> None:
     with pytest.raises(BadInput, match=r"stress of 3 of 12 frames looks like kBar .*\(frames 0, 1, 2, from 0\)"):
         check_stress(some(range(3), 1602.1766))
-    with pytest.raises(
-        BadInput, match=r"stress of 6 of 12 frames looks like eV/Å³ with the other sign .*\(frames 0,"
-    ):
+    with pytest.raises(BadInput, match=r"stress of 6 of 12 frames looks like eV/Å³ with the other sign .*\(frames 0,"):
         check_stress(some(range(0, 12, 2), -1))
     (warning,) = check_stress(some(range(7, 8), -1))
     assert "(frames 7, from 0)" in warning
