@@ -127,9 +127,15 @@ def ingest_all(config: DistillConfig, files: Files, run: RunCall, reads: Reads |
 
 
 def without_cell(ingested: Ingested) -> list[str]:
-    """A warning for each file of which no frame has a cell: crystals would be labelled as clusters."""
+    """A warning for each file in which frames have no cell: crystals would be labelled as clusters."""
     tables = [("pool", ingested.pool), *ingested.with_dft]
-    return [
+    some = [
+        f"{name} ({of}): {frames} of its frames have no cell, the first is frame {first} (from 0), although others have"
+        " one; they are taken as molecules or clusters without periodicity. Crystals need their cell in each frame"
+        for of, table in tables
+        for name, (frames, first) in table.metrics.get("some_without_cell", {}).items()
+    ]
+    return some + [
         f"{name} ({of}): none of its {frames} frames has a cell; they are taken as molecules or clusters without"
         ' periodicity. Crystals need their cell: in extended XYZ, Lattice="ax ay az bx by bz cx cy cz" (Å) in the'
         " comment line of each frame"
