@@ -261,7 +261,20 @@ def cif_frames(path: Path, name: str) -> Iterator[Atoms]:
                 atoms = block.get_atoms(fractional_occupancies=False)
             except UserWarning as warning:
                 raise BadInput(f"{place}: two atoms are at one place ({warning}): disorder. {MAKE_ORDERED}") from None
+        _check_formula(block, atoms, place)
         yield atoms
+
+
+def _check_formula(block: CIFBlock, atoms: Atoms, place: str) -> None:
+    """Refuse sites of other elements than the sum formula has: hydrogen atoms are often left out."""
+    formula = str(block.get("_chemical_formula_sum", ""))
+    stated = {"H" if symbol in "DT" else symbol for symbol in re.findall("[A-Z][a-z]?", formula)}
+    if stated and stated != (there := set(atoms.symbols.species())):
+        raise BadInput(
+            f"{place}: the sum formula {formula[:60]!r} and the sites have different elements"
+            f" ({', '.join(sorted(stated ^ there))}): atoms are missing or misnamed. Add them, or correct"
+            " _chemical_formula_sum"
+        )
 
 
 def _check_occupancies(block: CIFBlock, place: str) -> None:
@@ -269,6 +282,11 @@ def _check_occupancies(block: CIFBlock, place: str) -> None:
     for site, value in enumerate(_column(block, OCCUPANCY)):
         if value != "." and not (isinstance(value, int | float) and abs(value - 1) <= FULL):  # "." is the default, 1
             which = f"site {labels[site]}" if site < len(labels) else f"site {site} (from 0)"
+            if value == "?":
+                raise BadInput(
+                    f"{place}: {which} has the occupancy ?, which is unknown. Write 1 where the site is full, otherwise"
+                    f" {MAKE_ORDERED}"
+                )
             raise BadInput(
                 f"{place}: {which} has the occupancy {value}: the structure is disordered, and reading it as an ordered"
                 f" one would change its composition. {MAKE_ORDERED}"

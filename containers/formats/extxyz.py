@@ -16,7 +16,9 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import methodcaller
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -225,6 +227,12 @@ LATTICE, PROPERTIES, PBC = "Lattice", "Properties", "pbc"
 SPELLED = {name.lower(): name for name in (LATTICE, PROPERTIES, PBC)}
 CELLS = ("cell", "box", "unit_cell", "unitcell", "cell_vectors", "lattice_vectors", "latt", "lat")
 """Keys by which others give a cell. Without `Lattice` they would be passed over."""
+ANY_CASE = (*SPELLED, "energy", "stress", "virial")
+"""Keys that may come once, whatever their spelling is; others once in one spelling."""
+QUOTED = re.compile(r"""\\.|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|\{(?:\\.|[^}\\])*\}|\[(?:\\.|[^\]\\])*\]""", re.DOTALL)
+STRESSES = re.compile(rf"({QUOTED.pattern})|(?<!\S)(stress|virial)(?=\s*=)", re.DOTALL)
+MARK = "\0"  # behind `stress` and `virial`: ASE reads nine numbers alone under these names, and does not compare sides
+PAIR = methodcaller("partition", "=")
 OF_IPI = re.compile(r"\bCELL[({]")
 WRITE_LATTICE = 'a cell is written as Lattice="ax ay az bx by bz cx cy cz" (Å)'
 FLAGS = {"t": True, "true": True, ".true.": True, "1": True, "f": False, "false": False, ".false.": False, "0": False}
@@ -243,13 +251,26 @@ def read_comment(text: str, place: str) -> dict[str, Any]:
     Raises:
         BadInput: a cell or columns that cannot be understood, with `place` (file and frame).
     """
+    plain = re.sub(r"\s*=\s*", "=", QUOTED.sub("", text))
+    keys = Counter(
+        key.lower() if key.lower() in ANY_CASE else key for key, equals, _ in map(PAIR, plain.split()) if equals
+    )
+    if twice := [key for key, count in keys.items() if count > 1]:
+        raise BadInput(f"{place}: the comment line has {SPELLED.get(twice[0], twice[0])[:40]} twice; remove one")
+    marked = STRESSES.sub(lambda match: match[1] or f"{match[2]}{MARK}", text)
     try:
-        found = key_val_str_to_dict(text) if text.strip() else {}
+        found = key_val_str_to_dict(marked) if text.strip() else {}
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise BadInput(f"{place}: the comment line cannot be read: {' '.join(str(error).split())[:200]}") from None
+    for key in [key for key in found if key.endswith(MARK)]:
+        name, value = key.removesuffix(MARK), found.pop(key)
+        if np.size(value) not in (6, 9) or np.asarray(value).dtype.kind not in "if":
+            raise BadInput(
+                f"{place}: {name} is {str(value)[:60]!r}, not six (xx yy zz yz xz xy) or nine numbers; correct or"
+                " remove it"
+            )
+        found[name] = np.asarray(value, dtype=float)
     for key in [key for key in found if key.lower() in SPELLED and key not in SPELLED.values()]:
-        if SPELLED[key.lower()] in found:
-            raise BadInput(f"{place}: the comment line has {SPELLED[key.lower()]} twice ({key}); remove one")
         found[SPELLED[key.lower()]] = found.pop(key)
     if LATTICE in found:
         found[LATTICE] = _lattice(found[LATTICE], place)
@@ -296,6 +317,8 @@ def _properties(value: Any, place: str) -> str:
         raise BadInput(
             f"{place}: {PROPERTIES} says that the {symbols} are numbers ({symbols}:{kinds[symbols]}); {NUMBERS}"
         )
+    if len(kinds) < len(triplets):
+        raise BadInput(f"{place}: {PROPERTIES}={value[:100]} has a column twice; remove one")
     renamed = [[ALSO_NUMBERS if symbols and name == "Z" else name, *rest] for name, *rest in triplets]
     return ":".join(word for triplet in renamed for word in triplet)
 

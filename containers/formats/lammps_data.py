@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import numpy as np
 from ase import Atoms
@@ -23,7 +24,8 @@ COUNT = re.compile(rb"^\s*\d+\s+atoms\s*(#.*)?$", re.MULTILINE)
 BOX = re.compile(rb"^\s*(\S+\s+){2,3}(xlo\s+xhi|avec)\b", re.MULTILINE)
 STYLES = {"atomic": 2, "charge": 3, "angle": 3, "bond": 3, "molecular": 3, "full": 4}
 """Atom style -> column (from 0) of x in the section Atoms; three image numbers may follow z."""
-BY_COLUMNS = {5: "atomic", 8: "atomic", 7: "full", 10: "full"}  # 6 and 9 are of charge or of molecular
+BY_COLUMNS = {5: "atomic", 8: "atomic"}  # 6 and 9 are of charge or of molecular, 7 and 10 of full or of sphere
+IMAGE = re.compile(r"[-+]?\d+")
 MOST_HEADERS = 100
 SECTIONS = ("Atoms", "Masses", "Atom Type Labels")
 
@@ -73,6 +75,13 @@ class _File:
         start = STYLES[style]
         if wrong := next((row for row in rows if len(row) not in (start + 3, start + 6)), None):
             raise Unreadable(f"{' '.join(wrong)[:60]!r} is no atom of the style {style}")
+        if wrong := next((row for row in rows if not all(map(IMAGE.fullmatch, row[start + 3 :]))), None):
+            raise Unreadable(
+                f"{' '.join(wrong)[:60]!r} is no atom of the style {style}: its last three numbers are no images (whole"
+                " numbers); write the atom style behind the section's title, such as `Atoms # charge`"
+            )
+        if len({row[0] for row in rows}) < len(rows):
+            raise Unreadable("two atoms have the same id")
         types = [row[start - 1 if style in ("atomic", "angle", "bond", "molecular") else start - 2] for row in rows]
         numbers = numbers_of_types(types, self._elements(elements))
         positions = np.array([floats(row[start : start + 3], 3) for row in rows])
@@ -90,13 +99,16 @@ class _File:
         """Type, by its number and by its label -> symbol."""
         labels = {row[0]: row[1] for row in self.sections.get("Atom Type Labels", []) if len(row) == 2}
         masses = {row[0]: element_of_mass(floats(row[1:2], 1)[0]) for row in self.sections.get("Masses", [])}
-        if labels and all(label in atomic_numbers for label in labels.values()):
-            found = labels
-        elif masses and all(masses.values()):
-            found = {kind: chemical_symbols[number] for kind, number in masses.items()}
-        elif given:
-            found = by_number(given)
-        else:
+        by_label = labels if all(label in atomic_numbers for label in labels.values()) else {}
+        by_mass = {kind: chemical_symbols[number] for kind, number in masses.items() if number}
+        said = {"its type label": by_label, "its mass": by_mass, "dataset.type_elements": by_number(given)}
+        for (one, symbols), (other, others) in combinations(said.items(), 2):
+            for kind in symbols:
+                if symbols[kind] != others.get(kind, symbols[kind]):
+                    raise Unreadable(
+                        f"type {kind} is {symbols[kind]} by {one} and {others[kind]} by {other}; correct one of them"
+                    )
+        if not (found := by_label or (by_mass if all(masses.values()) else {}) or by_number(given)):
             raise Unreadable(f"neither type labels nor clear masses say which elements the types are; {GIVE_ELEMENTS}")
         return found | {label: found[number] for number, label in labels.items() if number in found}
 
@@ -152,9 +164,11 @@ def element_of_mass(mass: float) -> int:
 
 def element_number(symbol: str) -> int:
     """Atomic number of a chemical symbol."""
-    number = atomic_numbers.get(symbol.capitalize(), 0)
+    number = atomic_numbers.get(symbol, 0)
     if number == 0:
-        raise Unreadable(f"{symbol[:20]!r} is no element")
+        near = symbol.capitalize()
+        hint = f"; write {near} if it is that, CA and HO may also be names of atoms" if near in atomic_numbers else ""
+        raise Unreadable(f"{symbol[:20]!r} is no element{hint}")
     return number
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 
 import numpy as np
 from ase import Atoms
+from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
 from containers.contract import BadInput
@@ -120,6 +122,8 @@ class _Snapshot:
     def _read_atoms(self, columns: list[str]) -> dict[str, list[str]]:
         if self._count is None or self._box is None or not columns:
             raise Unreadable("ITEM: ATOMS comes before the number of atoms or the box, or names no columns")
+        if twice := [column for column in columns if columns.count(column) > 1]:
+            raise Unreadable(f"the column {twice[0][:20]} is there twice; remove one")
         if self._count == 0:
             raise Unreadable("zero atoms; remove the snapshot")
         words = [line.split() for line in self._lines.take_some(self._count)]
@@ -159,16 +163,28 @@ class _Snapshot:
             raise Unreadable(f"columns {' '.join(names)}: {error}") from None
 
     def _numbers(self, given: Sequence[str]) -> NDArray[np.int64]:
-        """Atomic numbers, [atoms]; what the file says comes before what the user says."""
+        """Atomic numbers, [atoms]; the column `element`, else clear masses, else the user's elements of the types.
+
+        Two of them that contradict each other are refused, but for LAMMPS's default of `element`.
+        """
         symbols, types = self._columns.get("element", []), self._columns.get("type", [])
-        unnamed = set(symbols) == {UNNAMED} and len(set(types)) > 1
-        if symbols and not unnamed:
-            return np.array([element_number(symbol) for symbol in symbols])
-        if "mass" in self._columns:
-            by_mass = {word: element_of_mass(floats([word], 1)[0]) for word in set(self._columns["mass"])}
-            if all(by_mass.values()):
-                return np.array([by_mass[word] for word in self._columns["mass"]])
+        masses = {word: element_of_mass(floats([word], 1)[0]) for word in set(self._columns.get("mass", []))}
+        by_mass = [masses[word] for word in self._columns.get("mass", [])] if masses and all(masses.values()) else []
+        by_type = by_number(given)
+        by_key = [atomic_numbers.get(by_type.get(kind, ""), 0) for kind in types] if given else []
+        unnamed = set(symbols) == {UNNAMED} and (given or set(types) - {"1"} or set(by_mass) - {6})
+        named = [] if unnamed else [element_number(symbol) for symbol in symbols]
+        said = {"the column element": named, "the column mass": by_mass, "dataset.type_elements": by_key}
+        for (one, numbers), (other, others) in combinations(((key, found) for key, found in said.items() if found), 2):
+            for atom, (first, second) in enumerate(zip(numbers, others, strict=True)):
+                if first and second and first != second:
+                    raise Unreadable(
+                        f"atom {atom} (from 0) is {chemical_symbols[first]} by {one} and {chemical_symbols[second]} by"
+                        f" {other}; correct one of them"
+                    )
+        if named or by_mass:
+            return np.array(named or by_mass)
         if types and given:
-            return numbers_of_types(types, by_number(given))
+            return numbers_of_types(types, by_type)
         why = "every atom is called C, as without dump_modify element" if unnamed else "no column `element`"
         raise Unreadable(f"the dump does not say which elements the types are ({why}); {GIVE_ELEMENTS}")

@@ -32,10 +32,14 @@ def xdatcar_frames(lines: Lines, name: str) -> Iterator[Atoms]:
                 if known is None:
                     raise ValueError("a configuration comes before the header")
                 cell, numbers = known
-                scaled = np.array([_floats(lines.take()) for _ in numbers])
+                scaled = np.array([_floats(lines.take(), "the position of an atom, three numbers,") for _ in numbers])
                 yield Atoms(numbers, positions=scaled @ cell, cell=cell, pbc=True)
                 row += 1
             elif line.strip() or known is None:
+                if known is not None and len(line.split()) == 3 and not line.strip()[0].isalpha():
+                    raise ValueError(
+                        f"{TITLE!r} or a header should be here, not {line.strip()[:60]!r}: more atoms than it says"
+                    )
                 known = _header(lines)
         except ValueError as error:
             raise BadInput(
@@ -45,8 +49,8 @@ def xdatcar_frames(lines: Lines, name: str) -> Iterator[Atoms]:
 
 def _header(lines: Lines) -> tuple[NDArray[np.float64], list[int]]:
     """Cell (Å) and atomic numbers, of the lines after a title."""
-    scale = float(_text(lines.take()))
-    cell = np.array([_floats(lines.take()) for _ in range(3)])
+    scale = _floats(lines.take(), "the scale of the cell, one number,", 1)[0]
+    cell = np.array([_floats(lines.take(), "a vector of the cell, three numbers,") for _ in range(3)])
     if scale < 0:  # minus the volume
         scale = (-scale / abs(np.linalg.det(cell))) ** (1 / 3)
     symbols = [symbol.split("_")[0].split("/")[0] for symbol in _text(lines.take()).split()]
@@ -67,9 +71,12 @@ def _text(line: str | None) -> str:
     return line
 
 
-def _floats(line: str | None) -> list[float]:
-    """Three numbers."""
+def _floats(line: str | None, what: str, count: int = 3) -> list[float]:
+    """So many numbers, the first of a line."""
     words = _text(line).split()
-    if len(words) < 3:
-        raise ValueError(f"three numbers should be here, not {' '.join(words)[:60]!r}")
-    return [float(word) for word in words[:3]]
+    try:
+        if len(words) < count:
+            raise ValueError
+        return [float(word) for word in words[:count]]
+    except ValueError:
+        raise ValueError(f"{what} should be here, not {' '.join(words)[:60]!r}") from None

@@ -50,12 +50,15 @@ class Collection:
         self._waiting: list[Atoms] = []
         self._waiting_atoms = 0
         self._frames = np.zeros((len(names), 2), dtype=int)  # of each file: with several atoms, with a cell
+        self._without_cell: dict[str, list[int]] = {}  # by file: rows of frames with several atoms
         self._spool = Spool(folder, LABELS if labelled else STRUCTURES)
         self._folder = folder
 
     def add(self, structure: Atoms, file: int, shortest: float) -> None:
         """Keep a structure with the info of a table row and its shortest distance (Å), or note it as a duplicate."""
         self._frames[file] += [len(structure) > 1, structure.cell.rank > 0]
+        if len(structure) > 1 and structure.cell.rank == 0:
+            self._without_cell.setdefault(self._names[file], []).append(structure.info["row"])
         identity, row = bytes.fromhex(structure.info["id"]), structure.info["row"]
         new = identity not in self._kept
         if new:
@@ -116,6 +119,11 @@ class Collection:
                 name: int(frames)
                 for name, (frames, with_cell) in zip(self._names, self._frames, strict=True)
                 if frames and not with_cell
+            },
+            "some_without_cell": {
+                name: [len(self._without_cell[name]), self._without_cell[name][0]]
+                for name, (_, with_cell) in zip(self._names, self._frames, strict=True)
+                if with_cell and name in self._without_cell
             },
             "shortest_distance_A": round(self._shortest, 6) if self._shortest < FARTHEST else None,
         }

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from containers.formats.reading import Frame
 
 IMAGE: Image = "tensorpot"
-VERSION = 4
+VERSION = 5
 INPUTS = {
     "files": "structure files in the user's order: extended XYZ, Parquet, ASE databases, VASP's, what else ASE reads",
     "known": "optional Parquet tables, in order, whose structures keep their families and found them for new ones",

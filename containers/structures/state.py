@@ -21,6 +21,18 @@ DEFAULTS = {"total_charge": 0.0, "total_spin": 1.0, "elec_temp": 0.0, "external_
 """What mace-torch takes where a frame says nothing (`mace.data.AtomicData.from_config`, 0.3.16)."""
 SPELLINGS = {"total_charge": ("total_charge", "charge"), "total_spin": ("total_spin", "spin", "multiplicity")}
 """Keys of a frame, by MACE's name. MACE's total spin is the multiplicity 2S + 1, as in OMol25; a closed shell has 1."""
+NEAR = {
+    "total_charge": (
+        *SPELLINGS["total_charge"],
+        "net_charge",
+        "tot_charge",
+        "molecular_charge",
+        "totalcharge",
+        "netcharge",
+    ),
+    "total_spin": (*SPELLINGS["total_spin"], "net_spin", "tot_spin", "spin_multiplicity", "totalspin"),
+}
+"""Keys, in small letters, that mean the quantity too but are not read: they are never passed over in silence."""
 USUAL_SPINS = (0.0, 1.0)  # 0 is how some files say that there is none
 PART = re.compile(r"([^\s=]+)=([-+.\deE]+)")
 SHOWN = 10  # states that are listed
@@ -44,7 +56,18 @@ class Quantity(Closed):
         value = next(iter(found.values()), self.default)
         if value is None:
             raise BadInput(f"{place}: the teacher reads {name} of each frame; write {name}=... into its comment line")
+        for key, other in near_keys(name, info).items():
+            if key not in self.keys and other != value:
+                raise BadInput(
+                    f"{place}: {key}={_text(other)} is not read as {name}, which would be {_text(value)}; write"
+                    f" {self.keys[0]}={_text(other)}, or remove it"
+                )
         self._check(value, next(iter(found), name), place)
+        if name == "total_spin" and value < 1:
+            raise BadInput(
+                f"{place}: {next(iter(found), name)}={_text(value)}, but the total spin is the multiplicity 2S + 1,"
+                " which begins at 1: write 1 for a closed shell, 2 for one unpaired electron"
+            )
         return value
 
     def _check(self, value: float, key: str, place: str) -> None:
@@ -184,11 +207,11 @@ class States:
 
     def _ignored(self, info: Mapping[str, Any]) -> str | None:
         """A charge or a spin of a frame that the teacher does not read, if there is one."""
-        for name, keys in SPELLINGS.items():
+        for name in SPELLINGS:
             usual = (0.0,) if name == "total_charge" else USUAL_SPINS
-            for key in keys if name not in self._reads else ():
-                if key in info and _plain(info[key]) not in (*usual, None):
-                    return f"{key}={_plain(info[key]):g}"
+            for key, value in near_keys(name, info).items() if name not in self._reads else ():
+                if value not in usual:
+                    return f"{key}={value:g}"
         return None
 
     def metrics(self) -> dict[str, Any]:
@@ -203,6 +226,12 @@ class States:
             "noted": dict(sorted(self._noted.items())),
             "first": self._first | ({"formula": several[0]} if several else {}),
         }
+
+
+def near_keys(name: str, info: Mapping[str, Any]) -> dict[str, float]:
+    """Keys of a frame that mean the quantity of this name, in any spelling, and their numbers."""
+    found = {key: _plain(info[key]) for key in info if str(key).lower() in NEAR.get(name, ())}
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _plain(value: object) -> float | None:

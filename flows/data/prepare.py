@@ -127,9 +127,15 @@ def ingest_all(config: DistillConfig, files: Files, run: RunCall, reads: Reads |
 
 
 def without_cell(ingested: Ingested) -> list[str]:
-    """A warning for each file of which no frame has a cell: crystals would be labelled as clusters."""
+    """A warning for each file in which frames have no cell: crystals would be labelled as clusters."""
     tables = [("pool", ingested.pool), *ingested.with_dft]
-    return [
+    some = [
+        f"{name} ({of}): {frames} of its frames have no cell, the first is frame {first} (from 0), although others have"
+        " one; they are taken as molecules or clusters without periodicity. Crystals need their cell in each frame"
+        for of, table in tables
+        for name, (frames, first) in table.metrics.get("some_without_cell", {}).items()
+    ]
+    return some + [
         f"{name} ({of}): none of its {frames} frames has a cell; they are taken as molecules or clusters without"
         ' periodicity. Crystals need their cell: in extended XYZ, Lattice="ax ay az bx by bz cx cy cz" (Å) in the'
         " comment line of each frame"
@@ -214,7 +220,9 @@ def labelled(known: Resolved, run: Runner) -> Prepared:
 
 
 def _tell_of_unchecked(baseline: Artefact) -> None:
-    """Warn of DFT structures that are used although nothing says that their units and their zero are right."""
+    """Warn of DFT labels that look wrong, and of those that nothing says to be right."""
+    for warning in baseline.metrics.get("dft_warnings", ()):
+        run_log().warning("DFT data: %s", warning)
     if count := baseline.metrics.get("dft_not_compared"):
         run_log().warning(
             "units and zero of %d DFT structures were not checked, because the teacher has no label of them that keeps"

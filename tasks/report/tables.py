@@ -204,6 +204,7 @@ def reference_rows(summary: RunSummary) -> list[tuple[str, str]]:
     if left := step.metrics.get("dft_not_compared"):
         name = "DFT structures whose units nothing checked, as the teacher has no label of them"
         rows.append((name, f"{number(left)}; the first: {step.metrics['dft_not_compared_first']}"))
+    rows += [("doubtful DFT labels", warning) for warning in step.metrics.get("dft_warnings", ())]
     for name, ingested in summary.steps.items():
         if count := ingested.metrics.get("unconverged"):
             first = f"{number(count)}; the first: {ingested.metrics['unconverged_first']}"

@@ -26,7 +26,7 @@ from containers.tensorpot.baseline.stress_check import check_stress
 from containers.tensorpot.student.baseline import Baseline, E0Source, PairTerm, pair_names
 
 IMAGE: Image = "tensorpot"
-VERSION = 3
+VERSION = 4
 INPUTS = {
     "labels": "the teacher's labels of the pool (Parquet, containers.structures.table.LABELS)",
     "dft": "optional: DFT data that may be trained on (LABELS)",
@@ -74,9 +74,10 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     """Write `baseline.json`; raises `BadInput` for other units or another zero of energy, or missing energies.
 
     The metrics have E0s, offsets, how many DFT structures were compared with the teacher and how many could not be
-    (`dft_not_compared_first`: file, frame and reason of the first), the teacher's own errors against DFT (`teacher_*`
-    on the training files' structures, `teacher_test_*` on those of the test files), and the range of the corrected
-    energies where a pair potential is taken off.
+    (`dft_not_compared_first`: file, frame and reason of the first), what is doubtful about DFT labels
+    (`dft_warnings`), the teacher's own errors against DFT (`teacher_*` on the training files' structures,
+    `teacher_test_*` on those of the test files), and the range of the corrected energies where a pair potential is
+    taken off.
     """
     rows = Rows(inputs.one("labels"), next(iter(inputs.all("base_set")), None), params.split)
     earlier = Baseline.read(inputs.one("base")) if inputs.all("base") else None
@@ -128,7 +129,7 @@ def _dft_offsets(
     dft = {name: [one for one in _read(inputs, name) if _compared(one, params)] for name in ("dft", "dft_test")}
     train, test = (dft_agreement.matched(structures, answers) for structures in dft.values())
     dft_agreement.check_units([*train, *test])
-    check_stress([*train, *test])
+    warnings = [*dft_agreement.check_forces([*train, *test]), *check_stress([*train, *test])]
     settled, figures = earlier.dft_compared if earlier else 0, dict[str, Any]()
     if earlier and settled:
         constants = dict(earlier.dft_offsets_eV)
@@ -139,6 +140,10 @@ def _dft_offsets(
         constants, figures = _offsets(train or test, params)
     if test and (train or settled):
         dft_agreement.check_zero(test, params.elements, constants, "DFT test files", "DFT training files")
+    if both := [*train, *test]:
+        more = dft_agreement.offsets(both, params.elements)[0]
+        warnings += dft_agreement.check_outliers(both, more)
+    figures["dft_warnings"] = warnings
     figures |= dft_agreement.not_compared([*dft["dft"], *dft["dft_test"]], answers, _reasons(inputs))
     figures |= {f"teacher_{name}": value for name, value in dft_agreement.teachers_errors(train, constants).items()}
     figures |= {f"teacher_test_{name}": value for name, value in dft_agreement.teachers_errors(test, constants).items()}

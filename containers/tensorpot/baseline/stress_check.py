@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from containers.contract import BadInput
-from containers.tensorpot.baseline.dft_agreement import FEWEST, PROPORTIONAL, SLOPES, Both
+from containers.tensorpot.baseline.dft_agreement import FEWEST, PROPORTIONAL, SLOPES, Both, listed
 
 Floats = NDArray[np.float64]
 
@@ -28,14 +28,26 @@ UNITS = {**PRESSURES, "meV/Å³": 1e-3, "Rydberg/Bohr³": 91.8157, "Hartree/Bohr
 """eV/Å³ in one of each."""
 ORDERS = {"xx yy zz xy yz zx (VASP)": (1, 2, 0), "xx yy zz xy xz yz (LAMMPS)": (2, 1, 0)}
 """Order of six numbers -> which of its last three are yz, xz and xy."""
+TRIANGLES = {"xx xy xz yy yz zz": (0, 3, 5, 4, 2, 1), "xx xy yy xz yz zz": (0, 2, 5, 4, 3, 1)}
+"""Order of six numbers -> places of ASE's xx yy zz yz xz xy among them."""
+MANY = 0.2
+"""Share of the frames that tell from which a few of another sign are more than a teacher's errors."""
+OTHER_SIGN = "eV/Å³ with the other sign (positive under pressure)"
+ORDERED = "are in the order {}, as it seems. Give xx yy zz yz xz xy, or nine numbers."
 GIVE = "Give eV/Å³ with ASE's sign (positive under tension) throughout, or set dft.stress_key: null"
 
 
-def check_stress(both: Sequence[Both]) -> None:
-    """Raise `BadInput` for the first file whose stress is in another unit, of the other sign or in another order.
+def check_stress(both: Sequence[Both]) -> list[str]:
+    """Warnings for frames whose stress may have the other sign; what is certain is refused.
 
-    Unit and sign are judged by xx, yy and zz, which no order moves; frames without the teacher's stress are left out.
+    Unit and sign are judged by xx, yy and zz, for each file and then for each frame; frames without the teacher's
+    stress are left out.
+
+    Raises:
+        BadInput: the first file whose stress is in another unit, of the other sign or in another order, or was not
+            computed, as a whole or in some frames.
     """
+    warnings = list[str]()
     files: defaultdict[str, list[Both]] = defaultdict(list)
     for one in both:
         if "stress" in one.atoms.calc.results and one.teacher.get("stress") is not None:
@@ -43,13 +55,49 @@ def check_stress(both: Sequence[Both]) -> None:
     for source, ones in files.items():
         dft, teacher = (np.array(stresses).reshape(-1, 6) for stresses in zip(*map(_stresses, ones), strict=True))
         volumes = np.array([one.atoms.get_volume() for one in ones])
+        real = _real(teacher[:, :3])
+        if zero := [one for one, stress, tells in zip(ones, dft, real, strict=True) if tells and not stress.any()]:
+            raise BadInput(
+                f"{source}: the stress of {len(zero)} frames is exactly zero ({listed(zero)}), where the teacher's is"
+                f" not: it was not computed. {GIVE}, or leave it out of these frames."
+            )
+        triangles = {name: dft[real][:, places] for name, places in TRIANGLES.items()}
+        if real.sum() >= FEWEST and (order := _explaining(triangles, dft[real], teacher[real])):
+            raise BadInput(f"{source}: the six numbers of its stress {ORDERED.format(order)}")
         if fault := _unit(dft[:, :3], teacher[:, :3], volumes):
             raise BadInput(f"{source}: its stress {fault}. {GIVE}.")
         if order := _order(dft[:, 3:], teacher[:, 3:]):
-            raise BadInput(
-                f"{source}: the six numbers of its stress are in the order {order}, as it seems. Give xx yy zz yz xz"
-                " xy, or nine numbers."
-            )
+            raise BadInput(f"{source}: the six numbers of its stress {ORDERED.format(order)}")
+        warnings += _single_frames(source, ones, dft[:, :3], teacher[:, :3], volumes)
+    return warnings
+
+
+def _single_frames(source: str, ones: Sequence[Both], dft: Floats, teacher: Floats, volumes: Floats) -> list[str]:
+    """Warnings for frames of another sign than the rest; refuses frames in another unit, and many of another sign.
+
+    Args:
+        dft, teacher: xx yy zz of each structure, [n, 3].
+    """
+    guesses, real = _guesses(volumes), np.flatnonzero(_real(teacher))
+
+    def named(places: Sequence[int]) -> str | None:
+        mine = dft[places]
+        return _explaining({name: mine * size[places] for name, size in guesses.items()}, mine, teacher[places])
+
+    large = [place for place in real if np.divide(*_lengths(np.array([dft[place], teacher[place]]))) >= FAR]
+    found = {
+        "large": [place for place in large if named([place])],
+        "sign": [place for place in real if named([place]) == OTHER_SIGN],
+    }
+    warnings = list[str]()
+    for kind, places in found.items():
+        name = (named(places) if places else None) or "another unit"
+        told = f"{source}: the stress of {len(places)} of {len(ones)} frames looks like {name}{_size(name)}"
+        told += f" ({listed([ones[place] for place in places])})"
+        if places and (kind == "large" or (len(places) >= FEWEST and len(places) >= MANY * len(real))):
+            raise BadInput(f"{told}. {GIVE}.")
+        warnings += [f"{told}; the teacher may also be wrong there"] if places else []
+    return warnings
 
 
 def _stresses(one: Both) -> tuple[Floats, Floats]:
@@ -90,7 +138,7 @@ def _guesses(volumes: Floats) -> dict[str, Floats]:
     per_volume = 1 / volumes[:, None]
     ones = np.ones_like(per_volume)
     return {
-        "eV/Å³ with the other sign (positive under pressure)": -ones,
+        OTHER_SIGN: -ones,
         "a virial in eV (minus stress times volume)": -per_volume,
         "stress times volume in eV": per_volume,
         **{unit: ones * size for unit, size in UNITS.items()},

@@ -61,6 +61,17 @@ def test_disorder_is_refused_with_what_to_do(tmp_path: Path, values: tuple[objec
     assert "make ordered supercells" in str(caught.value)
 
 
+def test_sites_have_the_elements_of_the_sum_formula(tmp_path: Path) -> None:
+    good, bad = (
+        CIF.replace("data_cuau", f"data_cuau\n_chemical_formula_sum '{text}'") for text in ("Au Cu", "Cu Au H4")
+    )
+    (tmp_path / "a.cif").write_text(good.format(1, ".", 0.5, 1, "."))
+    (tmp_path / "b.cif").write_text(bad.format(1, ".", 0.5, 1, "."))
+    assert len(list(read_frames(tmp_path / "a.cif", "a.cif", tmp_path))) == 1
+    with pytest.raises(BadInput, match=r"b\.cif: frame 0 \(from 0\): the sum formula .*different elements \(H\)"):
+        list(read_frames(tmp_path / "b.cif", "b.cif", tmp_path))
+
+
 def test_disorder_is_refused_after_ase_has_written_it_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "a.cif").write_text(CIF.format(0.5, ".", 0.0, 0.5, "."))
     for name in ("pool.extxyz", "pool.traj"):

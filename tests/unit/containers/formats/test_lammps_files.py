@@ -65,13 +65,22 @@ def test_types_of_a_dump_are_the_elements_that_are_given_or_refused(tmp_path: Pa
 
 def test_elements_of_a_dump_come_first_but_not_what_lammps_writes_by_default(tmp_path: Path) -> None:
     named = dump("id type element x y z", "1 1 Au 0 0 0", "2 2 Cu 1 2 3")
-    assert read(tmp_path, named, types=("Si", "Ge"))[0].get_chemical_symbols() == ["Au", "Cu"]
+    assert read(tmp_path, named, types=("Au", "Cu"))[0].get_chemical_symbols() == ["Au", "Cu"]
+    with pytest.raises(BadInput, match=r"is Au by the column element and Si by dataset\.type_elements"):
+        read(tmp_path, named, types=("Si", "Ge"))
     default = named.replace("Au", "C").replace("Cu", "C")
     with pytest.raises(BadInput, match="every atom is called C, as without dump_modify element"):
         read(tmp_path, default)
     assert read(tmp_path, default, types=("Si", "Ge"))[0].get_chemical_symbols() == ["Si", "Ge"]
+    one = dump("id type element x y z", "1 1 C 0 0 0", "2 1 C 1 2 3")
+    assert read(tmp_path, one)[0].get_chemical_symbols() == ["C", "C"]
+    assert read(tmp_path, one, types=("Cu",))[0].get_chemical_symbols() == ["Cu", "Cu"]
+    with pytest.raises(BadInput, match="every atom is called C"):
+        read(tmp_path, one.replace(" 1 C", " 2 C"))  # the second type of a dump of a group
     masses = dump("type mass x y z", "1 63.55 0 0 0", "2 196.97 1 2 3")
     assert read(tmp_path, masses)[0].get_chemical_symbols() == ["Cu", "Au"]
+    with pytest.raises(BadInput, match=r"atom 0 \(from 0\) is Cu by the column mass and Ni by dataset"):
+        read(tmp_path, masses, types=("Ni", "Au"))
 
 
 @pytest.mark.parametrize(
@@ -97,6 +106,8 @@ def test_a_tilted_box_and_every_kind_of_position(tmp_path: Path, columns: str, a
         (dump("element x y z", "Si 0 0"), "atom 0 .* has 3 columns instead of 4"),
         (dump("element x y z", "Si 0 0 zero"), "could not convert"),
         (dump("element x y z", "Qq 0 0 0"), "'Qq' is no element"),
+        (dump("element x y z", "CA 0 0 0"), "'CA' is no element; write Ca if"),
+        (dump("element element x y z", "Cu Au 0 0 0"), "the column element is there twice"),
         (dump("id element x y z", "1 Si 0 0 0", "1 Si 1 1 1"), "the same id"),
         (dump("element x y z", "Si 0 0 0").replace("ATOMS\n1", "ATOMS\n123456789012"), "at most 1,000,000"),
         (dump("element x y z", "Si 0 0 0").replace("ATOMS\n1", "ATOMS\n2"), "after 1 of 2 atoms; it was cut off"),
@@ -126,6 +137,22 @@ def test_a_data_file_gets_elements_by_labels_or_by_the_key_or_says_what_it_is(tm
     assert read(tmp_path, unclear, "pool.data", ("Si", "Ge"))[0].get_chemical_symbols() == ["Ge", "Si"]
     labels = unclear.replace("Masses", "Atom Type Labels\n\n1 Ni\n2 Al\n\nMasses").replace("1 2 0.1", "1 Al 0.1")
     assert read(tmp_path, labels, "pool.data")[0].get_chemical_symbols() == ["Al", "Ni"]
+    said = {
+        "type 1 is Cu by its mass and Ni by dataset": (DATA, ("Ni", "Au")),
+        "type 2 is Ho by its type label and Au by its mass": (
+            labels.replace("2 Al", "2 Ho").replace("2 1.0", "2 197"),
+            (),
+        ),
+        "two atoms have the same id": (DATA.replace("\n2 1 2.0", "\n1 1 2.0"), ()),
+        "its last three numbers are no images": (DATA.replace("0 0 1\n", "0 0 1.5\n"), ()),
+        "atom style '' is not read or not clear": (
+            DATA.replace("# atomic", "").replace("0 0 1", "0 9").replace("0.3 0 0 0", "0.3 0 9"),
+            (),
+        ),
+    }
+    for words, (content, types) in said.items():
+        with pytest.raises(BadInput, match=words):
+            read(tmp_path, content, "pool.data", types)
     charged = DATA.replace("# atomic", "").replace("3.0 0 0 1", "3.0 9").replace("0.3 0 0 0", "0.3 9")
     with pytest.raises(BadInput, match=r"atom style '' is not read or not clear.*`Atoms # charge`"):
         read(tmp_path, charged, "pool.data")

@@ -312,7 +312,13 @@ def test_an_xdatcar_whose_third_configuration_lacks_an_atom(tmp_path: Path) -> N
     lines = BARE["XDATCAR"](frames(4)).decode().splitlines(keepends=True)
     third = [place for place, line in enumerate(lines) if "configuration" in line][2]
     said = message(tmp_path, "XDATCAR", "".join(lines[: third + 1] + lines[third + 2 :]).encode())
-    assert said.startswith("XDATCAR: frame 2 (from 0), line 30: ")
+    assert said.startswith(
+        "XDATCAR: frame 2 (from 0), line 30: the position of an atom, three numbers, should be here, not"
+    )
+    said = message(tmp_path, "XDATCAR", "".join([lines[0], "about one\n", *lines[2:]]).encode())
+    assert said.startswith(
+        "XDATCAR: frame 0 (from 0), line 2: the scale of the cell, one number, should be here, not 'about"
+    )
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -10,6 +10,7 @@ from ase import Atoms
 
 from containers.contract import BadInput
 from containers.formats.reading import read_frames
+from containers.ingest.checks import checked_labels
 
 CASES = Path(__file__).parents[3] / "data"
 
@@ -55,10 +56,27 @@ def test_symbols_and_a_column_of_atomic_numbers(tmp_path: Path) -> None:
         read(tmp_path, both, "Cu 1 2 3 79")
 
 
+def test_stress_of_six_and_of_nine_numbers_is_read_and_compared_with_its_other_side(tmp_path: Path) -> None:
+    given = f'Lattice="{CELL}" Properties=species:S:1:pos:R:3:forces:R:3 energy=-1 stress='
+    tensors = {'"1 2 3 4 5 6"': [1, 2, 3, 4, 5, 6], '"1 6 5 6 2 4 5 4 3"': [1, 2, 3, 4, 5, 6]}
+    for text, stress in tensors.items():
+        atoms = read(tmp_path, given + text, "Si 1 2 3 0 0 0")
+        assert checked_labels(atoms, "auto", "auto", "auto", "")["stress"].tolist() == stress
+    uneven = read(tmp_path, f'{given}"1 6 5 0 2 4 5 4 3"', "Si 1 2 3 0 0 0")
+    with pytest.raises(BadInput, match="nine numbers of stress are no symmetric tensor"):
+        checked_labels(uneven, "auto", "auto", "auto", "")
+
+
 REFUSED = {
     'lattice="4 0 0 0 5 0"': "not nine numbers",
     'lattice="4 0 0 0 5 0 0 0 six"': "not nine numbers",
     f'lattice="{CELL}" Lattice="{CELL}"': "Lattice twice",
+    f'Lattice="{CELL}" x="Lattice=1" Lattice="{CELL}"': "Lattice twice",
+    "energy = -1 energy=-2": "energy twice",
+    "charge=0 charge=1": "charge twice",
+    "Energy=-1 energy=-2": "energy twice",
+    "Properties=species:S:1:pos:R:3:pos:R:3": "a column twice",
+    'stress="1 2 3"': "stress is .*, not six",
     f'Lattice="{CELL}" pbc="T T"': "not three flags",
     f'Lattice="{CELL}" pbc=perhaps': "not three flags",
     f'cell="{CELL}"': "cell=... but no Lattice",

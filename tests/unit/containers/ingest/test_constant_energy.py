@@ -41,12 +41,25 @@ def test_structures_that_differ_have_no_common_energy() -> None:
     judged([rattled(0), rattled(1), rattled(2)], energy=None)
 
 
+def files_of(energies: list[float | None], structures: list[Atoms] | None = None) -> ConstantEnergies:
+    made = ConstantEnergies()
+    for row, energy in enumerate(energies):
+        made.add(labelled(structures[row] if structures else rattled(row), row, energy), "a.xyz")
+    return made
+
+
 def test_two_structures_show_nothing_and_one_other_energy_is_enough() -> None:
     judged([rattled(0), rattled(1)])
-    energies = ConstantEnergies()
-    for row in range(5):
-        energies.add(labelled(rattled(row), row, -1.0 if row == 2 else 0.0), "a.xyz")
-    energies.check()
+    files_of([-1.0, -1.0, -2.0, -1.0, -1.0]).check()
+    with pytest.raises(BadInput, match="although the structures differ"):
+        files_of([-1.0, -1.0 - 1e-9, -1.0 + 1e-9]).check()
+
+
+def test_zeros_beside_energies_are_none_but_each_set_of_elements_may_have_one() -> None:
+    with pytest.raises(BadInput, match=r"^a\.xyz: the total energies of frames 1, 3 \(from 0\).* exactly 0 eV"):
+        files_of([-1.0, 0.0, -2.0, 0.0]).check()
+    reference = [rattled(0), bulk("Cu", cubic=True), bulk("Au", cubic=True), rattled(1)]
+    files_of([-0.2, 0.0, 0.0, -0.3], reference).check()
 
 
 def test_strained_crystals_without_forces_differ() -> None:

@@ -180,6 +180,7 @@ def test_extended_xyz_keeps_content_group_and_family(tmp_path: Path, ingested: I
         "files": 1,
         "elements": ["Ge", "Si"],
         "files_without_cell": {},
+        "some_without_cell": {},
         "shortest_distance_A": pytest.approx(np.linalg.norm([1.9, 2.3, 1.7])),
         "unconverged": 0,
         "unconverged_first": None,

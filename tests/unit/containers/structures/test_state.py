@@ -48,6 +48,9 @@ def test_the_usual_spellings_give_the_state(info: dict[str, Any], state: str) ->
         ({"charge": np.array([0.5, 0.5])}, "should be one number"),
         ({"charge": 0.5}, "charge=0.5, but this teacher knows whole numbers only"),
         ({"charge": 100}, "charge=100, but this teacher knows up to 99 only"),
+        ({"spin": 0}, "spin=0, but the total spin is the multiplicity 2S \\+ 1, which begins at 1"),
+        ({"Charge": 1}, "Charge=1 is not read as total_charge, which would be 0; write total_charge=1"),
+        ({"charge": 1, "NET_CHARGE": 2}, "NET_CHARGE=2 is not read as total_charge, which would be 1"),
         ({"spin": -1}, "spin=-1, but this teacher knows 0 and more only"),
     ],
 )
@@ -123,9 +126,19 @@ def test_states_and_doubtful_frames_are_counted() -> None:
 
 def test_charges_that_the_teacher_does_not_read_are_counted() -> None:
     states = States({})
-    for number, info in enumerate([{"charge": 0, "spin": 0}, {"spin": "up"}, {"charge": -1}, {"multiplicity": 3}]):
+    for number, info in enumerate(
+        [
+            {"charge": 0, "spin": 0},
+            {"spin": "up"},
+            {"charge": -1},
+            {"multiplicity": 3},
+            {"tot_charge": 2},
+            {"Spin": 2},
+            {"Net_Charge": 0},
+        ]
+    ):
         atoms = Atoms("H")
         atoms.info = info
         states.count(atoms, "", f"frame {number}")
-    assert states.metrics()["noted"] == {"not_read": 2}
+    assert states.metrics()["noted"] == {"not_read": 4}
     assert states.metrics()["first"] == {"not_read": "charge=-1 in frame 2"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,8 @@ from containers.contract import BadInput
 from containers.tensorpot.baseline.dft_agreement import (
     Both,
     check_energies,
+    check_forces,
+    check_outliers,
     check_units,
     check_zero,
     matched,
@@ -68,6 +72,69 @@ def test_a_teacher_that_errs_is_no_other_unit(error: float) -> None:
 def test_forces_near_zero_show_no_unit() -> None:
     relaxed = both(0, forces=0.001)
     check_units([Both(relaxed.atoms, {**relaxed.teacher, "forces": relaxed.teacher["forces"] * 0.01})])
+
+
+def changed(ones: list[Both], change: Callable[[np.ndarray], np.ndarray]) -> list[Both]:
+    for one in ones:
+        one.atoms.calc.results["forces"] = change(one.atoms.calc.results["forces"])
+    return ones
+
+
+@pytest.mark.parametrize(
+    ("words", "change"),
+    [
+        ("point against .* look like gradients", lambda forces: -forces),
+        ("point against .* look like gradients", lambda forces: -forces / 51.4),
+        ("in the reversed order of the atoms", lambda forces: forces[::-1]),
+        (r"with other axes \(y z x\)", lambda forces: forces[:, [1, 2, 0]]),
+        ("frames 0, 1, 2, 3, 4 and 5 more, from 0 have forces of exactly zero", lambda forces: 0 * forces),
+    ],
+)
+def test_forces_of_another_sign_or_order_are_refused(words: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    with pytest.raises(BadInput, match=rf"^dft\.xyz: .*{words}"):
+        check_forces(changed(several(error=0.2), change))
+
+
+def test_forces_sorted_by_element_are_named() -> None:
+    def by_symbol(forces: np.ndarray) -> np.ndarray:
+        return forces[[1, 3, 0, 2]]  # C, C, Si, Si
+
+    mixed = [both(row, "SiCSiC", error=0.2) for row in range(6)]
+    with pytest.raises(BadInput, match="its forces are sorted by chemical "):
+        check_forces(changed(mixed, by_symbol))
+
+
+def test_some_frames_of_another_sign_are_refused_and_few_are_a_warning() -> None:
+    with pytest.raises(BadInput, match=r"5 of 15 frames point against .*\(frames 10, 11, 12, 13, 14, from 0"):
+        check_forces([*several(error=0.2), *(both(row, forces=-1) for row in range(10, 15))])
+    (warning,) = check_forces([*several(error=0.2), both(10, forces=-1)])
+    assert "the forces of 1 of 11 frames point against the teacher's (frames 10, from 0" in warning
+    assert check_forces([both(0, forces=-1)])
+
+
+def test_forces_of_other_structures_are_a_warning_and_a_poor_teacher_is_none() -> None:
+    assert check_forces(several(error=0.5)) == []
+    mixed = several()
+    other = [Both(one.atoms, {**one.teacher, "forces": two.teacher["forces"]}) for one, two in pairwise(mixed)]
+    (warning,) = check_forces(other)
+    assert "hardly agree" in warning
+    (warning,) = check_forces(several(forces=0.53))
+    assert "0.53 times the teacher's" in warning
+
+
+def test_an_energy_far_from_all_others_is_refused_where_the_forces_agree() -> None:
+    good = [both(row, shift=0.2 * (row % 3 == 0)) for row in range(10)]  # compressed cells are 0.2 eV/atom off
+    assert check_outliers(good, {}) == []
+    with pytest.raises(BadInput, match=r"^dft\.xyz, frame 10 \(from 0\): its energy is -10 eV/atom from the teacher's"):
+        check_outliers([*good, both(10, shift=-10.0)], {})
+    unknown = both(10, shift=-10.0, error=5.0)
+    (warning,) = check_outliers([*good, unknown], {})
+    assert "frame 10" in warning
+    unknown.atoms.calc.results["energy"] = 0.0
+    with pytest.raises(BadInput, match="it is 0 eV, which is no energy"):
+        check_outliers([*good, unknown], {})
+    (warning,) = check_outliers([both(row, energy=-2.0) for row in range(10)], {"Si": 10.0})
+    assert "scatter" in warning
 
 
 def test_energies_that_vary_in_another_unit_are_refused() -> None:

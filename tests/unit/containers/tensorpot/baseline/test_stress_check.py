@@ -42,6 +42,8 @@ UNITS = {
     r"is (6|7)\.\d* times the teacher's on the same structures\. Give": lambda stress, volume: 7 * stress,
     r"in the order xx yy zz xy yz zx \(VASP\)": lambda stress, volume: stress[VASP],
     r"in the order xx yy zz xy xz yz \(LAMMPS\)": lambda stress, volume: stress[LAMMPS],
+    r"in the order xx xy xz yy yz zz": lambda stress, volume: stress[[0, 5, 4, 1, 3, 2]],
+    r"stress of 12 frames is exactly zero \(frames 0, 1, 2, 3, 4 and 7 more": lambda stress, volume: 0 * stress,
 }
 
 
@@ -49,6 +51,22 @@ UNITS = {
 def test_another_unit_sign_or_order_is_named(words: str) -> None:
     with pytest.raises(BadInput, match=rf"^dft\.xyz: .*{words}"):
         check_stress(compared(12, UNITS[words]))
+
+
+def some(rows: range, factor: float) -> list[Both]:
+    ones = compared(12, lambda stress, volume: stress)
+    for row in rows:
+        ones[row].atoms.calc.results["stress"] = ones[row].atoms.calc.results["stress"] * factor
+    return ones
+
+
+def test_frames_of_another_unit_or_sign_are_named() -> None:
+    with pytest.raises(BadInput, match=r"stress of 3 of 12 frames looks like kBar .*\(frames 0, 1, 2, from 0\)"):
+        check_stress(some(range(3), 1602.1766))
+    with pytest.raises(BadInput, match=r"stress of 6 of 12 frames looks like eV/Å³ with the other sign .*\(frames 0,"):
+        check_stress(some(range(0, 12, 2), -1))
+    (warning,) = check_stress(some(range(7, 8), -1))
+    assert "(frames 7, from 0)" in warning
 
 
 def test_one_structure_shows_a_unit_and_no_sign() -> None:
