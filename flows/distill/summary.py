@@ -22,7 +22,7 @@ from tasks.report import summary as run_summary
 from tasks.report.summary import Labelling, RunSummary
 from tasks.workspace import Workspace
 
-TOLD_OF_A_FIT = ("stop_criterion", "iterations", "resumed_at", "best_iteration", "missed_iteration")
+TOLD_OF_A_FIT = ("stop_criterion", "iterations", "resumed_at", "best_iteration")
 CHECKED = {"force_mae_meV_per_A": ("force MAE", "meV/Å"), "energy_mae_meV_per_atom": ("energy MAE", "meV/atom")}
 
 

@@ -200,7 +200,7 @@ def attempt_rows(summary: RunSummary) -> list[tuple[str, ...]]:
             attempt.verdict + (f": {attempt.message}" if attempt.message else ""),
             attempt.stop_criterion or DASH,
             _iterations(attempt),
-            _best_at(attempt),
+            number(attempt.best_iteration),
             duration(attempt.seconds),
             "yes" if index == summary.chosen else "",
         )
@@ -212,12 +212,6 @@ def _iterations(attempt: Attempt) -> str:
     """`150`, or `150, taken up at 60` of one that an earlier run had begun."""
     counted = number(attempt.iterations)
     return f"{counted}, taken up at {attempt.resumed_at}" if attempt.resumed_at else counted
-
-
-def _best_at(attempt: Attempt) -> str:
-    """`38`, or `38 (40 missed)` where the potential of the smallest error could not be copied in time."""
-    missed = attempt.missed_iteration
-    return number(attempt.best_iteration) + (f" ({missed} missed)" if missed is not None else "")
 
 
 def error_rows(summary: RunSummary) -> list[tuple[str, ...]]:

@@ -97,9 +97,6 @@ class Attempt(Closed):
     iterations: int | None = Field(None, description="None when it failed before it began")
     resumed_at: int = Field(0, ge=0, description="iteration at which a run that was interrupted was taken up; 0: none")
     best_iteration: int | None = Field(None, description="whose potential was kept, by its validation error")
-    missed_iteration: int | None = Field(
-        None, description="of the smallest validation error, where pacemaker went on before its potential was copied"
-    )
     seconds: float = Field(ge=0)
     train: Figures = Field({}, description="of the best potential: energy_rmse_meV_per_atom, force_mae_meV_per_A, ...")
     validation: Figures = Field({}, description="of the best potential")

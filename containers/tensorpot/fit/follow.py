@@ -11,17 +11,17 @@ from pathlib import Path
 
 from containers.contract import Machine, StepError
 from containers.processes import kernel_kills
-from containers.tensorpot.fit.history import HISTORY, MetricsFile, Row, iterations, lowest_end, with_spoken
+from containers.tensorpot.fit.history import FIGURES, MetricsFile, Row, iterations, lowest_end, ranked
 from containers.tensorpot.fit.log import FitLog
-from containers.tensorpot.fit.resume import Earlier
-from containers.tensorpot.fit.snapshots import WAIT_S, Copies, kept
 from containers.tensorpot.fit.stop_reason import BROKEN_OFF, Ending, Stop, lost, stop
-from containers.tensorpot.fit.validation_error import errors_by_iteration, ranked
+from containers.tensorpot.fit.working_folder import Checkpoint
+from containers.tensorpot.pacemaker.launcher import kept
 from containers.tensorpot.pacemaker.program import End, run_pacemaker
 
 FINAL = "interim_potential_best_cycle.yaml"  # written after all cycles of a fit, or of a step of a ladder
-ITERATION = "Iteration"  # pacemaker names each in its log, right after its row in a metrics file
-COUNTED = {"Fitting": "train", "Test": "validation"}
+SIDES = {"Fitting": "train", "Test": "validation"}  # by pacemaker's word for them
+LATEST = 3  # kept potentials that stay
+BEST = 2  # and of those with the smallest errors on the validation frame
 
 MARGIN_S, MARGIN_SHARE = 15.0, 0.1
 """The fit ends so long before its time is over, the larger of both and at most half of the time: the potentials must
@@ -33,8 +33,8 @@ class RowsDiffer(StepError):
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the fit is to do.
+class FitRequest:
+    """What to fit, and within which limits.
 
     Attributes:
         sizes: rows of the frame of each side.
@@ -56,7 +56,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Course:
+class FitRun:
     """A fit that has ended. Iterations of potentials and errors count on from `earlier`."""
 
     work: Path
@@ -64,7 +64,7 @@ class Course:
     stop: Stop
     train: list[Row]
     validation: list[Row]
-    earlier: Earlier = field(default_factory=Earlier)
+    earlier: Checkpoint = field(default_factory=Checkpoint)
 
     @property
     def iterations(self) -> int:
@@ -72,75 +72,67 @@ class Course:
         return self.earlier.iterations + iterations(self.train)
 
     @property
+    def evaluations(self) -> int:
+        """Evaluations of the loss in this run, over all steps of a ladder and all cycles."""
+        log = self.ending.log
+        return log.evaluations + (self.train[-1].evaluations if self.train and log.closing is None else 0)
+
+    @property
     def shapes(self) -> set[tuple[int, int]]:
         """Functions and parameters that a whole potential of this fit may have."""
         return {*self.ending.log.shapes, *self.earlier.shapes}
 
     def latest(self) -> list[tuple[int, Path]]:
-        """The potentials it left that may be whole, with their iterations, the latest first.
+        """Return the potentials it left that may be whole, with their iterations, the latest first.
 
-        First of all is FINAL, the end of the cycle of the lowest train loss: a next fit should go on from there. It is
+        First of all is FINAL, the end of the cycle of the lowest train loss: a next fit should start there. It is
         of an earlier step of the ladder when the fit was broken off.
         """
-        copies = list(kept(self.work).items())
+        potentials = list(kept(self.work).items())
         ended_itself = self.ending.exit_code == 0 and self.stop.reason not in BROKEN_OFF
         if not (ended_itself and self.train and (self.work / FINAL).is_file()):
-            return copies
-        return [(self.earlier.iterations + lowest_end(self.train), self.work / FINAL), *copies]
+            return potentials
+        return [(self.earlier.iterations + lowest_end(self.train), self.work / FINAL), *potentials]
 
     def best(self) -> list[tuple[int, Path]]:
-        """The copies by their error on the validation frame, the best first."""
-        copies = kept(self.work)
-        return [(n, copies[n]) for n in self._by_error() if n in copies]
-
-    @property
-    def missed(self) -> int | None:
-        """The iteration of the smallest validation error, where its potential was not copied; else None."""
-        copies = kept(self.work)
-        return next((n for n in self._by_error()[:1] if n not in copies), None)
-
-    def _by_error(self) -> list[int]:
-        before = self.earlier.iterations
-        errors = {before + n: error for n, error in errors_by_iteration(self.train, self.validation).items()}
-        return ranked({**self.earlier.errors, **errors})
+        """Return the kept potentials by their error on the validation frame, the best first."""
+        potentials = kept(self.work)
+        errors = self.earlier.errors_with(self.train, self.validation)
+        return [(n, potentials[n]) for n in ranked(errors) if n in potentials]
 
 
 def ends_at(started: float, limit_s: float | None) -> float | None:
-    """When a fit in a step that started then, with so many seconds, is to end."""
+    """Return when a fit is to end in a step that started then, with so many seconds."""
     if limit_s is None:
         return None
     return started + limit_s - min(max(MARGIN_S, MARGIN_SHARE * limit_s), limit_s / 2)
 
 
-def follow(program: Sequence[str], work: Path, asked: Asked, machine: Machine, earlier: Earlier) -> Course:
+def follow(program: Sequence[str], work: Path, request: FitRequest, machine: Machine, earlier: Checkpoint) -> FitRun:
     """Run pacemaker in `work`. Raises `RowsDiffer` as soon as it counts other rows than it was given."""
-    follower = Follower(work, asked, machine, earlier)
+    follower = Follower(work, request, machine, earlier)
     kills = kernel_kills()
-    with out_of_time(asked.ends_at, follower.end):
+    with out_of_time(request.ends_at, follower.end):
         exit_code = run_pacemaker(program, work, machine.resources, follower.on_line, follower.end)
-    follower.close()
-    kernel_killed = None if kills is None else kernel_kills() != kills
-    log = follower.log
+    follower.look()  # at what came after the last line
     ending = Ending(
         exit_code,
         tuple(follower.train.rows),
-        log,
-        asked.maxiter,
-        kernel_killed,
-        follower.end.asked and exit_code != 0,
-        asked.min_fall,
-        asked.functions,
-        asked.cycles,
+        follower.log,
+        request.maxiter,
+        kernel_killed=None if kills is None else kernel_kills() != kills,
+        out_of_time=follower.end.asked and exit_code != 0,
+        min_fall=request.min_fall,
+        functions=request.functions,
+        cycles=request.cycles,
     )
-    sides = {"train": follower.train.rows, "validation": follower.validation.rows}
-    told = {side: with_spoken(rows, side, log.spoken) for side, rows in sides.items()}
-    return Course(work, ending, stop(ending), **told, earlier=earlier)
+    return FitRun(work, ending, stop(ending), follower.train.rows, follower.validation.rows, earlier)
 
 
-def nothing_left(work: Path, earlier: Earlier) -> Course:
-    """The course of a fit that was interrupted when all its iterations were done: nothing is run."""
+def nothing_left(work: Path, earlier: Checkpoint) -> FitRun:
+    """Return the run of a fit that was interrupted when all its iterations were done: pacemaker is not started."""
     done = Stop("max_iterations", "all iterations had been done when the fit was interrupted")
-    return Course(work, Ending(0, (), FitLog(), earlier.iterations), done, [], [], earlier)
+    return FitRun(work, Ending(0, (), FitLog(), earlier.iterations), done, [], [], earlier)
 
 
 class out_of_time:  # noqa: N801  used like a function
@@ -160,77 +152,55 @@ class out_of_time:  # noqa: N801  used like a function
 
 
 class Follower:
-    """Looks at the work of pacemaker whenever it says something."""
+    """Looks at the work of pacemaker whenever it prints an iteration."""
 
-    def __init__(self, work: Path, asked: Asked, machine: Machine, earlier: Earlier) -> None:
-        self.asked, self.machine, self.before = asked, machine, earlier.iterations
+    def __init__(self, work: Path, request: FitRequest, machine: Machine, earlier: Checkpoint) -> None:
+        self.work, self.request, self.machine, self.earlier = work, request, machine, earlier
         self.log = FitLog()
         self.end = End()
         self.train, self.validation = MetricsFile(work / "metrics.txt"), MetricsFile(work / "test_metrics.txt")
-        self.copies = Copies(work, self.train, earlier.iterations)
-        self.errors = dict(earlier.errors)
-        self.told = 0  # rows
 
     def on_line(self, line: str) -> bool:
         """Pass the line on; False when the fit is lost and should end."""
         print(line, end="", flush=True)
         self.log.feed(line)
-        self._check_data()
-        return self.look() if ITERATION in line or "Initial" in line else True
-
-    def _check_data(self) -> None:
         if self.log.new_reference:
             raise RowsDiffer(
                 "pacemaker replaced the reference energies of all structures, because one has a corrected energy"
                 " outside [-20, 250] eV/atom. Check the teacher's E0s and take the structure out."
             )
         for word, counted in self.log.structures.items():
-            given = self.asked.sizes[COUNTED[word]]
-            if counted != given:
-                raise RowsDiffer(f"pacemaker fits {counted} {COUNTED[word]} structures, it was given {given} rows")
+            if counted != (given := self.request.sizes[SIDES[word]]):
+                raise RowsDiffer(f"pacemaker fits {counted} {SIDES[word]} structures, it was given {given} rows")
+        return self.look() if "Iteration" in line or "Initial" in line else True
 
     def look(self) -> bool:
-        """Read what is new in the metrics, keep the potential, tell how far it is; False when the fit is lost."""
-        self.train.follow()
-        self.validation.follow()
-        rows = len(self.train.rows) + len(self.validation.rows)
+        """Read what is new in the metrics, report it, remove potentials; False when the fit is lost.
+
+        pacemaker writes the row of an iteration, then that of the validation frame, then keeps the potential. Looked
+        at in the opposite order, no potential lacks its error and no look at the validation frame its iteration.
+        """
+        potentials = kept(self.work)
+        new = self.validation.follow() + self.train.follow()
         if lost(self.train.rows):
             return False
-        if rows > self.told and iterations(self.train.rows):
-            self._keep()
-            self._tell()
-        self.told = rows
+        if new and iterations(self.train.rows):
+            errors = self.earlier.errors_with(self.train.rows, self.validation.rows)
+            best = [iteration for iteration in ranked(errors) if iteration in potentials][:BEST]
+            for iteration in set(potentials) - set(list(potentials)[:LATEST]) - set(best):
+                potentials[iteration].unlink()
+            self._report()
         return True
 
-    def _keep(self, wait_s: float = WAIT_S) -> None:
-        self.copies.take(wait_s)
-        looks = with_spoken(self.validation.rows, "validation", self.log.spoken)
-        errors = errors_by_iteration(self.train.rows, looks)
-        self.errors |= {self.before + iteration: error for iteration, error in errors.items()}
-        self.copies.forget(self.errors)
-
-    def close(self) -> None:
-        """Take what came after the last line, and tell the last figures."""
-        self.train.follow()
-        self.validation.follow()
-        if iterations(self.train.rows):
-            self._keep(wait_s=0.0)
-            self._tell()
-
-    def _tell(self) -> None:
-        last, done = self.train.rows[-1], iterations(self.train.rows)
+    def _report(self) -> None:
+        """Report the progress with the latest figures of both sides, finite numbers alone."""
+        last, request, at = self.train.rows[-1], self.request, self.earlier.iterations + iterations(self.train.rows)
+        begun = len({row.part for row in self.train.rows})
+        ahead = request.maxiter - last.step_iteration
+        ahead += request.maxiter * max(0, request.steps * request.cycles - begun)
+        found = {"iteration": float(at), "microseconds_per_atom": last.microseconds_per_atom}
+        for side, rows in (("train", self.train.rows), ("validation", self.validation.rows)):
+            found |= {f"{side}_{name}": getattr(row, name) for row in rows[-1:] for name in FIGURES}
+        figures = {name: value for name, value in found.items() if value is not None and math.isfinite(value)}
         text = f"loss {last.loss:.3e}, force RMSE {last.force_rmse_meV_per_A:.1f} meV/Å"
-        begun, asked = len({row.part for row in self.train.rows}), self.asked
-        ahead = asked.maxiter - last.step_iteration + asked.maxiter * max(0, asked.steps * asked.cycles - begun)
-        at = self.before + done
-        self.machine.progress(at, at + max(0, ahead), text, self._figures(done))
-
-    def _figures(self, done: int) -> dict[str, float]:
-        """The latest of both sides, by name; finite numbers alone."""
-        sides = {"train": self.train.rows[-1:], "validation": self.validation.rows[-1:]}
-        found: dict[str, float | None] = {"iteration": float(self.before + done)}
-        for side, rows in sides.items():
-            for row in with_spoken(rows, side, self.log.of_last_fit()):
-                found |= {f"{side}_{name}": getattr(row, name) for name in HISTORY.names[2:]}
-        found["microseconds_per_atom"] = next(iter(self.log.microseconds_per_atom[-1:]), None)
-        return {name: value for name, value in found.items() if value is not None and math.isfinite(value)}
+        self.machine.progress(at, at + max(0, ahead), text, figures)

@@ -1,45 +1,52 @@
-"""The course of a fit: pacemaker's metrics.txt and test_metrics.txt as one table. Pure, but for reading the files.
+"""Course of a fit: pacemaker's metrics.txt and test_metrics.txt as one table, and the error that ranks its iterations.
 
 A row is an iteration of one side. Losses are pacemaker's weighted, dimensionless ones; errors are of the fit
-without core repulsion. Force errors are per Cartesian component. What pacemaker writes into its log alone (see
-`fit_log.Spoken`) is null where it was silent; it prints those figures to a hundredth. Times are left out: they would
-make every history another file. They are told live, and their median is among the metrics.
+without core repulsion. Force errors are per Cartesian component. Times are left out: they would make every history
+another file. The live figures and the metrics have them. Pure, but for reading the files.
+
+Iterations are ranked by the geometric mean of the MAE of energies and of forces on the validation frame: a potential
+with half the energy error and forces a tenth worse is the better one, whatever the units. Squares would not say so: one
+structure with forces some eV/Å off rules the loss and the RMSE alike, and a stage that was to lower the energies kept
+one of its first potentials. Only potentials of one fit are compared by it, see `flows.fit.verdict.badness` for others.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
-from containers.tensorpot.fit.log import Place, Spoken
-
+MILLI = 1000.0
+FIGURES = {  # of a row -> pacemaker's column (eV, Å), and the factor to our unit
+    "loss": ("loss", 1.0),
+    "energy_loss": ("e_loss_contrib", 1.0),
+    "force_loss": ("f_loss_contrib", 1.0),
+    "energy_rmse_meV_per_atom": ("rmse_epa", MILLI),
+    "force_rmse_meV_per_A": ("rmse_f_comp", MILLI),
+    "force_mae_meV_per_A": ("mae_f_comp", MILLI),
+    "regularisation_loss": ("reg_loss", 1.0),
+    "energy_mae_meV_per_atom": ("mae_epa", MILLI),
+    "energy_max_meV_per_atom": ("max_abs_epa", MILLI),
+    "force_max_meV_per_A": ("max_abs_f_comp", MILLI),
+}
 HISTORY = pa.schema(
     [
         ("iteration", pa.int32()),  # counts on over the steps of a ladder, over cycles and over interruptions
         ("side", pa.string()),  # "train" or "validation"
-        ("loss", pa.float64()),
-        ("energy_loss", pa.float64()),
-        ("force_loss", pa.float64()),
-        ("energy_rmse_meV_per_atom", pa.float64()),
-        ("force_rmse_meV_per_A", pa.float64()),
-        ("force_mae_meV_per_A", pa.float64()),
-        ("regularisation_loss", pa.float64()),
-        ("energy_mae_meV_per_atom", pa.float64()),
-        ("energy_max_meV_per_atom", pa.float64()),
-        ("force_max_meV_per_A", pa.float64()),
+        *((name, pa.float64()) for name in FIGURES),
     ]
 )
-MILLI = 1000.0
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a metrics file: pacemaker's `iter_num` restarts at every step of a ladder and every cycle."""
+    """One line of a metrics file: pacemaker's `iter_num` restarts at every step of a ladder and every cycle.
+
+    What only our launcher's columns give is None in a file of plain pacemaker.
+    """
 
     ladder_step: int
     step_iteration: int
@@ -55,15 +62,11 @@ class Row:
     energy_max_meV_per_atom: float | None = None
     force_max_meV_per_A: float | None = None
     microseconds_per_atom: float | None = None  # of an evaluation of loss and gradient; not in the history
-
-    @property
-    def finite(self) -> bool:
-        """Whether the loss is a number."""
-        return math.isfinite(self.loss)
+    evaluations: int = 0  # of the loss so far in the step or cycle; not in the history
 
     @property
     def part(self) -> tuple[int, int]:
-        """Which step of the ladder, and which cycle."""
+        """Step of the ladder, and cycle."""
         return self.ladder_step, self.cycle
 
 
@@ -75,7 +78,7 @@ class MetricsFile:
         self._read, self._names = 0, list[str]()
 
     def follow(self) -> list[Row]:
-        """Read on; the new rows, which `rows` has too. None while the file does not exist."""
+        """Read on and return the new rows, which `rows` has too. None while the file does not exist."""
         if not self.path.is_file():
             return []
         with self.path.open("rb") as file:
@@ -91,89 +94,89 @@ class MetricsFile:
         return new
 
 
-def _row(cells: dict[str, str]) -> Row:
+def _row(cells: Mapping[str, str]) -> Row:
+    figures = {name: factor * float(cells[column]) for name, (column, factor) in FIGURES.items() if column in cells}
+    if float(cells.get("eval_time", 0)) > 0:  # it is 0 for the validation frame
+        figures["microseconds_per_atom"] = 1e6 * float(cells["eval_time"]) / float(cells["nat"])
     return Row(
         ladder_step=int(cells["ladder_step"]),
         cycle=int(cells["cycle_step"]),
         step_iteration=int(cells["iter_num"]),
-        loss=float(cells["loss"]),
-        energy_loss=float(cells["e_loss_contrib"]),
-        force_loss=float(cells["f_loss_contrib"]),
-        regularisation_loss=float(cells["reg_loss"]),
-        energy_rmse_meV_per_atom=MILLI * float(cells["rmse_epa"]),
-        force_rmse_meV_per_A=MILLI * float(cells["rmse_f_comp"]),
-        force_mae_meV_per_A=MILLI * float(cells["mae_f_comp"]),
+        evaluations=int(cells.get("eval_count", 0)),
+        **figures,
     )
 
 
 def iterations(rows: Sequence[Row]) -> int:
-    """Iterations done over all steps of a ladder and all cycles: the rows beyond iteration 0."""
+    """Count the iterations over all steps of a ladder and all cycles: the rows beyond iteration 0."""
     return sum(row.step_iteration > 0 for row in rows)
 
 
 def lowest_end(rows: Sequence[Row]) -> int:
-    """Iterations up to the end of the cycle whose last loss is the lowest, in the last step of the ladder."""
+    """Count the iterations up to the end of the cycle with the lowest last loss, in the last step of the ladder."""
     ends = {row.part: (row.loss, iterations(rows[:place])) for place, row in enumerate(rows, start=1)}
     return min(end for part, end in ends.items() if part[0] == rows[-1].ladder_step)[1]
 
 
 def last_step(rows: Sequence[Row]) -> list[Row]:
-    """The rows of the last step of the ladder, or of the last cycle; all rows of a fit without either."""
+    """Return the rows of the last step of the ladder, or of the last cycle; all rows of a fit without either."""
     return [row for row in rows if row.part == rows[-1].part]
 
 
-def with_spoken(rows: Sequence[Row], side: str, spoken: Mapping[Place, Spoken]) -> list[Row]:
-    """The rows of a side with what the log says about them.
+def measure(energy_mae: float | None, force_mae: float | None, kappa: float) -> float:
+    """Return the geometric mean of both (meV/atom, meV/Å); the one alone where kappa leaves the other out."""
+    energy, force = (math.inf if value is None else value for value in (energy_mae, force_mae))
+    return energy if kappa == 0 else force if kappa == 1 else math.sqrt(energy * force)
 
-    pacemaker tells once more of the last iteration when it has ended, under the next number.
+
+def errors_by_iteration(train: Sequence[Row], validation: Sequence[Row]) -> dict[int, float]:
+    """Map iterations, counted on as in the history, to `measure` on the validation frame.
+
+    All steps of a ladder count, as all are offered. Iteration 0 of a step or cycle is the end of the one before.
     """
-    parts = {part: number for number, part in enumerate(sorted({row.part for row in rows}))}
-    ends = {row.part: row.step_iteration for row in rows}
+    errors: dict[int, float] = {}
+    for iteration, row in _counted_on(train, validation):
+        if row.step_iteration > 0:
+            kappa = 0.0 if row.force_loss == 0 else 1.0 if row.energy_loss == 0 else 0.5
+            errors[iteration] = measure(row.energy_mae_meV_per_atom, row.force_mae_meV_per_A, kappa)
+    return errors
 
-    def told(row: Row) -> dict[str, Any]:
-        numbers = (
-            (row.step_iteration, row.step_iteration + 1)
-            if row.step_iteration == ends[row.part]
-            else (row.step_iteration,)
-        )
-        found = [spoken.get((parts[row.part], side, number), Spoken()) for number in numbers]
-        return {name: value for each in found for name, value in vars(each).items() if value is not None}
 
-    return [replace(row, **told(row)) for row in rows]
+def ranked(errors: Mapping[int, float]) -> list[int]:
+    """Sort iterations by validation error, the best first; of equals the earlier. No number is no candidate."""
+    return sorted((n for n, error in errors.items() if error == error), key=lambda n: (errors[n], n))
 
 
 def history_table(train: Sequence[Row], validation: Sequence[Row], before: pa.Table | None = None) -> pa.Table:
-    """Both sides with the iterations counted on, after those of `before` (an interrupted run's).
+    """Join both sides with the iterations counted on, after those of `before` (an interrupted run's).
 
-    pacemaker looks at the validation frame once more after the last iteration and calls that look one iteration
-    too late; it is given the last train iteration of its step, and replaces an earlier look at the same one. The
-    first look of a fit that goes on repeats the last one before, and is left out.
+    A later look at the same iteration replaces an earlier one. The first look of a fit that was resumed repeats the
+    last one before, and is left out.
     """
-    ends = _step_ends(train)
-    keyed = {(_iteration(row, ends), "train"): row for row in train}
-    keyed |= {(_iteration(row, ends), "validation"): row for row in validation}
     done = 0 if before is None else max(before["iteration"].to_pylist(), default=0)
-    seen = set() if before is None else set(zip(*(before[name].to_pylist() for name in HISTORY.names[:2]), strict=True))
-    rows = [
-        {"iteration": done + iteration, "side": side, **{name: getattr(row, name) for name in HISTORY.names[2:]}}
-        for (iteration, side), row in keyed.items()
-        if row.finite and (done + iteration, side) not in seen
-    ]
-    kept = [] if before is None else before.to_pylist()
-    return pa.Table.from_pylist(sorted(kept + rows, key=lambda row: (row["iteration"], row["side"])), schema=HISTORY)
+    earlier = [] if before is None else before.to_pylist()
+    seen = {(row["iteration"], row["side"]) for row in earlier}
+    keyed = {
+        (done + iteration, side): {name: getattr(row, name) for name in FIGURES}
+        for side, rows in (("train", train), ("validation", validation))
+        for iteration, row in _counted_on(train, rows)
+        if math.isfinite(row.loss)
+    }
+    new = [{"iteration": n, "side": side, **row} for (n, side), row in keyed.items() if (n, side) not in seen]
+    return pa.Table.from_pylist(sorted(earlier + new, key=lambda row: (row["iteration"], row["side"])), schema=HISTORY)
 
 
-def _step_ends(train: Sequence[Row]) -> dict[tuple[int, int], tuple[int, int]]:
-    """For each step of the ladder and each cycle: iterations before it, and in it."""
-    ends: dict[tuple[int, int], tuple[int, int]] = {}
-    before = 0
-    for part in sorted({row.part for row in train}):
-        inside = max(row.step_iteration for row in train if row.part == part)
-        ends[part] = (before, inside)
-        before += inside
-    return ends
+def _counted_on(train: Sequence[Row], rows: Sequence[Row]) -> list[tuple[int, Row]]:
+    """Pair rows of either side with their iteration over all steps of the ladder and all cycles.
 
-
-def _iteration(row: Row, ends: Mapping[tuple[int, int], tuple[int, int]]) -> int:
-    before, inside = ends.get(row.part, (0, row.step_iteration))
-    return before + min(row.step_iteration, inside)
+    pacemaker looks at the validation frame once more after the last iteration of a part and calls that look one
+    iteration too late: it is the last train iteration's.
+    """
+    inside: dict[tuple[int, int], int] = {}
+    for row in train:
+        inside[row.part] = row.step_iteration
+    before, done = {}, 0
+    for part, iterations_of_part in inside.items():
+        before[part] = done
+        done += iterations_of_part
+    return [(before[row.part] + min(row.step_iteration, inside[row.part]), row) for row in rows if row.part in inside]

@@ -3,13 +3,13 @@
 pacemaker runs as a child in an empty folder `work` beside `outputs`, which stays for whoever looks. The output
 `interim` is its last potential (of cycles, the end of the one with the lowest train loss), also when it was broken off
 after at least one iteration: `stop_reason` then says so, and the fit goes on from there. The output `best` is the one
-with the smallest error on the validation frame among those kept on the way and the last (see fit_choice); it is what is
+with the smallest error on the validation frame among those kept on the way and the last (see history); it is what is
 exported, and the errors are its own. Neither has a core repulsion yet: see `pace_corerep`.
 
 Two fits with the same thread count gave the same bytes in every output (tried with one and with two threads on one
 machine). Another thread count adds up in another order: the losses of 15 iterations then agreed to 5e-14 of their
 value, and a long fit amplifies that. Threads are not part of the key: either result is as good. A fit that was
-interrupted and taken up (see fit_resume) or ended by its time limit differs, and its metrics say so.
+interrupted and resumed (see working_folder) or ended by its time limit differs, and its metrics say so.
 
 Outputs of `pace_train` without a fit: the form of the real ones, in no time and without pyace.
 """
@@ -27,18 +27,23 @@ from ruamel.yaml import YAML
 from containers.contract import Closed, Inputs, Machine, OutOfMemory, Resources, StepError
 from containers.memory import memory_limit
 from containers.structures.table import write_table
-from containers.tensorpot.fit.follow import Asked, Course, ends_at, follow, nothing_left
+from containers.tensorpot.fit.follow import FitRequest, FitRun, ends_at, follow, nothing_left
 from containers.tensorpot.fit.history import Row, history_table
 from containers.tensorpot.fit.results import kappa_used, last_whole, write_results
-from containers.tensorpot.fit.resume import Earlier, left_over
 from containers.tensorpot.fit.stop_reason import ALL_DONE
 from containers.tensorpot.fit.training_data import NEIGHBOURS, Counts, Frames, auto_batch_size, counted
-from containers.tensorpot.fit.working_folder import _working_folder, kind_of_start, taken_up
+from containers.tensorpot.fit.working_folder import (
+    Checkpoint,
+    kind_of_start,
+    make_working_folder,
+    read_left,
+    what_remains,
+)
 from containers.tensorpot.pacemaker.input import EarlyStop, Fit, Loss, PacemakerInput, Potential, Start
 from containers.tensorpot.pacemaker.program import cancellable, check_device, fit_program
 
 IMAGE: Literal["tensorpot"] = "tensorpot"
-VERSION = 9
+VERSION = 11
 INPUTS = {
     "train": "pacemaker frame of the `frames` step",
     "validation": "pacemaker frame of the `frames` step",
@@ -48,7 +53,7 @@ OUTPUTS = {
     "interim": "interim.yaml",  # B-basis without core repulsion, the last one: to go on from
     "best": "best.yaml",  # the same, the best on the validation frame: to export
     "input": "input.yaml",  # what pacemaker was given; after an interruption, what it was given at first
-    "history": "history.parquet",  # see fit_history.HISTORY
+    "history": "history.parquet",  # see history.HISTORY
 }
 
 
@@ -126,23 +131,22 @@ def train(inputs: Inputs, outputs: Path, params: Params, machine: Machine, progr
     kind = kind_of_start(params.potential, start)
     resources, structures = machine.resources, counts.sizes["train"]
     given = pacemaker_input(params, structures, counts.atoms, kind, resources, counts.neighbours)
-    earlier = left_over(outputs.parent, counts.probe) or Earlier()
-    asked, earlier = taken_up(given, earlier)
-    work = _working_folder(outputs.parent, frames, asked or given, earlier, start)
-    if asked is None:
-        course = nothing_left(work, earlier)
+    remaining, earlier = what_remains(given, read_left(outputs.parent, counts.probe) or Checkpoint())
+    work = make_working_folder(outputs.parent, frames, remaining or given, earlier, start)
+    if remaining is None:
+        fit_run = nothing_left(work, earlier)
     else:
-        course = follow(program, work, _asked(asked, counts, until, earlier), machine, earlier)
-    if not course.iterations or (last := last_whole(course, counts)) is None:
-        raise failure(course)
-    kappa = kappa_used(course, params.loss.kappa)
+        fit_run = follow(program, work, _request(remaining, counts, until, earlier), machine, earlier)
+    if not fit_run.iterations or (last := last_whole(fit_run, counts)) is None:
+        raise failure(fit_run)
+    kappa = kappa_used(fit_run, params.loss.kappa)
     results = write_results(
-        last, course, frames, counts, kappa, outputs / OUTPUTS["interim"], outputs / OUTPUTS["best"]
+        last, fit_run, frames, counts, kappa, outputs / OUTPUTS["interim"], outputs / OUTPUTS["best"]
     )
     (outputs / OUTPUTS["input"]).write_text(given.text())
-    write_table(outputs / OUTPUTS["history"], history_table(course.train, course.validation, earlier.history))
-    told = {"interim_iteration": last[0], "missed_iteration": course.missed, "batch_size": given.batch_size}
-    return {**_figures(course, params, counts), **results, **told}
+    write_table(outputs / OUTPUTS["history"], history_table(fit_run.train, fit_run.validation, earlier.history))
+    iteration_and_batch = {"interim_iteration": last[0], "batch_size": given.batch_size}
+    return {**_figures(fit_run, params, counts), **results, **iteration_and_batch}
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
@@ -188,13 +192,13 @@ def pacemaker_input(
     )
 
 
-def _asked(given: PacemakerInput, counts: Counts, until: float | None, earlier: Earlier) -> Asked:
+def _request(given: PacemakerInput, counts: Counts, until: float | None, earlier: Checkpoint) -> FitRequest:
     fit, functions, steps = given.fit, None, 1
     if fit.ladder_step is not None and given.start != "continue":
         functions = _functions(given)
         steps = -(-(functions - max((shape[0] for shape in earlier.shapes), default=0)) // fit.ladder_step)
     by_train_loss = fit.early_stop and "min_relative_test_loss_per_iter" not in fit.own
-    return Asked(
+    return FitRequest(
         counts.sizes,
         fit.maxiter,
         fit.early_stop.min_relative_loss_per_iteration if fit.early_stop and by_train_loss else None,
@@ -211,10 +215,10 @@ def _functions(given: PacemakerInput) -> int:
     return functions_offered(given.potential.section())
 
 
-def failure(course: Course) -> StepError:
-    """Why there is nothing to go on from."""
-    tail, code = "\n".join(course.ending.log.tail), course.ending.exit_code
-    if code == 0 and not course.iterations:
+def failure(run: FitRun) -> StepError:
+    """Return the error of a fit that left no potential."""
+    tail, code = "\n".join(run.ending.log.tail), run.ending.exit_code
+    if code == 0 and not run.iterations:
         return NoIteration(f"pacemaker ended with exit code 0 and no iteration; the last lines of its log:\n{tail}")
     kinds: dict[str, type[StepError]] = {
         "out_of_memory": OutOfMemory,
@@ -222,21 +226,21 @@ def failure(course: Course) -> StepError:
         "killed": Killed,
         "time_limit": TimeLimit,
     }
-    because = f"pacemaker ended with exit code {code} and left no potential ({course.stop.criterion})"
-    return kinds.get(course.stop.reason, Crashed)(f"{because}; the last lines of its log:\n{tail}")
+    because = f"pacemaker ended with exit code {code} and left no potential ({run.stop.criterion})"
+    return kinds.get(run.stop.reason, Crashed)(f"{because}; the last lines of its log:\n{tail}")
 
 
-def _figures(course: Course, params: Params, counts: Counts) -> dict[str, Any]:
-    log = course.ending.log
-    times = sorted(log.microseconds_per_atom)
+def _figures(run: FitRun, params: Params, counts: Counts) -> dict[str, Any]:
+    log = run.ending.log
+    times = sorted(row.microseconds_per_atom for row in run.train if row.microseconds_per_atom is not None)
     return {
-        "stop_reason": course.stop.reason,
-        "stop_criterion": course.stop.criterion,
+        "stop_reason": run.stop.reason,
+        "stop_criterion": run.stop.criterion,
         "optimizer_message": log.closing.message if log.closing else "",
         "fits": 1,
-        "iterations": course.iterations,
-        "resumed_at": course.earlier.iterations,
-        "evaluations": log.evaluations,
+        "iterations": run.iterations,
+        "resumed_at": run.earlier.iterations,
+        "evaluations": run.evaluations,
         "functions_asked": params.potential.functions_asked(),
         "structures": counts.sizes["train"],
         "atoms": counts.atoms,
@@ -298,7 +302,6 @@ def _metrics(params: Params) -> dict[str, Any]:
         "iterations": 3,
         "best_iteration": 3,
         "interim_iteration": 3,
-        "missed_iteration": None,
         "resumed_at": 0,
         "evaluations": 4,
         "functions": params.potential.functions_per_element * len(params.potential.elements),

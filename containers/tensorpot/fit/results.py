@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from containers.contract import StepError
-from containers.tensorpot.fit.follow import Course
+from containers.tensorpot.fit.follow import FitRun
+from containers.tensorpot.fit.history import measure
 from containers.tensorpot.fit.training_data import Counts, Frames
-from containers.tensorpot.fit.validation_error import measure
 
 LAST = ("energy_mae_meV_per_atom", "force_mae_meV_per_A")  # told of the last potential too
 Errors = Mapping[str, float | None]
@@ -23,32 +23,32 @@ class Kept:
     iteration: int
     path: Path
     errors: Errors
-    error: float  # by `fit_choice.measure`
+    error: float  # by `history.measure`
 
 
-def first_whole(candidates: Sequence[tuple[int, Path]], course: Course, counts: Counts) -> tuple[int, Path] | None:
+def first_whole(candidates: Sequence[tuple[int, Path]], run: FitRun, counts: Counts) -> tuple[int, Path] | None:
     """The first potential that loads, has the shape of this fit, and gives numbers."""
     from containers.tensorpot.student.potential import usable
 
-    shapes = course.shapes
+    shapes = run.shapes
     return next(((n, path) for n, path in candidates if usable(path, shapes, counts.probe)), None)
 
 
-def last_whole(course: Course, counts: Counts) -> tuple[int, Path] | None:
+def last_whole(run: FitRun, counts: Counts) -> tuple[int, Path] | None:
     """The last whole potential and its iteration; None when there is nothing to go on from."""
-    return first_whole(course.latest(), course, counts)
+    return first_whole(run.latest(), run, counts)
 
 
 def write_results(
-    found: tuple[int, Path], course: Course, frames: Frames, counts: Counts, kappa: float, last_to: Path, best_to: Path
+    found: tuple[int, Path], run: FitRun, frames: Frames, counts: Counts, kappa: float, last_to: Path, best_to: Path
 ) -> dict[str, Any]:
     """Write the last potential (`found`) and the best one without time and user; what they are worth.
 
     Both are loaded and compared with the validation frame again: which one is better does not rest on pacemaker's
-    word, nor on the copies being of the iterations that they are taken for.
+    word.
     """
     last = _kept(found, last_to, frames, kappa)
-    liked = first_whole(course.best(), course, counts)
+    liked = first_whole(run.best(), run, counts)
     best = last if liked is None else _kept(liked, best_to, frames, kappa)
     if not best.error < last.error:
         best = last
@@ -86,9 +86,9 @@ def _shape(path: Path) -> dict[str, int]:
     return {"functions": functions, "parameters": parameters}
 
 
-def kappa_used(course: Course, asked: float | str) -> float:
+def kappa_used(run: FitRun, asked: float | str) -> float:
     """The force share of the fit; raises `StepError` when pacemaker chose one and did not say which."""
-    told = course.ending.log.kappa if course.ending.log.kappa is not None else course.earlier.kappa
+    told = run.ending.log.kappa if run.ending.log.kappa is not None else run.earlier.kappa
     if isinstance(asked, float | int):
         return float(asked)
     if told is None:

@@ -30,6 +30,7 @@ stalled          everything else: words of success without a lower loss, no way 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -108,7 +109,7 @@ def stop(ending: Ending) -> Stop:
 
 def lost(rows: Sequence[Row]) -> str:
     """Why a running fit is lost, in words; empty when it is not."""
-    if bad := next((row for row in rows if not row.finite), None):
+    if bad := next((row for row in rows if not math.isfinite(row.loss)), None):
         return f"the loss of iteration {bad.step_iteration} is no number ({bad.loss})"
     losses = [row.loss for row in last_step(rows)]
     before, last = losses[:-RISING], losses[-RISING:]

@@ -18,6 +18,7 @@ from containers.processes import child_process, kill_group
 
 PROGRAM = "pacemaker"
 INPUT_FILE = "input.yaml"
+ROOT = str(Path(__file__).parents[3])  # of these packages, whatever is installed
 STOPPED_BY_US = -signal.SIGKILL
 SEES_A_GPU = "import sys, tensorflow; sys.exit(not tensorflow.config.list_physical_devices('GPU'))"
 
@@ -93,11 +94,9 @@ def find_program(name: str = PROGRAM) -> Path:
 
 
 def fit_program() -> tuple[str, ...]:
-    """The command that runs pacemaker with the project's BFGS; raises `ProgramMissing` where there is no pacemaker."""
-    from containers.tensorpot.pacemaker import rank_two_bfgs
-
+    """Return the command that runs pacemaker by `launcher`; raises `ProgramMissing` where there is no pacemaker."""
     find_program()
-    return sys.executable, "-P", rank_two_bfgs.__file__  # -P: the modules beside it are not for it
+    return sys.executable, "-P", "-m", "containers.tensorpot.pacemaker.launcher"
 
 
 def check_device(resources: Resources) -> None:
@@ -130,12 +129,13 @@ def run_pacemaker(
 
 
 def child_environment(resources: Resources) -> dict[str, str]:
-    """This process's environment with what pacemaker and TensorFlow must see."""
+    """Return this process's environment with what pacemaker, TensorFlow and the launcher must see."""
     inherited = {name: value for name, value in os.environ.items() if name != "PACEMAKERDATAPATH"}
     threads, between = str(resources.threads), str(resources.inter_op_threads or resources.threads)
     hidden = {"CUDA_VISIBLE_DEVICES": "-1"} if resources.device == "cpu" else {}
     return {
         **inherited,
+        "PYTHONPATH": os.pathsep.join(filter(None, (ROOT, os.environ.get("PYTHONPATH")))),
         "USER": "distill",  # pacemaker asks for a name at import; an unknown uid has none
         "TF_USE_LEGACY_KERAS": "1",
         "OMP_NUM_THREADS": threads,

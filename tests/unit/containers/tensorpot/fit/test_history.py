@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 from containers.tensorpot.fit.history import (
     HISTORY,
     MetricsFile,
     Row,
+    errors_by_iteration,
     history_table,
     iterations,
     last_step,
-    with_spoken,
+    measure,
+    ranked,
 )
-from containers.tensorpot.fit.log import Spoken
 
 TEXT = """\
 ladder_step cycle_step iter_num loss                   e_loss_contrib         f_loss_contrib         reg_loss \
@@ -55,18 +58,24 @@ def test_cycles_are_parts_of_their_own(tmp_path: Path) -> None:
     assert len(last_step(file.rows)) == 1
 
 
-def test_what_the_log_says_is_joined_also_what_it_says_once_more_at_the_end() -> None:
-    rows = [row(0, 0), row(0, 1), row(1, 0), row(1, 1), row(1, 2)]
-    spoken = {
-        (0, "train", 1): Spoken(microseconds_per_atom=7.0),
-        (0, "train", 2): Spoken(energy_mae_meV_per_atom=5.0),
-        (1, "train", 1): Spoken(energy_mae_meV_per_atom=4.0),
-        (1, "train", 3): Spoken(energy_mae_meV_per_atom=3.0),
-        (1, "validation", 3): Spoken(energy_mae_meV_per_atom=9.0),
-    }
-    joined = with_spoken(rows, "train", spoken)
-    assert [each.energy_mae_meV_per_atom for each in joined] == [None, 5.0, None, 4.0, 3.0]
-    assert [each.microseconds_per_atom for each in joined] == [None, 7.0, None, None, None]
+def test_the_columns_of_the_launcher_are_read_and_none_in_plain_pacemakers(tmp_path: Path) -> None:
+    added = (
+        "mae_epa max_abs_epa max_abs_f_comp eval_count eval_time nat",
+        "0.125 2.0 4.0 7 0.001 40",
+        "1 2 nan 9 0 40",
+    )
+    lines = [f"{line} {more}" for line, more in zip(TEXT.splitlines(), added, strict=True)]
+    (tmp_path / "metrics.txt").write_text("\n".join(lines) + "\n")
+    first, second = MetricsFile(tmp_path / "metrics.txt").follow()
+    assert (first.energy_mae_meV_per_atom, first.energy_max_meV_per_atom, first.force_max_meV_per_A) == (
+        125,
+        2000,
+        4000,
+    )
+    assert (first.evaluations, first.microseconds_per_atom) == (7, 25.0)
+    assert second.microseconds_per_atom is None
+    assert second.force_max_meV_per_A is not None
+    assert math.isnan(second.force_max_meV_per_A)
 
 
 def test_the_history_goes_on_after_that_of_an_interrupted_run() -> None:
@@ -110,3 +119,40 @@ def test_history_has_its_schema_and_only_numbers() -> None:
     assert table.schema == HISTORY
     assert table.num_rows == 2
     assert history_table([], []).num_rows == 0
+
+
+def look(step: int, iteration: int, energy: float = 10.0, force: float = 40.0, cycle: int = 0) -> Row:
+    return Row(step, iteration, 99.0, 0.1, 0.2, 99.0, 99.0, force, cycle, energy_mae_meV_per_atom=energy)
+
+
+def error(row: Row) -> float:
+    """The measure of a single look at the validation frame."""
+    return errors_by_iteration([row], [row])[row.step_iteration]
+
+
+def test_half_the_energy_error_is_worth_more_than_a_tenth_of_the_forces() -> None:
+    assert error(look(0, 1, 10, 40)) == 20.0
+    assert error(look(0, 2, 5, 44)) < error(look(0, 1, 10, 40))
+
+
+def test_what_kappa_leaves_out_does_not_count() -> None:
+    assert error(replace(look(0, 1), force_loss=0.0)) == measure(10, 40, 0.0) == 10
+    assert error(replace(look(0, 1), energy_loss=0.0)) == measure(10, 40, 1.0) == 40
+    assert measure(None, 40, 0.3) == measure(10, None, 0.3) == math.inf
+
+
+def test_the_look_after_the_end_is_of_the_last_iteration_and_the_first_of_none() -> None:
+    train = [look(0, n) for n in range(8)]
+    validation = [look(0, 0), look(0, 5, 10, 40), look(0, 8, 10, 10)]
+    assert errors_by_iteration(train, validation) == {5: 20.0, 7: 10.0}
+
+
+def test_all_steps_of_a_ladder_count_and_all_cycles() -> None:
+    train = [look(0, 0), look(0, 1), look(1, 0), look(1, 1), look(1, 2), look(1, 0, cycle=1), look(1, 1, cycle=1)]
+    validation = [look(0, 1, 9, 9), look(1, 2, 8, 8), look(1, 1, 7, 7, cycle=1)]
+    assert errors_by_iteration(train, validation) == {1: 9.0, 3: 8.0, 4: 7.0}
+    assert errors_by_iteration([], []) == {}
+
+
+def test_the_best_is_first_and_no_number_is_left_out() -> None:
+    assert ranked({10: 3.0, 20: 1.0, 30: float("nan"), 40: 2.0, 50: 1.0}) == [20, 50, 40, 10]

@@ -8,20 +8,21 @@ import pytest
 from ase import Atoms
 
 from containers.contract import RESUMES
-from containers.tensorpot.fit import resume, working_folder
+from containers.tensorpot.fit import working_folder
 from containers.tensorpot.fit.history import MetricsFile, history_table
-from containers.tensorpot.fit.resume import Earlier, left_over, take_over
+from containers.tensorpot.fit.working_folder import Checkpoint, hand_over, read_left
 from containers.tensorpot.pacemaker.input import EarlyStop, Fit, PacemakerInput, Potential, Start
 from containers.tensorpot.student import potential as fitted_potential
 
-TITLE = "ladder_step cycle_step iter_num loss e_loss_contrib f_loss_contrib reg_loss rmse_epa rmse_f_comp mae_f_comp\n"
+TITLE = "ladder_step cycle_step iter_num loss e_loss_contrib f_loss_contrib reg_loss rmse_epa rmse_f_comp mae_f_comp"
+TITLE += " mae_epa\n"
 PROBE = Atoms("Cu")
 SHAPE = "Total number of functions: 30 / number of parameters: 156\n"
 KAPPA = "LossFunctionSpecification(kappa=0.25, L1=1e-08, L2=1e-08)\n"
 
 
 def line(step: int, cycle: int, iteration: int, loss: float) -> str:
-    return f"{step} {cycle} {iteration} {loss} {loss / 4} {loss / 2} 0 {loss / 1000} .2 {loss / 1000}\n"
+    return f"{step} {cycle} {iteration} {loss} {loss / 4} {loss / 2} 0 .1 .2 {loss / 1000} {loss / 1000}\n"
 
 
 def metrics(*parts: tuple[int, int, int]) -> str:
@@ -50,21 +51,21 @@ def potentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_left_is_nothing_to_take_up(tmp_path: Path) -> None:
-    assert left_over(tmp_path, PROBE) is None
+    assert read_left(tmp_path, PROBE) is None
     leave(tmp_path, metrics((0, 0, 3)), [])
-    assert left_over(tmp_path, PROBE) is None
+    assert read_left(tmp_path, PROBE) is None
 
 
 def test_a_link_is_not_followed(tmp_path: Path) -> None:
     leave(tmp_path / "elsewhere", metrics((0, 0, 3)), [3])
     (tmp_path / "left").symlink_to(tmp_path / "elsewhere" / "left")
-    assert left_over(tmp_path, PROBE) is None
+    assert read_left(tmp_path, PROBE) is None
 
 
 def test_it_goes_on_from_the_last_whole_copy_and_forgets_what_came_after(tmp_path: Path) -> None:
     left = leave(tmp_path, metrics((0, 0, 9)), [6, 7, 8], looks=line(0, 0, 0, 9) + line(0, 0, 5, 8) + line(0, 0, 8, 7))
     (left / "kept_000008.yaml").write_text("broken")
-    earlier = left_over(tmp_path, PROBE)
+    earlier = read_left(tmp_path, PROBE)
     assert earlier is not None
     assert (earlier.iterations, earlier.in_part, earlier.cycle) == (7, 7, 0)
     assert (earlier.shapes, earlier.kappa) == (((30, 156),), 0.25)
@@ -75,21 +76,21 @@ def test_it_goes_on_from_the_last_whole_copy_and_forgets_what_came_after(tmp_pat
 
 def test_a_copy_beyond_the_last_row_is_not_believed(tmp_path: Path) -> None:
     leave(tmp_path, metrics((0, 0, 4)), [3, 5])
-    earlier = left_over(tmp_path, PROBE)
+    earlier = read_left(tmp_path, PROBE)
     assert earlier is not None
     assert earlier.iterations == 3
 
 
 def test_an_interruption_of_what_was_taken_up_counts_on(tmp_path: Path) -> None:
     leave(tmp_path, metrics((0, 0, 9)), [2, 7], looks=line(0, 0, 2, 4))
-    first = left_over(tmp_path, PROBE)
+    first = read_left(tmp_path, PROBE)
     assert first is not None
     new = tmp_path / "second" / "left"
     new.mkdir(parents=True)
-    take_over(tmp_path, first, new)
+    hand_over(tmp_path, first, new)
     assert (new / "start.yaml").read_text() == "potential 7"
     leave(tmp_path / "second", metrics((0, 0, 5)), [11], looks=line(0, 0, 4, 2))
-    second = left_over(tmp_path / "second", PROBE)
+    second = read_left(tmp_path / "second", PROBE)
     assert second is not None
     assert (second.iterations, second.in_part) == (11, 11)
     assert second.errors == {2: pytest.approx(4.0), 11: pytest.approx(2.0)}
@@ -100,22 +101,22 @@ def test_an_interruption_of_what_was_taken_up_counts_on(tmp_path: Path) -> None:
 
 def test_one_that_was_killed_before_its_first_iteration_hands_on_what_it_was_given(tmp_path: Path) -> None:
     leave(tmp_path, metrics((0, 0, 9)), [7])
-    first = left_over(tmp_path, PROBE)
+    first = read_left(tmp_path, PROBE)
     assert first is not None
     new = tmp_path / "second" / "left"
     new.mkdir(parents=True)
-    take_over(tmp_path, first, new)
-    second = left_over(tmp_path / "second", PROBE)
+    hand_over(tmp_path, first, new)
+    second = read_left(tmp_path / "second", PROBE)
     assert second is not None
     assert (second.iterations, second.in_part, second.kappa) == (7, 7, 0.25)
     assert second.history == first.history
 
 
-def resumed(run: Path, earlier: Earlier) -> Path:
+def next_run(run: Path, earlier: Checkpoint) -> Path:
     """The folder of a run that takes up what was left in `run`."""
     new = run / "next" / "left"
     new.mkdir(parents=True)
-    take_over(run, earlier, new)
+    hand_over(run, earlier, new)
     return new.parent
 
 
@@ -125,37 +126,37 @@ def test_a_step_of_a_ladder_that_began_anew_counts_its_own_iterations(
     """Killed in a step, the ladder goes on with the next one; killed in that, the rest of it is done."""
     asked = given(maxiter=50, ladder_step=30)
     leave(tmp_path, metrics((0, 0, 50), (1, 0, 40)), [90])
-    first = left_over(tmp_path, PROBE)
+    first = read_left(tmp_path, PROBE)
     assert first is not None
     monkeypatch.setattr(working_folder, "kind_of_start", lambda potential, start: "extend")
-    remaining, first = working_folder.taken_up(asked, first)
+    remaining, first = working_folder.what_remains(asked, first)
     assert remaining is not None
     assert (remaining.start, remaining.fit.maxiter, first.iterations) == ("extend", 50, 90)
-    run = resumed(tmp_path, first)
+    run = next_run(tmp_path, first)
     leave(run, metrics((0, 0, 20)), [110])
-    second = left_over(run, PROBE)
+    second = read_left(run, PROBE)
     assert second is not None
     assert (second.iterations, second.in_part) == (110, 20)
     monkeypatch.setattr(working_folder, "kind_of_start", lambda potential, start: "continue")
-    remaining, _ = working_folder.taken_up(asked, second)
+    remaining, _ = working_folder.what_remains(asked, second)
     assert remaining is not None
     assert remaining.fit.maxiter == 30
 
 
 def test_two_interruptions_of_cycles_keep_all_validation_errors(tmp_path: Path) -> None:
     leave(tmp_path, metrics((0, 0, 30)), [20, 30], looks=line(0, 0, 20, 4))
-    first = left_over(tmp_path, PROBE)
+    first = read_left(tmp_path, PROBE)
     assert first is not None
-    run = resumed(tmp_path, first)
+    run = next_run(tmp_path, first)
     leave(run, metrics((0, 0, 5), (0, 1, 3)), [37], looks=line(0, 1, 2, 8))
-    second = left_over(run, PROBE)
+    second = read_left(run, PROBE)
     assert second is not None
     assert second.errors == {20: pytest.approx(4.0), 37: pytest.approx(8.0)}
 
 
 def test_the_end_of_a_cycle_is_of_that_cycle_also_when_the_next_has_begun(tmp_path: Path) -> None:
     leave(tmp_path, metrics((0, 0, 20), (0, 1, 0)), [20])
-    earlier = left_over(tmp_path, PROBE)
+    earlier = read_left(tmp_path, PROBE)
     assert earlier is not None
     assert (earlier.iterations, earlier.in_part, earlier.cycle) == (20, 20, 0)
 
@@ -166,14 +167,14 @@ def test_no_link_is_read_whatever_its_name(name: str, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("none of ours")
     (left / name).unlink(missing_ok=True)
     (left / name).symlink_to(tmp_path / "secret")
-    left_over(tmp_path, PROBE)
+    read_left(tmp_path, PROBE)
     assert not (left / name).exists()
     assert (tmp_path / "secret").read_text() == "none of ours"
 
 
 def test_a_later_step_of_a_ladder_counts_its_own_iterations(tmp_path: Path) -> None:
     leave(tmp_path, metrics((0, 0, 5), (1, 0, 3)), [8], looks=line(0, 0, 5, 8) + line(1, 0, 2, 4))
-    earlier = left_over(tmp_path, PROBE)
+    earlier = read_left(tmp_path, PROBE)
     assert earlier is not None
     assert (earlier.iterations, earlier.in_part) == (8, 3)
     assert earlier.errors == {5: pytest.approx(8.0), 7: pytest.approx(4.0)}
@@ -184,8 +185,8 @@ def given(maxiter: int = 20, cycles: int = 1, **more: object) -> PacemakerInput:
     return PacemakerInput(potential=Potential(elements=("Cu",), cutoff=4.0), fit=fit, batch_size=3)
 
 
-def earlier_of(in_part: int, cycle: int = 0) -> Earlier:
-    return Earlier(iterations=in_part, in_part=in_part, cycle=cycle, potential=Path("some.yaml"))
+def earlier_of(in_part: int, cycle: int = 0) -> Checkpoint:
+    return Checkpoint(iterations=in_part, in_part=in_part, cycle=cycle, potential=Path("some.yaml"))
 
 
 @pytest.mark.parametrize(
@@ -203,10 +204,10 @@ def earlier_of(in_part: int, cycle: int = 0) -> Earlier:
     ],
 )
 def test_what_remains(
-    asked: PacemakerInput, done: Earlier, kind: Start, left: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
+    asked: PacemakerInput, done: Checkpoint, kind: Start, left: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(working_folder, "kind_of_start", lambda potential, start: kind)
-    remaining = working_folder.what_remains(asked, done)
+    remaining, _ = working_folder.what_remains(asked, done)
     if left is None:
         assert remaining is None
     else:
@@ -215,13 +216,13 @@ def test_what_remains(
 
 
 def test_a_fit_without_an_interruption_is_asked_for_as_it_is() -> None:
-    assert working_folder.what_remains(given(), Earlier()) == given()
+    assert working_folder.what_remains(given(), Checkpoint()) == (given(), Checkpoint())
 
 
 def test_rows_that_were_cut_off_are_not_read_twice(tmp_path: Path) -> None:
     """The joined history has each iteration once, also when the copy is older than the rows."""
     leave(tmp_path, metrics((0, 0, 9)), [7])
-    earlier = left_over(tmp_path, PROBE)
+    earlier = read_left(tmp_path, PROBE)
     assert earlier is not None
     (tmp_path / "metrics.txt").write_text(metrics((0, 0, 4)))
     file = MetricsFile(tmp_path / "metrics.txt")
@@ -232,5 +233,5 @@ def test_rows_that_were_cut_off_are_not_read_twice(tmp_path: Path) -> None:
 def test_the_names_agree_with_the_engine() -> None:
     from tasks.store import results
 
-    assert resume.LEFT == results.LEFT
+    assert working_folder.LEFT == results.LEFT
     assert "pace_train" in RESUMES

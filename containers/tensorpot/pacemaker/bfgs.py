@@ -1,4 +1,4 @@
-"""pacemaker with a BFGS that updates its inverse Hessian in place, by two vectors. Run as a program, as `pacemaker` is.
+"""BFGS that updates its inverse Hessian in place, by two vectors; a `method` of scipy.optimize.minimize.
 
 scipy's BFGS makes the same update as two products of dense matrices. With n parameters, an iteration costs 4 n^3
 operations beside the evaluation of the loss, and memory for five matrices of n x n. The update by two vectors costs
@@ -8,24 +8,23 @@ Wright, Numerical Optimization (2006), equation 6.17 multiplied out.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import scipy.optimize
 from scipy.linalg.blas import dsymv, dsyr, dsyr2
 from scipy.optimize import OptimizeResult
 from scipy.optimize._optimize import _line_search_wolfe12, _LineSearchError, _status_message
 
 Vector = np.ndarray[Any, np.dtype[np.float64]]
 
-SUCCESS, LIMIT_REACHED, NO_WAY_DOWN, NOT_A_NUMBER = 0, 1, 2, 3
+SUCCESS, LIMIT_REACHED, NO_WAY_DOWN, NOT_A_NUMBER, STOPPED = 0, 1, 2, 3, 99
 MESSAGES = {
     SUCCESS: _status_message["success"],
     LIMIT_REACHED: _status_message["maxiter"],
     NO_WAY_DOWN: _status_message["pr_loss"],
     NOT_A_NUMBER: _status_message["nan"],
+    STOPPED: "`callback` raised `StopIteration`.",
 }
 FLAT_CURVATURE = 1000.0  # scipy's: 1 / (y s) where y s is zero
 
@@ -44,7 +43,7 @@ def bfgs(
     c2: float = 0.9,
     **_others: object,
 ) -> OptimizeResult:
-    """Minimise `fun` from `x0` as scipy's BFGS does; a `method` of scipy.optimize.minimize.
+    """Minimise `fun` from `x0` as scipy's BFGS does, until `callback` raises StopIteration.
 
     `gtol` is the largest component of the gradient at which it ends, `xrtol` the relative length of a step.
     """
@@ -78,7 +77,11 @@ def bfgs(
         new_gradient = slope(x) if new_gradient is None else new_gradient
         change, gradient = new_gradient - gradient, new_gradient
         iterations += 1
-        callback(x)
+        try:
+            callback(x)
+        except StopIteration:
+            status = STOPPED
+            break
         if np.abs(gradient).max() <= gtol or np.linalg.norm(step) <= xrtol * (xrtol + np.linalg.norm(x)):
             break
         if not np.isfinite(now):
@@ -109,21 +112,3 @@ def update(inverse: Vector, step: Vector, change: Vector) -> None:
     turned = dsymv(1.0, inverse, change)
     dsyr2(-scale, step, turned, a=inverse, overwrite_a=1)
     dsyr(scale * (scale * float(change @ turned) + 1), step, a=inverse, overwrite_a=1)
-
-
-def minimize(*args: Any, method: Any, **options: Any) -> OptimizeResult:
-    """scipy.optimize.minimize, with this module's BFGS."""
-    return scipy.optimize.minimize(*args, method=bfgs if method == "BFGS" else method, **options)
-
-
-def main() -> None:
-    """Run pacemaker with the arguments of this program."""
-    from pyace.cli import pacemaker
-    from tensorpotential.compat.pace import fit
-
-    fit.minimize = minimize
-    pacemaker.main(sys.argv[1:])
-
-
-if __name__ == "__main__":
-    main()
