@@ -81,7 +81,7 @@ def not_converged_because(
 def summarise(
     inputs: dict[str, str], artefacts: dict[str, Artefact], made: Extended, work: Work, workspace: Workspace
 ) -> RunSummary:
-    """Everything that report.json, manifest.json and the page tell.
+    """Return the values of report.json, manifest.json and the page.
 
     Args:
         inputs: the user's files and the teachers -> sha256.
@@ -110,29 +110,22 @@ def summarise(
         elements=recipe.potential.elements,
         teacher={**teacher.model_dump(mode="json"), "head": recipe.head, **_committee(config)},
         baseline=baseline,
-        steps=_step_summaries(artefacts, attempts),
+        steps={**artefacts, **{attempt.name: attempt.artefact for attempt in attempts if attempt.artefact}},
         labels=label_counts(_label_tables(steps), labelling, 1 + len(config.teacher.committee)),
         labelling=labelling,
         selection=_selection_counts(steps["pool_labels"], steps["pace_select"], made),
         attempts=tuple(_attempt(attempt, workspace) for attempt in attempts),
         chosen=chosen,
         extensions=made.extensions,
-        thresholds=run_summary.Thresholds(**config.convergence.model_dump()),
+        thresholds=config.convergence.model_dump(),
         converged=because is None,
         not_converged_because=because,
         fits=fits_of(led_to(student.fit, attempts), config.train.bootstrap, workspace),
-        files=_files({**steps, "pace_select": made.best.selection}, workspace),
+        files={
+            name: store.path({**steps, "pace_select": made.best.selection}[step].file(output))
+            for name, (step, output) in {**run_summary.PUBLISHED, **run_summary.READ}.items()
+        },
     )
-
-
-def _step_summaries(artefacts: dict[str, Artefact], attempts: list[Attempt]) -> dict[str, run_summary.StepSummary]:
-    fits = {attempt.name: attempt.artefact for attempt in attempts if attempt.artefact}
-    return {
-        name: run_summary.StepSummary.model_validate(
-            artefact.model_dump(include={"key", "cached", "seconds", "peak_memory_MB", "metrics"})
-        )
-        for name, artefact in {**artefacts, **fits}.items()
-    }
 
 
 def _committee(config: DistillConfig) -> dict[str, Any]:
@@ -231,29 +224,3 @@ def _start_words(before: Attempt, folder: str, start: Stored) -> str:
     best = start.name == before.artefact.outputs["best"].name
     iteration = before.artefact.metrics["best_iteration" if best else "interim_iteration"]
     return f"the {'best' if best else 'last'} potential of {folder}, of iteration {iteration}"
-
-
-def _files(steps: dict[str, Artefact], workspace: Workspace) -> run_summary.StoreFiles:
-    def path(step: str, name: str) -> Path:
-        return workspace.store.path(steps[step].file(name))
-
-    return run_summary.StoreFiles(
-        potential_yaml=path("pace_corerep", "potential"),
-        potential_yace=path("pace_corerep", "yace"),
-        potential_asi=path("pace_activeset", "asi"),
-        baseline=path("baseline", "baseline"),
-        reference_table=path("pace_corerep", "reference_table"),
-        dataset=path("dataset", "dataset"),
-        dataset_json=path("dataset", "summary"),
-        selection=path("pace_select", "selection"),
-        frames_json=path("frames", "summary"),
-        frames_extxyz=path("frames", "extxyz"),
-        structure=path("frames", "structure"),
-        labels_extxyz=path("pool_labels", "extxyz"),
-        labels_cfg=path("pool_labels", "cfg"),
-        rejected=path("pool_labels", "rejected"),
-        set_aside=path("frames", "set_aside"),
-        evaluation=path("evaluate", "evaluation"),
-        parity=path("evaluate", "parity"),
-        core_repulsion=path("pace_corerep", "core_repulsion"),
-    )

@@ -14,7 +14,7 @@ from flows.sweep.students import Fitted, Wanted, fit_all
 from tasks.artefact import Artefact
 from tasks.errors import StepFailed
 from tasks.prefect_logging import run_log
-from tasks.prefect_tasks import publish_committee
+from tasks.prefect_tasks import publish_study
 from tasks.studies.committee import CommitteeStudent, CommitteeSummary
 from tasks.studies.sweep import SweepFailure
 from tasks.workspace import Workspace
@@ -62,7 +62,7 @@ def make_committee(config: DistillConfig, prepared: Prepared, workspace: Workspa
         ),
         spread=workspace.store.path(spread.file("committee")),
     )
-    publish_committee(summary, workspace)
+    publish_study(summary, workspace)
 
 
 def _wanted(config: DistillConfig, prepared: Prepared, frames: Artefact) -> list[Wanted]:
