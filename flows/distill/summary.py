@@ -10,7 +10,6 @@ from typing import Any
 from containers.contract import Closed
 from containers.mace.teacher.description import Teacher
 from containers.tensorpot.student.baseline import Baseline
-from flows.config.schema import DistillConfig
 from flows.config.training import Convergence
 from flows.fit.attempts import Attempt, led_to
 from flows.fit.rounds import Extended
@@ -99,6 +98,8 @@ def summarise(
     unstable = student.stability.metrics["unstable_because"] if student.stability else None
     last = chosen == len(attempts) - 1
     because = not_converged_because(evaluation["teacher"], attempts[chosen], unstable, config.convergence, last)
+    committee = config.teacher.model_dump(include={"committee", "max_force_std"}) if config.teacher.committee else {}
+    tables = [steps["pool_labels"], *(one for name, one in steps.items() if name.startswith("pool_labels "))]
     teacher = Teacher.read(store.path(steps["teacher_info"].file("teacher")))
     return RunSummary(
         name=config.name,
@@ -108,10 +109,10 @@ def summarise(
         stub=workspace.settings.runner == "stub",
         seeds={"train.seed": config.train.seed},
         elements=recipe.potential.elements,
-        teacher={**teacher.model_dump(mode="json"), "head": recipe.head, **_committee(config)},
+        teacher={**teacher.model_dump(mode="json"), "head": recipe.head, **committee},
         baseline=baseline,
         steps={**artefacts, **{attempt.name: attempt.artefact for attempt in attempts if attempt.artefact}},
-        labels=label_counts(_label_tables(steps), labelling, 1 + len(config.teacher.committee)),
+        labels=label_counts(tables, labelling, 1 + len(config.teacher.committee)),
         labelling=labelling,
         selection=_selection_counts(steps["pool_labels"], steps["pace_select"], made),
         attempts=tuple(_attempt(attempt, workspace) for attempt in attempts),
@@ -126,16 +127,6 @@ def summarise(
             for name, (step, output) in {**run_summary.PUBLISHED, **run_summary.READ}.items()
         },
     )
-
-
-def _committee(config: DistillConfig) -> dict[str, Any]:
-    teacher = config.teacher
-    return {"committee": teacher.committee, "max_force_std": teacher.max_force_std} if teacher.committee else {}
-
-
-def _label_tables(steps: dict[str, Artefact]) -> list[Artefact]:
-    """The tables of labels, the pool's first."""
-    return [steps["pool_labels"], *(one for name, one in steps.items() if name.startswith("pool_labels "))]
 
 
 def label_counts(tables: Sequence[Artefact], labelling: Labelling, teachers: int) -> run_summary.LabelCounts:
@@ -172,25 +163,24 @@ def _selection_counts(labels: Artefact, selection: Artefact, made: Extended) -> 
 
 def _attempt(attempt: Attempt, workspace: Workspace) -> run_summary.Attempt:
     done = attempt.artefact
-    told = {key: done.metrics[key] for key in TOLD_OF_A_FIT} if done else {}
+    metrics = done.metrics if done else {}
+
+    def errors(prefix: str) -> dict[str, Any]:
+        return {key.removeprefix(prefix): value for key, value in metrics.items() if key.startswith(prefix)}
+
     return run_summary.Attempt(
         name=attempt.name,
         stage=attempt.stage,
         plan=attempt.plan.model_dump(mode="json"),
         verdict=attempt.verdict,
         seconds=attempt.seconds,
-        **told,
-        train=_side(done, "train_"),
-        validation=_side(done, "validation_"),
-        last_validation=_side(done, "last_validation_"),
+        **{key: metrics[key] for key in TOLD_OF_A_FIT if done},
+        train=errors("train_"),
+        validation=errors("validation_"),
+        last_validation=errors("last_validation_"),
         history=workspace.store.path(done.file("history")) if done else None,
         message=attempt.result.message if isinstance(attempt.result, StepFailed) else "",
     )
-
-
-def _side(done: Artefact | None, prefix: str) -> dict[str, Any]:
-    metrics = done.metrics if done else {}
-    return {key.removeprefix(prefix): value for key, value in metrics.items() if key.startswith(prefix)}
 
 
 def fits_of(chain: Sequence[Attempt], bootstrap: int | None, workspace: Workspace) -> tuple[run_summary.FitFiles, ...]:

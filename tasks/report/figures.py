@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 DASH = "–"
-NO_BREAK = "\u00a0"
 ERRORS = {
     "energy_mae_meV_per_atom": "energy MAE (meV/atom)",
     "energy_rmse_meV_per_atom": "energy RMSE (meV/atom)",
@@ -40,14 +39,12 @@ def percent(share: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`0.42 s`, `42 s`, `3 min 05 s`, `1 h 02 min`, held together by no-break spaces."""
-    whole = round(seconds)
+    """`0.42 s`, `42 s`, `3 min 05 s`, `1 h 02 min`."""
     if seconds < 9.95:
-        text = f"{seconds:.2g} s"
-    elif whole < 60:
-        text = f"{whole} s"
-    elif whole < 3600:
-        text = f"{whole // 60} min {whole % 60:02d} s"
-    else:
-        text = f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return text.replace(" ", NO_BREAK)
+        return f"{seconds:.2g} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

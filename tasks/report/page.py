@@ -155,11 +155,11 @@ def usage(summary: RunSummary) -> Section:
             "Energies of the potential exclude the reference energies (E0) below, one for each atom. Add them to"
             " compare with the teacher's total energies. Forces and stresses need no correction.",
             Table(
-                ("element", "E0 (eV/atom)", "training structures with it: median energy above the E0s (eV/atom)"),
+                ("element", "E0 (eV/atom)", "training structures with it: median energy relative to the E0s (eV/atom)"),
                 [(element, repr(e0s[element]), number(medians[element])) for element in summary.elements],
             ),
             f"{E0S_FROM[summary.baseline.e0s_from]} Half of the training structures have less than"
-            f" {number(medians['all'])} eV/atom above the E0s. The E0s are {E0_KINDS[kind]}. {meaning}",
+            f" {number(medians['all'])} eV/atom relative to the E0s. The E0s are {E0_KINDS[kind]}. {meaning}",
             "The E0s cancel where the atoms are the same on both sides and both energies come from this potential. That"
             " holds for E(N-1) - (N-1)/N E(N) of a vacancy in a crystal of one element, for surfaces, and for formation"
             " energies relative to crystals of the elements. Never use E0, or 0, as the energy of a removed atom. Never"

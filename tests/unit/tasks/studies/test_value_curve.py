@@ -67,7 +67,7 @@ def test_the_table_has_a_row_a_point_by_size(curve: ValueCurve) -> None:
     assert len(told) == len(curve.points)
     assert {len(row) for row in told} == {len(curve.parts()[2].head)}
     assert [row[1] for row in told] == ["50"] * 4 + ["200"] * 4 + ["1,000"]
-    assert told[0][:4] == ("combined", "50", "2,000", "25\u00a0s")
+    assert told[0][:4] == ("combined", "50", "2,000", "25 s")
     assert "random, seed 2" in {row[0] for row in told}
 
 
