@@ -1,4 +1,4 @@
-"""What came out of a distillation: the summary that the report is made from, and the verdict."""
+"""The result of a distillation: the summary that the report is made from, and the verdict."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tasks.report import summary as run_summary
 from tasks.report.summary import Labelling, RunSummary
 from tasks.workspace import Workspace
 
-TOLD_OF_A_FIT = ("stop_criterion", "iterations", "resumed_at", "best_iteration", "missed_iteration")
+FIT_FIGURES = ("stop_criterion", "iterations", "resumed_at", "best_iteration", "missed_iteration")
 CHECKED = {"force_mae_meV_per_A": ("force MAE", "meV/Å"), "energy_mae_meV_per_atom": ("energy MAE", "meV/atom")}
 
 
 class Outcome(Closed):
-    """What a run of the flow returns."""
+    """Result of a run of the flow."""
 
     name: str
     folder: Path
@@ -51,14 +51,14 @@ class Outcome(Closed):
 
 def misses(errors: dict[str, Any], convergence: Convergence) -> str | None:
     """Why test errors do not meet the thresholds, or None when they do. A missing figure is a miss."""
-    told = []
+    found = []
     for key, (name, unit) in CHECKED.items():
         value, limit = errors.get(key), getattr(convergence, key)
         if value is None:
-            told.append(f"the {name} on the test structures is not known")
+            found.append(f"the {name} on the test structures is not known")
         elif value > limit:
-            told.append(f"{name} {value:.3g} {unit} on the test structures, wanted at most {limit:g}")
-    return "; ".join(told) or None
+            found.append(f"{name} {value:.3g} {unit} on the test structures, wanted at most {limit:g}")
+    return "; ".join(found) or None
 
 
 def not_converged_because(
@@ -134,7 +134,7 @@ def label_counts(tables: Sequence[Artefact], labelling: Labelling, teachers: int
 
     Args:
         tables: of labels, the pool's first.
-        teachers: how many were asked; each has an answer to every structure that fitted in memory.
+        teachers: their number; each has an answer to every structure that fitted in memory.
     """
     metrics = tables[0].metrics
     fitted = [table.metrics["structures"] - table.metrics["rejected_by"].get("memory", 0) for table in tables]
@@ -174,7 +174,7 @@ def _attempt(attempt: Attempt, workspace: Workspace) -> run_summary.Attempt:
         plan=attempt.plan.model_dump(mode="json"),
         verdict=attempt.verdict,
         seconds=attempt.seconds,
-        **{key: metrics[key] for key in TOLD_OF_A_FIT if done},
+        **{key: metrics[key] for key in FIT_FIGURES if done},
         train=errors("train_"),
         validation=errors("validation_"),
         last_validation=errors("last_validation_"),
@@ -184,7 +184,7 @@ def _attempt(attempt: Attempt, workspace: Workspace) -> run_summary.Attempt:
 
 
 def fits_of(chain: Sequence[Attempt], bootstrap: int | None, workspace: Workspace) -> tuple[run_summary.FitFiles, ...]:
-    """What repeats each fit of a chain (see `led_to`)."""
+    """Return the files that repeat each fit of a chain (see `led_to`)."""
     folders = [
         f"{number}-{attempt.name.removeprefix('pace_train ').replace(' ', '-')}"
         for number, attempt in enumerate(chain, 1)

@@ -142,7 +142,7 @@ def _carry_from(old: Path, target: Path, published: dict[str, str]) -> None:
 
 
 def _published(folder: Path) -> dict[str, str]:
-    """What the folder's manifest says was published; nothing when there is none of ours."""
+    """Return the published files and their digests; none when the folder has no manifest of ours."""
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
     except (FileNotFoundError, ValueError):  # a folder of the user's own: all of it is kept

@@ -33,7 +33,7 @@ class Size(Closed):
     """A student: what it was made with, and its errors."""
 
     structures: int = Field(ge=0, description="selected training structures")
-    functions: int = Field(ge=1, description="basis functions asked for an element")
+    functions: int = Field(ge=1, description="basis functions per element, as requested")
     validation: Figures = Field({}, description="force_mae_meV_per_A, energy_mae_meV_per_atom")
     test: Figures = {}
 
@@ -133,7 +133,7 @@ class LabelCounts(Closed):
 
 
 class Labelling(Closed):
-    """What the labelling of this run took; zeros and None when every label was there."""
+    """Speed and time of the labelling in this run; zeros and None when every label was there."""
 
     computed: int = Field(0, ge=0, description="answers computed, over all teachers")
     structures_per_s: float | None = Field(None, description="of the labelling itself, all processes together")

@@ -1,4 +1,4 @@
-"""What sweep, value curve and committee have in common: a folder with JSON, Markdown and, with a picture, a page."""
+"""Common ground of sweep, value curve and committee: a folder with JSON, Markdown and, with a picture, a page."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ class SweepSummary(Study):
 
 
 def front(students: Sequence[SweptStudent]) -> tuple[SweptStudent, ...]:
-    """Those with a smaller force error than every one that is as fast, fastest first; of equals the first."""
+    """Return the students that no other beats in force error and speed, fastest first; the first of equal ones."""
     found: list[SweptStudent] = []
     timed = [(one.cost, one.force, one) for one in students if one.cost is not None]
     for _, force, one in sorted(timed, key=lambda three: three[:2]):
@@ -179,10 +179,10 @@ def chosen_yaml(sweep: SweepSummary, place: Path) -> str:
 
 
 def publish(sweep: SweepSummary, folder: Path) -> str:
-    """Write `folder` as a whole; returns the text of the artifact.
+    """Write `folder` as a whole; return the text of the artifact.
 
     Raises:
-        UserError, StoreError: as `publish_folder`.
+        UserError, StoreError: see `publish_folder`.
     """
     contents = {"sweep.csv": comma_separated(sweep), "chosen.yaml": chosen_yaml(sweep, folder / "chosen.yaml")}
     return publish_study(sweep, folder, sweep_picture(sweep.students, sweep.chosen.name), contents)
@@ -214,7 +214,7 @@ def sweep_picture(students: Sequence[SweptStudent], chosen: str) -> bytes:
         for one, cost, error in zip(shown, *_places(shown, key), strict=True):
             if one.name in named:
                 axes.annotate(one.name, (cost, error), xytext=(6, 4), textcoords="offset points", fontsize=7)
-        axes.set(xlabel="µs an atom, one thread", ylabel=ERRORS[key])
+        axes.set(xlabel="µs/atom, one thread", ylabel=ERRORS[key])
         if shown:
             axes.set(xscale="log", yscale="log")
     figure.axes[0].legend(frameon=False, fontsize=8)
