@@ -17,7 +17,7 @@ MACE = ("mace-torch", "torch", *CONTRACT)
 TENSORPOT = ("python-ace", "tensorflow-cpu", "tensorpotential", "tf-keras", "pandas", "scipy", "ruamel.yaml", *CONTRACT)
 WORKER = (
     *("prefect", "fastapi", "sqlalchemy", "pydantic-settings", "docker", "filelock", "tqdm"),
-    *("PyYAML", "ruamel.yaml", "matplotlib", "scipy", *CONTRACT),
+    *("PyYAML", "ruamel.yaml", "matplotlib", "Jinja2", "scipy", *CONTRACT),
 )
 OLDER_PYTHON = {"async-timeout": "5.0.1"}  # redis, in Prefect's server, asks for it below Python 3.11.3 (Debian 12)
 LEFT_OUT = ("tensorflow", "questionary")  # asked for by tensorpotential: the CUDA build; dialogues that nobody has

@@ -1,10 +1,9 @@
-"""The Prefect doors: one task for every step, `Cached` when nothing was computed; one for the report.
-
-The Prefect doors of a sweep: one publishes its folder, one that of a committee.
-"""
+"""The Prefect tasks: one for every step, `Cached` when nothing was computed; one for the report; one for a study."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from prefect import get_run_logger, task
@@ -20,10 +19,9 @@ from tasks.progress.step_bar import shown_progress, to_all
 from tasks.report.publish import publish
 from tasks.report.summary import RunSummary
 from tasks.run_step import run_step
-from tasks.studies import committee as committee_folder
-from tasks.studies import sweep as sweep_report
-from tasks.studies import value_curve
+from tasks.studies import committee, sweep, value_curve
 from tasks.studies.committee import CommitteeSummary
+from tasks.studies.study import Study
 from tasks.studies.sweep import SweepSummary
 from tasks.studies.value_curve import ValueCurve
 from tasks.workspace import Workspace
@@ -58,22 +56,21 @@ def report(summary: RunSummary, workspace: Workspace) -> None:
         create_markdown_artifact(markdown, key=key, description=f"{summary.name}: {key}")
 
 
-@task(name="value curve", task_run_name="value curve", cache_policy=NO_CACHE, persist_result=False)
-def publish_values(curve: ValueCurve, workspace: Workspace) -> None:
-    """Publish runs/NAME/value_curve and show it as an artifact."""
-    text = value_curve.publish(curve, workspace.run_folder(curve.name) / "value_curve")
-    create_markdown_artifact(text, key="value-curve", description=f"{curve.name}: value curve")
+@task(cache_policy=NO_CACHE, persist_result=False)
+def _publish_study(study: Study, publish: Callable[[Any, Path], str], workspace: Workspace) -> None:
+    text = publish(study, workspace.run_folder(study.name) / study.KIND)
+    create_markdown_artifact(text, study.KIND.replace("_", "-"), description=f"{study.name}: {study.TITLE}")
 
 
-@task(name="sweep", task_run_name="sweep", cache_policy=NO_CACHE, persist_result=False)
-def publish_sweep(sweep: SweepSummary, workspace: Workspace) -> None:
-    """Publish runs/NAME/sweep and show it as an artifact."""
-    text = sweep_report.publish(sweep, workspace.run_folder(sweep.name) / "sweep")
-    create_markdown_artifact(text, key="sweep", description=f"{sweep.name}: sweep")
+def publish_study(study: SweepSummary | ValueCurve | CommitteeSummary, workspace: Workspace) -> None:
+    """Publish runs/NAME/KIND as a task run and show it as an artifact."""
+    name, publish = PUBLISHERS[type(study)]
+    _publish_study.with_options(name=name, task_run_name=name)(study, publish, workspace)
 
 
-@task(name="committee folder", task_run_name="committee folder", cache_policy=NO_CACHE, persist_result=False)
-def publish_committee(committee: CommitteeSummary, workspace: Workspace) -> None:
-    """Publish runs/NAME/committee and show it as an artifact."""
-    text = committee_folder.publish(committee, workspace.run_folder(committee.name) / "committee")
-    create_markdown_artifact(text, key="committee", description=f"{committee.name}: committee of students")
+PUBLISHERS: dict[type[Study], tuple[str, Callable[[Any, Path], str]]] = {
+    SweepSummary: ("sweep", sweep.publish),
+    ValueCurve: ("value curve", value_curve.publish),
+    CommitteeSummary: ("committee folder", committee.publish),
+}
+"""Study -> name of the task run, and the function that writes its folder."""

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from prefect.task_runners import TaskRunner
 
+from containers.mace.labelling.batches import evenly
 from flows.data import steps
 from flows.data.recipe import Recipe
 from tasks.artefact import Artefact, StepCall
@@ -117,7 +118,7 @@ class _Labelling:
         """How many shards, from the edges of some structures."""
         if known is None:  # stubs, and structures without neighbours
             return FEWEST_SHARDS
-        some = places[evenly(len(places), COUNTED)]
+        some = places[evenly(range(len(places)), COUNTED)]
         per_atom = self.pool.edges(some, self.teacher.cutoff_A).sum() / max(self.pool.atoms[some].sum(), 1)
         seconds = self.pool.atoms[places].sum() * per_atom / known.edges_per_s
         return shard_count(seconds, self.workspace.settings.shard_s)
@@ -209,9 +210,4 @@ def pilot(atoms: NDArray[np.int64]) -> NDArray[np.int64]:
     share = PILOT_ATOMS / max(int(atoms.sum()), 1)
     if share >= 1 / 2:
         return np.arange(len(atoms))
-    return evenly(len(atoms), max(round(len(atoms) * share), 1))
-
-
-def evenly(count: int, wanted: int) -> NDArray[np.int64]:
-    """At most `wanted` of `count` places, evenly over them."""
-    return np.unique(np.linspace(0, count - 1, min(count, wanted)).astype(np.int64))
+    return np.array(evenly(range(len(atoms)), max(round(len(atoms) * share), 1)))

@@ -1,4 +1,4 @@
-"""What came out of a distillation: the summary that the report is made from, and the verdict."""
+"""The result of a distillation: the summary that the report is made from, and the verdict."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 from containers.contract import Closed
 from containers.mace.teacher.description import Teacher
 from containers.tensorpot.student.baseline import Baseline
-from flows.config.schema import DistillConfig
 from flows.config.training import Convergence
 from flows.fit.attempts import Attempt, led_to
 from flows.fit.rounds import Extended
@@ -22,12 +21,12 @@ from tasks.report import summary as run_summary
 from tasks.report.summary import Labelling, RunSummary
 from tasks.workspace import Workspace
 
-TOLD_OF_A_FIT = ("stop_criterion", "iterations", "resumed_at", "best_iteration")
+FIT_FIGURES = ("stop_criterion", "iterations", "resumed_at", "best_iteration")
 CHECKED = {"force_mae_meV_per_A": ("force MAE", "meV/Å"), "energy_mae_meV_per_atom": ("energy MAE", "meV/atom")}
 
 
 class Outcome(Closed):
-    """What a run of the flow returns."""
+    """Result of a run of the flow."""
 
     name: str
     folder: Path
@@ -52,14 +51,14 @@ class Outcome(Closed):
 
 def misses(errors: dict[str, Any], convergence: Convergence) -> str | None:
     """Why test errors do not meet the thresholds, or None when they do. A missing figure is a miss."""
-    told = []
+    found = []
     for key, (name, unit) in CHECKED.items():
         value, limit = errors.get(key), getattr(convergence, key)
         if value is None:
-            told.append(f"the {name} on the test structures is not known")
+            found.append(f"the {name} on the test structures is not known")
         elif value > limit:
-            told.append(f"{name} {value:.3g} {unit} on the test structures, wanted at most {limit:g}")
-    return "; ".join(told) or None
+            found.append(f"{name} {value:.3g} {unit} on the test structures, wanted at most {limit:g}")
+    return "; ".join(found) or None
 
 
 def not_converged_because(
@@ -102,7 +101,7 @@ def hole(falls_eV: Mapping[str, float]) -> str | None:
 def summarise(
     inputs: dict[str, str], artefacts: dict[str, Artefact], made: Extended, work: Work, workspace: Workspace
 ) -> RunSummary:
-    """Everything that report.json, manifest.json and the page tell.
+    """Return the values of report.json, manifest.json and the page.
 
     Args:
         inputs: the user's files and the teachers -> sha256.
@@ -121,6 +120,8 @@ def summarise(
     last = chosen == len(attempts) - 1
     falls = student.core.metrics["bonded_dimer_falls_eV"]
     because = not_converged_because(evaluation["teacher"], attempts[chosen], unstable, config.convergence, last, falls)
+    committee = config.teacher.model_dump(include={"committee", "max_force_std"}) if config.teacher.committee else {}
+    tables = [steps["pool_labels"], *(one for name, one in steps.items() if name.startswith("pool_labels "))]
     teacher = Teacher.read(store.path(steps["teacher_info"].file("teacher")))
     return RunSummary(
         name=config.name,
@@ -130,41 +131,24 @@ def summarise(
         stub=workspace.settings.runner == "stub",
         seeds={"train.seed": config.train.seed},
         elements=recipe.potential.elements,
-        teacher={**teacher.model_dump(mode="json"), "head": recipe.head, **_committee(config)},
+        teacher={**teacher.model_dump(mode="json"), "head": recipe.head, **committee},
         baseline=baseline,
-        steps=_step_summaries(artefacts, attempts),
-        labels=label_counts(_label_tables(steps), labelling, 1 + len(config.teacher.committee)),
+        steps={**artefacts, **{attempt.name: attempt.artefact for attempt in attempts if attempt.artefact}},
+        labels=label_counts(tables, labelling, 1 + len(config.teacher.committee)),
         labelling=labelling,
         selection=_selection_counts(steps["pool_labels"], steps["pace_select"], made),
         attempts=tuple(_attempt(attempt, workspace) for attempt in attempts),
         chosen=chosen,
         extensions=made.extensions,
-        thresholds=run_summary.Thresholds(**config.convergence.model_dump()),
+        thresholds=config.convergence.model_dump(),
         converged=because is None,
         not_converged_because=because,
         fits=fits_of(led_to(student.fit, attempts), config.train.bootstrap, workspace),
-        files=_files({**steps, "pace_select": made.best.selection}, workspace),
+        files={
+            name: store.path({**steps, "pace_select": made.best.selection}[step].file(output))
+            for name, (step, output) in {**run_summary.PUBLISHED, **run_summary.READ}.items()
+        },
     )
-
-
-def _step_summaries(artefacts: dict[str, Artefact], attempts: list[Attempt]) -> dict[str, run_summary.StepSummary]:
-    fits = {attempt.name: attempt.artefact for attempt in attempts if attempt.artefact}
-    return {
-        name: run_summary.StepSummary.model_validate(
-            artefact.model_dump(include={"key", "cached", "seconds", "peak_memory_MB", "metrics"})
-        )
-        for name, artefact in {**artefacts, **fits}.items()
-    }
-
-
-def _committee(config: DistillConfig) -> dict[str, Any]:
-    teacher = config.teacher
-    return {"committee": teacher.committee, "max_force_std": teacher.max_force_std} if teacher.committee else {}
-
-
-def _label_tables(steps: dict[str, Artefact]) -> list[Artefact]:
-    """The tables of labels, the pool's first."""
-    return [steps["pool_labels"], *(one for name, one in steps.items() if name.startswith("pool_labels "))]
 
 
 def label_counts(tables: Sequence[Artefact], labelling: Labelling, teachers: int) -> run_summary.LabelCounts:
@@ -172,7 +156,7 @@ def label_counts(tables: Sequence[Artefact], labelling: Labelling, teachers: int
 
     Args:
         tables: of labels, the pool's first.
-        teachers: how many were asked; each has an answer to every structure that fitted in memory.
+        teachers: their number; each has an answer to every structure that fitted in memory.
     """
     metrics = tables[0].metrics
     fitted = [table.metrics["structures"] - table.metrics["rejected_by"].get("memory", 0) for table in tables]
@@ -201,29 +185,28 @@ def _selection_counts(labels: Artefact, selection: Artefact, made: Extended) -> 
 
 def _attempt(attempt: Attempt, workspace: Workspace) -> run_summary.Attempt:
     done = attempt.artefact
-    told = {key: done.metrics[key] for key in TOLD_OF_A_FIT} if done else {}
+    metrics = done.metrics if done else {}
+
+    def errors(prefix: str) -> dict[str, Any]:
+        return {key.removeprefix(prefix): value for key, value in metrics.items() if key.startswith(prefix)}
+
     return run_summary.Attempt(
         name=attempt.name,
         stage=attempt.stage,
         plan=attempt.plan.model_dump(mode="json"),
         verdict=attempt.verdict,
         seconds=attempt.seconds,
-        **told,
-        train=_side(done, "train_"),
-        validation=_side(done, "validation_"),
-        last_validation=_side(done, "last_validation_"),
+        **{key: metrics[key] for key in FIT_FIGURES if done},
+        train=errors("train_"),
+        validation=errors("validation_"),
+        last_validation=errors("last_validation_"),
         history=workspace.store.path(done.file("history")) if done else None,
         message=attempt.result.message if isinstance(attempt.result, StepFailed) else "",
     )
 
 
-def _side(done: Artefact | None, prefix: str) -> dict[str, Any]:
-    metrics = done.metrics if done else {}
-    return {key.removeprefix(prefix): value for key, value in metrics.items() if key.startswith(prefix)}
-
-
 def fits_of(chain: Sequence[Attempt], bootstrap: int | None, workspace: Workspace) -> tuple[run_summary.FitFiles, ...]:
-    """What repeats each fit of a chain (see `led_to`)."""
+    """Return the files that repeat each fit of a chain (see `led_to`)."""
     folders = [
         f"{number}-{attempt.name.removeprefix('pace_train ').replace(' ', '-')}"
         for number, attempt in enumerate(chain, 1)
@@ -253,29 +236,3 @@ def _start_words(before: Attempt, folder: str, start: Stored) -> str:
     best = start.name == before.artefact.outputs["best"].name
     iteration = before.artefact.metrics["best_iteration" if best else "interim_iteration"]
     return f"the {'best' if best else 'last'} potential of {folder}, of iteration {iteration}"
-
-
-def _files(steps: dict[str, Artefact], workspace: Workspace) -> run_summary.StoreFiles:
-    def path(step: str, name: str) -> Path:
-        return workspace.store.path(steps[step].file(name))
-
-    return run_summary.StoreFiles(
-        potential_yaml=path("pace_corerep", "potential"),
-        potential_yace=path("pace_corerep", "yace"),
-        potential_asi=path("pace_activeset", "asi"),
-        baseline=path("baseline", "baseline"),
-        reference_table=path("pace_corerep", "reference_table"),
-        dataset=path("dataset", "dataset"),
-        dataset_json=path("dataset", "summary"),
-        selection=path("pace_select", "selection"),
-        frames_json=path("frames", "summary"),
-        frames_extxyz=path("frames", "extxyz"),
-        structure=path("frames", "structure"),
-        labels_extxyz=path("pool_labels", "extxyz"),
-        labels_cfg=path("pool_labels", "cfg"),
-        rejected=path("pool_labels", "rejected"),
-        set_aside=path("frames", "set_aside"),
-        evaluation=path("evaluate", "evaluation"),
-        parity=path("evaluate", "parity"),
-        core_repulsion=path("pace_corerep", "core_repulsion"),
-    )

@@ -153,7 +153,7 @@ def extended(prepared: Prepared, frames: Artefact, attempts: list[Attempt], stud
         rounds.append(_tried(prepared, base, asked, mine))
         run.done |= {f"{name} {mine.of}": artefact for name, artefact in mine.done.items()}
     extensions = Extensions(rounds=_told(first, rounds), why=asked.why, stopped_because=asked.reason)
-    run_log().info(extensions.told())
+    run_log().info(extensions.sentence())
     fits = [first, *(one.made for one in rounds if one.made)]
     attempts = [attempt for one in fits for attempt in one.attempts]
     return Extended(_best(first, rounds), attempts, extensions, [work for one in fits for work in one.work])

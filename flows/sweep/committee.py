@@ -14,7 +14,8 @@ from flows.sweep.students import Fitted, Wanted, fit_all
 from tasks.artefact import Artefact
 from tasks.errors import StepFailed
 from tasks.prefect_logging import run_log
-from tasks.prefect_tasks import publish_committee
+from tasks.prefect_tasks import publish_study
+from tasks.report.summary import PUBLISHED
 from tasks.studies.committee import CommitteeStudent, CommitteeSummary
 from tasks.studies.sweep import SweepFailure
 from tasks.workspace import Workspace
@@ -62,7 +63,7 @@ def make_committee(config: DistillConfig, prepared: Prepared, workspace: Workspa
         ),
         spread=workspace.store.path(spread.file("committee")),
     )
-    publish_committee(summary, workspace)
+    publish_study(summary, workspace)
 
 
 def _wanted(config: DistillConfig, prepared: Prepared, frames: Artefact) -> list[Wanted]:
@@ -77,13 +78,8 @@ def _wanted(config: DistillConfig, prepared: Prepared, frames: Artefact) -> list
 
 def _student(name: str, fitted: Fitted, baseline: Artefact, workspace: Workspace) -> CommitteeStudent:
     student, path = fitted.student, workspace.store.path
-    files = {
-        "potential.yaml": path(student.core.file("potential")),
-        "potential.yace": path(student.core.file("yace")),
-        "potential.asi": path(student.active_set.file("asi")),
-        "reference.table": path(student.core.file("reference_table")),
-        "baseline.json": path(baseline.file("baseline")),
-    }
+    made = {"pace_corerep": student.core, "pace_activeset": student.active_set, "baseline": baseline}
+    files = {name: path(made[of].file(output)) for name, (of, output) in PUBLISHED.items() if of in made}
     errors = student.evaluation.metrics
     ended = next(attempt.verdict for attempt in fitted.attempts if attempt.artefact is student.fit)
     stable = student.stability.metrics["stable"] if student.stability else None

@@ -24,7 +24,7 @@ from flows.sweep.students import Fitted, Wanted, fit_all
 from flows.sweep.variants import Variant, refuse_too_many, variants, varied
 from tasks.errors import StepFailed, UserError
 from tasks.prefect_logging import run_log
-from tasks.prefect_tasks import publish_sweep
+from tasks.prefect_tasks import publish_study
 from tasks.runners.readiness import ready, remove_left_containers
 from tasks.settings import Settings
 from tasks.studies.sweep import SweepFailure, SweepSummary, SweptStudent
@@ -140,7 +140,7 @@ def _sweep(config: DistillConfig, found: Sequence[Variant], data: Data, workspac
     if not students:
         raise failures[-1][1]
     summary = _summary(config, students, failures, data.reach_A, workspace)
-    publish_sweep(summary, workspace)
+    publish_study(summary, workspace)
     return next(variant.config for variant, _ in students if variant.name == summary.chosen.name)
 
 

@@ -23,7 +23,7 @@ from flows.fit.attempts import fit
 from flows.fit.student import finish
 from flows.run import Runner
 from tasks.errors import StepFailed
-from tasks.prefect_tasks import publish_values
+from tasks.prefect_tasks import publish_study
 from tasks.runners.readiness import ready, remove_left_containers
 from tasks.settings import Settings
 from tasks.studies.value_curve import Failure, Point, ValueCurve
@@ -82,7 +82,7 @@ def value_curve(
             points=points,
             failures=failures,
         )
-        publish_values(curve, machine)
+        publish_study(curve, machine)
         return machine.run_folder(config.name) / "value_curve"
 
 

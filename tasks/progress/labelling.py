@@ -19,6 +19,7 @@ from tqdm import tqdm
 from containers.contract import Progress, write_atomic
 from tasks.prefect_logging import run_log
 from tasks.progress.step_bar import LOG_EVERY_S
+from tasks.report.figures import duration
 
 TELL_EVERY_S = 1.0  # a shard, to its file
 SHOW_EVERY_S = 5.0  # the flow, in the artifact
@@ -187,17 +188,7 @@ def _rates(then: tuple[float, Amount], now: tuple[float, Amount], total: Amount)
     left = total.minus(now[1]).atoms * seconds / made.atoms
     per_s = made.structures / seconds
     figure = f"{per_s:,.0f}" if per_s >= 10 else f"{per_s:.2g}"
-    return [f"{figure} structures/s", f"{made.atoms / seconds:,.0f} atoms/s", f"{duration(left)} left"]
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: 9 s, 3 min 20 s, 2 h 5 min."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return [f"{figure} structures/s", f"{made.atoms / seconds:,.0f} atoms/s", f"{duration(max(round(left), 0))} left"]
 
 
 def progress_artifact(key: str = ARTIFACT_KEY) -> Show:

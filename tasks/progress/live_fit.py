@@ -24,9 +24,9 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 
 from tasks.errors import StepFailed
+from tasks.report.figures import DASH, ERRORS, duration, number
 from tasks.report.learning_curve import live_curve
-from tasks.report.markup import markdown_pictures, markdown_table, one_line
-from tasks.report.tables import DASH, ERRORS, duration, number
+from tasks.report.markup import data_uri, markdown_table, one_line
 
 SHOW_EVERY_S = 5.0
 DRAW_EVERY_S = 30.0  # a drawing takes 0.1 to 0.25 s of a processor, a table next to nothing
@@ -125,7 +125,7 @@ class FitProgress:
             if curves is not None:
                 with _drawing:
                     self._pictures["learning-curve"] = live_curve(curves)
-            picture = markdown_pictures(self._pictures, "learning-curve") if self._pictures else []
+            picture = [f"![{name}]({data_uri(png)})" for name, png in self._pictures.items()]
             self._show("\n".join([text, *picture]))
 
     @contextmanager

@@ -1,42 +1,105 @@
-"""HTML and Markdown that the pages are made of. Pure; everything is escaped.
+"""A report as one description: sections of paragraphs, tables and pictures, rendered to HTML and to Markdown.
 
-The style sheet of report.html: inline, because the page must stand alone.
+Both templates escape every value. In paragraphs, text between backticks becomes code.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
+from pathlib import Path
+from textwrap import indent
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 Pictures = Mapping[str, bytes]
-"""PNG by name; one may be absent."""
-
-STUB_BANNER = (
-    "<div class='verdict bad'><strong>Stub run</strong>Nothing was labelled or fitted: no figure on this page is real."
-    "</div>"
-)
+"""PNG by name; any may be absent."""
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], style: str = "") -> str:
-    """An HTML table; every cell is escaped. `yes` and `no` are coloured."""
-    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    return _table([top, *("".join(map(_cell_of_page, row)) for row in rows)], style)
+@dataclass(frozen=True)
+class Note:
+    """A paragraph in a softer colour."""
+
+    text: str
 
 
-def facts(rows: Iterable[tuple[str, str]]) -> str:
-    """An HTML table of names and values; every cell is escaped."""
-    return _table([f"<th>{escape(name)}</th><td>{escape(value)}</td>" for name, value in rows], "facts")
+@dataclass(frozen=True)
+class Verdict:
+    """A result that the reader must see first."""
+
+    good: bool
+    title: str
+    text: str
 
 
-def _table(lines: Iterable[str], style: str) -> str:
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f"<div class='wide'><table class='{style}'>{body}</table></div>"
+@dataclass(frozen=True)
+class Tiles:
+    """Key figures: label, value, note."""
+
+    rows: Sequence[tuple[str, str, str]]
 
 
-def _cell_of_page(text: str) -> str:
-    mark = f" class='{text}'" if text in ("yes", "no") else ""
-    return f"<td{mark}>{escape(text)}</td>"
+@dataclass(frozen=True)
+class Table:
+    """Rows of text; left out with its caption when there are none. Without a head: names and values."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+    style: str = ""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture by its name, left out when it was not drawn; `text` is for readers who do not see it."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Code:
+    """Lines to copy; with a title, they are shown when the title is clicked."""
+
+    text: str
+    title: str = ""
+
+
+Part = str | Note | Verdict | Tiles | Table | Picture | Code
+STUB = Verdict(False, "STUB RUN", "Nothing was labelled or fitted: no figure here is real.")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A title and what stands below it; left out when nothing does."""
+
+    title: str
+    parts: Sequence[Part]
+
+
+def to_html(title: str, sections: Iterable[Section], pictures: Pictures) -> str:
+    """One page without scripts and outside links."""
+    return _HTML.get_template("page.html").render(title=title, sections=_shown(sections, pictures), pictures=pictures)
+
+
+def to_markdown(title: str, sections: Iterable[Section], pictures: Pictures) -> str:
+    """Text for an artifact or a terminal; pictures are data URIs."""
+    template = _MARKDOWN.get_template("page.md")
+    text = template.render(title=title, sections=_shown(sections, pictures), pictures=pictures)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def _shown(sections: Iterable[Section], pictures: Pictures) -> list[Section]:
+    def shown(part: Part) -> bool:
+        return part.name in pictures if isinstance(part, Picture) else bool(getattr(part, "rows", part))
+
+    found = [Section(section.title, [part for part in section.parts if shown(part)]) for section in sections]
+    return [section for section in found if section.parts]
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -45,67 +108,39 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(one_line(cell) for cell in line) + " |" for line in lines)
 
 
-def data_uri(png: bytes) -> str:
-    """A PNG as text that a page can hold."""
-    return "data:image/png;base64," + base64.b64encode(png).decode()
-
-
-def section(title: str, *parts: str) -> str:
-    """A heading, and what is below it."""
-    return f"<h2>{escape(title)}</h2>\n" + "\n".join(parts) + "\n"
-
-
-def details(title: str, text: str) -> str:
-    """Text that is shown when its title is clicked."""
-    return f"<details><summary>{escape(title)}</summary><pre>{escape(text)}</pre></details>"
-
-
-def picture(pictures: Pictures, name: str, text: str) -> str:
-    """The picture in the page itself, or nothing where there is none; `text` is for those who do not see it."""
-    return f'<img src="{data_uri(pictures[name])}" alt="{escape(text)}">' if name in pictures else ""
-
-
-def markdown_pictures(pictures: Pictures, *names: str) -> list[str]:
-    """The pictures of these names that there are, or words that there are none."""
-    return [f"![{name}]({data_uri(pictures[name])})" for name in names if name in pictures] or ["Nothing to draw."]
-
-
 def one_line(text: str) -> str:
     """One line of Markdown in which nothing of the text acts as markup."""
     flat = escape(" ".join(text.split()), quote=False)
     return "".join(f"\\{sign}" if sign in "\\|`*_[]" else sign for sign in flat)
 
 
-STYLE = """
-:root { --ink: #1f2328; --soft: #59636e; --line: #d0d7de; --ground: #ffffff; --panel: #f6f8fa;
-        --good: #1a7f37; --bad: #bc4c00; }
-* { box-sizing: border-box; }
-body { margin: 0; color: var(--ink); background: var(--ground);
-       font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-main { max-width: 1060px; margin: 0 auto; padding: 32px 24px 64px; }
-h1 { font-size: 28px; line-height: 1.2; margin: 0 0 4px; }
-h2 { font-size: 19px; margin: 40px 0 10px; padding-bottom: 6px; border-bottom: 1px solid var(--line); }
-p { margin: 8px 0; max-width: 78ch; }
-.soft { color: var(--soft); }
-.verdict { margin: 20px 0 16px; padding: 14px 18px; border-left: 5px solid; background: var(--panel); }
-.verdict strong { display: block; font-size: 19px; }
-.good { border-color: var(--good); } .good strong, td.yes { color: var(--good); }
-.bad { border-color: var(--bad); } .bad strong, td.no { color: var(--bad); }
-.figures { display: flex; flex-wrap: wrap; gap: 12px; margin: 16px 0; }
-.figure { flex: 1 1 190px; padding: 12px 16px; border: 1px solid var(--line); border-radius: 6px; }
-.figure b { display: block; font-size: 24px; line-height: 1.25; font-variant-numeric: tabular-nums; }
-.figure span { color: var(--soft); font-size: 13px; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: 14px; }
-th, td { padding: 6px 12px 6px 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line);
-         font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
-th { color: var(--soft); font-weight: 600; white-space: nowrap; }
-table.facts th { width: 34%; }
-table.attempts td:nth-child(3) { min-width: 180px; }
-table.attempts td { min-width: 72px; overflow-wrap: normal; }
-img { display: block; max-width: 100%; height: auto; margin: 10px 0; }
-pre { margin: 10px 0; padding: 12px 16px; overflow-x: auto; background: var(--panel); border-radius: 6px;
-      font: 13px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
-details { margin: 10px 0; } summary { cursor: pointer; color: var(--soft); }
-@media print { main { max-width: none; padding: 0; } h2 { break-after: avoid; } img, table { break-inside: avoid; } }
-"""
+def data_uri(png: bytes) -> str:
+    """A PNG as text that a page can hold."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def _environment(coded: Callable[[str], str], **options: Any) -> Environment:
+    """Templates in which every value is escaped.
+
+    Args:
+        coded: escapes text and marks what stands between backticks as code.
+    """
+    loader = FileSystemLoader(Path(__file__).parent)
+    found = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, **options
+    )
+    found.filters.update(
+        kind=lambda part: type(part).__name__,
+        coded=lambda text: Markup(coded(text)),  # noqa: S704  escaped by `coded`
+        data_uri=lambda png: Markup(data_uri(png)),  # noqa: S704  base64
+        table=lambda part: Markup(markdown_table(part.head or ("", ""), part.rows)),  # noqa: S704  escaped cells
+        indented=lambda text: Markup(escape(indent(text, "    "), quote=False)),  # noqa: S704  escaped just now
+    )
+    return found
+
+
+_HTML = _environment(lambda text: re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text)))
+_MARKDOWN = _environment(
+    lambda text: re.sub(r"\\`.+?\\`", lambda code: re.sub(r"\\(.)", r"\1", code[0]), one_line(text)),
+    finalize=lambda value: value if isinstance(value, Markup) else Markup(one_line(str(value))),  # noqa: S704
+)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,22 +9,20 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from containers.contract import file_digest
 from tasks.report import plots
-from tasks.report.energies import kind_of_e0s
 from tasks.report.fit_folder import README, fit_files, fit_readme
 from tasks.report.lammps import lammps_input
 from tasks.report.learning_curve import Course, learning_curve
-from tasks.report.page import artifacts, page
-from tasks.report.run_folder import MANIFEST, publish_folder
-from tasks.report.summary import RunSummary
+from tasks.report.page import artifacts, kind_of_e0s, page
+from tasks.report.run_folder import json_text, publish_files
+from tasks.report.summary import CALCULATOR, PUBLISHED, RunSummary
 
 PARITY_COLUMNS = ["against", "quantity", "reference", "predicted"]
 
 
 @dataclass(frozen=True)
 class Published:
-    """What `publish` left."""
+    """A published run."""
 
     folder: Path
     report: dict[str, Any]
@@ -34,7 +30,7 @@ class Published:
 
 
 def draw(summary: RunSummary) -> dict[str, bytes]:
-    """The pictures of a run by name (see `report_page.Pictures`)."""
+    """Draw the pictures of a run; those without data are left out."""
     courses = [
         Course(
             attempt.name.removeprefix("pace_train "),
@@ -45,10 +41,11 @@ def draw(summary: RunSummary) -> dict[str, bytes]:
         for attempt in summary.attempts
         if attempt.history
     ]
-    points = pq.read_table(summary.files.parity, columns=PARITY_COLUMNS)
-    drawn = {}
-    if summary.force_histogram.get("counts"):
-        drawn["forces"] = plots.forces(summary.force_histogram, summary.largest_force_eV_per_A)
+    points = pq.read_table(summary.files["parity"], columns=PARITY_COLUMNS)
+    drawn, histogram = {}, summary.metrics("pool_labels").get("force_histogram_eV_per_A", {})
+    if histogram.get("counts"):
+        bound = summary.config.get("labels", {}).get("max_force_eV_per_A")
+        drawn["forces"] = plots.forces(histogram, bound)
     if any(found.get("after") for found in summary.selection.grades.values()):
         drawn["grades"] = plots.grades(summary.selection.grades)
     if courses:
@@ -70,31 +67,31 @@ def publish(summary: RunSummary, runs: Path, draw: Callable[[RunSummary], dict[s
     Raises:
         UserError: the place is taken by something that is not a folder, or cannot be written.
     """
-    drawn = draw(summary)
-    report = report_json(summary)
-    texts = {
-        "in.lammps": lammps_input(
-            summary.name,
-            summary.elements,
-            summary.baseline.e0s_eV,
-            bool(summary.baseline.pairs),
-            summary.lammps_structure,
-            summary.lammps_neighbours,
-        ),
+    drawn, report, frames = draw(summary), report_json(summary), summary.metrics("frames")
+    lammps = lammps_input(
+        summary.name,
+        summary.elements,
+        summary.baseline.e0s_eV,
+        bool(summary.baseline.pairs),
+        str(frames["lammps_structure"]),
+        int(frames["lammps_neighbours"]),
+    )
+    contents = {
+        "in.lammps": lammps,
         README: fit_readme(summary.fits, summary.attempts[summary.chosen].best_iteration),
         "report.html": page(summary, drawn),
-        "report.json": _json(report),
+        "report.json": json_text(report),
     }
-    publish_folder(runs / summary.name, lambda folder: _fill(folder, summary, texts))
+    copies = {name: summary.files[name] for name in PUBLISHED} | {"calculator.py": CALCULATOR}
+    publish_files(runs / summary.name, {**copies, **fit_files(summary.fits)}, contents, manifest_json(summary))
     return Published(runs / summary.name, report, artifacts(summary, drawn))
 
 
 def report_json(summary: RunSummary) -> dict[str, Any]:
     """report.json: the figures of the run; units in the keys.
 
-    Its parts are those of `run_summary`: `train.attempts` has an `Attempt` each (stage, plan, verdict, stop_criterion,
-    iterations, resumed_at, best_iteration, errors of its best and of its last potential), `train.chosen` is the place
-    of the published one, from 0.
+    Its parts are the values of `tasks.report.summary`: `train.attempts` has an `Attempt` each, with the errors of its
+    best and of its last potential; `train.chosen` is the place of the published one, from 0.
     """
     attempts = [attempt.model_dump(mode="json", exclude={"history"}) for attempt in summary.attempts]
     return {
@@ -102,7 +99,7 @@ def report_json(summary: RunSummary) -> dict[str, Any]:
         "stub": summary.stub,
         "converged": summary.converged,
         "not_converged_because": summary.not_converged_because,
-        "thresholds": summary.thresholds.model_dump(),
+        "thresholds": summary.thresholds,
         "elements": list(summary.elements),
         "baseline": summary.baseline.model_dump(mode="json"),
         "labels": summary.labels.model_dump(),
@@ -125,12 +122,8 @@ def report_json(summary: RunSummary) -> dict[str, Any]:
     }
 
 
-def manifest_json(summary: RunSummary, files: dict[str, str]) -> dict[str, Any]:
-    """manifest.json: what the result came from.
-
-    Args:
-        files: name in the run folder -> sha256.
-    """
+def manifest_json(summary: RunSummary) -> dict[str, Any]:
+    """manifest.json without the digests of the files: where the result comes from."""
     return {
         "name": summary.name,
         "config": summary.config,
@@ -138,28 +131,13 @@ def manifest_json(summary: RunSummary, files: dict[str, str]) -> dict[str, Any]:
             "from": summary.baseline.e0s_from,
             "e0s_eV": summary.baseline.e0s_eV,
             "kind": kind_of_e0s(summary),
-            "median_energy_of_training_structures_less_e0s_eV_per_atom": summary.energy_less_e0s,
+            "median_energy_of_training_structures_less_e0s_eV_per_atom": summary.metrics("frames")[
+                "energy_less_e0s_eV_per_atom"
+            ],
         },
         "versions": summary.versions,
         "seeds": summary.seeds,
         "inputs": summary.inputs,
         "artefacts": {name: step.key for name, step in summary.steps.items()},
         "seconds": {name: step.seconds for name, step in summary.steps.items()},
-        "files": files,
     }
-
-
-def _fill(folder: Path, summary: RunSummary, texts: dict[str, str]) -> None:
-    for name, source in (summary.files.published() | fit_files(summary.fits)).items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, folder / name)
-    for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    written = sorted(path for path in folder.rglob("*") if path.is_file())
-    files = {path.relative_to(folder).as_posix(): file_digest(path) for path in written}
-    (folder / MANIFEST).write_text(_json(manifest_json(summary, files)), encoding="utf-8")
-
-
-def _json(value: dict[str, Any]) -> str:
-    """Readable JSON; dates and paths of a config become text."""
-    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=str) + "\n"

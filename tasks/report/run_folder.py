@@ -16,9 +16,9 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -26,31 +26,38 @@ from containers.contract import file_digest
 from tasks.errors import StoreError, UserError
 
 MANIFEST = "manifest.json"
+BESIDE = ("building", "new", "old", "lock")
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 
 
-@dataclass(frozen=True)
-class _Places:
-    target: Path
+def publish_files(
+    target: Path, copies: Mapping[str, Path], contents: Mapping[str, str | bytes], about: Mapping[str, Any]
+) -> None:
+    """Publish a folder of copies and new files, with a manifest.json that ends with the digest of each.
 
-    def _beside(self, ending: str) -> Path:
-        return self.target.with_name(f".{self.target.name}.{ending}")
+    Args:
+        target: see `publish_folder`, which also says what is raised.
+        copies: name in the folder -> file to copy, so that editing the copy cannot damage the store.
+        contents: name in the folder -> content.
+        about: begins the manifest.
+    """
 
-    @property
-    def building(self) -> Path:
-        return self._beside("building")
+    def fill(folder: Path) -> None:
+        for name in {*copies, *contents}:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        for name, source in copies.items():
+            shutil.copyfile(source, folder / name)
+        for name, content in contents.items():
+            (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        files = {name: file_digest(folder / name) for name in sorted({*copies, *contents})}
+        (folder / MANIFEST).write_text(json_text({**about, "files": files}), encoding="utf-8")
 
-    @property
-    def new(self) -> Path:
-        return self._beside("new")
+    publish_folder(target, fill)
 
-    @property
-    def old(self) -> Path:
-        return self._beside("old")
 
-    @property
-    def lock(self) -> Path:
-        return self._beside("lock")
+def json_text(value: Mapping[str, Any]) -> str:
+    """Readable JSON; dates and paths of a config become text."""
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=str) + "\n"
 
 
 def publish_folder(
@@ -69,47 +76,40 @@ def publish_folder(
         UserError: `target` exists and is not a folder.
         StoreError: its place cannot be written.
     """
-    places = _Places(target.resolve())
-    if places.target.exists() and not places.target.is_dir():
+    place = target.resolve()
+    building, new, old, lock = (place.with_name(f".{place.name}.{ending}") for ending in BESIDE)
+    if place.exists() and not place.is_dir():
         raise UserError(f"{target} is in the way of the run folder of that name: move it, or give the run another name")
     try:
-        places.target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(places.lock):
-            _recover(places)
-            places.building.mkdir()
-            fill(places.building)
-            places.building.rename(places.new)
-            _swap(places, exchange or exchange_folders)
-            _recover(places)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock):
+            _recover(place, building, (new, old))
+            building.mkdir()
+            fill(building)
+            building.rename(new)
+            if not place.exists():
+                new.rename(place)
+            elif not (exchange or exchange_folders)(new, place):
+                place.rename(old)
+                new.rename(place)
+            _recover(place, building, (new, old))
     except OSError as error:
         raise StoreError(f"cannot publish {target}: {error}. Free or change the work root, then run again.") from error
 
 
-def _swap(places: _Places, exchange: Callable[[Path, Path], bool]) -> None:
-    if not places.target.exists():
-        places.new.rename(places.target)
-    elif not exchange(places.new, places.target):
-        places.target.rename(places.old)
-        places.new.rename(places.target)
-
-
-def _recover(places: _Places) -> None:
+def _recover(target: Path, building: Path, complete: tuple[Path, Path]) -> None:
     """Bring the hidden folders to rest: a complete one takes the place of a missing target, the others give back."""
-    _discard(places.building)
-    for hidden in (places.new, places.old):
+    if building.exists():
+        shutil.rmtree(building)
+    for hidden in complete:
         if not hidden.exists():
             continue
-        if not places.target.exists():
-            hidden.rename(places.target)
+        if not target.exists():
+            hidden.rename(target)
             continue
-        _carry_over(hidden, places.target)
-        hidden.rename(places.building)  # from here on it is rubbish, also when deleting it is cut short
-        _discard(places.building)
-
-
-def _discard(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
+        _carry_over(hidden, target)
+        hidden.rename(building)  # from here on it is rubbish, also when deleting it is cut short
+        shutil.rmtree(building)
 
 
 def _carry_over(old: Path, target: Path) -> None:
@@ -142,7 +142,7 @@ def _carry_from(old: Path, target: Path, published: dict[str, str]) -> None:
 
 
 def _published(folder: Path) -> dict[str, str]:
-    """What the folder's manifest says was published; nothing when there is none of ours."""
+    """Return the published files and their digests; none when the folder has no manifest of ours."""
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
     except (FileNotFoundError, ValueError):  # a folder of the user's own: all of it is kept

@@ -1,9 +1,4 @@
-"""What a finished run hands to its report: plain values, and where the files of the store lie.
-
-Numbers by name as reports take them.
-
-The rounds of the convergence loop as plain values.
-"""
+"""Values that a finished run hands to its report, and the files of the store that go into its folder."""
 
 from __future__ import annotations
 
@@ -18,6 +13,7 @@ from pydantic import BeforeValidator, Field
 from containers.contract import Closed
 from containers.tensorpot.student import calculator
 from containers.tensorpot.student.baseline import Baseline
+from tasks.artefact import Artefact
 
 
 def _numbers_only(figures: Any) -> Any:
@@ -37,7 +33,7 @@ class Size(Closed):
     """A student: what it was made with, and its errors."""
 
     structures: int = Field(ge=0, description="selected training structures")
-    functions: int = Field(ge=1, description="basis functions asked for an element")
+    functions: int = Field(ge=1, description="basis functions per element, as requested")
     validation: Figures = Field({}, description="force_mae_meV_per_A, energy_mae_meV_per_atom")
     test: Figures = {}
 
@@ -63,27 +59,43 @@ class Extensions(Closed):
     why: str = Field(description="unsound, reached, unfinished, rounds, no_gain, nothing_left")
     stopped_because: str
 
-    def told(self) -> str:
-        """One sentence."""
+    def sentence(self) -> str:
+        """How many rounds there were, how many helped, and why there was no other."""
         if not self.rounds:
             return f"Nothing was extended: {self.stopped_because}."
+        count = "1 round" if len(self.rounds) == 1 else f"{len(self.rounds)} rounds"
         helped = sum(one.helped for one in self.rounds)
-        rounds = "1 round" if len(self.rounds) == 1 else f"{len(self.rounds)} rounds"
-        return f"{rounds} of extension, of which {helped} helped; it ended because {self.stopped_because}."
+        return f"{count} of extension; {helped} helped. No further round: {self.stopped_because}."
 
 
 CALCULATOR = Path(calculator.__file__)
 """The student's ASE calculator, a module that needs nothing of ours."""
 
 
-class StepSummary(Closed):
-    """One step as it ran, now or when its artefact was made."""
-
-    key: str = Field(description="names the artefact in the store")
-    cached: bool
-    seconds: float = Field(ge=0, description="of the computation, also when it was taken from the store")
-    peak_memory_MB: float = Field(ge=0)
-    metrics: dict[str, Any] = {}
+PUBLISHED = {
+    "potential.yaml": ("pace_corerep", "potential"),
+    "potential.yace": ("pace_corerep", "yace"),
+    "potential.asi": ("pace_activeset", "asi"),
+    "baseline.json": ("baseline", "baseline"),
+    "reference.table": ("pace_corerep", "reference_table"),
+    "dataset.parquet": ("dataset", "dataset"),
+    "dataset.json": ("dataset", "summary"),
+    "selection.parquet": ("pace_select", "selection"),
+    "frames.json": ("frames", "summary"),
+    "frames.extxyz": ("frames", "extxyz"),
+    "structure.data": ("frames", "structure"),
+    "labels.extxyz": ("pool_labels", "extxyz"),
+    "labels.cfg": ("pool_labels", "cfg"),
+    "rejected.parquet": ("pool_labels", "rejected"),
+    "set_aside.parquet": ("frames", "set_aside"),
+}
+"""Name in the run folder -> step and output that are copied there."""
+READ = {
+    "evaluation": ("evaluate", "evaluation"),
+    "parity": ("evaluate", "parity"),
+    "core_repulsion": ("pace_corerep", "core_repulsion"),
+}
+"""Name -> step and output that the report reads and does not publish."""
 
 
 class Attempt(Closed):
@@ -118,7 +130,7 @@ class LabelCounts(Closed):
 
 
 class Labelling(Closed):
-    """What the labelling of this run took; zeros and None when every label was there."""
+    """Speed and time of the labelling in this run; zeros and None when every label was there."""
 
     computed: int = Field(0, ge=0, description="answers computed, over all teachers")
     structures_per_s: float | None = Field(None, description="of the labelling itself, all processes together")
@@ -142,57 +154,6 @@ class SelectionCounts(Closed):
         {}, description="extrapolation grades of `pool` and `test` structures `before` and `after` (see pace_select)"
     )
     scarce_elements: tuple[str, ...] = Field((), description="too few environments for MaxVol")
-
-
-class Thresholds(Closed):
-    """What `converged` means."""
-
-    force_mae_meV_per_A: float = Field(gt=0)
-    energy_mae_meV_per_atom: float = Field(gt=0)
-
-
-class StoreFiles(Closed):
-    """Entries of the store that the report reads or publishes."""
-
-    potential_yaml: Path
-    potential_yace: Path
-    potential_asi: Path
-    baseline: Path
-    reference_table: Path
-    dataset: Path
-    dataset_json: Path
-    selection: Path
-    frames_json: Path
-    frames_extxyz: Path
-    structure: Path
-    labels_extxyz: Path
-    labels_cfg: Path
-    rejected: Path
-    set_aside: Path
-    evaluation: Path
-    parity: Path
-    core_repulsion: Path
-
-    def published(self) -> dict[str, Path]:
-        """Name in the run folder -> file that is copied there."""
-        return {
-            "potential.yaml": self.potential_yaml,
-            "potential.yace": self.potential_yace,
-            "potential.asi": self.potential_asi,
-            "baseline.json": self.baseline,
-            "reference.table": self.reference_table,
-            "calculator.py": CALCULATOR,
-            "dataset.parquet": self.dataset,
-            "dataset.json": self.dataset_json,
-            "selection.parquet": self.selection,
-            "frames.json": self.frames_json,
-            "frames.extxyz": self.frames_extxyz,
-            "structure.data": self.structure,
-            "labels.extxyz": self.labels_extxyz,
-            "labels.cfg": self.labels_cfg,
-            "rejected.parquet": self.rejected,
-            "set_aside.parquet": self.set_aside,
-        }
 
 
 class FitFiles(Closed):
@@ -220,63 +181,31 @@ class RunSummary(Closed):
     elements: tuple[str, ...] = Field(min_length=1, description="chemical symbols, in the potential's order")
     teacher: dict[str, Any] = Field(description="teacher.json, and the chosen head")
     baseline: Baseline = Field(description="what the student's own energies leave out")
-    steps: dict[str, StepSummary]
+    steps: dict[str, Artefact] = Field(description="by the name of the task run")
     labels: LabelCounts
     labelling: Labelling = Labelling()
     selection: SelectionCounts
     attempts: tuple[Attempt, ...] = Field(min_length=1)
     chosen: int = Field(ge=0, description="index of the attempt whose potential is published, from 0")
     extensions: Extensions | None = Field(None, description="what was tried when the first fit was not good enough")
-    thresholds: Thresholds
+    thresholds: dict[str, float] = Field(description="largest errors that count as converged, units in the keys")
     converged: bool
     not_converged_because: str | None = None
     fits: tuple[FitFiles, ...] = Field(min_length=1, description="those that led to the potential, in order")
-    files: StoreFiles
+    files: dict[str, Path] = Field(description="name of PUBLISHED or READ -> file of the store")
 
-    @property
-    def lammps_neighbours(self) -> int:
-        """Most neighbours that LAMMPS lists for an atom of the training set."""
-        return int(self.steps["frames"].metrics["lammps_neighbours"])
-
-    @property
-    def lammps_structure(self) -> str:
-        """Where the structure of `structure.data` comes from."""
-        return str(self.steps["frames"].metrics["lammps_structure"])
-
-    @property
-    def energy_less_e0s(self) -> dict[str, float | None]:
-        """Median energies of the training set less the E0s, eV/atom: `all`, and by element."""
-        found: dict[str, float | None] = self.steps["frames"].metrics["energy_less_e0s_eV_per_atom"]
-        return found
-
-    @property
-    def force_histogram(self) -> dict[str, list[float]]:
-        """Edges (eV/Å) and counts of the force on each atom that was labelled; empty when it is not known."""
-        pooled = self.steps.get("pool_labels")
-        histogram: dict[str, list[float]] = pooled.metrics.get("force_histogram_eV_per_A", {}) if pooled else {}
-        return histogram
-
-    @property
-    def unstable_because(self) -> str | None:
-        """Why molecular dynamics with the student went wrong; None when it did not, or was not asked for."""
-        gate = self.steps.get("stability")
-        because: str | None = gate.metrics["unstable_because"] if gate else None
-        return because
-
-    @property
-    def largest_force_eV_per_A(self) -> float | None:
-        """The config's bound on the force on an atom."""
-        bound: float | None = self.config.get("labels", {}).get("max_force_eV_per_A")
-        return bound
+    def metrics(self, step: str) -> dict[str, Any]:
+        """Metrics of a step; empty when it did not run."""
+        return self.steps[step].metrics if step in self.steps else {}
 
     @cached_property
     def fidelity(self) -> dict[str, dict[str, Any] | None]:
-        """evaluation.json: errors against `teacher` and `dft` (None without DFT test data)."""
-        read: dict[str, dict[str, Any] | None] = json.loads(self.files.evaluation.read_bytes())
+        """Errors against `teacher` and `dft`, see the step evaluate; None without DFT test data."""
+        read: dict[str, dict[str, Any] | None] = json.loads(self.files["evaluation"].read_bytes())
         return {"teacher": read["teacher"], "dft": read.get("dft")}
 
     @cached_property
     def repulsion(self) -> dict[str, dict[str, Any]]:
         """core_repulsion.json: pair -> r_in_A, shortest_distance_A, distance_A, energy_eV, zbl_eV; may be empty."""
-        pairs: dict[str, dict[str, Any]] = json.loads(self.files.core_repulsion.read_bytes())["pairs"]
+        pairs: dict[str, dict[str, Any]] = json.loads(self.files["core_repulsion"].read_bytes())["pairs"]
         return pairs

@@ -127,7 +127,7 @@ def test_a_round_of_structures_lowers_the_test_error_and_says_so(
         assert after < 0.9 * before
     assert only.helped
     assert only.chosen
-    assert "1 round of extension, of which 1 helped" in found.extensions.told()
+    assert "1 round of extension; 1 helped" in found.extensions.sentence()
     first, then = (run.done[name].metrics for name in ("evaluate", "evaluate round 1"))
     assert then["teacher_gamma_share_above_1"] < first["teacher_gamma_share_above_1"]
 

@@ -22,17 +22,16 @@ from containers.contract import STEPS, BadInput, Closed, Inputs, Machine
 from containers.labels.rows import ROWS
 from containers.structures.table import write_table
 from containers.tensorpot.student.baseline import Baseline
-from tasks.artefact import StepCall, external
+from tasks.artefact import Artefact, StepCall, external
 from tasks.report.summary import (
+    PUBLISHED,
+    READ,
     Attempt,
     FitFiles,
     LabelCounts,
     Labelling,
     RunSummary,
     SelectionCounts,
-    StepSummary,
-    StoreFiles,
-    Thresholds,
 )
 from tasks.settings import Settings
 from tasks.workspace import Workspace
@@ -151,21 +150,21 @@ def parity_table() -> pa.Table:
 
 
 @pytest.fixture
-def store_files(tmp_path: Path, parity_table: pa.Table) -> StoreFiles:
+def store_files(tmp_path: Path, parity_table: pa.Table) -> dict[str, Path]:
     """Entries of a store, under names that are not those of the run folder."""
     store = tmp_path / "store"
     store.mkdir()
-    files = StoreFiles(**{name: store / f"{name}.bin" for name in StoreFiles.model_fields})
-    for name in set(StoreFiles.model_fields) - {"evaluation", "parity", "core_repulsion"}:
-        getattr(files, name).write_text(f"content of {name}\n")
-    pq.write_table(parity_table, files.parity)
+    files = {name: store / f"{name}.bin" for name in (*PUBLISHED, *READ)}
+    for name in PUBLISHED:
+        files[name].write_text(f"content of {name}\n")
+    pq.write_table(parity_table, files["parity"])
     figures = {
         "structures": 60, "atoms": 1333, "energy_mae_meV_per_atom": 6.1, "energy_rmse_meV_per_atom": 8.2,
         "energy_max_meV_per_atom": 31.0, "force_mae_meV_per_A": 45.3, "force_rmse_meV_per_A": 64.0,
         "force_max_meV_per_A": 791.0, "stress_mae_meV_per_A3": 1.6, "stress_rmse_meV_per_A3": 2.0,
         "stress_max_meV_per_A3": 9.0, "gamma_max": 3.4, "gamma_share_above_1": 0.05,
     }  # fmt: skip
-    files.evaluation.write_text(json.dumps({"teacher": figures, "dft": {**figures, "force_mae_meV_per_A": 57.7}}))
+    files["evaluation"].write_text(json.dumps({"teacher": figures, "dft": {**figures, "force_mae_meV_per_A": 57.7}}))
     distance = np.arange(0.5, 3.0, 0.05)
     pair = {"r_in_A": 1.9, "shortest_distance_A": 1.83, "gamma_10_distance_A": 1.71,
             "share_of_pairs_inside": 0.001, "distance_A": distance.tolist(),
@@ -173,7 +172,7 @@ def store_files(tmp_path: Path, parity_table: pa.Table) -> StoreFiles:
             "zbl_force_eV_per_A": (5600 * np.exp(-4 * (distance - 0.5))).tolist(),
             "energy_eV": (1500 * np.exp(-4 * (distance - 0.5)) - 2).tolist(),
             "zbl_eV": (1400 * np.exp(-4 * (distance - 0.5))).tolist()}  # fmt: skip
-    files.core_repulsion.write_text(json.dumps({"pairs": {"Si-Si": pair}}))
+    files["core_repulsion"].write_text(json.dumps({"pairs": {"Si-Si": pair}}))
     return files
 
 
@@ -207,7 +206,7 @@ def fits(tmp_path: Path) -> tuple[FitFiles, ...]:
 
 
 @pytest.fixture
-def finished(store_files: StoreFiles, fits: tuple[FitFiles, ...], history: Path) -> RunSummary:
+def finished(store_files: dict[str, Path], fits: tuple[FitFiles, ...], history: Path) -> RunSummary:
     """A converged run of two attempts, the second chosen."""
     errors = {"energy_rmse_meV_per_atom": 8.0, "force_mae_meV_per_A": 44.0, "force_rmse_meV_per_A": 60.5}
     first = Attempt(
@@ -225,7 +224,10 @@ def finished(store_files: StoreFiles, fits: tuple[FitFiles, ...], history: Path)
         }
     )
     forces = {"force_histogram_eV_per_A": {"edges": [0.01, 0.1, 1.0, 10.0], "counts": [20, 300, 0]}}
-    step = StepSummary(key="ab" * 32, cached=False, seconds=12.34, peak_memory_MB=680.2, metrics={"structures": 300})
+    step = Artefact(
+        step="any", key="ab" * 32, outputs={}, metrics={"structures": 300}, versions={}, seconds=12.34,
+        peak_memory_MB=680.2, cached=False,
+    )  # fmt: skip
     return RunSummary(
         name="silicon",
         config={"name": "silicon", "train": {"maxiter": 40}, "labels": {"max_force_eV_per_A": 100.0}},
@@ -263,7 +265,7 @@ def finished(store_files: StoreFiles, fits: tuple[FitFiles, ...], history: Path)
         ),
         attempts=(first, second),
         chosen=1,
-        thresholds=Thresholds(force_mae_meV_per_A=120, energy_mae_meV_per_atom=20),
+        thresholds={"force_mae_meV_per_A": 120, "energy_mae_meV_per_atom": 20},
         converged=True,
         fits=fits,
         files=store_files,

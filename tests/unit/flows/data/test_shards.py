@@ -45,8 +45,7 @@ def test_a_pilot_is_spread_over_the_pool() -> None:
     atoms = np.full(10_000, 40)
     places = pilot(atoms)
     assert PILOT_ATOMS / 2 <= atoms[places].sum() <= 2 * PILOT_ATOMS
-    assert places[0] == 0
-    assert places[-1] == 9_999
+    assert places[0] + 9_999 - places[-1] <= np.diff(places).max()
     assert np.ptp(np.diff(places)) <= 1
 
 

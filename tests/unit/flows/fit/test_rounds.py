@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from flows.fit.student import Student
 from flows.run import Runner
 from tasks.artefact import Artefact, StepCall
 from tasks.errors import StepFailed
-from tasks.report.sections import ROUND_HEAD, round_rows
+from tasks.report.sections import extensions
 from tasks.settings import Settings
 from tasks.workspace import Workspace
 
@@ -261,8 +262,7 @@ def test_without_rounds_nothing_is_done(distilled: Any) -> None:
 
 def test_the_report_has_a_row_a_round(distilled: Any) -> None:
     found, _, _, _ = distilled([200.0, 400.0], rounds=2)
-    table = round_rows(found.extensions.rounds)
-    assert {len(row) for row in table} == {len(ROUND_HEAD)}
+    table = extensions(SimpleNamespace(extensions=found.extensions)).parts[-1].rows
     assert table[0][1].startswith("more structures (50 by error): the force error on validation (300) exceeds")
     assert table[0][2:] == ("100 → 150", "250", "300, 1 → 200, 1", "500, 1 → 500, 1", "yes, published")
     assert table[1][2:] == ("150 → 200", "250", "200, 1 → 400, 1", "500, 1 → 500, 1", "no")

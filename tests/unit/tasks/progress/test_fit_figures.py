@@ -91,10 +91,10 @@ def test_figures_that_nobody_knows_are_not_gathered() -> None:
 
 def test_how_far_it_is() -> None:
     assert course(40, 40, 150, 200.0, 0.2, False) == (
-        "Iteration 40 of at most 150, 3\u00a0min\u00a020\u00a0s, at most 9\u00a0min\u00a010\u00a0s left"
+        "Iteration 40 of at most 150, 3 min 20 s, at most 9 min 10 s left"
     )
-    assert course(240, 40, 150, 2.0, None, False) == "Iteration 40 of at most 150 (240 in all), 2\u00a0s"
-    assert course(150, 150, 150, 20.0, 1.0, True) == "Iteration 150 of at most 150, 20\u00a0s"
+    assert course(240, 40, 150, 2.0, None, False) == "Iteration 40 of at most 150 (240 in all), 2 s"
+    assert course(150, 150, 150, 20.0, 1.0, True) == "Iteration 150 of at most 150, 20 s"
 
 
 def test_the_words_of_an_end() -> None:

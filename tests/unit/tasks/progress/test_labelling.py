@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tasks.progress.labelling import LabelProgress, duration, told_in
+from tasks.progress.labelling import LabelProgress, told_in
 from tasks.progress.step_bar import LOG_EVERY_S
 
 
@@ -158,10 +158,3 @@ def test_nothing_to_label_divides_by_nothing(tmp_path: Path) -> None:
     with redirect_stderr(io.StringIO()), LabelProgress([], print, lambda percent, _: shown.append(percent)) as progress:
         progress.tick()
     assert shown == [0, 100]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"), [(8.6, "9 s"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (-1, "0 s"), (59.6, "1 min 0 s")]
-)
-def test_durations_are_said_as_people_say_them(seconds: float, said: str) -> None:
-    assert duration(seconds) == said

@@ -81,7 +81,7 @@ def test_it_is_drawn_less_often_than_shown_and_at_the_end(seen: Seen, monkeypatc
 def test_the_time_that_is_left(seen: Seen) -> None:
     with seen.live:
         seen.fit(31)
-    assert "Iteration 31 of at most 150, 31\u00a0s, at most 1\u00a0min\u00a059\u00a0s left" in seen.texts[-2]
+    assert "Iteration 31 of at most 150, 31 s, at most 1 min 59 s left" in seen.texts[-2]
 
 
 def test_the_end_says_how(seen: Seen) -> None:

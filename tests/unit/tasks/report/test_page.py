@@ -11,10 +11,11 @@ import pytest
 
 from containers.labels.pool_labels import REJECTIONS
 from containers.tensorpot.student.baseline import PairTerm
-from tasks.report.markup import markdown_table
+from tasks.report.figures import duration, number
+from tasks.report.markup import Code, Picture, Section, Table, markdown_table, to_html, to_markdown
 from tasks.report.page import artifacts, page
+from tasks.report.sections import data
 from tasks.report.summary import LabelCounts, Labelling, RunSummary, SelectionCounts
-from tasks.report.tables import duration, fidelity_rows, number, rejection_rows, threshold_rows
 
 VOID = {"meta", "img"}
 EVIL = "<script>alert('x')</script>"
@@ -58,7 +59,7 @@ def test_dft_structures_that_no_check_saw_are_told_with_the_first(finished: RunS
     baseline = finished.steps["baseline"]
     steps = {"baseline": baseline.model_copy(update={"metrics": baseline.metrics | seen})}
     text = Outline(page(finished.model_copy(update={"steps": finished.steps | steps}), PICTURES)).text
-    assert "DFT structures whose units nothing checked, as the teacher has no label of them" in text
+    assert "DFT structures whose units nothing checked, because the teacher has no label of them" in text
     assert f"3; the first: {first}" in text
     assert "whose units nothing checked" not in Outline(page(finished, PICTURES)).text
 
@@ -85,7 +86,9 @@ def test_the_page_is_well_formed_and_stands_alone(finished: RunSummary) -> None:
 
 def test_the_headline_holds_verdict_figures_and_limits(finished: RunSummary) -> None:
     text = Outline(page(finished, {})).text
-    assert re.search(r"Converged .* force MAE \(meV/Å\) 45.3 at most 120 energy MAE \(meV/atom\) 6.1 at most 20", text)
+    assert re.search(
+        r"Converged .* force MAE \(meV/Å\) 45.3 at most 120: met energy MAE \(meV/atom\) 6.1 at most 20: met", text
+    )
     worse = finished.model_copy(update={"converged": False, "not_converged_because": "the force MAE is 130"})
     assert "Finished, not converged the force MAE is 130" in Outline(page(worse, {})).text
 
@@ -105,7 +108,7 @@ def test_the_labelling_s_speed_and_the_rejections_are_shown(finished: RunSummary
         assert "structures with too large a force (labels.max_force_eV_per_A) 2" in text
         assert "structures with atoms too close (labels.min_distance_A) 1" in text
         assert "atoms labelled per second 3400" in text
-        assert "time of the labelling: model 9.3\u00a0s" in text.replace("9.3 s", "9.3\u00a0s")
+        assert "time of the labelling: model 9.3 s" in text
 
 
 def test_a_run_that_reused_every_label_has_no_labelling_figures(finished: RunSummary) -> None:
@@ -120,7 +123,7 @@ def test_a_run_that_reused_every_label_has_no_labelling_figures(finished: RunSum
 def test_every_kind_of_rejection_has_words(finished: RunSummary) -> None:
     counts = dict.fromkeys(REJECTIONS, 1) | {"energy": 7}
     labels = finished.labels.model_copy(update={"rejected_by": counts})
-    rows = rejection_rows(finished.model_copy(update={"labels": labels}))
+    rows = data(finished.model_copy(update={"labels": labels})).parts[-1].rows
     assert rows[0] == ("structures with too large an energy (labels.max_energy_eV_per_atom)", "7")
     assert len(rows) == len(REJECTIONS)
 
@@ -144,26 +147,26 @@ def test_the_page_says_what_the_reference_energies_are(
     baseline = finished.baseline.model_copy(update={"e0s_from": source})
     text = Outline(page(finished.model_copy(update={"steps": steps, "baseline": baseline}), {})).text
     assert f"The E0s are {told}" in text
-    assert f"{median:.4g} eV/atom over the E0s" in text
-    assert ("cannot be read from it" in text) == ("averages" in told)
+    assert f"{median:.4g} eV/atom relative to the E0s" in text
+    assert ("do not read cohesive" in text) == ("averages" in told)
 
 
 def test_scarce_elements_are_noted(finished: RunSummary) -> None:
     assert "too few environments" not in page(finished, {})
     scarce = SelectionCounts(pool=9, candidates=9, set_aside=0, selected=9, scarce_elements=("Ni", "Re"))
     assert (
-        "all that the budget allows were taken Ni, Re"
+        "the selection took all that the budget allows Ni, Re"
         in Outline(page(finished.model_copy(update={"selection": scarce}), {})).text
     )
 
 
 def test_a_run_without_dft_and_without_core_repulsion(finished: RunSummary) -> None:
-    evaluation = json.loads(finished.files.evaluation.read_text())
-    finished.files.evaluation.write_text(json.dumps({**evaluation, "dft": None}))
-    finished.files.core_repulsion.write_text('{"pairs": {}}')
+    evaluation = json.loads(finished.files["evaluation"].read_text())
+    finished.files["evaluation"].write_text(json.dumps({**evaluation, "dft": None}))
+    finished.files["core_repulsion"].write_text('{"pairs": {}}')
     text = Outline(page(finished, {})).text
     assert "No DFT test file was given." in text
-    assert "None: the config asks for no reference potential." in text
+    assert "None: the config sets no reference potential." in text
 
 
 def test_text_of_the_user_cannot_become_markup(finished: RunSummary) -> None:
@@ -197,29 +200,38 @@ def test_a_cell_of_markdown_keeps_to_its_cell() -> None:
 
 
 def test_thresholds_are_met_or_not_or_unknown(finished: RunSummary) -> None:
-    evaluation = json.loads(finished.files.evaluation.read_text())
+    evaluation = json.loads(finished.files["evaluation"].read_text())
     evaluation["teacher"] |= {"force_mae_meV_per_A": 120.1, "energy_mae_meV_per_atom": None}
-    finished.files.evaluation.write_text(json.dumps(evaluation))
-    assert threshold_rows(finished) == [
-        ("force MAE (meV/Å)", "120.1", "at most 120", "no"),
-        ("energy MAE (meV/atom)", "–", "at most 20", "–"),
-    ]
+    finished.files["evaluation"].write_text(json.dumps(evaluation))
+    text = Outline(page(finished, {})).text
+    assert "120.1 at most 120: not met" in text
+    assert "– at most 20: not known" in text
 
 
 def test_fidelity_shows_the_share_that_extrapolates(finished: RunSummary) -> None:
-    assert ("share of atoms that extrapolate (γ above 1)", "5.00 %", "5.00 %") in fidelity_rows(finished)
+    assert "share of atoms that extrapolate (γ above 1) 5.00 % 5.00 %" in Outline(page(finished, {})).text
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.0, "0 s"), (0.42, "0.42 s"), (9.96, "10 s"), (59.6, "1 min 00 s"), (3725, "1 h 02 min")]
+    ("seconds", "text"),
+    [(0.0, "0 s"), (0.42, "0.42 s"), (9.96, "10 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (3725, "1 h 02 min")],
 )
 def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text.replace(" ", "\u00a0")
+    assert duration(seconds) == text
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "–"), (1e-8, "1e-08"), (45.34, "45.34"), (83974, "83,974"), (True, "True"), (2e6, "2,000,000")],
+    [
+        (None, "–"),
+        ({"Si": 1, "O": None}, "Si 1"),
+        (["a", {"Default": {"Si": -1.5}}], "a, Default (Si -1.5)"),
+        (1e-8, "1e-08"),
+        (45.34, "45.34"),
+        (83974, "83,974"),
+        (True, "True"),
+        (2e6, "2,000,000"),
+    ],
 )
 def test_numbers(value: object, text: str) -> None:
     assert number(value) == text
@@ -234,17 +246,33 @@ def test_the_teacher_s_own_error_against_dft_is_told(finished: RunSummary) -> No
 
 
 def test_pair_terms_are_told_where_there_are_some(finished: RunSummary) -> None:
-    assert "less these pair potentials" not in page(finished, {})
+    assert "minus these pair potentials" not in page(finished, {})
     term = PairTerm(form="lj", epsilon_eV=0.5, sigma_A=2.125, inner_A=4.0, outer_A=5.0)
     baseline = finished.baseline.model_copy(update={"pairs": {"Si-Si": term}})
     html = page(finished.model_copy(update={"baseline": baseline}), {})
-    assert "less these pair potentials" in html
+    assert "minus these pair potentials" in html
     assert "2.125" in html
     assert "hybrid/overlay" in html
 
 
 def test_grades_of_pool_and_test_structures_are_told(finished: RunSummary) -> None:
     html = page(finished, {})
-    assert html.count("after the selection</td>") == 2
+    assert html.count(">after the selection</td>") == 2
     assert "before: with DFT" not in html
     assert "3.25" in html
+
+
+def test_a_section_is_described_once_for_html_and_markdown() -> None:
+    parts = ["Run `lmp <in>` *now*.", Table(("a", "b"), [("<1>", "no")], "Caption:"), Table(("c",), [], "Never shown."),
+             Picture("p", "seen"), Picture("absent", "not drawn"), Code("x < *y*\n\nz", "Lines")]  # fmt: skip
+    sections = [Section("Title <b>", parts), Section("Empty", [Table(("c",), [], "Never.")])]
+    html = to_html("T & U", sections, {"p": b"png"})
+    assert "<p>Run <code>lmp &lt;in&gt;</code> *now*.</p>" in html
+    assert '<td class="short">&lt;1&gt;</td><td class="no">no</td>' in html
+    assert "<summary>Lines</summary><pre>x &lt; *y*\n\nz</pre>" in html
+    assert to_markdown("T & U", sections, {"p": b"png"}) == (
+        "## T &amp; U\n\n### Title &lt;b&gt;\n\nRun `lmp &lt;in&gt;` \\*now\\*.\n\nCaption:\n\n"
+        "| a | b |\n| --- | --- |\n| &lt;1&gt; | no |\n\n![p](data:image/png;base64,cG5n)\n\n"
+        "Lines\n\n    x &lt; *y*\n\n    z\n"
+    )
+    assert not re.search("Never|Empty|absent", html + to_markdown("T", sections, {"p": b"png"}))

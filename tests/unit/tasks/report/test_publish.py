@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from containers.contract import file_digest
 from tasks.errors import StoreError
 from tasks.report.publish import publish, report_json
-from tasks.report.summary import Attempt, RunSummary
+from tasks.report.summary import PUBLISHED, Attempt, RunSummary
 
 FIT = {
     "fit/README.md", "fit/1-attempt-1/input.yaml", "fit/1-attempt-1/train.pckl.gzip",
@@ -47,14 +47,14 @@ def test_the_folder_has_every_file_and_no_other(folder: Path, tmp_path: Path) ->
 
 
 def test_store_files_are_copied_under_the_names_of_the_run(finished: RunSummary, folder: Path) -> None:
-    for name, source in finished.files.published().items():
+    for name, source in ((name, finished.files[name]) for name in PUBLISHED):
         assert (folder / name).read_bytes() == source.read_bytes()
         assert not (folder / name).samefile(source)
 
 
 def test_editing_the_run_folder_leaves_the_store_alone(finished: RunSummary, folder: Path) -> None:
     (folder / "potential.yaml").write_text("edited")
-    assert finished.files.potential_yaml.read_text() == "content of potential_yaml\n"
+    assert finished.files["potential.yaml"].read_text() == "content of potential.yaml\n"
 
 
 def test_manifest_names_what_the_result_came_from(finished: RunSummary, folder: Path) -> None:
@@ -100,8 +100,8 @@ def test_report_has_the_promised_figures(folder: Path) -> None:
 
 
 def test_report_without_dft_data(finished: RunSummary) -> None:
-    evaluation = json.loads(finished.files.evaluation.read_text())
-    finished.files.evaluation.write_text(json.dumps({**evaluation, "dft": None}))
+    evaluation = json.loads(finished.files["evaluation"].read_text())
+    finished.files["evaluation"].write_text(json.dumps({**evaluation, "dft": None}))
     assert report_json(finished)["fidelity"]["dft"] is None
 
 
@@ -136,8 +136,8 @@ def test_publishing_twice_gives_the_same_bytes(finished: RunSummary, folder: Pat
 
 
 def test_a_store_file_that_vanished_leaves_the_old_folder(finished: RunSummary, folder: Path) -> None:
-    finished.files.potential_asi.unlink()
-    with pytest.raises(StoreError, match="potential_asi"):
+    finished.files["potential.asi"].unlink()
+    with pytest.raises(StoreError, match=r"potential\.asi"):
         publish(finished, folder.parent, no_pictures)
     assert files_of(folder) == EVERY_FILE
 

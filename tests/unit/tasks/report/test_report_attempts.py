@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from tasks.report.sections import ATTEMPT_HEAD, ERROR_HEAD, attempt_rows, error_rows, plan_text
+from tasks.report.sections import attempts, plan_text
 from tasks.report.summary import Attempt, RunSummary
+
+
+def tables(run: RunSummary) -> list[list[dict[str, str]]]:
+    """Rows of attempts, and rows of errors, by the names of their columns."""
+    return [[dict(zip(part.head, row, strict=True)) for row in part.rows] for part in attempts(run).parts[1:]]
 
 
 def test_a_plan_ends_with_its_reason() -> None:
@@ -23,19 +28,19 @@ def test_early_stopping_is_told_by_its_keys() -> None:
 
 
 def test_each_attempt_says_how_it_ended(finished: RunSummary) -> None:
-    first, second = (dict(zip(ATTEMPT_HEAD, row, strict=True)) for row in attempt_rows(finished))
+    first, second = tables(finished)[0]
     assert (first["stage"], first["attempt"], first["chosen"]) == ("1", "train 1", "")
     assert (first["stopped because"], first["iterations"], first["best at"]) == (
         "its 40 iterations are used up",
         "40",
         "30",
     )
-    assert (second["stage"], second["iterations"], second["chosen"]) == ("2", "40, taken up at 12", "yes")
+    assert (second["stage"], second["iterations"], second["chosen"]) == ("2", "40, resumed at 12", "yes")
     assert second["plan"] == "start fresh → continue (used up)"
 
 
 def test_errors_of_the_best_and_of_the_last_potential_are_told(finished: RunSummary) -> None:
-    rows = [dict(zip(ERROR_HEAD, row, strict=True)) for row in error_rows(finished)]
+    rows = tables(finished)[1]
     assert [(row["attempt"], row["potential"]) for row in rows[:3]] == [
         ("train 1", "best, training"),
         ("train 1", "best, validation"),
@@ -48,7 +53,7 @@ def test_errors_of_the_best_and_of_the_last_potential_are_told(finished: RunSumm
 def test_an_attempt_that_failed_has_dashes_and_no_errors(finished: RunSummary) -> None:
     failed = Attempt(name="train 1", plan={}, verdict="bad_data", seconds=1.0, message="row 3 of it is wrong")
     run = finished.model_copy(update={"attempts": (failed, finished.attempts[1])})
-    row = dict(zip(ATTEMPT_HEAD, attempt_rows(run)[0], strict=True))
+    row = tables(run)[0][0]
     assert row["verdict"] == "bad_data: row 3 of it is wrong"
     assert (row["stopped because"], row["iterations"], row["best at"]) == ("–", "–", "–")
-    assert {row[0] for row in error_rows(run)} == {"train 2"}
+    assert {row["attempt"] for row in tables(run)[1]} == {"train 2"}

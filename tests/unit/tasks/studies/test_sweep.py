@@ -20,7 +20,6 @@ from tasks.studies.sweep import (
     COST,
     ENERGY,
     FORCE,
-    HEAD,
     SweepFailure,
     SweepSummary,
     SweptStudent,
@@ -28,11 +27,7 @@ from tasks.studies.sweep import (
     chosen_yaml,
     comma_separated,
     front,
-    markdown,
-    notes,
-    page,
     publish,
-    rows,
     sweep_picture,
 )
 
@@ -120,10 +115,14 @@ def test_a_figure_that_no_logarithm_takes_is_left_out_without_a_warning(
     assert not [str(warning.message) for warning in recwarn]
 
 
+def notes(sweep: SweepSummary) -> list[str]:
+    return [part for part in sweep.parts()[1:] if isinstance(part, str) and part]
+
+
 def test_the_table_has_a_row_a_student_by_force_error(sweep: SweepSummary) -> None:
-    told = list(rows(sweep))
+    told = sweep.parts()[-2].rows
     assert [row[0] for row in told] == ["dear", "good", "fast", "beaten"]
-    assert all(len(row) == len(HEAD) for row in told)
+    assert {len(row) for row in told} == {len(sweep.parts()[-2].head)}
     assert [row[-2:] for row in told] == [("yes", "yes"), ("yes", ""), ("yes", ""), ("", "")]
     assert told[0][1:5] == ("40", "360", "4", "90")
 
@@ -135,25 +134,25 @@ def test_what_must_be_known_is_told(sweep: SweepSummary) -> None:
     cut = sweep.model_copy(update={"students": (*ALL, student("c", 99.0, 9.0, **{"pacemaker.cutoff": 4.0}))})
     assert "The teacher sees 10 Å" in notes(cut)[1]
     wild = sweep.model_copy(update={"students": (student("wild", 1.0, 1.0, stable=False),)})
-    assert notes(wild)[-1] == "No student passed the gate of molecular dynamics."
+    assert notes(wild)[-1] == "No student passed the stability check in molecular dynamics."
     other = GOOD.model_copy(update={"figures": {**GOOD.figures, "structures": 31}})
     assert "different structures" in notes(sweep.model_copy(update={"students": (DEAR, other)}))[-1]
 
 
 def test_names_are_escaped_and_a_stub_run_says_so(sweep: SweepSummary) -> None:
-    assert "si<b>" not in page(sweep, b"png")
+    assert "si<b>" not in sweep.page(b"png")
     stub = sweep.model_copy(update={"stub": True})
-    assert "Stub run" in page(stub, b"png")
-    assert "STUB RUN" in markdown(stub)
-    assert "Stub run" not in page(sweep, b"png")
+    assert "STUB RUN" in stub.page(b"png")
+    assert "STUB RUN" in stub.text()
+    assert "STUB RUN" not in sweep.page(b"png")
 
 
 def test_what_failed_is_told(sweep: SweepSummary) -> None:
     failure = SweepFailure(name="x", changes={}, step="pace_train", message="the loss <is> infinite")
     failed = sweep.model_copy(update={"failures": (failure,)})
-    assert "| x | pace\\_train | the loss &lt;is&gt; infinite |" in markdown(failed)
-    assert "the loss &lt;is&gt; infinite" in page(failed, b"png")
-    assert "These gave" not in markdown(sweep)
+    assert "| x | pace\\_train | the loss &lt;is&gt; infinite |" in failed.text()
+    assert "the loss &lt;is&gt; infinite" in failed.page(b"png")
+    assert "These gave" not in sweep.text()
 
 
 def test_the_csv_has_keys_and_figures_in_the_order_asked_for(sweep: SweepSummary) -> None:

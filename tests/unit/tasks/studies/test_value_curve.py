@@ -12,15 +12,11 @@ from PIL import Image
 
 from tasks.report.plots import BLUE, GREY, ORANGE
 from tasks.studies.value_curve import (
-    ERRORS,
-    HEAD,
+    SHOWN,
     Failure,
     Point,
     ValueCurve,
-    markdown,
-    page,
     publish,
-    rows,
     value_picture,
 )
 
@@ -29,7 +25,7 @@ def point(method: str, structures: int, seed: int = 1, error: float = 50.0) -> P
     return Point(
         method=method, seed=seed, structures=structures, atoms=40 * structures, fit_s=0.5 * structures, iterations=9,
         ended="time_limit" if method == "all" else "iterations_used_up",
-        figures=dict.fromkeys(ERRORS, error / structures**0.5) | {"structures": 100},
+        figures=dict.fromkeys(SHOWN, error / structures**0.5) | {"structures": 100},
     )  # fmt: skip
 
 
@@ -61,36 +57,36 @@ def test_the_spread_of_random_choices_is_drawn(curve: ValueCurve) -> None:
 
 @pytest.mark.parametrize("value", [0.0, None])
 def test_a_figure_that_no_logarithm_takes_is_drawn_or_left_out(curve: ValueCurve, value: float | None) -> None:
-    odd = [one.model_copy(update={"figures": dict.fromkeys(ERRORS, value)}) for one in curve.points]
+    odd = [one.model_copy(update={"figures": dict.fromkeys(SHOWN, value)}) for one in curve.points]
     assert value_picture(odd).startswith(b"\x89PNG")
     assert value_picture([*curve.points[:-1], odd[-1]]) != value_picture(curve.points)
 
 
 def test_the_table_has_a_row_a_point_by_size(curve: ValueCurve) -> None:
-    told = list(rows(curve.points))
+    told = curve.parts()[2].rows
     assert len(told) == len(curve.points)
-    assert all(len(row) == len(HEAD) for row in told)
+    assert {len(row) for row in told} == {len(curve.parts()[2].head)}
     assert [row[1] for row in told] == ["50"] * 4 + ["200"] * 4 + ["1,000"]
-    assert told[0][:4] == ("combined", "50", "2,000", "25\u00a0s")
+    assert told[0][:4] == ("combined", "50", "2,000", "25 s")
     assert "random, seed 2" in {row[0] for row in told}
 
 
 def test_a_missing_figure_is_a_dash(curve: ValueCurve) -> None:
     lost = curve.points[0].model_copy(update={"figures": {}})
-    assert next(rows([lost]))[4:-1] == ("–",) * 4
+    assert curve.model_copy(update={"points": (lost,)}).parts()[2].rows[0][4:-1] == ("–",) * 4
 
 
 def test_a_fit_of_less_than_was_asked_says_so(curve: ValueCurve) -> None:
-    assert {row[-1] for row in rows(curve.points) if row[0] == "all"} == {"time_limit"}
-    assert "time\\_limit" in markdown(curve)
+    assert {row[-1] for row in curve.parts()[2].rows if row[0] == "all"} == {"time_limit"}
+    assert "time\\_limit" in curve.text()
 
 
 def test_names_are_escaped_and_a_stub_run_says_so(curve: ValueCurve) -> None:
-    assert "si<b>" not in page(curve, b"png")
-    assert "Stub" not in page(curve, b"png")
+    assert "si<b>" not in curve.page(b"png")
+    assert "STUB" not in curve.page(b"png")
     stub = curve.model_copy(update={"stub": True})
-    assert "Stub run" in page(stub, b"png")
-    assert "STUB RUN" in markdown(stub)
+    assert "STUB RUN" in stub.page(b"png")
+    assert "STUB RUN" in stub.text()
 
 
 def test_the_folder_is_published_as_a_whole(curve: ValueCurve, tmp_path: Path) -> None:
@@ -107,11 +103,11 @@ def test_the_folder_is_published_as_a_whole(curve: ValueCurve, tmp_path: Path) -
 
 def test_what_gave_no_point_is_told(curve: ValueCurve) -> None:
     png = value_picture(curve.points)
-    assert "no point" not in markdown(curve) + page(curve, png)
+    assert "no point" not in curve.text() + curve.page(png)
     failure = Failure(method="d_optimal", seed=1, size=7, step="pace_train", message="the loss <is> infinite")
     failed = curve.model_copy(update={"failures": (failure,)})
-    assert "| d\\_optimal | 7 | pace\\_train | the loss &lt;is&gt; infinite |" in markdown(failed)
-    assert "the loss &lt;is&gt; infinite" in page(failed, png)
+    assert "| d\\_optimal | 7 | pace\\_train | the loss &lt;is&gt; infinite |" in failed.text()
+    assert "the loss &lt;is&gt; infinite" in failed.page(png)
 
 
 def test_a_stub_without_any_error_is_drawn_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
