@@ -18,7 +18,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from operator import methodcaller
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -229,10 +228,18 @@ CELLS = ("cell", "box", "unit_cell", "unitcell", "cell_vectors", "lattice_vector
 """Keys by which others give a cell. Without `Lattice` they would be passed over."""
 ANY_CASE = (*SPELLED, "energy", "stress", "virial")
 """Keys that may come once, whatever their spelling is; others once in one spelling."""
-QUOTED = re.compile(r"""\\.|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|\{(?:\\.|[^}\\])*\}|\[(?:\\.|[^\]\\])*\]""", re.DOTALL)
-STRESSES = re.compile(rf"({QUOTED.pattern})|(?<!\S)(stress|virial)(?=\s*=)", re.DOTALL)
+QUOTED = re.compile(
+    "|".join(
+        [
+            r"\\.?",
+            *(rf"{a}(?:[^{b}\\]|\\.)*(?:{b}|\\?\Z)" for a, b in (('"', '"'), ("'", "'"), (r"\{", "}"), (r"\[", r"\]"))),
+        ]
+    ),
+    re.DOTALL,
+)
+"""As ASE reads it; what has no end goes to the end of the line, so that no part is looked at twice."""
+STRESSES = re.compile(r"(?<!\S)(?:stress|virial)(?=\s*=)")
 MARK = "\0"  # behind `stress` and `virial`: ASE reads nine numbers alone under these names, and does not compare sides
-PAIR = methodcaller("partition", "=")
 OF_IPI = re.compile(r"\bCELL[({]")
 WRITE_LATTICE = 'a cell is written as Lattice="ax ay az bx by bz cx cy cz" (Å)'
 FLAGS = {"t": True, "true": True, ".true.": True, "1": True, "f": False, "false": False, ".false.": False, "0": False}
@@ -251,13 +258,18 @@ def read_comment(text: str, place: str) -> dict[str, Any]:
     Raises:
         BadInput: a cell or columns that cannot be understood, with `place` (file and frame).
     """
-    plain = re.sub(r"\s*=\s*", "=", QUOTED.sub("", text))
+    plain = QUOTED.sub(lambda match: "Q" * len(match[0]), text)
+    words = plain.replace("=", " = ").split()
     keys = Counter(
-        key.lower() if key.lower() in ANY_CASE else key for key, equals, _ in map(PAIR, plain.split()) if equals
+        key.lower() if key.lower() in ANY_CASE else key
+        for before, key, equals in zip(["", *words], words, words[1:], strict=False)
+        if equals == "=" and "=" not in (before, key)
     )
     if twice := [key for key, count in keys.items() if count > 1]:
         raise BadInput(f"{place}: the comment line has {SPELLED.get(twice[0], twice[0])[:40]} twice; remove one")
-    marked = STRESSES.sub(lambda match: match[1] or f"{match[2]}{MARK}", text)
+    marked = text
+    for match in reversed(list(STRESSES.finditer(plain))):
+        marked = marked[: match.end()] + MARK + marked[match.end() :]
     try:
         found = key_val_str_to_dict(marked) if text.strip() else {}
     except (ValueError, TypeError, OverflowError, RecursionError) as error:

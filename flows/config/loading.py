@@ -121,7 +121,7 @@ def _told(error: ValidationError, values: dict[str, Any]) -> list[str]:
     given: dict[str, str] = {}
     for problem in error.errors():
         written = _written(problem["loc"], values)
-        place = ".".join(map(str, written))
+        place = ".".join(str(part) or '""' for part in written)
         if problem["type"] == "extra_forbidden":
             lines[f"unknown key {place}{_suggestion(written)}"] = []
             continue

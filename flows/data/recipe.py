@@ -22,6 +22,7 @@ from tasks.errors import UserError
 
 MOST_OF_BFGS = 20_000
 """Parameters. BFGS keeps the square of them: 3.2 GB, and half a second of one core an iteration."""
+INNERMOST_A, OUTSIDE_A = 0.5, 0.02  # CLOSEST and STEP of containers.tensorpot.core.inner_radius, which needs pyace
 WIDE = 1.1
 """Times the teacher's r_max: measured on silicon, where 1.2 times gave nothing more (docs/use/training.md)."""
 
@@ -65,7 +66,7 @@ def resolve(config: DistillConfig, teachers: Sequence[Teacher], in_pool: set[str
     )
     _check_functions(potential)
     _check_blocks(config, elements)
-    _check_names(config, elements)
+    _check_names(config, elements, potential.cutoff)
     e0s = {element: fmean(teacher.e0s_eV[head][element] for teacher in teachers) for element in elements}
     return Recipe(config=config, head=head, teacher_e0s_eV=e0s, potential=potential)
 
@@ -167,7 +168,7 @@ def _check_known(unknown: set[str], place: str, order: Sequence[str], known: set
         )
 
 
-def _check_names(config: DistillConfig, elements: Sequence[str]) -> None:
+def _check_names(config: DistillConfig, elements: Sequence[str], cutoff: float) -> None:
     """Refuse settings that name elements which the potential does not have, or leave one out."""
     pacemaker, e0s = config.pacemaker, config.dataset.reference_energies
     for key, by_pair in {"r_in_A": pacemaker.r_in_A, "lj": pacemaker.lj}.items():
@@ -175,6 +176,12 @@ def _check_names(config: DistillConfig, elements: Sequence[str]) -> None:
             strange := [pair for pair in by_pair if set(pair.split("-")) - set(elements)]
         ):
             raise UserError(f"pacemaker.{key} names {strange[0]}, but the potential has {', '.join(elements)}.")
+    for pair, distance in pacemaker.r_in_A.items() if isinstance(pacemaker.r_in_A, dict) else ():
+        if not INNERMOST_A < distance < cutoff - OUTSIDE_A:
+            raise UserError(
+                f"pacemaker.r_in_A of {pair} is {distance:g} Å: give one between {INNERMOST_A} Å and the cutoff,"
+                f" {cutoff:g} Å."
+            )
     pairs = {"-".join(pair) for pair in combinations_with_replacement(elements, 2)}
     wanted = pacemaker.reference_potential == "lj" and isinstance(pacemaker.lj, dict)
     if wanted and (left := sorted(pairs - set(pacemaker.lj))):

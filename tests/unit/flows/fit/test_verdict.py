@@ -7,7 +7,7 @@ import pytest
 
 from containers.contract import BadInput, OutOfMemory, ProgramMissing
 from containers.tensorpot.fit import follow, pace_train
-from containers.tensorpot.fit.follow import Course
+from containers.tensorpot.fit.follow import FitRun
 from containers.tensorpot.fit.history import MetricsFile
 from containers.tensorpot.fit.log import FitLog
 from containers.tensorpot.fit.stop_reason import Ending, StopReason, stop
@@ -111,7 +111,7 @@ def test_a_replayed_fit_without_an_iteration_is_none_whatever_it_says(tmp_path: 
     rows.follow()
     log.feed(AT_TOLERANCE)
     ending = Ending(0, tuple(rows.rows), log, maxiter=99)
-    failure = pace_train.failure(Course(tmp_path, ending, stop(ending), rows.rows, []))
+    failure = pace_train.failure(FitRun(tmp_path, ending, stop(ending), rows.rows, []))
     assert judge(Outcome(failure=type(failure).__name__), LIMITS) == "no_iteration"
 
 

@@ -229,7 +229,7 @@ def published(recipe: Any, artefact: Any, monkeypatch: pytest.MonkeyPatch) -> Pu
     monkeypatch.setattr(flow, "Data", Made)
     monkeypatch.setattr(flow, "training_set", lambda *_: (frames, ()))
     monkeypatch.setattr(flow, "fit_all", Fits(artefact, {}))
-    monkeypatch.setattr(flow, "publish_sweep", seen)
+    monkeypatch.setattr(flow, "publish_study", seen)
     return seen
 
 
