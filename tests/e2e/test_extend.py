@@ -121,7 +121,7 @@ def test_a_round_of_structures_lowers_the_test_error_and_says_so(
     (only,) = found.extensions.rounds
     assert (only.kind, only.before.structures, only.after.structures) == ("structures", 12, 52)
     assert sum(only.added_by.values()) == 40
-    print(found.extensions.told(), only)
+    print(found.extensions.sentence(), only)
     for side in ("validation", "test"):
         before, after = (getattr(size, side)["force_mae_meV_per_A"] for size in (only.before, only.after))
         assert after < 0.9 * before
@@ -154,18 +154,18 @@ def test_what_nothing_reaches_stops_before_the_rounds_are_used_up(
 ) -> None:
     """No round halves the error: both kinds are tried once, from the best student, and the reason is told."""
     found, _ = distilled(workspace, data, rounds=10, structures=40, min_gain=0.9)
-    print(found.extensions.told())
+    print(found.extensions.sentence())
     assert found.extensions.why == "no_gain"
     assert sorted(one.kind for one in found.extensions.rounds) == ["functions", "structures"]
     assert not any(one.helped for one in found.extensions.rounds)
     rounds = found.extensions.rounds
     errors = [size.validation["force_mae_meV_per_A"] for one in rounds for size in (one.before, one.after)]
     assert found.best.state.validation.force_mae_meV_per_A == min(errors)
-    assert "did not help" in found.extensions.told()
+    assert "did not help" in found.extensions.sentence()
 
 
 def test_a_budget_that_is_reached_stops_it(workspace: Workspace, data: dict[str, Artefact]) -> None:
     found, _ = distilled(workspace, data, rounds=10, max_structures=12, max_functions_per_element=30)
     assert not found.extensions.rounds
     assert found.extensions.why == "nothing_left"
-    assert "extend.max_structures (12) is reached" in found.extensions.told()
+    assert "extend.max_structures (12) is reached" in found.extensions.sentence()

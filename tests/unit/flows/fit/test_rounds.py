@@ -174,7 +174,7 @@ def test_a_round_that_did_harm_is_left_behind(distilled: Any) -> None:
 def test_it_stops_before_the_rounds_are_used_up_when_nothing_helps(distilled: Any) -> None:
     found, _, _, _ = distilled([400.0, 350.0], rounds=20)
     assert (found.extensions.why, len(found.extensions.rounds)) == ("no_gain", 2)
-    assert "more structures did not help" in found.extensions.told()
+    assert "more structures did not help" in found.extensions.sentence()
 
 
 def test_the_next_round_starts_from_the_best_round(distilled: Any) -> None:
@@ -215,7 +215,7 @@ def test_what_is_unstable_is_not_extended(distilled: Any) -> None:
     found, steps, _, _ = distilled([], unstable="two atoms fused")
     assert not steps.calls
     assert found.extensions.why == "unsound"
-    assert "two atoms fused" in found.extensions.told()
+    assert "two atoms fused" in found.extensions.sentence()
 
 
 ENDS = {150.0: {"stop_reason": "time_limit"}}
