@@ -110,7 +110,7 @@ def test_dft_structures_that_no_check_of_units_saw_are_told(artefact: Any, caplo
 
 
 def test_a_file_of_which_no_frame_has_a_cell_is_named(config: DistillConfig, tmp_path: Path) -> None:
-    """Single atoms need none; one frame with a cell shows that the file has them where they belong."""
+    """Single atoms need none; a frame without a cell among others that have one is named as well."""
     crystal, molecule, atom = bulk("Si", cubic=True), bulk("Si", cubic=True), bulk("Si")[:1]
     molecule.cell, molecule.pbc, atom.cell, atom.pbc = None, False, None, False
     contents = {"cp2k-pos-1.xyz": [molecule, molecule], "mixed.xyz": [molecule, crystal], "atoms.xyz": [atom]}
@@ -119,7 +119,8 @@ def test_a_file_of_which_no_frame_has_a_cell_is_named(config: DistillConfig, tmp
     files = tuple(external(tmp_path / name) for name in contents)
     pool = run_step(ingest_call(config, files), open_workspace(tmp_path, Settings(runner="in_process", cores=1)))
     assert pool.metrics["files_without_cell"] == {"cp2k-pos-1.xyz": 2}
-    (told,) = without_cell(Ingested(pool, None, None))
+    some, told = without_cell(Ingested(pool, None, None))
+    assert some.startswith("mixed.xyz (pool): 1 of its frames have no cell, the first is frame 0 (from 0)")
     assert told.startswith("cp2k-pos-1.xyz (pool): none of its 2 frames has a cell; they are taken as molecules")
     assert "Lattice=" in told
 
