@@ -315,6 +315,7 @@ def test_an_xdatcar_whose_third_configuration_lacks_an_atom(tmp_path: Path) -> N
     assert said.startswith(
         "XDATCAR: frame 2 (from 0), line 30: the position of an atom, three numbers, should be here, not"
     )
+    (tmp_path / "scale").mkdir()
     said = message(tmp_path / "scale", "XDATCAR", "".join([lines[0], "about one\n", *lines[2:]]).encode())
     assert said.startswith(
         "XDATCAR: frame 0 (from 0), line 2: the scale of the cell, one number, should be here, not 'about"
