@@ -230,7 +230,7 @@ def assert_same(found: pa.Table, expected: pa.Table) -> None:
 
 def test_a_queue_s_class_gets_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
     """The script that would be submitted with the settings of docs/use/labelling.md; nothing is."""
-    page = (REPOSITORY / "docs" / "labelling.md").read_text()
+    page = (REPOSITORY / "docs" / "use" / "labelling.md").read_text()
     block = page[page.index("export DISTILL_DASK_CLUSTER=") :].partition("python -m")[0]
     settings = dict(word.split("=", 1) for word in shlex.split(block) if word.startswith("DISTILL_"))
     for name, value in settings.items():
