@@ -23,7 +23,7 @@ from tasks.prefect_tasks import step
 from tasks.workspace import Workspace
 
 FIRST_STAGE, LATER_STAGE = 5, 20
-"""Parameters for each automatic iteration: 300 and 75 iterations for a silicon basis of 1,500 (docs/use/training.md)."""
+"""Parameters for each automatic iteration: 300 and 75 iterations for 1,500 of silicon (docs/use/training.md)."""
 
 
 class StageLoss(NamedTuple):
