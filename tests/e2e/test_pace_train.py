@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from ase.build import bulk
 
-from containers.contract import Inputs, Machine, Resources, file_digest
+from containers.contract import BadInput, Inputs, Machine, Resources, file_digest
 from containers.tensorpot.fit import pace_train
 from containers.tensorpot.fit.follow import RowsDiffer
 from containers.tensorpot.fit.pace_train import OUTPUTS, NoIteration, Params
@@ -205,7 +205,7 @@ def test_a_potential_with_its_core_cannot_be_continued_from(
     configuration = load(fit.path("interim"))
     set_cores(configuration, {"Cu-Cu": 1.8}, whole=True)
     configuration.save(str(tmp_path / "core.yaml"))
-    with pytest.raises(pace_train.BadInput, match="core repulsion"):
+    with pytest.raises(BadInput, match="core repulsion"):
         Fit(tmp_path, {**frames, "start": (tmp_path / "core.yaml",)})
 
 
