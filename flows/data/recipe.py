@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from containers.contract import BadInput, Closed
 from containers.mace.teacher.description import Teacher, choose_head
 from containers.structures.split import Split, empty_sides, empty_sides_message
+from containers.tensorpot.core.inner_radius import check_r_in
 from containers.tensorpot.pacemaker.input import Potential
 from containers.tensorpot.pacemaker.own_keys import check_blocks, own_fit
 from containers.tensorpot.selection.coverage import Tables, Unseen, never_trained
@@ -22,7 +23,6 @@ from tasks.errors import UserError
 
 MOST_OF_BFGS = 20_000
 """Parameters. BFGS keeps the square of them: 3.2 GB, and half a second of one core an iteration."""
-INNERMOST_A, OUTSIDE_A = 0.5, 0.02  # CLOSEST and STEP of containers.tensorpot.core.inner_radius, which needs pyace
 WIDE = 1.1
 """Times the teacher's r_max: measured on silicon, where 1.2 times gave nothing more (docs/use/training.md)."""
 
@@ -176,13 +176,12 @@ def _check_names(config: DistillConfig, elements: Sequence[str], cutoff: float) 
             strange := [pair for pair in by_pair if set(pair.split("-")) - set(elements)]
         ):
             raise UserError(f"pacemaker.{key} names {strange[0]}, but the potential has {', '.join(elements)}.")
-    for pair, distance in pacemaker.r_in_A.items() if isinstance(pacemaker.r_in_A, dict) else ():
-        if not INNERMOST_A < distance < cutoff - OUTSIDE_A:
-            raise UserError(
-                f"pacemaker.r_in_A of {pair} is {distance:g} Å: give one between {INNERMOST_A} Å and the cutoff,"
-                f" {cutoff:g} Å."
-            )
     pairs = {"-".join(pair) for pair in combinations_with_replacement(elements, 2)}
+    if isinstance(pacemaker.r_in_A, dict):
+        try:
+            check_r_in(pacemaker.r_in_A, sorted(pairs), cutoff)
+        except BadInput as error:
+            raise UserError(f"pacemaker.{error}.") from None
     wanted = pacemaker.reference_potential == "lj" and isinstance(pacemaker.lj, dict)
     if wanted and (left := sorted(pairs - set(pacemaker.lj))):
         raise UserError(f"pacemaker.lj has no {', '.join(left)}: give every pair of elements, or set it to auto.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -33,13 +32,6 @@ A_PAIR = 2
 """Atoms whose forces are in proportion whatever the teacher says: a factor tells a unit only if it is one's."""
 FEWEST = 5
 """Energies of one composition, or frames with forces, from which a unit, a sign or an order is told."""
-RELATED = 0.5
-"""Median cosine of DFT's forces and the teacher's below which they hardly belong to one another. A good teacher has
-0.95, a poor one 0.8; forces of other atoms have 0."""
-STEEP = 1.6
-"""A soft teacher's forces are too small by a quarter; a factor beyond this is worth a warning."""
-STRONG_eV_per_A = 0.3
-"""Root mean squares of both from which forces that point against the teacher's are worth a warning."""
 OUTLIER_SPREADS = 10.0
 """Energies are set apart beyond so many standard deviations (by the median absolute deviation), and beyond FAR."""
 SHOWN = 5  # frames that a message lists
@@ -113,7 +105,7 @@ def check_units(both: Sequence[Both]) -> None:
         factor = _proportion(np.ravel(one.atoms.calc.results["forces"]), np.ravel(one.teacher["forces"]))
         if factor is not None and len(one.atoms) <= A_PAIR and not _likely(factor, UNITS):
             continue  # a teacher that is wrong at a short distance
-        if factor is not None and np.sqrt(np.mean(np.square(one.teacher["forces"]))) > REAL_FORCE_eV_per_A:
+        if factor is not None and rms(one.teacher["forces"]) > REAL_FORCE_eV_per_A:
             raise BadInput(f"{one.place}: its forces are {_suggest(factor, 'eV/Å', UNITS)}")
     files: defaultdict[str, list[Both]] = defaultdict(list)
     alike: defaultdict[tuple[str, str], list[Both]] = defaultdict(list)
@@ -128,100 +120,9 @@ def check_units(both: Sequence[Both]) -> None:
             raise BadInput(f"{source}: its energies vary {_suggest(factor, 'eV', ENERGY_UNITS)}")
 
 
-def check_forces(both: Sequence[Both]) -> list[str]:
-    """Warnings for forces that hardly are those of the structures; what is certain is refused.
-
-    Judged for each file, over frames in which the teacher's forces are real. Frames of one or two atoms have a
-    direction but no order, and are in proportion whatever the teacher says: they count in the median alone.
-
-    Raises:
-        BadInput: forces that are exactly zero, of the other sign, or in another order of the atoms or axes.
-    """
-    files: defaultdict[str, list[Both]] = defaultdict(list)
-    for one in both:
-        if len(one.atoms) > 1 and _size(one.teacher["forces"]) > REAL_FORCE_eV_per_A:
-            files[one.atoms.info["source"]].append(one)
-    warnings = list[str]()
-    for source, ones in files.items():
-        if empty := [one for one in ones if not np.any(one.atoms.calc.results["forces"])]:
-            raise BadInput(
-                f"{source}: {listed(empty)} have forces of exactly zero, where the teacher's are"
-                f" {_size(empty[0].teacher['forces']):.2g} eV/Å: they were not computed. Give the forces, or remove the"
-                " frames."
-            )
-        cosines = np.array([_cosine(one.atoms.calc.results["forces"], one.teacher["forces"]) for one in ones])
-        middle = float(np.median(cosines))
-        several = [(one, cosine) for one, cosine in zip(ones, cosines, strict=True) if len(one.atoms) > A_PAIR]
-        turned = [one for one, cosine in several if cosine <= -PROPORTIONAL]
-        if len(ones) >= FEWEST and middle < -RELATED:
-            turned = [one for one, cosine in zip(ones, cosines, strict=True) if cosine < 0]
-        if len(turned) >= FEWEST:
-            raise BadInput(
-                f"{source}: the forces of {len(turned)} of {len(ones)} frames point against the teacher's"
-                f" ({listed(turned)}; cosine over all frames: {middle:.2f} in the median): they look like gradients,"
-                " which are minus the forces. Give forces (eV/Å)."
-            )
-        if len(ones) >= FEWEST and middle < RELATED:
-            if order := _force_order([one for one, _ in several]):
-                raise BadInput(f"{source}: its forces are {order}, as it seems. Give those of each atom in its line.")
-            warnings.append(
-                f"{source}: its forces hardly agree with the teacher's: their cosine is {middle:.2f} in the median of"
-                f" {len(ones)} frames, where a usable teacher has 0.8 and more. Look at whether the forces belong to"
-                " these structures (order of atoms and axes, frames of two files mixed up), or whether the teacher"
-                " knows such structures"
-            )
-        slope = float(
-            np.median([_size(one.atoms.calc.results["forces"]) / _size(one.teacher["forces"]) for one in ones])
-        )
-        if len(ones) >= FEWEST and middle >= PROPORTIONAL and not 1 / STEEP <= slope <= STEEP:
-            warnings.append(
-                f"{source}: its forces are {slope:.2g} times the teacher's in the median of {len(ones)} frames. Look at"
-                " their unit: a factor of 0.53 is eV/Bohr"
-            )
-        strong = [
-            one
-            for one, cosine in several
-            if cosine < 0
-            and min(map(_size, (one.atoms.calc.results["forces"], one.teacher["forces"]))) > STRONG_eV_per_A
-        ]
-        if strong and (middle >= RELATED or len(ones) < FEWEST):
-            warnings.append(
-                f"{source}: the forces of {len(strong)} of {len(ones)} frames point against the teacher's"
-                f" ({listed(strong)}; cosine over all frames: {middle:.2f} in the median). Look at their sign, and"
-                " whether they belong to these structures"
-            )
-    return warnings
-
-
-def _force_order(ones: Sequence[Both]) -> str | None:
-    """How the forces would have to be reordered to agree with the teacher's, if an order does it."""
-    if len(ones) < FEWEST:
-        return None
-    left: defaultdict[str, list[float]] = defaultdict(list)
-    for one in ones:
-        forces, teacher = one.atoms.calc.results["forces"], one.teacher["forces"]
-        guesses = {"": forces, "in the reversed order of the atoms": forces[::-1]}
-        for by, values in {"number": one.atoms.numbers, "symbol": np.array(one.atoms.get_chemical_symbols())}.items():
-            guesses[f"sorted by chemical {by}, but the atoms are not"] = forces[
-                np.argsort(np.argsort(values, kind="stable"))
-            ]
-        for axes in list(permutations(range(3)))[1:]:
-            guesses[f"with other axes ({' '.join('xyz'[axis] for axis in np.argsort(axes))})"] = forces[:, axes]
-        for name, guess in guesses.items():
-            left[name].append(_size(guess - teacher) / _size(teacher))
-    medians = {name: float(np.median(shares)) for name, shares in left.items()}
-    best = min(medians, key=medians.__getitem__)
-    return best if medians[best] < EXPLAINED * min(1.0, medians[""]) else None
-
-
-def _size(forces: Floats) -> float:
-    """Root mean square."""
+def rms(forces: Floats) -> float:
+    """Root mean square of all numbers."""
     return float(np.sqrt(np.mean(np.square(forces))))
-
-
-def _cosine(one: Floats, other: Floats) -> float:
-    lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
-    return float(np.sum(np.multiply(one, other))) / lengths if lengths else 0.0
 
 
 def listed(ones: Sequence[Both]) -> str:
@@ -324,14 +225,14 @@ def check_outliers(both: Sequence[Both], constants: Mapping[str, float]) -> list
         )
     for one, value in ((both[place], left[place]) for place in np.flatnonzero(apart > limit)):
         forces, teacher = one.atoms.calc.results["forces"], one.teacher["forces"]
-        size = _size(teacher)
+        size = rms(teacher)
         told = (
             f"{one.place}: its energy is {value:+.3g} eV/atom from the teacher's (less a constant for each element),"
             f" where most of {len(both)} structures are within {spread:.2g}"
         )
         if one.atoms.calc.results["energy"] == 0.0:
             raise BadInput(f"{told}: it is 0 eV, which is no energy. Give it, or remove the frame.")
-        if size > REAL_FORCE_eV_per_A and _size(forces - teacher) < EXPLAINED * size:
+        if size > REAL_FORCE_eV_per_A and rms(forces - teacher) < EXPLAINED * size:
             raise BadInput(f"{told}, and its forces agree with the teacher's. Correct the energy or remove the frame.")
         warnings.append(f"{told}. Look at the frame: its energy may be wrong, or the teacher does not know it")
     return warnings

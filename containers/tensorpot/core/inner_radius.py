@@ -94,7 +94,7 @@ def add_core(
         pair: max(shortest[pair], reach.get(pair, 0.0)) if pair in shortest else _unseen(pair, potential.cutoff)
         for pair in pairs
     }
-    given = _checked(given_r_in or {}, pairs, potential.cutoff)
+    given = check_r_in(given_r_in or {}, pairs, potential.cutoff)
     chosen = {
         pair: given[pair] if pair in given else _choose(potential, {**start, **given}, pair, shortest.get(pair))
         for pair in pairs
@@ -125,7 +125,8 @@ def _unseen(pair: str, cutoff: float) -> float:
     return min(touching(pair), cutoff - MARGIN)
 
 
-def _checked(r_in: Mapping[str, float], pairs: Sequence[str], cutoff: float) -> dict[str, float]:
+def check_r_in(r_in: Mapping[str, float], pairs: Sequence[str], cutoff: float) -> dict[str, float]:
+    """Return given r_in (Å) by the alphabetic name of the pair; raises `BadInput` for one that cannot be."""
     named = {"-".join(sorted(pair.split("-"))): distance for pair, distance in r_in.items()}
     if unknown := sorted(set(named) - set(pairs)):
         raise BadInput(f"r_in_A has {', '.join(unknown)}; the pairs of the potential are {', '.join(pairs)}")

@@ -15,7 +15,6 @@ from containers.contract import BadInput
 from containers.tensorpot.baseline.dft_agreement import (
     Both,
     check_energies,
-    check_forces,
     check_outliers,
     check_units,
     check_zero,
@@ -26,6 +25,7 @@ from containers.tensorpot.baseline.dft_agreement import (
     refused,
     teachers_errors,
 )
+from containers.tensorpot.baseline.force_check import check_forces
 
 
 def both(row: int, symbols: str = "Si4", error: float = 0.0, **wrong: float) -> Both:

@@ -13,7 +13,7 @@ import pytest
 
 from containers.contract import BadInput, Inputs, Machine
 from containers.tensorpot.core import pace_corerep
-from containers.tensorpot.core.inner_radius import PairCore, _checked, _choose
+from containers.tensorpot.core.inner_radius import PairCore, _choose, check_r_in
 from containers.tensorpot.student.baseline import Baseline, PairTerm
 from containers.tensorpot.student.calculator import pair_term
 from containers.tensorpot.student.lammps_table import NO_TERMS, POINTS, table_text
@@ -74,11 +74,11 @@ def test_a_table_has_a_section_for_each_pair_with_our_values() -> None:
 
 
 def test_a_given_r_in_is_of_a_known_pair_and_inside_the_cutoff() -> None:
-    assert _checked({"Ni-Al": 1.6}, ["Al-Al", "Al-Ni"], 5.0) == {"Al-Ni": 1.6}
+    assert check_r_in({"Ni-Al": 1.6}, ["Al-Al", "Al-Ni"], 5.0) == {"Al-Ni": 1.6}
     with pytest.raises(BadInput, match="r_in_A has Si-Si; the pairs of the potential are Al-Al"):
-        _checked({"Si-Si": 1.6}, ["Al-Al"], 5.0)
+        check_r_in({"Si-Si": 1.6}, ["Al-Al"], 5.0)
     with pytest.raises(BadInput, match=r"r_in_A of Al-Al is 5 Å: give one between 0\.5 Å and the cutoff, 5 Å"):
-        _checked({"Al-Al": 5.0}, ["Al-Al"], 5.0)
+        check_r_in({"Al-Al": 5.0}, ["Al-Al"], 5.0)
 
 
 def test_nothing_heavy_is_imported() -> None:
