@@ -82,7 +82,7 @@ def _atom_count(header: str, line: int, name: str, row: int) -> int:
     if row > 0 and len(header.split()) >= PLAIN_COLUMNS:
         raise BadInput(
             f"{name}: frame {row - 1} (from 0) has more lines of atoms than its atom count says:"
-            f" line {line} should be the next frame's atom count but is {shown!r}; mend the count or the lines"
+            f" line {line} should be the next frame's atom count but is {shown!r}; correct the count or the lines"
         )
     raise BadInput(f"{name}: frame {row} (from 0), line {line} should be its number of atoms but is {shown!r}")
 
@@ -140,7 +140,7 @@ def _refusal(error: Exception, text: str, place: str) -> BadInput:
     found = [atom for atom, line in enumerate(atoms) if quoted and quoted.group(1) in line.split()]
     where = f", atom {found[0]} (from 0)" if found else ""
     said = " ".join(str(error).split())[:300] or type(error).__name__
-    return BadInput(f"{place}{where}: {said}; mend or remove the frame")
+    return BadInput(f"{place}{where}: {said}; correct or remove the frame")
 
 
 COLUMN_NAMES = {"positions": "pos", "forces": "forces", "forces_std": "forces_std"}

@@ -48,7 +48,7 @@ def data_frames(lines: Lines, name: str, elements: Sequence[str]) -> Iterator[At
         yield _read(lines).atoms(elements)
     except Unreadable as error:
         raise BadInput(
-            f"{name}: frame 0 (from 0), a LAMMPS data file: {error}; mend the file, or give a dump with the elements"
+            f"{name}: frame 0 (from 0), a LAMMPS data file: {error}; correct the file, or give a dump with the elements"
         ) from None
 
 

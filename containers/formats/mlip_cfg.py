@@ -84,7 +84,7 @@ class _Configuration:
         return line.strip()
 
     def _fail(self, what: str) -> NoReturn:
-        raise BadInput(f"{self._place}, line {self._lines.number}: {what}; mend or remove the configuration")
+        raise BadInput(f"{self._place}, line {self._lines.number}: {what}; correct or remove the configuration")
 
     def _read(self, line: str) -> None:
         """One section, by its first word."""

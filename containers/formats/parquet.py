@@ -99,5 +99,7 @@ def _whole(values: dict[str, Any], column: str, kinds: str, place: str) -> NDArr
     found = np.asarray(values[column])
     if found.dtype.kind not in kinds:
         what = "three truth values" if column == "pbc" else "whole numbers"
-        raise BadInput(f"{place}: {column} is {str(values[column])[:60]}, it should be {what}; mend or remove the row")
+        raise BadInput(
+            f"{place}: {column} is {str(values[column])[:60]}, it should be {what}; correct or remove the row"
+        )
     return found

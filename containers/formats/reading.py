@@ -195,7 +195,7 @@ def _guarded(structures: Iterator[tuple[Atoms, int]], name: str, by_frames: bool
             frame = f"frame {row} (from 0) " if row or by_frames else ""
             raise BadInput(
                 f"{name}: {frame}cannot be read ({type(error).__name__}: {said});"
-                f" mend the file or write the structures as {USUAL}"
+                f" correct the file or write the structures as {USUAL}"
             ) from error
         yield item
         row += 1

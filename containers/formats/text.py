@@ -115,7 +115,7 @@ class Lines:
             )
 
 
-MEND = "mend or remove the frame"
+FIX = "correct or remove the frame"
 
 MOST_ATOMS = 1_000_000
 """A structure of more atoms is a mistake: nothing here learns from it, and reading it would take gigabytes."""
@@ -123,4 +123,4 @@ MOST_ATOMS = 1_000_000
 
 def too_many(atoms: int) -> str:
     """What is said of a structure that has, or claims to have, more than MOST_ATOMS atoms."""
-    return f"{atoms:,} atoms, at most {MOST_ATOMS:,} are read; is this the right file? {MEND}"
+    return f"{atoms:,} atoms, at most {MOST_ATOMS:,} are read; is this the right file? {FIX}"

@@ -43,7 +43,7 @@ def xdatcar_frames(lines: Lines, name: str) -> Iterator[Atoms]:
                 known = _header(lines)
         except ValueError as error:
             raise BadInput(
-                f"{name}: frame {row} (from 0), line {lines.number}: {error}; mend or remove the configuration"
+                f"{name}: frame {row} (from 0), line {lines.number}: {error}; correct or remove the configuration"
             ) from None
 
 

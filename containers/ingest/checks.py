@@ -11,7 +11,7 @@ from ase.data import chemical_symbols
 from numpy.typing import ArrayLike
 
 from containers.contract import BadInput
-from containers.formats.text import MEND, MOST_ATOMS, too_many
+from containers.formats.text import FIX, MOST_ATOMS, too_many
 from containers.structures.distances import nearest, shortest_per_pair, touching
 
 SMALLEST_WIDTH = 1e-3
@@ -65,19 +65,19 @@ def check_structure(atoms: Atoms, place: str) -> None:
         place: file and frame, the beginning of the message.
     """
     if len(atoms) == 0:
-        raise BadInput(f"{place}: zero atoms; {MEND}")
+        raise BadInput(f"{place}: zero atoms; {FIX}")
     if len(atoms) > MOST_ATOMS:
         raise BadInput(f"{place}: {too_many(len(atoms))}")
     unknown = (atoms.numbers < 1) | (atoms.numbers >= len(chemical_symbols))
     if unknown.any():
         first = int(np.argmax(unknown))
-        raise BadInput(f"{place}: atom {first} (from 0) is of no known element (number {atoms.numbers[first]}); {MEND}")
+        raise BadInput(f"{place}: atom {first} (from 0) is of no known element (number {atoms.numbers[first]}); {FIX}")
     astray = ~(np.abs(atoms.positions) <= FARTHEST_A).all(axis=1)
     if astray.any():
         first = int(np.argmax(astray))
         where = " ".join(map(str, atoms.positions[first].tolist()))
         why = "is beyond 1e6 Å" if np.isfinite(atoms.positions[first]).all() else "is not finite"
-        raise BadInput(f"{place}: atom {first} (from 0) has a position that {why} ({where}); {MEND}")
+        raise BadInput(f"{place}: atom {first} (from 0) has a position that {why} ({where}); {FIX}")
     _check_cell(atoms, place)
 
 
@@ -136,9 +136,9 @@ def _crowded(atoms: Atoms) -> bool:
 
 def _check_cell(atoms: Atoms, place: str) -> None:
     if not np.isfinite(atoms.cell.array).all():
-        raise BadInput(f"{place}: the cell is not finite ({atoms.cell.array.ravel().tolist()}); {MEND}")
+        raise BadInput(f"{place}: the cell is not finite ({atoms.cell.array.ravel().tolist()}); {FIX}")
     if np.abs(atoms.cell.array).max() > FARTHEST_A:
-        raise BadInput(f"{place}: the cell is beyond 1e6 Å ({atoms.cell.array.ravel().tolist()}); {MEND}")
+        raise BadInput(f"{place}: the cell is beyond 1e6 Å ({atoms.cell.array.ravel().tolist()}); {FIX}")
     periodic = atoms.cell.array[atoms.pbc]
     if len(periodic) and np.linalg.svd(periodic, compute_uv=False).min() < SMALLEST_WIDTH:
         flags = " ".join("FT"[int(flag)] for flag in atoms.pbc)
@@ -151,7 +151,7 @@ def _check_cell(atoms: Atoms, place: str) -> None:
     if images > 1000 and images * len(atoms) > MOST_IMAGES:
         raise BadInput(
             f"{place}: the cell is {' x '.join(f'{width:.2g}' for width in widths)} Å wide, too small for atoms;"
-            f" lengths in nm would explain it: give positions and cell in Å, or {MEND}"
+            f" lengths in nm would explain it: give positions and cell in Å, or {FIX}"
         )
 
 
@@ -206,7 +206,7 @@ def _name(key: str, quantity: str, prefix: str) -> str:
 def _energy(found: Mapping[str, Any], key: str, atoms: int, place: str) -> float:
     numbers = _numbers(found, key, "energy_key", place)
     if numbers.shape not in ((), (1,)):
-        raise BadInput(f"{place}: {key} must be one number, its shape is {numbers.shape}; {MEND}")
+        raise BadInput(f"{place}: {key} must be one number, its shape is {numbers.shape}; {FIX}")
     energy = float(numbers.reshape(()))
     if abs(energy) / atoms > LARGEST_ENERGY_eV_per_atom:
         raise BadInput(
@@ -220,7 +220,7 @@ def _forces(found: Mapping[str, Any], key: str, atoms: int, place: str) -> np.nd
         return np.zeros((1, 3))
     forces = _numbers(found, key, "forces_key", place)
     if forces.shape not in ((atoms, 3), (3 * atoms,)):
-        raise BadInput(f"{place}: {key} must be {atoms} x 3 numbers, its shape is {forces.shape}; {MEND}")
+        raise BadInput(f"{place}: {key} must be {atoms} x 3 numbers, its shape is {forces.shape}; {FIX}")
     forces = forces.reshape(-1, 3)
     largest = np.abs(forces).max(axis=1)
     if largest.max() > LARGEST_FORCE_eV_per_A:
@@ -238,7 +238,7 @@ def _check_sum(forces: np.ndarray, key: str, place: str) -> None:
         raise BadInput(
             f"{place}: {key} do not sum to zero: {net:.3g} eV/Å per atom, where their mean length is {mean:.3g};"
             " atoms are missing, forces belong to another structure or are gradients of another unit, or some atoms"
-            " are held (then say so in the file, by move_mask or constraints); mend or remove the frame"
+            " are held (then say so in the file, by move_mask or constraints); correct or remove the frame"
         )
 
 
@@ -265,9 +265,9 @@ def _numbers(found: Mapping[str, Any], key: str, setting: str, place: str) -> np
             raise ValueError(f"{str(found[key])[:40]!r} is not a number")
         numbers = numbers.astype(float)
     except ValueError as error:
-        raise BadInput(f"{place}: {key}: {error}; {MEND}") from error
+        raise BadInput(f"{place}: {key}: {error}; {FIX}") from error
     if not np.isfinite(numbers).all():
-        raise BadInput(f"{place}: {key} is not finite{_first_bad(numbers)}; {MEND}")
+        raise BadInput(f"{place}: {key} is not finite{_first_bad(numbers)}; {FIX}")
     return numbers
 
 
@@ -281,10 +281,8 @@ def _voigt(stress: np.ndarray, key: str, place: str) -> np.ndarray:
     if stress.shape == (6,):
         return stress
     if stress.size != 9:
-        raise BadInput(f"{place}: {key} must be 6 (Voigt) or 9 numbers, its shape is {stress.shape}; {MEND}")
+        raise BadInput(f"{place}: {key} must be 6 (Voigt) or 9 numbers, its shape is {stress.shape}; {FIX}")
     tensor = stress.reshape(3, 3)
     if np.abs(tensor - tensor.T).max() > ASYMMETRY * np.abs(tensor).max():
-        raise BadInput(
-            f"{place}: the nine numbers of {key} are no symmetric tensor ({tensor.ravel().tolist()}); {MEND}"
-        )
+        raise BadInput(f"{place}: the nine numbers of {key} are no symmetric tensor ({tensor.ravel().tolist()}); {FIX}")
     return tensor.ravel()[[0, 4, 8, 5, 2, 1]]

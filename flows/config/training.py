@@ -63,7 +63,7 @@ class Stability(Section):
 
 
 class Extend(Section):
-    """What the flow may do when a sound potential misses the accuracy asked for."""
+    """What the flow may do when a sound potential misses the limits of `convergence`."""
 
     rounds: int = Field(2, ge=0, le=20, description="times at most; 0: never")
     structures: int = Field(50, ge=1, description="training structures that a round adds")

@@ -145,7 +145,9 @@ def _check(table: pa.Table) -> None:
     }
     for fault, rows in against.items():
         if rows.any():
-            raise BadInput(f"{_place(table.slice(int(np.argmax(rows)), 1).to_pylist()[0])}: {fault}; mend or remove it")
+            raise BadInput(
+                f"{_place(table.slice(int(np.argmax(rows)), 1).to_pylist()[0])}: {fault}; correct or remove it"
+            )
 
 
 def _fits(column: pa.ChunkedArray, lengths: NDArray[np.int64]) -> NDArray[np.bool_]:
