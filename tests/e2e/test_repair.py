@@ -157,8 +157,10 @@ def test_a_fit_whose_time_is_over_goes_on_with_what_remains(bench: Bench) -> Non
                 raise
             continue
         first, second = attempts
-        assert first.artefact
         assert first.verdict == "time_limit"
+        if not second.artefact:  # its time was over before its first iteration
+            continue
+        assert first.artefact
         assert second.plan.maxiter == 100_000 - first.artefact.metrics["interim_iteration"] < 100_000
         assert bench.losses(second)[0] < bench.losses(first)[0], "it did not begin again"
         return
