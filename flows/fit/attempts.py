@@ -149,7 +149,7 @@ def fit(
         start: potential without core repulsion that the first stage begins with.
 
     Raises:
-        StepFailed: of the last attempt, when none left a potential; or the fit was cancelled.
+        StepFailed: of the last attempt, when none left a potential.
     """
     one = _Fit(recipe, data, workspace, run, of)
     attempts: list[Attempt] = []
@@ -173,14 +173,12 @@ def fit(
 
 
 def _stage(one: _Fit, first: FitPlan, origin: Stored | None, before: list[Attempt], last: bool) -> list[Attempt]:
-    """The attempts at one stage, after those of the stages before. Raises `StepFailed` when one was cancelled."""
+    """The attempts at one stage, after those of the stages before."""
     attempts: list[Attempt] = []
     plan: FitPlan | None = first
     while plan is not None and one.another(before, attempts, last):
         start = _newest(attempts) or origin if plan.start == "continue" else origin
         attempts.append(one.attempted(one.name(plan.stage, len(attempts) + 1), plan, start))
-        if isinstance(attempts[-1].result, StepFailed) and attempts[-1].verdict == "cancelled":
-            raise attempts[-1].result
         plan = one.next(attempts[-1], last)
     return attempts
 

@@ -140,8 +140,7 @@ def extended(prepared: Prepared, frames: Artefact, attempts: list[Attempt], stud
         frames, attempts, student: of the first fit.
         run: has run the first selection.
 
-    Raises:
-        StepFailed: a round was cancelled. One that failed otherwise is told, and the best student stays.
+    A round that fails is reported, and the best student stays.
     """
     selection = run.done["pace_select"]
     left = selection.metrics["candidates"] - selection.metrics["selected"]
@@ -175,12 +174,10 @@ def _best(first: Fitted, rounds: Sequence[_Round]) -> Fitted:
 
 
 def _tried(prepared: Prepared, base: Fitted, asked: Extension, run: Runner) -> _Round:
-    """Do what is asked. Raises `StepFailed` when somebody cancelled it."""
+    """Do what is asked."""
     try:
         return _Round(asked, base, _made(prepared, base, asked, run))
     except StepFailed as failure:
-        if failure.kind == "Cancelled":
-            raise
         run_log().warning("%s failed: %s", run.of, failure)
         return _Round(asked, base, None, f"{failure.step}: {failure.message}")
 

@@ -103,8 +103,6 @@ class Data:
         except UserError as error:
             raise UserError(f"sweep.vary: {one.name}: {error}") from None
         except StepFailed as failure:
-            if failure.kind == "Cancelled":
-                raise
             run_log().warning("%s cannot be fitted: %s: %s", one.name, failure.step, failure.message)
 
     def of(self, one: Variant) -> Prepared:
@@ -147,15 +145,13 @@ def _sweep(config: DistillConfig, found: Sequence[Variant], data: Data, workspac
 def _wanted(
     found: Sequence[Variant], data: Data, workspace: Workspace
 ) -> tuple[list[tuple[Variant, Wanted]], list[tuple[Variant, StepFailed]]]:
-    """The training set of every student, and those that have none. Raises `StepFailed` when one was cancelled."""
+    """The training set of every student, and those that have none."""
     wanted, failures = [], []
     for one in found:
         try:
             prepared = data.of(one)
             frames, _ = training_set(prepared, Runner(workspace, of=one.name))
         except StepFailed as failure:
-            if failure.kind == "Cancelled":
-                raise
             failures.append((one, failure))
             continue
         made = Wanted(one.name, prepared.recipe, frames, prepared.baseline, prepared.ingested.dft_test)

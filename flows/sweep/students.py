@@ -47,7 +47,7 @@ def fit_all(wanted: Sequence[Wanted], at_once: int, workspace: Workspace) -> lis
     has workers; a failed one keeps its place.
 
     Raises:
-        StepFailed: one was cancelled; students not yet begun are left out.
+        StepCancelled: students not yet begun are left out.
         UserError: the settings name a Dask cluster that is not there.
         StoreError: the work root cannot hold the results; students not yet begun are left out.
     """
@@ -60,20 +60,15 @@ def fit_all(wanted: Sequence[Wanted], at_once: int, workspace: Workspace) -> lis
             [{"wanted": one, "workspace": machine} for one in wanted],
             [f"student {one.name}" for one in wanted],
             tick=lambda: None,
-            fatal=_ends_all,
+            fatal=lambda error: not isinstance(error, StepFailed),
             end=partial(end_running, workspace.run_id),
         )
-    if others := [one for one in results if isinstance(one, BaseException) and _ends_all(one)]:
+    if others := [one for one in results if isinstance(one, BaseException) and not isinstance(one, StepFailed)]:
         raise others[0]
     for one, result in zip(wanted, results, strict=True):
         if isinstance(result, StepFailed):
             run_log().warning("student %s: %s", one.name, str(result).splitlines()[0])
     return results
-
-
-def _ends_all(error: BaseException) -> bool:
-    """Whether it is no failure of one student alone."""
-    return not isinstance(error, StepFailed) or error.kind == "Cancelled"
 
 
 def share(settings: Settings, at_once: int) -> Settings:

@@ -106,15 +106,13 @@ def _sets(methods: Sequence[Method], sizes: Sequence[int], seeds: int, first: in
 def _points(
     prepared: Prepared, wanted: Sequence[tuple[str, int, int]], workspace: Workspace
 ) -> tuple[list[Point], list[Failure]]:
-    """Every point, and what failed: the rest of the curve is worth having. Raises `StepFailed` when nothing is left, or
-    one was cancelled."""
+    """Every point, and what failed: the rest of the curve is worth having. Raises `StepFailed` when nothing is
+    left."""
     points, failures, last = list[Point](), list[Failure](), None
     for method, size, seed in wanted:
         try:
             points.append(_point(prepared, method, size, seed, workspace))
         except StepFailed as failure:
-            if failure.kind == "Cancelled":
-                raise
             failures.append(Failure(method=method, seed=seed, size=size, step=failure.step, message=failure.message))
             last = failure
     if last and not points:

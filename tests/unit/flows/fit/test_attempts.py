@@ -15,7 +15,7 @@ from flows.fit.attempts import Attempt, first_names, fit, led_to
 from flows.fit.student import finish
 from flows.fit.verdict import MENDS, MENDS_OF_NOTHING
 from tasks.artefact import Artefact, StepCall
-from tasks.errors import StepFailed, StoreError
+from tasks.errors import StepCancelled, StepFailed, StoreError
 from tasks.settings import Settings
 from tasks.workspace import Workspace
 
@@ -182,9 +182,7 @@ def test_a_fresh_start_takes_no_interim_that_is_there(recipe, data, fitted) -> N
     assert "start" not in run.calls[2].inputs
 
 
-@pytest.mark.parametrize(
-    "kind", ["ProgramMissing", "EnvironmentDiffers", "BadInput", "RowsDiffer", "SomeBug", "Cancelled"]
-)
+@pytest.mark.parametrize("kind", ["ProgramMissing", "EnvironmentDiffers", "BadInput", "RowsDiffer", "SomeBug"])
 def test_what_no_plan_mends_is_raised_at_once(recipe, data, kind) -> None:
     run = FakeStep(failure := failed(kind))
     with pytest.raises(StepFailed) as caught:
@@ -203,8 +201,8 @@ def test_the_last_failure_is_raised_when_all_fail(recipe, data) -> None:
 
 
 def test_a_cancelled_fit_is_over_whatever_it_has(recipe, data, fitted) -> None:
-    run = FakeStep(fitted(), stop := failed("Cancelled"))
-    with pytest.raises(StepFailed) as caught:
+    run = FakeStep(fitted(), stop := StepCancelled("pace_train", "Cancelled", "", Path("kept")))
+    with pytest.raises(StepCancelled) as caught:
         attempted(recipe, data, run)
     assert caught.value is stop
 

@@ -18,7 +18,7 @@ from flows.fit.rounds import Extended, broken_off, extended
 from flows.fit.student import Student
 from flows.run import Runner
 from tasks.artefact import Artefact, StepCall
-from tasks.errors import StepFailed
+from tasks.errors import StepCancelled, StepFailed
 from tasks.report.sections import ROUND_HEAD, round_rows
 from tasks.settings import Settings
 from tasks.workspace import Workspace
@@ -51,7 +51,8 @@ class Steps:
     def pace_train(self, call: StepCall) -> dict[str, Any]:
         error = self.errors.pop(0)
         if isinstance(error, str):
-            raise StepFailed("pace_train", error, "as the test wants", Path("kept"))
+            failure = StepCancelled if error == "Cancelled" else StepFailed
+            raise failure("pace_train", error, "as the test wants", Path("kept"))
         return fit_metrics(error, self.gap, call.params["potential"]["functions_per_element"])
 
     def stability(self, call: StepCall) -> dict[str, Any]:
@@ -198,7 +199,7 @@ def test_a_failed_round_is_told_and_the_best_stays(distilled: Any) -> None:
 
 
 def test_a_cancelled_round_ends_the_run(distilled: Any) -> None:
-    with pytest.raises(StepFailed, match="as the test wants"):
+    with pytest.raises(StepCancelled, match="as the test wants"):
         distilled(["Cancelled", 200.0])
 
 

@@ -23,7 +23,7 @@ from flows.sweep.__main__ import parser, with_more
 from flows.sweep.committee import members
 from flows.sweep.students import Fitted, Wanted, share
 from flows.sweep.variants import refuse_too_many, variants, varied
-from tasks.errors import DistillError, StepFailed, StoreError, UserError
+from tasks.errors import DistillError, StepCancelled, StepFailed, StoreError, UserError
 from tasks.settings import Settings
 from tasks.studies.sweep import SweepSummary
 from tasks.workspace import Workspace, open_workspace
@@ -303,7 +303,7 @@ def test_what_is_no_failure_of_a_student_ends_the_sweep(
     assert students.fit_all(wanted, 1, workspace) == [FAILED, FAILED]
 
 
-CANCELLED = StepFailed("pace_select", "Cancelled", "somebody wants it to end", Path("x"))
+CANCELLED = StepCancelled("pace_select", "Cancelled", "somebody wants it to end", Path("x"))
 
 
 def test_a_cancelled_student_ends_the_sweep(
@@ -317,7 +317,7 @@ def test_a_cancelled_student_ends_the_sweep(
 
     monkeypatch.setattr(students, "run_shards", ran)
     wanted = [Wanted(name, recipe, data, data, None) for name in ("a", "b", "c")]
-    with pytest.raises(StepFailed, match="wants it to end"):
+    with pytest.raises(StepCancelled, match="wants it to end"):
         students.fit_all(wanted, 1, open_workspace(tmp_path, Settings()))
     assert asked == [True, False]
 
@@ -329,7 +329,7 @@ def test_a_cancelled_selection_ends_the_sweep(
         raise CANCELLED
 
     monkeypatch.setattr(flow, "training_set", selected)
-    with pytest.raises(StepFailed) as caught:
+    with pytest.raises(StepCancelled) as caught:
         take(swept(base, vary=VARY), tmp_path)
     assert caught.value is CANCELLED
     assert published.summary is None

@@ -17,7 +17,7 @@ from flows.value_curve import flow
 from flows.value_curve.__main__ import parser
 from flows.value_curve.flow import METHODS, SHARES, _changed, _points, _sets, _sizes
 from tasks.artefact import Artefact, StepCall
-from tasks.errors import StepFailed
+from tasks.errors import StepCancelled, StepFailed
 from tasks.settings import Settings
 from tasks.studies.value_curve import Point
 from tasks.workspace import open_workspace
@@ -66,10 +66,10 @@ def test_a_cancelled_fit_ends_the_curve(prepared: Prepared, tmp_path: Path, monk
 
     def cancelled(*_: Any) -> Point:
         made.append(1)
-        raise StepFailed("pace_train", "Cancelled", "somebody wants it to end", Path("x"))
+        raise StepCancelled("pace_train", "Cancelled", "somebody wants it to end", Path("x"))
 
     monkeypatch.setattr(flow, "_point", cancelled)
-    with pytest.raises(StepFailed, match="wants it to end"):
+    with pytest.raises(StepCancelled, match="wants it to end"):
         _points(prepared, [("random", 5, 1), ("random", 20, 1)], open_workspace(tmp_path, Settings()))
     assert len(made) == 1
 
