@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from containers.contract import Closed
-from containers.mace.teacher.description import Teacher
 from containers.tensorpot.student.baseline import Baseline
 from flows.config.schema import DistillConfig
 from flows.config.training import Convergence
+from flows.data.prepare import Prepared
+from flows.data.training_set import TrainingSet
 from flows.fit.attempts import Attempt, led_to
-from flows.fit.rounds import Extended
+from flows.fit.rounds import Results
+from flows.fit.student import Student
 from flows.fit.verdict import ACCIDENTS, mend_of
+from flows.run import Run
 from tasks.artefact import Artefact, Stored
 from tasks.errors import StepFailed
-from tasks.labelling.statistics import Work
 from tasks.report import summary as run_summary
 from tasks.report.summary import Labelling, RunSummary
 from tasks.workspace import Workspace
@@ -78,71 +80,56 @@ def not_converged_because(
     return "; ".join(filter(None, (misses(errors, convergence), unfinished, unstable))) or None
 
 
-def summarise(
-    inputs: dict[str, str], artefacts: dict[str, Artefact], made: Extended, work: Work, workspace: Workspace
-) -> RunSummary:
+def summarise(inputs: dict[str, str], results: Results, run: Run) -> RunSummary:
     """Everything that report.json, manifest.json and the page tell.
 
     Args:
         inputs: the user's files and the teachers -> sha256.
-        artefacts: by task run name, the attempts at a fit and the shards of the labelling left out.
-        made: the best student, and how it came about.
-        work: what the labelling of this run took, that of DFT and strained structures included.
     """
-    recipe, student, attempts = made.best.recipe, made.best.student, made.attempts
+    prepared, student, attempts = results.prepared, results.best, results.attempts
+    recipe, workspace = student.recipe, run.workspace
     config, store = recipe.config, workspace.store
-    artefacts = {**artefacts, **made.artefacts}
-    steps = {**artefacts, "pace_train": student.fit}
-    labelling, baseline = work.summary(), Baseline.read(store.path(steps["baseline"].file("baseline")))
-    evaluation = json.loads(store.path(steps["evaluate"].file("evaluation")).read_bytes())
-    chosen = next(place for place, attempt in enumerate(attempts) if attempt.artefact is student.fit)
+    # of steps that rounds take again the best student's; the attempts at fits come last
+    done = dict(sorted({**run.done, **student.results}.items(), key=lambda named: named[1].step == "pace_train"))
+    labelling, baseline = run.work.summary(), Baseline.read(store.path(prepared.baseline.file("baseline")))
+    evaluation = json.loads(store.path(student.evaluation.file("evaluation")).read_bytes())
+    chosen = attempts.index(student.taken)
     unstable = student.stability.metrics["unstable_because"] if student.stability else None
     last = chosen == len(attempts) - 1
     because = not_converged_because(evaluation["teacher"], attempts[chosen], unstable, config.convergence, last)
-    teacher = Teacher.read(store.path(steps["teacher_info"].file("teacher")))
     return RunSummary(
         name=config.name,
         config=config.model_dump(mode="json"),
-        versions={name: version for artefact in steps.values() for name, version in artefact.versions.items()},
+        versions={name: version for one in (*done.values(), student.fit) for name, version in one.versions.items()},
         inputs=inputs,
         stub=workspace.settings.runner == "stub",
         seeds={"train.seed": config.train.seed},
         elements=recipe.potential.elements,
-        teacher={**teacher.model_dump(mode="json"), "head": recipe.head, **_committee(config)},
+        teacher={**prepared.infos[0].model_dump(mode="json"), "head": recipe.head, **_committee(config)},
         baseline=baseline,
-        steps=_step_summaries(artefacts, attempts),
-        labels=label_counts(_label_tables(steps), labelling, 1 + len(config.teacher.committee)),
+        steps={
+            name: run_summary.StepSummary.model_validate(
+                artefact.model_dump(include={"key", "cached", "seconds", "peak_memory_MB", "metrics"})
+            )
+            for name, artefact in done.items()
+        },
+        labels=label_counts(run.labels, labelling, 1 + len(config.teacher.committee)),
         labelling=labelling,
-        selection=_selection_counts(steps["pool_labels"], steps["pace_select"], made),
+        selection=_selection_counts(run.labels[0], results.selection, student.training),
         attempts=tuple(_attempt(attempt, workspace) for attempt in attempts),
         chosen=chosen,
-        extensions=made.extensions,
+        extensions=results.extensions,
         thresholds=run_summary.Thresholds(**config.convergence.model_dump()),
         converged=because is None,
         not_converged_because=because,
         fits=fits_of(led_to(student.fit, attempts), config.train.bootstrap, workspace),
-        files=_files({**steps, "pace_select": made.best.selection}, workspace),
+        files=_files(prepared, run.labels[0], student, workspace),
     )
-
-
-def _step_summaries(artefacts: dict[str, Artefact], attempts: list[Attempt]) -> dict[str, run_summary.StepSummary]:
-    fits = {attempt.name: attempt.artefact for attempt in attempts if attempt.artefact}
-    return {
-        name: run_summary.StepSummary.model_validate(
-            artefact.model_dump(include={"key", "cached", "seconds", "peak_memory_MB", "metrics"})
-        )
-        for name, artefact in {**artefacts, **fits}.items()
-    }
 
 
 def _committee(config: DistillConfig) -> dict[str, Any]:
     teacher = config.teacher
     return {"committee": teacher.committee, "max_force_std": teacher.max_force_std} if teacher.committee else {}
-
-
-def _label_tables(steps: dict[str, Artefact]) -> list[Artefact]:
-    """The tables of labels, the pool's first."""
-    return [steps["pool_labels"], *(one for name, one in steps.items() if name.startswith("pool_labels "))]
 
 
 def label_counts(tables: Sequence[Artefact], labelling: Labelling, teachers: int) -> run_summary.LabelCounts:
@@ -163,13 +150,13 @@ def label_counts(tables: Sequence[Artefact], labelling: Labelling, teachers: int
     )
 
 
-def _selection_counts(labels: Artefact, selection: Artefact, made: Extended) -> run_summary.SelectionCounts:
+def _selection_counts(labels: Artefact, first: Artefact, training: TrainingSet) -> run_summary.SelectionCounts:
     """Of the published student; candidates and grades are those of the first selection."""
-    metrics, last = selection.metrics, made.best.selection.metrics
+    metrics, last = first.metrics, training.selection.metrics
     return run_summary.SelectionCounts(
         pool=labels.metrics["labels"],
         candidates=metrics["candidates"],
-        set_aside=made.best.frames.metrics["set_aside"],
+        set_aside=training.frames.metrics["set_aside"],
         selected=last["selected"],
         how=last["how"],
         scarce_elements=tuple(metrics["scarce_elements"]),
@@ -233,27 +220,28 @@ def _start_words(before: Attempt, folder: str, start: Stored) -> str:
     return f"the {'best' if best else 'last'} potential of {folder}, of iteration {iteration}"
 
 
-def _files(steps: dict[str, Artefact], workspace: Workspace) -> run_summary.StoreFiles:
-    def path(step: str, name: str) -> Path:
-        return workspace.store.path(steps[step].file(name))
+def _files(prepared: Prepared, labels: Artefact, student: Student, workspace: Workspace) -> run_summary.StoreFiles:
+    def path(artefact: Artefact, name: str) -> Path:
+        return workspace.store.path(artefact.file(name))
 
+    frames, core, evaluation = student.training.frames, student.core, student.evaluation
     return run_summary.StoreFiles(
-        potential_yaml=path("pace_corerep", "potential"),
-        potential_yace=path("pace_corerep", "yace"),
-        potential_asi=path("pace_activeset", "asi"),
-        baseline=path("baseline", "baseline"),
-        reference_table=path("pace_corerep", "reference_table"),
-        dataset=path("dataset", "dataset"),
-        dataset_json=path("dataset", "summary"),
-        selection=path("pace_select", "selection"),
-        frames_json=path("frames", "summary"),
-        frames_extxyz=path("frames", "extxyz"),
-        structure=path("frames", "structure"),
-        labels_extxyz=path("pool_labels", "extxyz"),
-        labels_cfg=path("pool_labels", "cfg"),
-        rejected=path("pool_labels", "rejected"),
-        set_aside=path("frames", "set_aside"),
-        evaluation=path("evaluate", "evaluation"),
-        parity=path("evaluate", "parity"),
-        core_repulsion=path("pace_corerep", "core_repulsion"),
+        potential_yaml=path(core, "potential"),
+        potential_yace=path(core, "yace"),
+        potential_asi=path(student.active_set, "asi"),
+        baseline=path(prepared.baseline, "baseline"),
+        reference_table=path(core, "reference_table"),
+        dataset=path(prepared.dataset, "dataset"),
+        dataset_json=path(prepared.dataset, "summary"),
+        selection=path(student.training.selection, "selection"),
+        frames_json=path(frames, "summary"),
+        frames_extxyz=path(frames, "extxyz"),
+        structure=path(frames, "structure"),
+        labels_extxyz=path(labels, "extxyz"),
+        labels_cfg=path(labels, "cfg"),
+        rejected=path(labels, "rejected"),
+        set_aside=path(frames, "set_aside"),
+        evaluation=path(evaluation, "evaluation"),
+        parity=path(evaluation, "parity"),
+        core_repulsion=path(core, "core_repulsion"),
     )
