@@ -25,7 +25,7 @@ from containers.contract import (
 from containers.environment import lock_digest
 from containers.step import check_outputs
 from tasks.artefact import Artefact, StepCall
-from tasks.errors import StepFailed, StoreError
+from tasks.errors import StepCancelled, StepEnded, StepFailed, StoreError
 from tasks.runners.base import CannotStart, Ended, InProcessRunner, Runner, SubprocessRunner
 from tasks.runners.cancellation import of_run
 from tasks.settings import RunnerName
@@ -78,7 +78,7 @@ def run_step(call: StepCall, workspace: Workspace, progress: Progress = no_progr
     """The result of a call, from the store or by running the step.
 
     Raises:
-        StepFailed: the step ran and failed; its folder is kept and named.
+        StepEnded: the step ran and failed or was cancelled; its folder is kept and named.
         StoreError: the work root cannot take the result (a full disk, permissions).
     """
     with disk_faults_told(call.step, workspace):
@@ -92,7 +92,7 @@ def run_unstored(
     """Run a step whose outputs belong elsewhere; gives its report and folder, which is gone after a block left well.
 
     Raises:
-        StepFailed: the step ran and failed; its folder is kept and named.
+        StepEnded: the step ran and failed or was cancelled; its folder is kept and named.
         StoreError: the work root cannot take the result (a full disk, permissions).
     """
     module, request, store = load_step(call.step), request_of(call, workspace), workspace.store
@@ -138,8 +138,9 @@ class _Staged(NamedTuple):
     folder: Path
     runner: RunnerName
 
-    def failed(self, kind: str, message: str) -> StepFailed:
-        return StepFailed(self.request.step, kind, message, self.folder, _log_tail(self.folder), self.runner)
+    def failed(self, kind: str, message: str) -> StepEnded:
+        error = StepCancelled if kind == "Cancelled" else StepFailed
+        return error(self.request.step, kind, message, self.folder, _log_tail(self.folder), self.runner)
 
 
 def run_in(folder: Path, image: Image, request: Request, workspace: Workspace, progress: Progress) -> Ended:
@@ -171,7 +172,7 @@ def _run(module: StepModule, staged: _Staged, workspace: Workspace, progress: Pr
 
 
 def _check(module: StepModule, staged: _Staged, ended: Ended) -> None:
-    """Raise `StepFailed` unless both the report and the exit code say ok, and the outputs are the declared ones.
+    """Raise `StepEnded` unless both the report and the exit code say ok, and the outputs are the declared ones.
 
     The step has checked its outputs itself, but a step that opened a hostile file may have been made to lie.
     """
