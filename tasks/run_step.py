@@ -26,27 +26,13 @@ from containers.environment import lock_digest
 from containers.step import check_outputs
 from tasks.artefact import Artefact, StepCall
 from tasks.errors import StepFailed, StoreError
-from tasks.runners.base import CannotStart, Ended, InProcessRunner, Runner, SubprocessRunner
+from tasks.runners.base import CannotStart, Ended, InProcessRunner, runner_of
 from tasks.runners.cancellation import of_run
 from tasks.settings import RunnerName
 from tasks.store.results import read_report
 from tasks.workspace import Workspace
 
 LOG_TAIL_LINES, LOG_TAIL_BYTES = 12, 1 << 16
-
-
-def runner_of(workspace: Workspace) -> Runner:
-    """The runner that the settings ask for; stub runs are in-process runs of a stub request."""
-    settings = workspace.settings
-    if settings.runner == "docker":
-        from tasks.runners.docker import DockerRunner
-
-        return DockerRunner(settings, workspace.run_id)
-    if settings.runner == "apptainer":
-        from tasks.runners.apptainer import ApptainerRunner
-
-        return ApptainerRunner(settings)
-    return SubprocessRunner(settings) if settings.runner == "subprocess" else InProcessRunner()
 
 
 def request_of(call: StepCall, workspace: Workspace) -> Request:
@@ -145,7 +131,7 @@ class _Staged(NamedTuple):
 def run_in(folder: Path, image: Image, request: Request, workspace: Workspace, progress: Progress) -> Ended:
     """Run a request in its folder, and take from what it left the right to become another user."""
     try:
-        runner = InProcessRunner() if request.step in IN_PROCESS else runner_of(workspace)
+        runner = InProcessRunner(workspace.settings) if request.step in IN_PROCESS else runner_of(workspace)
         with of_run(workspace.run_id):
             return runner.run(folder, image, request, progress)
     finally:
