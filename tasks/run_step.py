@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from stat import S_IMODE, S_ISGID, S_ISREG, S_ISUID
-from typing import NamedTuple
 
 from containers.contract import (
     IN_PROCESS,
@@ -18,7 +17,6 @@ from containers.contract import (
     Report,
     Request,
     StepError,
-    StepModule,
     load_step,
     no_progress,
 )
@@ -28,7 +26,6 @@ from tasks.artefact import Artefact, StepCall
 from tasks.errors import StepFailed, StoreError
 from tasks.runners.base import CannotStart, Ended, InProcessRunner, runner_of
 from tasks.runners.cancellation import of_run
-from tasks.settings import RunnerName
 from tasks.store.results import read_report
 from tasks.workspace import Workspace
 
@@ -67,8 +64,12 @@ def run_step(call: StepCall, workspace: Workspace, progress: Progress = no_progr
         StepFailed: the step ran and failed; its folder is kept and named.
         StoreError: the work root cannot take the result (a full disk, permissions).
     """
-    with disk_faults_told(call.step, workspace):
-        return _run_step(call, workspace, progress)
+    request, store = request_of(call, workspace), workspace.store
+    with disk_faults_told(call.step, workspace), store.lock(request):
+        if report := store.find(request, workspace.verify):
+            return Artefact.of(report, cached=True)
+        folder = _run(request, workspace, progress)
+        return Artefact.of(store.publish(folder, request), cached=False)
 
 
 @contextmanager
@@ -81,13 +82,11 @@ def run_unstored(
         StepFailed: the step ran and failed; its folder is kept and named.
         StoreError: the work root cannot take the result (a full disk, permissions).
     """
-    module, request, store = load_step(call.step), request_of(call, workspace), workspace.store
+    request = request_of(call, workspace)
     with disk_faults_told(call.step, workspace):
-        staged = _Staged(request, store.stage(request), workspace.settings.runner)
-        ended = _run(module, staged, workspace, progress)
-        _check(module, staged, ended)
-        yield store.checked(staged.folder, request), staged.folder
-        shutil.rmtree(staged.folder)
+        folder = _run(request, workspace, progress)
+        yield workspace.store.checked(folder, request), folder
+        shutil.rmtree(folder)
 
 
 @contextmanager
@@ -106,26 +105,39 @@ def disk_faults_told(what: str, workspace: Workspace) -> Iterator[None]:
         ) from error
 
 
-def _run_step(call: StepCall, workspace: Workspace, progress: Progress) -> Artefact:
-    module, request, store = load_step(call.step), request_of(call, workspace), workspace.store
-    with store.lock(request):
-        if report := store.find(request, workspace.verify):
-            return Artefact.of(report, cached=True)
-        staged = _Staged(request, store.stage(request), workspace.settings.runner)
-        ended = _run(module, staged, workspace, progress)
-        _check(module, staged, ended)
-        return Artefact.of(store.publish(staged.folder, request), cached=False)
+def _run(request: Request, workspace: Workspace, progress: Progress) -> Path:
+    """Stage and run a request; return its folder.
 
+    Raises `StepFailed` unless both the report and the exit code say ok, and the outputs are the declared ones. The step
+    has checked its outputs itself, but a step that opened a hostile file may have been made to lie.
+    """
+    module, folder = load_step(request.step), workspace.store.stage(request)
 
-class _Staged(NamedTuple):
-    """A request in its folder, and who runs it."""
+    def failed(kind: str, message: str) -> StepFailed:
+        return StepFailed(request.step, kind, message, folder, _log_tail(folder), workspace.settings.runner)
 
-    request: Request
-    folder: Path
-    runner: RunnerName
-
-    def failed(self, kind: str, message: str) -> StepFailed:
-        return StepFailed(self.request.step, kind, message, self.folder, _log_tail(self.folder), self.runner)
+    try:
+        ended = run_in(folder, module.IMAGE, request, workspace, progress)
+    except TimeoutError as error:
+        raise failed("TimeLimit", str(error)) from None
+    except CannotStart as error:
+        raise failed(error.kind, str(error)) from None
+    report, outputs = read_report(folder), folder / "outputs"
+    if report is None:
+        raise failed(ended.kind, f"the process ended without a report ({ended.words})")
+    if report.error is not None:
+        raise failed(report.error.kind, report.error.message)
+    if ended.exit_code != 0:
+        raise failed(ended.kind, f"its report says ok, but the process did not end well ({ended.words})")
+    if outputs.is_symlink() or not outputs.is_dir():
+        raise failed("StepError", "outputs/ is a link or a file, it must be a plain folder")
+    try:
+        check_outputs(module, outputs)
+    except StepError as error:
+        raise failed(type(error).__name__, str(error)) from None
+    if {name: output.name for name, output in report.outputs.items()} != module.OUTPUTS:
+        raise failed("StepError", "its report names other outputs than the step has")
+    return folder
 
 
 def run_in(folder: Path, image: Image, request: Request, workspace: Workspace, progress: Progress) -> Ended:
@@ -147,46 +159,11 @@ def _disarm(folder: Path) -> None:
                 path.chmod(S_IMODE(mode) & ~(S_ISUID | S_ISGID))
 
 
-def _run(module: StepModule, staged: _Staged, workspace: Workspace, progress: Progress) -> Ended:
-    try:
-        return run_in(staged.folder, module.IMAGE, staged.request, workspace, progress)
-    except TimeoutError as error:
-        raise staged.failed("TimeLimit", str(error)) from None
-    except CannotStart as error:
-        raise staged.failed(error.kind, str(error)) from None
-
-
-def _check(module: StepModule, staged: _Staged, ended: Ended) -> None:
-    """Raise `StepFailed` unless both the report and the exit code say ok, and the outputs are the declared ones.
-
-    The step has checked its outputs itself, but a step that opened a hostile file may have been made to lie.
-    """
-    report = read_report(staged.folder)
-    if report is None:
-        raise staged.failed(ended.kind, f"the process ended without a report ({ended.words})")
-    if report.error is not None:
-        raise staged.failed(report.error.kind, report.error.message)
-    if ended.exit_code != 0:
-        raise staged.failed(ended.kind, f"its report says ok, but the process did not end well ({ended.words})")
-    outputs = staged.folder / "outputs"
-    if outputs.is_symlink() or not outputs.is_dir():
-        raise staged.failed("StepError", "outputs/ is a link or a file, it must be a plain folder")
-    try:
-        check_outputs(module, outputs)
-    except StepError as error:
-        raise staged.failed(type(error).__name__, str(error)) from None
-    if {name: output.name for name, output in report.outputs.items()} != module.OUTPUTS:
-        raise staged.failed("StepError", "its report names other outputs than the step has")
-
-
-def _end_of(log: Path) -> str:
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
-        return file.read(LOG_TAIL_BYTES).decode(errors="replace")
-
-
 def _log_tail(folder: Path) -> str:
     log = folder / "log.txt"
-    plain = log.is_file() and not log.is_symlink()  # a link may have been put there to show us another file
-    lines = _end_of(log).splitlines() if plain else []
+    if log.is_symlink() or not log.is_file():  # a link may have been put there to show us another file
+        return ""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
+        lines = file.read(LOG_TAIL_BYTES).decode(errors="replace").splitlines()
     return "\n".join(f"  {line}" for line in lines[-LOG_TAIL_LINES:])
