@@ -17,6 +17,7 @@ from flows.run import Run
 from tasks.errors import StepFailed
 from tasks.labelling.task_runner import run_shards, started
 from tasks.prefect_logging import run_log
+from tasks.runners.base import runner_class
 from tasks.runners.cancellation import end_running
 from tasks.settings import Settings
 from tasks.workspace import Workspace
@@ -75,7 +76,7 @@ def _memory_GB(settings: Settings, at_once: int) -> float | None:
     if settings.dask_address or settings.dask_cluster:
         return None
     ours = SHARE * available_bytes() / 1e9 / at_once
-    if settings.step_memory_GB is None or settings.runner not in ("docker", "apptainer"):
+    if settings.step_memory_GB is None or not runner_class(settings.runner).limits_memory:
         return ours
     return min(ours, SHARE * settings.step_memory_GB)
 

@@ -21,7 +21,8 @@ from flows.fit.attempts import first_plan
 from tasks.artefact import Artefact, External, StepCall, external
 from tasks.labelling.shard_task import Asked, shard_call
 from tasks.labelling.shards import Pool, Shard
-from tasks.run_step import request_of, run_step, runner_of
+from tasks.run_step import request_of, run_step
+from tasks.runners.base import runner_of
 from tasks.settings import Settings
 from tasks.workspace import Workspace, open_workspace
 
