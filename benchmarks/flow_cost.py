@@ -30,6 +30,7 @@ from flows.data import steps as calls
 from flows.data.labelling import label
 from flows.data.prepare import read_teacher
 from flows.data.recipe import Recipe, resolve
+from flows.run import Run
 from tasks.artefact import Artefact, external
 from tasks.labelling.shard_task import Asked
 from tasks.prefect_logging import command_line_run
@@ -98,9 +99,10 @@ class Bench:
         for path in self.times.iterdir():
             path.unlink()
         started = time.monotonic()
-        table, work = label(recipe, pool, [asked], workspace)
+        run = Run(workspace)
+        table = label(recipe, pool, [asked], run)
         wall = time.monotonic() - started
-        assert work.computed == pool.metrics["structures"]
+        assert run.work.computed == pool.metrics["structures"]
         reports = {path: Report.model_validate_json(path.read_bytes()) for path in self.times.glob("*.json")}
         steps = {path: report.seconds for path, report in reports.items() if report.step == "mace_label"}
         return Phase(wall, sum(steps.values()), sum(map(_lifetime, steps)), table.seconds, len(steps))

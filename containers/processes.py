@@ -14,16 +14,23 @@ from pathlib import Path
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
+class Child(subprocess.Popen[str]):
+    """A child process that leads a process group of its own."""
+
+    def end(self) -> None:
+        """SIGKILL to the child and all its children; nothing when they are gone."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+
 @contextlib.contextmanager
-def child_process(
-    command: list[str], environment: Mapping[str, str], folder: Path | None = None
-) -> Iterator[subprocess.Popen[str]]:
+def child_process(command: list[str], environment: Mapping[str, str], folder: Path | None = None) -> Iterator[Child]:
     """Run `command` with its output and errors as one stream of text lines on `stdout`.
 
-    It leads a process group of its own, which is killed when the block is left in any way. On Linux it also dies when
-    the thread that started it ends, be it by SIGKILL. Raises `OSError` when it cannot be started.
+    Its process group is killed when the block is left in any way. On Linux the child also dies when the thread that
+    started it ends, be it by SIGKILL. Raises `OSError` when it cannot be started.
     """
-    process = subprocess.Popen(
+    process = Child(
         command,
         cwd=folder,
         env=environment,
@@ -38,14 +45,8 @@ def child_process(
     try:
         yield process
     finally:
-        kill_group(process)
+        process.end()
         process.wait()
-
-
-def kill_group(process: subprocess.Popen[str]) -> None:
-    """SIGKILL to the child and all its children; nothing when they are gone."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 def die_with_parent() -> Callable[[], None] | None:

@@ -4,7 +4,9 @@
 
     DistillError            1
     ├── UserError           2   config or input; the message names the place and the mend
-    ├── StepFailed          1   a step ran and failed; its folder is kept
+    ├── StepEnded           1   a step left no result; its folder is kept
+    │   ├── StepFailed          it failed: something else may be tried
+    │   └── StepCancelled       somebody ended it: nothing else is tried, so nobody catches it
     └── StoreError          1   the work root cannot hold the results
 """
 
@@ -34,8 +36,8 @@ class StoreError(DistillError):
     """The store cannot be written or read."""
 
 
-class StepFailed(DistillError):
-    """A step failed; `kind` is the class name of its error, `folder` holds everything it left."""
+class StepEnded(DistillError):
+    """A step without a result; `kind` is the class name of its error, `folder` holds everything it left."""
 
     def __init__(
         self, step: str, kind: str, message: str, folder: Path, log_tail: str = "", runner: str = "subprocess"
@@ -56,4 +58,12 @@ class StepFailed(DistillError):
         )
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (StepFailed, (self.step, self.kind, self.message, self.folder, self.log_tail, self.runner))
+        return (type(self), (self.step, self.kind, self.message, self.folder, self.log_tail, self.runner))
+
+
+class StepFailed(StepEnded):
+    """A step failed."""
+
+
+class StepCancelled(StepEnded):
+    """Somebody ended a step."""

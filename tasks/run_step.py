@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from stat import S_IMODE, S_ISGID, S_ISREG, S_ISUID
-from typing import NamedTuple
 
 from containers.contract import (
     IN_PROCESS,
@@ -18,35 +17,19 @@ from containers.contract import (
     Report,
     Request,
     StepError,
-    StepModule,
     load_step,
     no_progress,
 )
 from containers.environment import lock_digest
 from containers.step import check_outputs
 from tasks.artefact import Artefact, StepCall
-from tasks.errors import StepFailed, StoreError
-from tasks.runners.base import CannotStart, Ended, InProcessRunner, Runner, SubprocessRunner
+from tasks.errors import StepCancelled, StepEnded, StepFailed, StoreError
+from tasks.runners.base import CannotStart, Ended, InProcessRunner, runner_of
 from tasks.runners.cancellation import of_run
-from tasks.settings import RunnerName
 from tasks.store.results import read_report
 from tasks.workspace import Workspace
 
 LOG_TAIL_LINES, LOG_TAIL_BYTES = 12, 1 << 16
-
-
-def runner_of(workspace: Workspace) -> Runner:
-    """The runner that the settings ask for; stub runs are in-process runs of a stub request."""
-    settings = workspace.settings
-    if settings.runner == "docker":
-        from tasks.runners.docker import DockerRunner
-
-        return DockerRunner(settings, workspace.run_id)
-    if settings.runner == "apptainer":
-        from tasks.runners.apptainer import ApptainerRunner
-
-        return ApptainerRunner(settings)
-    return SubprocessRunner(settings) if settings.runner == "subprocess" else InProcessRunner()
 
 
 def request_of(call: StepCall, workspace: Workspace) -> Request:
@@ -78,11 +61,15 @@ def run_step(call: StepCall, workspace: Workspace, progress: Progress = no_progr
     """The result of a call, from the store or by running the step.
 
     Raises:
-        StepFailed: the step ran and failed; its folder is kept and named.
+        StepEnded: the step ran and failed or was cancelled; its folder is kept and named.
         StoreError: the work root cannot take the result (a full disk, permissions).
     """
-    with disk_faults_told(call.step, workspace):
-        return _run_step(call, workspace, progress)
+    request, store = request_of(call, workspace), workspace.store
+    with disk_faults_told(call.step, workspace), store.lock(request):
+        if report := store.find(request, workspace.verify):
+            return Artefact.of(report, cached=True)
+        folder = _run(request, workspace, progress)
+        return Artefact.of(store.publish(folder, request), cached=False)
 
 
 @contextmanager
@@ -92,16 +79,14 @@ def run_unstored(
     """Run a step whose outputs belong elsewhere; gives its report and folder, which is gone after a block left well.
 
     Raises:
-        StepFailed: the step ran and failed; its folder is kept and named.
+        StepEnded: the step ran and failed or was cancelled; its folder is kept and named.
         StoreError: the work root cannot take the result (a full disk, permissions).
     """
-    module, request, store = load_step(call.step), request_of(call, workspace), workspace.store
+    request = request_of(call, workspace)
     with disk_faults_told(call.step, workspace):
-        staged = _Staged(request, store.stage(request), workspace.settings.runner)
-        ended = _run(module, staged, workspace, progress)
-        _check(module, staged, ended)
-        yield store.checked(staged.folder, request), staged.folder
-        shutil.rmtree(staged.folder)
+        folder = _run(request, workspace, progress)
+        yield workspace.store.checked(folder, request), folder
+        shutil.rmtree(folder)
 
 
 @contextmanager
@@ -120,32 +105,46 @@ def disk_faults_told(what: str, workspace: Workspace) -> Iterator[None]:
         ) from error
 
 
-def _run_step(call: StepCall, workspace: Workspace, progress: Progress) -> Artefact:
-    module, request, store = load_step(call.step), request_of(call, workspace), workspace.store
-    with store.lock(request):
-        if report := store.find(request, workspace.verify):
-            return Artefact.of(report, cached=True)
-        staged = _Staged(request, store.stage(request), workspace.settings.runner)
-        ended = _run(module, staged, workspace, progress)
-        _check(module, staged, ended)
-        return Artefact.of(store.publish(staged.folder, request), cached=False)
+def _run(request: Request, workspace: Workspace, progress: Progress) -> Path:
+    """Stage and run a request; return its folder.
 
+    Raises `StepEnded` unless both the report and the exit code say ok, and the outputs are the declared ones. The step
+    has checked its outputs itself, but a step that opened a hostile file may have been made to lie.
+    """
+    module, folder = load_step(request.step), workspace.store.stage(request)
 
-class _Staged(NamedTuple):
-    """A request in its folder, and who runs it."""
+    def failed(kind: str, message: str) -> StepEnded:
+        error = StepCancelled if kind == "Cancelled" else StepFailed
+        return error(request.step, kind, message, folder, _log_tail(folder), workspace.settings.runner)
 
-    request: Request
-    folder: Path
-    runner: RunnerName
-
-    def failed(self, kind: str, message: str) -> StepFailed:
-        return StepFailed(self.request.step, kind, message, self.folder, _log_tail(self.folder), self.runner)
+    try:
+        ended = run_in(folder, module.IMAGE, request, workspace, progress)
+    except TimeoutError as error:
+        raise failed("TimeLimit", str(error)) from None
+    except CannotStart as error:
+        raise failed(error.kind, str(error)) from None
+    report, outputs = read_report(folder), folder / "outputs"
+    if report is None:
+        raise failed(ended.kind, f"the process ended without a report ({ended.words})")
+    if report.error is not None:
+        raise failed(report.error.kind, report.error.message)
+    if ended.exit_code != 0:
+        raise failed(ended.kind, f"its report says ok, but the process did not end well ({ended.words})")
+    if outputs.is_symlink() or not outputs.is_dir():
+        raise failed("StepError", "outputs/ is a link or a file, it must be a plain folder")
+    try:
+        check_outputs(module, outputs)
+    except StepError as error:
+        raise failed(type(error).__name__, str(error)) from None
+    if {name: output.name for name, output in report.outputs.items()} != module.OUTPUTS:
+        raise failed("StepError", "its report names other outputs than the step has")
+    return folder
 
 
 def run_in(folder: Path, image: Image, request: Request, workspace: Workspace, progress: Progress) -> Ended:
     """Run a request in its folder, and take from what it left the right to become another user."""
     try:
-        runner = InProcessRunner() if request.step in IN_PROCESS else runner_of(workspace)
+        runner = InProcessRunner(workspace.settings) if request.step in IN_PROCESS else runner_of(workspace)
         with of_run(workspace.run_id):
             return runner.run(folder, image, request, progress)
     finally:
@@ -161,46 +160,11 @@ def _disarm(folder: Path) -> None:
                 path.chmod(S_IMODE(mode) & ~(S_ISUID | S_ISGID))
 
 
-def _run(module: StepModule, staged: _Staged, workspace: Workspace, progress: Progress) -> Ended:
-    try:
-        return run_in(staged.folder, module.IMAGE, staged.request, workspace, progress)
-    except TimeoutError as error:
-        raise staged.failed("TimeLimit", str(error)) from None
-    except CannotStart as error:
-        raise staged.failed(error.kind, str(error)) from None
-
-
-def _check(module: StepModule, staged: _Staged, ended: Ended) -> None:
-    """Raise `StepFailed` unless both the report and the exit code say ok, and the outputs are the declared ones.
-
-    The step has checked its outputs itself, but a step that opened a hostile file may have been made to lie.
-    """
-    report = read_report(staged.folder)
-    if report is None:
-        raise staged.failed(ended.kind, f"the process ended without a report ({ended.words})")
-    if report.error is not None:
-        raise staged.failed(report.error.kind, report.error.message)
-    if ended.exit_code != 0:
-        raise staged.failed(ended.kind, f"its report says ok, but the process did not end well ({ended.words})")
-    outputs = staged.folder / "outputs"
-    if outputs.is_symlink() or not outputs.is_dir():
-        raise staged.failed("StepError", "outputs/ is a link or a file, it must be a plain folder")
-    try:
-        check_outputs(module, outputs)
-    except StepError as error:
-        raise staged.failed(type(error).__name__, str(error)) from None
-    if {name: output.name for name, output in report.outputs.items()} != module.OUTPUTS:
-        raise staged.failed("StepError", "its report names other outputs than the step has")
-
-
-def _end_of(log: Path) -> str:
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
-        return file.read(LOG_TAIL_BYTES).decode(errors="replace")
-
-
 def _log_tail(folder: Path) -> str:
     log = folder / "log.txt"
-    plain = log.is_file() and not log.is_symlink()  # a link may have been put there to show us another file
-    lines = _end_of(log).splitlines() if plain else []
+    if log.is_symlink() or not log.is_file():  # a link may have been put there to show us another file
+        return ""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
+        lines = file.read(LOG_TAIL_BYTES).decode(errors="replace").splitlines()
     return "\n".join(f"  {line}" for line in lines[-LOG_TAIL_LINES:])

@@ -21,6 +21,7 @@ from prefect.task_runners import TaskRunner
 from containers.mace.labelling.batches import evenly
 from flows.data import steps
 from flows.data.recipe import Recipe
+from flows.run import Missing, Run, is_made
 from tasks.artefact import Artefact, StepCall
 from tasks.errors import StepFailed
 from tasks.label_store.store import Calibration
@@ -30,7 +31,6 @@ from tasks.labelling.shards import Places, Pool, Shard
 from tasks.labelling.statistics import Work
 from tasks.labelling.task_runner import run_shards, started
 from tasks.prefect_logging import run_log
-from tasks.prefect_tasks import step
 from tasks.progress.labelling import LabelProgress
 from tasks.run_step import disk_faults_told, look_up
 from tasks.runners.cancellation import end_running
@@ -41,22 +41,26 @@ ACCIDENTS = ("Killed", "Died", "OutOfMemory")
 """Failures of a step that may not come again: what its shard left is labelled in another round."""
 
 
-def label(
-    recipe: Recipe, pool: Artefact, teachers: Sequence[Asked], workspace: Workspace, run_name: str | None = None
-) -> tuple[Artefact, Work]:
-    """The labels of the pool's structures, in its order, and what it took to get them.
+def label(recipe: Recipe, pool: Artefact, teachers: Sequence[Asked], run: Run, name: str = "pool_labels") -> Artefact:
+    """Return the labels of the pool's structures, in its order; `run` keeps them and what they took.
 
     Args:
-        run_name: of the task run that makes the table.
+        name: of the task run that makes the table.
 
     Raises:
         StepFailed: a shard failed in a way that another try does not mend. What other shards gave is in the store.
         StoreError: the work root cannot hold the shards or their labels (a full disk, permissions).
     """
+    workspace, work = run.workspace, Work()
     keys = [teacher.key(workspace) for teacher in teachers]
-    call, work = steps.pool_labels_call(recipe, pool, keys), Work()
+    call = steps.pool_labels_call(recipe, pool, keys)
+    if run.note:
+        _note_missing(pool, teachers, run, name.removeprefix("pool_labels"))
+        with ExitStack() as stack:
+            return run(with_sources(call, teachers, workspace, stack), name)
     if look_up(call, workspace):
-        return step(call, workspace, run_name), work
+        run.labels.append(run(call, name))
+        return run.labels[-1]
     ensure_gpu_limit(workspace.settings, workspace.settings.teacher_device)
     with work.timed(), disk_faults_told("labelling", workspace):
         structures = Pool(workspace.store.path(pool.file("structures")))
@@ -66,7 +70,21 @@ def label(
                 _Labelling(teacher, structures, workspace, runner, work).complete()
         call = steps.pool_labels_call(recipe, pool, keys, work.set_aside)
         with ExitStack() as stack:
-            return step(with_sources(call, teachers, workspace, stack), workspace, run_name), work
+            run.labels.append(run(with_sources(call, teachers, workspace, stack), name))
+    run.work.include(work)
+    return run.labels[-1]
+
+
+def _note_missing(pool: Artefact, teachers: Sequence[Asked], run: Run, of: str) -> None:
+    """Tell how many labels each teacher's store lacks."""
+    if not is_made(table := pool.file("structures")) or run.note is None:
+        raise Missing
+    structures = Pool(run.workspace.store.path(table))
+    for number, teacher in enumerate(teachers, 1):
+        missing = int(teacher.store(run.workspace).missing(structures.ids).sum())
+        state = "would run" if missing else "cached"
+        told = f"{state:<15} ({missing} of {len(structures)} structures are not labelled yet)"
+        run.note(f"mace_label {number}{of}" if number > 1 else f"mace_label{of}", told)
 
 
 def with_sources(call: StepCall, teachers: Sequence[Asked], workspace: Workspace, stack: ExitStack) -> StepCall:

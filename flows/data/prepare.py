@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +19,9 @@ from flows.data import steps
 from flows.data.labelling import label
 from flows.data.recipe import Recipe, check_committee, check_elements, check_sides, resolve
 from flows.data.states import state_warnings
-from flows.run import RunCall, Runner
+from flows.run import Missing, Run, is_made
 from tasks.artefact import Artefact, External, FileRef
 from tasks.labelling.shard_task import Asked
-from tasks.labelling.statistics import Work
 from tasks.prefect_logging import run_log
 from tasks.workspace import Workspace
 
@@ -84,21 +82,7 @@ def _elements_of(table: External | None) -> set[str]:
     return {chemical_symbols[number] for number in pc.unique(pc.list_flatten(column)).to_pylist()}
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """The labelled data and what they mean."""
-
-    recipe: Recipe
-    ingested: Ingested
-    labels: Artefact
-    baseline: Artefact
-    dataset: Artefact
-    teachers: tuple[Asked, ...]
-    models: dict[str, FileRef]
-    work: tuple[Work, ...]
-
-
-def ingest_all(config: DistillConfig, files: Files, run: RunCall, reads: Reads | None = None) -> Ingested:
+def ingest_all(config: DistillConfig, files: Files, run: Run, reads: Reads | None = None) -> Ingested:
     """Read every file. DFT data come first and test data last: a family that two of them share is found by the later
     one, so that a pool that grows changes no family of the DFT data.
 
@@ -175,48 +159,64 @@ class Resolved:
     infos: tuple[Teacher, ...]
     models: dict[str, FileRef]
 
+    @property
+    def teachers(self) -> tuple[Asked, ...]:
+        """The teachers as they are asked for labels."""
+        return tuple(
+            steps.asked(self.recipe, model, info) for model, info in zip(self.models.values(), self.infos, strict=True)
+        )
 
-def resolved(config: DistillConfig, files: Files, models: dict[str, External | None], run: Runner) -> Resolved:
+
+@dataclass(frozen=True)
+class Prepared(Resolved):
+    """The labelled data."""
+
+    baseline: Artefact
+    dataset: Artefact
+
+
+def resolve_inputs(config: DistillConfig, files: Files, models: dict[str, External | None], run: Run) -> Resolved:
     """Look at the teachers, ingest what they read, and refuse what cannot be."""
     workspace = run.workspace
-    for told in config.notices:
+    for told in config.notices if run.note is None else ():  # a dry run prints them
         run_log().warning(told)
     given = {
         name: file or run(steps.fetch_call(name), f"teacher_fetch {name}").file("model")
         for name, file in models.items()
     }
-    check_committee({name: model.sha256 for name, model in given.items()})
+    known = {name: model for name, model in given.items() if is_made(model)}  # all of them, unless in a dry run
+    check_committee({name: model.sha256 for name, model in known.items()})
     infos = tuple(
-        read_teacher(run(steps.teacher_call(model), _numbered("teacher_info", number)), workspace)
-        for number, model in enumerate(given.values())
+        read_teacher(run(steps.teacher_call(model), f"teacher_info {number}" if number > 1 else None), workspace)
+        for number, model in enumerate(known.values(), 1)
     )
     ingested = ingest_all(config, files, run, union(info.reads for info in infos))
+    if len(known) < len(given):
+        raise Missing("the rest is planned once the foundation models have been fetched")
     recipe = resolve(config, infos, ingested.pool_elements, ingested.dft_elements)
     check_sides(stored_tables(workspace, ingested), config.split)
     check_elements(recipe, tables_of(workspace, ingested))
     return Resolved(recipe, ingested, infos, given)
 
 
-def prepare(config: DistillConfig, files: Files, models: dict[str, External | None], run: Runner) -> Prepared:
+def prepare(config: DistillConfig, files: Files, models: dict[str, External | None], run: Run) -> Prepared:
     """Ingest, label, merge, find the baseline."""
-    return labelled(resolved(config, files, models, run), run)
+    return label_and_merge(resolve_inputs(config, files, models, run), run)
 
 
-def labelled(known: Resolved, run: Runner) -> Prepared:
-    """Label, merge, find the baseline."""
-    recipe, ingested, given = known.recipe, known.ingested, known.models
-    asked = tuple(steps.asked(recipe, model, info) for model, info in zip(given.values(), known.infos, strict=True))
-    workspace = run.workspace
-    labels, work = label(recipe, ingested.pool, asked, workspace)
-    run.done["pool_labels"] = labels
-    by_teacher, more = labels_of_dft(recipe, ingested, asked, run)
+def label_and_merge(known: Resolved, run: Run) -> Prepared:
+    """Label the pool, and what DFT has computed too: units and references are compared with it. Merge, find the
+    baseline."""
+    recipe, ingested, teachers = known.recipe, known.ingested, known.teachers
+    labels = label(recipe, ingested.pool, teachers, run)
+    by_teacher = [label(recipe, table, teachers, run, f"pool_labels {name}") for name, table in ingested.with_dft]
     dft, test = ingested.dft, ingested.dft_test
-    keys = [teacher.key(workspace) for teacher in asked]
+    keys = [teacher.key(run.workspace) for teacher in teachers]
     dataset = run(steps.dataset_call(recipe, labels, dft, test, ingested.merged, keys))  # refuses a base that is none
     earlier = (ingested.earlier_baseline, ingested.merged)
     baseline = run(steps.baseline_call(recipe, labels, dft, test, by_teacher, *earlier))
     _tell_of_unchecked(baseline)
-    return Prepared(recipe, ingested, labels, baseline, dataset, asked, given, (work, *more))
+    return Prepared(**vars(known), baseline=baseline, dataset=dataset)
 
 
 def _tell_of_unchecked(baseline: Artefact) -> None:
@@ -230,23 +230,6 @@ def _tell_of_unchecked(baseline: Artefact) -> None:
             count,
             baseline.metrics["dft_not_compared_first"],
         )
-
-
-def labels_of_dft(
-    recipe: Recipe, ingested: Ingested, asked: Sequence[Asked], run: Runner
-) -> tuple[list[Artefact], list[Work]]:
-    """What the teacher says of the structures that DFT has computed: units and references are compared with it."""
-    labelled, works = [], []
-    for name, table in ingested.with_dft:
-        labels, work = label(recipe, table, asked, run.workspace, f"pool_labels {name}")
-        run.done[f"pool_labels {name}"] = labels
-        labelled.append(labels)
-        works.append(work)
-    return labelled, works
-
-
-def _numbered(name: str, number: int) -> str:
-    return f"{name} {number + 1}" if number else name
 
 
 def stored_tables(workspace: Workspace, ingested: Ingested) -> list[Path]:

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 from flows.data import steps
 from flows.data.labelling import label
 from flows.data.prepare import Prepared
-from flows.run import Runner
+from flows.run import Run
 from tasks.artefact import Artefact
-from tasks.labelling.statistics import Work
 from tasks.prefect_logging import run_log
 
 
-def training_set(prepared: Prepared, run: Runner) -> tuple[Artefact, Sequence[Work]]:
-    """The frames of the three sides, and what the labelling of strained structures took."""
-    recipe, dataset, baseline, ingested = prepared.recipe, prepared.dataset, prepared.baseline, prepared.ingested
-    call = steps.select_call(recipe, dataset, baseline, run.workspace.settings, ingested.given, ingested.fitted)
+@dataclass(frozen=True)
+class TrainingSet:
+    """Selected structures and the frames made of them.
+
+    Attributes:
+        selection: of `pace_select`, or of `weak_spots`.
+        frames: of the three sides.
+    """
+
+    selection: Artefact
+    frames: Artefact
+
+
+def training_set(prepared: Prepared, run: Run) -> TrainingSet:
+    """Select training structures, label strained copies of them, write the frames."""
+    ingested = prepared.ingested
+    call = steps.select_call(
+        prepared.recipe,
+        prepared.dataset,
+        prepared.baseline,
+        run.workspace.settings,
+        ingested.given,
+        ingested.fitted,
+    )
     selection = run(call)
     how = selection.metrics["how"]
     if ingested.given and how.get("given") == selection.metrics["selected"]:
@@ -24,13 +43,15 @@ def training_set(prepared: Prepared, run: Runner) -> tuple[Artefact, Sequence[Wo
     return frames_of(prepared, selection, run)
 
 
-def frames_of(prepared: Prepared, selection: Artefact, run: Runner) -> tuple[Artefact, Sequence[Work]]:
-    """The frames of a selection, and what the labelling of strained structures took."""
-    strains, works = _strained(prepared, selection, run)
-    call = steps.frames_call(prepared.recipe, prepared.dataset, selection, prepared.baseline, strains)
-    frames = run(call)
+def frames_of(prepared: Prepared, selection: Artefact, run: Run) -> TrainingSet:
+    """Write the frames of a selection; with a stress loss, label strained copies first, in a pass of their own."""
+    recipe, strains = prepared.recipe, None
+    if recipe.config.pacemaker.loss_stress > 0:
+        strained = run(steps.strain_call(recipe, prepared.dataset, selection))
+        strains = label(recipe, strained, prepared.teachers, run, "pool_labels strains")
+    frames = run(steps.frames_call(recipe, prepared.dataset, selection, prepared.baseline, strains))
     warn_of_pairs(frames)
-    return frames, works
+    return TrainingSet(selection, frames)
 
 
 def warn_of_pairs(frames: Artefact) -> None:
@@ -48,13 +69,3 @@ def warn_of_pairs(frames: Artefact) -> None:
         ", ".join(unseen),
         more,
     )
-
-
-def _strained(prepared: Prepared, selection: Artefact, run: Runner) -> tuple[Artefact | None, list[Work]]:
-    """Labels of strained copies of selected structures, in a labelling pass of their own; none without stress."""
-    if prepared.recipe.config.pacemaker.loss_stress == 0:
-        return None, []
-    strains = run(steps.strain_call(prepared.recipe, prepared.dataset, selection))
-    labels, work = label(prepared.recipe, strains, prepared.teachers, run.workspace, "pool_labels strains")
-    run.done["pool_labels strains"] = labels
-    return labels, [work]

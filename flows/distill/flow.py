@@ -13,11 +13,9 @@ from flows.config.schema import DistillConfig
 from flows.data.prepare import prepare
 from flows.data.training_set import training_set
 from flows.distill.summary import Outcome, summarise
-from flows.fit.attempts import fit
-from flows.fit.rounds import extended
-from flows.fit.student import finish
-from flows.run import Runner
-from tasks.labelling.statistics import total
+from flows.fit.rounds import extend
+from flows.fit.student import make_student
+from flows.run import Run
 from tasks.prefect_tasks import report
 from tasks.report.summary import RunSummary
 from tasks.runners.readiness import ready, remove_left_containers
@@ -56,13 +54,9 @@ def distill(
 
 
 def _distill(config: DistillConfig, files: Files, models: Models, workspace: Workspace) -> RunSummary:
-    run = Runner(workspace)
+    run = Run(workspace)
     prepared = prepare(config, files, models, run)
-    frames, more = training_set(prepared, run)
-    recipe, test = prepared.recipe, prepared.ingested.dft_test
-    attempts, best = fit(recipe, frames, workspace)
-    student = finish(recipe, best, frames, prepared.baseline, test, run)
-    made = extended(prepared, frames, attempts, student, run)
-
-    work = total([*prepared.work, *more, *made.work])
-    return summarise(digests(files, prepared.models), run.done, made, work, workspace)
+    training = training_set(prepared, run)
+    student = make_student(prepared, training, run)
+    results = extend(prepared, student, run)
+    return summarise(digests(files, prepared.models), results, run)

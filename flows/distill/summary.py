@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from containers.contract import Closed
-from containers.mace.teacher.description import Teacher
 from containers.tensorpot.student.baseline import Baseline
 from flows.config.training import Convergence
+from flows.data.training_set import TrainingSet
 from flows.fit.attempts import Attempt, led_to
-from flows.fit.rounds import Extended
+from flows.fit.rounds import Results
 from flows.fit.verdict import ACCIDENTS, mend_of
+from flows.run import Run
 from tasks.artefact import Artefact, Stored
 from tasks.errors import StepFailed
-from tasks.labelling.statistics import Work
 from tasks.report import summary as run_summary
 from tasks.report.summary import Labelling, RunSummary
 from tasks.workspace import Workspace
@@ -98,54 +98,55 @@ def hole(falls_eV: Mapping[str, float]) -> str | None:
     )
 
 
-def summarise(
-    inputs: dict[str, str], artefacts: dict[str, Artefact], made: Extended, work: Work, workspace: Workspace
-) -> RunSummary:
+def summarise(inputs: dict[str, str], results: Results, run: Run) -> RunSummary:
     """Return the values of report.json, manifest.json and the page.
 
     Args:
         inputs: the user's files and the teachers -> sha256.
-        artefacts: by task run name, the attempts at a fit and the shards of the labelling left out.
-        made: the best student, and how it came about.
-        work: what the labelling of this run took, that of DFT and strained structures included.
     """
-    recipe, student, attempts = made.best.recipe, made.best.student, made.attempts
+    prepared, student, attempts = results.prepared, results.best, results.attempts
+    recipe, workspace = student.recipe, run.workspace
     config, store = recipe.config, workspace.store
-    artefacts = {**artefacts, **made.artefacts}
-    steps = {**artefacts, "pace_train": student.fit}
-    labelling, baseline = work.summary(), Baseline.read(store.path(steps["baseline"].file("baseline")))
-    evaluation = json.loads(store.path(steps["evaluate"].file("evaluation")).read_bytes())
-    chosen = next(place for place, attempt in enumerate(attempts) if attempt.artefact is student.fit)
+    # of steps that rounds take again the best student's; the attempts at fits come last
+    done = dict(sorted({**run.done, **student.results}.items(), key=lambda named: named[1].step == "pace_train"))
+    labelling, baseline = run.work.summary(), Baseline.read(store.path(prepared.baseline.file("baseline")))
+    evaluation = json.loads(store.path(student.evaluation.file("evaluation")).read_bytes())
+    chosen = attempts.index(student.taken)
     unstable = student.stability.metrics["unstable_because"] if student.stability else None
     last = chosen == len(attempts) - 1
     falls = student.core.metrics["bonded_dimer_falls_eV"]
     because = not_converged_because(evaluation["teacher"], attempts[chosen], unstable, config.convergence, last, falls)
     committee = config.teacher.model_dump(include={"committee", "max_force_std"}) if config.teacher.committee else {}
-    tables = [steps["pool_labels"], *(one for name, one in steps.items() if name.startswith("pool_labels "))]
-    teacher = Teacher.read(store.path(steps["teacher_info"].file("teacher")))
+    made = {
+        **student.results,
+        "pool_labels": run.labels[0],
+        "dataset": prepared.dataset,
+        "baseline": prepared.baseline,
+        "pace_select": student.training.selection,
+    }
     return RunSummary(
         name=config.name,
         config=config.model_dump(mode="json"),
-        versions={name: version for artefact in steps.values() for name, version in artefact.versions.items()},
+        versions={name: version for one in (*done.values(), student.fit) for name, version in one.versions.items()},
         inputs=inputs,
         stub=workspace.settings.runner == "stub",
         seeds={"train.seed": config.train.seed},
         elements=recipe.potential.elements,
-        teacher={**teacher.model_dump(mode="json"), "head": recipe.head, **committee},
+        teacher={**prepared.infos[0].model_dump(mode="json"), "head": recipe.head, **committee},
         baseline=baseline,
-        steps={**artefacts, **{attempt.name: attempt.artefact for attempt in attempts if attempt.artefact}},
-        labels=label_counts(tables, labelling, 1 + len(config.teacher.committee)),
+        steps=done,
+        labels=label_counts(run.labels, labelling, 1 + len(config.teacher.committee)),
         labelling=labelling,
-        selection=_selection_counts(steps["pool_labels"], steps["pace_select"], made),
+        selection=_selection_counts(run.labels[0], results.selection, student.training),
         attempts=tuple(_attempt(attempt, workspace) for attempt in attempts),
         chosen=chosen,
-        extensions=made.extensions,
+        extensions=results.extensions,
         thresholds=config.convergence.model_dump(),
         converged=because is None,
         not_converged_because=because,
         fits=fits_of(led_to(student.fit, attempts), config.train.bootstrap, workspace),
         files={
-            name: store.path({**steps, "pace_select": made.best.selection}[step].file(output))
+            name: store.path(made[step].file(output))
             for name, (step, output) in {**run_summary.PUBLISHED, **run_summary.READ}.items()
         },
     )
@@ -169,13 +170,13 @@ def label_counts(tables: Sequence[Artefact], labelling: Labelling, teachers: int
     )
 
 
-def _selection_counts(labels: Artefact, selection: Artefact, made: Extended) -> run_summary.SelectionCounts:
+def _selection_counts(labels: Artefact, first: Artefact, training: TrainingSet) -> run_summary.SelectionCounts:
     """Of the published student; candidates and grades are those of the first selection."""
-    metrics, last = selection.metrics, made.best.selection.metrics
+    metrics, last = first.metrics, training.selection.metrics
     return run_summary.SelectionCounts(
         pool=labels.metrics["labels"],
         candidates=metrics["candidates"],
-        set_aside=made.best.frames.metrics["set_aside"],
+        set_aside=training.frames.metrics["set_aside"],
         selected=last["selected"],
         how=last["how"],
         scarce_elements=tuple(metrics["scarce_elements"]),

@@ -9,18 +9,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from flows.data.recipe import Recipe
 from flows.fit import repairs as plans
 from flows.fit import steps
 from flows.fit.repairs import FitPlan, Kappa
 from flows.fit.verdict import ACCIDENTS, MENDS, SOUND, Outcome, Verdict, best_of, judge, mend_of, resume_from
-from tasks.artefact import Artefact, FileRef, StepCall, Stored
+from flows.run import Run
+from tasks.artefact import Artefact, FileRef, Stored
 from tasks.errors import StepFailed
 from tasks.prefect_logging import run_log
-from tasks.prefect_tasks import step
-from tasks.workspace import Workspace
 
 FIRST_STAGE, LATER_STAGE = 5, 20
 """Parameters for each automatic iteration: 300 and 75 iterations for 1,500 of silicon (docs/use/training.md)."""
@@ -85,38 +84,24 @@ def led_to(taken: Artefact, attempts: Sequence[Attempt]) -> list[Attempt]:
     return chain
 
 
-class RunStep(Protocol):
-    """What runs a call: `tasks.prefect_tasks.step`, or a test's own."""
-
-    def __call__(self, call: StepCall, workspace: Workspace, run_name: str | None = None) -> Artefact: ...
-
-
 @dataclass(frozen=True)
 class _Fit:
-    """What every attempt of a fit has in common.
-
-    Attributes:
-        of: goes into the names of the task runs, where one flow run fits several times.
-    """
+    """What every attempt of a fit has in common."""
 
     recipe: Recipe
     data: Artefact
-    workspace: Workspace
-    run: RunStep
-    of: str
-
-    def call(self, plan: FitPlan, start: Stored | None) -> StepCall:
-        return steps.train_call(self.recipe, plan, self.data, start, self.workspace.settings)
+    run: Run
 
     def name(self, stage: int, attempt: int) -> str:
-        words = ("pace_train", self.of, _of_stage(self.recipe, stage), f"attempt {attempt}")
+        words = ("pace_train", self.run.of, _of_stage(self.recipe, stage), f"attempt {attempt}")
         return " ".join(filter(None, words))
 
     def attempted(self, name: str, plan: FitPlan, start: Stored | None) -> Attempt:
         result: Artefact | StepFailed
-        call, started = self.call(plan, start), time.monotonic()
+        call = steps.train_call(self.recipe, plan, self.data, start, self.run.workspace.settings)
+        started = time.monotonic()
         try:
-            result = self.run(call, self.workspace, name)
+            result = self.run.named(call, name)
         except StepFailed as failure:
             result = failure
         verdict = judge(_outcome(result), self.recipe.config.convergence)
@@ -140,27 +125,19 @@ class _Fit:
         return None if place is None else attempts[place].artefact
 
 
-def fit(
-    recipe: Recipe,
-    data: Artefact,
-    workspace: Workspace,
-    run: RunStep = step,
-    of: str = "",
-    start: Stored | None = None,
-) -> tuple[list[Attempt], Artefact]:
-    """Every attempt at every stage, and the result of the one with the smallest validation errors.
+def fit(recipe: Recipe, data: Artefact, run: Run, start: Stored | None = None) -> tuple[list[Attempt], Artefact]:
+    """Return every attempt at every stage, and the result of the one with the smallest validation errors.
 
     A stage in which every attempt failed ends the fit with the best of the stages before it.
 
     Args:
         data: of the `frames` step.
-        of: goes into the names of the task runs, where one flow run fits several times.
         start: potential without core repulsion that the first stage begins with.
 
     Raises:
-        StepFailed: of the last attempt, when none left a potential; or the fit was cancelled.
+        StepFailed: of the last attempt, when none left a potential.
     """
-    one = _Fit(recipe, data, workspace, run, of)
+    one = _Fit(recipe, data, run)
     attempts: list[Attempt] = []
     best: Artefact | None = None
     stages = stages_of(recipe)
@@ -182,14 +159,12 @@ def fit(
 
 
 def _stage(one: _Fit, first: FitPlan, origin: Stored | None, before: list[Attempt], last: bool) -> list[Attempt]:
-    """The attempts at one stage, after those of the stages before. Raises `StepFailed` when one was cancelled."""
+    """The attempts at one stage, after those of the stages before."""
     attempts: list[Attempt] = []
     plan: FitPlan | None = first
     while plan is not None and one.another(before, attempts, last):
         start = _newest(attempts) or origin if plan.start == "continue" else origin
         attempts.append(one.attempted(one.name(plan.stage, len(attempts) + 1), plan, start))
-        if isinstance(attempts[-1].result, StepFailed) and attempts[-1].verdict == "cancelled":
-            raise attempts[-1].result
         plan = one.next(attempts[-1], last)
     return attempts
 

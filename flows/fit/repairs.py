@@ -22,7 +22,6 @@ crashed               1. a ladder or cycles with early stopping: without any ear
                       2. the iterations that remain, from the interim potential; where it left nothing:
                       3. without the ladder, unless it is a repair itself 4. half the batch
 no_iteration          1. without the ladder, unless it is a repair itself 2. noise and a further cycle 3. L-BFGS-B
-cancelled             none: somebody wants it to end
 program_missing       none: no plan mends it
 bad_data              none: no plan mends it
 failed                none: an error that no plan is known to mend

@@ -8,20 +8,18 @@ functions enlarges the basis. Either goes on from the best potential so far. doc
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flows.data.prepare import Prepared
-from flows.data.recipe import Recipe
 from flows.data.training_set import frames_of
 from flows.fit import steps
-from flows.fit.attempts import Attempt, fit
+from flows.fit.attempts import Attempt
 from flows.fit.next_round import Errors, Extension, Standing, State, Stop, Tried, next_extension, standing
-from flows.fit.student import Student, finish
+from flows.fit.student import Student, make_student
 from flows.fit.verdict import SOUND
-from flows.run import Runner
-from tasks.artefact import Artefact, StepCall
+from flows.run import Run
+from tasks.artefact import Artefact
 from tasks.errors import StepFailed
-from tasks.labelling.statistics import Work
 from tasks.prefect_logging import run_log
 from tasks.report.summary import Extensions, Round, Size
 
@@ -30,52 +28,31 @@ FULL = 0.95
 blocks of elements and rounds down, so that a few are always missing where there are several elements."""
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """A finished student with everything it was made from.
+def state_of(student: Student, candidates: int) -> State:
+    """What the decisions need to know of a student.
 
-    Attributes:
-        recipe: its potential has the number of functions.
-        selection: of `pace_select`, or of `weak_spots`.
+    Args:
         candidates: structures of the training side that are not selected and could be.
-        work: what the labelling of strained structures took, where a round made its own.
     """
-
-    recipe: Recipe
-    selection: Artefact
-    candidates: int
-    frames: Artefact
-    attempts: list[Attempt]
-    student: Student
-    work: Sequence[Work] = ()
-
-    @property
-    def state(self) -> State:
-        """What the decisions need to know."""
-        made, tested = self.student.fit.metrics, self.student.evaluation.metrics
-        asked = made["functions_asked"]
-        own = isinstance(self.recipe.potential.b_basis, dict)
-        return State(
-            structures=self.selection.metrics["selected"],
-            candidates=self.candidates,
-            functions=self.recipe.potential.functions_per_element,
-            growable=not own and asked is not None and made["functions"] >= FULL * asked,
-            train=Errors.of(made, "train"),
-            validation=Errors.of(made, "validation"),
-            test=Errors.of(tested, "teacher"),
-            extrapolating=tested["teacher_gamma_share_above_1"],
-            unsound=self.unsound,
-            goes_on=broken_off(self.attempts, self.student.fit) and self.attempts[-1].goes_on,
-        )
-
-    @property
-    def unsound(self) -> str | None:
-        """Why nothing can be built on the student; None when it is sound."""
-        if broken_off(self.attempts, self.student.fit):
-            return f"the fit was broken off ({self.attempts[-1].name}: {self.attempts[-1].verdict})"
-        gate = self.student.stability
-        because = gate.metrics["unstable_because"] if gate else None
-        return f"molecular dynamics: {because}" if because else None
+    made, tested = student.fit.metrics, student.evaluation.metrics
+    potential, asked = student.recipe.potential, made["functions_asked"]
+    own = isinstance(potential.b_basis, dict)
+    broken = broken_off(student.attempts, student.fit)
+    last, gate = student.attempts[-1], student.stability
+    because = gate.metrics["unstable_because"] if gate else None
+    unsound = f"molecular dynamics: {because}" if because else None
+    return State(
+        structures=student.training.selection.metrics["selected"],
+        candidates=candidates,
+        functions=potential.functions_per_element,
+        growable=not own and asked is not None and made["functions"] >= FULL * asked,
+        train=Errors.of(made, "train"),
+        validation=Errors.of(made, "validation"),
+        test=Errors.of(tested, "teacher"),
+        extrapolating=tested["teacher_gamma_share_above_1"],
+        unsound=f"the fit was broken off ({last.name}: {last.verdict})" if broken else unsound,
+        goes_on=broken and last.goes_on,
+    )
 
 
 def broken_off(attempts: Sequence[Attempt], taken: Artefact) -> bool:
@@ -92,139 +69,95 @@ class _Round:
     """A round that is over: what was asked, of which student, and what came of it (None and why: it failed)."""
 
     asked: Extension
-    base: Fitted
-    made: Fitted | None
+    before: State
+    made: Student | None
+    state: State | None
     failure: str = ""
-
-    @property
-    def tried(self) -> Tried:
-        return Tried(kind=self.asked.kind, state=self.made and self.made.state)
 
 
 @dataclass(frozen=True)
-class Extended:
-    """What the loop came to.
+class Results:
+    """What a distillation came to.
 
     Attributes:
+        selection: the first one, of `pace_select`.
         best: the student with the smallest validation errors of all rounds.
         attempts: at all fits, of all rounds; their names differ.
         extensions: the rounds as the report tells them.
-        work: what the labelling of strained structures took.
     """
 
-    best: Fitted
+    prepared: Prepared
+    selection: Artefact
+    best: Student
     attempts: list[Attempt]
     extensions: Extensions
-    work: list[Work]
-
-    @property
-    def artefacts(self) -> dict[str, Artefact]:
-        """By step, what the best student was made of and ended in; `pace_select` and the fit left out."""
-        student = self.best.student
-        found = {
-            "frames": self.best.frames,
-            "pace_activeset": student.active_set,
-            "pace_corerep": student.core,
-            "stability": student.stability,
-            "evaluate": student.evaluation,
-        }
-        return {name: artefact for name, artefact in found.items() if artefact}
 
 
-def extended(prepared: Prepared, frames: Artefact, attempts: list[Attempt], student: Student, run: Runner) -> Extended:
-    """The rounds after a first fit; none when it is good enough, or `extend.rounds` is 0.
+def extend(prepared: Prepared, student: Student, run: Run) -> Results:
+    """Do the rounds after a first fit; none when it is good enough, or `extend.rounds` is 0.
 
-    The results of round k are in `run.done` under names that end with `round k`.
-
-    Args:
-        frames, attempts, student: of the first fit.
-        run: has run the first selection.
-
-    Raises:
-        StepFailed: a round was cancelled. One that failed otherwise is told, and the best student stays.
+    The task runs of round k have names that end with `round k`. A round that fails is reported, and the best student
+    stays.
     """
-    selection = run.done["pace_select"]
-    left = selection.metrics["candidates"] - selection.metrics["selected"]
-    first = Fitted(prepared.recipe, selection, left, frames, attempts, student)
-    rounds: list[_Round] = []
-    while isinstance(asked := _next(first, rounds), Extension):
-        base, mine = _best(first, rounds), Runner(run.workspace, f"round {len(rounds) + 1}")
+    selection, config = student.training.selection, prepared.recipe.config
+    first = state_of(student, selection.metrics["candidates"] - selection.metrics["selected"])
+    students, rounds, best = [student], list[_Round](), student
+    while True:
+        tried = [Tried(kind=one.asked.kind, state=one.state) for one in rounds]
+        now = standing(first, tried, config.extend, config.convergence)
+        best = (rounds[now.best - 1].made if now.best else None) or student
+        asked = next_extension(first, tried, config.extend, config.convergence)
+        if isinstance(asked, Stop):
+            break
+        mine = replace(run, of=f"round {len(rounds) + 1}")
         run_log().info("%s: more %s, because %s", mine.of, asked.kind, asked.reason)
-        rounds.append(_tried(prepared, base, asked, mine))
-        run.done |= {f"{name} {mine.of}": artefact for name, artefact in mine.done.items()}
-    extensions = Extensions(rounds=_told(first, rounds), why=asked.why, stopped_because=asked.reason)
+        try:
+            made, state = _made(prepared, best, now.state, asked, mine)
+            students.append(made)
+            rounds.append(_Round(asked, now.state, made, state))
+        except StepFailed as failure:
+            run_log().warning("%s failed: %s", mine.of, failure)
+            rounds.append(_Round(asked, now.state, None, None, f"{failure.step}: {failure.message}"))
+    extensions = Extensions(rounds=_told(rounds, now), why=asked.why, stopped_because=asked.reason)
     run_log().info(extensions.sentence())
-    fits = [first, *(one.made for one in rounds if one.made)]
-    attempts = [attempt for one in fits for attempt in one.attempts]
-    return Extended(_best(first, rounds), attempts, extensions, [work for one in fits for work in one.work])
+    attempts = [attempt for one in students for attempt in one.attempts]
+    return Results(prepared, selection, best, attempts, extensions)
 
 
-def _next(first: Fitted, rounds: Sequence[_Round]) -> Extension | Stop:
-    config = first.recipe.config
-    return next_extension(first.state, [one.tried for one in rounds], config.extend, config.convergence)
-
-
-def _standing(first: Fitted, rounds: Sequence[_Round]) -> Standing:
-    config = first.recipe.config
-    return standing(first.state, [one.tried for one in rounds], config.extend, config.convergence)
-
-
-def _best(first: Fitted, rounds: Sequence[_Round]) -> Fitted:
-    best = _standing(first, rounds).best
-    return (rounds[best - 1].made if best else None) or first
-
-
-def _tried(prepared: Prepared, base: Fitted, asked: Extension, run: Runner) -> _Round:
-    """Do what is asked. Raises `StepFailed` when somebody cancelled it."""
-    try:
-        return _Round(asked, base, _made(prepared, base, asked, run))
-    except StepFailed as failure:
-        if failure.kind == "Cancelled":
-            raise
-        run_log().warning("%s failed: %s", run.of, failure)
-        return _Round(asked, base, None, f"{failure.step}: {failure.message}")
-
-
-def _made(prepared: Prepared, base: Fitted, asked: Extension, run: Runner) -> Fitted:
-    """The student with the sizes that are asked for, from the best potential of `base`."""
+def _made(prepared: Prepared, base: Student, before: State, asked: Extension, run: Run) -> tuple[Student, State]:
+    """Return the student with the sizes that are asked for, from the best potential of `base`, and its state."""
     potential = base.recipe.potential.model_copy(update={"functions_per_element": asked.functions})
     recipe = base.recipe.model_copy(update={"potential": potential})
-    work: Sequence[Work]
-    selection, candidates, frames, work = base.selection, base.candidates, base.frames, ()
+    training, candidates = base.training, before.candidates
     if asked.kind == "structures":
-        more = asked.structures - base.state.structures
-        selection = run(_weak_spots(prepared, base, more, run))
+        call = steps.weak_spots_call(
+            base.recipe,
+            prepared.dataset,
+            training.selection,
+            prepared.baseline,
+            base.core,
+            base.active_set,
+            asked.structures - before.structures,
+            run.workspace.settings,
+        )
+        selection = run(call)
         candidates -= selection.metrics["added"]
-        frames, work = frames_of(prepared, selection, run)
-    attempts, best = fit(recipe, frames, run.workspace, of=run.of, start=base.student.fit.file("best"))
-    student = finish(recipe, best, frames, prepared.baseline, prepared.ingested.dft_test, run)
-    return Fitted(recipe, selection, candidates, frames, attempts, student, work)
+        training = frames_of(prepared, selection, run)
+    student = make_student(replace(prepared, recipe=recipe), training, run, base.fit.file("best"))
+    return student, state_of(student, candidates)
 
 
-def _weak_spots(prepared: Prepared, base: Fitted, more: int, run: Runner) -> StepCall:
-    student, settings = base.student, run.workspace.settings
-    return steps.weak_spots_call(
-        base.recipe,
-        prepared.dataset,
-        base.selection,
-        prepared.baseline,
-        student.core,
-        student.active_set,
-        more,
-        settings,
-    )
-
-
-def _told(first: Fitted, rounds: Sequence[_Round]) -> tuple[Round, ...]:
-    now = _standing(first, rounds)
+def _told(rounds: Sequence[_Round], now: Standing) -> tuple[Round, ...]:
     return tuple(
         Round(
             number=number,
             kind=one.asked.kind,
             reason=one.asked.reason,
-            before=_size(one.base.state),
-            after=_size(one.made.state) if one.made else None,
-            added_by=one.made.selection.metrics["added_by"] if one.made and one.asked.kind == "structures" else {},
+            before=_size(one.before),
+            after=_size(one.state) if one.state else None,
+            added_by=one.made.training.selection.metrics["added_by"]
+            if one.made and one.asked.kind == "structures"
+            else {},
             helped=now.helped[number - 1],
             chosen=now.best == number,
             failure=one.failure,

@@ -1,38 +1,61 @@
-"""A student: what follows the fit."""
+"""A student: a fit and what follows it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flows.data.prepare import Prepared
 from flows.data.recipe import Recipe
+from flows.data.training_set import TrainingSet
 from flows.fit import steps
-from flows.run import RunCall
-from tasks.artefact import Artefact
+from flows.fit.attempts import Attempt, fit
+from flows.run import Run
+from tasks.artefact import Artefact, Stored
 
 
 @dataclass(frozen=True)
 class Student:
-    """A finished student: its fit, its active set, the exported potential, its errors.
+    """A finished student: what it was made from, its fit, its active set, the exported potential, its errors.
 
     Attributes:
+        recipe: its potential has the number of functions.
+        attempts: at the fit; `fit` is the result of the best.
         stability: None when the config wants no gate.
     """
 
+    recipe: Recipe
+    training: TrainingSet
+    attempts: list[Attempt]
     fit: Artefact
     active_set: Artefact
     core: Artefact
     stability: Artefact | None
     evaluation: Artefact
 
+    @property
+    def taken(self) -> Attempt:
+        """The attempt whose result is the fit."""
+        return next(attempt for attempt in self.attempts if attempt.artefact is self.fit)
 
-def finish(
-    recipe: Recipe, best: Artefact, frames: Artefact, baseline: Artefact, dft_test: Artefact | None, run: RunCall
-) -> Student:
-    """Active set, core, stability and evaluation of a fit's best potential."""
+    @property
+    def results(self) -> dict[str, Artefact]:
+        """By step, what the student was made of and ended in; selection and fit left out."""
+        found = (self.training.frames, self.active_set, self.core, self.stability, self.evaluation)
+        return {artefact.step: artefact for artefact in found if artefact}
+
+
+def make_student(prepared: Prepared, training: TrainingSet, run: Run, start: Stored | None = None) -> Student:
+    """Fit; then active set, core, stability and evaluation of the best potential.
+
+    Args:
+        start: potential without core repulsion that the fit begins with.
+    """
+    recipe, frames, baseline = prepared.recipe, training.frames, prepared.baseline
+    attempts, best = fit(recipe, frames, run, start)
     potential = best.file("best")
     active_set = run(steps.active_set_call(recipe, potential, frames))
     core = run(steps.core_call(recipe, potential, active_set, frames, baseline))
     gate = recipe.config.stability.picoseconds > 0
     stability = run(steps.stability_call(recipe, core, active_set, frames, baseline)) if gate else None
-    evaluation = run(steps.evaluate_call(recipe, core, active_set, frames, baseline, dft_test))
-    return Student(best, active_set, core, stability, evaluation)
+    evaluation = run(steps.evaluate_call(recipe, core, active_set, frames, baseline, prepared.ingested.dft_test))
+    return Student(recipe, training, attempts, best, active_set, core, stability, evaluation)

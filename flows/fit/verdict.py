@@ -22,7 +22,6 @@ Verdict = Literal[
     "no_iteration",
     "killed",
     "time_limit",
-    "cancelled",
     "program_missing",
     "bad_data",
     "failed",  # an error that no plan is known to mend
@@ -42,7 +41,6 @@ OF_FAILURE: dict[str, Verdict] = {
     "Killed": "killed",
     "NoIteration": "no_iteration",
     "TimeLimit": "time_limit",
-    "Cancelled": "cancelled",
     "ProgramMissing": "program_missing",
     "EnvironmentDiffers": "program_missing",
     "BadInput": "bad_data",

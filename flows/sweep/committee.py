@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from flows.config.schema import DistillConfig
 from flows.data.prepare import Prepared
 from flows.data.training_set import training_set
 from flows.fit import steps
+from flows.fit.student import Student
 from flows.fit.verdict import ACCIDENTS
-from flows.run import Runner
-from flows.sweep.students import Fitted, Wanted, fit_all
+from flows.run import Run
+from flows.sweep.students import Wanted, fit_all
 from tasks.artefact import Artefact
 from tasks.errors import StepFailed
 from tasks.prefect_logging import run_log
@@ -39,23 +41,26 @@ def make_committee(config: DistillConfig, prepared: Prepared, workspace: Workspa
     Raises:
         StepFailed: fewer than two members could be made.
     """
-    run = Runner(workspace, of="of the committee")
-    frames, _ = training_set(prepared, run)
-    wanted = _wanted(config, prepared, frames)
+    run = Run(workspace, of="of the committee")
+    training = training_set(prepared, run)
+    wanted = []
+    for place, changes in enumerate(members(config), start=1):  # they change the fit alone, not the selection
+        changed = config.model_copy(update={"train": config.train.model_copy(update=changes)})
+        own = replace(prepared, recipe=prepared.recipe.model_copy(update={"config": changed}))
+        wanted.append(Wanted(f"of committee {place}", own, training))
     results = fit_all(wanted, config.sweep.at_once, workspace)
     failed = [(one, result) for one, result in zip(wanted, results, strict=True) if isinstance(result, StepFailed)]
-    found = [(place, result) for place, result in enumerate(results, start=1) if isinstance(result, Fitted)]
+    found = [(place, result) for place, result in enumerate(results, start=1) if isinstance(result, Student)]
     if len(found) < 2:
         raise failed[-1][1]
-    students = [fitted.student for _, fitted in found]
-    potentials = [student.core.file("potential") for student in students]
-    spread = run(steps.committee_call(potentials, frames, prepared.baseline))
+    potentials = [student.core.file("potential") for _, student in found]
+    spread = run(steps.committee_call(potentials, training.frames, prepared.baseline))
     summary = CommitteeSummary(
         name=config.name,
         config=config.model_dump(mode="json"),
         differ_by=config.sweep.differ_by,
         stub=workspace.settings.runner == "stub",
-        students=tuple(_student(str(place), fitted, prepared.baseline, workspace) for place, fitted in found),
+        students=tuple(_student(str(place), student, prepared.baseline, workspace) for place, student in found),
         figures=spread.metrics,
         failures=tuple(
             SweepFailure(name=one.name, changes={}, step=failure.step, message=failure.message)
@@ -66,22 +71,12 @@ def make_committee(config: DistillConfig, prepared: Prepared, workspace: Workspa
     publish_study(summary, workspace)
 
 
-def _wanted(config: DistillConfig, prepared: Prepared, frames: Artefact) -> list[Wanted]:
-    """One for each member; their seeds change the fit alone, not the selection."""
-    found: list[Wanted] = []
-    for place, changes in enumerate(members(config), start=1):
-        changed = config.model_copy(update={"train": config.train.model_copy(update=changes)})
-        recipe = prepared.recipe.model_copy(update={"config": changed})
-        found.append(Wanted(f"of committee {place}", recipe, frames, prepared.baseline, prepared.ingested.dft_test))
-    return found
-
-
-def _student(name: str, fitted: Fitted, baseline: Artefact, workspace: Workspace) -> CommitteeStudent:
-    student, path = fitted.student, workspace.store.path
+def _student(name: str, student: Student, baseline: Artefact, workspace: Workspace) -> CommitteeStudent:
+    path = workspace.store.path
     made = {"pace_corerep": student.core, "pace_activeset": student.active_set, "baseline": baseline}
     files = {name: path(made[of].file(output)) for name, (of, output) in PUBLISHED.items() if of in made}
     errors = student.evaluation.metrics
-    ended = next(attempt.verdict for attempt in fitted.attempts if attempt.artefact is student.fit)
+    ended = student.taken.verdict
     stable = student.stability.metrics["stable"] if student.stability else None
     if ended in ACCIDENTS:
         run_log().warning("student %s of the committee: its fit ended as %s", name, ended)

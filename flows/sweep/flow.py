@@ -16,11 +16,12 @@ from prefect.runtime import flow_run
 from flows.config.loading import teacher_files, user_files, with_absolute_paths
 from flows.config.run_name import Results, refuse_other
 from flows.config.schema import DistillConfig
-from flows.data.prepare import Prepared, Resolved, labelled, resolved
+from flows.data.prepare import Prepared, Resolved, label_and_merge, resolve_inputs
 from flows.data.training_set import training_set
-from flows.run import Runner
+from flows.fit.student import Student
+from flows.run import Run
 from flows.sweep.committee import make_committee
-from flows.sweep.students import Fitted, Wanted, fit_all
+from flows.sweep.students import Wanted, fit_all
 from flows.sweep.variants import Variant, refuse_too_many, variants, varied
 from tasks.errors import StepFailed, UserError
 from tasks.prefect_logging import run_log
@@ -103,15 +104,13 @@ class Data:
         except UserError as error:
             raise UserError(f"sweep.vary: {one.name}: {error}") from None
         except StepFailed as failure:
-            if failure.kind == "Cancelled":
-                raise
             run_log().warning("%s cannot be fitted: %s: %s", one.name, failure.step, failure.message)
 
     def of(self, one: Variant) -> Prepared:
         """The data of one student, with its own recipe."""
         if one.data_key not in self._prepared:
             known = self._resolved(one)
-            self._prepared[one.data_key] = labelled(known, Runner(self.workspace, of=one.name))
+            self._prepared[one.data_key] = label_and_merge(known, Run(self.workspace, of=one.name))
             teacher = known.infos[0]
             self.reach_A = max(self.reach_A, teacher.r_max_A * teacher.num_interactions)
         prepared = self._prepared[one.data_key]
@@ -120,7 +119,7 @@ class Data:
     def _resolved(self, one: Variant) -> Resolved:
         if one.data_key not in self._known:
             files, models = user_files(one.config), teacher_files(one.config)
-            self._known[one.data_key] = resolved(one.config, files, models, Runner(self.workspace, of=one.name))
+            self._known[one.data_key] = resolve_inputs(one.config, files, models, Run(self.workspace, of=one.name))
         return self._known[one.data_key]
 
 
@@ -132,11 +131,11 @@ def _sweep(config: DistillConfig, found: Sequence[Variant], data: Data, workspac
     wanted, failures = _wanted(found, data, workspace)
     results = fit_all([one for _, one in wanted], config.sweep.at_once, workspace)
     students = []
-    for (variant, made), result in zip(wanted, results, strict=True):
+    for (variant, _), result in zip(wanted, results, strict=True):
         if isinstance(result, StepFailed):
             failures.append((variant, result))
         else:
-            students.append((variant, _student(variant, made, result)))
+            students.append((variant, _student(variant, result)))
     if not students:
         raise failures[-1][1]
     summary = _summary(config, students, failures, data.reach_A, workspace)
@@ -147,34 +146,29 @@ def _sweep(config: DistillConfig, found: Sequence[Variant], data: Data, workspac
 def _wanted(
     found: Sequence[Variant], data: Data, workspace: Workspace
 ) -> tuple[list[tuple[Variant, Wanted]], list[tuple[Variant, StepFailed]]]:
-    """The training set of every student, and those that have none. Raises `StepFailed` when one was cancelled."""
+    """The training set of every student, and those that have none."""
     wanted, failures = [], []
     for one in found:
         try:
             prepared = data.of(one)
-            frames, _ = training_set(prepared, Runner(workspace, of=one.name))
+            training = training_set(prepared, Run(workspace, of=one.name))
         except StepFailed as failure:
-            if failure.kind == "Cancelled":
-                raise
             failures.append((one, failure))
             continue
-        made = Wanted(one.name, prepared.recipe, frames, prepared.baseline, prepared.ingested.dft_test)
-        wanted.append((one, made))
+        wanted.append((one, Wanted(one.name, prepared, training)))
     return wanted, failures
 
 
-def _student(variant: Variant, wanted: Wanted, fitted: Fitted) -> SweptStudent:
-    student = fitted.student
-    taken = next(attempt for attempt in fitted.attempts if attempt.artefact is student.fit)
+def _student(variant: Variant, student: Student) -> SweptStudent:
     against = {key: value for key, value in student.evaluation.metrics.items() if key.startswith("teacher_")}
     return SweptStudent(
         name=variant.name,
         changes=variant.changes,
-        verdict=taken.verdict,
-        attempts=len(fitted.attempts),
+        verdict=student.taken.verdict,
+        attempts=len(student.attempts),
         iterations=student.fit.metrics["iterations"],
-        fit_s=sum(attempt.seconds for attempt in fitted.attempts),
-        structures=wanted.frames.metrics["train_structures"],
+        fit_s=sum(attempt.seconds for attempt in student.attempts),
+        structures=student.training.frames.metrics["train_structures"],
         functions=sum(student.core.metrics["functions"].values()),
         stable=student.stability.metrics["stable"] if student.stability else None,
         figures={

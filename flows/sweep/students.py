@@ -10,14 +10,14 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from containers.memory import SHARE, available_bytes
-from flows.data.recipe import Recipe
-from flows.fit.attempts import Attempt, fit
-from flows.fit.student import Student, finish
-from flows.run import Runner
-from tasks.artefact import Artefact
+from flows.data.prepare import Prepared
+from flows.data.training_set import TrainingSet
+from flows.fit.student import Student, make_student
+from flows.run import Run
 from tasks.errors import StepFailed
 from tasks.labelling.task_runner import run_shards, started
 from tasks.prefect_logging import run_log
+from tasks.runners.base import runner_class
 from tasks.runners.cancellation import end_running
 from tasks.settings import Settings
 from tasks.workspace import Workspace
@@ -28,26 +28,16 @@ class Wanted:
     """A student to be fitted; `name` ends the names of its task runs."""
 
     name: str
-    recipe: Recipe
-    frames: Artefact
-    baseline: Artefact
-    dft_test: Artefact | None
+    prepared: Prepared
+    training: TrainingSet
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """A student with every attempt at it."""
-
-    attempts: list[Attempt]
-    student: Student
-
-
-def fit_all(wanted: Sequence[Wanted], at_once: int, workspace: Workspace) -> list[Fitted | StepFailed]:
+def fit_all(wanted: Sequence[Wanted], at_once: int, workspace: Workspace) -> list[Student | StepFailed]:
     """Fit and finish each of them, `at_once` at a time on this machine or as many as the Dask cluster of the settings
     has workers; a failed one keeps its place.
 
     Raises:
-        StepFailed: one was cancelled; students not yet begun are left out.
+        StepCancelled: students not yet begun are left out.
         UserError: the settings name a Dask cluster that is not there.
         StoreError: the work root cannot hold the results; students not yet begun are left out.
     """
@@ -60,20 +50,15 @@ def fit_all(wanted: Sequence[Wanted], at_once: int, workspace: Workspace) -> lis
             [{"wanted": one, "workspace": machine} for one in wanted],
             [f"student {one.name}" for one in wanted],
             tick=lambda: None,
-            fatal=_ends_all,
+            fatal=lambda error: not isinstance(error, StepFailed),
             end=partial(end_running, workspace.run_id),
         )
-    if others := [one for one in results if isinstance(one, BaseException) and _ends_all(one)]:
+    if others := [one for one in results if isinstance(one, BaseException) and not isinstance(one, StepFailed)]:
         raise others[0]
     for one, result in zip(wanted, results, strict=True):
         if isinstance(result, StepFailed):
             run_log().warning("student %s: %s", one.name, str(result).splitlines()[0])
     return results
-
-
-def _ends_all(error: BaseException) -> bool:
-    """Whether it is no failure of one student alone."""
-    return not isinstance(error, StepFailed) or error.kind == "Cancelled"
 
 
 def share(settings: Settings, at_once: int) -> Settings:
@@ -91,14 +76,12 @@ def _memory_GB(settings: Settings, at_once: int) -> float | None:
     if settings.dask_address or settings.dask_cluster:
         return None
     ours = SHARE * available_bytes() / 1e9 / at_once
-    if settings.step_memory_GB is None or settings.runner not in ("docker", "apptainer"):
+    if settings.step_memory_GB is None or not runner_class(settings.runner).limits_memory:
         return ours
     return min(ours, SHARE * settings.step_memory_GB)
 
 
 @task(name="student", cache_policy=NO_CACHE, persist_result=False)
-def fit_student(wanted: Wanted, workspace: Workspace) -> Fitted:
+def fit_student(wanted: Wanted, workspace: Workspace) -> Student:
     """Fit, and do what follows a fit."""
-    attempts, best = fit(wanted.recipe, wanted.frames, workspace, of=wanted.name)
-    run = Runner(workspace, of=wanted.name)
-    return Fitted(attempts, finish(wanted.recipe, best, wanted.frames, wanted.baseline, wanted.dft_test, run))
+    return make_student(wanted.prepared, wanted.training, Run(workspace, of=wanted.name))

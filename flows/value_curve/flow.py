@@ -6,6 +6,7 @@ Fits students on sets of growing size, chosen by several methods, and shows thei
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,9 +20,8 @@ from flows.config.schema import DistillConfig
 from flows.data.prepare import Prepared, prepare
 from flows.data.recipe import Recipe
 from flows.data.training_set import training_set
-from flows.fit.attempts import fit
-from flows.fit.student import finish
-from flows.run import Runner
+from flows.fit.student import make_student
+from flows.run import Run
 from tasks.errors import StepFailed
 from tasks.prefect_tasks import publish_study
 from tasks.runners.readiness import ready, remove_left_containers
@@ -69,7 +69,7 @@ def value_curve(
     folder = workspace.run_folder(config.name)  # what is in the way is reported now, not after the fits
     refuse_other(config, {}, {}, folder, "value_curve/value_curve.json", replace)
     with ready(workspace) as machine:
-        run = Runner(machine)
+        run = Run(machine)
         prepared = prepare(config, files, models, run)
         wanted = _sets(methods or list(METHODS), _sizes(prepared, sizes), random_seeds, config.train.seed)
         if everything:
@@ -106,15 +106,13 @@ def _sets(methods: Sequence[Method], sizes: Sequence[int], seeds: int, first: in
 def _points(
     prepared: Prepared, wanted: Sequence[tuple[str, int, int]], workspace: Workspace
 ) -> tuple[list[Point], list[Failure]]:
-    """Every point, and what failed: the rest of the curve is worth having. Raises `StepFailed` when nothing is left, or
-    one was cancelled."""
+    """Every point, and what failed: the rest of the curve is worth having. Raises `StepFailed` when nothing is
+    left."""
     points, failures, last = list[Point](), list[Failure](), None
     for method, size, seed in wanted:
         try:
             points.append(_point(prepared, method, size, seed, workspace))
         except StepFailed as failure:
-            if failure.kind == "Cancelled":
-                raise
             failures.append(Failure(method=method, seed=seed, size=size, step=failure.step, message=failure.message))
             last = failure
     if last and not points:
@@ -125,10 +123,9 @@ def _points(
 def _point(prepared: Prepared, method: str, size: int, seed: int, workspace: Workspace) -> Point:
     """Choose, fit once a stage, evaluate. A fit that an earlier run broke off goes on."""
     changed = _changed(prepared, method, size, seed)
-    run = Runner(workspace, of=f"{method} {size}" + (f" seed {seed}" if method == "random" else ""))
-    frames, _ = training_set(changed, run)
-    attempts, best = fit(changed.recipe, frames, workspace, of=run.of)
-    student = finish(changed.recipe, best, frames, changed.baseline, changed.ingested.dft_test, run)
+    run = Run(workspace, of=f"{method} {size}" + (f" seed {seed}" if method == "random" else ""))
+    student = make_student(changed, training_set(changed, run), run)
+    frames, attempts = student.training.frames, student.attempts
     return Point(
         method=method,
         seed=seed,
@@ -150,5 +147,4 @@ def _changed(prepared: Prepared, method: str, size: int, seed: int) -> Prepared:
     values = config.model_dump()
     values["selection"] |= {"method": method, "max_structures": size, "fraction": None}
     values["train"] |= {"seed": seed, "max_attempts": 1}
-    recipe = Recipe.model_validate({**prepared.recipe.model_dump(), "config": values})
-    return Prepared(**{**vars(prepared), "recipe": recipe})
+    return replace(prepared, recipe=Recipe.model_validate({**prepared.recipe.model_dump(), "config": values}))

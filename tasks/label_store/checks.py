@@ -1,4 +1,4 @@
-"""Reads what a labelling step wrote. The step may have opened a hostile model, so nothing in the file is believed."""
+"""Read the output of a labelling step. The step may have opened a hostile model: nothing in the file is believed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def checked_rows(labels: Path, ids: pa.Array, atoms: NDArray[np.int64]) -> pa.Ta
 
 
 def check_complete(labels: Path, rows: pa.Table, ids: pa.Array, aside: Mapping[str, str]) -> None:
-    """Every structure must have one answer: a row, or the reason why it was set aside. Else it were asked for ever.
+    """Every structure must have one answer: a row, or the reason why it was set aside.
+
+    Otherwise every run would request it again.
 
     Args:
         labels: the file of `rows`, to be named.
@@ -76,9 +78,25 @@ def checked_reasons(set_aside: Path, ids: pa.Array) -> dict[str, str]:
 
 
 def _read(path: Path, schema: pa.Schema, atoms: NDArray[np.int64]) -> pa.Table:
+    """The table. Columns and size are checked before: a small file may hold more than fits in memory."""
+    rows, total = len(atoms), int(atoms.sum())
     try:
         with pq.ParquetFile(path) as file:
-            _check_size(path, file, schema, atoms)
+            if not file.schema_arrow.equals(schema):
+                found = printable(str(file.schema_arrow))[: 2 * LONGEST_TEXT]
+                raise _refused(path, f"its columns are not {', '.join(schema.names)} as they should be: {found}")
+            meta = file.metadata
+            groups = [meta.row_group(number) for number in range(meta.num_row_groups)]
+            values = (sum(group.column(i).num_values for group in groups) for i in range(meta.num_columns))
+            size, most = sum(group.total_byte_size for group in groups), BYTES_A_ROW * rows + BYTES_AN_ATOM * total
+            for what, number, limit in (
+                ("rows", meta.num_rows, rows),
+                ("values in a column", max(values, default=0), 6 * rows + 3 * total),
+                ("bytes", size, OVERHEAD + most),
+            ):
+                if number > limit:
+                    said = f"{number} {what}, at most {limit} for {rows} structures of {total} atoms"
+                    raise _refused(path, said)
             table = file.read(use_threads=False).cast(schema).combine_chunks()
         table.validate(full=True)
     except (pa.ArrowException, ValueError) as error:
@@ -88,27 +106,6 @@ def _read(path: Path, schema: pa.Schema, atoms: NDArray[np.int64]) -> pa.Table:
             raise
         raise _refused(path, printable(str(error))) from None
     return table
-
-
-def _check_size(path: Path, file: pq.ParquetFile, schema: pa.Schema, atoms: NDArray[np.int64]) -> None:
-    """Before anything is read: a small file may hold more than fits in memory."""
-    if not file.schema_arrow.equals(schema):
-        found = printable(str(file.schema_arrow))[: 2 * LONGEST_TEXT]
-        raise _refused(path, f"its columns are not {', '.join(schema.names)} as they should be: {found}")
-    meta, rows, total = file.metadata, len(atoms), int(atoms.sum())
-    groups = [meta.row_group(number) for number in range(meta.num_row_groups)]
-    values = max((sum(group.column(i).num_values for group in groups) for i in range(meta.num_columns)), default=0)
-    limits = {
-        "rows": (meta.num_rows, rows),
-        "values in a column": (values, 6 * rows + 3 * total),
-        "bytes": (
-            sum(group.total_byte_size for group in groups),
-            OVERHEAD + BYTES_A_ROW * rows + BYTES_AN_ATOM * total,
-        ),
-    }
-    for what, (found, most) in limits.items():
-        if found > most:
-            raise _refused(path, f"{found} {what}, at most {most} for {rows} structures of {total} atoms")
 
 
 def _check(path: Path, table: pa.Table, rules: Callable[[dict[str, pa.Array]], Iterable[tuple[Rows, str]]]) -> None:
@@ -124,8 +121,24 @@ def _rules_of_labels(
 ) -> Iterator[tuple[Rows, str]]:
     """Which rows are good by each rule, and what is wrong with the others."""
     yield from _rules_of_ids(columns["id"], ids)
-    yield from _rules_of_answers(columns, atoms[_places(columns["id"], ids)])
-    yield from _rules_of_remarks(columns)
+    sizes, refused = atoms[_places(columns["id"], ids)], _given(columns["reason"])
+    energy, forces, stress = columns["energy"], columns["forces"], columns["stress"]
+    yield (_given(energy) ^ refused) & (_given(forces) ^ refused), "either energy and forces or a reason, not both"
+    yield ~(_given(stress) & refused), "a stress and a reason"
+    lengths = np.asarray(pc.fill_null(pc.list_value_length(forces), 0))
+    yield (lengths == 3 * sizes) | refused, "not three force components for each of its atoms"
+    yield _finite(energy), "an energy that is not finite"
+    parents = np.asarray(pc.list_parent_indices(forces))
+    yield _none_of(parents[~_numbers(pc.list_flatten(forces))], len(forces)), "a force that is not finite"
+    strained = np.repeat(np.flatnonzero(_given(stress)), 6)
+    yield _none_of(strained[~_numbers(pc.list_flatten(stress))], len(stress)), "a stress that is not finite"
+    distance = columns["min_distance_A"]
+    yield np.asarray(pc.fill_null(columns["edges"], 0)) >= 0, "a negative number of edges"
+    yield _finite(distance) & (np.asarray(pc.fill_null(distance, 0.0)) >= 0), "a shortest distance that is none"
+    for name in ("device", "acceleration", "mace_version"):
+        yield _given(columns[name]), f"no {name}"
+    for name in ("reason", "device", "acceleration", "mace_version"):
+        yield from _rules_of_text(name, columns[name])
 
 
 def _rules_of_reasons(columns: dict[str, pa.Array], ids: pa.Array) -> Iterator[tuple[Rows, str]]:
@@ -142,31 +155,6 @@ def _rules_of_ids(found: pa.Array, asked: pa.Array) -> Iterator[tuple[Rows, str]
 
 def _places(ids: pa.Array, among: pa.Array) -> NDArray[np.int64]:
     return IdIndex([id_words(among)]).find(ids)
-
-
-def _rules_of_answers(columns: dict[str, pa.Array], atoms: NDArray[np.int64]) -> Iterator[tuple[Rows, str]]:
-    """`atoms` of each row."""
-    refused = _given(columns["reason"])
-    energy, forces, stress = columns["energy"], columns["forces"], columns["stress"]
-    yield (_given(energy) ^ refused) & (_given(forces) ^ refused), "either energy and forces or a reason, not both"
-    yield ~(_given(stress) & refused), "a stress and a reason"
-    lengths = np.asarray(pc.fill_null(pc.list_value_length(forces), 0))
-    yield (lengths == 3 * atoms) | refused, "not three force components for each of its atoms"
-    yield _finite(energy), "an energy that is not finite"
-    parents = np.asarray(pc.list_parent_indices(forces))
-    yield _none_of(parents[~_numbers(pc.list_flatten(forces))], len(forces)), "a force that is not finite"
-    strained = np.repeat(np.flatnonzero(_given(stress)), 6)
-    yield _none_of(strained[~_numbers(pc.list_flatten(stress))], len(stress)), "a stress that is not finite"
-
-
-def _rules_of_remarks(columns: dict[str, pa.Array]) -> Iterator[tuple[Rows, str]]:
-    edges, distance = columns["edges"], columns["min_distance_A"]
-    yield np.asarray(pc.fill_null(edges, 0)) >= 0, "a negative number of edges"
-    yield _finite(distance) & (np.asarray(pc.fill_null(distance, 0.0)) >= 0), "a shortest distance that is none"
-    for name in ("device", "acceleration", "mace_version"):
-        yield _given(columns[name]), f"no {name}"
-    for name in ("reason", "device", "acceleration", "mace_version"):
-        yield from _rules_of_text(name, columns[name])
 
 
 def _rules_of_text(name: str, column: pa.Array) -> Iterator[tuple[Rows, str]]:

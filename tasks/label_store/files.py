@@ -2,11 +2,11 @@
 
 ::
 
-    fresh/DIGEST.arrow            one for each shard, as it was committed
-    buckets/PREFIX-DIGEST.arrow   rows whose id begins with PREFIX (hex digits)
+    fresh/DIGEST.arrow            the rows of a shard as they were committed, or of many shards joined
+    buckets/PREFIX-DIGEST.arrow   of version 0.1, rows whose id begins with PREFIX: read, but no longer written
     damaged/                      files whose content is not what their name says, kept aside
 
-All are uncompressed (memory-mapped when read), of schema ROWS, sorted by id.
+All are uncompressed (memory-mapped when read), of schema ROWS, in any order of rows.
 """
 
 from __future__ import annotations
@@ -15,25 +15,27 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from errno import EIO
+from itertools import accumulate
 from pathlib import Path
 from uuid import uuid4
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from containers.contract import StepError, file_digest
 from containers.labels.rows import ROWS, IdIndex, read_ids
 from tasks.errors import StoreError
-from tasks.store.locks import shared
+from tasks.store.locks import alone, shared
 from tasks.store.stamps import Stamps, stamp_of
 
 BATCH_ROWS = 10_000
-SYNCED_AT_ONCE = 32
-NAME = re.compile(r"(?:([0-9a-f]+)-)?([0-9a-f]{64})\.arrow")
-READING = "reading.lock"
+MOST_FRESH = 16  # files; beyond, the small ones become one
+ABANDONED_SECONDS = 86_400.0  # no file takes a day to be written
+NAME = re.compile(r"(?:[0-9a-f]+-)?([0-9a-f]{64})\.arrow")
 
 log = logging.getLogger(__name__)
 
@@ -42,111 +44,156 @@ class LabelFiles:
     """The files in one teacher's `folder`; with `verify` every digest is compared once by this object."""
 
     def __init__(self, folder: Path, verify: bool = False) -> None:
-        self.folder = folder
-        self.fresh, self.buckets, self.damaged = (folder / name for name in ("fresh", "buckets", "damaged"))
+        self.folder, self.fresh, self.reading_lock = folder, folder / "fresh", folder / "reading.lock"
         self._stamps = Stamps(folder, verify)
 
     def make(self) -> None:
         """Make the folders; `StoreError` when the work root cannot be written."""
         try:
-            for folder in (self.fresh, self.buckets, self.folder / "claims"):
+            for folder in (self.fresh, self.folder / "claims"):
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"cannot make {error.filename}: {error.strerror}. Choose another --work-root.") from None
 
     @contextmanager
     def reading(self) -> Iterator[tuple[Path, ...]]:
-        """The valid files, which no compaction removes meanwhile; none before the first commit."""
+        """The valid files, of which none is removed meanwhile; no file before the first commit."""
         if not self.folder.is_dir():
             yield ()
             return
-        with shared(self.folder / READING):
-            yield self.valid(self.fresh, self.buckets)
+        with shared(self.reading_lock):
+            yield self.valid()
 
-    def valid(self, *folders: Path) -> tuple[Path, ...]:
+    def valid(self) -> tuple[Path, ...]:
         """The files whose content is what their name says; others are moved aside and logged."""
         self._stamps.load()
-        paths = [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())]
-        good = tuple(path for path in paths if NAME.fullmatch(path.name) and self._is_valid(path))
+        folders = [folder for folder in (self.fresh, self.folder / "buckets") if folder.is_dir()]
+        paths = [path for folder in folders for path in sorted(folder.iterdir()) if NAME.fullmatch(path.name)]
+        good = tuple(path for path in paths if self._stamps.trusts(path) or self._compare(path))
         self._stamps.save()
         return good
 
-    def index(self, paths: Iterable[Path]) -> IdIndex:
-        """The ids of `paths`; a file that cannot be opened, though trusted, is moved aside and logged."""
-        ids = []
+    def ids(self, paths: Iterable[Path]) -> dict[Path, list[NDArray[np.uint64]]]:
+        """The ids of `paths` as `read_ids`; a file that cannot be opened, though trusted, is moved aside and logged."""
+        found = {}
         for path in paths:
             try:
-                ids += read_ids(path)
+                found[path] = read_ids(path)
             except StepError as error:
                 self._set_aside(path, f"cannot be opened ({error})")
-        return IdIndex(ids)
+        return found
 
-    def intact(self, paths: Iterable[Path]) -> list[Path]:
-        """Like `valid`, but no stamp is trusted: what is written again gets a new digest, right or wrong."""
-        return [path for path in paths if self._compare(path)]
+    def write(self, tables: Iterable[pa.Table]) -> Path:
+        """Write the rows (ROWS) of `tables` to a new file of `fresh`, complete or absent.
 
-    def write(self, folder: Path, files: Iterable[tuple[str, Iterable[pa.Table]]]) -> list[Path]:
-        """New files in `folder`, each complete or absent; when this returns, they would survive a power cut.
-
-        Args:
-            folder: `fresh` or `buckets`.
-            files: prefix (or nothing) and rows (ROWS, sorted by id) of each. They are asked for one after the other,
-                while the disk takes those before: many together.
+        When this returns, the file would survive a power cut. Another run may move its rows as soon as it has its name.
         """
-        with ThreadPoolExecutor(SYNCED_AT_ONCE) as disk:
-            written = [disk.submit(self._keep, _begun(folder, tables), prefix) for prefix, tables in files]
-        paths = [one.result() for one in written]
-        _sync(folder)
-        return paths
-
-    def keep_stamps(self) -> None:
-        """Spare the next run the digests of what was written."""
-        self._stamps.save()
-
-    def _keep(self, partial: Path, prefix: str) -> Path:
-        """Give a file its name once the disk has its content; another run may move its rows from then on."""
+        partial = self.fresh / f".{uuid4().hex}"
         try:
+            with partial.open("wb") as file, pa.ipc.new_file(file, ROWS) as writer:
+                for rows in tables:
+                    writer.write_table(rows, max_chunksize=BATCH_ROWS)
             _sync(partial)
-            path = partial.with_name(f"{prefix}{'-' if prefix else ''}{file_digest(partial)}.arrow")
+            path = self.fresh / f"{file_digest(partial)}.arrow"
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
-        with suppress(FileNotFoundError):  # a compaction was faster
-            self._stamps.trust(path, stamp_of(path))
+        self._stamps.trust(path, stamp_of(path))
+        _sync(self.fresh)
+        self._stamps.save()
         return path
 
-    def _is_valid(self, path: Path) -> bool:
-        try:
-            return self._stamps.trusts(path) or self._compare(path)
-        except FileNotFoundError:  # another run was faster to move it aside
-            return False
+    def join(self) -> None:
+        """Write the small files of `fresh` again as one when there are many, unless somebody reads.
+
+        The new file is in place before the old ones go. What is killed, or finds the disk full, in between leaves rows
+        twice, which readers do not mind and the next joining drops.
+        """
+        if not self.folder.is_dir() or len(list(self.fresh.glob("*.arrow"))) <= MOST_FRESH:
+            return
+        with alone(self.reading_lock) as free:
+            if free:
+                self._remove_abandoned()
+                self._join()
+
+    def _join(self) -> None:
+        ids = self.ids(self.valid())
+        rows = {path: sum(map(len, words)) for path, words in ids.items() if path.parent == self.fresh}
+        small = sorted(rows, key=lambda path: rows[path])
+        small = small[: small_files([rows[path] for path in small])]
+        sources = [path for path in small if self._compare(path)]  # what is written again gets a new digest
+        if len(sources) > 1:
+            others = [path for path in ids if path not in small]
+            index = IdIndex([words for path in (*others, *sources) for words in ids[path]])
+            written = self.write(_rows(sources, index, sum(len(words) for path in others for words in ids[path])))
+            for path in sources:
+                if path != written:  # it may be one of those that it was made of
+                    path.unlink(missing_ok=True)
+        self._stamps.save()
+
+    def _remove_abandoned(self) -> None:
+        """Remove what a killed process had begun to write."""
+        for path in self.fresh.glob(".*"):
+            if path.stat().st_mtime < time.time() - ABANDONED_SECONDS:
+                path.unlink()
 
     def _compare(self, path: Path) -> bool:
-        stamp, fault = stamp_of(path), _fault(path)
-        if fault is None:
-            self._stamps.trust(path, stamp)
-        else:
+        """True when the content is what the name says; no stamp is trusted. Another file is moved aside."""
+        stamp, fault = stamp_of(path), None
+        try:
+            if file_digest(path) != path.stem[-64:]:
+                fault = "is not what was written"
+            else:
+                read_ids(path)
+        except FileNotFoundError:  # another run has moved it aside
+            return False
+        except StepError as error:
+            fault = f"cannot be opened ({error})"
+        except OSError as error:
+            if error.errno != EIO:
+                raise
+            fault = f"cannot be read ({error.strerror})"
+        if fault:
             self._set_aside(path, fault)
+        else:
+            self._stamps.trust(path, stamp)
         return fault is None
 
     def _set_aside(self, path: Path, fault: str) -> None:
-        self.damaged.mkdir(exist_ok=True)
-        aside = self.damaged / f"{time.time_ns()}-{path.name}"
-        path.rename(aside)
+        damaged = self.folder / "damaged"
+        damaged.mkdir(exist_ok=True)
+        aside = damaged / f"{time.time_ns()}-{path.name}"
+        try:
+            path.rename(aside)
+        except FileNotFoundError:  # another run was faster
+            return
         log.warning("%s %s: moved to %s, its structures are labelled again", path, fault, aside)
 
 
-def _begun(folder: Path, tables: Iterable[pa.Table]) -> Path:
-    """A file of all rows that has no name yet."""
-    partial = folder / f".{uuid4().hex}"
-    try:
-        with partial.open("wb") as file, pa.ipc.new_file(file, ROWS) as writer:
-            for rows in tables:
-                writer.write_table(rows, max_chunksize=BATCH_ROWS)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    return partial
+def small_files(rows: Sequence[int]) -> int:
+    """How many of the files with so many `rows` (ascending) to join, from the first.
+
+    The last of them has no more rows than those before it together, so a row whose file is written again lies in one of
+    twice the size at least: it is written again at most log2(rows of the store) times.
+    """
+    return max((n + 2 for n, before in enumerate(accumulate(rows[:-1])) if rows[n + 1] <= before), default=0)
+
+
+def _rows(paths: Sequence[Path], index: IdIndex, start: int) -> Iterator[pa.Table]:
+    """The rows of `paths`, which `index` counts from place `start`; without those whose id has an earlier place."""
+    pending: list[pa.RecordBatch] = []
+    for path in paths:
+        with pa.memory_map(str(path)) as source:
+            reader = pa.ipc.open_file(source)
+            for number in range(reader.num_record_batches):
+                batch = reader.get_batch(number)
+                first = index.find(batch.column("id")) == np.arange(start, start + len(batch))
+                pending.append(batch.filter(pa.array(first)))
+                start += len(batch)
+                if sum(map(len, pending)) >= BATCH_ROWS:
+                    yield pa.Table.from_batches(pending, ROWS).combine_chunks()
+                    pending = []
+    yield pa.Table.from_batches(pending, ROWS).combine_chunks()
 
 
 def _sync(path: Path) -> None:
@@ -155,19 +202,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _fault(path: Path) -> str | None:
-    """What is wrong with a file, or None."""
-    named = NAME.fullmatch(path.name)
-    try:
-        if named is None or file_digest(path) != named[2]:
-            return "is not what was written"
-        read_ids(path)
-    except StepError as error:
-        return f"cannot be opened ({error})"
-    except OSError as error:
-        if error.errno != EIO:
-            raise
-        return f"cannot be read ({error.strerror})"
-    return None

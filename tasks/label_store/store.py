@@ -1,7 +1,7 @@
 """The labels of each teacher by structure, computed once: `STORE/labels/KEY/`.
 
-Everything below a teacher's folder is written by this module and those it uses: `label_files` (files and their
-integrity), `label_compaction`, `label_claims`, `label_checks` (what is believed of a step's output).
+Everything below a teacher's folder is written by this module and those it uses: `files` (their
+integrity, and many small ones joined), `claims`, `checks` (what is believed of a step's output).
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from containers.contract import Closed, canonical_json, write_atomic
-from containers.labels.rows import FOLDER_DIGITS
+from containers.labels.rows import FOLDER_DIGITS, IdIndex
 from tasks.label_store.checks import check_complete, checked_rows
 from tasks.label_store.claims import Claim, Claims
-from tasks.label_store.compaction import compact
 from tasks.label_store.files import LabelFiles
 from tasks.store.locks import held
 
@@ -65,8 +64,8 @@ class LabelStore:
     def missing(self, ids: pa.Array) -> NDArray[np.bool_]:
         """Which of `ids` (binary(32)) have no row; those of damaged files, which are moved aside and logged, too."""
         with self.reading() as paths:
-            stored = self._files.index(paths)
-        return stored.find(ids) < 0
+            stored = self._files.ids(paths).values()
+        return IdIndex([words for file in stored for words in file]).find(ids) < 0
 
     def commit(
         self, labels: Path, ids: pa.Array, atoms: NDArray[np.int64], aside: Mapping[str, str] | None = None
@@ -88,17 +87,16 @@ class LabelStore:
         check_complete(labels, rows, ids, aside or {})
         if len(rows):
             self._make()
-            self._files.write(self._files.fresh, [("", [rows])])
-            self._files.keep_stamps()
+            self._files.write([rows])
         return len(rows)
 
     def compact(self) -> None:
         """Join small files when there are many, unless somebody is reading; safe to be killed."""
-        compact(self._files)
+        self._files.join()
 
     @contextmanager
     def reading(self) -> Iterator[tuple[Path, ...]]:
-        """The valid files (for `LabelRows`), which no compaction removes meanwhile."""
+        """The valid files (for `LabelRows`), of which none is removed meanwhile."""
         with self._files.reading() as paths:
             yield paths
 
@@ -139,7 +137,7 @@ class LabelStore:
             return {}
 
     def _make(self) -> None:
-        """The folders, and a word for people on whose labels these are."""
+        """Create the folders and teacher.json, which tells people whose labels these are."""
         self._files.make()
         if not (self.folder / TEACHER).exists():
             with held(self.folder / "teacher.lock"):

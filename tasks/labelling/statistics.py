@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -44,6 +44,14 @@ class Work:
         for name in SUMMED:
             self.sums[name] += done.metrics.get(name, 0.0)
 
+    def include(self, other: Work) -> None:
+        """Count another labelling."""
+        self.computed += other.computed
+        self.set_aside |= other.set_aside
+        self.seconds += other.seconds
+        for name in SUMMED:
+            self.sums[name] += other.sums[name]
+
     def summary(self) -> Labelling:
         """For the report; rates are those of the labelling itself."""
         labelling_s = self.sums["seconds_neighbours"] + self.sums["seconds_model"]
@@ -52,15 +60,3 @@ class Work:
         return Labelling(
             computed=self.computed, **steps, **rates, seconds_flow=max(self.seconds - sum(steps.values()), 0.0)
         )
-
-
-def total(works: Iterable[Work]) -> Work:
-    """Several labellings as one."""
-    whole = Work()
-    for work in works:
-        whole.computed += work.computed
-        whole.set_aside |= work.set_aside
-        whole.seconds += work.seconds
-        for name in SUMMED:
-            whole.sums[name] += work.sums[name]
-    return whole

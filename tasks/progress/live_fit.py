@@ -23,7 +23,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 
-from tasks.errors import StepFailed
+from tasks.errors import StepEnded
 from tasks.report.figures import DASH, ERRORS, duration, number
 from tasks.report.learning_curve import live_curve
 from tasks.report.markup import data_uri, markdown_table, one_line
@@ -139,7 +139,7 @@ class FitProgress:
 
 
 def _words_of(error: BaseException | None) -> str:
-    if isinstance(error, StepFailed):
+    if isinstance(error, StepEnded):
         return f"failed ({error.kind}): {error.message}"
     if isinstance(error, Exception):
         return f"failed ({type(error).__name__})"

@@ -12,12 +12,12 @@ import json
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import get_args
 
 from containers.contract import NETWORK, Device, Image, Progress, Request
 from containers.environment import lock_digest
-from tasks.runners.base import CannotStart, Ended, Wanted, check_inputs, check_labels, run_process
-from tasks.settings import Settings, step_environment, thread_environment
+from tasks.runners.base import CannotStart, Ended, Runner, check_inputs, check_labels, run_process
+from tasks.settings import step_environment, thread_environment
 
 PROGRAM = "apptainer"
 INSTALL = "Install Apptainer (many clusters have it as a module), or set DISTILL_RUNNER to another runner."
@@ -26,19 +26,37 @@ PLACES = ("_TMPDIR", "_CACHEDIR")  # but for these
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
 
-class ApptainerRunner:
+class ApptainerRunner(Runner):
     """`apptainer exec` on an image made from the Docker archive, as the user who calls it."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    limits_memory = True
+
+    def prepare(self, device: Device) -> None:
+        """Refuse image files that are missing or cannot run this checkout's steps."""
+        for image in get_args(Image):
+            self._sif(image, lock_digest(image), device)
 
     def run(self, folder: Path, image: Image, request: Request, progress: Progress) -> Ended:
         check_inputs(request)
-        device = request.resources.device
-        sif = find_sif(self.settings, image, device)
-        check_sif(sif, Wanted(image, request.lock, device))
+        sif = self._sif(image, request.lock, request.resources.device)
         words = command(sif, folder, request, self.settings.step_memory_GB)
         return run_process(words, environment(request), folder, progress, self.settings.step_timeout_s, INSTALL)
+
+    def _sif(self, image: Image, lock: str, device: Device) -> Path:
+        """The image file that the settings name, if it has the labels of the right Docker image."""
+        named = self.settings.image(image, device)
+        sif = Path(named).absolute()
+        save = f"docker save mace-to-ace/{image}:{device} -o {image}.tar"
+        build = f"apptainer build {image}.sif docker-archive:{image}.tar; set DISTILL_{image.upper()}_IMAGE to it"
+        if not sif.is_file():
+            raise CannotStart(f"there is no image file {named} for Apptainer. Make one: {save}; {build}.")
+        try:
+            check_labels(_labels(sif), str(sif), image, lock, device)
+        except CannotStart as error:
+            if error.kind != "EnvironmentDiffers":
+                raise
+            raise CannotStart(f"{error} Then: {save}; {build}.", error.kind) from None
+        return sif
 
 
 def command(sif: Path, folder: Path, request: Request, memory_GB: float | None = None) -> list[str]:
@@ -81,31 +99,6 @@ def environment(request: Request) -> dict[str, str]:
     return {**kept, **{f"APPTAINERENV_{name}": value for name, value in inside.items()}}
 
 
-def find_sif(settings: Settings, image: Image, device: Device) -> Path:
-    """The image file that the settings name; `CannotStart` says how to make it."""
-    sif = Path(settings.image(image, device)).absolute()
-    if sif.is_file():
-        return sif
-    told = f"there is no image file {settings.image(image, device)} for Apptainer"
-    raise CannotStart(f"{told}. Make one: {conversion(image, device)}.")
-
-
-def conversion(image: Image, device: Device) -> str:
-    """The commands that make a .sif file of a Docker image."""
-    save = f"docker save mace-to-ace/{image}:{device} -o {image}.tar"
-    return f"{save}; apptainer build {image}.sif docker-archive:{image}.tar; set DISTILL_{image.upper()}_IMAGE to it"
-
-
-def check_sif(sif: Path, wanted: Wanted) -> None:
-    """Refuse an image file that cannot run this checkout's steps, by the labels that it has from the Docker image."""
-    try:
-        check_labels(_labels(sif), str(sif), wanted)
-    except CannotStart as error:
-        if error.kind != "EnvironmentDiffers":
-            raise
-        raise CannotStart(f"{error} Then: {conversion(wanted.image, wanted.device)}.", error.kind) from None
-
-
 def _labels(sif: Path) -> dict[str, str]:
     words = [PROGRAM, "inspect", "--labels", "--json", str(sif)]
     try:
@@ -114,19 +107,7 @@ def _labels(sif: Path) -> dict[str, str]:
         raise CannotStart(f"cannot start {PROGRAM}: {error.strerror}. {INSTALL}") from None
     if done.returncode != 0:
         raise CannotStart(f"{PROGRAM} cannot read {sif}: {done.stderr.strip()}", kind="EngineFailed")
-    return _labels_in(done.stdout, sif)
-
-
-def _labels_in(answer: str, sif: Path) -> dict[str, str]:
     try:
-        content: Any = json.loads(answer)
-        return dict(content["data"]["attributes"]["labels"])
+        return dict(json.loads(done.stdout)["data"]["attributes"]["labels"])
     except (ValueError, KeyError, TypeError):
         raise CannotStart(f"{PROGRAM} tells no labels of {sif}: is it made by `make images`?", "EngineFailed") from None
-
-
-def check_images(settings: Settings, device: Device) -> None:
-    """Refuse image files that are missing or cannot run this checkout's steps."""
-    images: tuple[Image, ...] = ("mace", "tensorpot")
-    for image in images:
-        check_sif(find_sif(settings, image, device), Wanted(image, lock_digest(image), device))

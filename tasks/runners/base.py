@@ -1,30 +1,31 @@
-"""The ways a step runs. A runner takes a staged folder and returns when the step has ended.
+"""The contract of a runner, the registry of all, and the two without containers.
 
-Here are the contract and the two runners without containers; `docker_runner` and `apptainer_runner` have the others.
-
-What is seen to before a container starts, whatever engine starts it.
+At the end stand the checks before a container starts, whatever engine starts it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import signal
 import subprocess
-import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, cast
 
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 from containers.contract import Device, Image, Progress, Request
 from containers.environment import sources_digest
-from containers.processes import child_process, kernel_kills, kill_group
+from containers.processes import child_process, kernel_kills
 from containers.step import PROGRESS_MARK, execute
+from containers.tensorpot.pacemaker.program import SEES_A_GPU as TENSORFLOW_SEES_A_GPU
 from tasks.errors import printable
 from tasks.runners.cancellation import endable
 from tasks.runners.container_owner import PREFIX
-from tasks.settings import Settings, step_environment
+from tasks.settings import RunnerName, Settings, step_environment
+from tasks.workspace import Workspace
 
 LARGEST_LOG = 100_000_000  # characters
 Said = tuple[FiniteFloat, FiniteFloat, str]
@@ -48,18 +49,71 @@ class Ended(NamedTuple):
     kind: str = "Died"  # of the failure, if it left no report
 
 
-class Runner(Protocol):
-    """Runs the step staged in `folder`; what it prints goes to `folder/log.txt`, progress to `progress`."""
+class Runner(ABC):
+    """A way to start steps, with a life of one flow run: `prepare`, then `run` for each step, then `close`."""
 
+    asks_for_gpu: ClassVar[bool] = True  # False: device auto is the CPU, and cuda is left to the step
+    limits_memory: ClassVar[bool] = False  # whether a step gets no more than DISTILL_STEP_MEMORY_GB
+
+    def __init__(self, settings: Settings, run_id: str = "") -> None:
+        self.settings, self.run_id = settings, run_id
+
+    def why_no_gpu(self) -> str | None:
+        """Return why steps cannot compute on a GPU, or None; `CannotStart` when that cannot be found out."""
+        return None if _succeeds("nvidia-smi", "-L") else "there is no GPU (nvidia-smi lists none)"
+
+    def prepare(self, device: Device) -> None:  # noqa: B027  most runners need nothing
+        """Remove what killed runs left; raise `CannotStart` when steps could not start on `device`."""
+
+    @abstractmethod
     def run(self, folder: Path, image: Image, request: Request, progress: Progress) -> Ended:
-        """Return how the step's process ended; raise `TimeoutError` or `CannotStart`."""
+        """Run the step staged in `folder`; what it prints goes to `folder/log.txt`, progress to `progress`.
+
+        Returns how the step's process ended; raises `TimeoutError` or `CannotStart`.
+        """
+
+    def close(self) -> int:
+        """Remove what is left of this run's steps and return how many there were; raises `CannotStart`."""
+        return 0
 
 
-class SubprocessRunner:
+RUNNERS: dict[RunnerName, str] = {
+    "subprocess": "tasks.runners.base.SubprocessRunner",
+    "docker": "tasks.runners.docker.DockerRunner",
+    "apptainer": "tasks.runners.apptainer.ApptainerRunner",
+    "in_process": "tasks.runners.base.InProcessRunner",
+    "stub": "tasks.runners.base.InProcessRunner",  # of a stub request
+}
+"""Every runner by name, imported when it is needed. A new runner is a module, a line here and its `RunnerName`."""
+
+
+def runner_class(name: RunnerName) -> type[Runner]:
+    """Return the class of the runner called `name`."""
+    module, _, kind = RUNNERS[name].rpartition(".")
+    return cast(type[Runner], getattr(importlib.import_module(module), kind))
+
+
+def runner_of(workspace: Workspace) -> Runner:
+    """Return the runner that the settings name, for the workspace's run."""
+    return runner_class(workspace.settings.runner)(workspace.settings, workspace.run_id)
+
+
+SEES_A_GPU: dict[Image, str] = {
+    "mace": "import sys, torch; sys.exit(not torch.cuda.is_available())",
+    "tensorpot": TENSORFLOW_SEES_A_GPU,
+}
+
+
+class SubprocessRunner(Runner):
     """One process of the image's interpreter a step, in a process group of its own that ends with the task."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def why_no_gpu(self) -> str | None:
+        if reason := super().why_no_gpu():
+            return reason
+        for image, code in SEES_A_GPU.items():
+            if not _succeeds(str(self.settings.python(image)), "-c", code):
+                return f"there is a GPU, but the libraries of {self.settings.python(image)} ({image}) do not see it"
+        return None
 
     def run(self, folder: Path, image: Image, request: Request, progress: Progress) -> Ended:
         command = [str(self.settings.python(image)), "-m", "containers.step", str(folder)]
@@ -68,8 +122,17 @@ class SubprocessRunner:
         return run_process(command, environment, folder, progress, self.settings.step_timeout_s, mend)
 
 
-class InProcessRunner:
+def _succeeds(*command: str) -> bool:
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+class InProcessRunner(Runner):
     """The step in this process: for debugging and for tests; its prints stay on the terminal."""
+
+    asks_for_gpu = False
 
     def run(self, folder: Path, image: Image, request: Request, progress: Progress) -> Ended:
         execute(folder, progress)
@@ -86,12 +149,13 @@ def run_process(
 ) -> Ended:
     """Run `command` as a child that cannot outlive us; `mend` is what to do when it cannot be started."""
     kills = kernel_kills()
-    with (
-        open_log(folder) as write,
-        _started(command, environment, mend) as process,
-        deadline(timeout_s, lambda: kill_group(process)),
-        endable(lambda: kill_group(process)),
-    ):
+    with contextlib.ExitStack() as stack:
+        write = stack.enter_context(open_log(folder))
+        try:
+            process = stack.enter_context(child_process(command, environment))
+        except OSError as error:
+            raise CannotStart(f"cannot start {command[0]}: {error.strerror}. {mend}") from None
+        stack.enter_context(endable(process.end, timeout_s))
         assert process.stdout is not None
         for line in process.stdout:
             follow(line, write, progress)
@@ -136,54 +200,20 @@ def follow(line: str, write: Callable[[str], object], progress: Progress) -> Non
         )
 
 
-@contextlib.contextmanager
-def deadline(seconds: float | None, end: Callable[[], object]) -> Iterator[None]:
-    """Call `end` from another thread when the block lasts longer, and raise `TimeoutError` when it is left."""
-    expired = threading.Event()
+def check_labels(labels: Mapping[str, str], name: str, image: Image, lock: str, device: Device) -> None:
+    """Refuse an image that was built from other packages or other steps than these, or for another device.
 
-    def expire() -> None:
-        expired.set()
-        end()
-
-    timer = threading.Timer(seconds, expire) if seconds else None
-    if timer:
-        timer.start()
-    try:
-        yield
-    finally:
-        if timer:
-            timer.cancel()
-    if expired.is_set():
-        raise TimeoutError(f"ended after {seconds:g} s (DISTILL_STEP_TIMEOUT_S)")
-
-
-@contextlib.contextmanager
-def _started(command: list[str], environment: Mapping[str, str], mend: str) -> Iterator[subprocess.Popen[str]]:
-    with contextlib.ExitStack() as stack:
-        try:
-            process = stack.enter_context(child_process(command, environment))
-        except OSError as error:
-            raise CannotStart(f"cannot start {command[0]}: {error.strerror}. {mend}") from None
-        yield process
-
-
-class Wanted(NamedTuple):
-    """What an image must be for."""
-
-    image: Image
-    lock: str  # sha256 of its packages
-    device: Device
-
-
-def check_labels(labels: Mapping[str, str], name: str, wanted: Wanted) -> None:
-    """Refuse an image that was built from other packages or other steps than these, or for another device."""
-    for what, label, value in (("packages", "lock", wanted.lock), ("step sources", "sources", sources_digest())):
+    Args:
+        labels: of the image called `name`, which is to stand for `image`.
+        lock: sha256 of the packages that it must have.
+    """
+    for what, label, value in (("packages", "lock", lock), ("step sources", "sources", sources_digest())):
         if labels.get(f"{PREFIX}{label}") != value:
             revision = labels.get("org.opencontainers.image.revision", "unknown")
             told = f"the image {name} was built from other {what} than these (revision {revision})"
             raise CannotStart(f"{told}. Build it again: make images.", kind="EnvironmentDiffers")
-    if wanted.device == "cuda" and labels.get(f"{PREFIX}variant") != "cuda":
-        mend = f"Build the other: make images VARIANT=cuda, and unset or change DISTILL_{wanted.image.upper()}_IMAGE."
+    if device == "cuda" and labels.get(f"{PREFIX}variant") != "cuda":
+        mend = f"Build the other: make images VARIANT=cuda, and unset or change DISTILL_{image.upper()}_IMAGE."
         raise CannotStart(f"the image {name} is the CPU variant, the device is cuda. {mend}")
 
 

@@ -1,4 +1,7 @@
-"""What this process runs just now, by flow run: an ending flow ends its steps from another thread."""
+"""Steps that this process runs just now, by flow run, and the one way to end them early.
+
+A started child has one `end`. Its time limit calls it, and so does the end of its flow run, from another thread.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,15 @@ class RunEnded(BaseException):
 
 
 class _Step:
-    """A started step: whose it is, and how to end it."""
+    """A started step of a run, how to end it, and why it was ended."""
 
     def __init__(self, run_id: str | None, end: Callable[[], object]) -> None:
-        self.run_id, self._end, self.ended = run_id, end, False
+        self.run_id, self._end = run_id, end
+        self.why: BaseException | None = None
 
-    def stop(self) -> None:
-        self.ended = True
+    def stop(self, why: BaseException) -> None:
+        if not isinstance(self.why, RunEnded):
+            self.why = why
         self._end()
 
 
@@ -45,22 +50,31 @@ def refuse_ended(run_id: str | None) -> None:
 
 
 @contextmanager
-def endable(end: Callable[[], object]) -> Iterator[None]:
-    """Let `end_running` call `end` from another thread during the block, which is then left with `RunEnded`.
+def endable(end: Callable[[], object], seconds: float | None = None) -> Iterator[None]:
+    """Call `end` from another thread when the run ends during the block, or when the block lasts longer than `seconds`.
 
-    When the run has been ended before, the block is not entered: no step slips through between two others.
+    The block is then left with `RunEnded` or `TimeoutError` instead of the failure that its end caused. When the run
+    has been ended before, the block is not entered: no step slips through between two others.
     """
     step = _Step(_run.get(), end)
     with _lock:
         refuse_ended(step.run_id)
         _running.add(step)
+    late = TimeoutError(f"ended after {seconds or 0:g} s (DISTILL_STEP_TIMEOUT_S)")
+    timer = threading.Timer(seconds or 0, step.stop, [late])
+    if seconds:
+        timer.start()
     try:
         yield
+    except Exception:
+        if step.why is None:
+            raise
     finally:
+        timer.cancel()
         with _lock:
             _running.discard(step)
-        if step.ended:
-            raise RunEnded("ended with its flow run")
+    if step.why:
+        raise step.why
 
 
 def end_running(run_id: str) -> int:
@@ -69,5 +83,5 @@ def end_running(run_id: str) -> int:
         _ended.add(run_id)
         found = [step for step in _running if step.run_id == run_id]
     for step in found:
-        step.stop()
+        step.stop(RunEnded("ended with its flow run"))
     return len(found)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import codecs
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import docker
 import requests
@@ -25,7 +25,8 @@ from pydantic import ValidationError
 from containers.contract import NETWORK, Device, Image, Progress, Request
 from containers.environment import lock_digest
 from containers.processes import kernel_kills
-from tasks.runners.base import CannotStart, Ended, Wanted, check_inputs, check_labels, deadline, follow, open_log
+from tasks.prefect_logging import run_log
+from tasks.runners.base import CannotStart, Ended, Runner, check_inputs, check_labels, follow, open_log
 from tasks.runners.cancellation import endable
 from tasks.runners.container_owner import PREFIX, RUN, Owner, is_gone, this_process
 from tasks.settings import Settings, thread_environment
@@ -39,11 +40,71 @@ NO_REQUEST = 2  # what containers/step.py ends with where it finds none
 ENGINE_LOST = (APIError, requests.exceptions.RequestException, urllib3.exceptions.HTTPError)
 
 
-class DockerRunner:
+class DockerRunner(Runner):
     """One hardened container a step; removed when the step has ended in any way."""
 
-    def __init__(self, settings: Settings, run_id: str) -> None:
-        self.settings, self.run_id = settings, run_id
+    limits_memory = True
+
+    def why_no_gpu(self) -> str | None:
+        """As of every runner; `CannotStart` when there is no engine, or no image of any variant."""
+        with engine(self.settings) as client:
+            if refusal := self._gpu_refusal(client):
+                return f"the container engine cannot give a container a GPU ({refusal})"
+        try:
+            self.check_images("cuda")
+        except CannotStart as error:
+            return str(error).removesuffix(".")
+        return None
+
+    def _gpu_refusal(self, client: docker.DockerClient) -> str | None:
+        """The end of a container that lists GPUs, or None when it lists one.
+
+        Either variant of an image will do: what it needs to list GPUs comes from the engine.
+        """
+        wanted: Device = "cuda" if self.settings.device == "cuda" else "cpu"
+        other: Device = "cpu" if wanted == "cuda" else "cuda"
+        try:
+            image = find_image(client, "mace", self.settings.image("mace", other))
+        except CannotStart:
+            image = find_image(client, "mace", self.settings.image("mace", wanted))
+        labels = {RUN: "probe", **this_process().labels()}
+        options = {**HARDENED, "pids_limit": PIDS, "image": image.id, "labels": labels, "device_requests": [GPUS]}
+        with created(client, {**options, "entrypoint": ["nvidia-smi", "-L"]}) as container:
+            try:
+                container.start()
+                exit_code = int(container.wait(timeout=ENGINE_TIMEOUT_S)["StatusCode"])
+            except APIError as error:  # no GPU runtime in the engine, or no nvidia-smi from it
+                return str(error.explanation)
+        return f"nvidia-smi -L: exit code {exit_code}" if exit_code else None
+
+    def prepare(self, device: Device) -> None:
+        """Remove the containers of killed runs; refuse images that cannot run this checkout's steps."""
+        if orphans := self.reap():
+            run_log().info("removed %d containers of runs that were killed", orphans)
+        self.check_images(device)
+
+    def check_images(self, device: Device) -> None:
+        """Refuse images that are missing or cannot run this checkout's steps."""
+        with engine(self.settings) as client:
+            for image in get_args(Image):
+                found = find_image(client, image, self.settings.image(image, device))
+                check_image(found, image, lock_digest(image), device)
+
+    def reap(self) -> int:
+        """Remove the containers whose process is surely gone (kill -9, a power cut); return how many there were."""
+        return self._remove(RUN, is_orphan)
+
+    def close(self) -> int:
+        """Remove the containers of this run; return how many there were."""
+        return self._remove(f"{RUN}={self.run_id}", lambda container: True)
+
+    def _remove(self, label: str, condemned: Callable[[Container], bool]) -> int:
+        with engine(self.settings) as client:
+            found = client.containers.list(all=True, filters={"label": label}, ignore_removed=True)
+            removed = [container for container in found if condemned(container)]
+            for container in removed:
+                remove(container)
+            return len(removed)
 
     def run(self, folder: Path, image: Image, request: Request, progress: Progress) -> Ended:
         check_inputs(request)
@@ -79,11 +140,7 @@ class DockerRunner:
 
     def _followed(self, container: Container, folder: Path, progress: Progress) -> Ended:
         kills = kernel_kills()
-        with (
-            open_log(folder) as write,
-            deadline(self.settings.step_timeout_s, lambda: kill(container)),
-            endable(lambda: end(container)),
-        ):
+        with open_log(folder) as write, endable(lambda: end(container), self.settings.step_timeout_s):
             try:
                 container.start()
                 for line in lines(container.logs(stream=True, follow=True)):
@@ -186,53 +243,7 @@ def _image(client: docker.DockerClient, image: Image, reference: str) -> EngineI
 
 def check_image(found: EngineImage, image: Image, lock: str, device: Device) -> None:
     """Refuse an image that was built from other packages or other steps than these, or for another device."""
-    check_labels(found.labels, str(found.tags or found.id), Wanted(image, lock, device))
-
-
-def check_images(settings: Settings, device: Device) -> None:
-    """Refuse images that cannot run this checkout's steps."""
-    images: tuple[Image, ...] = ("mace", "tensorpot")
-    with engine(settings) as client:
-        for image in images:
-            check_image(find_image(client, image, settings.image(image, device)), image, lock_digest(image), device)
-
-
-def why_no_gpu(settings: Settings) -> str | None:
-    """Why steps cannot compute on a GPU; None when the engine has one to give and images that use it.
-
-    Raises:
-        CannotStart: there is no engine, or no image of any variant.
-    """
-    with engine(settings) as client:
-        if refusal := _gpu_refusal(client, _probe_image(client, settings)):
-            return f"the container engine cannot give a container a GPU ({refusal})"
-    try:
-        check_images(settings, "cuda")
-    except CannotStart as error:
-        return str(error).removesuffix(".")
-    return None
-
-
-def _probe_image(client: docker.DockerClient, settings: Settings) -> EngineImage:
-    """Either variant of an image will do: what it needs to list GPUs comes from the engine."""
-    wanted: Device = "cuda" if settings.device == "cuda" else "cpu"
-    other: Device = "cpu" if wanted == "cuda" else "cuda"
-    with contextlib.suppress(CannotStart):
-        return find_image(client, "mace", settings.image("mace", other))
-    return find_image(client, "mace", settings.image("mace", wanted))
-
-
-def _gpu_refusal(client: docker.DockerClient, image: EngineImage) -> str | None:
-    """What a container that lists GPUs ends with, or None when it lists one."""
-    labels = {RUN: "probe", **this_process().labels()}
-    options = {**HARDENED, "pids_limit": PIDS, "image": image.id, "labels": labels, "device_requests": [GPUS]}
-    with created(client, {**options, "entrypoint": ["nvidia-smi", "-L"]}) as container:
-        try:
-            container.start()
-            exit_code = int(container.wait(timeout=ENGINE_TIMEOUT_S)["StatusCode"])
-        except APIError as error:  # no GPU runtime in the engine, or no nvidia-smi from it
-            return str(error.explanation)
-    return f"nvidia-smi -L: exit code {exit_code}" if exit_code else None
+    check_labels(found.labels, str(found.tags or found.id), image, lock, device)
 
 
 @contextlib.contextmanager
@@ -272,16 +283,16 @@ def _unseen(words: str) -> CannotStart:
     return CannotStart(f"the engine does not see a path that this process sees ({words}). {mend}", "Unseen")
 
 
-def kill(container: Container) -> None:
-    """SIGKILL to all that runs in it; nothing when it runs no more."""
-    with contextlib.suppress(*ENGINE_LOST):  # in a timer's thread; the one that follows the log tells a lost engine
-        container.kill()
-
-
 def end(container: Container) -> None:
-    """Remove it, begun or not; what a lost engine keeps is removed when the run or the next one does so."""
+    """Kill all that runs in it, so that its log can be read to the end; one that runs nothing is removed instead.
+
+    One that has not begun never begins then. The thread that follows the log tells a lost engine.
+    """
     with contextlib.suppress(*ENGINE_LOST):
-        remove(container)
+        try:
+            container.kill()
+        except APIError:
+            remove(container)
 
 
 def remove(container: Container) -> None:
@@ -294,26 +305,8 @@ def remove(container: Container) -> None:
                 raise
 
 
-def remove_run(settings: Settings, run_id: str) -> int:
-    """Remove the containers of a run; how many there were."""
-    with engine(settings) as client:
-        found = client.containers.list(all=True, filters={"label": f"{RUN}={run_id}"}, ignore_removed=True)
-        for container in found:
-            remove(container)
-        return len(found)
-
-
-def reap(settings: Settings) -> int:
-    """Remove the containers whose process is surely gone (kill -9, a power cut); how many there were."""
-    with engine(settings) as client:
-        found = client.containers.list(all=True, filters={"label": RUN}, ignore_removed=True)
-        orphans = [container for container in found if _is_orphan(container)]
-        for container in orphans:
-            remove(container)
-        return len(orphans)
-
-
-def _is_orphan(container: Container) -> bool:
+def is_orphan(container: Container) -> bool:
+    """True when the process that started a container is surely gone."""
     try:
         return is_gone(Owner.of(container.labels), container.status == "running")
     except ValidationError:

@@ -1,4 +1,4 @@
-"""Locks of the label store. All are the operating system's: they die with the process that holds them."""
+"""Locks of both stores. All are the operating system's: they die with the process that holds them."""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ Correctness rests on publishing by one rename; the lock only keeps two runs from
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import time
@@ -14,15 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from stat import S_IMODE, S_ISDIR, S_ISREG
 
-from filelock import FileLock
 from pydantic import ValidationError
 
 from containers.contract import RESUMES, Report, Request, file_digest, write_atomic
 from tasks.artefact import External, FileRef
 from tasks.errors import StoreError
+from tasks.store.locks import held
+from tasks.store.stamps import read_stamps, stamp_of, write_stamps
 
 LOG = logging.getLogger(__name__)
-STAMPS = "stamps.json"
 LARGEST_REPORT = 10_000_000  # bytes
 WORK, LEFT = "work", "left"
 """A step's scratch, and that of an interrupted run of the same request, for a step of RESUMES."""
@@ -47,7 +46,7 @@ class Store:
     def lock(self, request: Request) -> Iterator[None]:
         """Hold the work on one key; an operating-system lock, so it dies with its process."""
         folder = self._made(self.root / "locks")
-        with FileLock(folder / f"{request.step}-{request.key}.lock"):
+        with held(folder / f"{request.step}-{request.key}.lock"):
             yield
 
     def peek(self, request: Request, verify: bool = False) -> Report | None:
@@ -121,14 +120,14 @@ class Store:
         report = read_report(folder)
         if report is None or report.status != "ok" or report.key != key:
             return None
-        stamps = {output.name: _stamp(folder / "outputs" / output.name) for output in report.outputs.values()}
+        stamps = {output.name: stamp_of(folder / "outputs" / output.name) for output in report.outputs.values()}
         if None in stamps.values():
             return None
-        if not verify and stamps == _read_stamps(folder):
+        if not verify and stamps == read_stamps(folder):
             return report
         if not all(_has_digest(folder / "outputs" / out.name, out.sha256) for out in report.outputs.values()):
             return None
-        write_atomic(folder / STAMPS, json.dumps(stamps).encode())
+        write_stamps(folder, stamps)
         return report
 
     def _entry(self, request: Request) -> Path:
@@ -149,7 +148,7 @@ class Store:
 def read_report(folder: Path) -> Report | None:
     """The report in a folder, or None when it is missing, unreadable, no plain file or not what was sealed."""
     path = folder / "report.json"
-    stamp = _stamp(path)
+    stamp = stamp_of(path)
     if stamp is None or stamp[0] > LARGEST_REPORT:  # a link would show another file, a pipe would never end
         return None
     try:
@@ -193,30 +192,12 @@ def _clear(folder: Path) -> None:
             path.unlink()
 
 
-def _stamp(path: Path) -> list[int] | None:
-    """Size, times and inode: when they are as before, the content is taken to be (`--verify` does not)."""
-    try:
-        stat = path.lstat()
-    except OSError:
-        return None
-    if not S_ISREG(stat.st_mode):
-        return None
-    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
-
-
 def _has_digest(path: Path, digest: str) -> bool:
     """Whether a file still has this content; one that cannot be read has not."""
     try:
         return file_digest(path) == digest
     except OSError:
         return False
-
-
-def _read_stamps(folder: Path) -> object:
-    try:
-        return json.loads((folder / STAMPS).read_bytes())
-    except (OSError, ValueError):
-        return None
 
 
 def _request_on_disk(entry: Path) -> Request | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,13 @@ from containers.structures.table import labels_table, structure_id, write_table
 from containers.tensorpot.baseline import baseline
 from containers.tensorpot.dataset import dataset
 from containers.tensorpot.pacemaker.input import Potential
-from flows import run as flow_run
 from flows.config.schema import DistillConfig
 from flows.data.prepare import Ingested, Prepared
 from flows.data.recipe import Recipe
 from flows.data.training_set import training_set
-from flows.fit import rounds as loop
-from flows.fit.attempts import fit
-from flows.fit.rounds import Extended, extended
-from flows.fit.student import finish
-from flows.run import Runner
+from flows.fit.rounds import Results, extend
+from flows.fit.student import make_student
+from flows.run import Run
 from tasks.artefact import Artefact, StepCall, external
 from tasks.run_step import run_step
 from tasks.settings import Settings
@@ -86,32 +82,17 @@ def data(workspace: Workspace) -> dict[str, Artefact]:
     }
 
 
-@pytest.fixture(autouse=True)
-def without_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps run here and now; nothing asks for a server."""
-
-    def step(call: StepCall, workspace: Workspace, run_name: str | None = None) -> Artefact:
-        return run_step(call, workspace)
-
-    monkeypatch.setattr(flow_run, "step", step)
-    monkeypatch.setattr(loop, "fit", partial(fit, run=step))
-
-
-def distilled(workspace: Workspace, data: dict[str, Artefact], **extend: Any) -> tuple[Extended, Runner]:
-    """The first fit, and what the loop makes of it."""
-    config = DistillConfig.model_validate({**CONFIG, "extend": extend})
+def distilled(workspace: Workspace, data: dict[str, Artefact], **changes: Any) -> tuple[Results, Run]:
+    """The first fit, and what the loop makes of it. Steps run here and now; nothing asks for a server."""
+    config = DistillConfig.model_validate({**CONFIG, "extend": changes})
     shape = config.pacemaker.model_dump(include={"b_basis", "functions_per_element", "order"})
     potential = Potential(elements=("Si",), cutoff=5.0, **shape)
     recipe = Recipe(config=config, head="Default", teacher_e0s_eV={"Si": e0_eV()}, potential=potential)
     # the pool's own artefacts are read by nobody after the data set
-    prepared = Prepared(
-        recipe, Ingested(data["dataset"], None, None), data["dataset"], teachers=(), models={}, work=(), **data
-    )
-    run = Runner(workspace)
-    frames, _ = training_set(prepared, run)
-    attempts, best = loop.fit(recipe, frames, workspace)
-    student = finish(recipe, best, frames, prepared.baseline, None, run)
-    return extended(prepared, frames, attempts, student, run), run
+    prepared = Prepared(recipe, Ingested(data["dataset"], None, None), infos=(), models={}, **data)
+    run = Run(workspace, step=lambda call, workspace, name: run_step(call, workspace))
+    student = make_student(prepared, training_set(prepared, run), run)
+    return extend(prepared, student, run), run
 
 
 def test_a_round_of_structures_lowers_the_test_error_and_says_so(
@@ -136,7 +117,7 @@ def test_what_is_added_is_of_the_training_side(workspace: Workspace, data: dict[
     found, run = distilled(workspace, data, rounds=1, structures=40)
     selection, table = (
         pq.read_table(workspace.store.path(artefact.file(name)))
-        for artefact, name in ((found.best.selection, "selection"), (data["dataset"], "dataset"))
+        for artefact, name in ((found.best.training.selection, "selection"), (data["dataset"], "dataset"))
     )
     sides = dict(zip(table["id"].to_pylist(), table["side"].to_pylist(), strict=True))
     assert {sides[key] for key in selection["id"].to_pylist()} == {"train"}
@@ -146,7 +127,7 @@ def test_what_is_added_is_of_the_training_side(workspace: Workspace, data: dict[
     weights = selection["weight"].to_numpy()
     assert weights.mean() == pytest.approx(1.0)  # anew: what was added by its errors stands for few
     assert weights[12:].mean() < weights[:12].mean()
-    assert found.best.frames.metrics["train_structures"] == 52
+    assert found.best.training.frames.metrics["train_structures"] == 52
 
 
 def test_what_nothing_reaches_stops_before_the_rounds_are_used_up(
@@ -160,7 +141,7 @@ def test_what_nothing_reaches_stops_before_the_rounds_are_used_up(
     assert not any(one.helped for one in found.extensions.rounds)
     rounds = found.extensions.rounds
     errors = [size.validation["force_mae_meV_per_A"] for one in rounds for size in (one.before, one.after)]
-    assert found.best.state.validation.force_mae_meV_per_A == min(errors)
+    assert found.best.fit.metrics["validation_force_mae_meV_per_A"] == pytest.approx(min(errors))
     assert "did not help" in found.extensions.sentence()
 
 

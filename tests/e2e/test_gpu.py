@@ -20,7 +20,8 @@ from containers.tensorpot.fit.pace_train import Params as TrainParams
 from containers.tensorpot.frames.frame_file import Labelled, frame, write_frame
 from containers.tensorpot.pacemaker.input import Potential
 from tasks.artefact import StepCall, Stored, external
-from tasks.run_step import request_of, run_step, runner_of
+from tasks.run_step import request_of, run_step
+from tasks.runners.base import runner_of
 from tasks.runners.readiness import settled_device
 from tasks.settings import RunnerName, Settings
 from tasks.store.results import read_report

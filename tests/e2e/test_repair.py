@@ -28,6 +28,7 @@ from flows.data.recipe import Recipe
 from flows.distill.summary import fits_of
 from flows.fit.attempts import Attempt, fit, led_to
 from flows.fit.verdict import MENDS
+from flows.run import Run
 from tasks.artefact import Artefact
 from tasks.errors import StepFailed
 from tasks.report.fit_folder import FOLDER, fit_files
@@ -80,7 +81,7 @@ class Bench:
         )
         recipe = Recipe(config=config, head="Default", teacher_e0s_eV={"Cu": 0.0}, potential=SMALL)
         data = self._frames()
-        return fit(recipe, data, self.workspace, lambda call, workspace, run_name=None: run_step(call, workspace))
+        return fit(recipe, data, Run(self.workspace, step=lambda call, workspace, name: run_step(call, workspace)))
 
     def _frames(self) -> Artefact:
         """Where a store would have them."""

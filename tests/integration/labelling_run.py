@@ -35,6 +35,7 @@ from flows.data import steps
 from flows.data.labelling import label
 from flows.data.prepare import read_teacher
 from flows.data.recipe import check_committee, resolve
+from flows.run import Run
 from tasks.artefact import external
 from tasks.errors import DistillError
 from tasks.label_store.store import Calibration, LabelStore, TeacherKey
@@ -71,7 +72,8 @@ def labelling(config: DistillConfig, root: Path, head: str | None = None) -> dic
         recipe = recipe.model_copy(update={"head": head or recipe.head})
         asked = [steps.asked(recipe, model, teacher) for model, teacher in zip(models, teachers, strict=True)]
         prepared = time.monotonic()
-        labels, work = label(recipe, pool, asked, workspace)
+        run = Run(workspace)
+        labels, work = label(recipe, pool, asked, run), run.work
         ended = time.monotonic()
         return {
             "computed": work.computed,

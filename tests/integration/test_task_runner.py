@@ -43,7 +43,7 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from containers.processes import child_process, kill_group
+from containers.processes import child_process
 from tasks.errors import UserError
 from tasks.labelling.gpu_limit import gpu_slot
 from tasks.runners.cancellation import endable, of_run
@@ -63,7 +63,7 @@ def shard(number, folder, seconds, run_id):
     with (
         of_run(run_id),
         child_process(["sleep", str(seconds)], os.environ) as child,
-        endable(lambda: kill_group(child)),
+        endable(child.end),
     ):
         note(folder, f"child-{child.pid}", number)
         child.wait()

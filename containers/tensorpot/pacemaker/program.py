@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from containers.contract import ProgramMissing, Resources, StepError
-from containers.processes import child_process, kill_group
+from containers.processes import Child, child_process
 
 PROGRAM = "pacemaker"
 INPUT_FILE = "input.yaml"
@@ -36,22 +35,22 @@ class End:
     def __init__(self) -> None:
         self.asked = False
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[str] | None = None
+        self._process: Child | None = None
 
     def now(self) -> None:
         """End the program; one that has not started yet ends as soon as it does."""
         with self._lock:
             self.asked = True
             if self._process is not None:
-                kill_group(self._process)
+                self._process.end()
 
     @contextlib.contextmanager
-    def of(self, process: subprocess.Popen[str]) -> Iterator[None]:
+    def of(self, process: Child) -> Iterator[None]:
         """While the block lasts, `now` ends this program."""
         with self._lock:
             self._process = process
             if self.asked:
-                kill_group(process)
+                process.end()
         try:
             yield
         finally:

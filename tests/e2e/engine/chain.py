@@ -18,11 +18,11 @@ from flows.data.prepare import read_teacher
 from flows.data.recipe import Recipe, resolve
 from flows.fit import steps as fit_steps
 from flows.fit.attempts import first_plan
-from flows.fit.student import finish
 from tasks.artefact import Artefact, External, StepCall, external
 from tasks.labelling.shard_task import Asked, shard_call
 from tasks.labelling.shards import Pool, Shard
-from tasks.run_step import request_of, run_step, runner_of
+from tasks.run_step import request_of, run_step
+from tasks.runners.base import runner_of
 from tasks.settings import Settings
 from tasks.workspace import Workspace, open_workspace
 
@@ -64,8 +64,11 @@ def chain(pool: Path, model: Path, workspace: Workspace) -> dict[str, Artefact]:
     run(steps.strain_call(recipe, data, selection))
     frames = run(steps.frames_call(recipe, data, selection, baseline, None))
     fitted = run(fit_steps.train_call(recipe, first_plan(recipe), frames, None, workspace.settings))
-    student = finish(recipe, fitted, frames, baseline, None, run)
-    core, active_set = student.core, student.active_set
+    potential = fitted.file("best")
+    active_set = run(fit_steps.active_set_call(recipe, potential, frames))
+    core = run(fit_steps.core_call(recipe, potential, active_set, frames, baseline))
+    run(fit_steps.stability_call(recipe, core, active_set, frames, baseline))
+    run(fit_steps.evaluate_call(recipe, core, active_set, frames, baseline, None))
     run(fit_steps.weak_spots_call(recipe, data, selection, baseline, core, active_set, 1, workspace.settings))
     run(fit_steps.committee_call([core.file("potential")] * 2, frames, baseline))
     return done

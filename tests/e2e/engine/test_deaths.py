@@ -18,6 +18,7 @@ from containers.tensorpot.pacemaker.input import Potential
 from flows.config.schema import DistillConfig
 from flows.data.recipe import Recipe
 from flows.fit.attempts import fit
+from flows.run import Run
 from tasks.artefact import Artefact
 from tasks.errors import StepFailed, StoreError
 from tasks.run_step import run_step
@@ -162,7 +163,7 @@ def test_a_fit_that_runs_out_of_memory_is_tried_with_half_the_batch(
     )
     limited = docker_workspace.settings.model_copy(update={"step_memory_GB": 1.5})
     workspace = docker_workspace.model_copy(update={"settings": limited})
-    attempts, best = fit(recipe, data, workspace, lambda call, workspace, run_name=None: run_step(call, workspace))
+    attempts, best = fit(recipe, data, Run(workspace, step=lambda call, workspace, name: run_step(call, workspace)))
     first, second = attempts
     assert isinstance(first.result, StepFailed)
     assert first.result.kind == "OutOfMemory"

@@ -17,7 +17,7 @@ from tasks.artefact import StepCall, external
 from tasks.errors import UserError
 from tasks.run_step import run_step
 from tasks.runners.base import CannotStart
-from tasks.runners.docker import check_images
+from tasks.runners.docker import DockerRunner
 from tasks.runners.readiness import ready, settled_device
 from tasks.settings import Settings
 from tasks.workspace import Workspace
@@ -118,13 +118,13 @@ def test_a_missing_cuda_image_is_told_with_the_target_that_builds_it() -> None:
     with pytest.raises(
         CannotStart, match=r"no image mace-to-ace-test/missing:cuda\. Build it: make images VARIANT=cuda"
     ):
-        check_images(settings, "cuda")
+        DockerRunner(settings).check_images("cuda")
 
 
 def test_a_cpu_image_is_refused_for_cuda() -> None:
     settings = Settings(runner="docker", mace_image="mace-to-ace/mace:cpu", tensorpot_image="mace-to-ace/tensorpot:cpu")
     with pytest.raises(CannotStart, match=r"is the CPU variant, the device is cuda.*make images VARIANT=cuda"):
-        check_images(settings, "cuda")
+        DockerRunner(settings).check_images("cuda")
 
 
 def test_without_an_engine_auto_is_no_way_out(docker_workspace: Workspace, tmp_path: Path) -> None:

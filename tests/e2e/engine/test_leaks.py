@@ -19,7 +19,7 @@ from docker.models.containers import Container
 from tasks.errors import StepFailed
 from tasks.run_step import run_step
 from tasks.runners.container_owner import RUN, this_process
-from tasks.runners.docker import HARDENED, reap, remove_run
+from tasks.runners.docker import HARDENED, DockerRunner
 from tasks.settings import Settings
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def parent(obedient: Obedient, client: docker.DockerClient) -> Iterator[Parent]:
     finally:
         made.process.kill()
         made.process.communicate()
-        remove_run(made.workspace.settings, made.workspace.run_id)
+        DockerRunner(made.workspace.settings, made.workspace.run_id).close()
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143)])
@@ -136,12 +136,12 @@ def test_the_next_start_removes_what_a_killed_process_left(parent: Parent) -> No
     parent.process.wait()
     (container,) = parent.containers()
     assert container.status == "running"
-    assert reap(parent.workspace.settings) >= 1
+    assert DockerRunner(parent.workspace.settings).reap() >= 1
     assert parent.containers() == []
 
 
 def test_the_step_of_a_living_process_is_left_alone(parent: Parent) -> None:
-    reap(parent.workspace.settings)
+    DockerRunner(parent.workspace.settings).reap()
     assert [container.status for container in parent.containers()] == ["running"]
 
 
@@ -178,7 +178,7 @@ def test_the_reaper_takes_only_what_is_surely_an_orphan(
     }
     foreign = client.containers.create("mace-to-ace/tensorpot:cpu", labels={RUN: "no owner"}, network_mode="none")
     try:
-        assert reap(Settings(runner="docker")) >= 2
+        assert DockerRunner(Settings(runner="docker")).reap() >= 2
         assert not exists(client, orphan)
         assert not exists(client, before_restart)
         assert [why for why, container in spared.items() if not exists(client, container)] == []
@@ -191,7 +191,7 @@ def test_a_run_removes_its_own_containers_only(
     obedient: Obedient, labelled: Callable[..., Container], client: docker.DockerClient
 ) -> None:
     other = labelled(**this_process().model_dump())
-    assert remove_run(Settings(runner="docker"), "a run that has none") == 0
+    assert DockerRunner(Settings(runner="docker"), "a run that has none").close() == 0
     assert exists(client, other)
-    assert remove_run(Settings(runner="docker"), f"leak-{os.getpid()}") == 1
+    assert DockerRunner(Settings(runner="docker"), f"leak-{os.getpid()}").close() == 1
     assert not exists(client, other)

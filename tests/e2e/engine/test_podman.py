@@ -24,7 +24,7 @@ from tasks.errors import StepFailed
 from tasks.run_step import run_step
 from tasks.runners.base import CannotStart
 from tasks.runners.container_owner import RUN
-from tasks.runners.docker import reap, remove_run
+from tasks.runners.docker import DockerRunner
 from tasks.runners.readiness import settled_device
 from tasks.settings import Settings
 from tasks.workspace import Workspace
@@ -185,15 +185,15 @@ def test_what_a_killed_parent_leaves_is_reaped_and_nothing_else(
     parent = subprocess.Popen(words, cwd=REPOSITORY)
     try:
         until(lambda: [one for one in mine(engine, where) if one.status == "running"])
-        assert reap(where.settings) == 0  # its parent lives
+        assert DockerRunner(where.settings).reap() == 0  # its parent lives
         parent.send_signal(signal.SIGKILL)
         parent.wait()
         assert len(mine(engine, where)) == 1
-        assert reap(where.settings) == 1
+        assert DockerRunner(where.settings).reap() == 1
         assert mine(engine, where) == []
     finally:
         parent.kill()
-        remove_run(where.settings, where.run_id)
+        DockerRunner(where.settings, where.run_id).close()
 
 
 def mine(engine: docker.DockerClient, where: Workspace) -> list[Any]:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from containers.contract import STEPS, BadInput, Closed, Inputs, Machine
 from containers.labels.rows import ROWS
 from containers.structures.table import write_table
+from containers.tensorpot.pacemaker.program import Cancelled
 from containers.tensorpot.student.baseline import Baseline
 from tasks.artefact import Artefact, StepCall, external
 from tasks.report.summary import (
@@ -76,6 +77,8 @@ def shout(inputs: Inputs, outputs: Path, params: ShoutParams, machine: Machine) 
     """Write the text in capitals, or fail as asked."""
     if params.fail == "input":
         raise BadInput("row 3 of it is wrong")
+    if params.fail == "end":
+        raise Cancelled("the step was asked to end")
     if params.fail:
         raise RuntimeError(params.fail)
     machine.progress(1, 2, "half")

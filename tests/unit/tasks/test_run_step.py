@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from containers.contract import Resources
 from tasks.artefact import StepCall, external
-from tasks.errors import StepFailed, UserError
+from tasks.errors import StepCancelled, StepFailed, UserError
 from tasks.run_step import look_up, request_of, run_step
 from tasks.settings import Settings
 from tasks.workspace import Workspace, open_workspace
@@ -29,6 +31,14 @@ def test_a_failure_keeps_its_folder_and_says_how_to_repeat_it(workspace: Workspa
     assert (error.folder / "request.json").is_file()
     assert f"DISTILL_RUNNER=in_process python -m tasks.repeat {error.folder}" in str(error)
     assert "the disk is on fire" in str(error)
+
+
+def test_a_step_that_somebody_ended_is_no_failure(workspace: Workspace, call: StepCall) -> None:
+    """`except StepFailed` goes on with something else; nobody does after this one. It survives the way to a worker."""
+    with pytest.raises(StepCancelled) as caught:
+        run_step(with_params(call, fail="end"), workspace)
+    assert not isinstance(caught.value, StepFailed)
+    assert type(pickle.loads(pickle.dumps(caught.value))) is StepCancelled
 
 
 def test_a_failure_is_not_cached(workspace: Workspace, call: StepCall) -> None:

@@ -17,10 +17,11 @@ from containers.structures.state import States
 from flows.config.schema import DistillConfig
 from flows.data.prepare import Ingested, _tell_of_unchecked, _warn_of_unconverged, ingest_all, without_cell
 from flows.data.steps import ingest_call
+from flows.run import Run
 from tasks.artefact import Artefact, StepCall, external
 from tasks.run_step import run_step
 from tasks.settings import Settings
-from tasks.workspace import open_workspace
+from tasks.workspace import Workspace, open_workspace
 
 TABLE = {"pool.extxyz": "pool", "dft.extxyz": "dft", "test.extxyz": "test"}
 
@@ -36,15 +37,15 @@ def order(config: DistillConfig, artefact: Callable[..., Artefact], tmp_path: Pa
             (tmp_path / f"{name}.extxyz").write_text(str(number))
             files[role] = (external(tmp_path / f"{name}.extxyz"),)
 
-        def run(call: StepCall, name: str | None = None) -> Artefact:
+        def step(call: StepCall, workspace: Workspace, name: str) -> Artefact:
             table = TABLE[call.params["file_names"][0]]
             seen = [str(file.sha256).split()[1] for file in call.inputs.get("known", ())]
             told.append((name, seen, call.params["compare"], call.params["joins"]))
-            mark = f"{table}-beside" if "beside" in str(name) else table
+            mark = f"{table}-beside" if "beside" in name else table
             figures = {"structures": 8, "duplicates": 2, "states": States({}).metrics()}
             return artefact("ingest", mark, **figures, frames_with_given_family=named.get(table, 0))
 
-        ingest_all(config, files, run)
+        ingest_all(config, files, Run(open_workspace(tmp_path, Settings()), step=step))
         return told
 
     return read
@@ -90,7 +91,7 @@ def test_a_dft_structure_and_its_copies_in_the_pool_are_one_family(
         "dft_test": (),
     }
     workspace = open_workspace(tmp_path, Settings(runner="in_process", cores=1))
-    found = ingest_all(config, files, lambda call, name=None: run_step(call, workspace))
+    found = ingest_all(config, files, Run(workspace, step=lambda call, workspace, name: run_step(call, workspace)))
     tables = [workspace.store.path(table.file("structures")) for table in (found.pool, found.dft) if table]
     assert [set(pq.read_table(path)["family"].to_pylist()) for path in tables] == [{"frame7"}] * 2
 

@@ -10,12 +10,15 @@ import pytest
 
 from flows.config.schema import DistillConfig
 from flows.config.training import Stage
+from flows.data.prepare import Ingested, Prepared
 from flows.data.recipe import Recipe
+from flows.data.training_set import TrainingSet
 from flows.fit.attempts import Attempt, first_names, fit, led_to
-from flows.fit.student import finish
+from flows.fit.student import make_student
 from flows.fit.verdict import MENDS, MENDS_OF_NOTHING
+from flows.run import Run
 from tasks.artefact import Artefact, StepCall
-from tasks.errors import StepFailed, StoreError
+from tasks.errors import StepCancelled, StepFailed, StoreError
 from tasks.settings import Settings
 from tasks.workspace import Workspace
 
@@ -70,7 +73,7 @@ def failed(kind: str, message: str = "as the test wants") -> StepFailed:
 
 
 def attempted(recipe: Recipe, data: Artefact, run: FakeStep) -> tuple[list[Attempt], Artefact]:
-    return fit(recipe, data, WORKSPACE, run)
+    return fit(recipe, data, Run(WORKSPACE, step=run))
 
 
 def with_train(recipe: Recipe, **changes: Any) -> Recipe:
@@ -182,9 +185,7 @@ def test_a_fresh_start_takes_no_interim_that_is_there(recipe, data, fitted) -> N
     assert "start" not in run.calls[2].inputs
 
 
-@pytest.mark.parametrize(
-    "kind", ["ProgramMissing", "EnvironmentDiffers", "BadInput", "RowsDiffer", "SomeBug", "Cancelled"]
-)
+@pytest.mark.parametrize("kind", ["ProgramMissing", "EnvironmentDiffers", "BadInput", "RowsDiffer", "SomeBug"])
 def test_what_no_plan_mends_is_raised_at_once(recipe, data, kind) -> None:
     run = FakeStep(failure := failed(kind))
     with pytest.raises(StepFailed) as caught:
@@ -203,8 +204,8 @@ def test_the_last_failure_is_raised_when_all_fail(recipe, data) -> None:
 
 
 def test_a_cancelled_fit_is_over_whatever_it_has(recipe, data, fitted) -> None:
-    run = FakeStep(fitted(), stop := failed("Cancelled"))
-    with pytest.raises(StepFailed) as caught:
+    run = FakeStep(fitted(), stop := StepCancelled("pace_train", "Cancelled", "", Path("kept")))
+    with pytest.raises(StepCancelled) as caught:
         attempted(recipe, data, run)
     assert caught.value is stop
 
@@ -364,7 +365,7 @@ class FakeStore:
     def again(self, recipe: Recipe, data: Artefact) -> list[str | None]:
         """What a run with the same command fits."""
         self.ran = []
-        fit(recipe, data, WORKSPACE, self)
+        fit(recipe, data, Run(WORKSPACE, step=self))
         return self.ran
 
 
@@ -393,7 +394,7 @@ def test_a_fit_that_always_meets_its_time_limit_goes_on_in_every_run(staged, dat
 def test_a_fit_may_begin_with_a_potential_and_have_a_name(recipe, data, fitted, artefact) -> None:
     start = artefact("pace_train", "round 1").file("best")
     run = FakeStep(first := fitted(), fitted(force=10))
-    fit(recipe, data, WORKSPACE, run, of="round 2", start=start)
+    fit(recipe, data, Run(WORKSPACE, of="round 2", step=run), start)
     assert run.names == ["pace_train round 2 attempt 1", "pace_train round 2 attempt 2"]
     assert [call.inputs["start"] for call in run.calls] == [(start,), (first.file("interim"),)]
 
@@ -410,12 +411,19 @@ def test_a_student_is_finished_from_the_best_potential(recipe, data, fitted, art
     gate = recipe.config.stability.model_copy(update={"picoseconds": picoseconds})
     gated = recipe.model_copy(update={"config": recipe.config.model_copy(update={"stability": gate})})
     called: list[StepCall] = []
+    best = fitted(force=10)
 
-    def run(call: StepCall, name: str | None = None) -> Artefact:
+    def step(call: StepCall, workspace: Workspace, name: str) -> Artefact:
+        if call.step == "pace_train":
+            return best
         called.append(call)
         return artefact(call.step)
 
-    student = finish(gated, best := fitted(), data, artefact("baseline"), None, run)
+    prepared = Prepared(
+        gated, Ingested(artefact("ingest"), None, None), (), {}, artefact("baseline"), artefact("dataset")
+    )
+    student = make_student(prepared, TrainingSet(artefact("pace_select"), data), Run(WORKSPACE, step=step))
+    assert student.taken.artefact is student.fit is best
     assert [call.step for call in called] == ["pace_activeset", "pace_corerep", *steps, "evaluate"]
     assert called[0].inputs["potential"] == called[1].inputs["interim"] == (best.file("best"),)
     assert (student.stability is not None) == bool(steps)

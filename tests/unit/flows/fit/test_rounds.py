@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from flows import run as flow_run
 from flows.data.prepare import Ingested, Prepared
 from flows.data.recipe import Recipe
-from flows.fit import rounds as loop
-from flows.fit.attempts import Attempt, first_plan, fit, led_to
-from flows.fit.rounds import Extended, broken_off, extended
+from flows.data.training_set import TrainingSet
+from flows.fit.attempts import Attempt, first_plan, led_to
+from flows.fit.rounds import Results, broken_off, extend
 from flows.fit.student import Student
-from flows.run import Runner
+from flows.run import Run
 from tasks.artefact import Artefact, StepCall
-from tasks.errors import StepFailed
+from tasks.errors import StepCancelled, StepFailed
 from tasks.report.sections import extensions
 from tasks.settings import Settings
 from tasks.workspace import Workspace
@@ -52,7 +50,8 @@ class Steps:
     def pace_train(self, call: StepCall) -> dict[str, Any]:
         error = self.errors.pop(0)
         if isinstance(error, str):
-            raise StepFailed("pace_train", error, "as the test wants", Path("kept"))
+            failure = StepCancelled if error == "Cancelled" else StepFailed
+            raise failure("pace_train", error, "as the test wants", Path("kept"))
         return fit_metrics(error, self.gap, call.params["potential"]["functions_per_element"])
 
     def stability(self, call: StepCall) -> dict[str, Any]:
@@ -87,24 +86,23 @@ def evaluated(error: float) -> dict[str, Any]:
 
 
 @pytest.fixture
-def distilled(recipe: Recipe, data: Artefact, artefact: MakeArtefact, monkeypatch: pytest.MonkeyPatch) -> Any:
+def distilled(recipe: Recipe, data: Artefact, artefact: MakeArtefact) -> Any:
     """Runs the loop after a first fit with a validation force error of 300 meV/Å."""
 
     def run(
-        errors: list[float | str], gap: float = 2.0, unstable: str | None = None, test: float = 500.0, **extend: Any
-    ) -> tuple[Extended, Steps, Runner, Student]:
+        errors: list[float | str], gap: float = 2.0, unstable: str | None = None, test: float = 500.0, **changes: Any
+    ) -> tuple[Results, Steps, Run, Student]:
         steps = Steps(artefact, errors, gap, unstable)
-        monkeypatch.setattr(flow_run, "step", steps)
-        monkeypatch.setattr(loop, "fit", partial(fit, run=steps))
-        runner = Runner(WORKSPACE)
-        runner.done["pace_select"] = artefact("pace_select", candidates=500, selected=100, how={"bulk": 100})
+        run = Run(WORKSPACE, step=steps)
+        selection = artefact("pace_select", candidates=500, selected=100, how={"bulk": 100})
         made = artefact("pace_train", "first", **fit_metrics(300.0, gap))
         stable = artefact("stability", "first", unstable_because=unstable)
         core, active_set = artefact("pace_corerep", "first"), artefact("pace_activeset", "first")
-        student = Student(made, active_set, core, stable, artefact("evaluate", "first", **evaluated(test)))
         attempt = Attempt("pace_train attempt 1", first_plan(recipe), "not_accurate", 1.0, made)
-        result = extended(prepared(recipe, artefact, **extend), data, [attempt], student, runner)
-        return result, steps, runner, student
+        given, tested = prepared(recipe, artefact, **changes), artefact("evaluate", "first", **evaluated(test))
+        training = TrainingSet(selection, data)
+        student = Student(given.recipe, training, [attempt], made, active_set, core, stable, tested)
+        return extend(given, student, run), steps, run, student
 
     return run
 
@@ -114,15 +112,13 @@ def prepared(recipe: Recipe, artefact: MakeArtefact, **extend: Any) -> Prepared:
     config = recipe.config
     once = config.train.model_copy(update={"max_attempts": 1})
     changed = config.model_copy(update={"extend": config.extend.model_copy(update=extend), "train": once})
-    made = {name: artefact(step) for name, step in (("labels", "pool_labels"), ("baseline", "baseline"))}
     return Prepared(
         recipe=recipe.model_copy(update={"config": changed}),
         ingested=Ingested(artefact("ingest"), None, None),
-        dataset=artefact("dataset"),
-        teachers=(),
+        infos=(),
         models={},
-        work=(),
-        **made,
+        baseline=artefact("baseline"),
+        dataset=artefact("dataset"),
     )
 
 
@@ -140,35 +136,35 @@ def test_a_round_of_structures_goes_on_from_the_best_with_more_data(distilled: A
     weak, train = steps.of("weak_spots")[0], steps.of("pace_train")[0]
     assert weak.params["structures"] == 50
     assert weak.inputs["potential"] == (first.core.file("potential"),)
-    assert weak.inputs["selection"] == (runner.done["pace_select"].file("selection"),)
+    assert weak.inputs["selection"] == (first.training.selection.file("selection"),)
     assert train.inputs["start"] == (first.fit.file("best"),)
     assert train.params["potential"]["functions_per_element"] == 250
     assert train.inputs["train"] == (runner.done["frames round 1"].file("train"),)
-    assert found.best.selection is runner.done["weak_spots round 1"]
-    assert found.artefacts["evaluate"] is runner.done["evaluate round 1"]
-    chain = led_to(found.best.student.fit, found.attempts)
+    assert found.best.training.selection is runner.done["weak_spots round 1"]
+    assert found.best.evaluation is runner.done["evaluate round 1"]
+    chain = led_to(found.best.fit, found.attempts)
     assert [attempt.name for attempt in chain] == ["pace_train attempt 1", "pace_train round 1 attempt 1"]
     assert chain[1].inputs["train"] == train.inputs["train"], "each fit of the chain has its own frames"
 
 
 def test_a_round_of_functions_keeps_the_data_and_grows_the_basis(distilled: Any) -> None:
-    found, steps, runner, first = distilled([100.0], gap=1.0, rounds=1)
+    found, steps, _, first = distilled([100.0], gap=1.0, rounds=1)
     train = steps.of("pace_train")[0]
     assert not steps.of("weak_spots") + steps.of("frames")
     assert train.params["potential"]["functions_per_element"] == 375
     assert train.inputs["start"] == (first.fit.file("best"),)
     assert found.best.recipe.potential.functions_per_element == 375
-    assert found.best.selection is runner.done["pace_select"]
+    assert found.best.training is first.training
 
 
 def test_a_round_that_did_harm_is_left_behind(distilled: Any) -> None:
     found, steps, _, first = distilled([400.0, 350.0], rounds=2)
-    assert found.best.student is first
+    assert found.best is first
     assert [one.helped for one in found.extensions.rounds] == [False, False]
     assert [one.kind for one in found.extensions.rounds] == ["structures", "functions"]
     assert found.extensions.why == "rounds"
     assert [call.inputs["start"] for call in steps.of("pace_train")] == [(first.fit.file("best"),)] * 2
-    assert found.artefacts["evaluate"] is first.evaluation
+    assert found.best.results["evaluate"] is first.evaluation
 
 
 def test_it_stops_before_the_rounds_are_used_up_when_nothing_helps(distilled: Any) -> None:
@@ -195,11 +191,11 @@ def test_a_failed_round_is_told_and_the_best_stays(distilled: Any) -> None:
     assert (failed.after, failed.helped, failed.failure) == (None, False, "pace_train: as the test wants")
     assert done.before.validation == failed.before.validation
     assert done.chosen
-    assert found.best.student is not first
+    assert found.best is not first
 
 
 def test_a_cancelled_round_ends_the_run(distilled: Any) -> None:
-    with pytest.raises(StepFailed, match="as the test wants"):
+    with pytest.raises(StepCancelled, match="as the test wants"):
         distilled(["Cancelled", 200.0])
 
 
@@ -207,7 +203,7 @@ def test_a_round_that_was_broken_off_ends_the_loop(distilled: Any, monkeypatch: 
     real = fit_metrics
     monkeypatch.setitem(globals(), "fit_metrics", lambda error, *more: {**real(error, *more), **ENDS.get(error, {})})
     found, steps, _, first = distilled([150.0, 100.0], rounds=2)
-    assert found.best.student is first
+    assert found.best is first
     assert (found.extensions.why, len(steps.of("pace_train"))) == ("unfinished", 1)
 
 
@@ -256,7 +252,7 @@ def test_an_attempt_that_left_nothing_to_go_on_from_is_no_hindrance(recipe: Reci
 def test_without_rounds_nothing_is_done(distilled: Any) -> None:
     found, steps, _, first = distilled([], rounds=0)
     assert not steps.calls
-    assert found.best.student is first
+    assert found.best is first
     assert [attempt.name for attempt in found.attempts] == ["pace_train attempt 1"]
 
 

@@ -11,7 +11,6 @@ from containers.tensorpot.fit.follow import FitRun
 from containers.tensorpot.fit.history import MetricsFile
 from containers.tensorpot.fit.log import FitLog
 from containers.tensorpot.fit.stop_reason import Ending, StopReason, stop
-from containers.tensorpot.pacemaker import program
 from flows.config.training import Convergence
 from flows.fit.verdict import (
     ACCIDENTS,
@@ -29,7 +28,7 @@ from flows.fit.verdict import (
 )
 
 LIMITS = Convergence(force_mae_meV_per_A=100, energy_mae_meV_per_atom=10)
-OWN_MESSAGE = {"converged", "cancelled", "program_missing", "bad_data", "failed"}
+OWN_MESSAGE = {"converged", "program_missing", "bad_data", "failed"}
 
 
 def fitted(stop_reason: str, force: float = 200.0, energy: float = 5.0) -> Outcome:
@@ -76,7 +75,6 @@ def test_a_fit_that_was_broken_off_has_not_converged(stop_reason: str) -> None:
         (pace_train.Killed, "killed"),
         (pace_train.NoIteration, "no_iteration"),
         (pace_train.TimeLimit, "time_limit"),
-        (program.Cancelled, "cancelled"),
         (ProgramMissing, "program_missing"),
         (BadInput, "bad_data"),
         (follow.RowsDiffer, "bad_data"),

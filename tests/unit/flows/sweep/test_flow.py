@@ -15,15 +15,16 @@ from flows.config.loading import load_config, with_absolute_paths
 from flows.config.schema import DistillConfig
 from flows.config.training import Stage
 from flows.data.prepare import Ingested, Prepared
+from flows.data.training_set import TrainingSet
 from flows.fit.attempts import Attempt
 from flows.fit.repairs import first_plan
 from flows.fit.student import Student
 from flows.sweep import flow, students
 from flows.sweep.__main__ import parser, with_more
 from flows.sweep.committee import members
-from flows.sweep.students import Fitted, Wanted, share
+from flows.sweep.students import Wanted, share
 from flows.sweep.variants import refuse_too_many, variants, varied
-from tasks.errors import DistillError, StepFailed, StoreError, UserError
+from tasks.errors import DistillError, StepCancelled, StepFailed, StoreError, UserError
 from tasks.settings import Settings
 from tasks.studies.sweep import SweepSummary
 from tasks.workspace import Workspace, open_workspace
@@ -185,21 +186,23 @@ class Fits:
     def __init__(self, artefact: Any, broken: dict[str, Exception]) -> None:
         self.artefact, self.broken = artefact, broken
 
-    def __call__(self, wanted: list[Wanted], at_once: int, workspace: Workspace) -> list[Fitted | Exception]:
+    def __call__(self, wanted: list[Wanted], at_once: int, workspace: Workspace) -> list[Student | Exception]:
         return [self.broken.get(one.name) or self._fitted(one) for one in wanted]
 
-    def _fitted(self, one: Wanted) -> Fitted:
-        train = one.recipe.config.train
+    def _fitted(self, one: Wanted) -> Student:
+        recipe = one.prepared.recipe
+        train = recipe.config.train
         fit = self.artefact("pace_train", one.name, iterations=train.maxiter)
         core = self.artefact("pace_corerep", one.name, functions={"Si": 7})
         errors = {"teacher_force_mae_meV_per_A": 1000 / train.maxiter, "teacher_structures": 9}
-        student = Student(
-            fit=fit, active_set=self.artefact("pace_activeset"), core=core,
+        plan = first_plan(train, "BFGS", 0.3, train.maxiter)
+        return Student(
+            recipe=recipe, training=one.training, fit=fit,
+            attempts=[Attempt("pace_train attempt 1", plan, "converged", 5.0, fit)],
+            active_set=self.artefact("pace_activeset"), core=core,
             stability=self.artefact("stability", stable=True) if train.maxiter > 10 else None,
             evaluation=self.artefact("evaluate", **errors, student_us_per_atom=1.0 * train.maxiter),
         )  # fmt: skip
-        plan = first_plan(train, "BFGS", 0.3, train.maxiter)
-        return Fitted([Attempt("pace_train attempt 1", plan, "converged", 5.0, fit)], student)
 
 
 class Published:
@@ -220,14 +223,12 @@ def published(recipe: Any, artefact: Any, monkeypatch: pytest.MonkeyPatch) -> Pu
         def of(self, one: Any) -> Prepared:
             ingested = Ingested(artefact("ingest"), None, None, ())
             own = recipe.model_copy(update={"config": one.config})
-            return Prepared(
-                own, ingested, artefact("pool_labels"), artefact("baseline"), artefact("dataset"), (), {}, ()
-            )
+            return Prepared(own, ingested, (), {}, artefact("baseline"), artefact("dataset"))
 
     seen = Published()
     frames = artefact("frames", train_structures=40)
     monkeypatch.setattr(flow, "Data", Made)
-    monkeypatch.setattr(flow, "training_set", lambda *_: (frames, ()))
+    monkeypatch.setattr(flow, "training_set", lambda *_: TrainingSet(artefact("pace_select"), frames))
     monkeypatch.setattr(flow, "fit_all", Fits(artefact, {}))
     monkeypatch.setattr(flow, "publish_study", seen)
     return seen
@@ -271,7 +272,7 @@ def test_a_student_without_a_training_set_costs_itself_alone(
     def selected(prepared: Prepared, run: Any) -> Any:
         if prepared.recipe.config.train.maxiter == 10:
             raise FAILED
-        return artefact("frames", train_structures=40), ()
+        return TrainingSet(artefact("pace_select"), artefact("frames", train_structures=40))
 
     monkeypatch.setattr(flow, "training_set", selected)
     take(swept(base, vary=VARY), tmp_path)
@@ -295,7 +296,7 @@ def test_what_is_no_failure_of_a_student_ends_the_sweep(
     full = StoreError("no space left")
     results: list[DistillError] = [FAILED, full]
     monkeypatch.setattr(students, "run_shards", lambda *_, **__: results)
-    wanted = [Wanted(name, recipe, data, data, None) for name in ("a", "b")]
+    wanted = [Wanted(name, recipe, data) for name in ("a", "b")]
     workspace = open_workspace(tmp_path, Settings())
     with pytest.raises(StoreError, match="no space"):
         students.fit_all(wanted, 1, workspace)
@@ -303,7 +304,7 @@ def test_what_is_no_failure_of_a_student_ends_the_sweep(
     assert students.fit_all(wanted, 1, workspace) == [FAILED, FAILED]
 
 
-CANCELLED = StepFailed("pace_select", "Cancelled", "somebody wants it to end", Path("x"))
+CANCELLED = StepCancelled("pace_select", "Cancelled", "somebody wants it to end", Path("x"))
 
 
 def test_a_cancelled_student_ends_the_sweep(
@@ -316,8 +317,8 @@ def test_a_cancelled_student_ends_the_sweep(
         return [FAILED, CANCELLED, None]
 
     monkeypatch.setattr(students, "run_shards", ran)
-    wanted = [Wanted(name, recipe, data, data, None) for name in ("a", "b", "c")]
-    with pytest.raises(StepFailed, match="wants it to end"):
+    wanted = [Wanted(name, recipe, data) for name in ("a", "b", "c")]
+    with pytest.raises(StepCancelled, match="wants it to end"):
         students.fit_all(wanted, 1, open_workspace(tmp_path, Settings()))
     assert asked == [True, False]
 
@@ -329,7 +330,7 @@ def test_a_cancelled_selection_ends_the_sweep(
         raise CANCELLED
 
     monkeypatch.setattr(flow, "training_set", selected)
-    with pytest.raises(StepFailed) as caught:
+    with pytest.raises(StepCancelled) as caught:
         take(swept(base, vary=VARY), tmp_path)
     assert caught.value is CANCELLED
     assert published.summary is None
@@ -343,7 +344,7 @@ def test_what_the_data_refuse_is_told_with_the_student(
             raise FAILED
         raise UserError("pacemaker.overrides: no pair reaches it")
 
-    monkeypatch.setattr(flow, "resolved", refused)
+    monkeypatch.setattr(flow, "resolve_inputs", refused)
     monkeypatch.setattr(flow, "user_files", lambda config: {})
     monkeypatch.setattr(flow, "teacher_files", lambda config: {})
     data = flow.Data(open_workspace(tmp_path, Settings()))

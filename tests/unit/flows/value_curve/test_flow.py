@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from flows import run
 from flows.config.training import Stage
 from flows.data.prepare import Ingested, Prepared
-from flows.fit.attempts import fit
+from flows.data.training_set import TrainingSet
+from flows.run import Run
 from flows.value_curve import flow
 from flows.value_curve.__main__ import parser
 from flows.value_curve.flow import METHODS, SHARES, _changed, _points, _sets, _sizes
 from tasks.artefact import Artefact, StepCall
-from tasks.errors import StepFailed
+from tasks.errors import StepCancelled, StepFailed
 from tasks.settings import Settings
 from tasks.studies.value_curve import Point
 from tasks.workspace import open_workspace
@@ -27,7 +27,7 @@ from tasks.workspace import open_workspace
 def prepared(recipe: Any, artefact: Any) -> Prepared:
     ingested = Ingested(artefact("ingest"), None, None, ())
     dataset = artefact("dataset", train_structures=70)
-    return Prepared(recipe, ingested, artefact("pool_labels"), artefact("baseline"), dataset, (), {}, ())
+    return Prepared(recipe, ingested, (), {}, artefact("baseline"), dataset)
 
 
 def test_only_a_random_choice_has_several_seeds() -> None:
@@ -66,10 +66,10 @@ def test_a_cancelled_fit_ends_the_curve(prepared: Prepared, tmp_path: Path, monk
 
     def cancelled(*_: Any) -> Point:
         made.append(1)
-        raise StepFailed("pace_train", "Cancelled", "somebody wants it to end", Path("x"))
+        raise StepCancelled("pace_train", "Cancelled", "somebody wants it to end", Path("x"))
 
     monkeypatch.setattr(flow, "_point", cancelled)
-    with pytest.raises(StepFailed, match="wants it to end"):
+    with pytest.raises(StepCancelled, match="wants it to end"):
         _points(prepared, [("random", 5, 1), ("random", 20, 1)], open_workspace(tmp_path, Settings()))
     assert len(made) == 1
 
@@ -99,9 +99,8 @@ def test_a_point_has_every_stage_once_and_says_how_it_ended(
         return artefact("pace_train", run_name, **done, **errors)
 
     frames = artefact("frames", train_structures=5, train_atoms=50)
-    monkeypatch.setattr(flow, "training_set", lambda *_: (frames, ()))
-    monkeypatch.setattr(flow, "fit", partial(fit, run=step))
-    monkeypatch.setattr(run, "step", step)
+    monkeypatch.setattr(flow, "training_set", lambda *_: TrainingSet(artefact("pace_select"), frames))
+    monkeypatch.setattr(flow, "Run", partial(Run, step=step))
     point = flow._point(prepared, "combined", 5, 42, open_workspace(tmp_path, Settings()))
     assert fitted == [f"pace_train combined 5 stage {stage} attempt 1" for stage in (1, 2)]
     assert (point.ended, point.iterations, point.fit_s) == ("time_limit", 10, 2.0)

@@ -186,6 +186,7 @@ def test_a_commit_whose_rows_another_run_moves_at_once_is_done(store, answers, m
     def named_and_moved(path: Path, to: Path) -> Path:
         moved = named(path, to)
         if to.parent.name == "fresh":
+            (store.folder / "buckets").mkdir()
             to.rename(store.folder / "buckets" / f"a-{to.name}")
         return moved
 

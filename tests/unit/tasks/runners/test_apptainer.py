@@ -20,7 +20,7 @@ from containers.environment import lock_digest, sources_digest
 from tasks.artefact import Artefact, StepCall, external
 from tasks.errors import StepFailed
 from tasks.run_step import run_step
-from tasks.runners.apptainer import ApptainerRunner, check_images, command, environment
+from tasks.runners.apptainer import ApptainerRunner, command, environment
 from tasks.runners.base import CannotStart
 from tasks.runners.container_owner import PREFIX
 from tasks.settings import Settings
@@ -218,8 +218,9 @@ def test_both_image_files_are_looked_at_before_a_run(tmp_path: Path, stand_in: A
     mace = tmp_path / "mace.sif"
     mace.write_text(sif(tmp_path).read_text().replace(LABELS["lock"], lock_digest("mace")))
     images = {"mace_image": str(mace), "tensorpot_image": str(tmp_path / "tensorpot.sif")}
-    check_images(Settings.model_validate(images), "cpu")
+    runner = ApptainerRunner(Settings.model_validate(images))
+    runner.prepare("cpu")
     with pytest.raises(CannotStart, match="is the CPU variant, the device is cuda"):
-        check_images(Settings.model_validate(images), "cuda")
+        runner.prepare("cuda")
     with pytest.raises(CannotStart, match="no image file mace-to-ace/mace:cpu for Apptainer"):
-        check_images(Settings(), "cpu")
+        ApptainerRunner(Settings()).prepare("cpu")

@@ -117,3 +117,25 @@ def test_steps_outside_of_a_run_are_never_ended(run_id: str) -> None:
     with endable(lambda: pytest.fail("ended")):
         end_running(run_id)
     refuse_ended(None)
+
+
+def test_a_step_that_takes_too_long_is_ended_and_its_failure_is_the_time() -> None:
+    def followed() -> None:
+        ended = threading.Event()
+        with endable(ended.set, 0.05):
+            assert ended.wait(10)
+            raise ValueError("its container is gone")
+
+    with pytest.raises(TimeoutError, match=r"ended after 0\.05 s \(DISTILL_STEP_TIMEOUT_S\)"):
+        followed()
+
+
+def test_a_run_that_ends_counts_more_than_the_time(run_id: str) -> None:
+    def followed() -> None:
+        ended = threading.Event()
+        with of_run(run_id), endable(ended.set, 0.05):
+            assert ended.wait(10)
+            end_running(run_id)
+
+    with pytest.raises(RunEnded):
+        followed()

@@ -22,12 +22,13 @@ from tasks.runners.docker import (
     GPUS,
     DockerRunner,
     _cannot,
-    _is_orphan,
     _no_engine,
     check_image,
+    end,
     engine,
     find_image,
     how_it_ended,
+    is_orphan,
     lines,
     remove,
 )
@@ -260,6 +261,21 @@ def test_removal_that_fails_is_told() -> None:
         remove(container)
 
 
+@pytest.mark.parametrize("running", [True, False])
+def test_a_container_is_ended_once_its_time_is_over(running: bool) -> None:
+    """Killed, so that its log is read to the end, or removed before it begins: it must not begin later."""
+    calls: list[str] = []
+
+    def kill() -> None:
+        calls.append("kill")
+        if not running:
+            raise APIError("409 Client Error", explanation="container is not running")
+
+    container: Any = SimpleNamespace(kill=kill, remove=lambda force, v: calls.append("remove"))
+    end(container)
+    assert calls == (["kill"] if running else ["kill", "remove"])
+
+
 def test_only_containers_of_processes_that_are_gone_are_orphans() -> None:
     ours = this_process()
     gone = ours.model_copy(update={"started": ours.started - 1})
@@ -268,4 +284,4 @@ def test_only_containers_of_processes_that_are_gone_are_orphans() -> None:
         FakeContainer(**gone.labels()),
         FakeContainer(**{RUN: "x"}),
     ]
-    assert [_is_orphan(container) for container in containers] == [False, True, False]
+    assert [is_orphan(container) for container in containers] == [False, True, False]

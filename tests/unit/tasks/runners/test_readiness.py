@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from tasks.errors import UserError
-from tasks.runners.base import CannotStart
+from tasks.runners.base import CannotStart, Runner, runner_class
 from tasks.runners.readiness import ready, settled_device
-from tasks.settings import Settings
+from tasks.settings import RunnerName, Settings
 from tasks.workspace import Workspace
 
 MEND = "Set DISTILL_DEVICE=cpu, or auto to use a GPU when there is one."
@@ -91,6 +92,23 @@ def test_image_files_that_are_missing_are_told_before_the_first_step(tmp_path: P
 def test_a_run_gets_the_device_that_was_found(tmp_path: Path, programs: Path) -> None:
     with ready(workspace(tmp_path, Settings(device="auto"))) as machine:
         assert machine.settings.device == "cpu"
+
+
+def test_a_flow_inside_of_its_command_does_not_look_again(tmp_path: Path, programs: Path) -> None:
+    ends_with(programs / "nvidia-smi", 0)
+    python = ends_with(programs / "python", 0)
+    place = workspace(tmp_path, Settings(device="auto", mace_python=python, tensorpot_python=python))
+    with ready(place):
+        (programs / "nvidia-smi").unlink()
+        with ready(place) as again:
+            assert again.settings.device == "cuda"
+    with ready(place) as later:
+        assert later.settings.device == "cpu"
+
+
+@pytest.mark.parametrize("name", get_args(RunnerName))
+def test_every_runner_has_its_class(name: RunnerName) -> None:
+    assert issubclass(runner_class(name), Runner)
 
 
 def workspace(tmp_path: Path, settings: Settings) -> Workspace:
