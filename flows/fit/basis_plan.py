@@ -1,8 +1,8 @@
-"""What the dry run says of the basis: functions by block and element, parameters, estimated times. Pure."""
+"""What the dry run says of the basis: functions by block and element, parameters, estimated times and memory. Pure."""
 
 from __future__ import annotations
 
-from containers.tensorpot.fit.training_data import ATOMS_PER_BATCH, NEIGHBOURS
+from containers.tensorpot.fit.training_data import ATOMS_PER_BATCH, NEIGHBOURS, batch_bytes_per_atom, fixed_bytes
 from containers.tensorpot.pacemaker.basis_functions import KINDS, BasisFunctions
 from flows.data.recipe import Recipe
 from flows.fit.attempts import first_plan, stages_of
@@ -44,10 +44,13 @@ def basis_lines(recipe: Recipe, atoms: int) -> list[str]:
         + START_S_PER_FUNCTION * found.total
         + fit_seconds(most, found.parameters, elements, atoms, iterations, plan.optimizer)
     )
+    bytes_taken = fixed_bytes(elements, found.parameters, plan.optimizer)
+    bytes_taken += min(atoms, ATOMS_PER_BATCH) * batch_bytes_per_atom(most)
     return [
         *lines,
         f"estimate for one core, {NEIGHBOURS} neighbours: {evaluation_us(most):.0f} µs/atom for energy and forces;"
-        f" a fit of {atoms:,} atoms and {iterations} iterations of {plan.optimizer} takes about {_told(seconds)}",
+        f" a fit of {atoms:,} atoms and {iterations} iterations of {plan.optimizer} takes about {_duration(seconds)}"
+        f" and {bytes_taken / 1e9:.1f} GB of memory",
     ]
 
 
@@ -77,5 +80,5 @@ def _by_element(found: BasisFunctions) -> dict[str, str]:
     return {text: " ".join(elements) for text, elements in told.items()}
 
 
-def _told(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(seconds, 1):.0f} s"

@@ -31,7 +31,7 @@ from containers.tensorpot.fit.follow import FitRequest, FitRun, ends_at, follow,
 from containers.tensorpot.fit.history import Row, history_table
 from containers.tensorpot.fit.results import kappa_used, last_whole, write_results
 from containers.tensorpot.fit.stop_reason import ALL_DONE
-from containers.tensorpot.fit.training_data import NEIGHBOURS, Counts, Frames, auto_batch_size, counted
+from containers.tensorpot.fit.training_data import NEIGHBOURS, Counts, Frames, auto_batch_size, counted, fixed_bytes
 from containers.tensorpot.fit.working_folder import (
     Checkpoint,
     kind_of_start,
@@ -167,9 +167,10 @@ def pacemaker_input(
     An automatic batch is smaller where `resources` leave little memory; without them, memory is not looked at.
     """
     memory = memory_limit(resources) if resources else None
-    functions = (params.potential.functions_asked() or 1) // len(params.potential.elements)
-    parameters = params.potential.functions().parameters if params.optimizer == "BFGS" else 0
-    automatic = auto_batch_size(structures, atoms, functions, memory, neighbours, parameters)
+    elements = len(params.potential.elements)
+    functions = (params.potential.functions_asked() or 1) // elements
+    fixed = fixed_bytes(elements, params.potential.functions().parameters, params.optimizer)
+    automatic = auto_batch_size(structures, atoms, functions, memory, neighbours, fixed)
     return PacemakerInput(
         potential=params.potential,
         fit=Fit(

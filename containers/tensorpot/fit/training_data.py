@@ -116,13 +116,21 @@ ATOMS_PER_BATCH = 1500
 """Measured at 250 functions, one thread, µs of CPU an atom: 285 at 83 atoms, 277 at 166, 214 at 332, 217 at 663."""
 LARGEST_BATCH = 100
 PROGRAM_BYTES = 1100 * 2**20
-"""Python, TensorFlow with the graph of the basis, pyace and a few thousand atoms of data."""
+"""Python, TensorFlow with the graph of one element, pyace and a few thousand atoms of data."""
+BYTES_PER_PAIR = 90 * 10**6
+"""The graph, for every ordered pair of elements. Measured at 250 functions: 72 to 94 MB, for 2 to 9 elements."""
 BYTES_PER_NEIGHBOUR = 8_400
 """Of every atom of a batch: what the rows of 28 and of 60 neighbours differ by."""
 BYTES_PER_FUNCTION = 1_400
 """Of every atom of a batch: what order 4 needs; order 3 takes half of it."""
 NEIGHBOURS = 50
 """Where nobody counted them: a dense metal at 5 Å has 45, silicon 28."""
+
+
+def fixed_bytes(elements: int, parameters: int, optimizer: str) -> int:
+    """Bytes that a fit takes beside its batch: the program, the graph, and the square matrix that BFGS keeps."""
+    matrix = 8 * parameters**2 if optimizer == "BFGS" else 0
+    return PROGRAM_BYTES + BYTES_PER_PAIR * (elements**2 - 1) + matrix
 
 
 def batch_bytes_per_atom(functions: int, neighbours: float = NEIGHBOURS) -> int:
@@ -136,7 +144,7 @@ def auto_batch_size(
     functions: int = 1,
     memory_bytes: int | None = None,
     neighbours: float = NEIGHBOURS,
-    parameters: int = 0,
+    fixed: int = PROGRAM_BYTES,
 ) -> int:
     """Structures in a batch of about ATOMS_PER_BATCH atoms, at least 1 and at most LARGEST_BATCH.
 
@@ -146,11 +154,9 @@ def auto_batch_size(
         functions: of one element.
         memory_bytes: what the whole step may take; None: only speed counts.
         neighbours: of an atom within the cutoff, on average.
-        parameters: of BFGS, which keeps a square matrix of them; 0: another optimizer.
+        fixed: bytes of the fit beside the batch.
     """
     room = ATOMS_PER_BATCH
     if memory_bytes is not None:
-        room = min(
-            room, (memory_bytes - PROGRAM_BYTES - 8 * parameters**2) // batch_bytes_per_atom(functions, neighbours)
-        )
+        room = min(room, (memory_bytes - fixed) // batch_bytes_per_atom(functions, neighbours))
     return max(1, min(LARGEST_BATCH, structures, room * structures // max(atoms, 1)))

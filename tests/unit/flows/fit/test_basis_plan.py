@@ -25,6 +25,7 @@ def test_the_reader_learns_of_functions_by_block_and_of_times(config: DistillCon
     assert lines[1] == "  Ag Al Au Cu Ni Pd Pt Ti Zr   243 functions: unary 27, binary 216"
     assert "a fit of 1,000 atoms" in lines[2]
     assert "iterations of BFGS" in lines[2]
+    assert lines[2].endswith(" and 9.6 GB of memory")
 
 
 def test_a_budget_too_small_for_the_elements_is_refused_before_labelling(

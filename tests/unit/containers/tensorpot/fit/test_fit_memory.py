@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from containers.tensorpot.fit.training_data import PROGRAM_BYTES, auto_batch_size, batch_bytes_per_atom
+from containers.tensorpot.fit.training_data import PROGRAM_BYTES, auto_batch_size, batch_bytes_per_atom, fixed_bytes
 
 MB = 2**20
 MEASURED_MB = {
@@ -44,7 +44,19 @@ def test_more_functions_need_more_memory() -> None:
     assert auto_batch_size(300, 15000, 700, 1600 * MB) < auto_batch_size(300, 15000, 100, 1600 * MB)
 
 
-def test_the_matrix_of_bfgs_needs_memory() -> None:
-    matrix = 8 * 9000**2
-    whole, room = 2500 * MB, auto_batch_size(300, 15000, 250, 2500 * MB - matrix)
-    assert auto_batch_size(300, 15000, 250, whole, parameters=9000) == room < auto_batch_size(300, 15000, 250, whole)
+def test_what_the_fit_takes_beside_the_batch_leaves_less_for_it() -> None:
+    whole = auto_batch_size(300, 15000, 250, 2500 * MB)
+    assert auto_batch_size(300, 15000, 250, 2500 * MB, fixed=PROGRAM_BYTES + 600 * MB) < whole
+
+
+@pytest.mark.parametrize(
+    ("elements", "parameters", "peak_MB"),
+    [(2, 2008, 1392), (3, 3072, 1919), (4, 4248, 2579), (5, 4240, 3051), (6, 4348, 3734), (7, 9352, 6047)],
+)
+def test_the_graph_of_many_elements_was_reckoned_as_measured(elements: int, parameters: int, peak_MB: float) -> None:
+    """Fits with 250 functions an element and batches of a few hundred atoms (BFGS, one thread)."""
+    assert peak_MB <= fixed_bytes(elements, parameters, "BFGS") / 1e6 < 1.35 * peak_MB
+
+
+def test_only_bfgs_keeps_a_matrix() -> None:
+    assert fixed_bytes(2, 9000, "BFGS") - fixed_bytes(2, 9000, "L-BFGS-B") == 8 * 9000**2
