@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import stat
 import subprocess
@@ -38,8 +37,8 @@ TINY = {
 class Bench:
     """A work root with a tiny config; counts the step processes that really start."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.folder, self.environment = folder, environment
         self.keys: dict[str, str] = {}
         self.started = folder / "started.txt"
         self.python = folder / "counting-python"
@@ -49,31 +48,34 @@ class Bench:
         ase.io.write(folder / "pool.extxyz", ase.io.read(EXAMPLE / "pool.extxyz", f":{STRUCTURES}"))
         (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY))
 
-    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """`python -m flows.distill tiny.yaml …` with a Prefect home of its own."""
+    def command(
+        self, *arguments: str, root: Path | None = None, repository: Path = REPOSITORY, home: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """`python -m flows.distill tiny.yaml …` of a repository, in a work root.
+
+        Args:
+            home: Prefect's; such a command starts a temporary server of its own.
+        """
         self.started.write_text("")
         environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "DISTILL_"))},
-            "PREFECT_HOME": str(self.folder / "prefect"),
+            **self.environment,
+            "PYTHONPATH": str(repository),
             "DISTILL_MACE_PYTHON": str(self.python),
             "DISTILL_TENSORPOT_PYTHON": str(self.python),
         }
-        command = [
-            sys.executable,
-            "-m",
-            "flows.distill",
-            str(self.folder / "tiny.yaml"),
-            "--work-root",
-            str(self.folder),
-        ]
+        if home:
+            environment["PREFECT_HOME"] = str(home)
+            del environment["PREFECT_API_URL"]
+        folder = root or self.folder
+        command = [sys.executable, "-m", "flows.distill", str(folder / "tiny.yaml"), "--work-root", str(folder)]
         return subprocess.run(
-            [*command, *arguments], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=900
+            [*command, *arguments], cwd=repository, env=environment, capture_output=True, text=True, timeout=900
         )
 
-    def run(self, *arguments: str, code: int = 0) -> list[str]:
+    def run(self, *arguments: str, **where: Path) -> list[str]:
         """Run the command and return the steps whose processes started, sorted."""
-        done = self.command(*arguments)
-        assert done.returncode == code, done.stdout + done.stderr
+        done = self.command(*arguments, **where)
+        assert done.returncode == 0, done.stdout + done.stderr
         return self.computed()
 
     def computed(self) -> list[str]:
@@ -88,10 +90,15 @@ class Bench:
         key = self.keys["pace_train attempt 1" if step == "pace_train" else step]
         return self.folder / "store" / step / key
 
+    def results(self, names: dict[str, str]) -> list[Path]:
+        """Output files of steps, by their names."""
+        return [self.entry(step) / "outputs" / name for step, name in names.items()]
+
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    made = Bench(tmp_path_factory.mktemp("bench"))
+def bench(tmp_path_factory: pytest.TempPathFactory, command_environment: dict[str, str]) -> Bench:
+    """A work root after a first run, which had a temporary Prefect server."""
+    made = Bench(tmp_path_factory.mktemp("bench"), command_environment)
     steps = [
         "baseline",
         "dataset",
@@ -106,7 +113,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
         "stability",
         "teacher_info",
     ]
-    assert made.run() == steps
+    assert made.run(home=made.folder / "prefect") == steps
     made.keys = json.loads((made.folder / "runs/tiny/manifest.json").read_text())["artefacts"]
     assert made.report()["labels"] == {"computed": STRUCTURES, "reused": 0, "rejected": 0, "rejected_by": {}}
     return made
@@ -156,38 +163,19 @@ def test_pacemaker_finds_in_the_run_folder_what_its_input_names(bench: Bench) ->
         assert (fit / data[key]).read_bytes() == (bench.entry("frames") / f"outputs/{step}.pckl.gzip").read_bytes()
 
 
-def test_a_second_run_computes_nothing(bench: Bench) -> None:
-    assert bench.run() == []
-    assert bench.report()["labels"] == {"computed": 0, "reused": STRUCTURES, "rejected": 0, "rejected_by": {}}
-
-
 def test_another_prefect_server_and_another_place_of_the_repository_change_nothing(
     bench: Bench, tmp_path: Path
 ) -> None:
-    elsewhere = tmp_path / "repository"
+    elsewhere, moved = tmp_path / "repository", tmp_path / "work"
     for name in ("flows", "tasks", "containers", "examples"):
         shutil.copytree(REPOSITORY / name, elsewhere / name, ignore=shutil.ignore_patterns("__pycache__"))
-    bench.started.write_text("")
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "DISTILL_"))},
-        "PREFECT_HOME": str(tmp_path / "prefect"),
-        "PYTHONPATH": str(elsewhere),
-        "DISTILL_MACE_PYTHON": str(bench.python),
-        "DISTILL_TENSORPOT_PYTHON": str(bench.python),
-    }
-    moved = tmp_path / "work"
-    shutil.copytree(bench.folder, moved)
-    command = [sys.executable, "-m", "flows.distill", str(moved / "tiny.yaml"), "--work-root", str(moved)]
-    done = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert bench.computed() == []
     place = subprocess.run(
-        [sys.executable, "-c", "import flows; print(flows.__file__)"],
-        cwd=elsewhere,
-        env=environment,
-        capture_output=True,
-    )
-    assert str(elsewhere) in place.stdout.decode(), "the copy was not what ran"
+        [sys.executable, "-c", "import flows.config; print(*flows.__path__)"],
+        cwd=elsewhere, env={**bench.environment, "PYTHONPATH": str(elsewhere)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert str(elsewhere) in place.stdout, "the control: the copy is what runs"
+    shutil.copytree(bench.folder, moved)
+    assert bench.run(root=moved, repository=elsewhere, home=tmp_path / "prefect") == []
 
 
 def test_a_training_option_refits_with_the_same_labels(bench: Bench) -> None:
@@ -196,53 +184,47 @@ def test_a_training_option_refits_with_the_same_labels(bench: Bench) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("step", "output"),
-    [
-        ("ingest", "structures.parquet"),
-        ("teacher_info", "teacher.json"),
-        ("pace_select", "selection.parquet"),
-        ("baseline", "baseline.json"),
-        ("dataset", "dataset.parquet"),
-        ("frames", "train.pckl.gzip"),
-        ("pace_train", "interim.yaml"),
-        ("pace_activeset", "potential.asi"),
-        ("pace_corerep", "potential.yaml"),
-        ("evaluate", "parity.parquet"),
-    ],
-)
-def test_a_damaged_file_is_made_again_and_nothing_else(bench: Bench, step: str, output: str) -> None:
-    path = bench.entry(step) / "outputs" / output
-    whole = path.read_bytes()
-    flip(path)
-    assert bench.run() == [step]
-    assert path.read_bytes() == whole
+def test_damaged_results_are_made_again_and_nothing_that_used_them(bench: Bench) -> None:
+    outputs = {
+        "ingest": "structures.parquet",
+        "teacher_info": "teacher.json",
+        "dataset": "dataset.parquet",
+        "pace_train": "interim.yaml",
+        "evaluate": "parity.parquet",
+    }
+    assert made_again(bench, *bench.results(outputs)) == sorted(outputs)
 
 
-@pytest.mark.parametrize("output", ["labels.parquet", "labels.extxyz", "labels.cfg"])
-def test_a_damaged_table_of_the_pool_is_made_again_from_the_label_store(bench: Bench, output: str) -> None:
-    path = bench.entry("pool_labels") / "outputs" / output
-    whole = path.read_bytes()
-    flip(path)
-    assert bench.run() == []  # no process of a step
-    assert path.read_bytes() == whole
+def test_damaged_tables_of_the_pool_are_made_again_from_the_label_store(bench: Bench) -> None:
+    """By no process of a step; beside them results of which none uses another."""
+    tables = [bench.entry("pool_labels") / "outputs" / f"labels.{ending}" for ending in ("parquet", "extxyz", "cfg")]
+    outputs = {"baseline": "baseline.json", "pace_activeset": "potential.asi", "pace_select": "selection.parquet"}
+    assert made_again(bench, *tables, *bench.results(outputs)) == sorted(outputs)
 
 
-def test_labels_of_a_damaged_file_of_the_label_store_are_computed_again(bench: Bench) -> None:
+def test_what_is_missing_and_labels_of_a_damaged_file_are_made_again_and_nothing_that_used_them(bench: Bench) -> None:
+    """An entry of the store, and a file of the label store; beside them results of which none uses another."""
     (rows,) = bench.folder.glob("store/labels/*/fresh/*.arrow")
     table = bench.entry("pool_labels") / "outputs" / "labels.parquet"
     whole = table.read_bytes()
     flip(rows)
-    shutil.rmtree(bench.entry("pool_labels"))
-    assert bench.run() == ["mace_label"]
+    for step in ("pool_labels", "dataset"):
+        shutil.rmtree(bench.entry(step))
+    outputs = {"frames": "train.pckl.gzip", "pace_corerep": "potential.yaml"}
+    assert made_again(bench, *bench.results(outputs)) == ["dataset", "frames", "mace_label", "pace_corerep"]
     assert bench.report()["labels"]["computed"] == STRUCTURES
     assert table.read_bytes() == whole
     assert len(list(bench.folder.glob("store/labels/*/damaged/*.arrow"))) == 1
 
 
-def test_a_missing_entry_is_made_again_and_what_used_it_is_not(bench: Bench) -> None:
-    shutil.rmtree(bench.entry("dataset"))
-    assert bench.run() == ["dataset"]
+def made_again(bench: Bench, *paths: Path) -> list[str]:
+    """The steps that a run starts after damage to these files, each of which then has its former bytes."""
+    whole = [path.read_bytes() for path in paths]
+    for path in paths:
+        flip(path)
+    computed = bench.run()
+    assert [path.read_bytes() for path in paths] == whole
+    return computed
 
 
 @contextmanager
@@ -260,7 +242,6 @@ def test_other_bytes_of_the_same_structures_only_ingest_again(bench: Bench) -> N
     pool = bench.folder / "pool.extxyz"
     with changed(pool, pool.read_bytes().replace(b"Si ", b"Si  ", 1)):
         assert bench.run() == ["ingest"]
-    assert bench.run() == []
 
 
 def test_a_changed_structure_recomputes_what_depends_on_it(bench: Bench) -> None:
@@ -274,7 +255,6 @@ def test_a_changed_structure_recomputes_what_depends_on_it(bench: Bench) -> None
     assert {"ingest", "mace_label", "pace_select", "dataset"} <= set(computed)
     assert "teacher_info" not in computed
     assert bench.report()["labels"] == {"computed": 1, "reused": STRUCTURES - 1, "rejected": 0, "rejected_by": {}}
-    assert bench.run() == []
 
 
 def test_a_changed_teacher_recomputes_what_depends_on_it(bench: Bench) -> None:
@@ -288,7 +268,6 @@ def test_a_changed_teacher_recomputes_what_depends_on_it(bench: Bench) -> None:
         computed = bench.run()
     assert {"teacher_info", "mace_label", "dataset", "pace_train", "pace_activeset", "evaluate"} <= set(computed)
     assert "ingest" not in computed
-    assert bench.run() == []
 
 
 def test_a_flipped_byte_in_the_teacher_is_never_ignored(bench: Bench) -> None:
@@ -305,7 +284,11 @@ def test_a_flipped_byte_in_the_teacher_is_never_ignored(bench: Bench) -> None:
     else:
         assert done.returncode == 2, done.stdout + done.stderr
         assert "teacher.model" in done.stderr
+
+
+def test_a_second_run_computes_nothing_also_after_other_inputs(bench: Bench) -> None:
     assert bench.run() == []
+    assert bench.report()["labels"] == {"computed": 0, "reused": STRUCTURES, "rejected": 0, "rejected_by": {}}
 
 
 def test_not_converged_is_exit_code_3(bench: Bench) -> None:
