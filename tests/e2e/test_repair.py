@@ -222,9 +222,9 @@ def test_labels_that_no_loss_can_be_made_of_end_at_once_with_the_mend(bench: Ben
 def test_a_loss_that_no_plan_makes_a_number_ends_with_what_was_tried_and_the_mend(bench: Bench) -> None:
     bench.train[3].atoms.positions[1] = bench.train[3].atoms.positions[0]
     with pytest.raises(StepFailed) as caught:
-        bench.fit(maxiter=5, max_attempts=5)
+        bench.fit(maxiter=5, max_attempts=3)
     assert caught.value.kind == "Diverged"
-    for repair in ("L2 1e-08 -> 1e-06", "a ladder of 50 functions", "the optimizer BFGS -> L-BFGS-B"):
+    for repair in ("L2 1e-08 -> 1e-06", "a ladder of 50 functions"):
         assert repair in caught.value.message
     assert MENDS["diverged"] in caught.value.message
 

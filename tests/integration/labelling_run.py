@@ -14,7 +14,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -61,7 +60,6 @@ def labelling(config: DistillConfig, root: Path, head: str | None = None) -> dic
         head: asked for whatever heads the teachers have (a stub teacher has one).
     """
     with ready(open_workspace(root, Settings(), run_id=flow_run.id)) as workspace:
-        started = time.monotonic()
         pool = step(
             steps.ingest_call(config, tuple(external(path) for path in map(Path, config.pool.files))), _read(workspace)
         )
@@ -71,18 +69,14 @@ def labelling(config: DistillConfig, root: Path, head: str | None = None) -> dic
         recipe = resolve(config, teachers, set(pool.metrics["elements"]), set())
         recipe = recipe.model_copy(update={"head": head or recipe.head})
         asked = [steps.asked(recipe, model, teacher) for model, teacher in zip(models, teachers, strict=True)]
-        prepared = time.monotonic()
         run = Run(workspace)
         labels, work = label(recipe, pool, asked, run), run.work
-        ended = time.monotonic()
         return {
             "computed": work.computed,
             "set_aside": work.set_aside,
             "cached": labels.cached,
             "metrics": labels.metrics,
             "work": work.summary().model_dump(mode="json"),
-            "seconds": ended - prepared,
-            "seconds_before": prepared - started,
             "labels": str(workspace.store.path(labels.file("labels"))),
             "rejected": str(workspace.store.path(labels.file("rejected"))),
             "stores": [str(teacher.store(workspace).folder) for teacher in asked],
