@@ -1,11 +1,7 @@
-"""Extended XYZ read frame by frame, so that a broken frame can be named and memory stays small.
+"""Extended XYZ, read frame by frame and written with every digit.
 
-ASE reads the content of a frame; where a frame begins and ends is found here. ASE's own reader stops without a word
-at an empty line and its errors do not say which frame is meant.
-
-Labelled structures as extended XYZ, with every digit: what ASE reads back is bit for bit what was written.
-
-The comment line of an extended XYZ frame: what it says of cell, periodic directions and columns.
+Where a frame begins and ends is found here, so that a broken frame can be named and memory stays small; ASE reads its
+content. ASE's own reader stops without a word at an empty line, and its errors do not say which frame is meant.
 
 ASE knows `Lattice`, `Properties` and `pbc` in this spelling alone and takes a crystal with `lattice=` for a molecule.
 GPUMD and NEP write small letters, and others say `cell=`: here each is understood, or refused.
@@ -17,12 +13,11 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import chemical_symbols
@@ -30,198 +25,12 @@ from ase.io.extxyz import key_val_str_to_dict, read_xyz
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from containers.contract import BadInput
-from containers.formats.text import MOST_ATOMS, Lines, too_many
+from containers.formats.text import MOST_ATOMS, Lines, atom_lines, exact, too_many
 from containers.structures.table import flat, list_lengths
 
 PLAIN_COLUMNS = 4  # symbol, x, y, z
 MOST_EMPTY_LINES = 10_000  # one after the other
 MOST_DIGITS = 18  # of an atom count; Python reads no number of very many
-
-
-def xyz_frames(lines: Lines, name: str) -> Iterator[Atoms]:
-    """Every frame of an XYZ or extended XYZ text; raises `BadInput` with `name`, frame and line.
-
-    Empty lines between frames are passed over. A frame of zero atoms, or of too many, is an error.
-    """
-    row = empty = 0
-    while (header := lines.take()) is not None:
-        if header.strip():
-            yield _frame(header, lines, name, row)
-            row, empty = row + 1, 0
-        elif (empty := empty + 1) > MOST_EMPTY_LINES:
-            raise BadInput(f"{name}: {empty} empty lines after frame {row - 1} (from 0), up to line {lines.number}")
-
-
-def _frame(header: str, lines: Lines, name: str, row: int) -> Atoms:
-    start = lines.number
-    count = _atom_count(header, start, name, row)
-    comment = lines.take()
-    block = lines.take_some(count)
-    place = f"{name}: frame {row} (from 0), lines {start} to {lines.number}"
-    if comment is None or len(block) < count:
-        raise BadInput(
-            f"{place}: the file ends after {len(block)} of {count} atoms; it was cut off or the atom count is wrong"
-        )
-    known = read_comment(comment, place)
-    _check_columns(known, block, place)
-    vectors = 0
-    while vectors < 3 and (following := lines.peek()) is not None and following.lstrip().startswith("VEC"):
-        block, vectors = block + lines.take_some(1), vectors + 1
-    return _parse("\n".join([str(count), comment, *block, ""]), known, place)
-
-
-def _atom_count(header: str, line: int, name: str, row: int) -> int:
-    if header.strip().isdecimal() and len(header.strip()) <= MOST_DIGITS:
-        count = int(header)
-        if count == 0:
-            raise BadInput(f"{name}: frame {row} (from 0), line {line}: zero atoms; remove the frame")
-        if count > MOST_ATOMS:
-            raise BadInput(f"{name}: frame {row} (from 0), line {line}: {too_many(count)}")
-        return count
-    shown = header.strip()[:60]
-    if row > 0 and len(header.split()) >= PLAIN_COLUMNS:
-        raise BadInput(
-            f"{name}: frame {row - 1} (from 0) has more lines of atoms than its atom count says:"
-            f" line {line} should be the next frame's atom count but is {shown!r}; correct the count or the lines"
-        )
-    raise BadInput(f"{name}: frame {row} (from 0), line {line} should be its number of atoms but is {shown!r}")
-
-
-def _check_columns(known: Mapping[str, Any], block: list[str], place: str) -> None:
-    """Every atom has the columns that Properties declares (without it: at least symbol, x, y, z)."""
-    sizes = known[PROPERTIES].split(":")[2::3] if PROPERTIES in known else []
-    expected = sum(map(int, sizes)) or PLAIN_COLUMNS
-    for atom, line in enumerate(block):
-        columns = len(line.split())
-        if columns < expected or (sizes and columns > expected):
-            raise BadInput(
-                f"{place}: atom {atom} (from 0) has {columns} columns instead of {expected}: {line.strip()[:60]!r};"
-                " the atom count or the line is wrong"
-            )
-
-
-def _parse(text: str, known: dict[str, Any], place: str) -> Atoms:
-    try:
-        atoms = next(read_xyz(io.StringIO(text), index=0, properties_parser=lambda _: known))
-    except MemoryError:
-        raise
-    except KeyError as error:
-        number = str(error).strip("'").isdecimal()
-        raise BadInput(
-            f"{place}: unknown element {error}; {NUMBERS if number else 'symbols are those of the periodic table'}"
-        ) from error
-    except Exception as error:  # ASE's reader raises what it likes at a broken frame
-        raise _refusal(error, text, place) from error
-    if ALSO_NUMBERS in atoms.arrays and not np.array_equal(atoms.arrays.pop(ALSO_NUMBERS), atoms.numbers):
-        raise BadInput(f"{place}: the columns species and Z name different elements; remove one of them")
-    _complete(atoms)
-    return atoms
-
-
-def _complete(atoms: Atoms) -> None:
-    """Give ASE's names to an energy and to forces that are spelled otherwise, as GPUMD's `force`."""
-    results = {} if atoms.calc is None else atoms.calc.results
-    for name, spellings, there in (
-        ("energy", ("energy",), atoms.info),
-        ("forces", ("force", "forces"), atoms.arrays),
-    ):
-        keys = [key for key in there if key.lower() in spellings]
-        if name not in results and len(keys) == 1:
-            results[name] = there[keys[0]]
-    if results and atoms.calc is None:
-        atoms.calc = SinglePointCalculator(atoms)
-        atoms.calc.results.update(results)
-
-
-def _refusal(error: Exception, text: str, place: str) -> BadInput:
-    """Name the atom when the error quotes a word that stands in its line."""
-    quoted = re.search(r"'([^']+)'", str(error))
-    atoms = text.splitlines()[2:]
-    found = [atom for atom, line in enumerate(atoms) if quoted and quoted.group(1) in line.split()]
-    where = f", atom {found[0]} (from 0)" if found else ""
-    said = " ".join(str(error).split())[:300] or type(error).__name__
-    return BadInput(f"{place}{where}: {said}; correct or remove the frame")
-
-
-COLUMN_NAMES = {"positions": "pos", "forces": "forces", "forces_std": "forces_std"}
-"""Column of three numbers an atom -> its name in the file; `forces_std` only for a committee's labels."""
-IN_COMMENT = ("id", "energy", "energy_std", "stress", "cell", "pbc", "state")
-ATOMS_AT_ONCE = 50_000  # some 10 MB of text
-SYMBOLS = pa.array(chemical_symbols)
-WORD = re.compile(r"(?!(?i:t|f|true|false|nan|inf|infinity)$)[A-Za-z_][\w.:/+-]*", re.ASCII)
-"""Text that ASE reads as text as it stands."""
-
-
-def write_frames(file: BinaryIO, labels: pa.Table, also: Sequence[str] = ()) -> None:
-    """Append a table of LABELS: id, energy (eV, total), forces (eV/Å), stress (eV/Å³, nine numbers) of each row, its
-    state (see `frame_state`), and the deviations of a committee; `also` names columns of text or numbers that go into
-    the comment (empty text does not).
-
-    ASE's own writer keeps eight decimals of positions and forces, which loses the content id. Arrow writes the
-    shortest text that reads back as the same float64, as Python's `repr` does, in half its time.
-    """
-    for piece in _pieces(labels):
-        file.writelines(frame.encode("ascii") for frame in _frames(piece, also))
-
-
-def _pieces(labels: pa.Table) -> Iterator[pa.Table]:
-    """The rows in turns of about ATOMS_AT_ONCE."""
-    atoms = list_lengths(labels["numbers"]).cumsum()
-    cuts = (np.flatnonzero(np.diff(atoms // ATOMS_AT_ONCE)) + 1).tolist()
-    for start, stop in zip([0, *cuts], [*cuts, labels.num_rows], strict=True):
-        yield labels.slice(start, stop - start)
-
-
-def _frames(labels: pa.Table, also: Sequence[str]) -> Iterator[str]:
-    names = {column: name for column, name in COLUMN_NAMES.items() if column in labels.column_names}
-    properties = ":".join(["species:S:1", *(f"{name}:R:3" for name in names.values())])
-    comments = labels.select([name for name in IN_COMMENT if name in labels.column_names]).to_pylist()
-    more = labels.select(list(also)).to_pylist()
-    counts = list_lengths(labels["numbers"]).tolist()
-    for count, row, extra, atoms in zip(counts, comments, more, _atom_lines(labels, list(names)), strict=True):
-        yield f"{count}\n{_comment(row, properties)}{_also(extra)}\n{atoms}\n"
-
-
-def _atom_lines(labels: pa.Table, columns: list[str]) -> list[str]:
-    """The lines of the atoms of each row, joined."""
-    words = [SYMBOLS.take(pa.array(flat(labels["numbers"])))]
-    for column in columns:
-        xyz = flat(labels[column]).reshape(-1, 3)
-        words += [pa.array(xyz[:, axis]).cast(pa.string()) for axis in range(3)]
-    lines = pc.binary_join_element_wise(*words, " ")
-    ends = np.cumsum([0, *list_lengths(labels["numbers"])], dtype=np.int32)
-    return pc.binary_join(pa.ListArray.from_arrays(ends, lines), "\n").to_pylist()
-
-
-def _comment(row: dict[str, Any], properties: str) -> str:
-    parts = [f"Properties={properties}", f"id={row['id']}", f"energy={row['energy']!r}"]
-    if set(map(repr, row["cell"])) != {"0.0"}:  # a cell of -0.0 is kept too
-        parts.insert(0, f'Lattice="{_numbers(row["cell"])}"')
-    if "energy_std" in row:
-        parts.append(f"energy_std={row['energy_std']!r}")
-    if row["stress"] is not None:
-        parts.append(f'stress="{_numbers(voigt_6_to_full_3x3_stress(row["stress"]).ravel().tolist())}"')
-    parts += row.get("state", "").split()  # total_charge=1 total_spin=2
-    periodic = " ".join("T" if flag else "F" for flag in row["pbc"])
-    return " ".join([*parts, f'pbc="{periodic}"'])
-
-
-def _also(row: dict[str, Any]) -> str:
-    return "".join(f" {name}={_value(value)}" for name, value in row.items() if value != "")
-
-
-def _value(value: Any) -> str:
-    """As ASE reads it back: text that it would take for a number, a truth value or two words is marked as JSON."""
-    if not isinstance(value, str) or WORD.fullmatch(value):
-        return str(value)
-    quoted = json.dumps(value).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"_JSON {quoted}"'
-
-
-def _numbers(values: Iterable[float]) -> str:
-    return " ".join(map(repr, values))
-
-
 LATTICE, PROPERTIES, PBC = "Lattice", "Properties", "pbc"
 SPELLED = {name.lower(): name for name in (LATTICE, PROPERTIES, PBC)}
 CELLS = ("cell", "box", "unit_cell", "unitcell", "cell_vectors", "lattice_vectors", "latt", "lat")
@@ -243,7 +52,7 @@ MARK = "\0"  # behind `stress` and `virial`: ASE reads nine numbers alone under 
 OF_IPI = re.compile(r"\bCELL[({]")
 WRITE_LATTICE = 'a cell is written as Lattice="ax ay az bx by bz cx cy cz" (Å)'
 FLAGS = {"t": True, "true": True, ".true.": True, "1": True, "f": False, "false": False, ".false.": False, "0": False}
-COLUMNS = {name: name for name in ("species", "symbols", "pos", "positions")}
+COLUMNS = ("species", "symbols", "pos", "positions")
 """Names of columns that are known in any spelling."""
 ALSO_NUMBERS = "_numbers"  # of a column Z beside the symbols
 NUMBERS = (
@@ -252,8 +61,93 @@ NUMBERS = (
 )
 
 
+def xyz_frames(lines: Lines, name: str) -> Iterator[Atoms]:
+    """Read every frame of an XYZ or extended XYZ text; raise `BadInput` with `name`, frame and line.
+
+    Empty lines between frames are passed over. A frame of zero atoms, or of too many, is an error.
+    """
+    row = empty = 0
+    while (header := lines.take()) is not None:
+        if header.strip():
+            yield _frame(header.strip(), lines, name, row)
+            row, empty = row + 1, 0
+        elif (empty := empty + 1) > MOST_EMPTY_LINES:
+            raise BadInput(f"{name}: {empty} empty lines after frame {row - 1} (from 0), up to line {lines.number}")
+
+
+def _frame(header: str, lines: Lines, name: str, row: int) -> Atoms:
+    """Read one frame after its first line."""
+    place, start = f"{name}: frame {row} (from 0)", lines.number
+    if not header.isdecimal() or len(header) > MOST_DIGITS:
+        if row > 0 and len(header.split()) >= PLAIN_COLUMNS:
+            raise BadInput(
+                f"{name}: frame {row - 1} (from 0) has more lines of atoms than its atom count says:"
+                f" line {start} should be the next frame's atom count but is {header[:60]!r}; correct the count or the"
+                " lines"
+            )
+        raise BadInput(f"{place}, line {start} should be its number of atoms but is {header[:60]!r}")
+    count = int(header)
+    if count == 0:
+        raise BadInput(f"{place}, line {start}: zero atoms; remove the frame")
+    if count > MOST_ATOMS:
+        raise BadInput(f"{place}, line {start}: {too_many(count)}")
+    comment, block = lines.take(), lines.take_some(count)
+    place = f"{place}, lines {start} to {lines.number}"
+    if comment is None or len(block) < count:
+        raise BadInput(
+            f"{place}: the file ends after {len(block)} of {count} atoms; it was cut off or the atom count is wrong"
+        )
+    known = read_comment(comment, place)
+    sizes = known[PROPERTIES].split(":")[2::3] if PROPERTIES in known else []
+    expected = sum(map(int, sizes)) or PLAIN_COLUMNS
+    for atom, line in enumerate(block):
+        columns = len(line.split())
+        if columns < expected or (sizes and columns > expected):
+            raise BadInput(
+                f"{place}: atom {atom} (from 0) has {columns} columns instead of {expected}: {line.strip()[:60]!r};"
+                " the atom count or the line is wrong"
+            )
+    vectors = 0
+    while vectors < 3 and (following := lines.peek()) is not None and following.lstrip().startswith("VEC"):
+        block, vectors = block + lines.take_some(1), vectors + 1
+    return _parse([str(count), comment, *block, ""], known, place)
+
+
+def _parse(frame: list[str], known: dict[str, Any], place: str) -> Atoms:
+    """Let ASE read a frame; give its names to an energy and to forces that are spelled otherwise (GPUMD's `force`)."""
+    try:
+        atoms = next(read_xyz(io.StringIO("\n".join(frame)), index=0, properties_parser=lambda _: known))
+    except MemoryError:
+        raise
+    except KeyError as error:
+        number = str(error).strip("'").isdecimal()
+        raise BadInput(
+            f"{place}: unknown element {error}; {NUMBERS if number else 'symbols are those of the periodic table'}"
+        ) from error
+    except Exception as error:  # ASE's reader raises what it likes at a broken frame
+        quoted = re.search(r"'([^']+)'", str(error))
+        found = [atom for atom, line in enumerate(frame[2:]) if quoted and quoted[1] in line.split()]
+        where = f", atom {found[0]} (from 0)" if found else ""
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise BadInput(f"{place}{where}: {reason}; correct or remove the frame") from error
+    if ALSO_NUMBERS in atoms.arrays and not np.array_equal(atoms.arrays.pop(ALSO_NUMBERS), atoms.numbers):
+        raise BadInput(f"{place}: the columns species and Z name different elements; remove one of them")
+    results = {} if atoms.calc is None else atoms.calc.results
+    for key, spellings, there in (
+        ("energy", ("energy",), atoms.info),
+        ("forces", ("force", "forces"), atoms.arrays),
+    ):
+        spelled = [name for name in there if name.lower() in spellings]
+        if key not in results and len(spelled) == 1:
+            results[key] = there[spelled[0]]
+    if results and atoms.calc is None:
+        atoms.calc = SinglePointCalculator(atoms)
+        atoms.calc.results.update(results)
+    return atoms
+
+
 def read_comment(text: str, place: str) -> dict[str, Any]:
-    """Keys and values as ASE has them; LATTICE, PROPERTIES and PBC under these names, whatever their spelling is.
+    """Read a comment line as ASE does; LATTICE, PROPERTIES and PBC come under these names, whatever their spelling is.
 
     Raises:
         BadInput: a cell or columns that cannot be understood, with `place` (file and frame).
@@ -284,41 +178,41 @@ def read_comment(text: str, place: str) -> dict[str, Any]:
         found[name] = np.asarray(value, dtype=float)
     for key in [key for key in found if key.lower() in SPELLED and key not in SPELLED.values()]:
         found[SPELLED[key.lower()]] = found.pop(key)
-    if LATTICE in found:
-        found[LATTICE] = _lattice(found[LATTICE], place)
-    if PBC in found:
-        found[PBC] = _flags(found[PBC], place)
+    if LATTICE in found:  # ASE wants 3 x 3, columns are the cell's vectors
+        cell = np.asarray(found[LATTICE])
+        if cell.size != 9 or cell.dtype.kind not in "if":
+            raise BadInput(f"{place}: {LATTICE} is {str(found[LATTICE])[:60]!r}, not nine numbers; {WRITE_LATTICE}")
+        found[LATTICE] = cell if cell.shape == (3, 3) else cell.reshape((3, 3), order="F")
+    if PBC in found:  # one flag stands for all three
+        value = found[PBC]
+        words = value.replace(",", " ").split() if isinstance(value, str) else [str(one) for one in np.ravel(value)]
+        flags = [FLAGS.get(word.lower()) for word in words]
+        if len(flags) not in (1, 3) or None in flags:
+            raise BadInput(f'{place}: pbc is {str(value)[:60]!r}, not three flags; write pbc="T T T" or pbc="F F F"')
+        found[PBC] = [bool(flag) for flag in flags] * (3 // len(flags))
     if PROPERTIES in found:
         found[PROPERTIES] = _properties(found[PROPERTIES], place)
     if LATTICE not in found and any(found.get(PBC, [True])):
-        _refuse_other_cells(text, found, place)
+        for key, value in found.items():  # a cell under another name, which would be passed over; zeros are no cell
+            numbers = np.asarray(value)
+            if key.lower() in CELLS and value is not True and (numbers.dtype.kind not in "if" or numbers.any()):
+                raise BadInput(f"{place}: the comment line has {key}=... but no {LATTICE}; {WRITE_LATTICE}")
+        if OF_IPI.search(text):
+            raise BadInput(
+                f"{place}: the cell of the comment line is in i-PI's words, which are not read; {WRITE_LATTICE}"
+            )
     return found
 
 
-def _lattice(value: Any, place: str) -> np.ndarray:
-    """Nine numbers as ASE wants them: 3 x 3, columns are the cell's vectors."""
-    numbers = np.asarray(value)
-    if numbers.size != 9 or numbers.dtype.kind not in "if":
-        raise BadInput(f"{place}: {LATTICE} is {str(value)[:60]!r}, not nine numbers; {WRITE_LATTICE}")
-    return numbers if numbers.shape == (3, 3) else numbers.reshape((3, 3), order="F")
-
-
-def _flags(value: Any, place: str) -> list[bool]:
-    """Whether each direction is periodic; one flag stands for all three."""
-    words = value.replace(",", " ").split() if isinstance(value, str) else [str(one) for one in np.ravel(value)]
-    flags = [FLAGS.get(word.lower()) for word in words]
-    if len(flags) not in (1, 3) or None in flags:
-        raise BadInput(f'{place}: pbc is {str(value)[:60]!r}, not three flags; write pbc="T T T" or pbc="F F F"')
-    return [bool(flag) for flag in flags] * (3 // len(flags))
-
-
 def _properties(value: Any, place: str) -> str:
-    """The columns, with the names and types that ASE knows."""
+    """Return the columns with the names and types that ASE knows."""
     words = value.split(":") if isinstance(value, str) else []
     triplets = [words[start : start + 3] for start in range(0, len(words), 3)]
     if not triplets or not all(len(triplet) == 3 and re.fullmatch(r"[1-9]\d{0,5}", triplet[2]) for triplet in triplets):
         raise BadInput(f"{place}: {PROPERTIES}={str(value)[:100]} is not name:type:columns triplets")
-    triplets = [[COLUMNS.get(name.lower(), name), kind.upper(), size] for name, kind, size in triplets]
+    triplets = [
+        [low if (low := name.lower()) in COLUMNS else name, kind.upper(), size] for name, kind, size in triplets
+    ]
     kinds = {name: kind for name, kind, _ in triplets}
     symbols = next((name for name in ("species", "symbols") if name in kinds), None)
     if not {"pos", "positions"} & set(kinds):
@@ -335,11 +229,51 @@ def _properties(value: Any, place: str) -> str:
     return ":".join(word for triplet in renamed for word in triplet)
 
 
-def _refuse_other_cells(text: str, found: dict[str, Any], place: str) -> None:
-    """A cell under another name, which would be passed over; zeros are no cell."""
-    for key, value in found.items():
-        numbers = np.asarray(value)
-        if key.lower() in CELLS and value is not True and (numbers.dtype.kind not in "if" or numbers.any()):
-            raise BadInput(f"{place}: the comment line has {key}=... but no {LATTICE}; {WRITE_LATTICE}")
-    if OF_IPI.search(text):
-        raise BadInput(f"{place}: the cell of the comment line is in i-PI's words, which are not read; {WRITE_LATTICE}")
+COLUMN_NAMES = {"positions": "pos", "forces": "forces", "forces_std": "forces_std"}
+"""Column of three numbers an atom -> its name in the file; `forces_std` only for a committee's labels."""
+IN_COMMENT = ("id", "energy", "energy_std", "stress", "cell", "pbc", "state")
+ATOMS_AT_ONCE = 50_000  # some 10 MB of text
+SYMBOLS = pa.array(chemical_symbols)
+WORD = re.compile(r"(?!(?i:t|f|true|false|nan|inf|infinity)$)[A-Za-z_][\w.:/+-]*", re.ASCII)
+"""Text that ASE reads as text as it stands."""
+
+
+def write_frames(file: BinaryIO, labels: pa.Table, also: Sequence[str] = ()) -> None:
+    """Append a table of LABELS; ASE reads back bit for bit what was written.
+
+    Each row's id, energy (eV, total), forces (eV/Å), stress (eV/Å³, nine numbers), state (see `frame_state`), and the
+    deviations of a committee. `also` names columns of text or numbers that go into the comment (empty text does not).
+    ASE's own writer keeps eight decimals of positions and forces, which loses the content id.
+    """
+    names = {column: name for column, name in COLUMN_NAMES.items() if column in labels.column_names}
+    properties = ":".join(["species:S:1", *(f"{name}:R:3" for name in names.values())])
+    atoms = list_lengths(labels["numbers"]).cumsum()
+    cuts = (np.flatnonzero(np.diff(atoms // ATOMS_AT_ONCE)) + 1).tolist()
+    for start, stop in zip([0, *cuts], [*cuts, labels.num_rows], strict=True):
+        piece = labels.slice(start, stop - start)
+        lines = atom_lines(piece, [SYMBOLS.take(pa.array(flat(piece["numbers"])))], list(names))
+        comments = piece.select([name for name in IN_COMMENT if name in piece.column_names]).to_pylist()
+        extras = piece.select(list(also)).to_pylist()
+        counts = list_lengths(piece["numbers"]).tolist()
+        for count, row, extra, text in zip(counts, comments, extras, lines, strict=True):
+            file.write(f"{count}\n{_comment(row, extra, properties)}\n{text}\n".encode("ascii"))
+
+
+def _comment(row: dict[str, Any], extra: dict[str, Any], properties: str) -> str:
+    parts = [f"Properties={properties}", f"id={row['id']}", f"energy={row['energy']!r}"]
+    if set(map(repr, row["cell"])) != {"0.0"}:  # a cell of -0.0 is kept too
+        parts.insert(0, f'Lattice="{exact(row["cell"])}"')
+    if "energy_std" in row:
+        parts.append(f"energy_std={row['energy_std']!r}")
+    if row["stress"] is not None:
+        parts.append(f'stress="{exact(voigt_6_to_full_3x3_stress(row["stress"]).ravel().tolist())}"')
+    parts += row.get("state", "").split()  # total_charge=1 total_spin=2
+    periodic = " ".join("T" if flag else "F" for flag in row["pbc"])
+    parts.append(f'pbc="{periodic}"')
+    for name, value in extra.items():
+        if isinstance(value, str) and value and not WORD.fullmatch(value):  # ASE would not read it as this text
+            quoted = json.dumps(value).replace("\\", "\\\\").replace('"', '\\"')
+            value = f'"_JSON {quoted}"'
+        if value != "":
+            parts.append(f"{name}={value}")
+    return " ".join(parts)

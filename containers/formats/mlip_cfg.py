@@ -1,12 +1,10 @@
-"""MLIP's configuration files (`BEGIN_CFG` ... `END_CFG`, moment tensor potentials), read in turns.
+"""MLIP's configuration files (`BEGIN_CFG` ... `END_CFG`, moment tensor potentials), read in turns and written exactly.
 
 The format (MLIP's own writer and reader, mlip-2 and mlip-3): `Size`, up to three vectors under `Supercell` (as many
 as there are periodic directions), `AtomData:` with named columns, of which `id type cartes_x cartes_y cartes_z` (or
 `direct_x ...`, in units of the cell) and `fx fy fz` are read, `Energy` in eV, `PlusStress:` in eV: minus the cell's
-volume times the stress of ASE's sign. A type is a number from 0. Which element it is the format does not say: here a
-line `Feature   elements Ge Si` tells it, as our own writer does, or the user.
-
-Labelled structures in MLIP's configuration format, with every digit; see `mlip_cfg` for the format.
+volume times the stress of ASE's sign. A type is a number from 0. The format does not say which element it is: a line
+`Feature   elements Ge Si` does, which our own writer adds, or the user.
 """
 
 from __future__ import annotations
@@ -16,14 +14,13 @@ from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
 from containers.contract import BadInput
-from containers.formats.text import MOST_ATOMS, Lines, too_many
+from containers.formats.text import MOST_ATOMS, Lines, atom_lines, exact, too_many
 from containers.structures.state import state_values
 from containers.structures.table import flat, list_lengths, with_state
 
@@ -38,14 +35,14 @@ ELEMENTS, CELL, PBC = "elements", "cell", "pbc"
 
 
 def is_mlip(lines: Lines) -> bool:
-    """Whether the text begins as MLIP's; AtomEye's files of the same ending begin otherwise."""
+    """Return True if the text begins as MLIP's; AtomEye's files of the same ending begin otherwise."""
     while (line := lines.peek()) is not None and not line.strip():
         lines.take()
     return line is not None and line.strip().startswith(BEGIN)
 
 
 def mlip_frames(lines: Lines, name: str, elements: Sequence[str]) -> Iterator[Atoms]:
-    """Every configuration; `elements` are those of types 0, 1, ... where the file does not say.
+    """Read every configuration; `elements` are those of types 0, 1, ... where the file does not say.
 
     Info has the features; energy (eV), forces (eV/Å) and stress (eV/Å³, ASE sign) are a calculator's results.
 
@@ -65,14 +62,13 @@ class _Configuration:
     """One configuration as it stands in the file, after its first line."""
 
     def __init__(self, lines: Lines, place: str) -> None:
-        self._lines, self._place = lines, place
-        self._start = lines.number
-        self._size: int | None = None
+        self._lines, self._place, self._start = lines, place, lines.number
+        self._size = 0
         self._vectors: list[list[float]] = []
         self._columns: list[str] = []
         self._data: NDArray[np.float64] | None = None
         self._results: dict[str, Any] = {}
-        self._virial: list[float] | None = None
+        self._virial: NDArray[np.float64] | None = None
         self._features: dict[str, str] = {}
         while (line := self._line()) != END:
             self._read(line)
@@ -86,37 +82,6 @@ class _Configuration:
     def _fail(self, what: str) -> NoReturn:
         raise BadInput(f"{self._place}, line {self._lines.number}: {what}; correct or remove the configuration")
 
-    def _read(self, line: str) -> None:
-        """One section, by its first word."""
-        words = line.split()
-        match words[0].lower() if words else "":
-            case "":
-                return
-            case "size":
-                self._size = self._count(self._line())
-            case "supercell":
-                self._read_supercell()
-            case "atomdata:":
-                self._read_atoms(words[1:])
-            case "energy":
-                self._results["energy"] = self._numbers(self._line(), 1)[0]
-            case "plusstress:":
-                self._read_stress(words[1:])
-            case "feature":
-                key, value = (*line.split(None, 2)[1:], "", "")[:2]
-                self._features[key] = value
-            case other if other in OTHER_STRESSES:
-                self._line()
-            case _:
-                self._fail(f"{line[:60]!r} begins no section of a configuration")
-
-    def _count(self, text: str) -> int:
-        if not text.isdecimal() or len(text) > 18 or int(text) == 0:
-            self._fail(f"the size should be a number of atoms but is {text[:60]!r}")
-        if int(text) > MOST_ATOMS:
-            self._fail(too_many(int(text)))
-        return int(text)
-
     def _numbers(self, line: str, count: int) -> list[float]:
         try:
             numbers = [float(word) for word in line.split()]
@@ -126,14 +91,43 @@ class _Configuration:
             self._fail(f"{count} numbers should be here, there are {len(numbers)}: {line[:60]!r}")
         return numbers
 
-    def _read_supercell(self) -> None:
-        while (line := self._lines.peek()) is not None and line.strip()[:1] in tuple("+-.0123456789nNiI"):
-            self._vectors.append(self._numbers(self._line(), 3))
-        if len(self._vectors) > 3:
-            self._fail(f"Supercell has {len(self._vectors)} vectors instead of up to 3")
+    def _read(self, line: str) -> None:
+        """Read one section, by its first word."""
+        words = line.split()
+        match words[0].lower() if words else "":
+            case "":
+                return
+            case "size":
+                text = self._line()
+                if not text.isdecimal() or len(text) > 18 or int(text) == 0:
+                    self._fail(f"the size should be a number of atoms but is {text[:60]!r}")
+                if int(text) > MOST_ATOMS:
+                    self._fail(too_many(int(text)))
+                self._size = int(text)
+            case "supercell":
+                while (more := self._lines.peek()) is not None and more.strip()[:1] in tuple("+-.0123456789nNiI"):
+                    self._vectors.append(self._numbers(self._line(), 3))
+                if len(self._vectors) > 3:
+                    self._fail(f"Supercell has {len(self._vectors)} vectors instead of up to 3")
+            case "atomdata:":
+                self._read_atoms(words[1:])
+            case "energy":
+                self._results["energy"] = self._numbers(self._line(), 1)[0]
+            case "plusstress:":
+                if sorted(names := words[1:]) != sorted(VOIGT):
+                    self._fail(f"PlusStress should name {' '.join(VOIGT)}, it names {' '.join(names)}")
+                values = self._numbers(self._line(), 6)
+                self._virial = np.array([values[names.index(name)] for name in VOIGT])
+            case "feature":
+                key, value = (*line.split(None, 2)[1:], "", "")[:2]
+                self._features[key] = value
+            case other if other in OTHER_STRESSES:
+                self._line()
+            case _:
+                self._fail(f"{line[:60]!r} begins no section of a configuration")
 
     def _read_atoms(self, columns: list[str]) -> None:
-        if self._size is None:
+        if not self._size:
             self._fail("AtomData comes before Size")
         self._columns = columns
         block = self._lines.take_some(self._size)
@@ -148,28 +142,14 @@ class _Configuration:
         except ValueError as error:
             self._fail(str(error))
 
-    def _read_stress(self, names: list[str]) -> None:
-        if sorted(names) != sorted(VOIGT):
-            self._fail(f"PlusStress should name {' '.join(VOIGT)}, it names {' '.join(names)}")
-        values = dict(zip(names, self._numbers(self._line(), 6), strict=True))
-        self._virial = [values[name] for name in VOIGT]
-
     def atoms(self, elements: Sequence[str]) -> Atoms:
-        """The structure of ASE."""
-        if self._data is None:
+        """Return the structure; what the file says of the types goes before `elements`."""
+        if (data := self._data) is None:
             raise BadInput(f"{self._place}, from line {self._start}: there is no AtomData")
-        cell, pbc = self._cell()
-        numbers = self._elements(elements)
-        atoms = Atoms(numbers=numbers, positions=self._positions(cell), cell=cell, pbc=pbc)
-        atoms.info = {key: value for key, value in self._features.items() if key not in (ELEMENTS, CELL, PBC)}
-        if set(FORCES) <= set(self._columns):
-            self._results["forces"] = self._xyz(FORCES)
-        if self._virial is not None and all(pbc):
-            self._results["stress"] = -np.array(self._virial) / atoms.get_volume()
-        atoms.calc = SinglePointCalculator(atoms, **self._results)
-        return atoms
 
-    def _cell(self) -> tuple[NDArray[np.float64], list[bool]]:
+        def columns(names: Sequence[str]) -> NDArray[np.float64]:
+            return data[:, [self._columns.index(name) for name in names]].copy()
+
         cell = np.zeros((3, 3))
         cell[: len(self._vectors)] = np.reshape(self._vectors, (-1, 3))
         pbc = [number < len(self._vectors) for number in range(3)]
@@ -179,24 +159,26 @@ class _Configuration:
             pbc = [word == "T" for word in self._features[PBC].split()]
             if len(pbc) != 3:
                 self._fail(f"the feature {PBC} should be three of T and F, it is {self._features[PBC][:60]!r}")
-        return cell, pbc
-
-    def _xyz(self, names: Sequence[str]) -> NDArray[np.float64]:
-        assert self._data is not None
-        return self._data[:, [self._columns.index(name) for name in names]].copy()
-
-    def _positions(self, cell: NDArray[np.float64]) -> NDArray[np.float64]:
-        if set(CARTESIAN) <= set(self._columns):
-            return self._xyz(CARTESIAN)
-        if set(DIRECT) <= set(self._columns):
-            return self._xyz(DIRECT) @ cell
-        return self._fail(f"AtomData has neither cartes_x ... nor direct_x ...: {' '.join(self._columns)}")
-
-    def _elements(self, given: Sequence[str]) -> NDArray[np.int64]:
-        """Atomic numbers (N,); what the file says goes before what the user says."""
         if "type" not in self._columns:
             self._fail("AtomData has no column `type`")
-        types = self._xyz(["type"])[:, 0]
+        numbers = self._elements(columns(["type"])[:, 0], elements)
+        if set(CARTESIAN) <= set(self._columns):
+            positions = columns(CARTESIAN)
+        elif set(DIRECT) <= set(self._columns):
+            positions = columns(DIRECT) @ cell
+        else:
+            self._fail(f"AtomData has neither cartes_x ... nor direct_x ...: {' '.join(self._columns)}")
+        atoms = Atoms(numbers=numbers, positions=positions, cell=cell, pbc=pbc)
+        atoms.info = {key: value for key, value in self._features.items() if key not in (ELEMENTS, CELL, PBC)}
+        if set(FORCES) <= set(self._columns):
+            self._results["forces"] = columns(FORCES)
+        if self._virial is not None and all(pbc):
+            self._results["stress"] = -self._virial / atoms.get_volume()
+        atoms.calc = SinglePointCalculator(atoms, **self._results)
+        return atoms
+
+    def _elements(self, types: NDArray[np.float64], given: Sequence[str]) -> NDArray[np.int64]:
+        """Return the atomic numbers (N,) of the types."""
         symbols = self._features[ELEMENTS].split() if ELEMENTS in self._features else list(given)
         if not symbols:
             self._fail(
@@ -219,7 +201,7 @@ COLUMNS = ("id", "energy", "stress", "cell", "pbc", "state")
 
 
 def element_order(numbers: Iterable[int]) -> tuple[int, ...]:
-    """Atomic numbers, each once, sorted by symbol: the elements of types 0, 1, ..."""
+    """Return atomic numbers, each once, sorted by symbol: the elements of types 0, 1, ..."""
     return tuple(sorted(set(numbers), key=lambda number: chemical_symbols[number]))
 
 
@@ -231,63 +213,32 @@ def write_configurations(file: BinaryIO, labels: pa.Table, elements: Sequence[in
         labels: rows of LABELS; a committee's deviations have no place in the format.
         elements: atomic numbers of types 0, 1, ...: one order for the whole file, written into every configuration.
     """
-    for start in range(0, labels.num_rows, AT_ONCE):
-        file.writelines(text.encode("ascii") for text in _configurations(labels.slice(start, AT_ONCE), elements))
-
-
-def _configurations(labels: pa.Table, elements: Sequence[int]) -> Iterator[str]:
-    symbols = " ".join(chemical_symbols[number] for number in elements)
-    counts = list_lengths(labels["numbers"]).tolist()
-    rows = with_state(labels).select(list(COLUMNS)).to_pylist()
-    for count, row, atoms in zip(counts, rows, _atom_lines(labels, elements), strict=True):
-        yield (
-            f"{BEGIN}\n Size\n    {count}\n{_supercell(row)} AtomData:  id type {' '.join((*CARTESIAN, *FORCES))}\n"
-            f"{atoms}\n Energy\n    {row['energy']!r}\n{_stress(row)}"
-            f" Feature   {ELEMENTS} {symbols}\n Feature   id {row['id']}\n{_state(row)}{_apart(row)}{END}\n\n"
-        )
-
-
-def _atom_lines(labels: pa.Table, elements: Sequence[int]) -> list[str]:
-    """The lines of the atoms of each row, joined."""
-    counts = list_lengths(labels["numbers"])
-    types = np.zeros(max(elements) + 1, dtype=np.int64)
+    types = np.zeros(max(elements, default=0) + 1, dtype=np.int64)
     types[list(elements)] = np.arange(len(elements))
-    ends = np.cumsum([0, *counts], dtype=np.int32)
-    places = np.arange(ends[-1]) - np.repeat(ends[:-1], counts) + 1
-    words = [pa.array(places).cast(pa.string()), pa.array(types[flat(labels["numbers"])]).cast(pa.string())]
-    for column in ("positions", "forces"):
-        xyz = flat(labels[column]).reshape(-1, 3)
-        words += [pa.array(xyz[:, axis]).cast(pa.string()) for axis in range(3)]
-    lines = pc.binary_join_element_wise(*words, " ")
-    return pc.binary_join(pa.ListArray.from_arrays(ends, lines), "\n").to_pylist()
+    symbols = " ".join(chemical_symbols[number] for number in elements)
+    for start in range(0, labels.num_rows, AT_ONCE):
+        piece = labels.slice(start, AT_ONCE)
+        counts = list_lengths(piece["numbers"])
+        places = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts) + 1
+        first = [pa.array(column).cast(pa.string()) for column in (places, types[flat(piece["numbers"])])]
+        lines = atom_lines(piece, first, ("positions", "forces"))
+        rows = with_state(piece).select(list(COLUMNS)).to_pylist()
+        for count, row, atoms in zip(counts.tolist(), rows, lines, strict=True):
+            file.write(_configuration(row, count, atoms, symbols).encode("ascii"))
 
 
-def _supercell(row: dict[str, Any]) -> str:
-    """The periodic vectors only: MLIP takes every vector there as periodic."""
-    vectors = [row["cell"][3 * axis : 3 * axis + 3] for axis in range(3) if row["pbc"][axis]]
-    lines = "".join(f"    {_numbers(vector)}\n" for vector in vectors)
-    return f" Supercell\n{lines}" if lines else ""
-
-
-def _state(row: dict[str, Any]) -> str:
-    return "".join(f" Feature   {name} {value:g}\n" for name, value in state_values(row["state"]).items())
-
-
-def _apart(row: dict[str, Any]) -> str:
-    """What Supercell cannot tell of a structure that is not periodic in all three directions."""
-    if all(row["pbc"]):
-        return ""
-    flags = " ".join("T" if flag else "F" for flag in row["pbc"])
-    return f" Feature   {PBC} {flags}\n Feature   {CELL} {_numbers(row['cell'])}\n"
-
-
-def _stress(row: dict[str, Any]) -> str:
-    if row["stress"] is None:
-        return ""
-    volume = abs(float(np.linalg.det(np.reshape(row["cell"], (3, 3)))))
-    virial = (-volume * np.array(row["stress"])).tolist()
-    return f" PlusStress:  {' '.join(VOIGT)}\n    {_numbers(virial)}\n"
-
-
-def _numbers(values: Iterable[float]) -> str:
-    return " ".join(map(repr, values))
+def _configuration(row: dict[str, Any], count: int, atoms: str, symbols: str) -> str:
+    cell, pbc = np.reshape(row["cell"], (3, 3)), row["pbc"]
+    text = f"{BEGIN}\n Size\n    {count}\n"
+    if any(pbc):  # MLIP takes every vector there as periodic
+        text += " Supercell\n" + "".join(f"    {exact(vector)}\n" for vector in cell[pbc].tolist())
+    text += f" AtomData:  id type {' '.join((*CARTESIAN, *FORCES))}\n{atoms}\n Energy\n    {row['energy']!r}\n"
+    if row["stress"] is not None:
+        virial = -abs(float(np.linalg.det(cell))) * np.array(row["stress"])
+        text += f" PlusStress:  {' '.join(VOIGT)}\n    {exact(virial.tolist())}\n"
+    text += f" Feature   {ELEMENTS} {symbols}\n Feature   id {row['id']}\n"
+    text += "".join(f" Feature   {name} {value:g}\n" for name, value in state_values(row["state"]).items())
+    if not all(pbc):  # what Supercell cannot hold
+        flags = " ".join("T" if flag else "F" for flag in pbc)
+        text += f" Feature   {PBC} {flags}\n Feature   {CELL} {exact(row['cell'])}\n"
+    return f"{text}{END}\n\n"
