@@ -17,8 +17,7 @@ from ase import Atoms
 from containers.contract import BadInput
 from containers.formats.ase_formats import ase_format, ase_frames, check_ordered, in_turns, largest
 from containers.formats.extxyz import xyz_frames
-from containers.formats.lammps_data import data_frames, is_data
-from containers.formats.lammps_dump import dump_frames, is_dump
+from containers.formats.lammps import data_frames, dump_frames, is_data, is_dump
 from containers.formats.mlip_cfg import is_mlip, mlip_frames
 from containers.formats.parquet import parquet_frames
 from containers.formats.pckl_gzip import frame_rows

@@ -10,7 +10,7 @@ import pytest
 from ase import Atoms
 
 from containers.contract import BadInput
-from containers.formats.lammps_data import element_of_mass
+from containers.formats.lammps import element_of_mass
 from containers.formats.reading import read_frames
 
 BOX = "ITEM: BOX BOUNDS pp pp pp\n0 7.2\n0 3.6\n0 3.6\n"
