@@ -23,8 +23,7 @@ from ase.calculators.singlepoint import SinglePointCalculator, SinglePointDFTCal
 from ase.constraints import FixAtoms
 
 from containers.contract import BadInput
-from containers.formats.inert_pickle import ADMITTED
-from containers.formats.pckl_gzip import frame_rows
+from containers.formats.pckl_gzip import ADMITTED, frame_rows
 from containers.formats.reading import read_frames
 from containers.structures.table import structure_id
 
