@@ -1,10 +1,10 @@
-"""Structures out of the files that ASE reads, within bounds: what is read whole must be small, what claims to be large
-is refused before memory is asked for it, and what was cut off is not taken for complete.
+"""Structures out of the files that ASE reads, within bounds.
 
-Structures out of CIF files, ordered ones alone.
+A file that is read whole must be small, one that claims to be large is refused before it takes memory, and one that was
+cut off is not taken for complete.
 
-ASE reads a site that is partly occupied as if it were full, and of several atoms at one place it takes the first: one
-ordered choice of many, at a composition that the file does not have.
+Of CIF files only ordered structures are read. ASE reads a site that is partly occupied as if it were full, and of
+several atoms at one place it takes the first: one ordered choice of many, at a composition that the file does not have.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ OF_A_FORCE_FIELD = (b"energy ML TOTEN", b"(eV/Angst) (ML)")
 """In steps of VASP's machine-learned force field (ML_LMLFF), whose energies and forces are not of DFT."""
 MACHINE_LEARNED = b"ML_LMLFF"  # in the settings of such a run
 END_OF_A_RUN = b"General timing and accounting"
-CLAIMS = {"cfg": re.compile(rb"Number of particles\s*=\s*(\d+)")}
+CLAIM_OF_CFG = re.compile(rb"Number of particles\s*=\s*(\d+)")
 COUNTS_OF_POSCAR = (5, 6)  # lines, from 0, on which the counts of the elements may stand
 VASP = {"outcar": "vasp-out", "xdatcar": "vasp-xdatcar", "poscar": "vasp", "contcar": "vasp"}
 VASP_WORD = re.compile(rf"(?<![a-z])({'|'.join(VASP)})(?![a-z])")
@@ -49,8 +49,8 @@ CONFIGURATIONS = b"configuration="  # in each title of an XDATCAR, of which a re
 
 
 def ase_format(path: Path, name: str, usual: str) -> str:
-    """What ASE calls the format: by the ending, by a name of VASP, or else by content; names in any spelling."""
-    if kind := _of_name(name):
+    """Return ASE's name of the format: by the ending, by a name of VASP, or else by content; names in any spelling."""
+    if kind := _format_by_name(name):
         return "vasp-xdatcar" if kind == "vasp" and CONFIGURATIONS in _head(path) else kind
     try:
         return cast(str, filetype(str(path)))
@@ -58,8 +58,8 @@ def ase_format(path: Path, name: str, usual: str) -> str:
         raise BadInput(f"{name}: cannot tell the format ({error}); write the structures as {usual}") from error
 
 
-def _of_name(name: str) -> str:
-    """The format that a name tells, or nothing."""
+def _format_by_name(name: str) -> str:
+    """Return the format that a name stands for, or nothing."""
     base = PurePath(name).name.lower()
     ending = PurePath(base).suffix
     if base.endswith(".xml") and "vasp" in base:
@@ -73,17 +73,17 @@ def _of_name(name: str) -> str:
 
 
 def largest(name: str) -> int:
-    """Bytes that a decompressed file of this name, less its compression's ending, may have."""
+    """Return the bytes that a decompressed file of this name, less its compression's ending, may have."""
     return LARGEST_UNPACKED if in_turns(name) else LARGEST_WHOLE
 
 
 def in_turns(name: str) -> bool:
-    """Whether a file of this name, less its compression's ending, is read frame by frame."""
-    return _of_name(name) in STREAMED or PurePath(name).name.lower().endswith(".parquet")
+    """Return True if a file of this name, less its compression's ending, is read frame by frame."""
+    return _format_by_name(name) in STREAMED or PurePath(name).name.lower().endswith(".parquet")
 
 
 def ase_frames(path: Path, kind: str, name: str) -> Iterator[Atoms]:
-    """Every structure, through ASE.
+    """Read every structure through ASE.
 
     Args:
         path: the file, under a name that ASE takes for it.
@@ -93,26 +93,56 @@ def ase_frames(path: Path, kind: str, name: str) -> Iterator[Atoms]:
     Raises:
         BadInput: too large, cut off, or not what its name says; the readers of ASE raise errors of their own.
     """
-    _check_size(path, kind, name)
-    if kind in ("db", "json"):
-        return _database(path, name, kind)
-    if kind == "cif":
-        return cif_frames(path, name)
-    if kind == "vasp-out":
-        return _outcar(path, name)
-    if kind == "vasp-xml" and b"</modeling>" not in _tail(path):
+    size = path.stat().st_size
+    if kind not in STREAMED and size > LARGEST_WHOLE:
         raise BadInput(
-            f"{name}: the file was cut off (no </modeling> at its end); after the last </calculation> that is complete"
-            " put </modeling> and remove the rest, or give the OUTCAR"
+            f"{name}: {size / 1e6:,.0f} MB; of this format at most {LARGEST_WHOLE / 1e6:,.0f} MB are read, because it"
+            " is read whole; split the file, or write the structures as extended XYZ, which is streamed"
         )
-    structures = iter(iread(str(path), index=":", format=kind, do_not_split_by_at_sign=True))
-    return _with_steps(structures, path, name) if kind == "vasp-xml" else structures
+    claimed = _claimed_atoms(_head(path), kind)
+    if claimed > MOST_ATOMS:
+        raise BadInput(f"{name}: frame 0 (from 0) claims {too_many(claimed)}")
+    if kind in ("db", "json"):
+        yield from _database(path, name, kind)
+    elif kind == "cif":
+        yield from _cif(path, name)
+    elif kind == "vasp-out":
+        yield from _outcar(path, name)
+    elif kind == "vasp-xml":
+        yield from _vasprun(path, name)
+    else:
+        yield from iread(str(path), index=":", format=kind, do_not_split_by_at_sign=True)
 
 
-def _with_steps(structures: Iterator[Atoms], path: Path, name: str) -> Iterator[Atoms]:
-    """The steps of a vasprun.xml; the reason where a run has none that DFT computed."""
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEAD)
+
+
+def _claimed_atoms(head: bytes, kind: str) -> int:
+    """Return how many atoms a file says it has, where a reader of ASE would believe it; else 0."""
+    if kind == "cfg":
+        counts = [[digits] for digits in CLAIM_OF_CFG.findall(head)]
+    elif kind == "vasp":
+        lines = [line.split(b"!")[0].split() for line in head.splitlines()]
+        counts = [lines[place] for place in COUNTS_OF_POSCAR if place < len(lines)]
+    else:
+        return 0
+    numbers = ([int(word[:18]) for word in words] for words in counts if all(map(bytes.isdigit, words)))
+    return max(map(sum, numbers), default=0)  # a number of more than 18 digits is too large anyway
+
+
+def _vasprun(path: Path, name: str) -> Iterator[Atoms]:
+    """Read the steps of a vasprun.xml; give the reason where it has none that DFT computed."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 1024))
+        if b"</modeling>" not in file.read():
+            raise BadInput(
+                f"{name}: the file was cut off (no </modeling> at its end); after the last </calculation> that is"
+                " complete put </modeling> and remove the rest, or give the OUTCAR"
+            )
     step = None
-    for step in structures:
+    for step in iread(str(path), index=":", format="vasp-xml", do_not_split_by_at_sign=True):
         yield step
     if step is None and MACHINE_LEARNED in _head(path):
         raise BadInput(
@@ -121,47 +151,9 @@ def _with_steps(structures: Iterator[Atoms], path: Path, name: str) -> Iterator[
         )
 
 
-def _check_size(path: Path, kind: str, name: str) -> None:
-    size = path.stat().st_size
-    if kind not in STREAMED and size > LARGEST_WHOLE:
-        raise BadInput(
-            f"{name}: {size / 1e6:,.0f} MB; of this format at most {LARGEST_WHOLE / 1e6:,.0f} MB are read, because it"
-            " is read whole; split the file, or write the structures as extended XYZ, which is streamed"
-        )
-    claimed = _claimed(_head(path), kind)
-    if claimed > MOST_ATOMS:
-        raise BadInput(f"{name}: frame 0 (from 0) claims {too_many(claimed)}")
-
-
-def _claimed(head: bytes, kind: str) -> int:
-    """How many atoms a file says it has, where a reader of ASE would believe it; else 0."""
-    if kind in CLAIMS:
-        return max(map(_number, CLAIMS[kind].findall(head)), default=0)
-    if kind == "vasp":
-        lines = [line.split(b"!")[0].split() for line in head.splitlines()]
-        counts = [lines[place] for place in COUNTS_OF_POSCAR if place < len(lines)]
-        return max((sum(map(_number, words)) for words in counts if all(map(bytes.isdigit, words))), default=0)
-    return 0
-
-
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(HEAD)
-
-
-def _number(digits: bytes) -> int:
-    return int(digits[:18])  # of so many digits it is too large anyway
-
-
-def _tail(path: Path) -> bytes:
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 1024))
-        return file.read()
-
-
 def _outcar(path: Path, name: str) -> Iterator[Atoms]:
-    """Each ionic step; ASE passes over one whose end is missing, which is told here."""
-    begun, steps = _steps_begun(path, name), 0
+    """Read each ionic step; ASE passes over one whose end is missing, which is refused here."""
+    begun, steps = _count_steps(path, name), 0
     for atoms in iread(str(path), index=":", format="vasp-out", do_not_split_by_at_sign=True):
         steps += 1
         yield atoms
@@ -172,10 +164,10 @@ def _outcar(path: Path, name: str) -> Iterator[Atoms]:
         )
 
 
-def _steps_begun(path: Path, name: str) -> int:
-    """How many ionic steps the file has begun; refuses what would make ASE hold many lines, or an endless one.
+def _count_steps(path: Path, name: str) -> int:
+    """Count the ionic steps begun in an OUTCAR; refuse a file that makes ASE hold many lines, or an endless one.
 
-    Those with forces, and one more when electronic steps follow the last forces in a run that did not come to its end.
+    Counted are steps with forces, and one more if electronic steps follow the last forces in a run that was cut off.
     """
     forces = held = 0
     more = False
@@ -214,72 +206,59 @@ def _database(path: Path, name: str, kind: str) -> Iterator[Atoms]:
 
 
 def _check_sqlite(path: Path, name: str) -> None:
-    """ASE makes its tables in a database without them; the user's file must stay as it is."""
+    """Refuse other databases: ASE makes its tables in one without them, and the user's file must stay as it is."""
     try:
         connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
         found = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'systems'").fetchone()[0]
         connection.close()
     except sqlite3.Error as error:
         raise BadInput(f"{name}: not a readable SQLite database ({error})") from error
-    if path.stat().st_size < _sqlite_size(path):
+    head = _head(path)  # SQLite's file format, 1.3; an old writer left the number of pages out
+    page, pages = int.from_bytes(head[16:18], "big"), int.from_bytes(head[28:32], "big")
+    if head[24:28] == head[92:96] and path.stat().st_size < (65536 if page == 1 else page) * pages:
         raise BadInput(f"{name}: the database was cut off; copy it again")
     if not found:
         raise BadInput(f"{name}: the database is not one of ASE's (it has no table `systems`)")
 
 
-def _sqlite_size(path: Path) -> int:
-    """Bytes that the header promises (SQLite's file format, 1.3), 0 where an old writer left it out."""
-    with path.open("rb") as file:
-        head = file.read(100)
-    page, pages = int.from_bytes(head[16:18], "big"), int.from_bytes(head[28:32], "big")
-    return (65536 if page == 1 else page) * pages if head[24:28] == head[92:96] else 0
-
-
 FULL = 1e-3  # so near to 1 an occupancy is full
 OCCUPANCY, GROUP, LABEL = "_atom_site_occupancy", "_atom_site_disorder_group", "_atom_site_label"
-NOTHING = (".", "?")
-SAID_TWICE = "scaled_positions"  # ASE's warning of two sites at one place begins so
+ONE_PLACE = "scaled_positions"  # ASE's warning of two sites at one place begins so
 MAKE_ORDERED = (
     "make ordered supercells of it (such as by pymatgen's OrderDisorderedStructureTransformation, or special"
     " quasi-random structures) and give those"
 )
 
 
-def cif_frames(path: Path, name: str) -> Iterator[Atoms]:
-    """The structure of each block that has one.
-
-    Raises:
-        BadInput: sites that are not fully occupied, or disorder written otherwise; names file, frame and site.
-    """
+def _cif(path: Path, name: str) -> Iterator[Atoms]:
+    """Read the structure of each block that has one; refuse disorder, atoms that are missing, and misnamed ones."""
     blocks = (block for block in parse_cif(str(path)) if block.has_structure())
     for row, block in enumerate(blocks):
         place = f"{name}: frame {row} (from 0)"
         _check_occupancies(block, place)
         with warnings.catch_warnings():
-            warnings.filterwarnings("error", message=SAID_TWICE)
+            warnings.filterwarnings("error", message=ONE_PLACE)
             try:
                 atoms = block.get_atoms(fractional_occupancies=False)
             except UserWarning as warning:
                 raise BadInput(f"{place}: two atoms are at one place ({warning}): disorder. {MAKE_ORDERED}") from None
-        _check_formula(block, atoms, place)
+        formula = str(block.get("_chemical_formula_sum", ""))  # hydrogen atoms are often left out of the sites
+        stated = {"H" if symbol in "DT" else symbol for symbol in re.findall("[A-Z][a-z]?", formula)}
+        if stated and stated != (there := set(atoms.symbols.species())):
+            raise BadInput(
+                f"{place}: the sum formula {formula[:60]!r} and the sites have different elements"
+                f" ({', '.join(sorted(stated ^ there))}): atoms are missing or misnamed. Add them, or correct"
+                " _chemical_formula_sum"
+            )
         yield atoms
 
 
-def _check_formula(block: CIFBlock, atoms: Atoms, place: str) -> None:
-    """Refuse sites of other elements than the sum formula has: hydrogen atoms are often left out."""
-    formula = str(block.get("_chemical_formula_sum", ""))
-    stated = {"H" if symbol in "DT" else symbol for symbol in re.findall("[A-Z][a-z]?", formula)}
-    if stated and stated != (there := set(atoms.symbols.species())):
-        raise BadInput(
-            f"{place}: the sum formula {formula[:60]!r} and the sites have different elements"
-            f" ({', '.join(sorted(stated ^ there))}): atoms are missing or misnamed. Add them, or correct"
-            " _chemical_formula_sum"
-        )
-
-
 def _check_occupancies(block: CIFBlock, place: str) -> None:
-    labels = _column(block, LABEL)
-    for site, value in enumerate(_column(block, OCCUPANCY)):
+    def column(tag: str) -> list[Any]:  # of a loop of one row too
+        return list(np.atleast_1d(np.array(block.get(tag, []), dtype=object)))
+
+    labels = column(LABEL)
+    for site, value in enumerate(column(OCCUPANCY)):
         if value != "." and not (isinstance(value, int | float) and abs(value - 1) <= FULL):  # "." is the default, 1
             which = f"site {labels[site]}" if site < len(labels) else f"site {site} (from 0)"
             if value == "?":
@@ -291,7 +270,7 @@ def _check_occupancies(block: CIFBlock, place: str) -> None:
                 f"{place}: {which} has the occupancy {value}: the structure is disordered, and reading it as an ordered"
                 f" one would change its composition. {MAKE_ORDERED}"
             )
-    if len(groups := {str(value) for value in _column(block, GROUP)} - set(NOTHING)) > 1:
+    if len(groups := {str(value) for value in column(GROUP)} - {".", "?"}) > 1:
         raise BadInput(f"{place}: atoms are in {len(groups)} groups of disorder ({GROUP}). {MAKE_ORDERED}")
 
 
@@ -306,8 +285,3 @@ def check_ordered(atoms: Atoms, place: str) -> None:
         raise BadInput(
             f"{place}: sites are occupied in part (`occupancy`): the structure is disordered. {MAKE_ORDERED}"
         )
-
-
-def _column(block: CIFBlock, tag: str) -> list[Any]:
-    """The values of a loop, of one row too."""
-    return list(np.atleast_1d(np.array(block.get(tag, []), dtype=object)))
