@@ -205,7 +205,7 @@ def _columns(frame: Record) -> dict[Any, list[Any]]:
         blocks, (titles, _) = [(block["values"], block["mgr_locs"]) for block in state["blocks"]], state["axes"]
     index = titles.arguments[1] if titles.name == "_new_Index" else titles.attributes()
     if "data" in index:
-        names: Sequence[Any] = list(restored(index["data"]))
+        names: Sequence[Any] = list(restore(index["data"]))
     else:  # ranges stay ranges, for they may claim to be long
         names = range(index["start"], index["stop"], index["step"])
     columns: dict[Any, list[Any]] = {}
@@ -214,8 +214,8 @@ def _columns(frame: Record) -> dict[Any, list[Any]]:
             start, stop, step = where.arguments
             places: Sequence[int] = range(start, stop, step or 1)
         else:
-            places = [int(place) for place in restored(where)]
-        for place, column in zip(places, restored(values), strict=True):
+            places = [int(place) for place in restore(where)]
+        for place, column in zip(places, restore(values), strict=True):
             if names[place] in columns:
                 raise Damaged(f"two columns are called {names[place]}")
             columns[names[place]] = list(column)
@@ -227,25 +227,25 @@ def _atoms(record: Any, others: Mapping[str, Any]) -> Atoms:
     if not isinstance(record, Record) or record.name != "Atoms":
         raise TypeError(f"not a structure but {getattr(record, 'name', type(record).__name__)}")
     state = record.attributes()
-    arrays = {key: restored(value) for key, value in state["arrays"].items()}
+    arrays = {key: restore(value) for key, value in state["arrays"].items()}
     numbers, positions = np.asarray(arrays.pop("numbers")), np.asarray(arrays.pop("positions"), dtype=float)
     cell = state.get("_cellobj", state.get("_cell"))
     if isinstance(cell, Record) and cell.name == "Cell":
         cell = cell.attributes()["array"]
-    pbc = restored(state.get("_pbc", state.get("pbc")))
-    atoms = Atoms(numbers=numbers, positions=positions, cell=np.asarray(restored(cell), dtype=float), pbc=pbc)
+    pbc = restore(state.get("_pbc", state.get("pbc")))
+    atoms = Atoms(numbers=numbers, positions=positions, cell=np.asarray(restore(cell), dtype=float), pbc=pbc)
     atoms.arrays.update(
         {key: value for key, value in arrays.items() if isinstance(value, np.ndarray) and value.dtype != object}
     )
-    atoms.info = {key: restored(value) for key, value in state.get("info", {}).items() if isinstance(key, str)}
+    atoms.info = {key: restore(value) for key, value in state.get("info", {}).items() if isinstance(key, str)}
     for key in TO_INFO:
         value = others.get(key)
         if value is not None and not (isinstance(value, float) and np.isnan(value)):  # pandas writes NaN for no value
-            atoms.info[key] = restored(value)
+            atoms.info[key] = restore(value)
     calculator = state.get("_calc", state.get("calc"))
-    own = restored(calculator.attributes().get("results", {})) if isinstance(calculator, Record) else {}
+    own = restore(calculator.attributes().get("results", {})) if isinstance(calculator, Record) else {}
     results = {key: own[key] for key in LABELS if own.get(key) is not None}
-    results |= {key: restored(others[key]) for key in LABELS if others.get(key) is not None}
+    results |= {key: restore(others[key]) for key in LABELS if others.get(key) is not None}
     if results:
         atoms.calc = SinglePointCalculator(atoms, **results)
     if state.get("_constraints") or state.get("constraints"):
@@ -253,7 +253,7 @@ def _atoms(record: Any, others: Mapping[str, Any]) -> Atoms:
     return atoms
 
 
-def restored(value: Any, seen: dict[int, Any] | None = None) -> Any:
+def restore(value: Any, seen: dict[int, Any] | None = None) -> Any:
     """Return arrays, numbers and bytes out of their records; lists and dicts of them; other records as they are.
 
     What the pickle has once, though many lists hold it, stays once (`seen`): nothing grows, not even in a ring.
@@ -263,11 +263,11 @@ def restored(value: Any, seen: dict[int, Any] | None = None) -> Any:
         return seen[id(value)]
     if isinstance(value, list):
         items: list[Any] = seen.setdefault(id(value), [])
-        items += [restored(item, seen) for item in value]
+        items += [restore(item, seen) for item in value]
         return items
     if isinstance(value, dict):
         pairs: dict[Any, Any] = seen.setdefault(id(value), {})
-        pairs |= {key: restored(item, seen) for key, item in value.items()}
+        pairs |= {key: restore(item, seen) for key, item in value.items()}
         return pairs
     match value.name if isinstance(value, Record) else "":
         case "_reconstruct" | "ndarray":  # of numbers or text, or of objects, of which records stay records

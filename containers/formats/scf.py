@@ -1,6 +1,6 @@
-"""Ionic steps of DFT programs whose electronic self-consistency did not converge: their labels are none.
+"""Marks ionic steps of DFT programs whose electronic self-consistency did not converge: their labels do not count.
 
-A step is marked, not left out: the structures of a pool need no label.
+A step is mark_unconverged, not left out: the structures of a pool need no label.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ase import Atoms
 from containers.formats.text import LONGEST_LINE
 
 UNCONVERGED = "unconverged_scf"
-"""Key in a structure's info: why its label is none."""
+"""Key in a structure's info: why its label does not count."""
 SAYS_SO = {
     "abinit-out": rb"was not enough SCF cycles to converge",
     "castep-castep": rb"max\. SCF cycles performed but system has not reached the groundstate",
@@ -43,8 +43,8 @@ QE_RESULTS = (
 QE_NOT = b"convergence NOT achieved"
 
 
-def marked(structures: Iterator[Atoms], path: Path, kind: str) -> Iterator[Atoms]:
-    """The same structures; one whose SCF did not converge has the reason in its info (`UNCONVERGED`).
+def mark_unconverged(structures: Iterator[Atoms], path: Path, kind: str) -> Iterator[Atoms]:
+    """Pass structures on; give one whose SCF did not converge the reason in its info (`UNCONVERGED`).
 
     Args:
         structures: every structure of the file in its order, as ASE reads them.
@@ -55,13 +55,13 @@ def marked(structures: Iterator[Atoms], path: Path, kind: str) -> Iterator[Atoms
     for row, atoms in enumerate(structures):
         if row == 0:  # only now: a file without a structure is not searched
             steps = OF_STEPS[kind](path) if kind in OF_STEPS else {}
-            whole = _said(path, SAYS_SO[kind]) if kind in SAYS_SO else ""
+            whole = _find_line(path, SAYS_SO[kind]) if kind in SAYS_SO else ""
         if reason := steps.get(row, whole):
             atoms.info[UNCONVERGED] = reason
         yield atoms
 
 
-def _of_outcar(path: Path) -> dict[int, str]:
+def _search_outcar(path: Path) -> dict[int, str]:
     found, row, nelm, done = dict[int, str](), 0, 0, 0
     reached = refused = False
     for line in _lines(path):
@@ -82,8 +82,8 @@ def _of_outcar(path: Path) -> dict[int, str]:
     return found
 
 
-def _of_vasprun(path: Path) -> dict[int, str]:
-    """The file does not say whether the last electronic step that NELM allows was good enough."""
+def _search_vasprun(path: Path) -> dict[int, str]:
+    """Count electronic steps; the file does not say if the last one that NELM allows was good enough."""
     counts, nelm = list[int](), 0
     for found in OF_VASPRUN.finditer(path.read_bytes()):
         calculation, electrons, limit = found.groups()
@@ -100,8 +100,8 @@ def _as_many(done: int, nelm: int) -> str:
     return f"{done} electronic steps, as many as NELM ({nelm}) allows"
 
 
-def _of_espresso(path: Path) -> dict[int, str]:
-    """ASE takes a part of the file for a structure when it has a result."""
+def _search_espresso(path: Path) -> dict[int, str]:
+    """Search the parts of a file; ASE takes a part for a structure when it has a result."""
     found, row = dict[int, str](), -1
     result = bad = False
     for line in chain(_lines(path), QE_STARTS[:1]):
@@ -115,11 +115,11 @@ def _of_espresso(path: Path) -> dict[int, str]:
     return found
 
 
-OF_STEPS = {"vasp-out": _of_outcar, "vasp-xml": _of_vasprun, "espresso-out": _of_espresso}
+OF_STEPS = {"vasp-out": _search_outcar, "vasp-xml": _search_vasprun, "espresso-out": _search_espresso}
 
 
-def _said(path: Path, words: bytes) -> str:
-    """What is said of every structure of a file that has the words on a line; empty where none has."""
+def _find_line(path: Path, words: bytes) -> str:
+    """Return the reason for every structure of a file that has the words on a line; empty where none has."""
     pattern = re.compile(words, re.IGNORECASE)
     for number, line in enumerate(_lines(path), 1):
         if hit := pattern.search(line):

@@ -20,7 +20,7 @@ TITLE = "Direct configuration="
 
 
 def xdatcar_frames(lines: Lines, name: str) -> Iterator[Atoms]:
-    """Every configuration, periodic in all directions.
+    """Read every configuration, periodic in all directions.
 
     Raises:
         BadInput: a broken header or configuration; names file, frame and line.
@@ -48,7 +48,7 @@ def xdatcar_frames(lines: Lines, name: str) -> Iterator[Atoms]:
 
 
 def _header(lines: Lines) -> tuple[NDArray[np.float64], list[int]]:
-    """Cell (Å) and atomic numbers, of the lines after a title."""
+    """Read the cell (Å) and the atomic numbers from the lines after a title."""
     scale = _floats(lines.take(), "the scale of the cell, one number,", 1)[0]
     cell = np.array([_floats(lines.take(), "a vector of the cell, three numbers,") for _ in range(3)])
     if scale < 0:  # minus the volume
@@ -72,7 +72,7 @@ def _text(line: str | None) -> str:
 
 
 def _floats(line: str | None, what: str, count: int = 3) -> list[float]:
-    """So many numbers, the first of a line."""
+    """Return so many numbers, the first of a line."""
     words = _text(line).split()
     try:
         if len(words) < count:
