@@ -1,12 +1,9 @@
-"""Bounds that a label must keep to be learned from, and why one does not.
-
-Counts and histograms of a pool's labels, added up batch by batch.
-"""
+"""Bounds that a label must keep to be learned from; counts and histograms of a pool's labels, batch by batch."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +22,7 @@ Flags = NDArray[np.bool_]
 
 
 class Sanity(Closed):
-    """Labels beyond these bounds are set aside with the reason."""
+    """Bounds of a label; labels beyond them are set aside with the reason."""
 
     model_config = ConfigDict(strict=True)
 
@@ -50,10 +47,10 @@ class Sanity(Closed):
 
 @dataclass(frozen=True)
 class Figures:
-    """What is compared with the bounds, for n structures of N atoms together.
+    """Figures that are compared with the bounds, of n structures of N atoms together.
 
     Attributes:
-        finite: (n,) whether every number of the label is one. norms: (N,) |force| of every atom, eV/Å.
+        finite: (n,) True if every number of the label is finite. norms: (N,) |force| of every atom, eV/Å.
         force, deviation: (n,) largest |force| and largest deviation of a force vector, eV/Å (None for one teacher).
         energy: (n,) eV per atom, the reference energies left out. distance: (n,) shortest pair, Å; NaN for none.
     """
@@ -67,7 +64,7 @@ class Figures:
 
 
 def measure(numbers: pa.ChunkedArray, labels: Labels, e0s_eV: Mapping[str, float]) -> Figures:
-    """The figures of labelled structures.
+    """Return the figures of labelled structures.
 
     Args:
         numbers: lists of atomic numbers.
@@ -75,18 +72,26 @@ def measure(numbers: pa.ChunkedArray, labels: Labels, e0s_eV: Mapping[str, float
     Raises:
         StepError: an element has no reference energy.
     """
+    table = np.full(len(chemical_symbols), np.nan)
+    for symbol, energy in e0s_eV.items():
+        table[atomic_numbers[symbol]] = energy
+    references = table[elements := flat(numbers)]
+    if len(unknown := np.unique(elements[np.isnan(references)])):
+        raise StepError(f"no reference energy of {', '.join(chemical_symbols[number] for number in unknown)} was given")
     starts = labels.counts.cumsum() - labels.counts
     norms = _lengths(labels.forces)
     force = np.maximum.reduceat(norms, starts)
-    spread = labels.forces_std
+    strained = labels.stress.is_valid().to_numpy(zero_copy_only=False)
+    finite = np.isfinite(labels.energy) & np.isfinite(force)
+    finite[strained] &= np.isfinite(labels.stress.drop_null().flatten().to_numpy().reshape(-1, 6)).all(axis=1)
     with np.errstate(invalid="ignore"):
-        energy = labels.energy - np.add.reduceat(_reference(numbers, e0s_eV), starts)
+        bound_energy = labels.energy - np.add.reduceat(references, starts)
     return Figures(
-        finite=np.isfinite(labels.energy) & np.isfinite(force) & _finite_rows(labels.stress),
+        finite=finite,
         norms=norms,
         force=force,
-        deviation=None if spread is None else np.maximum.reduceat(_lengths(spread), starts),
-        energy=energy / labels.counts,
+        deviation=None if labels.forces_std is None else np.maximum.reduceat(_lengths(labels.forces_std), starts),
+        energy=bound_energy / labels.counts,
         distance=labels.distance,
     )
 
@@ -96,66 +101,40 @@ def _lengths(vectors: Floats) -> Floats:
         return np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
 
 
-def _reference(numbers: pa.ChunkedArray, e0s_eV: Mapping[str, float]) -> Floats:
-    """The E0 of every atom."""
-    table = np.full(len(chemical_symbols), np.nan)
-    for symbol, energy in e0s_eV.items():
-        table[atomic_numbers[symbol]] = energy
-    found = flat(numbers)
-    energies: Floats = table[found]
-    if len(unknown := np.unique(found[np.isnan(energies)])):
-        raise StepError(f"no reference energy of {', '.join(chemical_symbols[number] for number in unknown)} was given")
-    return energies
-
-
-def _finite_rows(stress: pa.Array) -> Flags:
-    """Whether each stress is finite; one that is null is."""
-    known = stress.is_valid().to_numpy(zero_copy_only=False)
-    finite = np.ones(len(stress), dtype=bool)
-    finite[known] = np.isfinite(stress.drop_null().flatten().to_numpy().reshape(-1, 6)).all(axis=1)
-    return finite
-
-
 def broken(figures: Figures, bounds: Sanity, max_force_std: float | None = None) -> dict[int, dict[str, str]]:
-    """Place of each structure that breaks a bound -> kind of the bound -> the reason with the numbers."""
+    """Return the place of each structure that breaks a bound -> kind of the bound -> the reason with the numbers."""
+    force, energy, distance = bounds.max_force_eV_per_A, bounds.max_energy_eV_per_atom, bounds.min_distance_A
+    checks = [  # kind, structures that break it, their figures, the reason with a place for the figure
+        (
+            "force",
+            figures.force > force,
+            figures.force,
+            f"a force of {{}} eV/Å, at most {force:g} (labels.max_force_eV_per_A)",
+        ),
+        (
+            "energy",
+            np.abs(figures.energy) > energy,
+            figures.energy,
+            f"an energy of {{}} eV/atom beyond the reference energies, at most {energy:g} either way"
+            " (labels.max_energy_eV_per_atom)",
+        ),
+        (
+            "distance",
+            figures.distance < distance,
+            figures.distance,
+            f"atoms {{}} Å apart, at least {distance:g} (labels.min_distance_A)",
+        ),
+    ]
+    if max_force_std is not None and (spread := figures.deviation) is not None:
+        reason = f"force deviation {{}} eV/Å, at most {max_force_std:g} (teacher.max_force_std)"
+        checks.append(("committee", spread > max_force_std, spread, f"the committee disagrees: {reason}"))
     found: dict[int, dict[str, str]] = {}
     for place in np.flatnonzero(~figures.finite).tolist():
         found[place] = {"not_finite": NOT_FINITE}
-    for kind, wrong, values, text in _checks(figures, bounds, max_force_std):
+    for kind, wrong, values, text in checks:
         for place in np.flatnonzero(wrong & figures.finite).tolist():
             found.setdefault(place, {})[kind] = text.format(f"{values[place]:.6g}")
     return found
-
-
-def _checks(figures: Figures, bounds: Sanity, max_force_std: float | None) -> Iterator[tuple[str, Flags, Floats, str]]:
-    """Kind, which structures break it, their figures, and the reason with a place for the figure."""
-    force, energy, distance = bounds.max_force_eV_per_A, bounds.max_energy_eV_per_atom, bounds.min_distance_A
-    yield (
-        "force",
-        figures.force > force,
-        figures.force,
-        f"a force of {{}} eV/Å, at most {force:g} (labels.max_force_eV_per_A)",
-    )
-    yield (
-        "energy",
-        np.abs(figures.energy) > energy,
-        figures.energy,
-        f"an energy of {{}} eV/atom beyond the reference energies, at most {energy:g} either way"
-        " (labels.max_energy_eV_per_atom)",
-    )
-    yield (
-        "distance",
-        figures.distance < distance,
-        figures.distance,
-        f"atoms {{}} Å apart, at least {distance:g} (labels.min_distance_A)",
-    )
-    if max_force_std is not None and figures.deviation is not None:
-        yield (
-            "committee",
-            figures.deviation > max_force_std,
-            figures.deviation,
-            f"the committee disagrees: force deviation {{}} eV/Å, at most {max_force_std:g} (teacher.max_force_std)",
-        )
 
 
 FORCE_EDGES = np.round(10.0 ** (np.arange(-50, 51) / 10), 12)  # eV/Å, ten bins a decade
@@ -164,7 +143,7 @@ ENERGY_EDGES = np.round(np.arange(-1500, 1501) / 10, 1)  # eV/atom
 
 @dataclass
 class Histogram:
-    """Counts between fixed edges; what lies beyond them counts in the outermost bin."""
+    """Counts between fixed edges; values beyond them count in the outermost bin."""
 
     edges: Floats
     counts: NDArray[np.int64] = field(init=False)
@@ -179,7 +158,7 @@ class Histogram:
         self.counts += np.bincount(places.clip(0, len(self.counts) - 1), minlength=len(self.counts))
 
     def plain(self) -> dict[str, list[float]]:
-        """`edges` and `counts` of the bins from the first to the last that has any."""
+        """Return `edges` and `counts` of the bins from the first to the last that has any."""
         filled = np.flatnonzero(self.counts)
         first, last = (int(filled[0]), int(filled[-1]) + 1) if len(filled) else (0, 0)
         edges = self.edges[first : last + 1].tolist() if len(filled) else []
@@ -188,7 +167,7 @@ class Histogram:
 
 @dataclass
 class Tally:
-    """What is known of the pool so far."""
+    """Counts and figures of the pool so far."""
 
     structures: int = 0
     atoms: int = 0
@@ -196,7 +175,7 @@ class Tally:
     kinds: Counter[str] = field(default_factory=Counter)
     force: Histogram = field(default_factory=lambda: Histogram(FORCE_EDGES))
     energy: Histogram = field(default_factory=lambda: Histogram(ENERGY_EDGES))
-    largest: dict[str, float] = field(default_factory=dict)
+    extremes: dict[str, float] = field(default_factory=dict)
 
     def count(self, structures: pa.Table, labels: int, kinds: Counter[str]) -> None:
         """Add structures, how many of them have a label, and how often each kind of rejection was met."""
@@ -206,24 +185,22 @@ class Tally:
         self.kinds += kinds
 
     def measure(self, figures: Figures) -> None:
-        """Every label that was given, also those that a bound then set aside."""
+        """Add every label that was given, also those that a bound then set aside."""
         self.force.add(figures.norms)
         self.energy.add(figures.energy)
-        self._extend("largest_force_eV_per_A", figures.force, max)
-        self._extend("shortest_distance_A", figures.distance, min)
-        self._extend("lowest_energy_eV_per_atom", figures.energy, min)
-        self._extend("highest_energy_eV_per_atom", figures.energy, max)
-        if figures.deviation is not None:
-            self._extend("largest_force_std_eV_per_A", figures.deviation, max)
-
-    def _extend(self, name: str, values: Floats, choose: Any) -> None:
-        finite = values[np.isfinite(values)].tolist()
-        known = [self.largest[name]] if name in self.largest else []
-        if finite or known:
-            self.largest[name] = choose([*finite, *known])
+        for name, values, choose in (
+            ("largest_force_eV_per_A", figures.force, max),
+            ("shortest_distance_A", figures.distance, min),
+            ("lowest_energy_eV_per_atom", figures.energy, min),
+            ("highest_energy_eV_per_atom", figures.energy, max),
+            ("largest_force_std_eV_per_A", figures.deviation, max),
+        ):
+            finite = [] if values is None else values[np.isfinite(values)].tolist()
+            if finite:
+                self.extremes[name] = choose([*finite, self.extremes.get(name, finite[0])])
 
     def metrics(self) -> dict[str, Any]:
-        """The figures of the step's report; energies are without the reference energies."""
+        """Return the figures of the step's report; energies are without the reference energies."""
         return {
             "structures": self.structures,
             "labels": self.labels,
@@ -232,5 +209,5 @@ class Tally:
             "rejected_by": dict(sorted(self.kinds.items())),
             "force_histogram_eV_per_A": self.force.plain(),
             "energy_histogram_eV_per_atom": self.energy.plain(),
-            **self.largest,
+            **self.extremes,
         }

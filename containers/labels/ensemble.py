@@ -1,4 +1,4 @@
-"""What the teachers say together: the mean of their labels, and how far they are from each other."""
+"""Labels of a committee of teachers: their mean, and how far the members are from each other."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Labels:
     forces_std: Floats | None
 
     def columns(self) -> dict[str, pa.Array]:
-        """The label columns of a table; the deviations are there for a committee only."""
+        """Return the label columns of a table; the deviations are there for a committee only."""
         made = {"energy": pa.array(self.energy), "forces": self._lists(self.forces), "stress": self.stress}
         if self.energy_std is not None and self.forces_std is not None:
             made |= {"energy_std": pa.array(self.energy_std), "forces_std": self._lists(self.forces_std)}
@@ -48,20 +48,19 @@ class Labels:
 
 
 def refusals(members: Sequence[pa.Table]) -> list[str | None]:
-    """Why there is no label of a structure, from the rows (ROWS) of every member; None where all have one."""
-    told = [member["reason"].to_pylist() for member in members]
+    """Return why a structure has no label, from the rows (ROWS) of every member; None where all have one."""
+    columns = [member["reason"].to_pylist() for member in members]
     if len(members) == 1:
-        return told[0]
-    return [_refused(reasons) for reasons in zip(*told, strict=True)]
-
-
-def _refused(reasons: Sequence[str | None]) -> str | None:
-    named = [f"teacher {place} of {len(reasons)}: {reason}" for place, reason in enumerate(reasons, 1) if reason]
-    return "; ".join(named) or None
+        return columns[0]
+    named = [
+        [f"teacher {place} of {len(members)}: {reason}" for place, reason in enumerate(reasons, 1) if reason]
+        for reasons in zip(*columns, strict=True)
+    ]
+    return ["; ".join(reasons) or None for reasons in named]
 
 
 def mean_labels(members: Sequence[pa.Table], numbers: pa.ChunkedArray) -> Labels:
-    """Mean and deviations over the members' rows (ROWS without reasons, of the same structures).
+    """Return mean and deviations over the members' rows (ROWS without reasons, of the same structures).
 
     Args:
         numbers: lists of the atomic numbers of these structures.
@@ -71,38 +70,32 @@ def mean_labels(members: Sequence[pa.Table], numbers: pa.ChunkedArray) -> Labels
     """
     counts = list_lengths(numbers)
     for member in members:
-        _check_sizes(member, counts)
+        lengths = pc.fill_null(pc.list_value_length(member["forces"]), 0).to_numpy()
+        wrong = (lengths != 3 * counts) | (counts == 0) | pc.is_null(member["energy"]).to_numpy()
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise StepError(
+                f"the stored label of structure {member['id'][row].as_py().hex()} does not fit it: {lengths[row]} force"
+                f" components for {counts[row]} atoms. Move that label store aside, then run again."
+            )
     energies = np.stack([member["energy"].to_numpy() for member in members])
     forces = np.stack([flat(member["forces"]) for member in members])
     distances = np.stack([member["min_distance_A"].to_numpy(zero_copy_only=False) for member in members])
-    several = len(members) > 1
-    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is found by the sanity check
+    stresses = [member["stress"].combine_chunks() for member in members]
+    stress, several = stresses[0], len(members) > 1
+    if several:
+        known = np.logical_and.reduce([pc.is_valid(each).to_numpy(zero_copy_only=False) for each in stresses])
+        values = np.zeros((len(known), 6))
+        both = [each.filter(pa.array(known)).flatten().to_numpy().reshape(-1, 6) for each in stresses]
+        values[known] = np.mean(both, axis=0)
+        stress = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), 6, mask=pa.array(~known))
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is found by the check of the bounds
         return Labels(
             energy=energies.mean(axis=0),
             forces=forces.mean(axis=0).reshape(-1, 3),
             counts=counts,
-            stress=_mean_stress([member["stress"].combine_chunks() for member in members]),
+            stress=stress,
             distance=np.fmin.reduce(distances.astype(float)),
             energy_std=energies.std(axis=0) if several else None,
             forces_std=forces.std(axis=0).reshape(-1, 3) if several else None,
         )
-
-
-def _check_sizes(member: pa.Table, counts: NDArray[np.int64]) -> None:
-    lengths = pc.fill_null(pc.list_value_length(member["forces"]), 0).to_numpy()
-    if len(wrong := np.flatnonzero((lengths != 3 * counts) | (counts == 0) | pc.is_null(member["energy"]).to_numpy())):
-        identity = member["id"][int(wrong[0])].as_py().hex()
-        raise StepError(
-            f"the stored label of structure {identity} does not fit it: {lengths[wrong[0]]} force components for"
-            f" {counts[wrong[0]]} atoms. Move that label store aside, then run again."
-        )
-
-
-def _mean_stress(stresses: Sequence[pa.Array]) -> pa.Array:
-    if len(stresses) == 1:
-        return stresses[0]
-    known = np.logical_and.reduce([pc.is_valid(stress).to_numpy(zero_copy_only=False) for stress in stresses])
-    values = np.zeros((len(known), 6))
-    each = [stress.filter(pa.array(known)).flatten().to_numpy().reshape(-1, 6) for stress in stresses]
-    values[known] = np.mean(each, axis=0)
-    return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), 6, mask=pa.array(~known))

@@ -1,4 +1,4 @@
-"""Step `pool_labels`: a pool's labels from the label stores of its teachers; what nothing should learn is set aside.
+"""Step `pool_labels`: a pool's labels from the label stores of its teachers; bad labels are set aside with a reason.
 
 It opens only Arrow files that we wrote, and runs in the flow's own process.
 """
@@ -6,10 +6,10 @@ It opens only Arrow files that we wrote, and runs in the flow's own process.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -49,11 +49,11 @@ REJECTIONS = {
     "not_finite": "whose label is not finite (try teacher.dtype float64, or another teacher)",
     "teacher": "that the teacher cannot label (does it know the elements?)",
 }
-"""Kind of a rejection -> what is said of structures that met it."""
+"""Kind of a rejection -> words for the structures that met it."""
 
 
 class Params(Closed):
-    """Whose labels, and which of them to take."""
+    """The teachers whose labels are taken, and the bounds of a good label."""
 
     teachers: tuple[str, ...] = Field(min_length=1, description="digests (TeacherKey) of the committee's members")
     bounds: Sanity = Sanity()
@@ -77,163 +77,89 @@ class Params(Closed):
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
     """Read the labels, average them, and part the pool into labelled and rejected. Both keep the pool's order.
 
+    The bytes of the outputs depend on the content alone.
+
     Raises:
         BadInput: there is no structure, or none of them has a label that keeps the bounds.
         StepError: a structure is in no label store, or its stored label does not fit it.
     """
-    stores = [LabelRows(files) for files in _files_of(inputs.all("labels"), params.teachers)]
+    files: dict[str, list[Path]] = {teacher[:FOLDER_DIGITS]: [] for teacher in params.teachers}
+    for path in inputs.all("labels"):
+        if (folder := path.parent.parent.name) not in files:
+            raise StepError(f"{path} is in the label store of no teacher of this request")
+        files[folder].append(path)
+    stores = [LabelRows(paths) for paths in files.values()]
     pool = pq.ParquetFile(inputs.one("structures"))
-    tally = Tally()
-    with _Writer(outputs, _elements(pool), several=len(stores) > 1) as writer:
-        for structures in _first_of_each(pool):
-            writer.write(*_judged(structures, stores, params, tally))
+    numbers: set[int] = set()
+    for batch in pool.iter_batches(batch_size=BATCH, columns=["numbers"]):
+        numbers.update(np.unique(flat(pa.chunked_array([batch["numbers"]]))).tolist())
+    elements = element_order(numbers)  # one order for the whole file of MLIP
+    first = firsts(binary_ids(pool.read(columns=["id"])))
+    schema = pa.schema([*LABELS, *(DEVIATIONS if len(stores) > 1 else ())])
+    tally, row = Tally(), 0
+    with ExitStack() as stack:
+        paths = {name: outputs / file for name, file in OUTPUTS.items()}
+        label_file, rejected_file = (
+            stack.enter_context(pq.ParquetWriter(paths[name], columns, compression="zstd"))
+            for name, columns in (("labels", schema), ("rejected", REJECTED))
+        )
+        extxyz, cfg = (stack.enter_context(paths[name].open("wb")) for name in ("extxyz", "cfg"))
+        for batch in pool.iter_batches(batch_size=BATCH, columns=STRUCTURES.names):  # DFT data have labels of their own
+            structures = pa.Table.from_batches([batch]).filter(pa.array(first[row : row + len(batch)]))
+            row += len(batch)
+            labelled, rejected = _judge(structures, stores, params, tally)
+            if rejected.num_rows:
+                rejected_file.write_table(rejected)
+            if labelled.num_rows:
+                label_file.write_table(labelled.cast(schema))
+                write_frames(extxyz, labelled)
+                write_configurations(cfg, labelled, elements)
             machine.progress(tally.structures, pool.metadata.num_rows, f"{tally.labels} structures with a label")
-    _check_any(tally)
+    if tally.structures == 0:
+        raise BadInput("there is no structure in the pool: give files that have some (pool.files)")
+    if tally.labels == 0:
+        reasons = ", ".join(f"{count} {REJECTIONS[kind]}" for kind, count in sorted(tally.kinds.items()))
+        raise BadInput(f"none of the {tally.structures} structures of the pool has a label to learn from: {reasons}")
     return tally.metrics()
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
-    """The same: it is fast, and only the rows in the label stores of a stub run are made up."""
+    """Do the same: it is fast, and only the rows in the label stores of a stub run are made up."""
     return run(inputs, outputs, params, machine)
 
 
-def _files_of(files: Sequence[Path], teachers: Sequence[str]) -> list[list[Path]]:
-    """The files of each teacher, told apart by the folder of its label store."""
-    found: dict[str, list[Path]] = {teacher[:FOLDER_DIGITS]: [] for teacher in teachers}
-    for path in files:
-        folder = path.parent.parent.name
-        if folder not in found:
-            raise StepError(f"{path} is in the label store of no teacher of this request")
-        found[folder].append(path)
-    return list(found.values())
-
-
-def _elements(pool: pq.ParquetFile) -> tuple[int, ...]:
-    """Atomic numbers of the pool, in the order of MLIP's types: one for the whole file."""
-    found: set[int] = set()
-    for batch in pool.iter_batches(batch_size=BATCH, columns=["numbers"]):
-        found.update(np.unique(flat(pa.chunked_array([batch["numbers"]]))).tolist())
-    return element_order(found)
-
-
-def _first_of_each(pool: pq.ParquetFile) -> Iterator[pa.Table]:
-    """The structures in turns, each id once."""
-    first = firsts(binary_ids(pool.read(columns=["id"])))
-    start = 0
-    for batch in pool.iter_batches(batch_size=BATCH, columns=STRUCTURES.names):  # DFT data have labels of their own
-        yield pa.Table.from_batches([batch]).filter(pa.array(first[start : start + len(batch)]))
-        start += len(batch)
-
-
-class _Rejection(NamedTuple):
-    reason: str
-    kinds: tuple[str, ...]
-
-
-class _Sieve:
-    """Structures, and what is said against those that fell through so far.
-
-    Attributes:
-        left: the structures with nothing against them, in order.
-    """
-
-    def __init__(self, structures: pa.Table) -> None:
-        self.left = structures
-        self._structures = structures
-        self._places = np.arange(structures.num_rows)
-        self._against: dict[int, _Rejection] = {}
-
-    def reject(self, found: Mapping[int, _Rejection]) -> pa.Array:
-        """Drop structures by their place in `left`; returns which of `left` stay."""
-        self._against |= {int(self._places[place]): rejection for place, rejection in found.items()}
-        stay = np.ones(len(self._places), dtype=bool)
-        stay[list(found)] = False
-        self._places, stays = self._places[stay], pa.array(stay)
-        self.left = self.left.filter(stays) if found else self.left
-        return stays
-
-    def rejected(self) -> pa.Table:
-        """The rows of REJECTED, in order."""
-        places = sorted(self._against)
-        reasons = pa.array([self._against[place].reason for place in places], pa.string())
-        rows = self._structures.select(REJECTED.names[:-1]).take(pa.array(places, pa.int64()))
-        return rows.append_column("reason", reasons).cast(REJECTED)
-
-    def kinds(self) -> Counter[str]:
-        """How often each kind of reason was given; a structure may have several."""
-        return Counter(kind for rejection in self._against.values() for kind in rejection.kinds)
-
-
-def _judged(
+def _judge(
     structures: pa.Table, stores: Sequence[LabelRows], params: Params, tally: Tally
 ) -> tuple[pa.Table, pa.Table]:
-    """The labelled rows and the rejected rows of some structures, which are counted."""
-    sieve = _Sieve(structures)
-    columns = _sifted(sieve, stores, params, tally)
-    labelled = sieve.left
-    tally.count(structures, labelled.num_rows, sieve.kinds())
-    for name, column in columns.items():
-        labelled = labelled.append_column(name, column)
-    return labelled, sieve.rejected()
+    """Return the labelled rows and the rejected rows (REJECTED) of some structures, and count them."""
+    against: dict[int, tuple[str, tuple[str, ...]]] = {}  # place -> reason and its kinds
+    places, left = np.arange(structures.num_rows), structures
 
+    def reject(found: dict[int, tuple[str, tuple[str, ...]]]) -> pa.Array:
+        """Drop structures by their place in `left`; return a mask of those of `left` that stay."""
+        nonlocal places, left
+        against.update({int(places[place]): rejection for place, rejection in found.items()})
+        stay = np.ones(len(places), dtype=bool)
+        stay[list(found)] = False
+        places, left = places[stay], left.filter(pa.array(stay))
+        return pa.array(stay)
 
-def _sifted(sieve: _Sieve, stores: Sequence[LabelRows], params: Params, tally: Tally) -> dict[str, pa.Array]:
-    """Drop every structure that has no good label; returns the label columns of the others."""
-    ids = sieve.left["id"].to_pylist()
-    absent = {place: params.unlabelled[one] for place, one in enumerate(ids) if one in params.unlabelled}
-    sieve.reject({place: _Rejection(reason, ("memory",)) for place, reason in absent.items()})
-    members = [store.take(binary_ids(sieve.left)) for store in stores]
-    refused = {place: reason for place, reason in enumerate(refusals(members)) if reason}
-    answered = sieve.reject({place: _Rejection(reason, (_refusal(reason),)) for place, reason in refused.items()})
-    numbers = sieve.left["numbers"]
-    labels = mean_labels([member.filter(answered) for member in members] if refused else members, numbers)
-    figures = measure(numbers, labels, params.e0s_eV)
+    ids = enumerate(structures["id"].to_pylist())
+    reject({place: (params.unlabelled[one], ("memory",)) for place, one in ids if one in params.unlabelled})
+    members = [store.take(binary_ids(left)) for store in stores]
+    refused = ((place, reason) for place, reason in enumerate(refusals(members)) if reason)
+    answered = reject(  # a committee's reason names the member before it
+        {place: (reason, ("not_finite" if NOT_FINITE in reason else "teacher",)) for place, reason in refused}
+    )
+    labels = mean_labels([member.filter(answered) for member in members], left["numbers"])
+    figures = measure(left["numbers"], labels, params.e0s_eV)
     tally.measure(figures)
     wrong = broken(figures, params.bounds, params.max_force_std)
-    good = sieve.reject({place: _Rejection("; ".join(why.values()), tuple(why)) for place, why in wrong.items()})
-    return {name: column.filter(good) for name, column in labels.columns().items()}
-
-
-def _refusal(reason: str) -> str:
-    """The kind of a stored reason; that of a committee names the member before it."""
-    return "not_finite" if NOT_FINITE in reason else "teacher"
-
-
-class _Writer:
-    """The outputs, written batch by batch; their bytes depend on the content alone."""
-
-    def __init__(self, outputs: Path, elements: Sequence[int], several: bool) -> None:
-        self.schema = pa.schema([*LABELS, *(DEVIATIONS if several else ())])
-        self._open = ExitStack()
-        self._labels = self._parquet(outputs / OUTPUTS["labels"], self.schema)
-        self._rejected = self._parquet(outputs / OUTPUTS["rejected"], REJECTED)
-        self._extxyz = self._open.enter_context((outputs / OUTPUTS["extxyz"]).open("wb"))
-        self._cfg = self._open.enter_context((outputs / OUTPUTS["cfg"]).open("wb"))
-        self._elements = elements
-
-    def _parquet(self, path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-        return self._open.enter_context(pq.ParquetWriter(path, schema, compression="zstd"))
-
-    def __enter__(self) -> _Writer:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._open.close()
-
-    def write(self, labelled: pa.Table, rejected: pa.Table) -> None:
-        """Append rows."""
-        if rejected.num_rows:
-            self._rejected.write_table(rejected)
-        if labelled.num_rows:
-            self._labels.write_table(labelled.cast(self.schema))
-            write_frames(self._extxyz, labelled)
-            write_configurations(self._cfg, labelled, self._elements)
-
-
-def _check_any(tally: Tally) -> None:
-    """Raise `BadInput` when there is nothing to learn from."""
-    if tally.structures == 0:
-        raise BadInput("there is no structure in the pool: give files that have some (pool.files)")
-    if tally.labels == 0:
-        told = ", ".join(f"{count} {REJECTIONS[kind]}" for kind, count in sorted(tally.kinds.items()))
-        raise BadInput(f"none of the {tally.structures} structures of the pool has a label to learn from: {told}")
+    good = reject({place: ("; ".join(reasons.values()), tuple(reasons)) for place, reasons in wrong.items()})
+    tally.count(structures, left.num_rows, Counter(kind for _, kinds in against.values() for kind in kinds))
+    for name, column in labels.columns().items():
+        left = left.append_column(name, column.filter(good))
+    order = sorted(against)
+    rejected = structures.select(REJECTED.names[:-1]).take(pa.array(order, pa.int64()))
+    reasons = pa.array([against[place][0] for place in order], pa.string())
+    return left, rejected.append_column("reason", reasons).cast(REJECTED)

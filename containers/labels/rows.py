@@ -1,4 +1,4 @@
-"""What the label store keeps of a structure: the teacher's raw answer, how it was computed, and how it is found."""
+"""Rows of the label store: the teacher's raw label of a structure, how it was computed, and how it is found."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from containers.contract import StepError
 
 ID_BYTES = 32
+HEX_ID = f"^[0-9a-f]{{{2 * ID_BYTES}}}$"
 FOLDER_DIGITS = 32
-"""So many hex digits of a teacher's digest name the folder of its label store."""
+"""Hex digits of a teacher's digest that name the folder of its label store."""
 NOT_FINITE = "the teacher's label is not finite"
 """How a `reason` begins where the teacher gave numbers, but not all of them finite."""
 
@@ -38,7 +39,7 @@ _IDS_ONLY = pa.ipc.IpcReadOptions(included_fields=[ROWS.get_field_index("id")], 
 
 
 class IdIndex:
-    """Finds ids among others, given as `id_words`, by sorting: some 50 bytes an id, no Python object each."""
+    """Index to find ids among others, given as `id_words`, by sorting: some 50 bytes an id, no Python object each."""
 
     def __init__(self, chunks: Sequence[NDArray[np.uint64]]) -> None:
         words = np.concatenate([np.empty((0, 4), dtype=np.uint64), *chunks])
@@ -47,7 +48,7 @@ class IdIndex:
         self._keys = self._words[:, 0].copy()
 
     def find(self, ids: pa.Array) -> NDArray[np.int64]:
-        """The place of each of `ids` among those given, counted through all chunks; the first if several, -1 if none.
+        """Return the place of each of `ids` among those given, counted through all chunks: the first, or -1 for none.
 
         An id is the digest of a structure, so its first 8 bytes nearly always decide; the other 24 are compared too.
         """
@@ -84,7 +85,7 @@ class LabelRows:
         self._index = IdIndex(ids)
 
     def take(self, ids: pa.Array) -> pa.Table:
-        """The rows (ROWS) of `ids` (binary(32)) in their order; where an id has several, the first file's.
+        """Return the rows (ROWS) of `ids` (binary(32)) in their order; where an id has several, the first file's.
 
         Raises:
             StepError: an id has no row.
@@ -93,28 +94,24 @@ class LabelRows:
         if (places < 0).any():
             row = int(np.argmax(places < 0))
             raise StepError(f"no label row for structure {ids[row].as_py().hex()}: label the pool again")
-        order = np.argsort(places, kind="stable")
-        parts = self._parts(places[order])
-        if not parts:
+        if not len(places):
             return ROWS.empty_table()
+        order = np.argsort(places, kind="stable")
+        batches = np.searchsorted(self._starts, places[order], side="right") - 1
+        parts = []
+        for rows in np.split(order, np.flatnonzero(np.diff(batches)) + 1):  # one file after the other
+            number = int(np.searchsorted(self._starts, places[rows[0]], side="right")) - 1
+            path, batch = self._batches[number]
+            with pa.memory_map(str(path)) as source:
+                found = pa.array(places[rows] - self._starts[number])
+                parts.append(pa.ipc.open_file(source).get_batch(batch).take(found))
         back = np.empty(len(order), dtype=np.int64)
         back[order] = np.arange(len(order))
         return pa.Table.from_batches([pa.concat_batches(parts).take(pa.array(back))], schema=ROWS)
 
-    def _parts(self, places: NDArray[np.int64]) -> list[pa.RecordBatch]:
-        """The rows at sorted `places`, from one file after the other."""
-        numbers = np.searchsorted(self._starts, places, side="right") - 1
-        parts = []
-        for rows in np.split(places, np.flatnonzero(np.diff(numbers)) + 1) if len(places) else ():
-            number = int(np.searchsorted(self._starts, rows[0], side="right")) - 1
-            path, batch = self._batches[number]
-            with pa.memory_map(str(path)) as source:
-                parts.append(pa.ipc.open_file(source).get_batch(batch).take(pa.array(rows - self._starts[number])))
-        return parts
-
 
 def read_ids(path: Path) -> list[NDArray[np.uint64]]:
-    """The ids of each record batch of a label store file as `id_words`; `StepError` when it is no such file."""
+    """Read the ids of each record batch of a label store file as `id_words`; `StepError` if it is no such file."""
     try:
         with pa.OSFile(str(path)) as source:  # for one column twice as fast as a memory map
             schema = pa.ipc.open_file(source).schema
@@ -129,7 +126,7 @@ def read_ids(path: Path) -> list[NDArray[np.uint64]]:
 
 
 def id_words(ids: pa.Array) -> NDArray[np.uint64]:
-    """binary(32) ids without nulls as four numbers each, [ids, 4], which sort as their bytes do."""
+    """Return binary(32) ids without nulls as four numbers each, [ids, 4], which sort as their bytes do."""
     if not len(ids):
         return np.empty((0, 4), dtype=np.uint64)
     words = np.frombuffer(ids.buffers()[1], dtype=">u8", count=4 * len(ids), offset=ID_BYTES * ids.offset)
@@ -137,7 +134,7 @@ def id_words(ids: pa.Array) -> NDArray[np.uint64]:
 
 
 def firsts(ids: pa.Array) -> NDArray[np.bool_]:
-    """Which of binary(32) `ids` come for the first time."""
+    """Mark those of binary(32) `ids` that come for the first time."""
     places = pa.table({"id": ids, "place": np.arange(len(ids))}).group_by("id").aggregate([("place", "min")])
     first = np.zeros(len(ids), dtype=np.bool_)
     first[places["place_min"].to_numpy()] = True
@@ -145,38 +142,22 @@ def firsts(ids: pa.Array) -> NDArray[np.bool_]:
 
 
 def binary_ids(ids: pa.Table | pa.Array | pa.ChunkedArray) -> pa.Array:
-    """Ids of 64 hex digits (a string column, or a table with the column `id`) as binary(32).
+    """Return ids of 64 hex digits (a string column, or a table with the column `id`) as binary(32).
 
     Raises:
         StepError: an id is not of 64 hex digits; names the row.
     """
     column = ids.column("id") if isinstance(ids, pa.Table) else ids
-    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
-    starts = np.cumsum([0, *map(len, chunks)]).tolist()
-    parts = [_binary(chunk, start) for chunk, start in zip(chunks, starts, strict=False)]
-    return pa.concat_arrays(parts) if parts else pa.array([], type=pa.binary(ID_BYTES))
-
-
-_NO_DIGIT = 255
-_DIGITS = np.full(256, _NO_DIGIT, dtype=np.uint8)
-_DIGITS[np.frombuffer(b"0123456789abcdef", dtype=np.uint8)] = np.arange(16)
-
-
-def _binary(ids: pa.Array, start: int) -> pa.Array:
-    """One chunk, whose first row is row `start`."""
-    _check_rows(np.asarray(pc.fill_null(pc.binary_length(ids), 0)) == 2 * ID_BYTES, ids, start)
-    if not len(ids):
-        return pa.array([], type=pa.binary(ID_BYTES))
-    fixed = ids.cast(pa.binary()).cast(pa.binary(2 * ID_BYTES))
-    size, offset = (2 * ID_BYTES * count for count in (len(ids), fixed.offset))
-    characters = np.frombuffer(fixed.buffers()[1], dtype=np.uint8, count=size, offset=offset)
-    digits = _DIGITS[characters].reshape(-1, 2 * ID_BYTES)
-    _check_rows((digits != _NO_DIGIT).all(axis=1), ids, start)
-    data = pa.py_buffer((digits[:, ::2] << 4 | digits[:, 1::2]).tobytes())
-    return pa.Array.from_buffers(pa.binary(ID_BYTES), len(ids), [None, data])
-
-
-def _check_rows(good: NDArray[np.bool_], ids: pa.Array, start: int) -> None:
-    if not good.all():
-        row = int(np.argmin(good))
-        raise StepError(f"the id in row {start + row} (from 0) is not of {2 * ID_BYTES} hex digits: {ids[row]}")
+    row, parts = 0, [pa.array([], type=pa.binary(ID_BYTES))]
+    for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
+        good = np.asarray(pc.fill_null(pc.match_substring_regex(chunk, HEX_ID), False))
+        if not good.all():
+            wrong = int(np.argmin(good))
+            raise StepError(f"the id in row {row + wrong} (from 0) is not of {2 * ID_BYTES} hex digits: {chunk[wrong]}")
+        row += len(chunk)
+        if len(chunk):
+            fixed = chunk.cast(pa.binary()).cast(pa.binary(2 * ID_BYTES))
+            digits = fixed.buffers()[1].slice(2 * ID_BYTES * fixed.offset, 2 * ID_BYTES * len(chunk))
+            data = pa.py_buffer(bytes.fromhex(str(digits, "ascii")))
+            parts.append(pa.Array.from_buffers(pa.binary(ID_BYTES), len(chunk), [None, data]))
+    return pa.concat_arrays(parts)
