@@ -1,32 +1,32 @@
-"""Other kernels for the teacher: cuEquivariance and torch.compile.
-
-Only `accelerated` needs torch and mace, and imports them itself.
-"""
+"""Other kernels for the teacher: cuEquivariance and torch.compile. Imports torch; mace where it is needed."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import Any
+
+import torch
+from torch._dynamo.exc import TorchDynamoException
+from torch._inductor.cpp_builder import get_cpp_compiler
+from torch._inductor.exc import InvalidCxxCompiler
 
 from containers.contract import Acceleration, ProgramMissing, StepError
 
-if TYPE_CHECKING:
-    import torch
-
-
 PACKAGES = ("cuequivariance", "cuequivariance_torch")
 PLAIN_HINT = "DISTILL_ACCELERATION=none labels without it."
+FEWEST_ATOMS = 32
+"""Of a compiled batch. torch assumes what it sees at first, e.g. at least 17 atoms, and compiles again for fewer."""
 
 
 def accelerated(model: torch.nn.Module, acceleration: Acceleration, dtype: str, device: str) -> torch.nn.Module:
-    """`model` with other kernels, on `device` and in `dtype`; itself for `none`.
+    """Return `model` with other kernels, on `device` and in `dtype`; itself for `none`.
 
     compile: torch.compile. The first time takes minutes (80-120 s for a small model on one free core), later ones and
     every further process some 10 s from torch's cache in the temporary folder. cuequivariance: NVIDIA's kernels. On a
     CPU both are slower than our own kernels, which is what `none` means there.
 
     Raises:
-        ProgramMissing: a package or the compiler is not installed.
+        ProgramMissing: a package or the C++ compiler is not installed.
         StepError: the model is not of the class that mace-torch can convert.
     """
     if acceleration == "none":
@@ -45,19 +45,54 @@ def accelerated(model: torch.nn.Module, acceleration: Acceleration, dtype: str, 
 
     with torch_tools.default_dtype(dtype):
         typed = model.double() if dtype == "float64" else model.float()
-        converted = _compiled(typed, device) if acceleration == "compile" else _cuequivariant(typed, device)
+        if acceleration == "compile":
+            converted: torch.nn.Module = Compiled(typed, device)
+        else:
+            from mace.cli.convert_e3nn_cueq import run
+
+            converted = run(typed, device=device)
         return converted.to(device).eval().requires_grad_(False)
 
 
-def _compiled(model: torch.nn.Module, device: str) -> torch.nn.Module:
+class Compiled(torch.nn.Module):  # type: ignore[misc]  # torch is not followed
+    """`model` compiled once for batches of any size, the way mace-torch's own calculator does it.
 
-    from containers.mace.kernels.compiled import Compiled, check_compiler
+    torch compiles another program, which takes as long again, for batches that are very small or have a dimension of
+    one. `model` itself does those: few atoms, no edges to speak of, or a single structure.
 
-    check_compiler()
-    return Compiled(model, device)
+    Raises:
+        ProgramMissing: torch finds no C++ compiler, which it needs on a CPU and a GPU.
+    """
 
+    def __init__(self, model: torch.nn.Module, device: str) -> None:
+        from mace.tools.compile import prepare
+        from mace.tools.scripts_utils import extract_model
 
-def _cuequivariant(model: torch.nn.Module, device: str) -> torch.nn.Module:
-    from mace.cli.convert_e3nn_cueq import run
+        try:
+            get_cpp_compiler()
+        except InvalidCxxCompiler as error:
+            raise ProgramMissing(
+                "acceleration compile needs a C++ compiler and torch finds none: install g++ (the image `mace` has"
+                f" none). {PLAIN_HINT}"
+            ) from error
+        super().__init__()
+        self.model = model
+        extracted = prepare(extract_model)(model=model, map_location=device).eval().requires_grad_(False)
+        self.compiled = torch.compile(extracted, dynamic=True)
 
-    return run(model, device=device)
+    def forward(self, batch: dict[str, torch.Tensor], **options: Any) -> dict[str, torch.Tensor]:
+        """Compute what `model` gives for a batch; its compiled program makes the forces, so it needs `training`.
+
+        Raises:
+            StepError: torch could not compile the model.
+        """
+        atoms, edges, structures = len(batch["positions"]), batch["edge_index"].shape[1], len(batch["ptr"]) - 1
+        if min(atoms, edges) < FEWEST_ATOMS or structures == 1:
+            return self.model(batch, **options)
+        for name in ("positions", "node_attrs"):  # compiled code cannot turn this on itself
+            batch[name].requires_grad_(True)
+        try:
+            return self.compiled(batch, training=True, **options)
+        except TorchDynamoException as error:
+            reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+            raise StepError(f"torch.compile failed with this teacher ({reason}). {PLAIN_HINT}") from error

@@ -31,7 +31,7 @@ class Polynomial(torch.autograd.Function):  # type: ignore[misc]  # torch is not
     def forward(
         ctx: Any, x: torch.Tensor, cubic: torch.Tensor, square: torch.Tensor, linear: torch.Tensor
     ) -> torch.Tensor:
-        """The value; the gradient is made here too and kept."""
+        """Compute the value, and keep the gradient."""
         channels, components, atoms = x.shape
         third, second = torch.bmm(cubic, _pairs(x)), torch.bmm(square, x)
         shape = (channels, -1, components, atoms)
@@ -40,13 +40,13 @@ class Polynomial(torch.autograd.Function):  # type: ignore[misc]  # torch is not
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """The gradient of x; the coefficients are fixed."""
+        """Return the gradient of x; the coefficients are fixed."""
         (slope,) = ctx.saved_tensors
         return (gradient.unsqueeze(2) * slope).sum(1), None, None, None
 
 
 class FastContraction(torch.nn.Module):  # type: ignore[misc]  # torch is not followed
-    """What `contraction` computes, from message [atoms, channels, components] and one-hot elements."""
+    """The result of `contraction`, from message [atoms, channels, components] and one-hot elements."""
 
     def __init__(self, contraction: Contraction) -> None:
         super().__init__()
@@ -54,29 +54,32 @@ class FastContraction(torch.nn.Module):  # type: ignore[misc]  # torch is not fo
         self._of_element: dict[int, list[torch.Tensor]] = {}
 
     def forward(self, message: torch.Tensor, elements: torch.Tensor) -> torch.Tensor:
-        """[atoms, channels * (2 l + 1)]."""
+        """Return [atoms, channels * (2 l + 1)]."""
         numbers = elements.argmax(dim=1)
         order = torch.argsort(numbers, stable=True)
         sizes = torch.bincount(numbers).tolist()
         x = message[order].permute(1, 2, 0).contiguous()
-        values = [
-            Polynomial.apply(piece, *self._coefficients(element))
-            for element, piece in enumerate(x.split(sizes, dim=2))
-            if sizes[element]
-        ]
+        values = []
+        for element, piece in enumerate(x.split(sizes, dim=2)):
+            if sizes[element]:
+                if element not in self._of_element:
+                    self._of_element[element] = coefficients(self.contraction, element)
+                values.append(Polynomial.apply(piece, *self._of_element[element]))
         back = torch.argsort(order)
         return torch.cat(values, dim=2).permute(2, 0, 1).reshape(len(message), -1)[back]
 
-    def _coefficients(self, element: int) -> list[torch.Tensor]:
-        if element not in self._of_element:
-            self._of_element[element] = coefficients(self.contraction, element)
-        return self._of_element[element]
-
 
 def coefficients(contraction: Contraction, element: int) -> list[torch.Tensor]:
-    """Symmetric coefficients of third, second and first degree for `Polynomial`; zeros above the correlation."""
-    tensors = _by_degree(contraction, element)
+    """Return symmetric coefficients of third, second and first degree for `Polynomial`; zeros above the correlation."""
     like = contraction.weights_max
+    tensors = {}  # degree -> [channels, outputs, components, ...], symmetric in the components, float64
+    for degree, weight in zip(range(contraction.correlation, 0, -1), [like, *contraction.weights], strict=True):
+        coupling = contraction.U_tensors(degree).double()  # [outputs if more than one, components..., paths]
+        tensor = torch.tensordot(weight[element].double(), coupling, dims=([0], [coupling.dim() - 1]))
+        if tensor.dim() == degree + 1:
+            tensor = tensor.unsqueeze(1)
+        orders = [(0, 1, *(2 + axis for axis in order)) for order in permutations(range(degree))]
+        tensors[degree] = torch.stack([tensor.permute(order) for order in orders]).mean(0)
     components = tensors[1].shape[-1]
     pairs = torch.triu_indices(components, components)
     twice = torch.where(pairs[0] == pairs[1], 1.0, 2.0).to(like.device)
@@ -85,22 +88,8 @@ def coefficients(contraction: Contraction, element: int) -> list[torch.Tensor]:
     return [part.flatten(1, 2).to(like.dtype).contiguous() for part in (cubic, square, tensors[1].unsqueeze(-1))]
 
 
-def _by_degree(contraction: Contraction, element: int) -> dict[int, torch.Tensor]:
-    """Degree -> [channels, outputs, components, ...], symmetric in the components, float64."""
-    weights = [contraction.weights_max, *contraction.weights]
-    tensors = {}
-    for degree, weight in zip(range(contraction.correlation, 0, -1), weights, strict=True):
-        coupling = contraction.U_tensors(degree).double()  # [outputs if more than one, components..., paths]
-        tensor = torch.tensordot(weight[element].double(), coupling, dims=([0], [coupling.dim() - 1]))
-        if tensor.dim() == degree + 1:
-            tensor = tensor.unsqueeze(1)
-        orders = [(0, 1, *(2 + axis for axis in order)) for order in permutations(range(degree))]
-        tensors[degree] = torch.stack([tensor.permute(order) for order in orders]).mean(0)
-    return tensors
-
-
 def _pairs(x: torch.Tensor) -> torch.Tensor:
-    """Products x_j x_k for j <= k: [channels, pairs, atoms], in the order of `triu_indices`."""
+    """Return products x_j x_k for j <= k: [channels, pairs, atoms], in the order of `triu_indices`."""
     components = x.shape[1]
     found = x.new_empty(x.shape[0], components * (components + 1) // 2, x.shape[2])
     start = 0
@@ -112,7 +101,7 @@ def _pairs(x: torch.Tensor) -> torch.Tensor:
 
 
 def use_fast_contractions(model: torch.nn.Module) -> int:
-    """Replace the contractions that `FastContraction` can do, after a check by numbers; returns how many."""
+    """Replace the contractions that `FastContraction` can do, after a check by numbers; return how many."""
     replaced = 0
     for product in model.products:
         if not isinstance(product.symmetric_contractions, SymmetricContraction):
@@ -126,7 +115,7 @@ def use_fast_contractions(model: torch.nn.Module) -> int:
 
 
 def _agree(contraction: Contraction, fast: FastContraction) -> bool:
-    """Whether both give the same values and gradients for made-up messages of several elements."""
+    """Return True if both give the same values and gradients for made-up messages of several elements."""
     like = contraction.weights_max
     random = torch.Generator().manual_seed(0)
     shape = (PROBE_ATOMS, contraction.num_features, contraction.U_tensors(1).shape[-2])

@@ -18,7 +18,7 @@ PROBE_TOLERANCE = 1e-5  # relative; far above rounding, far below any wrong form
 
 
 class ScalarConvolution(torch.nn.Module):  # type: ignore[misc]  # torch is not followed
-    """What `conv_tp` followed by the sum over edges computes, for features of `channels` scalars.
+    """The result of `conv_tp` followed by the sum over edges, for features of `channels` scalars.
 
     Args:
         product: a product of one block of scalars with spherical harmonics, channel by channel.
@@ -31,16 +31,26 @@ class ScalarConvolution(torch.nn.Module):  # type: ignore[misc]  # torch is not 
         order = sorted(product.instructions, key=lambda path: outputs[path.i_out].start)
         places = {id(path): place for place, path in enumerate(product.instructions)}
         self.paths = [(places[id(path)], harmonics[path.i_in2]) for path in order]
-        self.factors = _factors(product)
+        like = product.output_mask
+        sizes = (self.channels, product.irreps_in2.dim, product.weight_numel)
+        values = product(*(like.new_ones(1, size) for size in sizes))[0]
+        self.factors = [float(values[block.start]) for block in outputs]  # normalisations, read off the product itself
 
     def forward(
         self, features: torch.Tensor, harmonics: torch.Tensor, weights: torch.Tensor, edge_index: torch.Tensor
     ) -> torch.Tensor:
-        """Messages [atoms, irreps_out.dim] from features [atoms, channels], harmonics [edges, (l_max + 1)²] and
+        """Return messages [atoms, irreps_out.dim] from features [atoms, channels], harmonics [edges, (l_max + 1)²] and
         weights [edges, paths * channels]; edges go from edge_index[0] to edge_index[1].
         """
         atoms, paths = features.shape[0], len(self.paths)
-        slots, most = _slots(edge_index[1], atoms)
+        receivers = edge_index[1]
+        counts = torch.bincount(receivers, minlength=atoms)
+        most = int(counts.max())
+        order = torch.argsort(receivers, stable=True)
+        firsts = torch.cumsum(counts, 0) - counts
+        ranks = torch.empty_like(receivers)
+        ranks[order] = torch.arange(len(receivers), device=receivers.device) - firsts[receivers[order]]
+        slots = receivers * most + ranks  # a place for each edge in a table [atoms, most]
         sent = weights.view(len(weights), paths, self.channels) * features[edge_index[0]].unsqueeze(1)
         sent = _padded(sent.view(weights.shape), slots, atoms, most).transpose(1, 2)
         shapes = _padded(harmonics, slots, atoms, most)
@@ -51,33 +61,14 @@ class ScalarConvolution(torch.nn.Module):  # type: ignore[misc]  # torch is not 
         return torch.cat([block.reshape(atoms, -1) for block in blocks], dim=1)
 
 
-def _factors(product: o3.TensorProduct) -> list[float]:
-    """The normalisation of each block of the output, read off the product itself."""
-    like = product.output_mask
-    ones = [like.new_ones(1, size) for size in (product.irreps_in1.dim, product.irreps_in2.dim, product.weight_numel)]
-    values = product(*ones)[0]
-    return [float(values[block.start]) for block in product.irreps_out.slices()]
-
-
-def _slots(receivers: torch.Tensor, atoms: int) -> tuple[torch.Tensor, int]:
-    """A place for each edge in a table [atoms, most], and `most`, the largest number of neighbours."""
-    counts = torch.bincount(receivers, minlength=atoms)
-    most = int(counts.max())
-    order = torch.argsort(receivers, stable=True)
-    firsts = torch.cumsum(counts, 0) - counts
-    ranks = torch.empty_like(receivers)
-    ranks[order] = torch.arange(len(receivers), device=receivers.device) - firsts[receivers[order]]
-    return receivers * most + ranks, most
-
-
 def _padded(rows: torch.Tensor, slots: torch.Tensor, atoms: int, most: int) -> torch.Tensor:
-    """Rows [edges, n] as [atoms, most, n], with zeros where an atom has fewer neighbours."""
+    """Return rows [edges, n] as [atoms, most, n], with zeros where an atom has fewer neighbours."""
     table = rows.new_zeros(atoms * most, rows.shape[1])
     return table.index_copy(0, slots, rows).view(atoms, most, rows.shape[1])
 
 
 def use_fast_convolutions(model: torch.nn.Module) -> int:
-    """Replace the convolutions that `ScalarConvolution` can do, after a check by numbers; returns how many."""
+    """Replace the convolutions that `ScalarConvolution` can do, after a check by numbers; return how many."""
     replaced = 0
     for interaction in model.interactions:
         product = interaction.conv_tp
@@ -91,7 +82,7 @@ def use_fast_convolutions(model: torch.nn.Module) -> int:
 
 
 def _of_scalars(interaction: InteractionBlock, product: torch.nn.Module) -> bool:
-    """Whether the product is of one block of scalars with single harmonics, each path with its own weights."""
+    """Return True if the product is of one block of scalars with single harmonics, each path with its own weights."""
     return (
         isinstance(product, o3.TensorProduct)
         and not hasattr(interaction, "conv_fusion")
@@ -104,7 +95,7 @@ def _of_scalars(interaction: InteractionBlock, product: torch.nn.Module) -> bool
 
 
 def _agree(product: o3.TensorProduct, fast: ScalarConvolution) -> bool:
-    """Whether both give the same messages for made-up numbers."""
+    """Return True if both give the same messages for made-up numbers."""
     random = torch.Generator().manual_seed(0)
     like = product.output_mask
 

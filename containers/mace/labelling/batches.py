@@ -1,10 +1,9 @@
-"""How structures are grouped for the model: windows bounded by atoms, batches bounded by edges, less when memory ends.
+"""Groups of structures for the model: windows bounded by atoms, batches bounded by edges, less when memory ends.
 
 Structures are sorted by density, then size: atoms with like numbers of neighbours waste least (see `convolution`).
 A window is a run of structures whose graphs are made together; a batch is what the model sees at once. Both depend
-on the structures and the bound alone, never on the machine, so that the labels do not either.
-
-How many edges the model shall see at once: found by trying, in about a second.
+on the structures and the bound alone, never on the machine, so that the labels do not either. The bound itself, edges
+of a batch, is found by trying, in about a second.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ SMALL_WINDOW = 32  # about one batch
 WANTED_WINDOWS = 32  # of smaller windows, so that a few processes end together
 DENSITY_DECIMALS = 4  # atoms per Å³; a solid has some 0.05
 LOWEST_KEPT = 500
-"""Edges of a batch: what ends memory with fewer is a structure or another program, and no reason to slow the rest."""
+"""Edges of a batch: with fewer, one structure or another program ends memory, which is no reason to slow the rest."""
 MARGIN_A = 1.5  # around the atoms of a structure whose cell says nothing of its volume
 
 
 @dataclass(frozen=True, order=True)
 class Size:
-    """How large a structure is for the model: the most neighbours of one atom, and all pairs."""
+    """Size of a structure for the model: the most neighbours of one atom, and all pairs."""
 
     neighbours: int
     edges: int
@@ -43,7 +42,7 @@ class Size:
 
 
 def planned(structures: Sequence[Atoms], bound: int) -> list[tuple[int, ...]]:
-    """Places of the structures of each window, the densest first, for batches of at most `bound` edges."""
+    """Return the places of the structures of each window, the densest first, for batches of at most `bound` edges."""
     counts = np.array([len(atoms) for atoms in structures], dtype=np.int64)
     limit = min(max(int(counts.sum()) // WANTED_WINDOWS, bound // SMALL_WINDOW), bound // FULL_WINDOW)
     order = densest_first(structures)
@@ -51,7 +50,7 @@ def planned(structures: Sequence[Atoms], bound: int) -> list[tuple[int, ...]]:
 
 
 def densest_first(structures: Sequence[Atoms]) -> NDArray[np.int64]:
-    """Places of the structures by density, then size, then their order."""
+    """Return the places of the structures by density, then size, then their order."""
     counts = np.array([len(atoms) for atoms in structures])
     volumes = np.array([volume(atoms) for atoms in structures])
     densities = np.divide(counts, volumes, out=np.zeros(len(counts)), where=volumes > 0)
@@ -59,8 +58,9 @@ def densest_first(structures: Sequence[Atoms]) -> NDArray[np.int64]:
 
 
 def volume(atoms: Atoms) -> float:
-    """Å³: of the cell, or of the box around the atoms where the cell is flat or not periodic in all directions; 0 for
-    no atoms and for numbers that are not finite.
+    """Return Å³ of the cell, or of the box around the atoms if the cell is flat or not periodic in all directions.
+
+    0 for no atoms and for numbers that are not finite.
     """
     if len(atoms) == 0 or not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
         return 0.0
@@ -70,7 +70,7 @@ def volume(atoms: Atoms) -> float:
 
 
 def windows(atoms: Sequence[int], limit: int) -> list[range]:
-    """Consecutive structures with at most `limit` atoms together; a larger one is alone.
+    """Group consecutive structures with at most `limit` atoms together; a larger one is alone.
 
     Args:
         atoms: atoms of each structure.
@@ -111,14 +111,14 @@ def batches(sizes: Mapping[int, Size], bound: int) -> list[list[int]]:
 
 
 def kept(bound: int, before: int) -> int:
-    """The bound for what comes next, when memory ended and only `bound` instead of `before` went well."""
+    """Return the next bound, when memory ended and only `bound` instead of `before` went well."""
     return max(bound, min(before, LOWEST_KEPT))
 
 
 def compute_in_batches(
     sizes: Mapping[int, Size], bound: int, compute: Callable[[list[int]], list[T]]
 ) -> tuple[dict[int, T], list[int], int]:
-    """Call `compute` batch by batch; when it raises `MemoryError`, halve the bound and go on.
+    """Call `compute` batch by batch; when it raises `MemoryError`, halve the bound.
 
     Returns:
         structure -> result, the structures that do not fit even alone, and the bound that worked.
@@ -183,7 +183,11 @@ def calibrate(
 
     def climb(bound: int, factor: float, before: float) -> None:
         while LOWEST_BOUND <= bound <= highest and clock() < ends:
-            if tried := _fastest(speed, bound):
+            try:
+                tried = max(speed(bound) for _ in range(TIMES))
+            except MemoryError:
+                tried = 0.0
+            if tried:
                 found.throughput[bound] = tried
             if tried <= before and (tried or factor > 1):  # no memory: only smaller ones are left to try
                 return
@@ -196,17 +200,9 @@ def calibrate(
     return found
 
 
-def _fastest(speed: Callable[[int], float], bound: int) -> float:
-    """Edges per second; 0 when memory ended."""
-    try:
-        return max(speed(bound) for _ in range(TIMES))
-    except MemoryError:
-        return 0.0
-
-
 def filled(costs: Sequence[int], bound: int) -> list[list[int]]:
-    """Batches of at most `bound` edges for about SAMPLE_EDGES, or one: places in `costs`, again from the first when
-    they are used up. Full ones, for a rest would be slow and would say nothing.
+    """Make batches of at most `bound` edges for about SAMPLE_EDGES, or one: places in `costs`, from the first again at
+    the end. Only full ones, for a rest would be slow and would show nothing.
     """
     places = cycle(range(len(costs)))
     found: list[list[int]] = []
@@ -221,7 +217,7 @@ def filled(costs: Sequence[int], bound: int) -> list[list[int]]:
 
 
 def evenly(places: Sequence[int], count: int) -> list[int]:
-    """`count` of `places`, evenly spaced; all when there are fewer."""
+    """Return `count` of `places`, evenly spaced; all when there are fewer."""
     if len(places) <= count:
         return list(places)
     return [places[(2 * number + 1) * len(places) // (2 * count)] for number in range(count)]

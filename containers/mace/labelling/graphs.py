@@ -37,7 +37,7 @@ class Graph:
     species: NDArray[np.int64]  # [N] place of the element in the model
     edges: NDArray[np.int32]  # [2, E]
     unit_shifts: NDArray[np.int32]  # [E, 3]
-    cell: NDArray[np.float64]  # [3, 3] Å, see `closed_cell`
+    cell: NDArray[np.float64]  # [3, 3] Å; holds the atoms in the directions that are not periodic
     pbc: NDArray[np.bool_]  # [3]
     size: Size
     shortest_A: float | None  # shortest edge
@@ -49,7 +49,7 @@ NO_MEMORY = SetAside("its neighbour list does not fit in memory")
 
 @dataclass(frozen=True)
 class Made:
-    """For each structure its graph or why there is none, and the seconds that took."""
+    """Graphs of structures, or why there is none, and the seconds that took."""
 
     graphs: list[Graph | str]
     seconds: float
@@ -57,22 +57,36 @@ class Made:
 
 @dataclass(frozen=True)
 class GraphMaker:
-    """Makes graphs for a model of cutoff `r_max` (Å) and of elements `numbers`, in the model's order."""
+    """Maker of graphs for a model of cutoff `r_max` (Å) and of elements `numbers`, in the model's order."""
 
     r_max: float
     numbers: tuple[int, ...]
 
     def make(self, structures: Sequence[Atoms]) -> Made:
-        """The graphs of `structures`."""
+        """Make the graphs of `structures`."""
         started = time.monotonic()
         return Made([self.graph(atoms) for atoms in structures], time.monotonic() - started)
 
     def graph(self, atoms: Atoms) -> Graph | str:
-        """The graph of one structure, or why it has none."""
-        if reason := self._unknown(atoms) or no_graph(atoms, self.r_max):
-            return reason
+        """Make the graph of one structure, or return why it has none."""
+        if unknown := sorted({*atoms.numbers.tolist()} - {*self.numbers}):
+            named = (", ".join(chemical_symbols[n] for n in numbers) for numbers in (unknown, sorted(self.numbers)))
+            return "the teacher does not know {}; it knows {}".format(*named)
+        if len(atoms) == 0:
+            return "no atoms"
+        if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
+            return "positions or cell are not finite"
+        if atoms.pbc.any() and np.linalg.matrix_rank(atoms.cell.array[atoms.pbc]) < atoms.pbc.sum():
+            return "the cell vectors of the periodic directions do not span them"
+        # Along a direction that is not periodic the cell just holds the atoms: mace-torch's own grows with their
+        # distance from the origin, and its neighbour list takes gigabytes for a small molecule far away.
+        wide = np.diag(np.ptp(atoms.positions, axis=0) + self.r_max)
+        cell = np.where(atoms.pbc[:, None], atoms.cell.array, wide)
+        lengths = np.linalg.norm(cell, axis=1)
+        if np.prod(np.maximum(lengths / self.r_max, 1)) > MOST_BINS:
+            return f"the cell is too large for a neighbour list ({lengths.max():.3g} Å)"
         try:
-            return self._graph(atoms)
+            return self._graph(atoms, cell)
         except (np.linalg.LinAlgError, ValueError) as error:
             return f"no neighbour list: {error}"
         except MemoryError:
@@ -82,8 +96,8 @@ class GraphMaker:
                 raise
             return NO_MEMORY
 
-    def _graph(self, atoms: Atoms) -> Graph:
-        pbc, cell = atoms.pbc.copy(), closed_cell(atoms, self.r_max)
+    def _graph(self, atoms: Atoms, cell: NDArray[np.float64]) -> Graph:
+        pbc = atoms.pbc.copy()
         positions = atoms.positions - np.where(pbc, 0, atoms.positions.min(axis=0))  # float32 is finest near 0
         first, second, unit_shifts = neighbour_list("ijS", pbc=pbc, cell=cell, positions=positions, cutoff=self.r_max)
         others = (first != second) | unit_shifts.any(axis=1)  # an atom is no neighbour of itself
@@ -102,42 +116,11 @@ class GraphMaker:
             state=state_values(atoms.info.get(STATE)),
         )
 
-    def _unknown(self, atoms: Atoms) -> str | None:
-        if unknown := sorted({*atoms.numbers.tolist()} - {*self.numbers}):
-            return f"the teacher does not know {_symbols(unknown)}; it knows {_symbols(sorted(self.numbers))}"
-        return None
-
-
-def _symbols(numbers: Sequence[int]) -> str:
-    return ", ".join(chemical_symbols[number] for number in numbers)
-
-
-def closed_cell(atoms: Atoms, r_max: float) -> NDArray[np.float64]:
-    """The cell vectors [3, 3] in Å. Along a direction that is not periodic it just holds the atoms: mace-torch's own
-    grows with their distance from the origin, and its neighbour list takes gigabytes for a small molecule far away.
-    """
-    wide = np.diag(np.ptp(atoms.positions, axis=0) + r_max)
-    return np.where(atoms.pbc[:, None], atoms.cell.array, wide)
-
-
-def no_graph(atoms: Atoms, r_max: float) -> str | None:
-    """Why MACE cannot make a true graph of this structure, or None."""
-    if len(atoms) == 0:
-        return "no atoms"
-    if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
-        return "positions or cell are not finite"
-    if atoms.pbc.any() and np.linalg.matrix_rank(atoms.cell.array[atoms.pbc]) < atoms.pbc.sum():
-        return "the cell vectors of the periodic directions do not span them"
-    lengths = np.linalg.norm(closed_cell(atoms, r_max), axis=1)
-    if np.prod(np.maximum(lengths / r_max, 1)) > MOST_BINS:
-        return f"the cell is too large for a neighbour list ({lengths.max():.3g} Å)"
-    return None
-
 
 def joined(
     graphs: Sequence[Graph], elements: int, head: int, states: Mapping[str, Sequence[float]], dtype: str, device: str
 ) -> dict[str, torch.Tensor]:
-    """Graphs side by side as the dictionary that a MACE of so many `elements` takes, for its readout `head`.
+    """Join graphs side by side as the dictionary that a MACE of so many `elements` takes, for its readout `head`.
 
     Args:
         states: what else the model reads, by MACE's name; a number for each graph.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,6 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from mace import data
 from mace.modules import MACE, ScaleShiftMACE
 from mace.tools import AtomicNumberTable, torch_geometric, torch_tools
-from numpy.typing import NDArray
 
 from containers.contract import Acceleration, Device
 from containers.labels.rows import NOT_FINITE
@@ -28,10 +27,10 @@ from containers.mace.teacher.description import choose_head
 from containers.mace.teacher.model import check_device, describe, load_model, model_heads, reference_energies
 
 MEMORY_REFUSED = ("DefaultCPUAllocator", "CUDA out of memory")
-"""What a plain RuntimeError says when memory ended: on a CPU, and from TorchScript, of which a MACE has much, also on a
-GPU (pytorch issue 148642)."""
+"""Words of a plain RuntimeError when memory ended: on a CPU, and also on a GPU from TorchScript, which a MACE has much
+of (pytorch issue 148642)."""
 RESULTS = ("energy", "interaction_energy", "contributions", "node_energy", "forces", "virials")
-"""What is read of a model's answer; `interaction_energy` and `contributions` are there for some classes only."""
+"""Results of a model that are read; `interaction_energy` and `contributions` are there for some classes only."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +73,9 @@ class Labeller:
         self._model: torch.nn.Module | None = None
 
     def prepare(self) -> torch.nn.Module:
-        """The model as it computes, on its device; made at the first call."""
-        if self._model is None:
-            self._model = self._prepared()
-        return self._model
-
-    def _prepared(self) -> torch.nn.Module:
+        """Return the model as it computes, on its device; made at the first call."""
+        if self._model is not None:
+            return self._model
         wanted, plain = self.settings, self._plain
         if wanted.device != "cpu":
             plain = load_model(wanted.model, wanted.device)  # anew: `to` forgets tensors that are no buffers
@@ -87,11 +83,13 @@ class Labeller:
         if wanted.acceleration != "none":
             from containers.mace.kernels.acceleration import accelerated
 
-            return accelerated(plain, wanted.acceleration, wanted.dtype, wanted.device)
-        model = plain.double() if wanted.dtype == "float64" else plain.float()
-        with torch_tools.default_dtype(wanted.dtype):
-            use_fast_convolutions(model)
-            use_fast_contractions(model)
+            model = accelerated(plain, wanted.acceleration, wanted.dtype, wanted.device)
+        else:
+            model = plain.double() if wanted.dtype == "float64" else plain.float()
+            with torch_tools.default_dtype(wanted.dtype):
+                use_fast_convolutions(model)
+                use_fast_contractions(model)
+        self._model = model
         return model
 
     def label(self, structures: Sequence[Atoms]) -> Labelled:
@@ -103,29 +101,37 @@ class Labeller:
         self.prepare()
         started = time.monotonic()
         graphs = {place: graph for place, graph in enumerate(made.graphs) if isinstance(graph, Graph)}
-        sizes = {place: graph.size for place, graph in graphs.items()}
-        found: dict[int, Answer] = {
-            place: graph for place, graph in enumerate(made.graphs) if not isinstance(graph, Graph)
-        }
         labels, too_large, bound = compute_in_batches(
-            sizes, self.bound, lambda batch: self.compute([graphs[place] for place in batch])
+            {place: graph.size for place, graph in graphs.items()},
+            self.bound,
+            lambda batch: self.compute([graphs[place] for place in batch]),
         )
         self.bound = kept(bound, self.bound)
-        found |= {place: _checked(label, graphs[place]) for place, label in labels.items()}
-        for place in too_large:
-            found[place] = SetAside(f"does not fit in memory alone ({sizes[place].edges} neighbour pairs)")
+        answers: list[Answer] = []
+        for place, graph in enumerate(made.graphs):
+            if not isinstance(graph, Graph):
+                answers.append(graph)
+            elif place in too_large:
+                answers.append(SetAside(f"does not fit in memory alone ({graph.size.edges} neighbour pairs)"))
+            elif (label := labels[place]).finite:
+                answers.append(label)
+            else:
+                closest = "" if graph.shortest_A is None else f"; its closest atoms are {graph.shortest_A:.3f} Å apart"
+                answers.append(f"{NOT_FINITE} (energy {label.energy}){closest}")
         return Labelled(
-            answers=[found[place] for place in range(len(made.graphs))],
-            edges=[graphs[place].size.edges if place in graphs else None for place in range(len(made.graphs))],
-            shortest_A=[graphs[place].shortest_A if place in graphs else None for place in range(len(made.graphs))],
+            answers=answers,
+            edges=[graph.size.edges if isinstance(graph, Graph) else None for graph in made.graphs],
+            shortest_A=[graph.shortest_A if isinstance(graph, Graph) else None for graph in made.graphs],
             bound=self.bound,
             seconds_neighbours=made.seconds,
             seconds_model=time.monotonic() - started,
         )
 
     def compute(self, graphs: Sequence[Graph]) -> list[Label]:
-        """Labels of one batch. The displacement that MACE differentiates for the stress spoils the forces of a
-        whole batch when one structure's virial is not a number, so such a batch is done again one by one.
+        """Compute the labels of one batch.
+
+        The displacement that MACE differentiates for the stress spoils the forces of a whole batch when one structure's
+        virial is not a number, so such a batch is done again one by one.
         """
         labels = self._forward(graphs)
         if len(graphs) > 1 and not all(label.finite for label in labels):
@@ -136,62 +142,51 @@ class Labeller:
         model = self.prepare()
         with torch_tools.default_dtype(self.settings.dtype), _memory_errors():
             result = model(self._batch(graphs), compute_stress=True)
-            found = {name: _float64(result[name]) for name in RESULTS if result.get(name) is not None}
+            found = {
+                name: np.asarray(result[name].detach().cpu().numpy(), dtype=float)
+                for name in RESULTS
+                if result.get(name) is not None
+            }
         cuts = np.cumsum([len(graph.positions) for graph in graphs])[:-1]
         forces, atoms = (np.split(found[name], cuts) for name in ("forces", "node_energy"))
-        energies = [piece.sum() for piece in atoms] + _beyond_atoms(found) if self.plain_class else found["energy"]
-        return [
-            Label(float(energy + self.e0s_eV[graph.species].sum()), piece, _stress(virial, graph))
-            for energy, piece, virial, graph in zip(energies, forces, found["virials"], graphs, strict=True)
-        ]
+        energies = found["energy"]
+        if self.plain_class:  # a MACE without E0s leaves the embedding's readout out of its atoms' energies
+            scaled = "interaction_energy" in found  # a ScaleShiftMACE
+            beyond = energies - found["interaction_energy"] if scaled else found["contributions"][:, 0]
+            energies = np.array([piece.sum() for piece in atoms]) + beyond
+        labels = []
+        for energy, piece, virial, graph in zip(energies, forces, found["virials"], graphs, strict=True):
+            stress = None
+            if graph.pbc.all():  # not MACE's own stress: that becomes zero silently when it is not finite
+                volume = abs(np.linalg.det(graph.cell))
+                stress = np.asarray(full_3x3_to_voigt_6_stress(-virial / volume))
+            labels.append(Label(float(energy + self.e0s_eV[graph.species].sum()), piece, stress))
+        return labels
 
     def _batch(self, graphs: Sequence[Graph]) -> dict[str, torch.Tensor]:
-        wanted = self.settings
+        wanted, reads = self.settings, self.teacher.reads
         if self.plain_class:
-            head, reads = self.heads.index(self.head), self.teacher.reads
             states = {
                 name: [one.value(name, graph.state, "a structure to label") for graph in graphs]
                 for name, one in reads.items()
             }
+            head = self.heads.index(self.head)
             return joined(graphs, len(self.numbers), head, states, wanted.dtype, wanted.device)
-        return (
-            torch_geometric.Batch.from_data_list([self._atomic_data(graph) for graph in graphs])
-            .to(wanted.device)
-            .to_dict()
-        )
-
-    def _atomic_data(self, graph: Graph) -> data.AtomicData:
-        """mace-torch's own graph, for classes that read more of it than a plain MACE does."""
-        numbers = np.array(self.numbers)[graph.species]
-        config = data.config_from_atoms(
-            Atoms(numbers, graph.positions, cell=graph.cell, pbc=graph.pbc), head_name=self.head
-        )
-        config.properties |= {name: graph.state[name] for name in self.teacher.reads if name in graph.state}
-        table = AtomicNumberTable(list(self.numbers))
-        return data.AtomicData.from_config(config, z_table=table, cutoff=self.maker.r_max, heads=self.heads)
-
-
-def _float64(tensor: torch.Tensor) -> NDArray[np.float64]:
-    return np.asarray(tensor.detach().cpu().numpy(), dtype=float)
-
-
-def _beyond_atoms(found: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
-    """[structures] eV that a MACE without E0s does not count among its atoms' energies: the embedding's readout."""
-    if "interaction_energy" in found:  # a ScaleShiftMACE
-        return found["energy"] - found["interaction_energy"]
-    return found["contributions"][:, 0]
-
-
-def _stress(virial: NDArray[np.float64], graph: Graph) -> NDArray[np.float64] | None:
-    """Stress [6] from the virial, not MACE's own stress: that becomes zero silently when it is not finite."""
-    if not graph.pbc.all():
-        return None
-    return np.asarray(full_3x3_to_voigt_6_stress(-virial / abs(np.linalg.det(graph.cell))))
+        numbers, table = np.array(self.numbers), AtomicNumberTable(list(self.numbers))
+        atomic_data = []  # mace-torch's own graphs, for classes that read more of them than a plain MACE does
+        for graph in graphs:
+            atoms = Atoms(numbers[graph.species], graph.positions, cell=graph.cell, pbc=graph.pbc)
+            config = data.config_from_atoms(atoms, head_name=self.head)
+            config.properties |= {name: graph.state[name] for name in reads if name in graph.state}
+            atomic_data.append(
+                data.AtomicData.from_config(config, z_table=table, cutoff=self.maker.r_max, heads=self.heads)
+            )
+        return torch_geometric.Batch.from_data_list(atomic_data).to(wanted.device).to_dict()
 
 
 @contextmanager
 def _memory_errors() -> Iterator[None]:
-    """Torch's ways to say that memory ended, as `MemoryError`."""
+    """Raise torch's errors about memory that ended as `MemoryError`."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -200,10 +195,3 @@ def _memory_errors() -> Iterator[None]:
         if not any(words in str(error) for words in MEMORY_REFUSED):
             raise
         raise MemoryError(str(error)) from error
-
-
-def _checked(label: Label, graph: Graph) -> Answer:
-    if label.finite:
-        return label
-    closest = "" if graph.shortest_A is None else f"; its closest atoms are {graph.shortest_A:.3f} Å apart"
-    return f"{NOT_FINITE} (energy {label.energy}){closest}"

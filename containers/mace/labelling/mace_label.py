@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from ase import Atoms
 from pydantic import Field
 
 from containers.contract import Closed, Image, Inputs, Machine
@@ -17,9 +16,6 @@ from containers.mace.labelling.batches import DEFAULT_BOUND
 from containers.mace.labelling.predictions import Provenance, answer_rows, first_of_each, set_aside_rows, stub_rows
 from containers.mace.labelling.workers import processes_for
 from containers.structures.table import atoms_from_table, list_lengths, write_table
-
-if TYPE_CHECKING:
-    from containers.mace.labelling.shard import Shard
 
 IMAGE: Image = "mace"
 VERSION = 3
@@ -33,7 +29,7 @@ float64, which leaves labels in float64 as they were."""
 
 
 class Params(Closed):
-    """How the teacher is asked."""
+    """Head and arithmetic of the teacher."""
 
     head: str = Field(description="readout of the teacher, one of those in teacher.json (see `choose_head`)")
     dtype: Dtype = Field(
@@ -58,62 +54,47 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     table = first_of_each(pq.read_table(inputs.one("structures")))
     structures = atoms_from_table(table)
     read = time.monotonic()
-    shard = _labelled(inputs.one("model"), structures, params, machine)
-    labelled = time.monotonic()
-    given = machine.resources
-    how = Provenance(given.device, given.acceleration, version("mace-torch"))
-    rows = answer_rows(table, shard.labelled, how)
-    _write(outputs, rows, set_aside_rows(table, shard.labelled.answers))
-    return {
-        **_told(shard, _counts(table, rows)),
-        "seconds_start": round(labelled - read - shard.seconds, 3),
-        "seconds_io": round(read - started + time.monotonic() - labelled, 3),
-        "device": given.device,
-        "acceleration": given.acceleration,
-    }
-
-
-def _labelled(model: Path, structures: list[Atoms], params: Params, machine: Machine) -> Shard:
-    from containers.mace.labelling.labeller import Settings
+    from containers.mace.labelling.labeller import Settings  # loads torch, which counts as start
     from containers.mace.labelling.shard import label_shard
 
     given = machine.resources
     bound, known = given.edges_per_batch or DEFAULT_BOUND, given.edges_per_batch is not None
-    settings = Settings(model, params.head, params.dtype, bound, given.device, given.acceleration)
+    settings = Settings(inputs.one("model"), params.head, params.dtype, bound, given.device, given.acceleration)
     processes = processes_for(given.threads)
-    return label_shard(settings, structures, processes, calibrated=known, progress=machine.progress)
-
-
-def _told(shard: Shard, counts: dict[str, int]) -> dict[str, Any]:
-    """The metrics of a labelled shard."""
+    shard = label_shard(settings, structures, processes, calibrated=known, progress=machine.progress)
     labelled, throughput = shard.labelled, shard.probed.calibration.throughput
+    done = time.monotonic()
+    rows = answer_rows(table, labelled, Provenance(given.device, given.acceleration, version("mace-torch")))
+    write_table(outputs / OUTPUTS["labels"], rows)
+    write_table(outputs / OUTPUTS["set_aside"], set_aside_rows(table, labelled.answers))
     return {
-        **counts,
-        **_speeds(counts, labelled.total_edges, shard.seconds),
-        "edges": labelled.total_edges,
+        **_counts(table, rows, labelled.total_edges, shard.seconds),
         "processes": shard.processes,
         "edges_per_batch": shard.bound,
         "calibration": {str(bound): round(speed, 1) for bound, speed in sorted(throughput.items())},
         "parity": shard.probed.parity,
         "seconds_neighbours": round(labelled.seconds_neighbours / shard.processes, 3),
         "seconds_model": round(labelled.seconds_model / shard.model_processes, 3),
+        "seconds_start": round(done - read - shard.seconds, 3),
+        "seconds_io": round(read - started + time.monotonic() - done, 3),
+        "device": given.device,
+        "acceleration": given.acceleration,
     }
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
-    """Labels of a world without interaction: -1 eV for each atom, no forces, no stress."""
+    """Write labels of a world without interaction: -1 eV for each atom, no forces, no stress."""
     started = time.monotonic()
     table = first_of_each(pq.read_table(inputs.one("structures")))
     read = time.monotonic()
     rows = stub_rows(table)
     made = time.monotonic()
-    _write(outputs, rows, set_aside_rows(table, [""] * len(table)))
-    counts = _counts(table, rows)
+    write_table(outputs / OUTPUTS["labels"], rows)
+    write_table(outputs / OUTPUTS["set_aside"], set_aside_rows(table, [""] * len(table)))
+    counts = _counts(table, rows, 0, made - read)
     machine.progress(len(rows), len(rows), f"{len(rows)} structures, {counts['atoms']} atoms")
     return {
         **counts,
-        **_speeds(counts, 0, made - read),
-        "edges": 0,
         "processes": 1,
         "edges_per_batch": machine.resources.edges_per_batch or DEFAULT_BOUND,
         "calibration": {},
@@ -127,22 +108,16 @@ def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dic
     }
 
 
-def _counts(structures: pa.Table, rows: pa.Table) -> dict[str, int]:
+def _counts(structures: pa.Table, rows: pa.Table, edges: int, seconds: float) -> dict[str, Any]:
+    """Return counts, and speeds of the labelling itself: without start, reading and writing."""
+    refused, atoms = rows.column("energy").null_count, int(list_lengths(structures.column("numbers")).sum())
+    amounts = {"structures": len(structures), "atoms": atoms, "edges": edges}
     return {
         "structures": len(structures),
-        "labels": len(rows) - rows.column("energy").null_count,
-        "refused": rows.column("energy").null_count,
+        "labels": len(rows) - refused,
+        "refused": refused,
         "set_aside": len(structures) - len(rows),
-        "atoms": int(list_lengths(structures.column("numbers")).sum()),
+        "atoms": atoms,
+        **{f"{name}_per_s": round(amount / max(seconds, 1e-9), 3) for name, amount in amounts.items()},
+        "edges": edges,
     }
-
-
-def _speeds(counts: dict[str, int], edges: int, seconds: float) -> dict[str, float]:
-    """Of the labelling itself: without start, reading and writing."""
-    amounts = {"structures": counts["structures"], "atoms": counts["atoms"], "edges": edges}
-    return {f"{name}_per_s": round(amount / max(seconds, 1e-9), 3) for name, amount in amounts.items()}
-
-
-def _write(outputs: Path, rows: pa.Table, set_aside: pa.Table) -> None:
-    write_table(outputs / OUTPUTS["labels"], rows)
-    write_table(outputs / OUTPUTS["set_aside"], set_aside)

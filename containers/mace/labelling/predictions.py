@@ -1,4 +1,4 @@
-"""The teacher's answer for each structure, a label or why there is none, and the two tables they become."""
+"""The teacher's answer for each structure, a label or the reason for none, and the two tables of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STUB_VERSION = "stub"
 
 @dataclass(frozen=True)
 class Label:
-    """What the teacher says of one structure: eV, eV/Å [N, 3], eV/Å³ Voigt [6] (None unless fully periodic)."""
+    """Label of one structure: eV, eV/Å [N, 3], eV/Å³ Voigt [6] (None unless fully periodic)."""
 
     energy: float
     forces: NDArray[np.float64]
@@ -29,24 +29,24 @@ class Label:
 
     @property
     def finite(self) -> bool:
-        """Whether every number of it is one."""
+        """True if every number of it is finite."""
         stress = () if self.stress is None else self.stress
         return bool(np.isfinite(self.energy) and np.isfinite(self.forces).all() and np.isfinite(stress).all())
 
 
 class SetAside(str):
-    """Why this machine has no label for a structure; another one may have."""
+    """The reason why this machine has no label for a structure; another one may have."""
 
     __slots__ = ()
 
 
 Answer = Label | str
-"""A label, or why there is none: a `SetAside` of this machine, or else of any."""
+"""A label, or the reason for none: a `SetAside` of this machine, or else of any."""
 
 
 @dataclass
 class Labelled:
-    """The answers for a run of structures in their order, and what they took."""
+    """Answers for a run of structures in their order, and the seconds they took."""
 
     answers: list[Answer]
     edges: list[int | None]  # neighbour pairs; None without a neighbour list
@@ -57,11 +57,11 @@ class Labelled:
 
     @classmethod
     def empty(cls, count: int, bound: int) -> Labelled:
-        """Places for `count` answers."""
+        """Make places for `count` answers."""
         return cls([SetAside("not labelled")] * count, [None] * count, [None] * count, bound)
 
     def put(self, places: Sequence[int], found: Labelled) -> None:
-        """The answers for `places`, and what they took on top; the lower bound stays."""
+        """Put the answers into `places` and add their seconds; the lower bound stays."""
         for place, answer, edges, shortest in zip(places, found.answers, found.edges, found.shortest_A, strict=True):
             self.answers[place], self.edges[place], self.shortest_A[place] = answer, edges, shortest
         self.bound = min(self.bound, found.bound)
@@ -84,13 +84,13 @@ class Provenance:
 
 
 def first_of_each(structures: pa.Table) -> pa.Table:
-    """The first row of each id, in order."""
+    """Return the first row of each id, in order."""
     first = firsts(binary_ids(structures))
     return structures if first.all() else structures.filter(pa.array(first))
 
 
 def answer_rows(structures: pa.Table, labelled: Labelled, provenance: Provenance) -> pa.Table:
-    """The teacher's answers but those set aside, in the order of `structures` (schema ROWS)."""
+    """Return the teacher's answers but those set aside, in the order of `structures` (schema ROWS)."""
     places = [place for place, answer in enumerate(labelled.answers) if not isinstance(answer, SetAside)]
     answers = [labelled.answers[place] for place in places]
     labels = [answer if isinstance(answer, Label) else None for answer in answers]
@@ -107,7 +107,7 @@ def answer_rows(structures: pa.Table, labelled: Labelled, provenance: Provenance
 
 
 def set_aside_rows(structures: pa.Table, answers: Sequence[Answer]) -> pa.Table:
-    """Id and reason of what is set aside, in the order of `structures` (schema SET_ASIDE)."""
+    """Return id and reason of each structure set aside, in the order of `structures` (schema SET_ASIDE)."""
     aside = [isinstance(answer, SetAside) for answer in answers]
     ids = binary_ids(structures.column("id").filter(pa.array(aside, pa.bool_())))
     reasons = [str(answer) for answer in answers if isinstance(answer, SetAside)]
@@ -115,7 +115,7 @@ def set_aside_rows(structures: pa.Table, answers: Sequence[Answer]) -> pa.Table:
 
 
 def stub_rows(structures: pa.Table) -> pa.Table:
-    """Labels of a world without interaction: -1 eV for each atom, no forces, no stress, no neighbours counted."""
+    """Make labels of a world without interaction: -1 eV for each atom, no forces, no stress, no neighbours counted."""
     counts = list_lengths(structures.column("numbers"))
     stressed = flat(structures.column("pbc")).reshape(-1, 3).all(axis=1)
     starts = pa.array(np.concatenate([[0], np.cumsum(3 * counts)]), pa.int32())

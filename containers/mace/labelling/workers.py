@@ -1,4 +1,4 @@
-"""Forked processes that share out windows of structures, and go on when one of them is killed.
+"""Forked processes that share windows of structures, and survive when one of them is killed.
 
 The processes inherit all that the parent has loaded, structures and model; only places and answers travel. Each has
 one window at a time, so it is known what a killed one was doing: on Linux that is how memory usually ends.
@@ -15,7 +15,7 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -39,17 +39,10 @@ class Window:
     bound: int | None = None
     deaths: int = 0  # of processes that had just this one structure
 
-    def halves(self, bound: int) -> list[Window]:
-        """What to try when a process died of it: two halves, or the one structure again, with a lower bound."""
-        if len(self.places) == 1:
-            return [replace(self, bound=bound, deaths=self.deaths + 1)]
-        middle = len(self.places) // 2
-        return [Window(self.places[:middle], bound), Window(self.places[middle:], bound)]
-
 
 @dataclass(frozen=True)
 class Killed:
-    """Whatever had a window's one structure was killed, repeatedly."""
+    """Result of a window of one structure whose processes were killed, repeatedly."""
 
     signal: int
 
@@ -59,7 +52,7 @@ class Killed:
 
 
 def processes_for(threads: int) -> int:
-    """How many processes to fork for so many threads; 0 where that is not safe: the caller then works itself.
+    """Return how many processes to fork for so many threads; 0 where that is not safe: the caller then works itself.
 
     A process with threads must not be forked (locks stay locked in the child), and only Linux is known to bear a fork
     with torch loaded.
@@ -68,7 +61,7 @@ def processes_for(threads: int) -> int:
 
 
 class _Worker(Generic[R]):
-    """One forked process and what it has to do."""
+    """One forked process and its window."""
 
     def __init__(self, work: Callable[[Sequence[int], int], R]) -> None:
         context = multiprocessing.get_context("fork")
@@ -86,7 +79,7 @@ class _Worker(Generic[R]):
             self.connection.send((window.places, bound))
 
     def take(self) -> R | None:
-        """The answer, or None when the process is dead. What the work raised is raised again."""
+        """Return the answer, or None when the process is dead; raise again what the work raised."""
         try:
             done, answer = self.connection.recv()
         except (EOFError, OSError):  # also in the middle of an answer
@@ -96,7 +89,7 @@ class _Worker(Generic[R]):
         return answer
 
     def end(self, grace_s: float = 0.0) -> int:
-        """Kill it, unless it ends before; returns the number of the signal that ended it."""
+        """Kill it, unless it ends before; return the number of the signal that ended it."""
         self.process.join(grace_s)
         self.process.kill()
         self.process.join()
@@ -105,7 +98,7 @@ class _Worker(Generic[R]):
 
 
 class Crew(Generic[R]):
-    """`count` processes that call `work(places, bound)`; used as a context, at whose end they are gone.
+    """Context of `count` processes that call `work(places, bound)`; at its end they are gone.
 
     `bound` is halved when a process dies of a window that had not killed before, down to a lowest (see `kept`); the
     pieces of that window may have less.
@@ -125,7 +118,7 @@ class Crew(Generic[R]):
             worker.end()
 
     def results(self, windows: Iterable[Window]) -> Iterator[tuple[Window, R | Killed]]:
-        """Each window, or the pieces it was cut into, with what `work` gave for it, as they are done.
+        """Return each window, or the pieces it was cut into, with the result of `work`, as they are done.
 
         Raises:
             StepError: a process ended by itself.
@@ -137,12 +130,12 @@ class Crew(Generic[R]):
             busy = {worker.connection: worker for worker in self._workers if worker.window}
             if not busy:
                 return
-            done = [self._taken(busy[connection], waiting) for connection in wait(list(busy)) if connection in busy]
+            done = [self._take(busy[connection], waiting) for connection in wait(list(busy)) if connection in busy]
             self._hand_out(waiting)  # before the caller looks at what came: the processes shall not wait for it
             yield from (pair for pair in done if pair)
 
     def _hand_out(self, waiting: deque[Window]) -> None:
-        """To each idle process a window. One structure that killed a process already gets the machine for itself."""
+        """Give each idle process a window. One structure that killed a process already gets the machine for itself."""
         running = [worker.window for worker in self._workers if worker.window]
         for worker in self._workers:
             if worker.window:
@@ -152,36 +145,34 @@ class Crew(Generic[R]):
             running.append(window := waiting.popleft())
             worker.give(window, min(self.bound, self.bound if window.bound is None else window.bound))
 
-    def _taken(self, worker: _Worker[R], waiting: deque[Window]) -> tuple[Window, R | Killed] | None:
+    def _take(self, worker: _Worker[R], waiting: deque[Window]) -> tuple[Window, R | Killed] | None:
         window = worker.window
         assert window is not None
         answer = worker.take()
         worker.window = None
         if answer is not None:
             return window, answer
-        by = self._replaced(worker)
-        bound = max(min(self.bound, window.bound or self.bound) // 2, 1)
-        if window.bound is None:
-            self.bound = kept(bound, self.bound)
-        pieces = window.halves(bound)
-        print(
-            f"a process with {len(window.places)} structures was killed by {signal.Signals(by).name}", file=sys.stderr
-        )
-        if pieces[0].deaths >= MOST_DEATHS:
-            return window, Killed(by)
-        waiting.extend(pieces)
-        return None
-
-    def _replaced(self, worker: _Worker[R]) -> int:
         by = worker.end(GRACE_S)
         if by <= 0:
             raise StepError(f"a process of the step ended by itself with exit code {-by}; see the log")
         self._workers[self._workers.index(worker)] = _Worker(self.work)
-        return by
+        count = len(window.places)
+        print(f"a process with {count} structures was killed by {signal.Signals(by).name}", file=sys.stderr)
+        bound = max(min(self.bound, window.bound or self.bound) // 2, 1)
+        if window.bound is None:
+            self.bound = kept(bound, self.bound)
+        if count > 1:
+            halves = window.places[: count // 2], window.places[count // 2 :]
+            waiting.extend(Window(places, bound) for places in halves)
+        elif window.deaths + 1 < MOST_DEATHS:
+            waiting.append(Window(window.places, bound, window.deaths + 1))
+        else:
+            return window, Killed(by)
+        return None
 
 
 def in_a_process(work: Callable[[], R]) -> R | Killed:
-    """`work` done in a forked process, so that its threads and memory are gone afterwards; or what killed it twice."""
+    """Do `work` in a forked process, so that its threads and memory are gone; return its result or what killed it."""
     with Crew(lambda places, bound: work(), 1) as crew:
         _, answer = next(crew.results([Window((0,))]))
     return answer
@@ -190,7 +181,7 @@ def in_a_process(work: Callable[[], R]) -> R | Killed:
 def _serve(
     connection: Connection, work: Callable[[Any, int], Any], parent: int, die: Callable[[], None] | None
 ) -> None:
-    """What a worker does until it is killed."""
+    """Work on windows until killed."""
     if die:
         die()
     if os.getppid() != parent:  # it ended before `die` could see it

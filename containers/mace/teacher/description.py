@@ -11,7 +11,7 @@ from containers.structures.state import Quantity
 
 
 class Teacher(Closed):
-    """What the rest of the project needs to know about a MACE model."""
+    """Description of a MACE model for the rest of the project."""
 
     model_class: str = Field(description="Python class, e.g. ScaleShiftMACE")
     dtype: str = Field(description="type of the weights as saved: float32 or float64")
@@ -26,7 +26,7 @@ class Teacher(Closed):
 
     @classmethod
     def read(cls, path: Path) -> Teacher:
-        """The teacher in a `teacher.json`."""
+        """Read a `teacher.json`."""
         return cls.model_validate_json(path.read_bytes())
 
     def write(self, path: Path) -> None:
@@ -35,7 +35,7 @@ class Teacher(Closed):
 
 
 def choose_head(teacher: Teacher, wanted: str | None) -> str:
-    """The head to label with; `None` means the only one.
+    """Return the head to label with; `None` means the only one.
 
     Raises:
         BadInput: the head is unknown (mace-torch would silently take the last), or none of several was chosen.

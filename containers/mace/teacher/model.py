@@ -1,10 +1,8 @@
-"""Load a MACE model and say what it is. Imports torch and mace: only steps import this, inside `run`."""
+"""Load a MACE model and describe it. Imports torch and mace: only steps import this, inside `run`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import mace  # noqa: F401  first: it sets how e3nn and torch unpickle
 import numpy as np
@@ -18,11 +16,11 @@ from containers.contract import BadInput, StepError
 from containers.mace.teacher.description import Teacher
 from containers.structures.state import Quantity, quantity
 
-MEND = "Give a model that mace-torch saved (NAME.model)."
+GIVE_MODEL = "Give a model that mace-torch saved (NAME.model)."
 
 
 def load_model(path: Path, device: str = "cpu") -> torch.nn.Module:
-    """The MACE model in `path`, in evaluation mode, its weights frozen.
+    """Return the MACE model in `path`, in evaluation mode, its weights frozen.
 
     A `.model` file is a pickle: opening it runs its code.
 
@@ -31,9 +29,23 @@ def load_model(path: Path, device: str = "cpu") -> torch.nn.Module:
         StepError: `device` is cuda and torch sees none.
     """
     check_device(device)
-    model = _unpickle(path, device)
-    if reason := _not_a_teacher(model):
-        raise BadInput(f"{path} is not a MACE model that can be a teacher: {reason}. {MEND}")
+    try:
+        model = torch.load(path, map_location=device, weights_only=False)
+    except MemoryError:
+        raise
+    except Exception as error:  # bytes that are not a pickle can raise anything
+        raise BadInput(
+            f"{path} cannot be opened as a MACE model ({type(error).__name__}: {error}). {GIVE_MODEL}"
+        ) from error
+    reason = ""
+    if isinstance(model, torch.jit.ScriptModule):
+        reason = "it is compiled TorchScript (a LAMMPS export?); the model before its conversion is needed"
+    elif isinstance(model, dict):
+        reason = "it holds a dictionary (a checkpoint or state dict), not the model"
+    elif not isinstance(model, MACE):
+        reason = f"it holds a {type(model).__name__}, which is not a MACE with energies"
+    if reason:
+        raise BadInput(f"{path} is not a MACE model that can be a teacher: {reason}. {GIVE_MODEL}")
     model.eval()
     model.requires_grad_(False)
     return model
@@ -45,45 +57,25 @@ def check_device(device: str) -> None:
         raise StepError("torch sees no CUDA device; set the device to cpu, or install a CUDA build of torch")
 
 
-def _unpickle(path: Path, device: str) -> torch.nn.Module:
-    try:
-        return torch.load(path, map_location=device, weights_only=False)
-    except MemoryError:
-        raise
-    except Exception as error:  # bytes that are not a pickle can raise anything
-        raise BadInput(f"{path} cannot be opened as a MACE model ({type(error).__name__}: {error}). {MEND}") from error
-
-
-def _not_a_teacher(model: object) -> str | None:
-    """Why `model` cannot label, or None."""
-    if isinstance(model, torch.jit.ScriptModule):
-        return "it is compiled TorchScript (a LAMMPS export?); the model before its conversion is needed"
-    if isinstance(model, dict):
-        return "it holds a dictionary (a checkpoint or state dict), not the model"
-    if not isinstance(model, MACE):
-        return f"it holds a {type(model).__name__}, which is not a MACE with energies"
-    return None
-
-
 def model_heads(model: torch.nn.Module) -> list[str]:
-    """Names of the readouts; models from before there were heads have one, `Default`."""
+    """Return the names of the readouts; models from before there were heads have one, `Default`."""
     return list(getattr(model, "heads", None) or ["Default"])
 
 
 def reference_energies(model: torch.nn.Module) -> NDArray[np.float64]:
-    """E0s [heads, elements] in eV, in the model's order. A model keeps them in the type of its weights.
+    """Return E0s [heads, elements] in eV, in the model's order. A model keeps them in the type of its weights.
 
     Raises:
         BadInput: their number does not fit heads and elements.
     """
     energies = np.atleast_2d(model.atomic_energies_fn.atomic_energies.detach().cpu().double().numpy().copy())
     if energies.shape != (wanted := (len(model_heads(model)), len(model.atomic_numbers))):
-        raise BadInput(f"the model needs reference energies of shape {wanted}, it has {energies.shape}. {MEND}")
+        raise BadInput(f"the model needs reference energies of shape {wanted}, it has {energies.shape}. {GIVE_MODEL}")
     return energies
 
 
 def describe(model: torch.nn.Module) -> Teacher:
-    """Elements, cutoff, heads, reference energies of a model, and what it reads of a frame.
+    """Describe elements, cutoff, heads and reference energies of a model, and what it reads of a frame.
 
     Raises:
         BadInput: reference energies do not fit, or it reads what frames cannot give it.
@@ -109,7 +101,7 @@ def describe(model: torch.nn.Module) -> Teacher:
 
 
 def reads(model: torch.nn.Module) -> dict[str, Quantity]:
-    """What a model reads of a frame beside its geometry, by mace-torch's name.
+    """Return what a model reads of a frame beside its geometry, by mace-torch's name.
 
     A PolarMACE reads charge and spin by its nature; others what `embedding_specs` declares (MACE-OMOL).
 
@@ -122,21 +114,18 @@ def reads(model: torch.nn.Module) -> dict[str, Quantity]:
             "total_charge": quantity("total_charge"),
             "total_spin": quantity("total_spin", lowest=1),
         }
-    if not hasattr(model, "joint_embedding"):
-        return {}
-    return {name: _declared(name, spec) for name, spec in sorted(model.embedding_specs.items())}
-
-
-def _declared(name: str, spec: Mapping[str, Any]) -> Quantity:
-    """A quantity of `embedding_specs`, as `mace.modules.embeddings.GenericJointEmbedding` reads it."""
-    if spec["per"] != "graph":
-        raise BadInput(f"the teacher reads {name} of each atom, which is not carried to it. Give another teacher")
-    if spec["type"] == "categorical":
-        lowest = -spec.get("offset", 0)
-        return quantity(name, spec.get("key"), lowest=lowest, highest=lowest + spec["num_classes"] - 1, whole=True)
-    if spec["in_dim"] != 1:
-        raise BadInput(
-            f"the teacher reads {spec['in_dim']} numbers of each frame as {name}, and only one is carried to it. Give"
-            " another teacher"
-        )
-    return quantity(name, spec.get("key"))
+    found: dict[str, Quantity] = {}  # as `mace.modules.embeddings.GenericJointEmbedding` reads them
+    for name, spec in sorted(model.embedding_specs.items()) if hasattr(model, "joint_embedding") else ():
+        if spec["per"] != "graph":
+            raise BadInput(f"the teacher reads {name} of each atom, which is not carried to it. Give another teacher")
+        limits = {}
+        if spec["type"] == "categorical":
+            lowest = -spec.get("offset", 0)
+            limits = {"lowest": lowest, "highest": lowest + spec["num_classes"] - 1, "whole": True}
+        elif spec["in_dim"] != 1:
+            raise BadInput(
+                f"the teacher reads {spec['in_dim']} numbers of each frame as {name}, and only one is carried to it."
+                " Give another teacher"
+            )
+        found[name] = quantity(name, spec.get("key"), **limits)
+    return found

@@ -43,7 +43,7 @@ FOUNDATION_MODELS = (*MATERIALS_MODELS, *MOLECULE_MODELS)
 
 
 class Params(Closed):
-    """Which model."""
+    """The model by name."""
 
     name: str = Field(description=f"one of {', '.join(FOUNDATION_MODELS)}")
 
@@ -66,7 +66,7 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
 
 
 def address(name: str) -> str:
-    """Where mace-torch has the model called `name`."""
+    """Return the address at which mace-torch has the model called `name`."""
     from mace.calculators.foundations_models import mace_mp_urls, mace_off_urls
 
     urls: dict[str, str] = mace_mp_urls if name in MATERIALS_MODELS else mace_off_urls
@@ -75,28 +75,24 @@ def address(name: str) -> str:
 
 def fetch(name: str, url: str, model: Path) -> dict[str, Any]:
     """Copy what mace-torch downloads from `url` to the file `model`; see `run`."""
-    cached = _download(name, url)
-    if damage := _damage(cached):
-        mend = f"Delete {cached} (in a container it is gone), then run again."
-        raise StepError(f"the download of {name} is damaged: {damage}. {mend}")
-    shutil.copyfile(cached, model)
-    return {"size_MB": round(model.stat().st_size / 1e6, 3)}
-
-
-def _download(name: str, url: str) -> Path:
     from mace.calculators.foundations_models import download_mace_mp_checkpoint
 
     try:
-        return Path(download_mace_mp_checkpoint(url))
+        cached = Path(download_mace_mp_checkpoint(url))
     except (OSError, RuntimeError) as error:
         raise StepError(
             f"the MACE model {name!r} could not be downloaded ({error}). Download it where there is a network"
             " and give the path of the file as teacher.model."
         ) from error
+    if damage := _damage(cached):
+        fix = f"Delete {cached} (in a container it is gone), then run again."
+        raise StepError(f"the download of {name} is damaged: {damage}. {fix}")
+    shutil.copyfile(cached, model)
+    return {"size_MB": round(model.stat().st_size / 1e6, 3)}
 
 
 def _damage(model: Path) -> str | None:
-    """What is wrong with a file that should be as `torch.save` writes it: a ZIP archive with checksums."""
+    """Return what is wrong with a file that should be as `torch.save` writes it: a ZIP archive with checksums."""
     try:
         with ZipFile(model) as archive:
             bad = archive.testzip()
@@ -106,7 +102,7 @@ def _damage(model: Path) -> str | None:
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
-    """A file that says it is no model; the stubs of the other steps do not open it."""
+    """Write a file that says it is no model; the stubs of the other steps do not open it."""
     content = f"stub of the MACE model {params.name}\n".encode()
     (outputs / OUTPUTS["model"]).write_bytes(content)
     return {"size_MB": len(content) / 1e6}

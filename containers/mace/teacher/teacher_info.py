@@ -1,4 +1,4 @@
-"""Step `teacher_info`: what the teacher is, so that nothing else has to open its pickle."""
+"""Step `teacher_info`: describe the teacher, so that nothing else has to open its pickle."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OUTPUTS = {"teacher": "teacher.json"}
 
 
 class Params(Closed):
-    """Nothing to choose: the model says it all."""
+    """No parameters: everything stands in the model."""
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
-    """A teacher of one head that knows every element up to plutonium, with reference energies of zero."""
+    """Write a teacher of one head that knows every element up to plutonium, with reference energies of zero."""
     elements = tuple(chemical_symbols[1:95])
     teacher = Teacher(
         model_class="Stub",
