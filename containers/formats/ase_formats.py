@@ -99,8 +99,14 @@ def ase_frames(path: Path, kind: str, name: str) -> Iterator[Atoms]:
             f"{name}: {size / 1e6:,.0f} MB; of this format at most {LARGEST_WHOLE / 1e6:,.0f} MB are read, because it"
             " is read whole; split the file, or write the structures as extended XYZ, which is streamed"
         )
-    claimed = _claimed_atoms(_head(path), kind)
-    if claimed > MOST_ATOMS:
+    counts: list[list[bytes]] = []  # where a reader of ASE would believe how many atoms the file says it has
+    if kind == "cfg":
+        counts = [[digits] for digits in CLAIM_OF_CFG.findall(_head(path))]
+    elif kind == "vasp":
+        lines = [line.split(b"!")[0].split() for line in _head(path).splitlines()]
+        counts = [lines[place] for place in COUNTS_OF_POSCAR if place < len(lines)]
+    numbers = ([int(word[:18]) for word in words] for words in counts if all(map(bytes.isdigit, words)))
+    if (claimed := max(map(sum, numbers), default=0)) > MOST_ATOMS:  # more than 18 digits are too many anyway
         raise BadInput(f"{name}: frame 0 (from 0) claims {too_many(claimed)}")
     if kind in ("db", "json"):
         yield from _database(path, name, kind)
@@ -117,19 +123,6 @@ def ase_frames(path: Path, kind: str, name: str) -> Iterator[Atoms]:
 def _head(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.read(HEAD)
-
-
-def _claimed_atoms(head: bytes, kind: str) -> int:
-    """Return how many atoms a file says it has, where a reader of ASE would believe it; else 0."""
-    if kind == "cfg":
-        counts = [[digits] for digits in CLAIM_OF_CFG.findall(head)]
-    elif kind == "vasp":
-        lines = [line.split(b"!")[0].split() for line in head.splitlines()]
-        counts = [lines[place] for place in COUNTS_OF_POSCAR if place < len(lines)]
-    else:
-        return 0
-    numbers = ([int(word[:18]) for word in words] for words in counts if all(map(bytes.isdigit, words)))
-    return max(map(sum, numbers), default=0)  # a number of more than 18 digits is too large anyway
 
 
 def _vasprun(path: Path, name: str) -> Iterator[Atoms]:
@@ -152,22 +145,10 @@ def _vasprun(path: Path, name: str) -> Iterator[Atoms]:
 
 
 def _outcar(path: Path, name: str) -> Iterator[Atoms]:
-    """Read each ionic step; ASE passes over one whose end is missing, which is refused here."""
-    begun, steps = _count_steps(path, name), 0
-    for atoms in iread(str(path), index=":", format="vasp-out", do_not_split_by_at_sign=True):
-        steps += 1
-        yield atoms
-    if begun > steps:
-        raise BadInput(
-            f"{name}: frame {steps} (from 0) is not complete: the file was cut off in its ionic step {begun};"
-            " remove the lines after the last complete one"
-        )
+    """Read each ionic step; refuse a file that makes ASE hold many lines, or an endless one.
 
-
-def _count_steps(path: Path, name: str) -> int:
-    """Count the ionic steps begun in an OUTCAR; refuse a file that makes ASE hold many lines, or an endless one.
-
-    Counted are steps with forces, and one more if electronic steps follow the last forces in a run that was cut off.
+    ASE passes over a step whose end is missing. So the steps begun are counted first: those with forces, and one more
+    if electronic steps follow the last forces in a run that did not come to its end.
     """
     forces = held = 0
     more = False
@@ -189,7 +170,15 @@ def _count_steps(path: Path, name: str) -> int:
                     f"{name}: {held / 1e6:,.0f} MB without the forces of an ionic step (frame {forces}, from 0), or a"
                     f" line of more than {LONGEST_LINE:,} characters; is this an OUTCAR?"
                 )
-    return forces + more
+    begun, steps = forces + more, 0
+    for atoms in iread(str(path), index=":", format="vasp-out", do_not_split_by_at_sign=True):
+        steps += 1
+        yield atoms
+    if begun > steps:
+        raise BadInput(
+            f"{name}: frame {steps} (from 0) is not complete: the file was cut off in its ionic step {begun};"
+            " remove the lines after the last complete one"
+        )
 
 
 def _database(path: Path, name: str, kind: str) -> Iterator[Atoms]:

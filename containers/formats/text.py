@@ -62,7 +62,7 @@ def decompress(path: Path, name: str, to: Path, most: int, fix: str) -> None:
 
 
 class Lines:
-    """The lines of a text, without their ends, read block by block.
+    """The lines of a text, without their ends.
 
     Attributes:
         number: of the last line taken, from 1; 0 before.
@@ -71,49 +71,33 @@ class Lines:
     def __init__(self, content: BinaryIO, name: str) -> None:
         self._text: TextIO = io.TextIOWrapper(content, encoding="utf-8-sig", errors="replace")
         self._name = name
-        self._ready: list[str] = []
-        self._at = 0
-        self._rest = ""
-        self._more = True
+        self._next = ""
         self.number = 0
 
     def peek(self) -> str | None:
-        """Return the next line, which stays; None at the end."""
-        return self._ready[self._at] if self._at < len(self._ready) or self._fill() else None
+        """Return the next line, which stays; None at the end. Refuse an endless one."""
+        if not self._next:
+            self._next = self._text.readline(LONGEST_LINE + 2)
+            if len(self._next.removesuffix("\n")) > LONGEST_LINE:
+                raise BadInput(
+                    f"{self._name}: a line after line {self.number} is longer than {LONGEST_LINE:,} characters;"
+                    " is this a file of structures, in the format that its name says?"
+                )
+        return self._next.removesuffix("\n") if self._next else None
 
     def take(self) -> str | None:
         """Return the next line; None at the end."""
-        line = self.peek()
-        if line is not None:
-            self._at += 1
+        if (line := self.peek()) is not None:
+            self._next = ""
             self.number += 1
         return line
 
     def take_some(self, count: int) -> list[str]:
         """Return at most `count` lines; fewer at the end of the text."""
         taken: list[str] = []
-        while len(taken) < count and self.peek() is not None:
-            some = self._ready[self._at : self._at + count - len(taken)]
-            self._at += len(some)
-            self.number += len(some)
-            taken += some
+        while len(taken) < count and (line := self.take()) is not None:
+            taken.append(line)
         return taken
-
-    def _fill(self) -> bool:
-        """Read on until there is a whole line, or the end; return True if there is a line. Refuse an endless one."""
-        self._ready, self._at = [], 0
-        while self._more and not self._ready:
-            block = self._text.read(BLOCK)
-            self._more = bool(block)
-            *self._ready, self._rest = (self._rest + block).split("\n")
-            if max(map(len, [*self._ready, self._rest])) > LONGEST_LINE:
-                raise BadInput(
-                    f"{self._name}: a line after line {self.number} is longer than {LONGEST_LINE:,} characters;"
-                    " is this a file of structures, in the format that its name says?"
-                )
-            if not self._more and self._rest:
-                self._ready, self._rest = [self._rest], ""
-        return bool(self._ready)
 
 
 FIX = "correct or remove the frame"

@@ -112,7 +112,7 @@ structures = [bulk("Si", cubic=True).repeat(3) for _ in range(200)]
 settings = Settings(Path(sys.argv[1]), "Default", "float32", 8000, "cuda")
 shard = label_shard(settings, structures, processes=2, calibrated=False)
 assert all(not isinstance(answer, str) for answer in shard.labelled.answers)
-print(len(shard.probed.calibration.throughput) > 1, shard.labelled.bound in shard.probed.calibration.throughput)
+print(len(shard.calibration.throughput) > 1, shard.labelled.bound in shard.probed.calibration.throughput)
 """
 
 

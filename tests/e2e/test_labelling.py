@@ -240,7 +240,7 @@ def test_a_structure_that_kills_its_process_is_set_aside_and_the_rest_go_on(pool
 def test_calibration_tries_some_bounds_and_labels_with_one_of_them(pool):
     many = [atoms for atoms in pool for _ in range(16)]
     found = shard(many, processes=2, calibrated=False)
-    tried = found.probed.calibration.throughput
+    tried = found.calibration.throughput
     assert 8000 in tried
     assert all(speed > 0 for speed in tried.values())
     assert found.labelled.bound in tried
@@ -270,7 +270,7 @@ def test_a_structure_that_does_not_fit_is_not_in_the_sample(pool, monkeypatch, p
     large_ones_that_do_not_fit(monkeypatch)
     large = bulk("Si", a=5.3, cubic=True).repeat(6)  # the densest
     found = shard([*pool[:10], *[large] * 15], processes=processes, calibrated=False)
-    assert 8000 in found.probed.calibration.throughput
+    assert 8000 in found.calibration.throughput
     aside = [place for place, answer in enumerate(found.labelled.answers) if isinstance(answer, SetAside)]
     assert aside == list(range(10, 25))
 
@@ -284,7 +284,7 @@ def test_memory_that_ends_while_calibrating_costs_the_calibration_alone(pool, mo
     monkeypatch.setattr(labelling, "_speed", lambda *_: end())
     monkeypatch.setattr(labelling, "SHARD_SAMPLES", 1)
     found = shard(pool, processes=processes, calibrated=False)
-    assert found.probed.calibration.throughput == {}
+    assert found.calibration.throughput == {}
     assert found.bound == found.labelled.bound == 8000
     assert all(isinstance(answer, Label) for answer in found.labelled.answers)
 

@@ -62,7 +62,7 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     settings = Settings(inputs.one("model"), params.head, params.dtype, bound, given.device, given.acceleration)
     processes = processes_for(given.threads)
     shard = label_shard(settings, structures, processes, calibrated=known, progress=machine.progress)
-    labelled, throughput = shard.labelled, shard.probed.calibration.throughput
+    labelled, throughput = shard.labelled, shard.calibration.throughput
     done = time.monotonic()
     rows = answer_rows(table, labelled, Provenance(given.device, given.acceleration, version("mace-torch")))
     write_table(outputs / OUTPUTS["labels"], rows)
@@ -72,7 +72,7 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
         "processes": shard.processes,
         "edges_per_batch": shard.bound,
         "calibration": {str(bound): round(speed, 1) for bound, speed in sorted(throughput.items())},
-        "parity": shard.probed.parity,
+        "parity": shard.parity,
         "seconds_neighbours": round(labelled.seconds_neighbours / shard.processes, 3),
         "seconds_model": round(labelled.seconds_model / shard.model_processes, 3),
         "seconds_start": round(done - read - shard.seconds, 3),

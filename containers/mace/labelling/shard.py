@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from ase import Atoms
@@ -31,15 +31,8 @@ from containers.mace.labelling.labeller import Labeller, Settings
 from containers.mace.labelling.predictions import Labelled, SetAside
 from containers.mace.labelling.workers import Crew, Killed, Window, in_a_process
 
+Probed = tuple[dict[str, float], Calibration]
 FIRST_LOOK = 32  # structures whose edges give how many make a sample
-
-
-@dataclass(frozen=True)
-class Probed:
-    """Results of the probe before the labelling: differences of the accelerated teacher, speed against bound."""
-
-    parity: dict[str, float] = field(default_factory=dict)
-    calibration: Calibration = field(default_factory=Calibration)
 
 
 @dataclass(frozen=True)
@@ -47,7 +40,8 @@ class LabelledShard:
     """Answers of a shard, and the wall-clock seconds of the labelling itself, without the probe before it."""
 
     labelled: Labelled
-    probed: Probed
+    parity: dict[str, float]  # differences of the accelerated teacher, see `check_parity`
+    calibration: Calibration
     bound: int  # edges of a batch at the start; later it may shrink when memory ends
     processes: int  # forked, or this one
     model_processes: int  # of them computed
@@ -77,15 +71,15 @@ def label_shard(
         makers: Crew[Made] | None = None
         if ahead and processes:  # forked before torch touches the GPU
             makers = stack.enter_context(Crew(lambda places, _: _make(labeller, structures, places), processes))
-        probed = probe(labeller, structures, not calibrated, apart=processes > 0 and makers is None)
+        parity, calibration = probe(labeller, structures, not calibrated, apart=processes > 0 and makers is None)
         if not calibrated:
-            labeller.bound = probed.calibration.best
+            labeller.bound = calibration.best
         bound = labeller.bound
         started = time.monotonic()
         labelled = label_all(labeller, structures, processes, makers, progress)
     done = time.monotonic()
     workers = max(processes, 1)
-    return LabelledShard(labelled, probed, bound, workers, 1 if makers else workers, done - started)
+    return LabelledShard(labelled, parity, calibration, bound, workers, 1 if makers else workers, done - started)
 
 
 def label_all(
@@ -152,7 +146,7 @@ def _make(labeller: Labeller, structures: Sequence[Atoms], places: Sequence[int]
 
 
 def probe(labeller: Labeller, structures: Sequence[Atoms], calibrating: bool, apart: bool) -> Probed:
-    """Check that the acceleration is admitted, and find the best bound if `calibrating`.
+    """Check that the acceleration is admitted (parity), and find the best bound if `calibrating`.
 
     With `apart`, work that could end memory or start threads is done in a process of its own, and memory that ends
     while calibrating costs the calibration alone. Where it can be, the model is made ready here, to be inherited by
@@ -171,7 +165,7 @@ def probe(labeller: Labeller, structures: Sequence[Atoms], calibrating: bool, ap
             reference = Labeller(replace(settings, dtype="float64", acceleration="none"))
             parity = check_parity(reference, labeller, probe_structures(structures))
         labeller.prepare()
-        return Probed(parity, _calibration(labeller, structures) if calibrating else Calibration())
+        return parity, _calibration(labeller, structures) if calibrating else Calibration()
 
     # The compiler of torch.compile starts threads, and so do the gradients of a torch that may see a GPU. A process
     # that has threads must not be forked.

@@ -29,7 +29,6 @@ from hypothesis import strategies as st
 from containers.contract import BadInput, Inputs, Machine
 from containers.formats import ase_formats
 from containers.formats import parquet as parquet_rows
-from containers.formats import text as bounded_text
 from containers.formats.mlip_cfg import write_configurations
 from containers.formats.reading import Frame, read_frames
 from containers.ingest import ingest
@@ -544,16 +543,6 @@ def test_a_row_group_that_is_too_large(tmp_path: Path, monkeypatch: pytest.Monke
 def test_empty_lines_without_end(tmp_path: Path) -> None:
     said = message(tmp_path, "pool.xyz", b"1\n\nSi 0 0 0\n" + b"\n" * 20_000)
     assert "empty lines after frame 0 (from 0)" in said
-
-
-def test_lines_are_the_same_whatever_the_blocks_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    content = by_ase("pool.extxyz")(frames())
-    expected = [structure_id(atoms) for atoms in ingested(tmp_path, "pool.extxyz", content)]
-    for size in (1, 7, 100):
-        monkeypatch.setattr(bounded_text, "BLOCK", size)
-        (tmp_path / str(size)).mkdir()
-        found = ingested(tmp_path / str(size), "pool.extxyz", content)
-        assert [structure_id(atoms) for atoms in found] == expected
 
 
 # ---- names that say one thing, contents that say another
