@@ -46,7 +46,7 @@ QUOTED = re.compile(
     ),
     re.DOTALL,
 )
-"""As ASE reads it; what has no end goes to the end of the line, so that no part is looked at twice."""
+"""Quoted text as ASE reads it; without an end it goes to the end of the line, so that no part is searched twice."""
 STRESSES = re.compile(r"(?<!\S)(?:stress|virial)(?=\s*=)")
 MARK = "\0"  # behind `stress` and `virial`: ASE reads nine numbers alone under these names, and does not compare sides
 OF_IPI = re.compile(r"\bCELL[({]")

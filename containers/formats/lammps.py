@@ -2,8 +2,8 @@
 
 https://docs.lammps.org/dump.html and https://docs.lammps.org/read_data.html
 
-Types are numbers from 1. Which element a type is says the file (a column `element`, type labels, or clear masses), or
-else the user. Lengths must be in Å; a file that does not name its units is taken to have them. A dump has no total
+Types are numbers from 1. Their elements stand in the file (a column `element`, type labels, or clear masses), or are
+given by the user. Lengths must be in Å; a file that does not name its units is taken to have them. A dump has no total
 energy, so its forces are no labels: the structure alone is read. A data file is periodic in all directions.
 """
 
@@ -33,7 +33,7 @@ ITEM = "ITEM: "
 CARTESIAN = (("x", "y", "z"), ("xu", "yu", "zu"))
 SCALED = (("xs", "ys", "zs"), ("xsu", "ysu", "zsu"))
 UNNAMED = "C"
-"""What LAMMPS writes as the `element` of every atom where `dump_modify element` was not given."""
+"""LAMMPS writes it as the `element` of every atom where `dump_modify element` was not given."""
 BOXES = {(): 2, ("xy", "xz", "yz"): 3, ("abc", "origin"): 4}
 """Words behind BOX BOUNDS, the periodic directions left out -> numbers a line."""
 
@@ -48,7 +48,7 @@ SECTIONS = ("Atoms", "Masses", "Atom Type Labels")
 
 
 class Unreadable(Exception):
-    """What is wrong with a piece of a file; the reader adds the place."""
+    """A piece of a file is wrong; the reader adds the place."""
 
 
 def is_dump(head: bytes) -> bool:

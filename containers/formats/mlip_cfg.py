@@ -143,7 +143,7 @@ class _Configuration:
             self._fail(str(error))
 
     def atoms(self, elements: Sequence[str]) -> Atoms:
-        """Return the structure; what the file says of the types goes before `elements`."""
+        """Return the structure; the file's own elements of the types go before `elements`."""
         if (data := self._data) is None:
             raise BadInput(f"{self._place}, from line {self._start}: there is no AtomData")
 

@@ -70,7 +70,7 @@ class Damaged(Exception):
 
 
 BROKEN = (KeyError, ValueError, TypeError, IndexError, AttributeError, RecursionError, Damaged)
-"""What records of another shape than expected end in."""
+"""Errors that records of another shape than expected end in."""
 
 ADMITTED: dict[str, tuple[str, ...]] = {
     "ase.atoms": ("Atoms",),
@@ -127,8 +127,8 @@ def frame_rows(path: Path, name: str) -> Iterator[Atoms]:
     """Read every structure of an unpacked table, in its order.
 
     The columns `energy` (eV, total), `forces` (eV/Å; `forces_total` where that is there) and `stress`, or else the
-    structure's own calculator, become results of a calculator; TO_INFO goes to info. A structure of which atoms are
-    held (`FixAtoms` and the like) says so.
+    structure's own calculator, become results of a calculator; TO_INFO goes to info. A structure with held atoms
+    (`FixAtoms` and others) gets an empty `FixAtoms`.
 
     Args:
         path: the pickle, decompressed.
@@ -174,8 +174,8 @@ def frame_rows(path: Path, name: str) -> Iterator[Atoms]:
 def read_inert(content: bytes, place: str) -> Any:
     """Return the content of a pickle, objects as records.
 
-    A reader makes room for every number up to the one that an object is kept under: a single wrong byte would ask for
-    gigabytes. So what the pickle claims is compared with its size first.
+    A reader makes room for every number up to the one that an object is kept under: a single wrong byte would take
+    gigabytes. So the claims of the pickle are compared with its size first.
 
     Raises:
         BadInput: a name that is not admitted; the message has `place` and the name.

@@ -17,7 +17,7 @@ HEX_ID = f"^[0-9a-f]{{{2 * ID_BYTES}}}$"
 FOLDER_DIGITS = 32
 """Hex digits of a teacher's digest that name the folder of its label store."""
 NOT_FINITE = "the teacher's label is not finite"
-"""How a `reason` begins where the teacher gave numbers, but not all of them finite."""
+"""Begin of a `reason` where the teacher gave numbers, but not all of them finite."""
 
 ROWS = pa.schema(
     [

@@ -25,7 +25,7 @@ WANTED_WINDOWS = 32  # of smaller windows, so that a few processes end together
 DENSITY_DECIMALS = 4  # atoms per Å³; a solid has some 0.05
 LOWEST_KEPT = 500
 """Edges of a batch: with fewer, one structure or another program ends memory, which is no reason to slow the rest."""
-MARGIN_A = 1.5  # around the atoms of a structure whose cell says nothing of its volume
+MARGIN_A = 1.5  # around the atoms of a structure whose cell does not give its volume
 
 
 @dataclass(frozen=True, order=True)

@@ -35,7 +35,7 @@ RESULTS = ("energy", "interaction_energy", "contributions", "node_energy", "forc
 
 @dataclass(frozen=True)
 class Settings:
-    """How to label. torch always has one thread: its tensors are small, and more threads are slower."""
+    """Settings of a labeller. torch always has one thread: its tensors are small, and more threads are slower."""
 
     model: Path
     head: str

@@ -76,7 +76,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Provenance:
-    """How rows were computed."""
+    """Device, kernels and version that computed rows."""
 
     device: str
     acceleration: str

@@ -137,7 +137,7 @@ def test_stress_of_old_versions_is_not_taken_for_a_virial() -> None:
     assert "stress" not in atoms.calc.results
 
 
-def test_both_kinds_of_cfg_are_told_apart() -> None:
+def test_both_kinds_of_cfg_are_distinguished() -> None:
     assert is_mlip(Lines(io.BytesIO(("\n\n" + THEIRS).encode()), ""))
     assert not is_mlip(Lines(io.BytesIO(b"Number of particles = 2\n"), ""))
     assert not is_mlip(Lines(io.BytesIO(b"\n"), ""))

@@ -199,7 +199,7 @@ def test_the_hostile_pickles_would_work(tmp_path: Path, name: str) -> None:
     assert marker.exists() or marker.with_suffix(".npy").exists()
 
 
-def test_a_refused_name_is_told(tmp_path: Path) -> None:
+def test_a_refused_name_is_in_the_message(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"^t: the pickle names posix\.system, which no table .* nothing of it was run"):
         list(frame_rows(packed(Calls(os.system, "true"), tmp_path / "t"), "t"))
 

@@ -528,7 +528,7 @@ def test_a_compression_bomb_is_refused_early(tmp_path: Path, name: str, monkeypa
     assert "holds more than 10 MB" in said or "longer than 4,000,000 characters" in said
 
 
-def test_a_bound_names_itself_and_the_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bound_names_itself_and_the_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ase_formats, "LARGEST_WHOLE", 1_000_000)
     said = message(tmp_path, "pool.cif", b" " * 2_000_000)
     assert "2 MB; of this format at most 1 MB are read" in said

@@ -30,7 +30,7 @@ def reasons(given: Labels, max_force_std=None, **bounds) -> dict[int, dict[str, 
     return broken(measure(NUMBERS, given, E0S), Sanity(**bounds), max_force_std)
 
 
-def test_energies_are_told_an_atom_and_without_the_reference():
+def test_energies_are_per_atom_and_without_the_reference():
     figures = measure(NUMBERS, labels(energy=(-7.0, 1.0)), E0S)
     assert figures.energy.tolist() == [0.5, 3.0]
 
@@ -76,7 +76,7 @@ def test_an_energy_far_below_the_reference_is_out_of_bounds_too():
         {"stress": ([0, 0, 0, 0, 0, np.nan], None)},
     ],
 )
-def test_what_is_not_finite_is_told_as_that_and_its_neighbour_is_left_alone(change):
+def test_a_label_that_is_not_finite_is_named_and_its_neighbour_is_left_alone(change):
     assert reasons(labels(**change)) == {0: {"not_finite": "the teacher's label is not finite"}}
 
 

@@ -233,7 +233,7 @@ def test_batches_and_files_change_no_label_and_two_runs_give_the_same_bytes(benc
     assert file_digest(bench.outputs / "labels.cfg") == whole["cfg"]
 
 
-def test_a_pool_without_a_good_label_is_told_with_counts_and_settings(bench, pool):
+def test_a_pool_without_a_good_label_is_refused_with_counts_and_settings(bench, pool):
     bench.store(FIRST, [row(atoms, forces=np.full(6, 1e3)) for atoms in pool[:6]])
     with pytest.raises(
         BadInput,

@@ -35,7 +35,7 @@ def files(tmp_path: Path) -> list[Path]:
     return [arrow(tmp_path / "a.arrow", rows_of(0, 1, 2, 3, 4)), arrow(tmp_path / "b.arrow", second)]
 
 
-def test_rows_come_in_the_order_asked_for(files: list[Path]) -> None:
+def test_rows_come_in_the_requested_order(files: list[Path]) -> None:
     wanted = [7, 0, 9, 3, 3, 5]
     assert LabelRows(files).take(ids_of(*wanted)).equals(rows_of(*wanted))
 
@@ -69,7 +69,7 @@ def test_a_file_of_something_else_is_named(tmp_path: Path) -> None:
             LabelRows([path])
 
 
-def test_ids_that_begin_alike_are_told_apart() -> None:
+def test_ids_with_equal_first_bytes_are_distinguished() -> None:
     alike = [bytes(8) + bytes([n]) * 24 for n in range(50)]
     ids = pa.array(alike[::-1], pa.binary(32))
     index = IdIndex([id_words(ids.slice(0, 20)), id_words(ids.slice(20))])

@@ -52,7 +52,7 @@ def test_equal_labels_are_admitted_with_differences_of_zero():
     assert check_parity(Fake(), Fake(), pool(5)) == {**dict.fromkeys(BOUNDS, 0.0), "parity_structures": 5}
 
 
-def test_the_largest_differences_are_told():
+def test_the_largest_differences_are_reported():
     structures = pool(4)
     spoil = {
         1: label(structures[1], energy=2 * 5e-5),
@@ -74,7 +74,7 @@ def test_the_largest_differences_are_told():
         ({"energy": float("nan")}, r"nan eV/atom.*energy most in pool.xyz, row 2"),
     ],
 )
-def test_a_difference_above_its_bound_is_refused_with_the_numbers_the_structure_and_the_mend(change, says):
+def test_a_difference_above_its_bound_is_refused_with_numbers_structure_and_fix(change, says):
     structures = pool(4)
     with pytest.raises(AccelerationRefused, match=says) as refused:
         check_parity(Fake(), Fake({2: label(structures[2], **change)}), structures)
@@ -114,7 +114,7 @@ def test_a_small_pool_is_probed_as_far_as_it_goes(count):
     assert len(probe_structures(pool(count))) == min(count, PROBES)
 
 
-def test_structures_that_nobody_can_label_are_no_probes():
+def test_structures_that_cannot_be_labelled_are_no_probes():
     broken = Atoms("Si", positions=[[np.nan, 0, 0]])
     flat = Atoms("Si2", positions=[[0, 0, 0], [2.3, 0, 0]])
     assert probe_structures([Atoms(), broken, flat]) == [flat]

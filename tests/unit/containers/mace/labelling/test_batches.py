@@ -53,7 +53,7 @@ def test_memory_that_ends_halves_the_bound_and_keeps_what_is_done():
     assert calls == [[0, 1, 2, 3, 4], [0, 1], [2, 3], [4]]
 
 
-def test_one_that_does_not_fit_alone_is_given_up_and_the_rest_go_on():
+def test_one_that_does_not_fit_alone_is_given_up_and_the_rest_is_done():
     pool = sizes(10, 500, 10)
     compute, _ = in_memory_of(pool, 25)
     done, too_large, _ = compute_in_batches(pool, 1000, compute)

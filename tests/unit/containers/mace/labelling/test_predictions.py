@@ -54,7 +54,7 @@ def test_a_row_has_a_label_with_every_digit_or_a_reason():
     assert third["id"].hex() == STRUCTURES["id"][3].as_py()
 
 
-def test_what_is_set_aside_is_no_row_and_is_told_apart():
+def test_a_structure_set_aside_is_no_row():
     aside = set_aside_rows(STRUCTURES, ANSWERS)
     assert aside.schema == SET_ASIDE
     assert aside.to_pylist() == [{"id": bytes.fromhex(STRUCTURES["id"][2].as_py()), "reason": "too large"}]

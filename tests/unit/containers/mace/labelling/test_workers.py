@@ -92,7 +92,7 @@ def test_a_given_bound_below_the_lowest_stays():
     assert crew.bound == 300
 
 
-def test_a_crash_is_told_from_a_kill():
+def test_a_crash_is_named_by_its_signal():
     with Crew(killed_by({0}, how=signal.SIGUSR1), 1) as crew:
         assert str(done_by(crew, windows(1))[0]) == "its process was killed twice (SIGUSR1)"
 
