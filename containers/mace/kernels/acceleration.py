@@ -15,7 +15,7 @@ from containers.contract import Acceleration, ProgramMissing, StepError
 PACKAGES = ("cuequivariance", "cuequivariance_torch")
 PLAIN_HINT = "DISTILL_ACCELERATION=none labels without it."
 FEWEST_ATOMS = 32
-"""Fewest atoms of a compiled batch. torch assumes what it sees at first, e.g. at least 17 atoms, and compiles again for fewer."""
+"""In a compiled batch. torch assumes what it sees at first, e.g. at least 17 atoms, and compiles again for fewer."""
 
 
 def accelerated(model: torch.nn.Module, acceleration: Acceleration, dtype: str, device: str) -> torch.nn.Module:
