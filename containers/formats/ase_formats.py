@@ -182,32 +182,28 @@ def _outcar(path: Path, name: str) -> Iterator[Atoms]:
 
 
 def _database(path: Path, name: str, kind: str) -> Iterator[Atoms]:
+    """Read each row; refuse other databases: ASE makes its tables in them, and the user's file must stay as it is."""
     import ase.db  # loads more of ASE than the other formats need
 
     if kind == "db":
-        _check_sqlite(path, name)
+        try:
+            connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+            found = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'systems'").fetchone()[0]
+            connection.close()
+        except sqlite3.Error as error:
+            raise BadInput(f"{name}: not a readable SQLite database ({error})") from error
+        head = _head(path)  # SQLite's file format, 1.3; an old writer left the number of pages out
+        page, pages = int.from_bytes(head[16:18], "big"), int.from_bytes(head[28:32], "big")
+        if head[24:28] == head[92:96] and path.stat().st_size < (65536 if page == 1 else page) * pages:
+            raise BadInput(f"{name}: the database was cut off; copy it again")
+        if not found:
+            raise BadInput(f"{name}: the database is not one of ASE's (it has no table `systems`)")
     for place, row in enumerate(ase.db.connect(str(path), type=kind, serial=True, use_lock_file=False).select()):
         if row.natoms > MOST_ATOMS:
             raise BadInput(f"{name}: frame {place} (from 0): {too_many(row.natoms)}")
         atoms = row.toatoms(add_additional_information=True)
         atoms.info = {**atoms.info.get("data", {}), **atoms.info.get("key_value_pairs", {})}
         yield atoms
-
-
-def _check_sqlite(path: Path, name: str) -> None:
-    """Refuse other databases: ASE makes its tables in one without them, and the user's file must stay as it is."""
-    try:
-        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-        found = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'systems'").fetchone()[0]
-        connection.close()
-    except sqlite3.Error as error:
-        raise BadInput(f"{name}: not a readable SQLite database ({error})") from error
-    head = _head(path)  # SQLite's file format, 1.3; an old writer left the number of pages out
-    page, pages = int.from_bytes(head[16:18], "big"), int.from_bytes(head[28:32], "big")
-    if head[24:28] == head[92:96] and path.stat().st_size < (65536 if page == 1 else page) * pages:
-        raise BadInput(f"{name}: the database was cut off; copy it again")
-    if not found:
-        raise BadInput(f"{name}: the database is not one of ASE's (it has no table `systems`)")
 
 
 FULL = 1e-3  # so near to 1 an occupancy is full
