@@ -119,11 +119,11 @@ def ours(contestant: Contestant) -> Work:
     It loads the model anew at each call; its seconds are those that the step itself tells of the labelling.
     """
     from containers.mace.labelling.batches import DEFAULT_BOUND
-    from containers.mace.labelling.labeller import Settings
+    from containers.mace.labelling.labeller import LabelSettings
     from containers.mace.labelling.predictions import Label
     from containers.mace.labelling.shard import label_shard
 
-    settings = Settings(contestant.model, contestant.head, contestant.dtype, DEFAULT_BOUND)
+    settings = LabelSettings(contestant.model, contestant.head, contestant.dtype, DEFAULT_BOUND)
 
     def work(structures: Sequence[Atoms], batch_size: int) -> tuple[float, Labels]:
         shard = label_shard(settings, structures, contestant.threads or 1, calibrated=False)

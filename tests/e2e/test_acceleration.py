@@ -26,9 +26,9 @@ EDGES = 2000
 
 
 def labeller(dtype: str, acceleration: str = "none", model: Path = TEACHER):
-    from containers.mace.labelling.labeller import Labeller, Settings
+    from containers.mace.labelling.labeller import Labeller, LabelSettings
 
-    return Labeller(Settings(model, "Default", dtype, EDGES, acceleration=acceleration))
+    return Labeller(LabelSettings(model, "Default", dtype, EDGES, acceleration=acceleration))
 
 
 @pytest.fixture(scope="module")

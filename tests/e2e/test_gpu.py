@@ -106,10 +106,10 @@ CALIBRATED = """
 import sys
 from pathlib import Path
 from ase.build import bulk
-from containers.mace.labelling.labeller import Settings
+from containers.mace.labelling.labeller import LabelSettings
 from containers.mace.labelling.shard import label_shard
 structures = [bulk("Si", cubic=True).repeat(3) for _ in range(200)]
-settings = Settings(Path(sys.argv[1]), "Default", "float32", 8000, "cuda")
+settings = LabelSettings(Path(sys.argv[1]), "Default", "float32", 8000, "cuda")
 shard = label_shard(settings, structures, processes=2, calibrated=False)
 assert all(not isinstance(answer, str) for answer in shard.labelled.answers)
 print(len(shard.calibration.throughput) > 1, shard.labelled.bound in shard.probed.calibration.throughput)
@@ -133,8 +133,8 @@ import sys
 from pathlib import Path
 import torch
 from ase.build import bulk
-from containers.mace.labelling.labeller import Labeller, Settings
-labeller = Labeller(Settings(Path(sys.argv[1]), "Default", "float32", 10**9, "cuda"))
+from containers.mace.labelling.labeller import Labeller, LabelSettings
+labeller = Labeller(LabelSettings(Path(sys.argv[1]), "Default", "float32", 10**9, "cuda"))
 small = [bulk("Si", cubic=True).repeat(2) for _ in range(40)]
 labeller.label(small[:1])
 free = torch.cuda.memory_reserved() + 400e6

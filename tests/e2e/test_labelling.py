@@ -23,7 +23,7 @@ from ase.io import read
 from containers.contract import InputFile, Inputs, Machine, Report, Request, Resources, file_digest, no_progress
 from containers.environment import lock_digest
 from containers.mace.labelling import mace_label
-from containers.mace.labelling.predictions import SET_ASIDE, Label, Labelled, SetAside
+from containers.mace.labelling.predictions import SET_ASIDE, Label, Predictions, Unlabelled
 from containers.structures.table import STRUCTURES, structure_id, structures_table, write_table
 
 pytestmark = pytest.mark.e2e
@@ -38,9 +38,9 @@ def pool() -> list[Atoms]:
 
 
 def settings(dtype: str = "float32", edges_per_batch: int = 2000):
-    from containers.mace.labelling.labeller import Settings
+    from containers.mace.labelling.labeller import LabelSettings
 
-    return Settings(TEACHER, "Default", dtype, edges_per_batch)
+    return LabelSettings(TEACHER, "Default", dtype, edges_per_batch)
 
 
 def shard(structures: list[Atoms], **options: object):
@@ -77,7 +77,7 @@ def step_apart(folder: Path, structures: Path, threads: int) -> Report:
     return Report.model_validate_json((folder / "report.json").read_bytes())
 
 
-def assert_same(found: Labelled, expected: Labelled, tolerance: float = 0.0) -> None:
+def assert_same(found: Predictions, expected: Predictions, tolerance: float = 0.0) -> None:
     for one, other in zip(found.answers, expected.answers, strict=True):
         assert isinstance(one, Label)
         assert isinstance(other, Label)
@@ -158,13 +158,13 @@ def test_no_process_outlives_a_step_that_is_killed():
 import os, signal, sys
 from pathlib import Path
 from ase.build import bulk
-from containers.mace.labelling.labeller import Settings
+from containers.mace.labelling.labeller import LabelSettings
 from containers.mace.labelling.shard import label_shard
 def progress(*_):
     print(Path(f"/proc/self/task/{os.getpid()}/children").read_text(), flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 structures = [bulk("Si", cubic=True).repeat(2) for _ in range(300)]
-label_shard(Settings(Path(sys.argv[1]), "Default", "float32", 2000), structures, 2, progress=progress)
+label_shard(LabelSettings(Path(sys.argv[1]), "Default", "float32", 2000), structures, 2, progress=progress)
 """
     result = run_script(script)
     assert result.returncode == -signal.SIGKILL
@@ -200,9 +200,9 @@ def test_when_memory_ends_batches_shrink_and_the_largest_is_set_aside(processes)
 import resource, sys
 from pathlib import Path
 from ase.build import bulk
-from containers.mace.labelling.labeller import Labeller, Settings
+from containers.mace.labelling.labeller import Labeller, LabelSettings
 from containers.mace.labelling.shard import label_all
-labeller = Labeller(Settings(Path(sys.argv[1]), "Default", "float64", edges_per_batch=10**9))
+labeller = Labeller(LabelSettings(Path(sys.argv[1]), "Default", "float64", edges_per_batch=10**9))
 small = [bulk("Si", cubic=True).repeat(2) for _ in range(12)]
 labeller.label(small[:1])
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -231,7 +231,7 @@ def test_a_structure_that_kills_its_process_is_set_aside_and_the_rest_go_on(pool
     monkeypatch.setattr(GraphMaker, "graph", deadly)
     found = shard([*pool[:30], heavy, *pool[30:]], processes=2).labelled
     aside = found.answers.pop(30)
-    assert isinstance(aside, SetAside)
+    assert isinstance(aside, Unlabelled)
     assert aside == "its process was killed twice (out of memory?)"
     assert_same(found, expected.labelled, tolerance=1e-5)
     assert found.bound == 1000  # halved once, not with every piece of the window
@@ -271,7 +271,7 @@ def test_a_structure_that_does_not_fit_is_not_in_the_sample(pool, monkeypatch, p
     large = bulk("Si", a=5.3, cubic=True).repeat(6)  # the densest
     found = shard([*pool[:10], *[large] * 15], processes=processes, calibrated=False)
     assert 8000 in found.calibration.throughput
-    aside = [place for place, answer in enumerate(found.labelled.answers) if isinstance(answer, SetAside)]
+    aside = [place for place, answer in enumerate(found.labelled.answers) if isinstance(answer, Unlabelled)]
     assert aside == list(range(10, 25))
 
 

@@ -320,11 +320,11 @@ def charged_frames(count: int) -> list[Atoms]:
 def test_charged_frames_are_labelled_with_their_charge_and_spin(dtype, threads, edges, graphs):
     from mace.calculators import MACECalculator
 
-    from containers.mace.labelling.labeller import Labeller, Settings
+    from containers.mace.labelling.labeller import Labeller, LabelSettings
     from containers.mace.labelling.shard import label_all
 
     frames = charged_frames(16)
-    labeller = Labeller(Settings(OMOL, "Default", dtype, edges))
+    labeller = Labeller(LabelSettings(OMOL, "Default", dtype, edges))
     labeller.plain_class = graphs == "ours"  # other classes get mace-torch's own graphs
     calculator, expected = MACECalculator(model_paths=str(OMOL), default_dtype="float64"), []
     for frame in frames:
@@ -523,7 +523,7 @@ def test_atoms_too_far_apart_for_a_neighbour_list_have_a_reason(tmp_path):
 
 def test_a_neighbour_list_that_finds_no_memory_is_set_aside(monkeypatch):
     from containers.mace.labelling import graphs
-    from containers.mace.labelling.predictions import SetAside
+    from containers.mace.labelling.predictions import Unlabelled
 
     def failing(words: str):
         def neighbour_list(*_: object, **__: object):
@@ -533,7 +533,7 @@ def test_a_neighbour_list_that_finds_no_memory_is_set_aside(monkeypatch):
 
     maker = graphs.GraphMaker(5.0, (14,))
     monkeypatch.setattr(graphs, "neighbour_list", failing("Failed to allocate seed array."))
-    assert isinstance(maker.graph(bulk("Si")), SetAside)
+    assert isinstance(maker.graph(bulk("Si")), Unlabelled)
     monkeypatch.setattr(graphs, "neighbour_list", failing("another"))
     with pytest.raises(RuntimeError, match="another"):
         maker.graph(bulk("Si"))

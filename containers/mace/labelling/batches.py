@@ -29,7 +29,7 @@ MARGIN_A = 1.5  # around the atoms of a structure whose cell does not give its v
 
 
 @dataclass(frozen=True, order=True)
-class Size:
+class GraphSize:
     """Size of a structure for the model: the most neighbours of one atom, and all pairs."""
 
     neighbours: int
@@ -89,7 +89,7 @@ def windows(atoms: Sequence[int], limit: int) -> list[range]:
     return [*found, range(start, len(atoms))] if start < len(atoms) else found
 
 
-def batches(sizes: Mapping[int, Size], bound: int) -> list[list[int]]:
+def batches(sizes: Mapping[int, GraphSize], bound: int) -> list[list[int]]:
     """Group structures into batches of at most `bound` edges; a larger one is a batch of its own.
 
     They are sorted by neighbours, then edges: atoms with like numbers of neighbours waste least (see `convolution`).
@@ -116,7 +116,7 @@ def kept(bound: int, before: int) -> int:
 
 
 def compute_in_batches(
-    sizes: Mapping[int, Size], bound: int, compute: Callable[[list[int]], list[T]]
+    sizes: Mapping[int, GraphSize], bound: int, compute: Callable[[list[int]], list[T]]
 ) -> tuple[dict[int, T], list[int], int]:
     """Call `compute` batch by batch; when it raises `MemoryError`, halve the bound.
 
@@ -153,7 +153,7 @@ BUDGET_S = 0.8  # no further bound is tried after it
 
 
 @dataclass
-class Calibration:
+class BatchCalibration:
     """Edges per second for each bound tried."""
 
     throughput: dict[int, float] = field(default_factory=dict)
@@ -169,7 +169,7 @@ class Calibration:
 
 def calibrate(
     speed: Callable[[int], float], highest: int, clock: Callable[[], float], budget_s: float = BUDGET_S
-) -> Calibration:
+) -> BatchCalibration:
     """Try the default bound, then larger and smaller ones as long as they are faster and there is time.
 
     Args:
@@ -178,7 +178,7 @@ def calibrate(
         clock: seconds, e.g. `time.monotonic`.
         budget_s: no further bound is tried when it is used up.
     """
-    found = Calibration()
+    found = BatchCalibration()
     ends = clock() + budget_s
 
     def climb(bound: int, factor: float, before: float) -> None:

@@ -17,8 +17,8 @@ from ase.data import chemical_symbols
 from matscipy.neighbours import neighbour_list
 from numpy.typing import NDArray
 
-from containers.mace.labelling.batches import Size
-from containers.mace.labelling.predictions import SetAside
+from containers.mace.labelling.batches import GraphSize
+from containers.mace.labelling.predictions import Unlabelled
 from containers.structures.state import state_values
 from containers.structures.table import STATE
 
@@ -39,12 +39,12 @@ class Graph:
     unit_shifts: NDArray[np.int32]  # [E, 3]
     cell: NDArray[np.float64]  # [3, 3] Å; holds the atoms in the directions that are not periodic
     pbc: NDArray[np.bool_]  # [3]
-    size: Size
+    size: GraphSize
     shortest_A: float | None  # shortest edge
     state: Mapping[str, float]  # what else a model may read, where it is not at MACE's default; see `frame_state`
 
 
-NO_MEMORY = SetAside("its neighbour list does not fit in memory")
+NO_MEMORY = Unlabelled("its neighbour list does not fit in memory")
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class GraphMaker:
             unit_shifts=unit_shifts.astype(np.int32),
             cell=cell,
             pbc=pbc,
-            size=Size(int(np.bincount(edges[1], minlength=1).max()), edges.shape[1]),
+            size=GraphSize(int(np.bincount(edges[1], minlength=1).max()), edges.shape[1]),
             shortest_A=float(lengths.min()) if len(lengths) else None,
             state=state_values(atoms.info.get(STATE)),
         )

@@ -22,7 +22,7 @@ from containers.mace.kernels.contraction import use_fast_contractions
 from containers.mace.kernels.convolution import use_fast_convolutions
 from containers.mace.labelling.batches import compute_in_batches, kept
 from containers.mace.labelling.graphs import Graph, GraphMaker, Made, joined
-from containers.mace.labelling.predictions import Answer, Label, Labelled, SetAside
+from containers.mace.labelling.predictions import Answer, Label, Predictions, Unlabelled
 from containers.mace.teacher.description import choose_head
 from containers.mace.teacher.model import check_device, describe, load_model, model_heads, reference_energies
 
@@ -34,7 +34,7 @@ RESULTS = ("energy", "interaction_energy", "contributions", "node_energy", "forc
 
 
 @dataclass(frozen=True)
-class Settings:
+class LabelSettings:
     """Settings of a labeller. torch always has one thread: its tensors are small, and more threads are slower."""
 
     model: Path
@@ -55,7 +55,7 @@ class Labeller:
         StepError: the device is cuda and torch sees none.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: LabelSettings) -> None:
         check_device(settings.device)
         torch.set_num_threads(1)
         torch.jit.set_fusion_strategy([])  # else the first calls differ from later ones in the last digit
@@ -92,11 +92,11 @@ class Labeller:
         self._model = model
         return model
 
-    def label(self, structures: Sequence[Atoms]) -> Labelled:
+    def label(self, structures: Sequence[Atoms]) -> Predictions:
         """Label structures that fit in memory together as graphs (a window), in their order."""
         return self.label_graphs(self.maker.make(structures))
 
-    def label_graphs(self, made: Made) -> Labelled:
+    def label_graphs(self, made: Made) -> Predictions:
         """Label a window whose graphs are made."""
         self.prepare()
         started = time.monotonic()
@@ -112,13 +112,13 @@ class Labeller:
             if not isinstance(graph, Graph):
                 answers.append(graph)
             elif place in too_large:
-                answers.append(SetAside(f"does not fit in memory alone ({graph.size.edges} neighbour pairs)"))
+                answers.append(Unlabelled(f"does not fit in memory alone ({graph.size.edges} neighbour pairs)"))
             elif (label := labels[place]).finite:
                 answers.append(label)
             else:
                 closest = "" if graph.shortest_A is None else f"; its closest atoms are {graph.shortest_A:.3f} Å apart"
                 answers.append(f"{NOT_FINITE} (energy {label.energy}){closest}")
-        return Labelled(
+        return Predictions(
             answers=answers,
             edges=[graph.size.edges if isinstance(graph, Graph) else None for graph in made.graphs],
             shortest_A=[graph.shortest_A if isinstance(graph, Graph) else None for graph in made.graphs],

@@ -54,12 +54,12 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     table = first_of_each(pq.read_table(inputs.one("structures")))
     structures = atoms_from_table(table)
     read = time.monotonic()
-    from containers.mace.labelling.labeller import Settings  # loads torch, which counts as start
+    from containers.mace.labelling.labeller import LabelSettings  # loads torch, which counts as start
     from containers.mace.labelling.shard import label_shard
 
     given = machine.resources
     bound, known = given.edges_per_batch or DEFAULT_BOUND, given.edges_per_batch is not None
-    settings = Settings(inputs.one("model"), params.head, params.dtype, bound, given.device, given.acceleration)
+    settings = LabelSettings(inputs.one("model"), params.head, params.dtype, bound, given.device, given.acceleration)
     processes = processes_for(given.threads)
     shard = label_shard(settings, structures, processes, calibrated=known, progress=machine.progress)
     labelled, throughput = shard.labelled, shard.calibration.throughput

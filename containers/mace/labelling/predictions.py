@@ -34,18 +34,18 @@ class Label:
         return bool(np.isfinite(self.energy) and np.isfinite(self.forces).all() and np.isfinite(stress).all())
 
 
-class SetAside(str):
+class Unlabelled(str):
     """The reason why this machine has no label for a structure; another one may have."""
 
     __slots__ = ()
 
 
 Answer = Label | str
-"""A label, or the reason for none: a `SetAside` of this machine, or else of any."""
+"""A label, or the reason for none: an `Unlabelled` of this machine, or else of any."""
 
 
 @dataclass
-class Labelled:
+class Predictions:
     """Answers for a run of structures in their order, and the seconds they took."""
 
     answers: list[Answer]
@@ -56,11 +56,11 @@ class Labelled:
     seconds_model: float = 0.0
 
     @classmethod
-    def empty(cls, count: int, bound: int) -> Labelled:
+    def empty(cls, count: int, bound: int) -> Predictions:
         """Make places for `count` answers."""
-        return cls([SetAside("not labelled")] * count, [None] * count, [None] * count, bound)
+        return cls([Unlabelled("not labelled")] * count, [None] * count, [None] * count, bound)
 
-    def put(self, places: Sequence[int], found: Labelled) -> None:
+    def put(self, places: Sequence[int], found: Predictions) -> None:
         """Put the answers into `places` and add their seconds; the lower bound stays."""
         for place, answer, edges, shortest in zip(places, found.answers, found.edges, found.shortest_A, strict=True):
             self.answers[place], self.edges[place], self.shortest_A[place] = answer, edges, shortest
@@ -89,9 +89,9 @@ def first_of_each(structures: pa.Table) -> pa.Table:
     return structures if first.all() else structures.filter(pa.array(first))
 
 
-def answer_rows(structures: pa.Table, labelled: Labelled, provenance: Provenance) -> pa.Table:
+def answer_rows(structures: pa.Table, labelled: Predictions, provenance: Provenance) -> pa.Table:
     """Return the teacher's answers but those set aside, in the order of `structures` (schema ROWS)."""
-    places = [place for place, answer in enumerate(labelled.answers) if not isinstance(answer, SetAside)]
+    places = [place for place, answer in enumerate(labelled.answers) if not isinstance(answer, Unlabelled)]
     answers = [labelled.answers[place] for place in places]
     labels = [answer if isinstance(answer, Label) else None for answer in answers]
     columns = {
@@ -108,9 +108,9 @@ def answer_rows(structures: pa.Table, labelled: Labelled, provenance: Provenance
 
 def set_aside_rows(structures: pa.Table, answers: Sequence[Answer]) -> pa.Table:
     """Return id and reason of each structure set aside, in the order of `structures` (schema SET_ASIDE)."""
-    aside = [isinstance(answer, SetAside) for answer in answers]
+    aside = [isinstance(answer, Unlabelled) for answer in answers]
     ids = binary_ids(structures.column("id").filter(pa.array(aside, pa.bool_())))
-    reasons = [str(answer) for answer in answers if isinstance(answer, SetAside)]
+    reasons = [str(answer) for answer in answers if isinstance(answer, Unlabelled)]
     return pa.table({"id": ids, "reason": pa.array(reasons, pa.string())}, schema=SET_ASIDE)
 
 

@@ -19,7 +19,7 @@ from containers.mace.labelling.batches import (
     HIGHEST_BOUND_GPU,
     SAMPLE_EDGES,
     SHARD_SAMPLES,
-    Calibration,
+    BatchCalibration,
     calibrate,
     densest_first,
     evenly,
@@ -27,11 +27,11 @@ from containers.mace.labelling.batches import (
     planned,
 )
 from containers.mace.labelling.graphs import Graph, Made
-from containers.mace.labelling.labeller import Labeller, Settings
-from containers.mace.labelling.predictions import Labelled, SetAside
-from containers.mace.labelling.workers import Crew, Killed, Window, in_a_process
+from containers.mace.labelling.labeller import Labeller, LabelSettings
+from containers.mace.labelling.predictions import Predictions, Unlabelled
+from containers.mace.labelling.workers import Crew, Window, WorkerKilled, in_a_process
 
-Probed = tuple[dict[str, float], Calibration]
+Probed = tuple[dict[str, float], BatchCalibration]
 FIRST_LOOK = 32  # structures whose edges give how many make a sample
 
 
@@ -39,9 +39,9 @@ FIRST_LOOK = 32  # structures whose edges give how many make a sample
 class LabelledShard:
     """Answers of a shard, and the wall-clock seconds of the labelling itself, without the probe before it."""
 
-    labelled: Labelled
+    labelled: Predictions
     parity: dict[str, float]  # differences of the accelerated teacher, see `check_parity`
-    calibration: Calibration
+    calibration: BatchCalibration
     bound: int  # edges of a batch at the start; later it may shrink when memory ends
     processes: int  # forked, or this one
     model_processes: int  # of them computed
@@ -49,7 +49,7 @@ class LabelledShard:
 
 
 def label_shard(
-    settings: Settings,
+    settings: LabelSettings,
     structures: Sequence[Atoms],
     processes: int = 1,
     calibrated: bool = True,
@@ -88,7 +88,7 @@ def label_all(
     processes: int = 0,
     makers: Crew[Made] | None = None,
     progress: Progress = no_progress,
-) -> Labelled:
+) -> Predictions:
     """Return the answers to `structures` in their order.
 
     Labels depend on the structures and the labeller's bound, not on who computes them.
@@ -101,7 +101,7 @@ def label_all(
         progress: called after each window.
     """
     windows = [Window(places) for places in planned(structures, labeller.bound)]
-    total = Labelled.empty(len(structures), labeller.bound)
+    total = Predictions.empty(len(structures), labeller.bound)
     done, atoms = 0, 0
     for window, found in _label_windows(labeller, structures, windows, processes, makers):
         total.put(window.places, found)
@@ -117,22 +117,22 @@ def _label_windows(
     windows: list[Window],
     processes: int,
     makers: Crew[Made] | None,
-) -> Iterator[tuple[Window, Labelled]]:
-    def set_aside(killed: Killed) -> Labelled:
-        return Labelled([SetAside(str(killed))], [None], [None], labeller.bound)
+) -> Iterator[tuple[Window, Predictions]]:
+    def set_aside(killed: WorkerKilled) -> Predictions:
+        return Predictions([Unlabelled(str(killed))], [None], [None], labeller.bound)
 
     if makers:
         for window, made in makers.results(windows):
-            yield window, set_aside(made) if isinstance(made, Killed) else labeller.label_graphs(made)
+            yield window, set_aside(made) if isinstance(made, WorkerKilled) else labeller.label_graphs(made)
     elif processes and windows:
 
-        def work(places: Sequence[int], bound: int) -> Labelled:
+        def work(places: Sequence[int], bound: int) -> Predictions:
             labeller.bound = bound
             return labeller.label([structures[place] for place in places])
 
         with Crew(work, min(processes, len(windows)), labeller.bound) as crew:
             for window, found in crew.results(windows):
-                answer = set_aside(found) if isinstance(found, Killed) else found
+                answer = set_aside(found) if isinstance(found, WorkerKilled) else found
                 if window.bound is None:
                     crew.bound = min(crew.bound, answer.bound)
                 yield window, replace(answer, bound=crew.bound)
@@ -165,7 +165,7 @@ def probe(labeller: Labeller, structures: Sequence[Atoms], calibrating: bool, ap
             reference = Labeller(replace(settings, dtype="float64", acceleration="none"))
             parity = check_parity(reference, labeller, probe_structures(structures))
         labeller.prepare()
-        return parity, _calibration(labeller, structures) if calibrating else Calibration()
+        return parity, _calibration(labeller, structures) if calibrating else BatchCalibration()
 
     # The compiler of torch.compile starts threads, and so do the gradients of a torch that may see a GPU. A process
     # that has threads must not be forked.
@@ -175,15 +175,15 @@ def probe(labeller: Labeller, structures: Sequence[Atoms], calibrating: bool, ap
     if not apart or not (threads or calibrating):
         return find_out(calibrating)
     found = in_a_process(lambda: find_out(calibrating))
-    if isinstance(found, Killed) and calibrating:
+    if isinstance(found, WorkerKilled) and calibrating:
         print(f"labelling continues without calibration: {found}", file=sys.stderr)
         found = in_a_process(lambda: find_out(False))
-    if isinstance(found, Killed):
+    if isinstance(found, WorkerKilled):
         raise StepError(f"probing the teacher failed: {found}")
     return found
 
 
-def _calibration(labeller: Labeller, structures: Sequence[Atoms]) -> Calibration:
+def _calibration(labeller: Labeller, structures: Sequence[Atoms]) -> BatchCalibration:
     """Try bounds with graphs of SAMPLE_EDGES edges from all densities, none larger than a batch to be tried.
 
     Nothing is tried when the shard is small.
@@ -199,17 +199,17 @@ def _calibration(labeller: Labeller, structures: Sequence[Atoms]) -> Calibration
     first = graphs(evenly(order, FIRST_LOOK))
     total = int(mean_cost(first) * len(structures))
     if total < SHARD_SAMPLES * SAMPLE_EDGES:
-        return Calibration()
+        return BatchCalibration()
     limit = HIGHEST_BOUND_CPU if labeller.settings.device == "cpu" else HIGHEST_BOUND_GPU
     highest = min(limit, max(total // FEWEST_BATCHES, DEFAULT_BOUND))
     if not (usual := [graph for graph in first if graph.size.cost <= highest]):
-        return Calibration()
+        return BatchCalibration()
     places = evenly(order, int(SAMPLE_EDGES / mean_cost(usual)) + 1)
     sample = [graph for graph in graphs(places) if graph.size.cost <= highest] or usual
     try:
         return calibrate(_speed(labeller, sample), highest, time.monotonic)
     except MemoryError:  # not even one structure
-        return Calibration()
+        return BatchCalibration()
 
 
 def _speed(labeller: Labeller, graphs: list[Graph]) -> Callable[[int], float]:

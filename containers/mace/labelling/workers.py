@@ -41,7 +41,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Killed:
+class WorkerKilled:
     """Result of a window of one structure whose processes were killed, repeatedly."""
 
     signal: int
@@ -117,7 +117,7 @@ class Crew(Generic[R]):
         for worker in self._workers:
             worker.end()
 
-    def results(self, windows: Iterable[Window]) -> Iterator[tuple[Window, R | Killed]]:
+    def results(self, windows: Iterable[Window]) -> Iterator[tuple[Window, R | WorkerKilled]]:
         """Return each window, or the pieces it was cut into, with the result of `work`, as they are done.
 
         Raises:
@@ -145,7 +145,7 @@ class Crew(Generic[R]):
             running.append(window := waiting.popleft())
             worker.give(window, min(self.bound, self.bound if window.bound is None else window.bound))
 
-    def _take(self, worker: _Worker[R], waiting: deque[Window]) -> tuple[Window, R | Killed] | None:
+    def _take(self, worker: _Worker[R], waiting: deque[Window]) -> tuple[Window, R | WorkerKilled] | None:
         window = worker.window
         assert window is not None
         answer = worker.take()
@@ -167,11 +167,11 @@ class Crew(Generic[R]):
         elif window.deaths + 1 < MOST_DEATHS:
             waiting.append(Window(window.places, bound, window.deaths + 1))
         else:
-            return window, Killed(by)
+            return window, WorkerKilled(by)
         return None
 
 
-def in_a_process(work: Callable[[], R]) -> R | Killed:
+def in_a_process(work: Callable[[], R]) -> R | WorkerKilled:
     """Do `work` in a forked process, so that its threads and memory are gone; return its result or what killed it."""
     with Crew(lambda places, bound: work(), 1) as crew:
         _, answer = next(crew.results([Window((0,))]))

@@ -5,11 +5,11 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 
-from containers.mace.labelling.batches import Size, batches, compute_in_batches, densest_first, planned, windows
+from containers.mace.labelling.batches import GraphSize, batches, compute_in_batches, densest_first, planned, windows
 
 
-def sizes(*edges: int) -> dict[int, Size]:
-    return {place: Size(1, count) for place, count in enumerate(edges)}
+def sizes(*edges: int) -> dict[int, GraphSize]:
+    return {place: GraphSize(1, count) for place, count in enumerate(edges)}
 
 
 def test_windows_cover_all_in_order_within_the_limit():
@@ -28,10 +28,10 @@ def test_atoms_without_edges_count_so_that_a_batch_of_them_ends():
 
 
 def test_structures_with_like_neighbours_come_together():
-    assert batches({0: Size(40, 40), 1: Size(4, 70), 2: Size(40, 50)}, 100) == [[1], [0, 2]]
+    assert batches({0: GraphSize(40, 40), 1: GraphSize(4, 70), 2: GraphSize(40, 50)}, 100) == [[1], [0, 2]]
 
 
-def in_memory_of(edges: dict[int, Size], limit: int):
+def in_memory_of(edges: dict[int, GraphSize], limit: int):
     calls: list[list[int]] = []
 
     def compute(batch: list[int]) -> list[str]:

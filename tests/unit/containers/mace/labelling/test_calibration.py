@@ -9,7 +9,7 @@ from containers.mace.labelling.batches import (
     HIGHEST_BOUND_CPU,
     HIGHEST_BOUND_GPU,
     LOWEST_BOUND,
-    Calibration,
+    BatchCalibration,
     calibrate,
     evenly,
     filled,
@@ -38,9 +38,9 @@ def test_no_bound_outside_the_limits_is_tried():
 
 
 def test_a_smaller_bound_wins_where_the_larger_is_hardly_faster():
-    assert Calibration({8000: 100.0, 16_000: 102.0, 4000: 90.0}).best == 8000
-    assert Calibration({8000: 100.0, 16_000: 104.0, 4000: 90.0}).best == 16_000
-    assert Calibration().best == DEFAULT_BOUND
+    assert BatchCalibration({8000: 100.0, 16_000: 102.0, 4000: 90.0}).best == 8000
+    assert BatchCalibration({8000: 100.0, 16_000: 104.0, 4000: 90.0}).best == 16_000
+    assert BatchCalibration().best == DEFAULT_BOUND
 
 
 def test_each_is_timed_twice_and_the_faster_counts():

@@ -10,9 +10,9 @@ from containers.labels.rows import ROWS
 from containers.mace.labelling.predictions import (
     SET_ASIDE,
     Label,
-    Labelled,
+    Predictions,
     Provenance,
-    SetAside,
+    Unlabelled,
     answer_rows,
     binary_ids,
     first_of_each,
@@ -31,11 +31,11 @@ def table(*structures: Atoms):
 LABEL = Label(-1 / 3, np.array([[0.1, 0.2, 1 / 7]]), np.arange(6) / 9)
 HOW = Provenance("cpu", "none", "0.3.16")
 STRUCTURES = table(Atoms("Si", pbc=True, cell=[3, 3, 3]), Atoms("Si"), Atoms("C"), Atoms("H"))
-ANSWERS: list[Label | str] = [LABEL, "too odd", SetAside("too large"), Label(2.0, np.zeros((1, 3)), None)]
+ANSWERS: list[Label | str] = [LABEL, "too odd", Unlabelled("too large"), Label(2.0, np.zeros((1, 3)), None)]
 
 
-def labelled() -> Labelled:
-    return Labelled(ANSWERS, [26, None, 5, 0], [2.5, None, 2.0, None], bound=8000)
+def labelled() -> Predictions:
+    return Predictions(ANSWERS, [26, None, 5, 0], [2.5, None, 2.0, None], bound=8000)
 
 
 def test_a_row_has_a_label_with_every_digit_or_a_reason():
@@ -61,24 +61,24 @@ def test_a_structure_set_aside_is_no_row():
 
 
 def test_set_aside_travels_between_processes():
-    back = pickle.loads(pickle.dumps(SetAside("too large")))
-    assert isinstance(back, SetAside)
+    back = pickle.loads(pickle.dumps(Unlabelled("too large")))
+    assert isinstance(back, Unlabelled)
     assert back == "too large"
 
 
 def test_no_rows_give_tables_of_the_same_schema():
-    assert answer_rows(table(), Labelled.empty(0, 8000), HOW).schema == ROWS
+    assert answer_rows(table(), Predictions.empty(0, 8000), HOW).schema == ROWS
     assert set_aside_rows(table(), []).schema == SET_ASIDE
     assert stub_rows(table()).schema == ROWS
 
 
 def test_answers_are_put_in_their_places_and_the_lower_bound_stays():
-    total = Labelled.empty(4, 8000)
-    total.put([3, 1], Labelled([LABEL, "too odd"], [26, None], [2.5, None], 4000, seconds_model=1.5))
-    total.put([0], Labelled([LABEL], [4], [2.0], 8000, seconds_neighbours=0.5, seconds_model=1.0))
+    total = Predictions.empty(4, 8000)
+    total.put([3, 1], Predictions([LABEL, "too odd"], [26, None], [2.5, None], 4000, seconds_model=1.5))
+    total.put([0], Predictions([LABEL], [4], [2.0], 8000, seconds_neighbours=0.5, seconds_model=1.0))
     assert total.answers[3] is total.answers[0] is LABEL
     assert total.answers[1] == "too odd"
-    assert isinstance(total.answers[2], SetAside)
+    assert isinstance(total.answers[2], Unlabelled)
     assert (total.edges, total.total_edges) == ([4, None, None, 26], 30)
     assert (total.bound, total.seconds_neighbours, total.seconds_model) == (4000, 0.5, 2.5)
 

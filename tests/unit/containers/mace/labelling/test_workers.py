@@ -14,7 +14,7 @@ from threading import Event, Thread
 import pytest
 
 from containers.contract import StepError
-from containers.mace.labelling.workers import Crew, Killed, Window, in_a_process, processes_for
+from containers.mace.labelling.workers import Crew, Window, WorkerKilled, in_a_process, processes_for
 
 
 def squares(places: Sequence[int], bound: int) -> list[int]:
@@ -25,11 +25,11 @@ def windows(count: int, size: int = 4) -> list[Window]:
     return [Window(tuple(range(start, start + size))) for start in range(0, count * size, size)]
 
 
-def done_by(crew: Crew[list[int]], given: list[Window]) -> dict[int, int | Killed]:
+def done_by(crew: Crew[list[int]], given: list[Window]) -> dict[int, int | WorkerKilled]:
     """Each place, done exactly once."""
-    found: dict[int, int | Killed] = {}
+    found: dict[int, int | WorkerKilled] = {}
     for window, answer in crew.results(given):
-        values = [answer] * len(window.places) if isinstance(answer, Killed) else answer
+        values = [answer] * len(window.places) if isinstance(answer, WorkerKilled) else answer
         for place, value in zip(window.places, values, strict=True):
             assert place not in found
             found[place] = value
@@ -71,7 +71,7 @@ def killed_by(places: set[int], log: Path | None = None, how: int = signal.SIGKI
 def test_what_kills_its_process_is_found_by_halving_and_the_rest_is_done():
     with Crew(killed_by({5, 22}), 2, bound=8000) as crew:
         found = done_by(crew, windows(10))
-    assert {place for place, value in found.items() if isinstance(value, Killed)} == {5, 22}
+    assert {place for place, value in found.items() if isinstance(value, WorkerKilled)} == {5, 22}
     assert len(found) == 40
     assert str(found[5]) == "its process was killed twice (out of memory?)"
     assert crew.bound == 2000  # halved by each of the two windows, not by their pieces
@@ -140,7 +140,7 @@ def test_memory_that_python_itself_misses_counts_as_a_kill():
 
     with Crew(work, 2) as crew:
         found = done_by(crew, windows(3))
-    assert isinstance(found.pop(3), Killed)
+    assert isinstance(found.pop(3), WorkerKilled)
     assert len(found) == 11
 
 
@@ -171,7 +171,7 @@ def test_an_idle_process_that_is_killed_costs_nothing_but_a_new_one():
 
 def test_work_in_a_process_of_its_own():
     assert in_a_process(os.getpid) != os.getpid()
-    assert in_a_process(lambda: os.kill(os.getpid(), signal.SIGKILL)) == Killed(signal.SIGKILL)
+    assert in_a_process(lambda: os.kill(os.getpid(), signal.SIGKILL)) == WorkerKilled(signal.SIGKILL)
 
 
 def test_a_process_with_threads_is_not_forked():
