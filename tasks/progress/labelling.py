@@ -19,7 +19,7 @@ from tqdm import tqdm
 from containers.contract import Progress, write_atomic
 from tasks.prefect_logging import run_log
 from tasks.progress.step_bar import LOG_EVERY_S
-from tasks.report.figures import duration
+from tasks.report.markup import duration
 
 TELL_EVERY_S = 1.0  # a shard, to its file
 SHOW_EVERY_S = 5.0  # the flow, in the artifact

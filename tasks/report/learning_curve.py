@@ -47,24 +47,33 @@ def learning_curve(courses: Sequence[Course]) -> bytes:
     figure = drawing(12.6, 3.6)
     for place, (column, label) in enumerate(PANELS.items(), start=1):
         axes = figure.add_subplot(1, len(PANELS), place)
-        _sequence(axes, courses, column)
+        start, stage, named = 0, None, set[str]()
+        for course in courses:
+            for side in COLOURS:
+                rows = course.table.filter(pc.equal(course.table["side"], side))
+                iterations = start + rows["iteration"].to_numpy()
+                values = np.asarray(rows[column].to_numpy(zero_copy_only=False), dtype=float)
+                _line(axes, iterations, values, side, named)
+            if len(courses) > 1:
+                colour, dashes = (STAGE, "-") if course.stage != stage else (GREY, ":")
+                axes.axvline(start, color=colour, lw=0.8, ls=dashes)
+                axes.annotate(
+                    course.name,
+                    (start, 1),
+                    xycoords=("data", "axes fraction"),
+                    xytext=(3, -3),
+                    textcoords="offset points",
+                    rotation=90,
+                    va="top",
+                    fontsize=7,
+                    color=colour,
+                    bbox={"fc": "white", "ec": "none", "alpha": 0.7, "pad": 0.5},
+                )
+            if course.best is not None:
+                axes.axvline(start + course.best, ymax=0.06, color=BEST, lw=2.0)
+            start, stage = start + int(pc.max(course.table["iteration"]).as_py() or 0), course.stage
         _dress(axes, "iteration, all attempts in sequence", label)
     return png(figure)
-
-
-def _sequence(axes: Axes, courses: Sequence[Course], column: str) -> None:
-    start, stage, named = 0, None, set[str]()
-    for course in courses:
-        for side in COLOURS:
-            rows = course.table.filter(pc.equal(course.table["side"], side))
-            iterations = start + rows["iteration"].to_numpy()
-            values = np.asarray(rows[column].to_numpy(zero_copy_only=False), dtype=float)
-            _line(axes, iterations, values, side, named)
-        if len(courses) > 1:
-            _boundary(axes, start, course.name, course.stage != stage)
-        if course.best is not None:
-            axes.axvline(start + course.best, ymax=0.06, color=BEST, lw=2.0)
-        start, stage = start + int(pc.max(course.table["iteration"]).as_py() or 0), course.stage
 
 
 def _line(axes: Axes, iterations: NDArray[np.int64], values: NDArray[np.float64], side: str, named: set[str]) -> None:
@@ -77,45 +86,27 @@ def _line(axes: Axes, iterations: NDArray[np.int64], values: NDArray[np.float64]
     named.add(side)
 
 
-def _boundary(axes: Axes, start: int, name: str, new_stage: bool) -> None:
-    axes.axvline(start, color=STAGE if new_stage else GREY, lw=0.8, ls="-" if new_stage else ":")
-    axes.annotate(
-        name,
-        (start, 1),
-        xycoords=("data", "axes fraction"),
-        xytext=(3, -3),
-        textcoords="offset points",
-        rotation=90,
-        va="top",
-        fontsize=7,
-        color=STAGE if new_stage else GREY,
-        bbox={"fc": "white", "ec": "none", "alpha": 0.7, "pad": 0.5},
-    )
-
-
 def live_curve(curves: Mapping[tuple[str, str], Sequence[tuple[float, float]]]) -> bytes:
-    """The curves of a fit as it runs, at most MOST_POINTS points each, on log scales.
+    """The curves of a fit as it runs, at most about MOST_POINTS points each, on log scales.
+
+    It has few colours, a quarter of the size: Prefect's server keeps every version for a week.
 
     Args:
         curves: (side, name of PANELS) -> iteration and value; those that are missing are left out.
     """
+    from PIL import Image
+
     figure = drawing(9.0, 2.4)
     for place, (column, label) in enumerate(PANELS.items(), start=1):
         axes = figure.add_subplot(1, len(PANELS), place)
         for side in COLOURS:
-            if points := _thinned(curves.get((side, column), ())):
-                iterations, values = np.array(points).T
+            if points := curves.get((side, column), ()):
+                step = -(-len(points) // MOST_POINTS)
+                iterations, values = np.array([*points[:-1:step], points[-1]]).T
                 _line(axes, iterations, values, side, set())
         _dress(axes, "iteration", label)
-    return _small(png(figure))
-
-
-def _small(picture: bytes) -> bytes:
-    """The same with few colours, a quarter of the size: Prefect's server keeps every version for a week."""
-    from PIL import Image
-
     buffer = io.BytesIO()
-    Image.open(io.BytesIO(picture)).convert("RGB").quantize(COLOURS_KEPT).save(buffer, "PNG", optimize=True)
+    Image.open(io.BytesIO(png(figure))).convert("RGB").quantize(COLOURS_KEPT).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
@@ -134,9 +125,3 @@ def _dress(axes: Axes, across: str, up: str) -> None:
     axes.set_ylabel(up, fontsize=9)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, fontsize=8)
-
-
-def _thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
-    """Every n-th point and the last."""
-    step = -(-len(points) // MOST_POINTS) or 1
-    return [*points[:-1:step], points[-1]] if points else []

@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 from containers.metrics import errors
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 DOTS_PER_INCH = 110
@@ -59,45 +58,35 @@ def parity(table: pa.Table, against: str) -> bytes:
     figure = drawing(3.6 * max(len(panels), 1), 3.5)
     for place, (quantity, points) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(1, len(panels), place)
-        _parity_panel(axes, quantity, points["reference"].to_numpy(), points["predicted"].to_numpy(), against)
+        word, unit, error_key, error_unit = QUANTITIES[quantity]
+        reference, predicted = points["reference"].to_numpy(), points["predicted"].to_numpy()
+        finite = np.isfinite(reference) & np.isfinite(predicted)
+        reference, predicted = reference[finite], predicted[finite]
+        if finite.any():
+            low = float(min(reference.min(), predicted.min()))
+            high = float(max(reference.max(), predicted.max()))
+            margin = 0.04 * (high - low) or 0.1
+            low, high = low - margin, high + margin
+            axes.plot([low, high], [low, high], color=GREY, lw=0.8, zorder=1)
+            if len(reference) > MOST_POINTS:
+                cells = {"gridsize": 60, "bins": "log", "mincnt": 1, "extent": (low, high, low, high)}
+                axes.hexbin(reference, predicted, cmap="viridis", zorder=2, **cells)
+            else:
+                axes.scatter(reference, predicted, s=9, color=BLUE, alpha=0.6, linewidths=0, zorder=2)
+            axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+            axes.locator_params(nbins=5)
+            mae = errors(word, error_key, reference, predicted)[f"{word}_mae_{error_key}"]
+            axes.text(0.04, 0.96, f"MAE {mae:.3g} {error_unit}", transform=axes.transAxes, va="top", fontsize=8)
+        missing = "" if finite.all() else f", {int((~finite).sum())} not finite"
+        axes.set_title(f"{word} ({unit}), {len(reference)} points{missing}", fontsize=9)
+        axes.set(xlabel="DFT" if against == "dft" else against, ylabel="student")
     return png(figure)
 
 
-def _parity_panel(axes: Axes, quantity: str, reference: Any, predicted: Any, against: str) -> None:
-    word, unit, error_key, error_unit = QUANTITIES[quantity]
-    finite = np.isfinite(reference) & np.isfinite(predicted)
-    lost = int((~finite).sum())
-    reference, predicted = reference[finite], predicted[finite]
-    if finite.any():
-        low, high = _limits(reference, predicted)
-        axes.plot([low, high], [low, high], color=GREY, lw=0.8, zorder=1)
-        if len(reference) > MOST_POINTS:
-            axes.hexbin(
-                reference,
-                predicted,
-                gridsize=60,
-                bins="log",
-                mincnt=1,
-                cmap="viridis",
-                extent=(low, high, low, high),
-                zorder=2,
-            )
-        else:
-            axes.scatter(reference, predicted, s=9, color=BLUE, alpha=0.6, linewidths=0, zorder=2)
-        axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
-        axes.locator_params(nbins=5)
-        mae = errors(word, error_key, reference, predicted)[f"{word}_mae_{error_key}"]
-        axes.text(0.04, 0.96, f"MAE {mae:.3g} {error_unit}", transform=axes.transAxes, va="top", fontsize=8)
-    missing = f", {lost} not finite" if lost else ""
-    axes.set_title(f"{word} ({unit}), {len(reference)} points{missing}", fontsize=9)
-    axes.set(xlabel="DFT" if against == "dft" else against, ylabel="student")
-
-
-def _limits(reference: Any, predicted: Any) -> tuple[float, float]:
-    low = float(min(reference.min(), predicted.min()))
-    high = float(max(reference.max(), predicted.max()))
-    margin = 0.04 * (high - low) or 0.1
-    return low - margin, high + margin
+DIMER = (
+    ("energy_eV", "zbl_eV", "energy (eV)"),
+    ("force_eV_per_A", "zbl_force_eV_per_A", "force (eV/Å)"),
+)
 
 
 def core_repulsion(pairs: Mapping[str, Mapping[str, Any]], most: int = MOST_PAIRS) -> bytes:
@@ -115,26 +104,16 @@ def core_repulsion(pairs: Mapping[str, Mapping[str, Any]], most: int = MOST_PAIR
         above = 2 * (place // columns) * columns + place % columns + 1
         for below, (student, zbl, label) in enumerate(DIMER):
             axes = figure.add_subplot(2 * rows, columns, above + below * columns)
-            _dimer_panel(axes, pair, student, zbl)
+            axes.plot(pair["distance_A"], pair[zbl], color=GREY, ls="--", lw=1.2, label="ZBL")
+            axes.plot(pair["distance_A"], pair[student], color=BLUE, lw=1.6, label="student")
+            axes.axvline(pair["r_in_A"], color=ORANGE, lw=0.9, label="repulsion begins")
+            if pair["shortest_distance_A"] is not None:
+                axes.axvline(pair["shortest_distance_A"], color=GREY, lw=0.9, ls=":", label="shortest in the data")
+            axes.set_yscale("symlog", linthresh=1)
             axes.set(xlabel="distance (Å)", ylabel=label)
             axes.set_title("" if below else name, fontsize=9)
     figure.axes[0].legend(frameon=False, fontsize=8)
     return png(figure)
-
-
-DIMER = (
-    ("energy_eV", "zbl_eV", "energy (eV)"),
-    ("force_eV_per_A", "zbl_force_eV_per_A", "force (eV/Å)"),
-)
-
-
-def _dimer_panel(axes: Axes, pair: Mapping[str, Any], student: str, zbl: str) -> None:
-    axes.plot(pair["distance_A"], pair[zbl], color=GREY, ls="--", lw=1.2, label="ZBL")
-    axes.plot(pair["distance_A"], pair[student], color=BLUE, lw=1.6, label="student")
-    axes.axvline(pair["r_in_A"], color=ORANGE, lw=0.9, label="repulsion begins")
-    if pair["shortest_distance_A"] is not None:
-        axes.axvline(pair["shortest_distance_A"], color=GREY, lw=0.9, ls=":", label="shortest in the data")
-    axes.set_yscale("symlog", linthresh=1)
 
 
 def grades(grades: Mapping[str, Mapping[str, Any]]) -> bytes:
@@ -166,10 +145,27 @@ def drawing(width: float, height: float) -> Figure:
 
 
 def png(figure: Figure) -> bytes:
+    """The figure as PNG with our axes and margins.
+
+    Margins have room for the labels, in inches: a layout engine would draw everything twice to find it.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
-    _set_margins(figure)
+    if figure.axes and (place := figure.axes[0].get_subplotspec()):
+        grid = place.get_gridspec()
+        width, height = figure.get_size_inches()
+        left, right, bottom, top, between = 0.85, 0.15, 0.55, 0.3, 0.85
+        panel_width = (width - left - right - between * (grid.ncols - 1)) / grid.ncols
+        panel_height = (height - bottom - top - between * (grid.nrows - 1)) / grid.nrows
+        figure.subplots_adjust(
+            left=left / width,
+            right=1 - right / width,
+            bottom=bottom / height,
+            top=1 - top / height,
+            wspace=between / panel_width,
+            hspace=between / panel_height,
+        )
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(visible=True, color="#d0d7de", lw=0.4)
@@ -177,23 +173,3 @@ def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
-
-
-def _set_margins(figure: Figure) -> None:
-    """Room for the labels, in inches: a layout engine would draw everything twice to find it."""
-    place = figure.axes[0].get_subplotspec() if figure.axes else None
-    if place is None:
-        return
-    grid = place.get_gridspec()
-    width, height = figure.get_size_inches()
-    left, right, bottom, top, between = 0.85, 0.15, 0.55, 0.3, 0.85
-    panel_width = (width - left - right - between * (grid.ncols - 1)) / grid.ncols
-    panel_height = (height - bottom - top - between * (grid.nrows - 1)) / grid.nrows
-    figure.subplots_adjust(
-        left=left / width,
-        right=1 - right / width,
-        bottom=bottom / height,
-        top=1 - top / height,
-        wspace=between / panel_width,
-        hspace=between / panel_height,
-    )

@@ -10,8 +10,7 @@ from pydantic import Field
 
 from containers.contract import Closed
 from containers.tensorpot.student import committee_calculator
-from tasks.report.figures import number
-from tasks.report.markup import Part, Table
+from tasks.report.markup import Part, Table, number
 from tasks.report.run_folder import MANIFEST, publish_files
 from tasks.report.summary import CALCULATOR
 from tasks.studies.study import Study, publish_study

@@ -13,8 +13,7 @@ from pydantic import Field
 from ruamel.yaml import YAML
 
 from containers.contract import Closed
-from tasks.report.figures import ERRORS, duration, number
-from tasks.report.markup import Part, Picture, Table
+from tasks.report.markup import ERRORS, Part, Picture, Table, duration, number
 from tasks.report.plots import BLUE, GREY, ORANGE, drawing, png
 from tasks.studies.study import Study, publish_study
 

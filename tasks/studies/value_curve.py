@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from containers.contract import Closed
-from tasks.report.figures import ERRORS, duration, number
-from tasks.report.markup import Part, Picture, Table
+from tasks.report.markup import ERRORS, Part, Picture, Table, duration, number
 from tasks.report.plots import BLUE, GREY, ORANGE, drawing, png
 from tasks.studies.study import Study, publish_study
 
