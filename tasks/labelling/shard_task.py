@@ -22,9 +22,8 @@ from tasks.errors import DistillError, StepFailed
 from tasks.label_store.checks import checked_reasons
 from tasks.label_store.store import Calibration, LabelStore, TeacherKey
 from tasks.labelling.gpu_limit import gpu_slot
-from tasks.labelling.shards import Shard
+from tasks.labelling.shards import Shard, write_progress
 from tasks.prefect_logging import run_log
-from tasks.progress.labelling import told_in
 from tasks.run_step import run_unstored
 from tasks.settings import Settings
 from tasks.workspace import Workspace
@@ -84,7 +83,7 @@ def _labelled(shard: Shard, asked: Asked, workspace: Workspace) -> ShardDone:
     with (
         gpu_slot(workspace.settings, call.resources.device),
         _input_kept(shard),
-        run_unstored(call, workspace, told_in(shard.progress)) as (report, folder),
+        run_unstored(call, workspace, write_progress(shard.progress)) as (report, folder),
     ):
         given = pq.read_table(shard.file, columns=["id", "numbers"])
         ids, atoms = binary_ids(given["id"]), given["numbers"].combine_chunks().value_lengths().to_numpy()
