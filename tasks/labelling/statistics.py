@@ -1,4 +1,4 @@
-"""What the labelling of a run took, summed over its shards."""
+"""Time and counts of a run's labelling, summed over its shards."""
 
 from __future__ import annotations
 
