@@ -112,30 +112,24 @@ class LabelFiles:
         if not self.folder.is_dir() or len(list(self.fresh.glob("*.arrow"))) <= MOST_FRESH:
             return
         with alone(self.reading_lock) as free:
-            if free:
-                self._remove_abandoned()
-                self._join()
-
-    def _join(self) -> None:
-        ids = self.ids(self.valid())
-        rows = {path: sum(map(len, words)) for path, words in ids.items() if path.parent == self.fresh}
-        small = sorted(rows, key=lambda path: rows[path])
-        small = small[: small_files([rows[path] for path in small])]
-        sources = [path for path in small if self._compare(path)]  # what is written again gets a new digest
-        if len(sources) > 1:
-            others = [path for path in ids if path not in small]
-            index = IdIndex([words for path in (*others, *sources) for words in ids[path]])
-            written = self.write(_rows(sources, index, sum(len(words) for path in others for words in ids[path])))
-            for path in sources:
-                if path != written:  # it may be one of those that it was made of
-                    path.unlink(missing_ok=True)
-        self._stamps.save()
-
-    def _remove_abandoned(self) -> None:
-        """Remove what a killed process had begun to write."""
-        for path in self.fresh.glob(".*"):
-            if path.stat().st_mtime < time.time() - ABANDONED_SECONDS:
-                path.unlink()
+            if not free:
+                return
+            for path in self.fresh.glob(".*"):  # what a killed process had begun to write
+                if path.stat().st_mtime < time.time() - ABANDONED_SECONDS:
+                    path.unlink()
+            ids = self.ids(self.valid())
+            rows = {path: sum(map(len, words)) for path, words in ids.items() if path.parent == self.fresh}
+            small = sorted(rows, key=lambda path: rows[path])
+            small = small[: small_files([rows[path] for path in small])]
+            sources = [path for path in small if self._compare(path)]  # what is written again gets a new digest
+            if len(sources) > 1:
+                others = [path for path in ids if path not in small]
+                index = IdIndex([words for path in (*others, *sources) for words in ids[path]])
+                written = self.write(_rows(sources, index, sum(len(words) for path in others for words in ids[path])))
+                for path in sources:
+                    if path != written:  # it may be one of those that it was made of
+                        path.unlink(missing_ok=True)
+            self._stamps.save()
 
     def _compare(self, path: Path) -> bool:
         """True when the content is what the name says; no stamp is trusted. Another file is moved aside."""

@@ -30,7 +30,7 @@ TEACHER, CALIBRATION = "teacher.json", "calibration.json"
 
 
 class TeacherKey(Closed):
-    """What decides a teacher's answer to a structure."""
+    """All that decides a teacher's answer to a structure."""
 
     model: str = Field(description="sha256 of the model file")
     head: str
@@ -45,7 +45,7 @@ class TeacherKey(Closed):
 
 
 class Calibration(Closed):
-    """What labelling cost on one machine: for the size of shards and the bound of batches."""
+    """Cost of labelling on one machine: for the size of shards and the bound of batches."""
 
     edges_per_batch: int = Field(gt=0)
     edges_per_s: float = Field(gt=0)
@@ -118,7 +118,7 @@ class LabelStore:
         self._claims.wait(ids, seconds)
 
     def calibration(self, machine: str) -> Calibration | None:
-        """What was kept of `machine`; None when there is none or it cannot be read."""
+        """The calibration kept of `machine`; None when there is none or it cannot be read."""
         return self._calibrations().get(machine)
 
     def keep_calibration(self, machine: str, value: Calibration) -> None:
@@ -137,7 +137,7 @@ class LabelStore:
             return {}
 
     def _make(self) -> None:
-        """Create the folders and teacher.json, which tells people whose labels these are."""
+        """Create the folders and teacher.json, which says whose labels these are."""
         self._files.make()
         if not (self.folder / TEACHER).exists():
             with held(self.folder / "teacher.lock"):
