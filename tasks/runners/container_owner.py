@@ -51,17 +51,16 @@ def is_gone(owner: Owner, running: bool = True) -> bool:
     here = this_process()
     if owner.boot != here.boot:
         return owner.host == here.host and not running
-    return owner.namespace == here.namespace and not _lives(owner)
-
-
-def _lives(owner: Owner) -> bool:
+    if owner.namespace != here.namespace:
+        return False
+    started = _started(owner.pid)
     try:
         os.kill(owner.pid, 0)
     except ProcessLookupError:
-        return False
+        return True
     except PermissionError:  # another user's, whom /proc may hide from us
-        return _started(owner.pid) in (owner.started, None)
-    return _started(owner.pid) == owner.started
+        return started not in (owner.started, None)
+    return started != owner.started
 
 
 def _started(pid: int) -> int | None:
