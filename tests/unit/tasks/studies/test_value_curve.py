@@ -16,7 +16,6 @@ from tasks.studies.value_curve import (
     Failure,
     Point,
     ValueCurve,
-    publish,
     value_picture,
 )
 
@@ -91,7 +90,7 @@ def test_names_are_escaped_and_a_stub_run_says_so(curve: ValueCurve) -> None:
 
 def test_the_folder_is_published_as_a_whole(curve: ValueCurve, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "si" / "value_curve"
-    text = publish(curve, folder)
+    text = curve.publish(folder)
     names = {path.name for path in folder.iterdir()}
     assert names == {"value_curve.png", "value_curve.json", "value_curve.md", "index.html", "manifest.json"}
     assert ValueCurve.model_validate_json((folder / "value_curve.json").read_bytes()) == curve
