@@ -91,7 +91,7 @@ def run_unstored(
 
 @contextmanager
 def disk_faults_told(what: str, workspace: Workspace) -> Iterator[None]:
-    """Raise `StoreError` with path and mend when `what` meets a full disk or another fault of the work root."""
+    """Raise `StoreError` with path and correction when `what` meets a full disk or another fault of the work root."""
     try:
         yield
     except ConnectionError:  # no fault of a disk's

@@ -57,7 +57,7 @@ class LabelFiles:
 
     @contextmanager
     def reading(self) -> Iterator[tuple[Path, ...]]:
-        """The valid files, of which none is removed meanwhile; no file before the first commit."""
+        """The valid files (for `LabelRows`); none is removed meanwhile. No file before the first commit."""
         if not self.folder.is_dir():
             yield ()
             return
@@ -103,11 +103,11 @@ class LabelFiles:
         self._stamps.save()
         return path
 
-    def join(self) -> None:
+    def compact(self) -> None:
         """Write the small files of `fresh` again as one when there are many, unless somebody reads.
 
         The new file is in place before the old ones go. What is killed, or finds the disk full, in between leaves rows
-        twice, which readers do not mind and the next joining drops.
+        twice, which readers do not mind and the next compaction drops.
         """
         if not self.folder.is_dir() or len(list(self.fresh.glob("*.arrow"))) <= MOST_FRESH:
             return

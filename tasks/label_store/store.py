@@ -1,7 +1,7 @@
 """The labels of each teacher by structure, computed once: `STORE/labels/KEY/`.
 
-Everything below a teacher's folder is written by this module and those it uses: `files` (their
-integrity, and many small ones joined), `claims`, `checks` (what is believed of a step's output).
+Everything below a teacher's folder is written by this module and those it uses: `files` (their integrity, and many
+small ones joined), `claims`, `checks` (of a step's output before it is believed).
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ from tasks.label_store.checks import check_complete, checked_rows
 from tasks.label_store.claims import Claim, Claims
 from tasks.label_store.files import LabelFiles
 from tasks.store.locks import held
-
-__all__ = ["Calibration", "Claim", "LabelStore", "TeacherKey"]
 
 TEACHER, CALIBRATION = "teacher.json", "calibration.json"
 
@@ -52,25 +50,30 @@ class Calibration(Closed):
     throughput: dict[str, float] = Field({}, description="edges/s by the edges of a batch")
 
 
-class LabelStore:
+class LabelStore(LabelFiles):
     """The labels of one teacher. `root` is `STORE/labels`; with `verify` no file is trusted before its digest."""
 
     def __init__(self, root: Path, key: TeacherKey, verify: bool = False) -> None:
-        self.key = key
-        self.folder = root.absolute() / key.digest[:FOLDER_DIGITS]
-        self._files = LabelFiles(self.folder, verify)
-        self._claims = Claims(self.folder)
+        super().__init__(root.absolute() / key.digest[:FOLDER_DIGITS], verify)
+        self.key, self._claims = key, Claims(self.folder)
+
+    def make(self) -> None:
+        """Make the folders and teacher.json, which says whose labels these are."""
+        super().make()
+        if not (self.folder / TEACHER).exists():
+            with held(self.folder / "teacher.lock"):
+                write_atomic(self.folder / TEACHER, self.key.model_dump_json(indent=1).encode())
 
     def missing(self, ids: pa.Array) -> NDArray[np.bool_]:
         """Which of `ids` (binary(32)) have no row; those of damaged files, which are moved aside and logged, too."""
         with self.reading() as paths:
-            stored = self._files.ids(paths).values()
+            stored = self.ids(paths).values()
         return IdIndex([words for file in stored for words in file]).find(ids) < 0
 
     def commit(
         self, labels: Path, ids: pa.Array, atoms: NDArray[np.int64], aside: Mapping[str, str] | None = None
     ) -> int:
-        """Take over the `labels.parquet` of a labelling step; gives its number of rows.
+        """Take over the `labels.parquet` of a labelling step; return its number of rows.
 
         Args:
             labels: the step's file, with a row for each of `ids` but those set aside.
@@ -86,19 +89,9 @@ class LabelStore:
         rows = checked_rows(labels, ids, atoms)
         check_complete(labels, rows, ids, aside or {})
         if len(rows):
-            self._make()
-            self._files.write([rows])
+            self.make()
+            self.write([rows])
         return len(rows)
-
-    def compact(self) -> None:
-        """Join small files when there are many, unless somebody is reading; safe to be killed."""
-        self._files.join()
-
-    @contextmanager
-    def reading(self) -> Iterator[tuple[Path, ...]]:
-        """The valid files (for `LabelRows`), of which none is removed meanwhile."""
-        with self._files.reading() as paths:
-            yield paths
 
     @contextmanager
     def claim(self, ids: pa.Array) -> Iterator[Claim]:
@@ -106,7 +99,7 @@ class LabelStore:
 
         Killed or ended, a run gives back what it has not committed.
         """
-        self._make()
+        self.make()
         with self._claims.claim(ids, self.missing) as claim:
             yield claim
 
@@ -123,7 +116,7 @@ class LabelStore:
 
     def keep_calibration(self, machine: str, value: Calibration) -> None:
         """Keep what was measured on `machine` for the next run."""
-        self._make()
+        self.make()
         with held(self.folder / "calibration.lock"):
             values = {**self._calibrations(), machine: value}
             text = json.dumps({name: kept.model_dump() for name, kept in sorted(values.items())}, indent=1)
@@ -135,10 +128,3 @@ class LabelStore:
             return {name: Calibration.model_validate(value) for name, value in found.items()}
         except (FileNotFoundError, ValueError, AttributeError):  # lost or damaged: it is measured again
             return {}
-
-    def _make(self) -> None:
-        """Create the folders and teacher.json, which says whose labels these are."""
-        self._files.make()
-        if not (self.folder / TEACHER).exists():
-            with held(self.folder / "teacher.lock"):
-                write_atomic(self.folder / TEACHER, self.key.model_dump_json(indent=1).encode())

@@ -24,8 +24,8 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 
 from tasks.errors import StepEnded
-from tasks.report.learning_curve import live_curve
 from tasks.report.markup import DASH, ERRORS, data_uri, duration, markdown_table, number, one_line
+from tasks.report.plots import live_curve
 
 SHOW_EVERY_S = 5.0
 DRAW_EVERY_S = 30.0  # a drawing takes 0.1 to 0.25 s of a processor, a table next to nothing

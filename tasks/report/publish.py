@@ -13,7 +13,6 @@ from containers.tensorpot.fit import draw as draw_rows
 from containers.tensorpot.pacemaker.input import START_FILE, TRAIN_FILE, VALIDATION_FILE
 from containers.tensorpot.pacemaker.program import INPUT_FILE
 from tasks.report import plots
-from tasks.report.learning_curve import Course, learning_curve
 from tasks.report.page import artifacts, page
 from tasks.report.run_folder import json_text, publish_files
 from tasks.report.summary import CALCULATOR, PUBLISHED, FitFiles, RunSummary
@@ -37,7 +36,7 @@ class Published:
 def draw(summary: RunSummary) -> dict[str, bytes]:
     """Draw the pictures of a run; those without data are left out."""
     courses = [
-        Course(one.name.removeprefix("pace_train "), one.stage, pq.read_table(one.history), one.best_iteration)
+        plots.Course(one.name.removeprefix("pace_train "), one.stage, pq.read_table(one.history), one.best_iteration)
         for one in summary.attempts
         if one.history
     ]
@@ -49,7 +48,7 @@ def draw(summary: RunSummary) -> dict[str, bytes]:
     if any(found.get("after") for found in summary.selection.grades.values()):
         drawn["grades"] = plots.grades(summary.selection.grades)
     if courses:
-        drawn["learning-curve"] = learning_curve(courses)
+        drawn["learning-curve"] = plots.learning_curve(courses)
     for against in ("teacher", "dft"):
         if summary.fidelity[against]:
             drawn[f"parity-{against}"] = plots.parity(points, against)

@@ -1,4 +1,4 @@
-"""Who started a container: enough to tell later whether that process still runs. Linux only."""
+"""The process that started a container, and a test later that it still runs. Linux only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Owner(Closed):
     started: int  # clock ticks after boot: another process may get the number later
 
     def labels(self) -> dict[str, str]:
-        """As labels of a container."""
+        """The owner as labels of a container."""
         return {f"{PREFIX}{name}": str(value) for name, value in self.model_dump().items()}
 
     @classmethod
@@ -44,7 +44,7 @@ def this_process() -> Owner:
 
 
 def is_gone(owner: Owner, running: bool = True) -> bool:
-    """Whether `owner` surely runs no more. False for one on another host or among other process numbers.
+    """Return True if `owner` surely runs no more. False for one on another host or among other process numbers.
 
     A name is no proof of a host: of another boot only what no longer runs is taken to be a leftover.
     """
