@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -93,15 +93,13 @@ class LabelStore(LabelFiles):
             self.write([rows])
         return len(rows)
 
-    @contextmanager
-    def claim(self, ids: pa.Array) -> Iterator[Claim]:
+    def claim(self, ids: pa.Array) -> AbstractContextManager[Claim]:
         """Take what is missing of `ids` (binary(32)) and is not taken by another live run, for this block.
 
         Killed or ended, a run gives back what it has not committed.
         """
         self.make()
-        with self._claims.claim(ids, self.missing) as claim:
-            yield claim
+        return self._claims.claim(ids, self.missing)
 
     def wait(self, ids: pa.Array, seconds: float) -> None:
         """Until no other run has a claim on any of `ids`, at most `seconds`: they are then stored, or free to claim.

@@ -8,11 +8,10 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from textwrap import indent
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -66,15 +65,13 @@ Pictures = Mapping[str, bytes]
 """PNG by name; any may be absent."""
 
 
-@dataclass(frozen=True)
-class Note:
+class Note(NamedTuple):
     """A paragraph in a softer colour."""
 
     text: str
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """A result that the reader must see first."""
 
     good: bool
@@ -82,15 +79,13 @@ class Verdict:
     text: str
 
 
-@dataclass(frozen=True)
-class Tiles:
+class Tiles(NamedTuple):
     """Key figures: label, value, note."""
 
     rows: Sequence[tuple[str, str, str]]
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """Rows of text; left out with its caption when there are none. Without a head: names and values."""
 
     head: Sequence[str]
@@ -99,16 +94,14 @@ class Table:
     style: str = ""
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """A picture by its name, left out when it was not drawn; `text` is for readers who do not see it."""
 
     name: str
     text: str
 
 
-@dataclass(frozen=True)
-class Code:
+class Code(NamedTuple):
     """Lines to copy; with a title, they are shown when the title is clicked."""
 
     text: str
@@ -119,8 +112,7 @@ Part = str | Note | Verdict | Tiles | Table | Picture | Code
 STUB = Verdict(False, "STUB RUN", "Nothing was labelled or fitted: no figure here is real.")
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """A title and what stands below it; left out when nothing does."""
 
     title: str

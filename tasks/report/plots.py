@@ -71,7 +71,7 @@ def parity(table: pa.Table, against: str) -> bytes:
             low, high = low - margin, high + margin
             axes.plot([low, high], [low, high], color=GREY, lw=0.8, zorder=1)
             if len(reference) > MOST_POINTS:
-                cells = {"gridsize": 60, "bins": "log", "mincnt": 1, "extent": (low, high, low, high)}
+                cells: dict[str, Any] = {"gridsize": 60, "bins": "log", "mincnt": 1, "extent": (low, high, low, high)}
                 axes.hexbin(reference, predicted, cmap="viridis", zorder=2, **cells)
             else:
                 axes.scatter(reference, predicted, s=9, color=BLUE, alpha=0.6, linewidths=0, zorder=2)

@@ -210,7 +210,15 @@ def engine(settings: Settings) -> Iterator[docker.DockerClient]:
 def find_image(client: docker.DockerClient, image: Image, reference: str) -> EngineImage:
     """The image that `reference` names; a digest in it must be the image's."""
     name, _, digest = reference.partition("@")
-    found = _image(client, image, reference) or _image(client, image, name)
+    found = None
+    for known_as in (reference, name):
+        try:
+            found = found or client.images.get(known_as)
+        except (ImageNotFound, NotFound):
+            continue
+        except APIError as error:
+            hint = f"Set DISTILL_{image.upper()}_IMAGE to NAME:TAG, or unset it."
+            raise CannotStart(f"the engine takes no image name {known_as!r} ({error.explanation}). {hint}") from None
     if found is None:
         variant = " VARIANT=cuda" if name.endswith(":cuda") else ""
         hint = f"Build it: make images{variant} (or set DISTILL_{image.upper()}_IMAGE)."
@@ -220,16 +228,6 @@ def find_image(client: docker.DockerClient, image: Image, reference: str) -> Eng
         hint = f"Set DISTILL_{image.upper()}_IMAGE to the digest that you want, or build again: make images."
         raise CannotStart(f"the image {name} is {found.id}, not {digest} as asked. {hint}")
     return found
-
-
-def _image(client: docker.DockerClient, image: Image, reference: str) -> EngineImage | None:
-    try:
-        return client.images.get(reference)
-    except (ImageNotFound, NotFound):
-        return None
-    except APIError as error:
-        hint = f"Set DISTILL_{image.upper()}_IMAGE to NAME:TAG, or unset it."
-        raise CannotStart(f"the engine takes no image name {reference!r} ({error.explanation}). {hint}") from None
 
 
 def check_image(found: EngineImage, image: Image, lock: str, device: Device) -> None:
