@@ -209,7 +209,7 @@ def test_a_file_gets_its_name_when_the_disk_has_its_content(store, answers, monk
         done.append(f"named {to.relative_to(store.folder).parts[0]}")
         return named(path, to)
 
-    store._make()
+    store.make()
     monkeypatch.setattr(os, "fsync", noted_sync)
     monkeypatch.setattr(Path, "replace", noted_name)
     commit(store, answers, [1, 2])
