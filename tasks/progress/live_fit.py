@@ -158,7 +158,7 @@ ROWS = {
 }
 """figure, without its side -> label"""
 TAKEN = {"iteration", "microseconds_per_atom", *(f"{side}_{name}" for side in SIDES for name in ROWS)}
-"""Figures that are gathered; a fit that prints others, however many, is not believed."""
+"""Figures that are gathered; all others are left out, however many there are."""
 DRAWN = ("loss", "energy_rmse_meV_per_atom", "force_rmse_meV_per_A")
 KINDS = ("rmse", "mae", "max")
 PRINTED = {"force_{}_meV_per_A": ("forces", "meV/Å"), "energy_{}_meV_per_atom": ("energy", "meV/atom")}
