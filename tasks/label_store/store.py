@@ -42,7 +42,7 @@ class TeacherKey(Closed):
         return hashlib.sha256(canonical_json(self.model_dump())).hexdigest()
 
 
-class Calibration(Closed):
+class MachineSpeed(Closed):
     """Cost of labelling on one machine: for the size of shards and the bound of batches."""
 
     edges_per_batch: int = Field(gt=0)
@@ -108,11 +108,11 @@ class LabelStore(LabelFiles):
         """
         self._claims.wait(ids, seconds)
 
-    def calibration(self, machine: str) -> Calibration | None:
+    def calibration(self, machine: str) -> MachineSpeed | None:
         """The calibration kept of `machine`; None when there is none or it cannot be read."""
         return self._calibrations().get(machine)
 
-    def keep_calibration(self, machine: str, value: Calibration) -> None:
+    def keep_calibration(self, machine: str, value: MachineSpeed) -> None:
         """Keep what was measured on `machine` for the next run."""
         self.make()
         with held(self.folder / "calibration.lock"):
@@ -120,9 +120,9 @@ class LabelStore(LabelFiles):
             text = json.dumps({name: kept.model_dump() for name, kept in sorted(values.items())}, indent=1)
             write_atomic(self.folder / CALIBRATION, text.encode())
 
-    def _calibrations(self) -> dict[str, Calibration]:
+    def _calibrations(self) -> dict[str, MachineSpeed]:
         try:
             found = json.loads((self.folder / CALIBRATION).read_bytes())
-            return {name: Calibration.model_validate(value) for name, value in found.items()}
+            return {name: MachineSpeed.model_validate(value) for name, value in found.items()}
         except (FileNotFoundError, ValueError, AttributeError):  # lost or damaged: it is measured again
             return {}

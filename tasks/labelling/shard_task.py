@@ -20,9 +20,9 @@ from containers.mace.labelling import mace_label
 from tasks.artefact import External, FileRef, StepCall
 from tasks.errors import DistillError, StepFailed
 from tasks.label_store.checks import checked_reasons
-from tasks.label_store.store import Calibration, LabelStore, TeacherKey
+from tasks.label_store.store import LabelStore, MachineSpeed, TeacherKey
 from tasks.labelling.gpu_limit import gpu_slot
-from tasks.labelling.shards import Shard, write_progress
+from tasks.labelling.shards import ShardFile, write_progress
 from tasks.prefect_logging import run_log
 from tasks.run_step import run_unstored
 from tasks.settings import Settings
@@ -32,7 +32,7 @@ SOLID_EDGES, SOLID_S = 100_000, 3.0
 """A shard of so much work shows the machine's speed; a shorter one is mostly its start."""
 
 
-class Asked(Closed):
+class TeacherCall(Closed):
     """One teacher, and how it labels."""
 
     model: FileRef
@@ -60,11 +60,11 @@ class ShardDone(Closed):
     labelled: int = 0
     set_aside: dict[str, str] = {}
     metrics: dict[str, Any] = {}
-    calibration: Calibration | None = None
+    calibration: MachineSpeed | None = None
 
 
 @task(name="label", cache_policy=NO_CACHE, persist_result=False)
-def label_shard(shard: Shard, asked: Asked, workspace: Workspace) -> ShardDone:
+def label_shard(shard: ShardFile, asked: TeacherCall, workspace: Workspace) -> ShardDone:
     """Label the structures of a shard and commit their labels. One that was committed before is not labelled again."""
     if "cores" not in workspace.settings.model_fields_set:  # this machine may have other cores than the flow's
         settings = workspace.settings.model_copy(update={"cores": Settings().cores})
@@ -79,7 +79,7 @@ def label_shard(shard: Shard, asked: Asked, workspace: Workspace) -> ShardDone:
         return ShardDone()
 
 
-def _label(shard: Shard, asked: Asked, workspace: Workspace) -> ShardDone:
+def _label(shard: ShardFile, asked: TeacherCall, workspace: Workspace) -> ShardDone:
     store, machine = asked.store(workspace), machine_name(workspace.settings)
     call = shard_call(shard, asked, workspace.settings, store.calibration(machine))
     with (
@@ -94,7 +94,7 @@ def _label(shard: Shard, asked: Asked, workspace: Workspace) -> ShardDone:
         shard.file.unlink(missing_ok=True)
     metrics, calibration, known = report.metrics, None, store.calibration(machine)
     if metrics.get("edges") and metrics.get("edges_per_s"):  # something was computed
-        calibration = Calibration(
+        calibration = MachineSpeed(
             edges_per_batch=metrics["edges_per_batch"],
             edges_per_s=metrics["edges_per_s"],
             throughput=metrics["calibration"] or (known.throughput if known else {}),
@@ -104,7 +104,7 @@ def _label(shard: Shard, asked: Asked, workspace: Workspace) -> ShardDone:
     return ShardDone(labelled=labelled, set_aside=set_aside, metrics=metrics, calibration=calibration)
 
 
-def shard_call(shard: Shard, asked: Asked, settings: Settings, known: Calibration | None) -> StepCall:
+def shard_call(shard: ShardFile, asked: TeacherCall, settings: Settings, known: MachineSpeed | None) -> StepCall:
     """The step for a shard, with the batches that were found best on this machine, if any were."""
     bound = settings.edges_per_batch or (known.edges_per_batch if known and known.throughput else None)
     return StepCall(
@@ -142,7 +142,7 @@ def machine_name(settings: Settings) -> str:
 
 
 @contextmanager
-def _input_kept(shard: Shard) -> Iterator[None]:
+def _input_kept(shard: ShardFile) -> Iterator[None]:
     """A failed step's folder gets the shard's structures, which are otherwise gone when its run ends."""
     try:
         yield

@@ -30,7 +30,7 @@ ROWS_AT_ONCE = 10_000
 Places = NDArray[np.int64]
 
 
-class Shard(Closed):
+class ShardFile(Closed):
     """Structures that are labelled together, in a file that exists until their labels are in the store."""
 
     file: Path
@@ -64,7 +64,7 @@ def write_progress(path: Path, clock: Callable[[], float] = time.monotonic) -> P
     return write
 
 
-class Pool:
+class StructurePool:
     """The structures of an ingested table, each id once. A place is a structure's number among them, from 0."""
 
     def __init__(self, table: Path) -> None:
@@ -88,7 +88,7 @@ class Pool:
         counted = [count_edges(atoms_from_table(part), cutoff) for part in self._parts(places)]
         return np.concatenate([np.zeros(0, np.int64), *counted])
 
-    def write(self, places: Places, cuts: Sequence[range], folder: Path) -> list[Shard]:
+    def write(self, places: Places, cuts: Sequence[range], folder: Path) -> list[ShardFile]:
         """One file in `folder` for each of `cuts`, which together cover `places` (ascending) in order."""
         shards, parts, left = [], self._parts(places), STRUCTURES.empty_table()
         for number, cut in enumerate(cuts, start=1):
@@ -99,7 +99,7 @@ class Pool:
                     writer.write_table(left.slice(0, room))
                     room, left = max(room - len(left), 0), left.slice(room)
             atoms = int(self.atoms[places[cut]].sum())
-            shards.append(Shard(file=file, sha256=file_digest(file), structures=len(cut), atoms=atoms))
+            shards.append(ShardFile(file=file, sha256=file_digest(file), structures=len(cut), atoms=atoms))
         return shards
 
     def _parts(self, places: Places) -> Iterator[pa.Table]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from tqdm import tqdm
 
-from tasks.labelling.shards import Shard
+from tasks.labelling.shards import ShardFile
 from tasks.prefect_logging import run_log
 from tasks.progress.step_bar import BAR, LOG_EVERY_S
 from tasks.report.markup import duration
@@ -44,7 +44,7 @@ class LabelProgress:
 
     def __init__(
         self,
-        shards: Iterable[Shard],
+        shards: Iterable[ShardFile],
         log: Callable[[str], object] | None = None,
         show: Callable[[float, str], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -74,7 +74,7 @@ class LabelProgress:
             percent = self._percent(self._ended) if self._running else 100.0  # a shard that failed is left
             self._publish(percent, "{:,.0f} structures, {:,.0f} atoms".format(*self._ended))
 
-    def ended(self, shard: Shard, labelled: bool = True) -> None:
+    def ended(self, shard: ShardFile, labelled: bool = True) -> None:
         """All of a labelled shard counts from now on; one that failed stays as far as it came."""
         if labelled:
             self._ended = self._ended + self._running.pop(shard.progress)

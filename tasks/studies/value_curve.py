@@ -29,7 +29,7 @@ class Point(Closed):
     figures: dict[str, float | int | None] = Field(description="of `evaluate`: force_mae_meV_per_A, ...")
 
 
-class Failure(Closed):
+class MissingPoint(Closed):
     """A fit that gave no point."""
 
     method: str
@@ -47,12 +47,12 @@ class ValueCurve(Study):
     TASK: ClassVar[str] = "value curve"
 
     points: tuple[Point, ...] = Field(min_length=1)
-    failures: tuple[Failure, ...] = ()
+    failures: tuple[MissingPoint, ...] = ()
 
     def parts(self) -> list[Part]:
         """A note on what is compared, the picture, and a row for each point by size."""
 
-        def name(one: Point | Failure) -> str:
+        def name(one: Point | MissingPoint) -> str:
             return f"random, seed {one.seed}" if one.method == "random" else one.method
 
         rows = []
