@@ -45,8 +45,7 @@ def step(call: StepCall, workspace: Workspace, run_name: str | None = None) -> A
 @task(name="report", task_run_name="report", cache_policy=NO_CACHE, persist_result=False)
 def report(summary: RunSummary, workspace: Workspace) -> None:
     """Publish the run folder and show its convergence as artifacts."""
-    published = publish(summary, workspace.root / "runs")
-    for key, markdown in published.artifacts.items():
+    for key, markdown in publish(summary, workspace.root / "runs" / summary.name).items():
         create_markdown_artifact(markdown, key=key, description=f"{summary.name}: {key}")
 
 

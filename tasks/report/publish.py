@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +21,6 @@ PARITY_COLUMNS = ["against", "quantity", "reference", "predicted"]
 FOLDER = "fit"
 WHOLE_FILE = "whole.pckl.gzip"
 DRAW = Path(draw_rows.__file__)
-
-
-@dataclass(frozen=True)
-class Published:
-    """A published run."""
-
-    folder: Path
-    report: dict[str, Any]
-    artifacts: dict[str, str]  # Markdown by artifact key
 
 
 def draw(summary: RunSummary) -> dict[str, bytes]:
@@ -57,25 +47,25 @@ def draw(summary: RunSummary) -> dict[str, bytes]:
     return drawn
 
 
-def publish(summary: RunSummary, runs: Path, draw: Callable[[RunSummary], dict[str, bytes]] = draw) -> Published:
-    """Write `runs/NAME/` as a whole and return what it says.
+def publish(summary: RunSummary, folder: Path, draw: Callable[[RunSummary], dict[str, bytes]] = draw) -> dict[str, str]:
+    """Write `folder` as a whole; return the Markdown of each artifact by its key.
 
     Store files are copied, so that editing the run folder cannot damage the store. Files of the user's own in a
     folder published before stay.
 
     Raises:
-        UserError: the place is taken by something that is not a folder, or cannot be written.
+        UserError, StoreError: see `publish_folder`.
     """
-    drawn, report = draw(summary), report_json(summary)
+    drawn = draw(summary)
     contents = {
         "in.lammps": lammps_input(summary),
         f"{FOLDER}/README.md": fit_readme(summary.fits, summary.attempts[summary.chosen].best_iteration),
         "report.html": page(summary, drawn),
-        "report.json": json_text(report),
+        "report.json": json_text(report_json(summary)),
     }
     copies = {name: summary.files[name] for name in PUBLISHED} | {"calculator.py": CALCULATOR}
-    publish_files(runs / summary.name, {**copies, **fit_files(summary.fits)}, contents, manifest_json(summary))
-    return Published(runs / summary.name, report, artifacts(summary, drawn))
+    publish_files(folder, {**copies, **fit_files(summary.fits)}, contents, manifest_json(summary))
+    return artifacts(summary, drawn)
 
 
 def report_json(summary: RunSummary) -> dict[str, Any]:
