@@ -32,7 +32,7 @@ from flows.data.prepare import read_teacher
 from flows.data.recipe import Recipe, resolve
 from flows.run import Run
 from tasks.artefact import Artefact, external
-from tasks.labelling.shard_task import Asked
+from tasks.labelling.shard_task import TeacherCall
 from tasks.prefect_logging import command_line_run
 from tasks.prefect_tasks import step
 from tasks.settings import Settings
@@ -92,7 +92,7 @@ class Bench:
         """This machine's, with the interpreter that takes the time."""
         return Settings(runner="subprocess", mace_python=self.python)
 
-    def phase(self, recipe: Recipe, pool: Artefact, asked: Asked, workspace: Workspace) -> Phase:
+    def phase(self, recipe: Recipe, pool: Artefact, asked: TeacherCall, workspace: Workspace) -> Phase:
         """Label the pool with an empty label store."""
         for name in ("labels", "pool_labels"):
             shutil.rmtree(workspace.store.root / name, ignore_errors=True)

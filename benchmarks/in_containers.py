@@ -40,7 +40,7 @@ from containers.tensorpot.frames import strain
 from containers.tensorpot.pacemaker.input import Potential
 from containers.tensorpot.selection import pace_select
 from tasks.artefact import Artefact, FileRef, StepCall, external
-from tasks.labelling.shards import Pool
+from tasks.labelling.shards import StructurePool
 from tasks.run_step import run_step
 from tasks.runners.docker import HARDENED, created, engine, find_image
 from tasks.settings import Settings, step_environment, thread_environment
@@ -75,13 +75,13 @@ IMPORTS = {
 
 def chain(pool: Path, place: Workspace) -> Generator[StepCall, Artefact, None]:
     """Every step once: yields a call and is sent its result."""
-    from tasks.labelling.shard_task import Asked  # brings Prefect, and --help can do without
+    from tasks.labelling.shard_task import TeacherCall  # brings Prefect, and --help can do without
 
     model = external(EXAMPLE / "teacher.model")
     table = (yield _call("ingest", ingest.Params(file_names=(pool.name,)), files=external(pool))).file("structures")
     yield _call("teacher_info", teacher_info.Params(), model=model)
-    asked = Asked(model=model, params=mace_label.Params(head="Default"), cutoff_A=POTENTIAL.cutoff)
-    structures, labelled = Pool(place.store.path(table)), asked.store(place)
+    asked = TeacherCall(model=model, params=mace_label.Params(head="Default"), cutoff_A=POTENTIAL.cutoff)
+    structures, labelled = StructurePool(place.store.path(table)), asked.store(place)
     rows = yield _call("mace_label", asked.params, structures=table, model=model)
     labelled.commit(place.store.path(rows.file("labels")), structures.ids, structures.atoms)
     pooled = pool_labels.Params(teachers=(asked.key(place).digest,), e0s_eV=E0S)

@@ -24,12 +24,12 @@ from containers.tensorpot.frames import frames as frame_sets
 from containers.tensorpot.pacemaker.input import Potential
 from containers.tensorpot.selection import pace_select
 from tasks.artefact import Artefact, FileRef, StepCall, external
-from tasks.labelling.shards import Pool
+from tasks.labelling.shards import StructurePool
 from tasks.run_step import run_step
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
-    from tasks.labelling.shard_task import Asked
+    from tasks.labelling.shard_task import TeacherCall
 
 REPOSITORY = Path(__file__).parents[1]
 DATA = REPOSITORY / "benchmarks" / "data" / "silicon"
@@ -74,7 +74,7 @@ def pool(data: Path, wanted: Callable[[Atoms], bool] = lambda atoms: True) -> li
 
 def labelled(place: Workspace, data: Path, structures: Sequence[Atoms], cutoff: float, threads: int) -> Labelled:
     """The structures with the teacher's labels (float64), split as the flow splits them."""
-    from tasks.labelling.shard_task import Asked  # brings Prefect, and --help can do without
+    from tasks.labelling.shard_task import TeacherCall  # brings Prefect, and --help can do without
 
     pq.write_table(structures_table(structures), place.root / "pool.parquet")
     pooled, model = external(place.root / "pool.parquet"), external(data / "teacher.model")
@@ -83,7 +83,7 @@ def labelled(place: Workspace, data: Path, structures: Sequence[Atoms], cutoff: 
     head = choose_head(teacher, None)
     e0s = {"Si": teacher.e0s_eV[head]["Si"]}
     ingested = run_step(_call("ingest", ingest.Params(file_names=("pool.parquet",)), threads, files=pooled), place)
-    asked = Asked(model=model, params=mace_label.Params(head=head, dtype="float64"), cutoff_A=teacher.r_max_A)
+    asked = TeacherCall(model=model, params=mace_label.Params(head=head, dtype="float64"), cutoff_A=teacher.r_max_A)
     labels = _labels(place, asked, ingested.file("structures"), e0s, threads).file("labels")
     taken = baseline.Params(elements=("Si",), cutoff=cutoff, teacher_e0s_eV=e0s)
     merged = dataset.Params(elements=("Si",), teachers=(asked.key(place).digest,))
@@ -95,8 +95,8 @@ def labelled(place: Workspace, data: Path, structures: Sequence[Atoms], cutoff: 
     )
 
 
-def _labels(place: Workspace, asked: Asked, table: FileRef, e0s: dict[str, float], threads: int) -> Artefact:
-    structures, kept = Pool(place.store.path(table)), asked.store(place)
+def _labels(place: Workspace, asked: TeacherCall, table: FileRef, e0s: dict[str, float], threads: int) -> Artefact:
+    structures, kept = StructurePool(place.store.path(table)), asked.store(place)
     rows = run_step(_call("mace_label", asked.params, threads, structures=table, model=asked.model), place)
     kept.commit(place.store.path(rows.file("labels")), structures.ids, structures.atoms)
     params = pool_labels.Params(teachers=(asked.key(place).digest,), e0s_eV=e0s)

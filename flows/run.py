@@ -12,7 +12,7 @@ from typing import Any
 
 from containers.contract import OutputFile, load_step
 from tasks.artefact import Artefact, External, FileRef, StepCall
-from tasks.labelling.statistics import Work
+from tasks.labelling.statistics import LabellingTotals
 from tasks.prefect_tasks import step
 from tasks.workspace import Workspace
 
@@ -63,7 +63,7 @@ class Run:
     note: Callable[[str, str], None] | None = None
     done: dict[str, Artefact] = field(default_factory=dict)
     labels: list[Artefact] = field(default_factory=list)
-    work: Work = field(default_factory=Work)
+    work: LabellingTotals = field(default_factory=LabellingTotals)
 
     def __call__(self, call: StepCall, name: str | None = None) -> Artefact:
         """Return the result of a call; the task run is called `name`, or as its step, and ends with `of`."""

@@ -1,9 +1,9 @@
-"""What can go wrong at the edge, and with which exit code it ends.
+"""Errors at the edge, and the exit code of each.
 
 ::
 
     DistillError            1
-    ├── UserError           2   config or input; the message names the place and the mend
+    ├── UserError           2   config or input; the message names the place and the correction
     ├── StepEnded           1   a step left no result; its folder is kept
     │   ├── StepFailed          it failed: something else may be tried
     │   └── StepCancelled       somebody ended it: nothing else is tried, so nobody catches it
@@ -21,7 +21,7 @@ def printable(text: str) -> str:
 
 
 class DistillError(Exception):
-    """Base of all errors that are told without a traceback."""
+    """Base of all errors that are shown without a traceback."""
 
     exit_code = 1
 
@@ -44,18 +44,13 @@ class StepEnded(DistillError):
     ) -> None:
         self.step, self.kind, self.message, self.folder = step, kind, message, folder
         self.log_tail, self.runner = log_tail, runner
-        super().__init__(self._text())
         if kind == "BadInput":
-            self.exit_code = UserError.exit_code
-
-    def _text(self) -> str:
-        if self.kind == "BadInput":
-            return printable(f"{self.step}: {self.message}")
-        log = f"\nlast lines of its log:\n{self.log_tail}" if self.log_tail else ""
-        return printable(
-            f"{self.step} failed ({self.kind}): {self.message}{log}\n"
-            f"kept: {self.folder}\nrepeat it alone: DISTILL_RUNNER={self.runner} python -m tasks.repeat {self.folder}"
-        )
+            self.exit_code, text = UserError.exit_code, f"{step}: {message}"
+        else:
+            log = f"\nlast lines of its log:\n{log_tail}" if log_tail else ""
+            repeat = f"DISTILL_RUNNER={runner} python -m tasks.repeat {folder}"
+            text = f"{step} failed ({kind}): {message}{log}\nkept: {folder}\nrepeat it alone: {repeat}"
+        super().__init__(printable(text))
 
     def __reduce__(self) -> tuple[object, ...]:
         return (type(self), (self.step, self.kind, self.message, self.folder, self.log_tail, self.runner))

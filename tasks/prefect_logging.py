@@ -1,4 +1,4 @@
-"""How a flow runs from the command line: quiet Prefect defaults, and no traceback for a told error."""
+"""A flow run from the command line: quiet Prefect defaults, and no traceback for an error that says enough."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ ANSWER_S = 10.0  # of a server that PREFECT_API_URL names, to a question about i
 SERVER_START_S = 120  # of the temporary server; Prefect's own 20 s are too few on a busy machine
 
 
-class ToldErrors(logging.Filter):
-    """Takes the traceback from a log record whose exception already says what failed, where and the mend."""
+class ShortErrors(logging.Filter):
+    """Takes the traceback from a log record whose exception already says what failed, where and what to do."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Shorten the record; never drop it."""
@@ -49,10 +49,10 @@ def command_line_run() -> Iterator[None]:
     """
     check_home()
     check_server()
-    told = ToldErrors()
+    short = ShortErrors()
     loggers = [logging.getLogger(name) for name in ("prefect.flow_runs", "prefect.task_runs")]
     for logger in loggers:
-        logger.addFilter(told)
+        logger.addFilter(short)
     try:
         with temporary_settings(
             updates={PREFECT_SERVER_ANALYTICS_ENABLED: False},
@@ -74,7 +74,7 @@ def command_line_run() -> Iterator[None]:
         ) from None
     finally:
         for logger in loggers:
-            logger.removeFilter(told)
+            logger.removeFilter(short)
 
 
 def check_home() -> None:

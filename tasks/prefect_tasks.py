@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from prefect import get_run_logger, task
@@ -19,11 +17,7 @@ from tasks.progress.step_bar import shown_progress, to_all
 from tasks.report.publish import publish
 from tasks.report.summary import RunSummary
 from tasks.run_step import run_step
-from tasks.studies import committee, sweep, value_curve
-from tasks.studies.committee import CommitteeSummary
 from tasks.studies.study import Study
-from tasks.studies.sweep import SweepSummary
-from tasks.studies.value_curve import ValueCurve
 from tasks.workspace import Workspace
 
 
@@ -51,26 +45,16 @@ def step(call: StepCall, workspace: Workspace, run_name: str | None = None) -> A
 @task(name="report", task_run_name="report", cache_policy=NO_CACHE, persist_result=False)
 def report(summary: RunSummary, workspace: Workspace) -> None:
     """Publish the run folder and show its convergence as artifacts."""
-    published = publish(summary, workspace.root / "runs")
-    for key, markdown in published.artifacts.items():
+    for key, markdown in publish(summary, workspace.root / "runs" / summary.name).items():
         create_markdown_artifact(markdown, key=key, description=f"{summary.name}: {key}")
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def _publish_study(study: Study, publish: Callable[[Any, Path], str], workspace: Workspace) -> None:
-    text = publish(study, workspace.run_folder(study.name) / study.KIND)
+def _publish_study(study: Study, workspace: Workspace) -> None:
+    text = study.publish(workspace.run_folder(study.name) / study.KIND)
     create_markdown_artifact(text, study.KIND.replace("_", "-"), description=f"{study.name}: {study.TITLE}")
 
 
-def publish_study(study: SweepSummary | ValueCurve | CommitteeSummary, workspace: Workspace) -> None:
+def publish_study(study: Study, workspace: Workspace) -> None:
     """Publish runs/NAME/KIND as a task run and show it as an artifact."""
-    name, publish = PUBLISHERS[type(study)]
-    _publish_study.with_options(name=name, task_run_name=name)(study, publish, workspace)
-
-
-PUBLISHERS: dict[type[Study], tuple[str, Callable[[Any, Path], str]]] = {
-    SweepSummary: ("sweep", sweep.publish),
-    ValueCurve: ("value curve", value_curve.publish),
-    CommitteeSummary: ("committee folder", committee.publish),
-}
-"""Study -> name of the task run, and the function that writes its folder."""
+    _publish_study.with_options(name=study.TASK, task_run_name=study.TASK)(study, workspace)

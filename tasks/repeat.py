@@ -26,7 +26,7 @@ from tasks.workspace import Workspace
 
 
 def repeat(kept: Path, settings: Settings) -> tuple[Ended, Report | None, Path]:
-    """Run what `kept/request.json` asks; how it ended, its report and its folder.
+    """Run the request of `kept` again; return how it ended, its report and its folder.
 
     Raises `UserError` when it cannot be started.
     """

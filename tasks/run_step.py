@@ -91,7 +91,7 @@ def run_unstored(
 
 @contextmanager
 def disk_faults_told(what: str, workspace: Workspace) -> Iterator[None]:
-    """Raise `StoreError` with path and mend when `what` meets a full disk or another fault of the work root."""
+    """Raise `StoreError` with path and correction when `what` meets a full disk or another fault of the work root."""
     try:
         yield
     except ConnectionError:  # no fault of a disk's
@@ -114,8 +114,13 @@ def _run(request: Request, workspace: Workspace, progress: Progress) -> Path:
     module, folder = load_step(request.step), workspace.store.stage(request)
 
     def failed(kind: str, message: str) -> StepEnded:
-        error = StepCancelled if kind == "Cancelled" else StepFailed
-        return error(request.step, kind, message, folder, _log_tail(folder), workspace.settings.runner)
+        error, log, tail = StepCancelled if kind == "Cancelled" else StepFailed, folder / "log.txt", ""
+        if log.is_file() and not log.is_symlink():  # a link may have been put there to show us another file
+            with log.open("rb") as file:
+                file.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
+                lines = file.read(LOG_TAIL_BYTES).decode(errors="replace").splitlines()
+            tail = "\n".join(f"  {line}" for line in lines[-LOG_TAIL_LINES:])
+        return error(request.step, kind, message, folder, tail, workspace.settings.runner)
 
     try:
         ended = run_in(folder, module.IMAGE, request, workspace, progress)
@@ -142,29 +147,17 @@ def _run(request: Request, workspace: Workspace, progress: Progress) -> Path:
 
 
 def run_in(folder: Path, image: Image, request: Request, workspace: Workspace, progress: Progress) -> Ended:
-    """Run a request in its folder, and take from what it left the right to become another user."""
+    """Run a request in its folder, and take from what it left the right to become another user.
+
+    So no set-uid program that a hostile step made lies in the store, to be run as the user that we are.
+    """
     try:
         runner = InProcessRunner(workspace.settings) if request.step in IN_PROCESS else runner_of(workspace)
         with of_run(workspace.run_id):
             return runner.run(folder, image, request, progress)
     finally:
-        _disarm(folder)
-
-
-def _disarm(folder: Path) -> None:
-    """No set-uid program that a hostile step made lies in the store, to be run as the user that we are."""
-    for place, _, files in os.walk(folder):
-        for path in (Path(place, name) for name in files):
-            mode = path.lstat().st_mode
-            if S_ISREG(mode) and mode & (S_ISUID | S_ISGID):
-                path.chmod(S_IMODE(mode) & ~(S_ISUID | S_ISGID))
-
-
-def _log_tail(folder: Path) -> str:
-    log = folder / "log.txt"
-    if log.is_symlink() or not log.is_file():  # a link may have been put there to show us another file
-        return ""
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
-        lines = file.read(LOG_TAIL_BYTES).decode(errors="replace").splitlines()
-    return "\n".join(f"  {line}" for line in lines[-LOG_TAIL_LINES:])
+        for place, _, files in os.walk(folder):
+            for path in (Path(place, name) for name in files):
+                mode = path.lstat().st_mode
+                if S_ISREG(mode) and mode & (S_ISUID | S_ISGID):
+                    path.chmod(S_IMODE(mode) & ~(S_ISUID | S_ISGID))

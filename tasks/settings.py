@@ -93,7 +93,7 @@ class Settings(BaseSettings):
 
     @property
     def teacher_device(self) -> Device:
-        """Where shards are labelled; a device `auto` must be settled before."""
+        """The device that labels shards; a device `auto` must be settled before."""
         return self.label_device or ("cuda" if self.device == "cuda" else "cpu")
 
     def python(self, image: Image) -> Path:
@@ -113,8 +113,8 @@ def read_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        told = [f"DISTILL_{str(problem['loc'][0]).upper()}: {problem['msg']}" for problem in error.errors()]
-        raise UserError("\n".join(told)) from None
+        lines = [f"DISTILL_{str(problem['loc'][0]).upper()}: {problem['msg']}" for problem in error.errors()]
+        raise UserError("\n".join(lines)) from None
 
 
 def unknown_variables() -> list[str]:
@@ -154,7 +154,7 @@ KERNELS = (
 
 
 def thread_environment(threads: int) -> dict[str, str]:
-    """What the numerical libraries read: a limit set from outside they would not see."""
+    """Variables that the numerical libraries read: they would not see a limit set from outside."""
     counts = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
     kernels = {name: os.environ[name] for name in KERNELS if name in os.environ}
     return {**kernels, **dict.fromkeys(counts, str(threads)), "TF_NUM_INTEROP_THREADS": "1"}
@@ -173,7 +173,7 @@ def step_environment(threads: int) -> dict[str, str]:
         **inherited,
         **thread_environment(threads),
         "TF_USE_LEGACY_KERAS": "1",
-        "USER": os.environ.get("USER", "distill"),  # pyace asks for a user name at import
+        "USER": os.environ.get("USER", "distill"),  # pyace needs a user name at import
         "MPLBACKEND": "Agg",
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, [repository, os.environ.get("PYTHONPATH", "")])),

@@ -24,11 +24,11 @@ from flows.data.recipe import Recipe
 from flows.run import Missing, Run, is_made
 from tasks.artefact import Artefact, StepCall
 from tasks.errors import StepFailed
-from tasks.label_store.store import Calibration
+from tasks.label_store.store import MachineSpeed
 from tasks.labelling.gpu_limit import ensure_gpu_limit
-from tasks.labelling.shard_task import SOLID_EDGES, Asked, ShardDone, label_shard, speed_known_of
-from tasks.labelling.shards import Places, Pool, Shard
-from tasks.labelling.statistics import Work
+from tasks.labelling.shard_task import SOLID_EDGES, ShardDone, TeacherCall, label_shard, speed_known_of
+from tasks.labelling.shards import Places, ShardFile, StructurePool
+from tasks.labelling.statistics import LabellingTotals
 from tasks.labelling.task_runner import run_shards, started
 from tasks.prefect_logging import run_log
 from tasks.progress.labelling import LabelProgress
@@ -41,7 +41,9 @@ ACCIDENTS = ("Killed", "Died", "OutOfMemory")
 """Failures of a step that may not come again: what its shard left is labelled in another round."""
 
 
-def label(recipe: Recipe, pool: Artefact, teachers: Sequence[Asked], run: Run, name: str = "pool_labels") -> Artefact:
+def label(
+    recipe: Recipe, pool: Artefact, teachers: Sequence[TeacherCall], run: Run, name: str = "pool_labels"
+) -> Artefact:
     """Return the labels of the pool's structures, in its order; `run` keeps them and what they took.
 
     Args:
@@ -51,7 +53,7 @@ def label(recipe: Recipe, pool: Artefact, teachers: Sequence[Asked], run: Run, n
         StepFailed: a shard failed in a way that another try does not mend. What other shards gave is in the store.
         StoreError: the work root cannot hold the shards or their labels (a full disk, permissions).
     """
-    workspace, work = run.workspace, Work()
+    workspace, work = run.workspace, LabellingTotals()
     keys = [teacher.key(workspace) for teacher in teachers]
     call = steps.pool_labels_call(recipe, pool, keys)
     if run.note:
@@ -63,7 +65,7 @@ def label(recipe: Recipe, pool: Artefact, teachers: Sequence[Asked], run: Run, n
         return run.labels[-1]
     ensure_gpu_limit(workspace.settings, workspace.settings.teacher_device)
     with work.timed(), disk_faults_told("labelling", workspace):
-        structures = Pool(workspace.store.path(pool.file("structures")))
+        structures = StructurePool(workspace.store.path(pool.file("structures")))
         with ExitStack() as stack:
             runner = cache(lambda: stack.enter_context(started(workspace.settings)))  # a cluster only where needed
             for teacher in teachers:
@@ -75,11 +77,11 @@ def label(recipe: Recipe, pool: Artefact, teachers: Sequence[Asked], run: Run, n
     return run.labels[-1]
 
 
-def _note_missing(pool: Artefact, teachers: Sequence[Asked], run: Run, of: str) -> None:
+def _note_missing(pool: Artefact, teachers: Sequence[TeacherCall], run: Run, of: str) -> None:
     """Tell how many labels each teacher's store lacks."""
     if not is_made(table := pool.file("structures")) or run.note is None:
         raise Missing
-    structures = Pool(run.workspace.store.path(table))
+    structures = StructurePool(run.workspace.store.path(table))
     for number, teacher in enumerate(teachers, 1):
         missing = int(teacher.store(run.workspace).missing(structures.ids).sum())
         state = "would run" if missing else "cached"
@@ -87,7 +89,7 @@ def _note_missing(pool: Artefact, teachers: Sequence[Asked], run: Run, of: str) 
         run.note(f"mace_label {number}{of}" if number > 1 else f"mace_label{of}", told)
 
 
-def with_sources(call: StepCall, teachers: Sequence[Asked], workspace: Workspace, stack: ExitStack) -> StepCall:
+def with_sources(call: StepCall, teachers: Sequence[TeacherCall], workspace: Workspace, stack: ExitStack) -> StepCall:
     """The call with the files of the teachers' label stores, which stay until `stack` is left."""
     files = [file for teacher in teachers for file in stack.enter_context(teacher.store(workspace).reading())]
     return call.model_copy(update={"sources": {"labels": tuple(files)}})
@@ -97,13 +99,18 @@ class _Labelling:
     """Rounds of labelling, until a teacher's store has an answer to all structures that this machine can take."""
 
     def __init__(
-        self, teacher: Asked, pool: Pool, workspace: Workspace, runner: Callable[[], TaskRunner[Any]], work: Work
+        self,
+        teacher: TeacherCall,
+        pool: StructurePool,
+        workspace: Workspace,
+        runner: Callable[[], TaskRunner[Any]],
+        work: LabellingTotals,
     ) -> None:
         self.teacher, self.pool, self.workspace, self.runner, self.work = teacher, pool, workspace, runner, work
         self.store = teacher.store(workspace)
         self.left: Places = np.arange(len(pool))
         self.rounds = self.fruitless = 0
-        self.measured: Calibration | None = None  # by this run
+        self.measured: MachineSpeed | None = None  # by this run
 
     def complete(self) -> None:
         """Return when nothing is left to label, here or by another run."""
@@ -120,7 +127,7 @@ class _Labelling:
             else:
                 return
 
-    def _shards(self, places: Places, folder: Path) -> list[Shard]:
+    def _shards(self, places: Places, folder: Path) -> list[ShardFile]:
         """The structures as shards; on a machine of unknown speed only the first one."""
         known = self.store.calibration(speed_known_of(self.workspace.settings)) or self.measured
         atoms = self.pool.atoms[places]
@@ -132,7 +139,7 @@ class _Labelling:
         costs = self.pool.edges(places, self.teacher.cutoff_A) if count > 1 else atoms
         return self.pool.write(places, cut(costs, count), folder)
 
-    def _count(self, known: Calibration | None, places: Places) -> int:
+    def _count(self, known: MachineSpeed | None, places: Places) -> int:
         """How many shards, from the edges of some structures."""
         if known is None:  # stubs, and structures without neighbours
             return FEWEST_SHARDS
@@ -141,7 +148,7 @@ class _Labelling:
         seconds = self.pool.atoms[places].sum() * per_atom / known.edges_per_s
         return shard_count(seconds, self.workspace.settings.shard_s)
 
-    def _label(self, shards: Sequence[Shard]) -> None:
+    def _label(self, shards: Sequence[ShardFile]) -> None:
         with LabelProgress(shards) as progress:
             results = run_shards(
                 self.runner(),
@@ -176,7 +183,7 @@ class _Labelling:
         set_aside = pa.array([bytes.fromhex(identity) for identity in self.work.set_aside], pa.binary(32))
         self.left = self.left[~pc.is_in(self.pool.ids.take(self.left), set_aside).to_numpy(zero_copy_only=False)]
 
-    def _keep_speed_of_cluster(self, typical: Calibration, edges: int) -> None:
+    def _keep_speed_of_cluster(self, typical: MachineSpeed, edges: int) -> None:
         """A shard keeps the speed of the machine that labelled it; a cluster's is that of a typical shard."""
         settings = self.workspace.settings
         if (settings.dask_address or settings.dask_cluster) and edges >= SOLID_EDGES:

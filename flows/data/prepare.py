@@ -21,7 +21,7 @@ from flows.data.recipe import Recipe, check_committee, check_elements, check_sid
 from flows.data.states import state_warnings
 from flows.run import Missing, Run, is_made
 from tasks.artefact import Artefact, External, FileRef
-from tasks.labelling.shard_task import Asked
+from tasks.labelling.shard_task import TeacherCall
 from tasks.prefect_logging import run_log
 from tasks.workspace import Workspace
 
@@ -160,7 +160,7 @@ class Resolved:
     models: dict[str, FileRef]
 
     @property
-    def teachers(self) -> tuple[Asked, ...]:
+    def teachers(self) -> tuple[TeacherCall, ...]:
         """The teachers as they are asked for labels."""
         return tuple(
             steps.asked(self.recipe, model, info) for model, info in zip(self.models.values(), self.infos, strict=True)

@@ -24,7 +24,7 @@ from flows.config.schema import DistillConfig
 from flows.data.recipe import Recipe
 from tasks.artefact import Artefact, External, FileRef, StepCall
 from tasks.label_store.store import TeacherKey
-from tasks.labelling.shard_task import Asked
+from tasks.labelling.shard_task import TeacherCall
 from tasks.settings import Settings
 
 
@@ -91,10 +91,10 @@ def teacher_call(model: FileRef) -> StepCall:
     return StepCall(step="teacher_info", params={}, inputs={"model": (model,)})
 
 
-def asked(recipe: Recipe, model: FileRef, teacher: Teacher) -> Asked:
+def asked(recipe: Recipe, model: FileRef, teacher: Teacher) -> TeacherCall:
     """How a teacher of the committee is asked."""
     params = mace_label.Params(head=recipe.head, dtype=recipe.config.teacher.dtype)
-    return Asked(model=model, params=params, cutoff_A=teacher.r_max_A)
+    return TeacherCall(model=model, params=params, cutoff_A=teacher.r_max_A)
 
 
 def pool_labels_call(

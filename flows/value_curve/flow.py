@@ -26,7 +26,7 @@ from tasks.errors import StepFailed
 from tasks.prefect_tasks import publish_study
 from tasks.runners.readiness import ready, remove_left_containers
 from tasks.settings import Settings
-from tasks.studies.value_curve import Failure, Point, ValueCurve
+from tasks.studies.value_curve import MissingPoint, Point, ValueCurve
 from tasks.workspace import Workspace, open_workspace
 
 Method = Literal["combined", "d_optimal", "random"]
@@ -105,15 +105,17 @@ def _sets(methods: Sequence[Method], sizes: Sequence[int], seeds: int, first: in
 
 def _points(
     prepared: Prepared, wanted: Sequence[tuple[str, int, int]], workspace: Workspace
-) -> tuple[list[Point], list[Failure]]:
+) -> tuple[list[Point], list[MissingPoint]]:
     """Every point, and what failed: the rest of the curve is worth having. Raises `StepFailed` when nothing is
     left."""
-    points, failures, last = list[Point](), list[Failure](), None
+    points, failures, last = list[Point](), list[MissingPoint](), None
     for method, size, seed in wanted:
         try:
             points.append(_point(prepared, method, size, seed, workspace))
         except StepFailed as failure:
-            failures.append(Failure(method=method, seed=seed, size=size, step=failure.step, message=failure.message))
+            failures.append(
+                MissingPoint(method=method, seed=seed, size=size, step=failure.step, message=failure.message)
+            )
             last = failure
     if last and not points:
         raise last

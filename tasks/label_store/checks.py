@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -30,14 +30,39 @@ def checked_rows(labels: Path, ids: pa.Array, atoms: NDArray[np.int64]) -> pa.Ta
 
     Args:
         labels: the file; rows of `ids` may be missing (`check_complete` sees to them).
-        ids: binary(32), what the step was asked to label.
+        ids: binary(32), the structures that the step had to label.
         atoms: of each of `ids`.
 
     Raises:
         StoreError: it is not what a labelling step writes; names the file and the row.
     """
     table = _read(labels, ROWS, atoms)
-    _check(labels, table, partial(_rules_of_labels, ids=ids, atoms=atoms))
+    if not len(table):
+        return table
+    columns = {name: pa.concat_arrays(table[name].chunks) for name in table.column_names}
+    require = partial(_require, labels)
+    _check_ids(require, columns["id"], ids)
+    sizes, refused = atoms[_places(columns["id"], ids)], _given(columns["reason"])
+    energy, forces, stress = columns["energy"], columns["forces"], columns["stress"]
+    either = (_given(energy) ^ refused) & (_given(forces) ^ refused)
+    require(either, "either energy and forces or a reason, not both")
+    require(~(_given(stress) & refused), "a stress and a reason")
+    lengths = np.asarray(pc.fill_null(pc.list_value_length(forces), 0))
+    require((lengths == 3 * sizes) | refused, "not three force components for each of its atoms")
+    require(_finite(energy), "an energy that is not finite")
+    rows = np.arange(len(table))
+    bad = np.asarray(pc.list_parent_indices(forces))[~_finite(pc.list_flatten(forces), null=np.nan)]
+    require(~np.isin(rows, bad), "a force that is not finite")
+    bad = np.repeat(np.flatnonzero(_given(stress)), 6)[~_finite(pc.list_flatten(stress), null=np.nan)]
+    require(~np.isin(rows, bad), "a stress that is not finite")
+    distance = columns["min_distance_A"]
+    require(np.asarray(pc.fill_null(columns["edges"], 0)) >= 0, "a negative number of edges")
+    positive = np.asarray(pc.fill_null(distance, 0.0)) >= 0
+    require(_finite(distance) & positive, "a shortest distance that is none")
+    for name in ("device", "acceleration", "mace_version"):
+        require(_given(columns[name]), f"no {name}")
+    for name in ("reason", "device", "acceleration", "mace_version"):
+        _check_text(require, name, columns[name])
     return table.sort_by("id")
 
 
@@ -49,7 +74,7 @@ def check_complete(labels: Path, rows: pa.Table, ids: pa.Array, aside: Mapping[s
     Args:
         labels: the file of `rows`, to be named.
         rows: from `checked_rows`.
-        ids: binary(32), what the step was asked to label.
+        ids: binary(32), the structures that the step had to label.
         aside: from `checked_reasons`.
 
     Raises:
@@ -67,13 +92,18 @@ def check_complete(labels: Path, rows: pa.Table, ids: pa.Array, aside: Mapping[s
 
 
 def checked_reasons(set_aside: Path, ids: pa.Array) -> dict[str, str]:
-    """Hex id -> reason, from a step's `set_aside.parquet`; `ids` (binary(32)) is what the step was asked to label.
+    """Hex id -> reason, from a step's `set_aside.parquet`; the step had to label `ids` (binary(32)).
 
     Raises:
         StoreError: it is not what a labelling step writes; names the file and the row.
     """
     table = _read(set_aside, SET_ASIDE, np.zeros(len(ids), dtype=np.int64))
-    _check(set_aside, table, partial(_rules_of_reasons, ids=ids))
+    if len(table):
+        found, reasons = (pa.concat_arrays(table[name].chunks) for name in ("id", "reason"))
+        require = partial(_require, set_aside)
+        _check_ids(require, found, ids)
+        require(_given(reasons), "no reason")
+        _check_text(require, "reason", reasons)
     return {row["id"].hex(): row["reason"] for row in table.to_pylist()}
 
 
@@ -95,8 +125,7 @@ def _read(path: Path, schema: pa.Schema, atoms: NDArray[np.int64]) -> pa.Table:
                 ("bytes", size, OVERHEAD + most),
             ):
                 if number > limit:
-                    said = f"{number} {what}, at most {limit} for {rows} structures of {total} atoms"
-                    raise _refused(path, said)
+                    raise _refused(path, f"{number} {what}, at most {limit} for {rows} structures of {total} atoms")
             table = file.read(use_threads=False).cast(schema).combine_chunks()
         table.validate(full=True)
     except (pa.ArrowException, ValueError) as error:
@@ -108,80 +137,35 @@ def _read(path: Path, schema: pa.Schema, atoms: NDArray[np.int64]) -> pa.Table:
     return table
 
 
-def _check(path: Path, table: pa.Table, rules: Callable[[dict[str, pa.Array]], Iterable[tuple[Rows, str]]]) -> None:
-    """Rule after rule, since one may rest on those before it."""
-    columns = {name: pa.concat_arrays(table[name].chunks) for name in table.column_names} if len(table) else {}
-    for good, what in rules(columns) if columns else ():
-        if not good.all():
-            raise _refused(f"{path}, row {int(np.argmin(good))} (from 0)", what)
+def _require(path: Path, good: Rows, what: str) -> None:
+    """Refuse the first row that is not good. Rule after rule, since one may rest on those before it."""
+    if not good.all():
+        raise _refused(f"{path}, row {int(np.argmin(good))} (from 0)", what)
 
 
-def _rules_of_labels(
-    columns: dict[str, pa.Array], ids: pa.Array, atoms: NDArray[np.int64]
-) -> Iterator[tuple[Rows, str]]:
-    """Which rows are good by each rule, and what is wrong with the others."""
-    yield from _rules_of_ids(columns["id"], ids)
-    sizes, refused = atoms[_places(columns["id"], ids)], _given(columns["reason"])
-    energy, forces, stress = columns["energy"], columns["forces"], columns["stress"]
-    yield (_given(energy) ^ refused) & (_given(forces) ^ refused), "either energy and forces or a reason, not both"
-    yield ~(_given(stress) & refused), "a stress and a reason"
-    lengths = np.asarray(pc.fill_null(pc.list_value_length(forces), 0))
-    yield (lengths == 3 * sizes) | refused, "not three force components for each of its atoms"
-    yield _finite(energy), "an energy that is not finite"
-    parents = np.asarray(pc.list_parent_indices(forces))
-    yield _none_of(parents[~_numbers(pc.list_flatten(forces))], len(forces)), "a force that is not finite"
-    strained = np.repeat(np.flatnonzero(_given(stress)), 6)
-    yield _none_of(strained[~_numbers(pc.list_flatten(stress))], len(stress)), "a stress that is not finite"
-    distance = columns["min_distance_A"]
-    yield np.asarray(pc.fill_null(columns["edges"], 0)) >= 0, "a negative number of edges"
-    yield _finite(distance) & (np.asarray(pc.fill_null(distance, 0.0)) >= 0), "a shortest distance that is none"
-    for name in ("device", "acceleration", "mace_version"):
-        yield _given(columns[name]), f"no {name}"
-    for name in ("reason", "device", "acceleration", "mace_version"):
-        yield from _rules_of_text(name, columns[name])
+def _check_ids(require: Callable[[Rows, str], None], found: pa.Array, wanted: pa.Array) -> None:
+    require(_given(found), "no id")
+    require(_places(found, wanted) >= 0, "a structure that was not to be labelled")
+    require(_places(found, found) == np.arange(len(found)), "the id of an earlier row again")
 
 
-def _rules_of_reasons(columns: dict[str, pa.Array], ids: pa.Array) -> Iterator[tuple[Rows, str]]:
-    yield from _rules_of_ids(columns["id"], ids)
-    yield _given(columns["reason"]), "no reason"
-    yield from _rules_of_text("reason", columns["reason"])
-
-
-def _rules_of_ids(found: pa.Array, asked: pa.Array) -> Iterator[tuple[Rows, str]]:
-    yield _given(found), "no id"
-    yield _places(found, asked) >= 0, "a structure that was not to be labelled"
-    yield _places(found, found) == np.arange(len(found)), "the id of an earlier row again"
+def _check_text(require: Callable[[Rows, str], None], name: str, column: pa.Array) -> None:
+    text = pc.fill_null(column, "")
+    require(np.asarray(pc.utf8_length(text)) <= LONGEST_TEXT, f"{name} of more than {LONGEST_TEXT} characters")
+    require(~np.asarray(pc.match_substring_regex(text, CONTROL)), f"{name} with control characters")
 
 
 def _places(ids: pa.Array, among: pa.Array) -> NDArray[np.int64]:
     return IdIndex([id_words(among)]).find(ids)
 
 
-def _rules_of_text(name: str, column: pa.Array) -> Iterator[tuple[Rows, str]]:
-    text = pc.fill_null(column, "")
-    yield np.asarray(pc.utf8_length(text)) <= LONGEST_TEXT, f"{name} of more than {LONGEST_TEXT} characters"
-    yield ~np.asarray(pc.match_substring_regex(text, CONTROL)), f"{name} with control characters"
-
-
 def _given(column: pa.Array) -> Rows:
     return np.asarray(column.is_valid())
 
 
-def _numbers(values: pa.Array) -> Rows:
-    """Which values are finite; null is not."""
-    return np.isfinite(np.asarray(pc.fill_null(values, np.nan)))
-
-
-def _finite(column: pa.Array) -> Rows:
-    """Null, or finite."""
-    return np.isfinite(np.asarray(pc.fill_null(column, 0.0)))
-
-
-def _none_of(bad: NDArray[np.int64], rows: int) -> Rows:
-    """All rows but `bad` are good."""
-    good = np.ones(rows, dtype=bool)
-    good[bad] = False
-    return good
+def _finite(column: pa.Array, null: float = 0.0) -> Rows:
+    """True for finite values; `null` stands for a missing one."""
+    return np.isfinite(np.asarray(pc.fill_null(column, null)))
 
 
 def _refused(place: object, what: str) -> StoreError:

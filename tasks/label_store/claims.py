@@ -33,7 +33,7 @@ Words = NDArray[np.uint64]  # see id_words
 
 @dataclass(frozen=True)
 class Claim:
-    """What a run may label: nobody else does so while its block lasts."""
+    """Structures that a run may label: nobody else does so while its block lasts."""
 
     mine: Mask  # neither stored nor claimed by another live run; the first of equal ids only
     elsewhere: int  # not stored, but claimed by others
@@ -51,13 +51,22 @@ class Claims:
     def claim(self, ids: pa.Array, missing: Callable[[pa.Array], Mask]) -> Iterator[Claim]:
         """Claim those of `ids` that are `missing` and that no other live run has claimed."""
         name = uuid4().hex
-        with ExitStack() as until_done:
+        folder, lock = self._folder / name, self._lock(name)
+        with ExitStack() as undo:
             with held(self._plan):
-                taken = _among(ids, map(self._ids, self._live()))  # first: who ends in between has committed by then
+                live = [other for other in sorted(self._names()) if not self._remove_dead(other)]
+                taken = _among(ids, map(self._ids, live))  # first: who ends in between has committed by then
                 open_ = missing(ids) & firsts(ids)
-                claim = Claim(open_ & ~taken, int((open_ & taken).sum()), self._folder / name)
-                until_done.enter_context(self._held_claim(name))
-                _write(claim.folder, id_words(ids)[claim.mine])
+                claim = Claim(open_ & ~taken, int((open_ & taken).sum()), folder)
+                undo.callback(lock.unlink, missing_ok=True)
+                undo.enter_context(held(lock))
+                self._own.add(name)
+                undo.callback(self._own.discard, name)
+                undo.callback(shutil.rmtree, folder, ignore_errors=True)  # what stays goes with the next claim
+                folder.mkdir()
+                partial = folder / f"new-{IDS}"  # in one piece: those who wait read it without holding the plan
+                np.save(partial, id_words(ids)[claim.mine], allow_pickle=False)
+                partial.rename(folder / IDS)
             yield claim
 
     def wait(self, ids: pa.Array, seconds: float) -> None:
@@ -67,23 +76,8 @@ class Claims:
         while any(is_held(self._lock(name)) for name in names) and (left := end - time.monotonic()) > 0:
             time.sleep(min(POLL_SECONDS, left))
 
-    @contextmanager
-    def _held_claim(self, name: str) -> Iterator[None]:
-        folder, lock = self._folder / name, self._lock(name)
-        with ExitStack() as undo:
-            undo.callback(lock.unlink, missing_ok=True)
-            undo.enter_context(held(lock))
-            self._own.add(name)
-            undo.callback(self._own.discard, name)
-            undo.callback(shutil.rmtree, folder, ignore_errors=True)  # what stays goes with the next claim
-            folder.mkdir()
-            yield
-
-    def _live(self) -> list[str]:
-        """The claims whose run lives; what others left is removed. Hold the plan."""
-        return [name for name in sorted(self._names()) if not self._removed_as_dead(name)]
-
-    def _removed_as_dead(self, name: str) -> bool:
+    def _remove_dead(self, name: str) -> bool:
+        """Remove a claim whose run has ended; False where the run lives. Hold the plan."""
         lock = try_hold(self._lock(name))
         if lock is None:
             return False
@@ -96,7 +90,7 @@ class Claims:
         return {path.stem for path in self._folder.iterdir()} if self._folder.is_dir() else set()
 
     def _ids(self, name: str) -> Words:
-        """What a claim has; nothing once its run has ended."""
+        """The ids of a claim; none once its run has ended."""
         try:
             return np.load(self._folder / name / IDS, allow_pickle=False)
         except FileNotFoundError:
@@ -104,13 +98,6 @@ class Claims:
 
     def _lock(self, name: str) -> Path:
         return self._folder / f"{name}.lock"
-
-
-def _write(folder: Path, words: Words) -> None:
-    """In one piece: those who wait read it without holding the plan."""
-    partial = folder / f"new-{IDS}"
-    np.save(partial, words, allow_pickle=False)
-    partial.rename(folder / IDS)
 
 
 def _among(ids: pa.Array, claimed: Iterable[Words]) -> Mask:

@@ -57,7 +57,7 @@ class LabelFiles:
 
     @contextmanager
     def reading(self) -> Iterator[tuple[Path, ...]]:
-        """The valid files, of which none is removed meanwhile; no file before the first commit."""
+        """The valid files (for `LabelRows`); none is removed meanwhile. No file before the first commit."""
         if not self.folder.is_dir():
             yield ()
             return
@@ -103,39 +103,33 @@ class LabelFiles:
         self._stamps.save()
         return path
 
-    def join(self) -> None:
+    def compact(self) -> None:
         """Write the small files of `fresh` again as one when there are many, unless somebody reads.
 
         The new file is in place before the old ones go. What is killed, or finds the disk full, in between leaves rows
-        twice, which readers do not mind and the next joining drops.
+        twice, which readers do not mind and the next compaction drops.
         """
         if not self.folder.is_dir() or len(list(self.fresh.glob("*.arrow"))) <= MOST_FRESH:
             return
         with alone(self.reading_lock) as free:
-            if free:
-                self._remove_abandoned()
-                self._join()
-
-    def _join(self) -> None:
-        ids = self.ids(self.valid())
-        rows = {path: sum(map(len, words)) for path, words in ids.items() if path.parent == self.fresh}
-        small = sorted(rows, key=lambda path: rows[path])
-        small = small[: small_files([rows[path] for path in small])]
-        sources = [path for path in small if self._compare(path)]  # what is written again gets a new digest
-        if len(sources) > 1:
-            others = [path for path in ids if path not in small]
-            index = IdIndex([words for path in (*others, *sources) for words in ids[path]])
-            written = self.write(_rows(sources, index, sum(len(words) for path in others for words in ids[path])))
-            for path in sources:
-                if path != written:  # it may be one of those that it was made of
-                    path.unlink(missing_ok=True)
-        self._stamps.save()
-
-    def _remove_abandoned(self) -> None:
-        """Remove what a killed process had begun to write."""
-        for path in self.fresh.glob(".*"):
-            if path.stat().st_mtime < time.time() - ABANDONED_SECONDS:
-                path.unlink()
+            if not free:
+                return
+            for path in self.fresh.glob(".*"):  # what a killed process had begun to write
+                if path.stat().st_mtime < time.time() - ABANDONED_SECONDS:
+                    path.unlink()
+            ids = self.ids(self.valid())
+            rows = {path: sum(map(len, words)) for path, words in ids.items() if path.parent == self.fresh}
+            small = sorted(rows, key=lambda path: rows[path])
+            small = small[: small_files([rows[path] for path in small])]
+            sources = [path for path in small if self._compare(path)]  # what is written again gets a new digest
+            if len(sources) > 1:
+                others = [path for path in ids if path not in small]
+                index = IdIndex([words for path in (*others, *sources) for words in ids[path]])
+                written = self.write(_rows(sources, index, sum(len(words) for path in others for words in ids[path])))
+                for path in sources:
+                    if path != written:  # it may be one of those that it was made of
+                        path.unlink(missing_ok=True)
+            self._stamps.save()
 
     def _compare(self, path: Path) -> bool:
         """True when the content is what the name says; no stamp is trusted. Another file is moved aside."""

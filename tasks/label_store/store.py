@@ -1,15 +1,15 @@
 """The labels of each teacher by structure, computed once: `STORE/labels/KEY/`.
 
-Everything below a teacher's folder is written by this module and those it uses: `files` (their
-integrity, and many small ones joined), `claims`, `checks` (what is believed of a step's output).
+Everything below a teacher's folder is written by this module and those it uses: `files` (their integrity, and many
+small ones joined), `claims`, `checks` (of a step's output before it is believed).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +24,11 @@ from tasks.label_store.claims import Claim, Claims
 from tasks.label_store.files import LabelFiles
 from tasks.store.locks import held
 
-__all__ = ["Calibration", "Claim", "LabelStore", "TeacherKey"]
-
 TEACHER, CALIBRATION = "teacher.json", "calibration.json"
 
 
 class TeacherKey(Closed):
-    """What decides a teacher's answer to a structure."""
+    """All that decides a teacher's answer to a structure."""
 
     model: str = Field(description="sha256 of the model file")
     head: str
@@ -44,33 +42,38 @@ class TeacherKey(Closed):
         return hashlib.sha256(canonical_json(self.model_dump())).hexdigest()
 
 
-class Calibration(Closed):
-    """What labelling cost on one machine: for the size of shards and the bound of batches."""
+class MachineSpeed(Closed):
+    """Cost of labelling on one machine: for the size of shards and the bound of batches."""
 
     edges_per_batch: int = Field(gt=0)
     edges_per_s: float = Field(gt=0)
     throughput: dict[str, float] = Field({}, description="edges/s by the edges of a batch")
 
 
-class LabelStore:
+class LabelStore(LabelFiles):
     """The labels of one teacher. `root` is `STORE/labels`; with `verify` no file is trusted before its digest."""
 
     def __init__(self, root: Path, key: TeacherKey, verify: bool = False) -> None:
-        self.key = key
-        self.folder = root.absolute() / key.digest[:FOLDER_DIGITS]
-        self._files = LabelFiles(self.folder, verify)
-        self._claims = Claims(self.folder)
+        super().__init__(root.absolute() / key.digest[:FOLDER_DIGITS], verify)
+        self.key, self._claims = key, Claims(self.folder)
+
+    def make(self) -> None:
+        """Make the folders and teacher.json, which says whose labels these are."""
+        super().make()
+        if not (self.folder / TEACHER).exists():
+            with held(self.folder / "teacher.lock"):
+                write_atomic(self.folder / TEACHER, self.key.model_dump_json(indent=1).encode())
 
     def missing(self, ids: pa.Array) -> NDArray[np.bool_]:
         """Which of `ids` (binary(32)) have no row; those of damaged files, which are moved aside and logged, too."""
         with self.reading() as paths:
-            stored = self._files.ids(paths).values()
+            stored = self.ids(paths).values()
         return IdIndex([words for file in stored for words in file]).find(ids) < 0
 
     def commit(
         self, labels: Path, ids: pa.Array, atoms: NDArray[np.int64], aside: Mapping[str, str] | None = None
     ) -> int:
-        """Take over the `labels.parquet` of a labelling step; gives its number of rows.
+        """Take over the `labels.parquet` of a labelling step; return its number of rows.
 
         Args:
             labels: the step's file, with a row for each of `ids` but those set aside.
@@ -86,29 +89,17 @@ class LabelStore:
         rows = checked_rows(labels, ids, atoms)
         check_complete(labels, rows, ids, aside or {})
         if len(rows):
-            self._make()
-            self._files.write([rows])
+            self.make()
+            self.write([rows])
         return len(rows)
 
-    def compact(self) -> None:
-        """Join small files when there are many, unless somebody is reading; safe to be killed."""
-        self._files.join()
-
-    @contextmanager
-    def reading(self) -> Iterator[tuple[Path, ...]]:
-        """The valid files (for `LabelRows`), of which none is removed meanwhile."""
-        with self._files.reading() as paths:
-            yield paths
-
-    @contextmanager
-    def claim(self, ids: pa.Array) -> Iterator[Claim]:
+    def claim(self, ids: pa.Array) -> AbstractContextManager[Claim]:
         """Take what is missing of `ids` (binary(32)) and is not taken by another live run, for this block.
 
         Killed or ended, a run gives back what it has not committed.
         """
-        self._make()
-        with self._claims.claim(ids, self.missing) as claim:
-            yield claim
+        self.make()
+        return self._claims.claim(ids, self.missing)
 
     def wait(self, ids: pa.Array, seconds: float) -> None:
         """Until no other run has a claim on any of `ids`, at most `seconds`: they are then stored, or free to claim.
@@ -117,28 +108,21 @@ class LabelStore:
         """
         self._claims.wait(ids, seconds)
 
-    def calibration(self, machine: str) -> Calibration | None:
-        """What was kept of `machine`; None when there is none or it cannot be read."""
+    def calibration(self, machine: str) -> MachineSpeed | None:
+        """The calibration kept of `machine`; None when there is none or it cannot be read."""
         return self._calibrations().get(machine)
 
-    def keep_calibration(self, machine: str, value: Calibration) -> None:
+    def keep_calibration(self, machine: str, value: MachineSpeed) -> None:
         """Keep what was measured on `machine` for the next run."""
-        self._make()
+        self.make()
         with held(self.folder / "calibration.lock"):
             values = {**self._calibrations(), machine: value}
             text = json.dumps({name: kept.model_dump() for name, kept in sorted(values.items())}, indent=1)
             write_atomic(self.folder / CALIBRATION, text.encode())
 
-    def _calibrations(self) -> dict[str, Calibration]:
+    def _calibrations(self) -> dict[str, MachineSpeed]:
         try:
             found = json.loads((self.folder / CALIBRATION).read_bytes())
-            return {name: Calibration.model_validate(value) for name, value in found.items()}
+            return {name: MachineSpeed.model_validate(value) for name, value in found.items()}
         except (FileNotFoundError, ValueError, AttributeError):  # lost or damaged: it is measured again
             return {}
-
-    def _make(self) -> None:
-        """Create the folders and teacher.json, which tells people whose labels these are."""
-        self._files.make()
-        if not (self.folder / TEACHER).exists():
-            with held(self.folder / "teacher.lock"):
-                write_atomic(self.folder / TEACHER, self.key.model_dump_json(indent=1).encode())

@@ -25,21 +25,20 @@ LEASE_S = 60  # the server's least: so long a holder that was killed keeps its s
 ASK_S = 5.0  # a shard that waits looks this often whether its run has ended
 
 
-class _AsksAgain(logging.Filter):
-    """Drops what Prefect logs as an error whenever a shard that waits looks up after ASK_S."""
+class _DropPolling(logging.Filter):
+    """Drops a record that Prefect logs as an error whenever a shard that waits looks up after ASK_S."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return "ConcurrencySlotAcquisition" not in record.getMessage()
 
 
-_quiet = _AsksAgain()
+_quiet = _DropPolling()
 
 
 def ensure_gpu_limit(settings: Settings, device: Device) -> None:
     """Make the server's limit, or set it to what the settings say now; nothing where there is no limit."""
-    if not _limited(settings, device):
+    if settings.gpu_shards is None or device != "cuda":
         return
-    assert settings.gpu_shards is not None
     with get_client(sync_client=True) as client:
         # a temporary server has no service that takes slots back from runs that were killed
         name = _own_limit() if client.server_type == ServerType.EPHEMERAL else GPU_LIMIT
@@ -56,43 +55,32 @@ def gpu_slot(settings: Settings, device: Device) -> Iterator[None]:
     Raises:
         RunEnded: the flow run was ended while its shard waited.
     """
+    if settings.gpu_shards is None or device != "cuda":
+        yield
+        return
     logging.getLogger("prefect._internal.concurrency").addFilter(_quiet)
+    with get_client(sync_client=True) as client:
+        try:  # the run's own limit where it has one: a Dask worker does not see of what kind the server is
+            name = client.read_global_concurrency_limit_by_name(_own_limit()).name
+        except ObjectNotFound:
+            name = GPU_LIMIT
     with ExitStack() as slot:
-        if _limited(settings, device):
-            name = _limit()
-            while not _entered(slot, name):
+        while True:
+            try:
+                slot.enter_context(
+                    concurrency(
+                        name,
+                        timeout_seconds=ASK_S,
+                        lease_duration=LEASE_S,
+                        strict=True,  # a limit that somebody deleted is an error
+                        raise_on_lease_renewal_failure=False,  # a server that rests for a minute ends no shard
+                    )
+                )
+                break
+            except TimeoutError:
                 refuse_ended(flow_run.id)
         yield
 
 
-def _limited(settings: Settings, device: Device) -> bool:
-    return settings.gpu_shards is not None and device == "cuda"
-
-
 def _own_limit() -> str:
     return f"{GPU_LIMIT}-{flow_run.id}"
-
-
-def _limit() -> str:
-    """The run's own limit where it has one: a Dask worker does not see of what kind the server is."""
-    with get_client(sync_client=True) as client:
-        try:
-            return client.read_global_concurrency_limit_by_name(_own_limit()).name
-        except ObjectNotFound:
-            return GPU_LIMIT
-
-
-def _entered(slot: ExitStack, name: str) -> bool:
-    try:
-        slot.enter_context(
-            concurrency(
-                name,
-                timeout_seconds=ASK_S,
-                lease_duration=LEASE_S,
-                strict=True,  # a limit that somebody deleted is an error
-                raise_on_lease_renewal_failure=False,  # a server that rests for a minute ends no shard
-            )
-        )
-    except TimeoutError:
-        return False
-    return True

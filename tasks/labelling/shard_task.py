@@ -20,28 +20,27 @@ from containers.mace.labelling import mace_label
 from tasks.artefact import External, FileRef, StepCall
 from tasks.errors import DistillError, StepFailed
 from tasks.label_store.checks import checked_reasons
-from tasks.label_store.store import Calibration, LabelStore, TeacherKey
+from tasks.label_store.store import LabelStore, MachineSpeed, TeacherKey
 from tasks.labelling.gpu_limit import gpu_slot
-from tasks.labelling.shards import Shard
+from tasks.labelling.shards import ShardFile, write_progress
 from tasks.prefect_logging import run_log
-from tasks.progress.labelling import told_in
 from tasks.run_step import run_unstored
 from tasks.settings import Settings
 from tasks.workspace import Workspace
 
 SOLID_EDGES, SOLID_S = 100_000, 3.0
-"""From so much work on a shard tells the machine's speed; a shorter one is mostly its beginning."""
+"""A shard of so much work shows the machine's speed; a shorter one is mostly its start."""
 
 
-class Asked(Closed):
-    """One teacher and how it is asked."""
+class TeacherCall(Closed):
+    """One teacher, and how it labels."""
 
     model: FileRef
     params: mace_label.Params
     cutoff_A: float
 
     def key(self, workspace: Workspace) -> TeacherKey:
-        """What its labels are kept under."""
+        """The key of its labels in the store."""
         return TeacherKey(
             model=self.model.sha256,
             head=self.params.head,
@@ -51,24 +50,28 @@ class Asked(Closed):
         )
 
     def store(self, workspace: Workspace) -> LabelStore:
-        """Where its labels are kept."""
+        """The store of its labels."""
         return LabelStore(workspace.store.root / "labels", self.key(workspace), workspace.verify)
 
 
 class ShardDone(Closed):
-    """What became of a shard; its labels are in the store."""
+    """Result of one shard; its labels are in the store."""
 
     labelled: int = 0
     set_aside: dict[str, str] = {}
     metrics: dict[str, Any] = {}
-    calibration: Calibration | None = None
+    calibration: MachineSpeed | None = None
 
 
 @task(name="label", cache_policy=NO_CACHE, persist_result=False)
-def label_shard(shard: Shard, asked: Asked, workspace: Workspace) -> ShardDone:
+def label_shard(shard: ShardFile, asked: TeacherCall, workspace: Workspace) -> ShardDone:
     """Label the structures of a shard and commit their labels. One that was committed before is not labelled again."""
+    if "cores" not in workspace.settings.model_fields_set:  # this machine may have other cores than the flow's
+        settings = workspace.settings.model_copy(update={"cores": Settings().cores})
+        workspace = workspace.model_copy(update={"settings": settings})
     try:
-        return _labelled(shard, asked, _here(workspace))
+        # without its file, who labelled it died between the commit and its answer
+        return _label(shard, asked, workspace) if shard.file.exists() else ShardDone()
     except (DistillError, FileNotFoundError) as error:
         if shard.file.exists():
             raise
@@ -76,36 +79,32 @@ def label_shard(shard: Shard, asked: Asked, workspace: Workspace) -> ShardDone:
         return ShardDone()
 
 
-def _labelled(shard: Shard, asked: Asked, workspace: Workspace) -> ShardDone:
-    if not shard.file.exists():  # who labelled it died between the commit and its answer
-        return ShardDone()
+def _label(shard: ShardFile, asked: TeacherCall, workspace: Workspace) -> ShardDone:
     store, machine = asked.store(workspace), machine_name(workspace.settings)
     call = shard_call(shard, asked, workspace.settings, store.calibration(machine))
     with (
         gpu_slot(workspace.settings, call.resources.device),
         _input_kept(shard),
-        run_unstored(call, workspace, told_in(shard.progress)) as (report, folder),
+        run_unstored(call, workspace, write_progress(shard.progress)) as (report, folder),
     ):
         given = pq.read_table(shard.file, columns=["id", "numbers"])
         ids, atoms = binary_ids(given["id"]), given["numbers"].combine_chunks().value_lengths().to_numpy()
         set_aside = checked_reasons(folder / "outputs" / mace_label.OUTPUTS["set_aside"], ids)
         labelled = store.commit(folder / "outputs" / mace_label.OUTPUTS["labels"], ids, atoms, set_aside)
         shard.file.unlink(missing_ok=True)
-    calibration = _measured(report.metrics, store.calibration(machine))
-    if calibration and _is_solid(report.metrics):
-        store.keep_calibration(machine, calibration)
-    return ShardDone(labelled=labelled, set_aside=set_aside, metrics=report.metrics, calibration=calibration)
+    metrics, calibration, known = report.metrics, None, store.calibration(machine)
+    if metrics.get("edges") and metrics.get("edges_per_s"):  # something was computed
+        calibration = MachineSpeed(
+            edges_per_batch=metrics["edges_per_batch"],
+            edges_per_s=metrics["edges_per_s"],
+            throughput=metrics["calibration"] or (known.throughput if known else {}),
+        )
+        if metrics["edges"] >= SOLID_EDGES or metrics["edges"] / metrics["edges_per_s"] >= SOLID_S:
+            store.keep_calibration(machine, calibration)
+    return ShardDone(labelled=labelled, set_aside=set_aside, metrics=metrics, calibration=calibration)
 
 
-def _here(workspace: Workspace) -> Workspace:
-    """The workspace on the machine that this task runs on: it may have other cores than the flow's."""
-    if "cores" in workspace.settings.model_fields_set:
-        return workspace
-    settings = workspace.settings.model_copy(update={"cores": Settings().cores})
-    return workspace.model_copy(update={"settings": settings})
-
-
-def shard_call(shard: Shard, asked: Asked, settings: Settings, known: Calibration | None) -> StepCall:
+def shard_call(shard: ShardFile, asked: TeacherCall, settings: Settings, known: MachineSpeed | None) -> StepCall:
     """The step for a shard, with the batches that were found best on this machine, if any were."""
     bound = settings.edges_per_batch or (known.edges_per_batch if known and known.throughput else None)
     return StepCall(
@@ -122,67 +121,36 @@ def shard_call(shard: Shard, asked: Asked, settings: Settings, known: Calibratio
 
 
 def speed_known_of(settings: Settings) -> str:
-    """Whose speed decides how large shards are: a cluster's, or this machine's."""
+    """Name of the machine whose speed decides how large shards are: a cluster, or this one."""
     return settings.dask_address or settings.dask_cluster or machine_name(settings)
 
 
 def machine_name(settings: Settings) -> str:
     """Machines of the same name label at the same speed."""
     if settings.teacher_device == "cuda":
-        words = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-        processor = _told(words) or "cuda"
+        processor, words = "cuda", ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        with suppress(OSError, subprocess.CalledProcessError):  # it is missing, or fails
+            done = subprocess.run(words, capture_output=True, text=True, check=True)
+            processor = " + ".join(done.stdout.splitlines()) or processor
     else:
-        processor = f"{_cpu()}, {settings.cores} processes"
+        cpus = Path("/proc/cpuinfo")
+        lines = cpus.read_text().splitlines() if cpus.is_file() else []
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        name = names[0] if names else platform.processor() or platform.machine()
+        processor = f"{name}, {settings.cores} processes"
     return f"{processor}, acceleration {settings.acceleration}"
 
 
-def _told(words: list[str]) -> str:
-    """What a program prints, in one line; nothing where it is missing or fails."""
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-    except OSError:
-        return ""
-    return "" if done.returncode else " + ".join(done.stdout.splitlines())
-
-
-def _cpu() -> str:
-    cpus = Path("/proc/cpuinfo")
-    lines = cpus.read_text().splitlines() if cpus.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _measured(metrics: dict[str, Any], known: Calibration | None) -> Calibration | None:
-    """What the shard told of the machine's speed; None when it computed nothing."""
-    if not metrics.get("edges") or not metrics.get("edges_per_s"):
-        return None
-    return Calibration(
-        edges_per_batch=metrics["edges_per_batch"],
-        edges_per_s=metrics["edges_per_s"],
-        throughput=metrics["calibration"] or (known.throughput if known else {}),
-    )
-
-
-def _is_solid(metrics: dict[str, Any]) -> bool:
-    """Whether a shard was long enough to tell the machine's speed."""
-    seconds = metrics["edges"] / metrics["edges_per_s"]
-    return bool(metrics["edges"] >= SOLID_EDGES or seconds >= SOLID_S)
-
-
 @contextmanager
-def _input_kept(shard: Shard) -> Iterator[None]:
+def _input_kept(shard: ShardFile) -> Iterator[None]:
     """A failed step's folder gets the shard's structures, which are otherwise gone when its run ends."""
     try:
         yield
     except StepFailed as failed:
         with suppress(OSError):  # a full disk, or no links here: that must not hide what failed
-            _keep_input(shard, failed.folder)
+            kept, path = failed.folder / "structures.parquet", failed.folder / "request.json"
+            os.link(shard.file, kept)
+            request = Request.model_validate_json(path.read_bytes())
+            inputs = {**request.inputs, "structures": (InputFile(path=kept, sha256=shard.sha256),)}
+            write_atomic(path, request.model_copy(update={"inputs": inputs}).model_dump_json(indent=1).encode())
         raise
-
-
-def _keep_input(shard: Shard, folder: Path) -> None:
-    kept, request = folder / "structures.parquet", folder / "request.json"
-    os.link(shard.file, kept)
-    asked = Request.model_validate_json(request.read_bytes())
-    inputs = {**asked.inputs, "structures": (InputFile(path=kept, sha256=shard.sha256),)}
-    write_atomic(request, asked.model_copy(update={"inputs": inputs}).model_dump_json(indent=1).encode())

@@ -5,10 +5,12 @@ What a structure costs the teacher: its neighbour pairs within the cutoff, which
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.spatial import cKDTree
 
-from containers.contract import Closed, file_digest
+from containers.contract import Closed, Progress, file_digest, write_atomic
 from containers.labels.rows import binary_ids, firsts
 from containers.structures.distances import periodic_cell, surroundings
 from containers.structures.table import STRUCTURES, atoms_from_table
@@ -28,7 +30,7 @@ ROWS_AT_ONCE = 10_000
 Places = NDArray[np.int64]
 
 
-class Shard(Closed):
+class ShardFile(Closed):
     """Structures that are labelled together, in a file that exists until their labels are in the store."""
 
     file: Path
@@ -38,11 +40,31 @@ class Shard(Closed):
 
     @property
     def progress(self) -> Path:
-        """Where the one who labels it says how far it is."""
+        """Where `write_progress` says how far its labelling is."""
         return self.file.with_suffix(".progress")
 
 
-class Pool:
+WRITE_EVERY_S = 1.0
+ATOMS = re.compile(r"([\d,]+) atoms")
+
+
+def write_progress(path: Path, clock: Callable[[], float] = time.monotonic) -> Progress:
+    """A progress function of a shard: `path` gets the structures and atoms done, at most once a second."""
+    written = clock() - WRITE_EVERY_S
+
+    def write(done: float, total: float, text: str = "", figures: Mapping[str, float] | None = None) -> None:
+        nonlocal written
+        if clock() - written < WRITE_EVERY_S and done < total:
+            return
+        written = clock()
+        atoms = ATOMS.search(text)
+        number = int(atoms[1].replace(",", "")) if atoms else None
+        write_atomic(path, json.dumps({"done": done, "atoms": number, "total": total}).encode())
+
+    return write
+
+
+class StructurePool:
     """The structures of an ingested table, each id once. A place is a structure's number among them, from 0."""
 
     def __init__(self, table: Path) -> None:
@@ -66,18 +88,19 @@ class Pool:
         counted = [count_edges(atoms_from_table(part), cutoff) for part in self._parts(places)]
         return np.concatenate([np.zeros(0, np.int64), *counted])
 
-    def write(self, places: Places, cuts: Sequence[range], folder: Path) -> list[Shard]:
+    def write(self, places: Places, cuts: Sequence[range], folder: Path) -> list[ShardFile]:
         """One file in `folder` for each of `cuts`, which together cover `places` (ascending) in order."""
-        return [
-            self._shard(pieces, places[cuts[number]], folder / f"{number + 1:05}.parquet")
-            for number, pieces in groupby(_pieces(self._parts(places), cuts), key=lambda piece: piece[0])
-        ]
-
-    def _shard(self, pieces: Iterable[tuple[int, pa.Table]], places: Places, file: Path) -> Shard:
-        with pq.ParquetWriter(file, STRUCTURES, compression="zstd") as writer:
-            for _, piece in pieces:
-                writer.write_table(piece)
-        return Shard(file=file, sha256=file_digest(file), structures=len(places), atoms=int(self.atoms[places].sum()))
+        shards, parts, left = [], self._parts(places), STRUCTURES.empty_table()
+        for number, cut in enumerate(cuts, start=1):
+            file, room = folder / f"{number:05}.parquet", len(cut)
+            with pq.ParquetWriter(file, STRUCTURES, compression="zstd") as writer:
+                while room:
+                    left = left if len(left) else next(parts)
+                    writer.write_table(left.slice(0, room))
+                    room, left = max(room - len(left), 0), left.slice(room)
+            atoms = int(self.atoms[places[cut]].sum())
+            shards.append(ShardFile(file=file, sha256=file_digest(file), structures=len(cut), atoms=atoms))
+        return shards
 
     def _parts(self, places: Places) -> Iterator[pa.Table]:
         """The structures at `places`, in tables of at most ROWS_AT_ONCE rows."""
@@ -90,18 +113,6 @@ class Pool:
                 start += len(batch)
 
 
-def _pieces(parts: Iterable[pa.Table], cuts: Sequence[range]) -> Iterator[tuple[int, pa.Table]]:
-    """The parts again, cut where a range of `cuts` ends; each with the number of its range."""
-    start, number = 0, 0
-    for part in parts:
-        while len(part):
-            room = cuts[number].stop - start
-            yield number, part.slice(0, room)
-            start += min(room, len(part))
-            part = part.slice(room)
-            number += start == cuts[number].stop
-
-
 MOST_IMAGES = 1e6
 """Beyond so many atoms in reach, pairs are estimated from the density: to list them would take gigabytes."""
 
@@ -111,21 +122,18 @@ def count_edges(structures: Sequence[Atoms], cutoff: float) -> NDArray[np.int64]
 
     A structure that has no neighbour list (positions or cell not finite or degenerate) counts as its atoms.
     """
-    return np.array([_edges(atoms, cutoff) for atoms in structures], dtype=np.int64)
 
+    def edges(atoms: Atoms) -> int:
+        volume = abs(np.linalg.det(periodic_cell(atoms))) if np.isfinite(atoms.cell.array).all() else 0.0
+        if not (volume > 0 and math.isfinite(volume) and np.isfinite(atoms.positions).all()):
+            return len(atoms)
+        if atoms.pbc.any():
+            reach = cutoff * np.linalg.norm(np.linalg.inv(periodic_cell(atoms)), axis=0)
+            in_reach = float(len(atoms) * np.prod(np.where(atoms.pbc, 2 * np.ceil(reach) + 1, 1.0)))
+            if in_reach > MOST_IMAGES:
+                return int(min(in_reach * len(atoms), np.iinfo(np.int32).max))
+        around = surroundings(atoms, cutoff)
+        centres, points = cKDTree(around.points[: around.atoms]), cKDTree(around.points)
+        return int(centres.count_neighbors(points, cutoff)) - len(atoms)
 
-def _edges(atoms: Atoms, cutoff: float) -> int:
-    volume = abs(np.linalg.det(periodic_cell(atoms))) if np.isfinite(atoms.cell.array).all() else 0.0
-    if not (volume > 0 and math.isfinite(volume) and np.isfinite(atoms.positions).all()):
-        return len(atoms)
-    if atoms.pbc.any() and (estimate := _in_reach(atoms, cutoff)) > MOST_IMAGES:
-        return int(min(estimate * len(atoms), np.iinfo(np.int32).max))
-    around = surroundings(atoms, cutoff)
-    centres, points = cKDTree(around.points[: around.atoms]), cKDTree(around.points)
-    return int(centres.count_neighbors(points, cutoff)) - len(atoms)
-
-
-def _in_reach(atoms: Atoms, cutoff: float) -> float:
-    """Atoms and images that `surroundings` would list, about."""
-    reach = cutoff * np.linalg.norm(np.linalg.inv(periodic_cell(atoms)), axis=0)
-    return float(len(atoms) * np.prod(np.where(atoms.pbc, 2 * np.ceil(reach) + 1, 1.0)))
+    return np.array([edges(atoms) for atoms in structures], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""What the labelling of a run took, summed over its shards."""
+"""Time and counts of a run's labelling, summed over its shards."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SUMMED = ("structures", "atoms", "seconds_start", "seconds_neighbours", "seconds
 
 
 @dataclass
-class Work:
+class LabellingTotals:
     """Answers that were computed, structures that this machine could not label, and the time of both.
 
     Attributes:
@@ -44,7 +44,7 @@ class Work:
         for name in SUMMED:
             self.sums[name] += done.metrics.get(name, 0.0)
 
-    def include(self, other: Work) -> None:
+    def include(self, other: LabellingTotals) -> None:
         """Count another labelling."""
         self.computed += other.computed
         self.set_aside |= other.set_aside

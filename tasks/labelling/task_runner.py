@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Future = PrefectWrappedFuture[Any, Any]
 
 TICK_S = 1.0
-CONNECT_S = 15.0  # to a scheduler; one that refuses is asked again and again so long
+CONNECT_S = 15.0  # to a scheduler; one that refuses is tried again and again so long
 END_WORKERS_S = 5.0  # for the workers' answer when a run ends
 LOCAL_CLUSTERS = ("distributed.LocalCluster", "dask.distributed.LocalCluster")
 NO_SERVER = "Failed to reach API"  # what a task run of Prefect ends with on such a worker
@@ -54,41 +54,29 @@ def task_runner(settings: Settings) -> TaskRunner[Any]:
         raise UserError(f"DISTILL_DASK_...: {error}. Install it: {INSTALL}") from None
     if settings.dask_address:
         return DaskTaskRunner(address=settings.dask_address, client_kwargs={"timeout": CONNECT_S})
-    return DaskTaskRunner(cluster_class=_cluster_class(settings), cluster_kwargs=_cluster_options(settings))
+    name, options = settings.dask_cluster or "", settings.dask_cluster_options
+    if name in LOCAL_CLUSTERS:  # as many workers of one shard each as this machine labels at a time
+        ours = {"n_workers": settings.shards_at_once, "threads_per_worker": 1, "dashboard_address": None}
+        options = {**ours, **options}
+    return DaskTaskRunner(cluster_class=_cluster_class(name), cluster_kwargs=options)
 
 
-def _cluster_class(settings: Settings) -> Any:
-    name = settings.dask_cluster or ""
+def _cluster_class(name: str) -> Any:
+    """Import the class; the signals stay as they are: dask_jobqueue would make Ctrl-C an exit without an error."""
     module, _, attribute = name.rpartition(".")
-    try:
-        with _signals_kept():
-            found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        mend = f"Name a class such as distributed.LocalCluster; dask_jobqueue's need: {INSTALL} dask-jobqueue"
-        raise UserError(f"DISTILL_DASK_CLUSTER: no class {name!r} ({error}). {mend}") from None
-    if not callable(found):
-        raise UserError(f"DISTILL_DASK_CLUSTER: {name} is no class")
-    return found
-
-
-@contextmanager
-def _signals_kept() -> Iterator[None]:
-    """To import dask_jobqueue makes Ctrl-C an exit without an error: that is not a library's to decide."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        hint = f"Name a class such as distributed.LocalCluster; dask_jobqueue's need: {INSTALL} dask-jobqueue"
+        raise UserError(f"DISTILL_DASK_CLUSTER: no class {name!r} ({error}). {hint}") from None
     finally:
         if threading.current_thread() is threading.main_thread():
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _cluster_options(settings: Settings) -> dict[str, Any]:
-    """A local cluster has as many workers of one shard each as this machine labels at a time."""
-    if settings.dask_cluster not in LOCAL_CLUSTERS:
-        return settings.dask_cluster_options
-    ours = {"n_workers": settings.shards_at_once, "threads_per_worker": 1, "dashboard_address": None}
-    return {**ours, **settings.dask_cluster_options}
+    if not callable(found):
+        raise UserError(f"DISTILL_DASK_CLUSTER: {name} is no class")
+    return found
 
 
 def run_shards(
@@ -114,82 +102,55 @@ def run_shards(
         finished: called with the place and the result or exception of every shard that ran.
     """
     futures: list[Future] = []
+    results: list[Any] = [None] * len(parameters)
+    left_out: set[int] = set()
     try:
-        with _settings_for_workers(runner):
+        with ExitStack() as server:
+            if (context := FlowRunContext.get()) and _dask_client(runner) is not None:
+                # workers report to the server of this flow run: without its address each would start one of its own
+                server.enter_context(temporary_settings({PREFECT_API_URL: str(context.client.api_url)}))
             for name, given in zip(names, parameters, strict=True):
                 futures.append(runner.submit(task.with_options(task_run_name=name), given))
-        return _results(runner, futures, names, tick, fatal, finished)
+        for place in _as_they_end(futures, tick):
+            if place in left_out:
+                continue
+            results[place] = _result(futures[place], names[place])
+            finished(place, results[place])
+            if isinstance(results[place], BaseException) and not left_out and fatal(results[place]):
+                left_out = _leave_out(runner, futures)
     except BaseException:
         _end_all(runner, futures, end)
         raise
+    return results
 
 
 @contextmanager
 def started(settings: Settings) -> Iterator[TaskRunner[Any]]:
     """The task runner of the settings, its cluster made or reached; `UserError` when there is none as they say."""
     with task_runner(settings) as runner:
+        if isinstance(runner, ThreadPoolTaskRunner):
+            yield runner
+            return
+        import dask
+
         try:
-            _connect(runner)
+            # a cluster and its local workers do not log every connection
+            logging.getLogger("distributed").setLevel(logging.WARNING)
+            with dask.config.set({"distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "warning"}):
+                client = _dask_client(runner)
         except Exception as error:  # a cluster class raises what it likes
             name = "ADDRESS" if settings.dask_address else "CLUSTER or DISTILL_DASK_CLUSTER_OPTIONS"
             place = settings.dask_address or f"{settings.dask_cluster} {settings.dask_cluster_options}"
             raise UserError(f"DISTILL_DASK_{name}: no Dask cluster at {place}: {error}") from error
-        _tell_of_workers(runner)
+        # it may have none for hours, in a queue, or for ever, for want of `n_workers`
+        if not client.scheduler_info()["workers"]:
+            run_log().warning("the Dask cluster has no worker yet: shards wait until one comes (was n_workers given?)")
         yield runner
 
 
-def _tell_of_workers(runner: TaskRunner[Any]) -> None:
-    """A cluster may have no worker for hours, in a queue, or for ever, for want of `n_workers`: that is said."""
-    client = _dask_client(runner)
-    if client is not None and not client.scheduler_info()["workers"]:
-        run_log().warning("the Dask cluster has no worker yet: shards wait until one comes (was n_workers given?)")
-
-
-def _connect(runner: TaskRunner[Any]) -> None:
-    """Make the cluster; it and its local workers do not log every connection."""
-    if isinstance(runner, ThreadPoolTaskRunner):
-        return
-    import dask
-
-    logging.getLogger("distributed").setLevel(logging.WARNING)
-    with dask.config.set({"distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "warning"}):
-        _dask_client(runner)
-
-
 def _dask_client(runner: TaskRunner[Any]) -> Any:
-    """The runner's connection to its cluster, made when it is first asked for; None for threads."""
+    """The runner's connection to its cluster, made at the first call; None for threads."""
     return None if isinstance(runner, ThreadPoolTaskRunner) else runner.client  # type: ignore[attr-defined]
-
-
-@contextmanager
-def _settings_for_workers(runner: TaskRunner[Any]) -> Iterator[None]:
-    """Workers report to the server of this flow run: without its address each would start a server of its own."""
-    context = FlowRunContext.get()
-    if context is None or _dask_client(runner) is None:
-        yield
-        return
-    with temporary_settings({PREFECT_API_URL: str(context.client.api_url)}):
-        yield
-
-
-def _results(
-    runner: TaskRunner[Any],
-    futures: Sequence[Future],
-    names: Sequence[str],
-    tick: Callable[[], object],
-    fatal: Callable[[BaseException], bool],
-    finished: Callable[[int, Any], object],
-) -> list[Any]:
-    results: list[Any] = [None] * len(futures)
-    left_out: set[int] = set()
-    for place in _as_they_end(futures, tick):
-        if place in left_out:
-            continue
-        results[place] = _result(futures[place], names[place])
-        finished(place, results[place])
-        if isinstance(results[place], BaseException) and not left_out and fatal(results[place]):
-            left_out = _leave_out(runner, futures)
-    return results
 
 
 def _as_they_end(futures: Sequence[Future], tick: Callable[[], object]) -> Iterator[int]:
@@ -211,31 +172,30 @@ def _as_they_end(futures: Sequence[Future], tick: Callable[[], object]) -> Itera
 
 
 def _result(future: Future, name: str) -> Any:
-    """What a shard ended with."""
+    """The result or exception of a shard. A cluster then forgets it, or it would run again when its worker dies."""
     try:
-        return future.result() if isinstance(future, PrefectConcurrentFuture) else _dask_result(future, name)
+        if isinstance(future, PrefectConcurrentFuture):
+            return future.result()
+        from distributed import KilledWorker
+
+        wrapped = future.wrapped_future
+        if wrapped.cancelled():  # not by us
+            raise DistillError(f"{name}: the Dask cluster was lost while it ran. What is labelled is kept: run again.")
+        try:
+            # a task that ended with what is no Exception leaves `result()` waiting for ever
+            error = wrapped.exception() if wrapped.status == "error" else None
+            if isinstance(error, KilledWorker):
+                raise DistillError(f"{name}: {error}")
+            if str(error).startswith(NO_SERVER):
+                raise UserError(
+                    f"the workers of the Dask cluster do not see this run's Prefect server ({error}). Start one that"
+                    " they reach (prefect server start --host ...) and set PREFECT_API_URL to its address."
+                )
+            return error or future.result()
+        finally:
+            wrapped.release()
     except (Exception, RunEnded) as error:  # noqa: BLE001  the caller's business
         return error
-
-
-def _dask_result(future: Future, name: str) -> Any:
-    """The cluster then forgets it, or the shard would run again when the worker that holds its result dies."""
-    from distributed import KilledWorker
-
-    wrapped = future.wrapped_future
-    if wrapped.cancelled():  # not by us
-        raise DistillError(f"{name}: the Dask cluster was lost while it ran. What is labelled is kept: run again.")
-    try:
-        # a task that ended with what is no Exception leaves `result()` waiting for ever
-        error = wrapped.exception() if wrapped.status == "error" else None
-        if isinstance(error, KilledWorker):
-            raise DistillError(f"{name}: {error}")
-        if str(error).startswith(NO_SERVER):
-            mend = "Start one that they reach (prefect server start --host ...) and set PREFECT_API_URL to its address."
-            raise UserError(f"the workers of the Dask cluster do not see this run's Prefect server ({error}). {mend}")
-        return error or future.result()
-    finally:
-        wrapped.release()
 
 
 def _leave_out(runner: TaskRunner[Any], futures: Sequence[Future]) -> set[int]:
@@ -243,7 +203,7 @@ def _leave_out(runner: TaskRunner[Any], futures: Sequence[Future]) -> set[int]:
     client = _dask_client(runner)
     if client is None:
         return {place for place, future in enumerate(futures) if future.wrapped_future.cancel()}
-    if client.status != "running":  # what waits is lost, and told so
+    if client.status != "running":  # a shard that waits is lost, and its result says so
         return set()
     begun = {key for keys in client.processing().values() for key in keys}
     waiting = {
@@ -260,15 +220,15 @@ def _end_all(runner: TaskRunner[Any], futures: Sequence[Future], end: Callable[[
     if client is None:
         for future in futures:
             future.wrapped_future.cancel()
-        end()
-        return
     end()
-    asking = threading.Thread(target=_end_on_workers, args=(client, futures, end), daemon=True)
-    asking.start()
-    asking.join(END_WORKERS_S)  # a worker that hangs does not answer
+    if client is None:
+        return
 
+    def end_on_workers() -> None:
+        with suppress(OSError):  # the scheduler is gone: so are its tasks
+            client.cancel([future.wrapped_future for future in futures])
+            client.run(end, on_error="ignore")
 
-def _end_on_workers(client: Any, futures: Sequence[Future], end: Callable[[], object]) -> None:
-    with suppress(OSError):  # the scheduler is gone: so are its tasks
-        client.cancel([future.wrapped_future for future in futures])
-        client.run(end, on_error="ignore")
+    ending = threading.Thread(target=end_on_workers, daemon=True)
+    ending.start()
+    ending.join(END_WORKERS_S)  # a worker that hangs does not answer

@@ -3,7 +3,7 @@
 What takes time, drawing and the way to the server, runs in a thread of its own: a slow or dead server never holds up
 the fit, and none of its faults ends it.
 
-What a running fit told so far: the newest figures, its curves, and both as text. Pure.
+`LiveFit` gathers the newest figures and the curves of a running fit; the functions below it write both as text.
 """
 
 from __future__ import annotations
@@ -24,16 +24,14 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 
 from tasks.errors import StepEnded
-from tasks.report.figures import DASH, ERRORS, duration, number
-from tasks.report.learning_curve import live_curve
-from tasks.report.markup import data_uri, markdown_table, one_line
+from tasks.report.markup import DASH, ERRORS, data_uri, duration, markdown_table, number, one_line
+from tasks.report.plots import live_curve
 
 SHOW_EVERY_S = 5.0
 DRAW_EVERY_S = 30.0  # a drawing takes 0.1 to 0.25 s of a processor, a table next to nothing
 END_WITHIN_S = 10.0  # that the end of a fit waits for the server, twice
 ARTIFACT_KEY = "fit-live"
 
-Show = Callable[[str], object]
 _drawing = threading.Lock()  # matplotlib is not made for several threads, and a sweep has several fits
 
 
@@ -54,12 +52,12 @@ class FitProgress:
         self,
         name: str,
         log: Callable[[str], object],
-        show: Show | None = None,
+        show: Callable[[str], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
         pool: Executor | None = None,
     ) -> None:
-        self._name, self._log, self._clock = name, log, clock
-        self._show = show or markdown_artifact(ARTIFACT_KEY, f"{name}: the fit as it runs")
+        self._name, self._log, self._clock, self._show = name, log, clock, show or self._show_artifact
+        self._artifact: UUID | None = None
         self._pool, self._context = pool or ThreadPoolExecutor(1, "fit-live"), copy_context()
         self._live, self._ended = LiveFit(), ""
         self._began = clock()
@@ -77,14 +75,20 @@ class FitProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._first is not None:
-            self._ended = self._ended or _words_of(error)
+            if isinstance(error, StepEnded):
+                end = f"failed ({error.kind}): {error.message}"
+            elif isinstance(error, Exception):
+                end = f"failed ({type(error).__name__})"
+            else:
+                end = "cancelled" if error else "well"
+            self._ended = self._ended or end
             self._wait()
             self._send(draw=True)
             self._wait()
         self._pool.shutdown(wait=False)
 
     def __call__(self, done: float, total: float, text: str = "", figures: Mapping[str, float] | None = None) -> None:
-        """Take what the step tells; nothing but figures with an `iteration` is looked at."""
+        """Take the figures of a step's progress; those without an `iteration` are no fit's."""
         if not figures or "iteration" not in figures:
             return
         now = self._clock()
@@ -100,20 +104,18 @@ class FitProgress:
         self._ended = ended_words(metrics)
 
     def _send(self, draw: bool) -> None:
-        self._shown = self._clock()
-        if draw:
-            self._drawn = self._shown
-        curves = self._live.curves() if draw else None
-        with self._harmless():  # figures are what the step tells, and may be any
-            text = markdown(self._live, self._name, self._when(), self._ended)
-            self._sent = self._pool.submit(self._context.run, self._publish, text, curves)
-
-    def _when(self) -> str:
         assert self._first is not None
-        now, (done, total) = self._clock(), self._far
-        seconds, made = now - self._first[0], done - self._first[1]
-        per_s = made / seconds if made > 0 and seconds > 0 else None
-        return course(self._live.known["iteration"], done, total, now - self._began, per_s, bool(self._ended))
+        now = self._shown = self._clock()
+        self._drawn = now if draw else self._drawn
+        curves = self._live.curves() if draw else None
+        with self._harmless():  # figures are what the step prints, and may be any
+            (done, total), seconds = self._far, now - self._first[0]
+            made = done - self._first[1]
+            per_s = made / seconds if made > 0 and seconds > 0 else None
+            iteration = self._live.known["iteration"]
+            when = course(iteration, done, total, now - self._began, per_s, bool(self._ended))
+            text = markdown(self._live, self._name, when, self._ended)
+            self._sent = self._pool.submit(self._context.run, self._publish, text, curves)
 
     def _wait(self) -> None:
         """For what was sent last, but not for a server that does not answer."""
@@ -133,30 +135,17 @@ class FitProgress:
         try:
             yield
         except Exception as error:  # noqa: BLE001  a server that has a bad day must not end the run
-            if (told := f"{type(error).__name__}: {error}") not in self._faults:
-                self._log(f"the artifact of the running fit cannot be updated: {told}")
-            self._faults.add(told)
+            if (fault := f"{type(error).__name__}: {error}") not in self._faults:
+                self._log(f"the artifact of the running fit cannot be updated: {fault}")
+            self._faults.add(fault)
 
-
-def _words_of(error: BaseException | None) -> str:
-    if isinstance(error, StepEnded):
-        return f"failed ({error.kind}): {error.message}"
-    if isinstance(error, Exception):
-        return f"failed ({type(error).__name__})"
-    return "cancelled" if error else "well"
-
-
-def markdown_artifact(key: str, description: str) -> Show:
-    """What creates a Markdown artifact of the run that calls, and updates it from then on."""
-    made: list[UUID] = []
-
-    def show(text: str) -> None:
-        if made:
-            get_client(sync_client=True).update_artifact(made[0], ArtifactUpdate(data=text))
-        else:
-            made.append(cast(UUID, create_markdown_artifact(text, key, description)))  # a flow that is not async
-
-    return show
+    def _show_artifact(self, text: str) -> None:
+        """Create a Markdown artifact of the run that calls, and update it from then on."""
+        if self._artifact:
+            get_client(sync_client=True).update_artifact(self._artifact, ArtifactUpdate(data=text))
+        else:  # a flow that is not async
+            description = f"{self._name}: the fit as it runs"
+            self._artifact = cast(UUID, create_markdown_artifact(text, ARTIFACT_KEY, description))
 
 
 SIDES = ("train", "validation")
@@ -169,14 +158,13 @@ ROWS = {
 }
 """figure, without its side -> label"""
 TAKEN = {"iteration", "microseconds_per_atom", *(f"{side}_{name}" for side in SIDES for name in ROWS)}
-"""What a fit may tell: anything else is left out, however much of it there is."""
+"""Figures that are gathered; all others are left out, however many there are."""
 DRAWN = ("loss", "energy_rmse_meV_per_atom", "force_rmse_meV_per_A")
 KINDS = ("rmse", "mae", "max")
-TOLD = {"force_{}_meV_per_A": ("forces", "meV/Å"), "energy_{}_meV_per_atom": ("energy", "meV/atom")}
+PRINTED = {"force_{}_meV_per_A": ("forces", "meV/Å"), "energy_{}_meV_per_atom": ("energy", "meV/atom")}
 VALUED = {"energy_mae_meV_per_atom": ("energy MAE", "meV/atom"), "force_mae_meV_per_A": ("force MAE", "meV/Å")}
 
-Points = Sequence[tuple[float, float]]
-Curves = Mapping[tuple[str, str], Points]
+Curves = Mapping[tuple[str, str], Sequence[tuple[float, float]]]
 """(side, figure without its side) -> iteration and value"""
 
 
@@ -190,44 +178,35 @@ def words(known: Mapping[str, float], short: bool = False) -> str:
     Args:
         short: RMSE alone, as there is room for in a progress bar.
     """
-    parts, kinds = _loss(known, short), KINDS[:1] if short else KINDS
+
+    def value(figure: float | None) -> str:
+        if figure is None:
+            return DASH
+        return f"{figure:,.0f}" if figure >= 1000 else f"{figure:.3g}"
+
+    parts, kinds = [], KINDS[:1] if short else KINDS
+    loss, forces = known.get("train_loss"), known.get("train_force_loss")
+    if loss is not None:
+        share = f" (forces {100 * forces / loss:.0f} %)" if forces and loss and not short else ""
+        parts.append(f"loss {loss:.2e}{share}")
     named = {"train": "RMSE " if short else "RMSE/MAE/worst: ", "validation": "validation "}  # the first time
-    for key, (name, unit) in TOLD.items():
-        train, validation = (_errors(known, f"{side}_{key}", kinds) for side in SIDES)
-        if not train:
-            continue
-        told = f"{named.pop('train', '')}{name} {train}"
-        if validation:
-            told += f" ({named.pop('validation', '')}{validation})"
-        parts.append(f"{told} {unit}")
+    for key, (name, unit) in PRINTED.items():
+        errors = {}
+        for side in SIDES:
+            figures = [known.get(f"{side}_{key.format(kind)}") for kind in kinds]
+            errors[side] = "/".join(map(value, figures)) if figures != [None] * len(kinds) else ""
+        if errors["train"]:
+            text = f"{named.pop('train', '')}{name} {errors['train']}"
+            if errors["validation"]:
+                text += f" ({named.pop('validation', '')}{errors['validation']})"
+            parts.append(f"{text} {unit}")
     if "microseconds_per_atom" in known:
-        parts.append(f"{_short(known['microseconds_per_atom'])} µs/atom")
+        parts.append(f"{value(known['microseconds_per_atom'])} µs/atom")
     return f"iteration {known['iteration']:g}: {', '.join(parts)}"
 
 
-def _loss(known: Mapping[str, float], short: bool) -> list[str]:
-    """The loss and the share that the forces have in it."""
-    loss, forces = known.get("train_loss"), known.get("train_force_loss")
-    if loss is None:
-        return []
-    share = f" (forces {100 * forces / loss:.0f} %)" if forces and loss and not short else ""
-    return [f"loss {loss:.2e}{share}"]
-
-
-def _errors(known: Mapping[str, float], key: str, kinds: Sequence[str]) -> str:
-    """Errors of these kinds; empty when none of them is known."""
-    values = [known.get(key.format(kind)) for kind in kinds]
-    if all(value is None for value in values):
-        return ""
-    return "/".join(DASH if value is None else _short(value) for value in values)
-
-
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
-
-
 class LiveFit:
-    """Gathers what a fit tells; figures that are not told again stay as they were."""
+    """The newest figures of a fit and its curves; a figure that is not printed again stays as it was."""
 
     def __init__(self) -> None:
         self.known: dict[str, float] = {}
@@ -236,7 +215,7 @@ class LiveFit:
         self._curves: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
 
     def take(self, figures: Mapping[str, float]) -> None:
-        """Add what the fit tells at an iteration; `figures` has at least `iteration`."""
+        """Add the figures of an iteration; there is at least `iteration`."""
         iteration = figures["iteration"]
         figures = {name: value for name, value in figures.items() if name in TAKEN}
         new = {name for name, value in figures.items() if self.known.get(name) != value}
@@ -244,12 +223,12 @@ class LiveFit:
         self._at.update({name: iteration for name in figures if name in new or not name.startswith("validation_")})
         for side in SIDES:
             for key in DRAWN:
-                if (name := f"{side}_{key}") in new:  # a validation may be told again until the next
+                if (name := f"{side}_{key}") in new:  # a validation may be printed again until the next
                     self._curves[side, key].append((iteration, figures[name]))
                     self.validated_at = iteration if side == "validation" else self.validated_at
 
     def cell(self, side: str, key: str) -> str:
-        """A figure as text, with its iteration where the side has told newer ones."""
+        """A figure as text, with its iteration where the side has newer ones."""
         name = f"{side}_{key}"
         newest = self.known["iteration"] if side == "train" else self.validated_at
         old = name in self.known and newest is not None and self._at[name] < newest
@@ -264,7 +243,7 @@ def markdown(live: LiveFit, title: str, when: str, ended: str = "") -> str:
     """The text of the artifact, without the picture.
 
     Args:
-        live: has told something.
+        live: has figures.
         when: how far it is, see `course`.
         ended: how the fit ended; empty while it runs.
     """
@@ -288,21 +267,17 @@ def course(iteration: float, done: float, total: float, seconds: float, per_s: f
         seconds: since the step began.
         per_s: iterations in a second; None: not known yet.
     """
-    counted = f"Iteration {done:g} of at most {total:g}"
-    if iteration != done:
-        counted += f" ({iteration:g} in all)"
-    told = [counted, duration(seconds)]
-    if per_s and not ended:
-        told.append(f"at most {duration(max(total - done, 0) / per_s)} left")
-    return ", ".join(told)
+    in_all = f" ({iteration:g} in all)" if iteration != done else ""
+    left = f", at most {duration(max(total - done, 0) / per_s)} left" if per_s and not ended else ""
+    return f"Iteration {done:g} of at most {total:g}{in_all}, {duration(seconds)}{left}"
 
 
 def ended_words(metrics: Mapping[str, Any]) -> str:
     """How a fit ended and what it is worth, from the metrics of its step."""
-    told = [": ".join(str(metrics[key]) for key in ("stop_reason", "stop_criterion") if metrics.get(key))]
+    parts = [": ".join(str(metrics[key]) for key in ("stop_reason", "stop_criterion") if metrics.get(key))]
     if (best := metrics.get("best_iteration")) is not None:
-        told.append(f"best at iteration {number(best)}")
+        parts.append(f"best at iteration {number(best)}")
     for key, (error, unit) in VALUED.items():
         if (value := metrics.get(f"validation_{key}")) is not None:
-            told.append(f"validation {error} {number(value)} {unit}")
-    return "; ".join(filter(None, told)) or DASH
+            parts.append(f"validation {error} {number(value)} {unit}")
+    return "; ".join(filter(None, parts)) or DASH

@@ -1,6 +1,6 @@
 """A report as one description: sections of paragraphs, tables and pictures, rendered to HTML and to Markdown.
 
-Both templates escape every value. In paragraphs, text between backticks becomes code.
+Both templates escape every value. In paragraphs, text between backticks becomes code. Numbers are made text here too.
 """
 
 from __future__ import annotations
@@ -8,28 +8,70 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from textwrap import indent
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+
+DASH = "–"
+ERRORS = {
+    "energy_mae_meV_per_atom": "energy MAE (meV/atom)",
+    "energy_rmse_meV_per_atom": "energy RMSE (meV/atom)",
+    "energy_max_meV_per_atom": "largest energy error (meV/atom)",
+    "force_mae_meV_per_A": "force MAE (meV/Å)",
+    "force_rmse_meV_per_A": "force RMSE (meV/Å)",
+    "force_max_meV_per_A": "largest force error (meV/Å)",
+    "stress_mae_meV_per_A3": "stress MAE (meV/Å³)",
+    "stress_rmse_meV_per_A3": "stress RMSE (meV/Å³)",
+    "stress_max_meV_per_A3": "largest stress error (meV/Å³)",
+}
+
+
+def number(value: Any) -> str:
+    """Four significant digits; a dash for no number; lists and mappings item by item; anything else as it is."""
+    if value is None:
+        return DASH
+    if isinstance(value, Mapping):
+        items = {key: f"({number(item)})" if isinstance(item, Mapping) else number(item) for key, item in value.items()}
+        return ", ".join(f"{key} {item}" for key, item in items.items() if item != DASH)
+    if isinstance(value, list | tuple):
+        return ", ".join(map(number, value))
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def percent(share: float | None) -> str:
+    """A share as `5.00 %`."""
+    return DASH if share is None else f"{100 * share:.2f} %"
+
+
+def duration(seconds: float) -> str:
+    """`0.42 s`, `42 s`, `3 min 05 s`, `1 h 02 min`."""
+    if seconds < 9.95:
+        return f"{seconds:.2g} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
 
 Pictures = Mapping[str, bytes]
 """PNG by name; any may be absent."""
 
 
-@dataclass(frozen=True)
-class Note:
+class Note(NamedTuple):
     """A paragraph in a softer colour."""
 
     text: str
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """A result that the reader must see first."""
 
     good: bool
@@ -37,15 +79,13 @@ class Verdict:
     text: str
 
 
-@dataclass(frozen=True)
-class Tiles:
+class Tiles(NamedTuple):
     """Key figures: label, value, note."""
 
     rows: Sequence[tuple[str, str, str]]
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """Rows of text; left out with its caption when there are none. Without a head: names and values."""
 
     head: Sequence[str]
@@ -54,16 +94,14 @@ class Table:
     style: str = ""
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """A picture by its name, left out when it was not drawn; `text` is for readers who do not see it."""
 
     name: str
     text: str
 
 
-@dataclass(frozen=True)
-class Code:
+class Code(NamedTuple):
     """Lines to copy; with a title, they are shown when the title is clicked."""
 
     text: str
@@ -74,8 +112,7 @@ Part = str | Note | Verdict | Tiles | Table | Picture | Code
 STUB = Verdict(False, "STUB RUN", "Nothing was labelled or fitted: no figure here is real.")
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """A title and what stands below it; left out when nothing does."""
 
     title: str

@@ -1,10 +1,10 @@
-"""Figures of a run as PNG bytes. Pure: equal data give equal bytes. matplotlib is imported when a picture is drawn."""
+"""Pictures of a run as PNG bytes. Pure: equal data give equal bytes. matplotlib is imported when a picture is drawn."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ from containers.metrics import errors
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
 DOTS_PER_INCH = 110
 MOST_POINTS = 1500  # more than that are drawn as a density: small files, and a cloud stays readable
@@ -59,45 +60,35 @@ def parity(table: pa.Table, against: str) -> bytes:
     figure = drawing(3.6 * max(len(panels), 1), 3.5)
     for place, (quantity, points) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(1, len(panels), place)
-        _parity_panel(axes, quantity, points["reference"].to_numpy(), points["predicted"].to_numpy(), against)
+        word, unit, error_key, error_unit = QUANTITIES[quantity]
+        reference, predicted = points["reference"].to_numpy(), points["predicted"].to_numpy()
+        finite = np.isfinite(reference) & np.isfinite(predicted)
+        reference, predicted = reference[finite], predicted[finite]
+        if finite.any():
+            low = float(min(reference.min(), predicted.min()))
+            high = float(max(reference.max(), predicted.max()))
+            margin = 0.04 * (high - low) or 0.1
+            low, high = low - margin, high + margin
+            axes.plot([low, high], [low, high], color=GREY, lw=0.8, zorder=1)
+            if len(reference) > MOST_POINTS:
+                cells: dict[str, Any] = {"gridsize": 60, "bins": "log", "mincnt": 1, "extent": (low, high, low, high)}
+                axes.hexbin(reference, predicted, cmap="viridis", zorder=2, **cells)
+            else:
+                axes.scatter(reference, predicted, s=9, color=BLUE, alpha=0.6, linewidths=0, zorder=2)
+            axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+            axes.locator_params(nbins=5)
+            mae = errors(word, error_key, reference, predicted)[f"{word}_mae_{error_key}"]
+            axes.text(0.04, 0.96, f"MAE {mae:.3g} {error_unit}", transform=axes.transAxes, va="top", fontsize=8)
+        missing = "" if finite.all() else f", {int((~finite).sum())} not finite"
+        axes.set_title(f"{word} ({unit}), {len(reference)} points{missing}", fontsize=9)
+        axes.set(xlabel="DFT" if against == "dft" else against, ylabel="student")
     return png(figure)
 
 
-def _parity_panel(axes: Axes, quantity: str, reference: Any, predicted: Any, against: str) -> None:
-    word, unit, error_key, error_unit = QUANTITIES[quantity]
-    finite = np.isfinite(reference) & np.isfinite(predicted)
-    lost = int((~finite).sum())
-    reference, predicted = reference[finite], predicted[finite]
-    if finite.any():
-        low, high = _limits(reference, predicted)
-        axes.plot([low, high], [low, high], color=GREY, lw=0.8, zorder=1)
-        if len(reference) > MOST_POINTS:
-            axes.hexbin(
-                reference,
-                predicted,
-                gridsize=60,
-                bins="log",
-                mincnt=1,
-                cmap="viridis",
-                extent=(low, high, low, high),
-                zorder=2,
-            )
-        else:
-            axes.scatter(reference, predicted, s=9, color=BLUE, alpha=0.6, linewidths=0, zorder=2)
-        axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
-        axes.locator_params(nbins=5)
-        mae = errors(word, error_key, reference, predicted)[f"{word}_mae_{error_key}"]
-        axes.text(0.04, 0.96, f"MAE {mae:.3g} {error_unit}", transform=axes.transAxes, va="top", fontsize=8)
-    missing = f", {lost} not finite" if lost else ""
-    axes.set_title(f"{word} ({unit}), {len(reference)} points{missing}", fontsize=9)
-    axes.set(xlabel="DFT" if against == "dft" else against, ylabel="student")
-
-
-def _limits(reference: Any, predicted: Any) -> tuple[float, float]:
-    low = float(min(reference.min(), predicted.min()))
-    high = float(max(reference.max(), predicted.max()))
-    margin = 0.04 * (high - low) or 0.1
-    return low - margin, high + margin
+DIMER = (
+    ("energy_eV", "zbl_eV", "energy (eV)"),
+    ("force_eV_per_A", "zbl_force_eV_per_A", "force (eV/Å)"),
+)
 
 
 def core_repulsion(pairs: Mapping[str, Mapping[str, Any]], most: int = MOST_PAIRS) -> bytes:
@@ -115,26 +106,16 @@ def core_repulsion(pairs: Mapping[str, Mapping[str, Any]], most: int = MOST_PAIR
         above = 2 * (place // columns) * columns + place % columns + 1
         for below, (student, zbl, label) in enumerate(DIMER):
             axes = figure.add_subplot(2 * rows, columns, above + below * columns)
-            _dimer_panel(axes, pair, student, zbl)
+            axes.plot(pair["distance_A"], pair[zbl], color=GREY, ls="--", lw=1.2, label="ZBL")
+            axes.plot(pair["distance_A"], pair[student], color=BLUE, lw=1.6, label="student")
+            axes.axvline(pair["r_in_A"], color=ORANGE, lw=0.9, label="repulsion begins")
+            if pair["shortest_distance_A"] is not None:
+                axes.axvline(pair["shortest_distance_A"], color=GREY, lw=0.9, ls=":", label="shortest in the data")
+            axes.set_yscale("symlog", linthresh=1)
             axes.set(xlabel="distance (Å)", ylabel=label)
             axes.set_title("" if below else name, fontsize=9)
     figure.axes[0].legend(frameon=False, fontsize=8)
     return png(figure)
-
-
-DIMER = (
-    ("energy_eV", "zbl_eV", "energy (eV)"),
-    ("force_eV_per_A", "zbl_force_eV_per_A", "force (eV/Å)"),
-)
-
-
-def _dimer_panel(axes: Axes, pair: Mapping[str, Any], student: str, zbl: str) -> None:
-    axes.plot(pair["distance_A"], pair[zbl], color=GREY, ls="--", lw=1.2, label="ZBL")
-    axes.plot(pair["distance_A"], pair[student], color=BLUE, lw=1.6, label="student")
-    axes.axvline(pair["r_in_A"], color=ORANGE, lw=0.9, label="repulsion begins")
-    if pair["shortest_distance_A"] is not None:
-        axes.axvline(pair["shortest_distance_A"], color=GREY, lw=0.9, ls=":", label="shortest in the data")
-    axes.set_yscale("symlog", linthresh=1)
 
 
 def grades(grades: Mapping[str, Mapping[str, Any]]) -> bytes:
@@ -158,6 +139,117 @@ def grades(grades: Mapping[str, Mapping[str, Any]]) -> bytes:
     return png(figure)
 
 
+PANELS = {
+    "loss": "loss",
+    "energy_rmse_meV_per_atom": "energy RMSE (meV/atom)",
+    "force_rmse_meV_per_A": "force RMSE (meV/Å)",
+}
+COLOURS = {"train": BLUE, "validation": ORANGE}
+STAGE, BEST = "#24292f", "#1a7f37"
+MOST_LIVE_POINTS = 200  # of a curve
+COLOURS_KEPT = 32
+MANY = 80  # points of a line, whose dots are then small
+FAR = 300.0  # times: beyond that only powers of ten are labelled
+
+
+class Course(NamedTuple):
+    """The history of one attempt."""
+
+    name: str
+    stage: int
+    table: pa.Table  # history.parquet
+    best: int | None = None  # iteration whose potential was kept
+
+
+def learning_curve(courses: Sequence[Course]) -> bytes:
+    """Loss, energy RMSE and force RMSE over the iterations of all attempts in sequence, on log scales.
+
+    A new stage has another loss: a solid line marks where it begins, a dotted one another attempt, a short green one
+    the iteration whose potential was kept.
+    """
+    figure = drawing(12.6, 3.6)
+    for place, (column, label) in enumerate(PANELS.items(), start=1):
+        axes = figure.add_subplot(1, len(PANELS), place)
+        start, stage, named = 0, None, set[str]()
+        for course in courses:
+            for side in COLOURS:
+                rows = course.table.filter(pc.equal(course.table["side"], side))
+                iterations = start + rows["iteration"].to_numpy()
+                values = np.asarray(rows[column].to_numpy(zero_copy_only=False), dtype=float)
+                _line(axes, iterations, values, side, named)
+            if len(courses) > 1:
+                colour, dashes = (STAGE, "-") if course.stage != stage else (GREY, ":")
+                axes.axvline(start, color=colour, lw=0.8, ls=dashes)
+                axes.annotate(
+                    course.name,
+                    (start, 1),
+                    xycoords=("data", "axes fraction"),
+                    xytext=(3, -3),
+                    textcoords="offset points",
+                    rotation=90,
+                    va="top",
+                    fontsize=7,
+                    color=colour,
+                    bbox={"fc": "white", "ec": "none", "alpha": 0.7, "pad": 0.5},
+                )
+            if course.best is not None:
+                axes.axvline(start + course.best, ymax=0.06, color=BEST, lw=2.0)
+            start, stage = start + int(pc.max(course.table["iteration"]).as_py() or 0), course.stage
+        _dress(axes, "iteration, all attempts in sequence", label)
+    return png(figure)
+
+
+def _line(axes: Axes, iterations: NDArray[np.int64], values: NDArray[np.float64], side: str, named: set[str]) -> None:
+    """Only the first line of a side is named in the legend."""
+    shown = np.isfinite(values) & (values > 0)  # a log scale has no place for the rest
+    if not shown.any():
+        return
+    label, size = None if side in named else side, 4 if shown.sum() < MANY else 2
+    axes.plot(iterations[shown], values[shown], color=COLOURS[side], marker=".", ms=size, lw=1.2, label=label)
+    named.add(side)
+
+
+def live_curve(curves: Mapping[tuple[str, str], Sequence[tuple[float, float]]]) -> bytes:
+    """The curves of a fit as it runs, at most about MOST_LIVE_POINTS points each, on log scales.
+
+    It has few colours, a quarter of the size: Prefect's server keeps every version for a week.
+
+    Args:
+        curves: (side, name of PANELS) -> iteration and value; those that are missing are left out.
+    """
+    from PIL import Image
+
+    figure = drawing(9.0, 2.4)
+    for place, (column, label) in enumerate(PANELS.items(), start=1):
+        axes = figure.add_subplot(1, len(PANELS), place)
+        for side in COLOURS:
+            if points := curves.get((side, column), ()):
+                step = -(-len(points) // MOST_LIVE_POINTS)
+                iterations, values = np.array([*points[:-1:step], points[-1]]).T
+                _line(axes, iterations, values, side, set())
+        _dress(axes, "iteration", label)
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(png(figure))).convert("RGB").quantize(COLOURS_KEPT).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _dress(axes: Axes, across: str, up: str) -> None:
+    """Labels and a log scale with few ticks: matplotlib's own minor ones take most of the time of a drawing."""
+    from matplotlib.ticker import LogLocator, StrMethodFormatter
+
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    few = (1.0,) if high > FAR * low else (1.0, 2.0, 5.0)
+    axes.yaxis.set_major_locator(LogLocator(subs=few))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.minorticks_off()
+    axes.tick_params(labelsize=8)
+    axes.set_xlabel(across, fontsize=9)
+    axes.set_ylabel(up, fontsize=9)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=8)
+
+
 def drawing(width: float, height: float) -> Figure:
     """An empty figure, inches, outside pyplot: no global state, and no display is needed."""
     from matplotlib.figure import Figure
@@ -166,10 +258,27 @@ def drawing(width: float, height: float) -> Figure:
 
 
 def png(figure: Figure) -> bytes:
+    """The figure as PNG with our axes and margins.
+
+    Margins have room for the labels, in inches: a layout engine would draw everything twice to find it.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
-    _set_margins(figure)
+    if figure.axes and (place := figure.axes[0].get_subplotspec()):
+        grid = place.get_gridspec()
+        width, height = figure.get_size_inches()
+        left, right, bottom, top, between = 0.85, 0.15, 0.55, 0.3, 0.85
+        panel_width = (width - left - right - between * (grid.ncols - 1)) / grid.ncols
+        panel_height = (height - bottom - top - between * (grid.nrows - 1)) / grid.nrows
+        figure.subplots_adjust(
+            left=left / width,
+            right=1 - right / width,
+            bottom=bottom / height,
+            top=1 - top / height,
+            wspace=between / panel_width,
+            hspace=between / panel_height,
+        )
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(visible=True, color="#d0d7de", lw=0.4)
@@ -177,23 +286,3 @@ def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
-
-
-def _set_margins(figure: Figure) -> None:
-    """Room for the labels, in inches: a layout engine would draw everything twice to find it."""
-    place = figure.axes[0].get_subplotspec() if figure.axes else None
-    if place is None:
-        return
-    grid = place.get_gridspec()
-    width, height = figure.get_size_inches()
-    left, right, bottom, top, between = 0.85, 0.15, 0.55, 0.3, 0.85
-    panel_width = (width - left - right - between * (grid.ncols - 1)) / grid.ncols
-    panel_height = (height - bottom - top - between * (grid.nrows - 1)) / grid.nrows
-    figure.subplots_adjust(
-        left=left / width,
-        right=1 - right / width,
-        bottom=bottom / height,
-        top=1 - top / height,
-        wspace=between / panel_width,
-        hspace=between / panel_height,
-    )

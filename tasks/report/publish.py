@@ -1,45 +1,34 @@
-"""The result of a run: its folder with the potential and the report, and the texts of its artifacts."""
+"""The result of a run: its folder with the potential, the report and the fits, and the texts of its artifacts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
+from containers.tensorpot.fit import draw as draw_rows
+from containers.tensorpot.pacemaker.input import START_FILE, TRAIN_FILE, VALIDATION_FILE
+from containers.tensorpot.pacemaker.program import INPUT_FILE
 from tasks.report import plots
-from tasks.report.fit_folder import README, fit_files, fit_readme
-from tasks.report.lammps import lammps_input
-from tasks.report.learning_curve import Course, learning_curve
-from tasks.report.page import artifacts, kind_of_e0s, page
+from tasks.report.page import artifacts, page
 from tasks.report.run_folder import json_text, publish_files
-from tasks.report.summary import CALCULATOR, PUBLISHED, RunSummary
+from tasks.report.summary import CALCULATOR, PUBLISHED, FitFiles, RunSummary
+from tasks.report.usage import kind_of_e0s, lammps_input
 
 PARITY_COLUMNS = ["against", "quantity", "reference", "predicted"]
-
-
-@dataclass(frozen=True)
-class Published:
-    """A published run."""
-
-    folder: Path
-    report: dict[str, Any]
-    artifacts: dict[str, str]  # Markdown by artifact key
+FOLDER = "fit"
+WHOLE_FILE = "whole.pckl.gzip"
+DRAW = Path(draw_rows.__file__)
 
 
 def draw(summary: RunSummary) -> dict[str, bytes]:
     """Draw the pictures of a run; those without data are left out."""
     courses = [
-        Course(
-            attempt.name.removeprefix("pace_train "),
-            attempt.stage,
-            pq.read_table(attempt.history),
-            attempt.best_iteration,
-        )
-        for attempt in summary.attempts
-        if attempt.history
+        plots.Course(one.name.removeprefix("pace_train "), one.stage, pq.read_table(one.history), one.best_iteration)
+        for one in summary.attempts
+        if one.history
     ]
     points = pq.read_table(summary.files["parity"], columns=PARITY_COLUMNS)
     drawn, histogram = {}, summary.metrics("pool_labels").get("force_histogram_eV_per_A", {})
@@ -49,7 +38,7 @@ def draw(summary: RunSummary) -> dict[str, bytes]:
     if any(found.get("after") for found in summary.selection.grades.values()):
         drawn["grades"] = plots.grades(summary.selection.grades)
     if courses:
-        drawn["learning-curve"] = learning_curve(courses)
+        drawn["learning-curve"] = plots.learning_curve(courses)
     for against in ("teacher", "dft"):
         if summary.fidelity[against]:
             drawn[f"parity-{against}"] = plots.parity(points, against)
@@ -58,33 +47,25 @@ def draw(summary: RunSummary) -> dict[str, bytes]:
     return drawn
 
 
-def publish(summary: RunSummary, runs: Path, draw: Callable[[RunSummary], dict[str, bytes]] = draw) -> Published:
-    """Write `runs/NAME/` as a whole and return what it says.
+def publish(summary: RunSummary, folder: Path, draw: Callable[[RunSummary], dict[str, bytes]] = draw) -> dict[str, str]:
+    """Write `folder` as a whole; return the Markdown of each artifact by its key.
 
     Store files are copied, so that editing the run folder cannot damage the store. Files of the user's own in a
     folder published before stay.
 
     Raises:
-        UserError: the place is taken by something that is not a folder, or cannot be written.
+        UserError, StoreError: see `publish_folder`.
     """
-    drawn, report, frames = draw(summary), report_json(summary), summary.metrics("frames")
-    lammps = lammps_input(
-        summary.name,
-        summary.elements,
-        summary.baseline.e0s_eV,
-        bool(summary.baseline.pairs),
-        str(frames["lammps_structure"]),
-        int(frames["lammps_neighbours"]),
-    )
+    drawn = draw(summary)
     contents = {
-        "in.lammps": lammps,
-        README: fit_readme(summary.fits, summary.attempts[summary.chosen].best_iteration),
+        "in.lammps": lammps_input(summary),
+        f"{FOLDER}/README.md": fit_readme(summary.fits, summary.attempts[summary.chosen].best_iteration),
         "report.html": page(summary, drawn),
-        "report.json": json_text(report),
+        "report.json": json_text(report_json(summary)),
     }
     copies = {name: summary.files[name] for name in PUBLISHED} | {"calculator.py": CALCULATOR}
-    publish_files(runs / summary.name, {**copies, **fit_files(summary.fits)}, contents, manifest_json(summary))
-    return Published(runs / summary.name, report, artifacts(summary, drawn))
+    publish_files(folder, {**copies, **fit_files(summary.fits)}, contents, manifest_json(summary))
+    return artifacts(summary, drawn)
 
 
 def report_json(summary: RunSummary) -> dict[str, Any]:
@@ -141,3 +122,52 @@ def manifest_json(summary: RunSummary) -> dict[str, Any]:
         "artefacts": {name: step.key for name, step in summary.steps.items()},
         "seconds": {name: step.seconds for name, step in summary.steps.items()},
     }
+
+
+def fit_files(fits: Sequence[FitFiles]) -> dict[str, Path]:
+    """Name in the run folder -> file that is copied there."""
+    found: dict[str, Path] = {}
+    for fit in fits:
+        inside = {INPUT_FILE: fit.input_yaml, VALIDATION_FILE: fit.validation}
+        if fit.bootstrap is None:
+            inside[TRAIN_FILE] = fit.train
+        else:
+            inside |= {WHOLE_FILE: fit.train, DRAW.name: DRAW}
+        if fit.start_yaml is not None:
+            inside[START_FILE] = fit.start_yaml
+        found |= {f"{FOLDER}/{fit.folder}/{name}": path for name, path in inside.items()}
+    return found
+
+
+def fit_readme(fits: Sequence[FitFiles], best_iteration: int | None) -> str:
+    """README.md of the folder.
+
+    Args:
+        best_iteration: of the last fit, whose potential is published.
+    """
+    rows = [f"| `{fit.folder}` | {fit.attempt} | {fit.start or 'nothing: all functions are new'} |" for fit in fits]
+    first = fits[0]
+    drawing = "" if first.bootstrap is None else f"python draw.py {first.bootstrap}    # draws the training rows\n"
+    return f"""# The fits that led to the potential
+
+Each folder has all that pacemaker reads. Repeat a fit in it:
+
+```
+cd {first.folder}
+{drawing}pacemaker --no-predict input.yaml
+```
+
+| folder | attempt of the report | starts from |
+|---|---|---|
+{chr(10).join(rows)}
+
+- A start is in the folder as `{START_FILE}`, so each fit can be repeated without those before it.
+- `../potential.yaml` is the potential of iteration {best_iteration} of the last folder, the best on the validation
+  frame. It also has a core repulsion, added after the fit. `interim_potential_0.yaml` of pacemaker has none.
+- On one machine, one thread gives the same losses to the last digit. Other numbers of threads change the last digits,
+  and a long fit amplifies that. A fit that was interrupted and resumed (see the report) differs more.
+- Set `TF_USE_LEGACY_KERAS=1`. `OMP_NUM_THREADS`, `TF_NUM_INTRAOP_THREADS` and `TF_NUM_INTEROP_THREADS` set the threads.
+- To repeat a fit again, remove `metrics.txt` and `test_metrics.txt` first: pacemaker appends to them.
+- `*.pckl.gzip` are pickles: loading one runs its code, so load only those of people you trust. They need about the
+  numpy and pandas of `../manifest.json`. `../frames.extxyz` has the structures of the last fit as text.
+"""

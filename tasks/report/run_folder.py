@@ -107,57 +107,41 @@ def _recover(target: Path, building: Path, complete: tuple[Path, Path]) -> None:
         if not target.exists():
             hidden.rename(target)
             continue
-        _carry_over(hidden, target)
+        try:
+            manifest = json.loads((hidden / MANIFEST).read_bytes())
+        except (FileNotFoundError, ValueError):  # a folder of the user's own: all of it is kept
+            manifest = None
+        files = manifest.get("files") if isinstance(manifest, dict) else None
+        _carry_over(hidden, target, {**files, MANIFEST: ""} if files and isinstance(files, dict) else {})
         hidden.rename(building)  # from here on it is rubbish, also when deleting it is cut short
         shutil.rmtree(building)
 
 
-def _carry_over(old: Path, target: Path) -> None:
+def _carry_over(old: Path, target: Path, published: dict[str, str]) -> None:
     """Move what is not as it was published: renames, so open files and big trajectories stay what they are.
 
     Names that are free come first, so that an edit kept long ago does not lose its name to a newer one. A folder that
     was published is looked into.
+
+    Args:
+        published: names in `old` -> digests (an empty one: any content).
     """
-    published = _published(old)
-    _carry_from(old, target, {**published, MANIFEST: ""} if published else published)
-
-
-def _carry_from(old: Path, target: Path, published: dict[str, str]) -> None:
-    """Carry over one folder; `published` has the names in it and their digests (an empty one: any content)."""
     for entry in sorted(old.iterdir(), key=lambda entry: (os.path.lexists(target / entry.name), entry.name)):
-        inside = {
-            name.removeprefix(f"{entry.name}/"): digest
-            for name, digest in published.items()
-            if name.startswith(f"{entry.name}/")
-        }
-        place = target / entry.name
+        folder, place = f"{entry.name}/", target / entry.name
+        inside = {name.removeprefix(folder): sha for name, sha in published.items() if name.startswith(folder)}
         if inside and entry.is_dir() and not entry.is_symlink() and (place.is_dir() or not os.path.lexists(place)):
-            _carry_from(entry, place, inside)
+            _carry_over(entry, place, inside)
             continue
         digest = published.get(entry.name)
         plain = digest is not None and entry.is_file() and not entry.is_symlink()
-        if not (plain and digest in ("", file_digest(entry))):
-            target.mkdir(parents=True, exist_ok=True)
-            entry.rename(_free_place(target, entry.name))
-
-
-def _published(folder: Path) -> dict[str, str]:
-    """Return the published files and their digests; none when the folder has no manifest of ours."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-    except (FileNotFoundError, ValueError):  # a folder of the user's own: all of it is kept
-        return {}
-    files = manifest.get("files") if isinstance(manifest, dict) else None
-    return files if isinstance(files, dict) else {}
-
-
-def _free_place(target: Path, name: str) -> Path:
-    candidates = [name, f"{name}.edited"]
-    number = 1
-    while os.path.lexists(target / candidates[-1]):
-        number += 1
-        candidates.append(f"{name}.edited{number}")
-    return target / next(free for free in candidates if not os.path.lexists(target / free))
+        if plain and digest in ("", file_digest(entry)):
+            continue
+        number, edited = 1, target / f"{entry.name}.edited"
+        while os.path.lexists(place):
+            place = edited if number == 1 else edited.with_name(f"{edited.name}{number}")
+            number += 1
+        target.mkdir(parents=True, exist_ok=True)
+        entry.rename(place)
 
 
 def exchange_folders(one: Path, other: Path) -> bool:

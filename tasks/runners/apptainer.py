@@ -91,7 +91,7 @@ def _mount(path: Path, read_only: bool = False) -> str:
 
 
 def environment(request: Request) -> dict[str, str]:
-    """What `apptainer` sees and, with the prefix APPTAINERENV_, the step: `--env` splits a value at its commas."""
+    """Variables that `apptainer` sees and, with the prefix APPTAINERENV_, the step: `--env` splits values at commas."""
     ours = step_environment(request.resources.threads)
     kept = {name: value for name, value in ours.items() if not name.startswith(OURS) or name.endswith(PLACES)}
     proxies = {name: ours[name] for name in PROXIES if name in ours and request.step in NETWORK}

@@ -28,9 +28,9 @@ from tasks.settings import RunnerName, Settings, step_environment
 from tasks.workspace import Workspace
 
 LARGEST_LOG = 100_000_000  # characters
-Said = tuple[FiniteFloat, FiniteFloat, str]
-TOLD: TypeAdapter[tuple[Any, ...]] = TypeAdapter(Said | tuple[FiniteFloat, FiniteFloat, str, dict[str, FiniteFloat]])
-"""What a line of progress says: done, total, text, and figures where there are some."""
+Words = tuple[FiniteFloat, FiniteFloat, str]
+PROGRESS: TypeAdapter[Any] = TypeAdapter(Words | tuple[FiniteFloat, FiniteFloat, str, dict[str, FiniteFloat]])
+"""A line of progress: done, total, text, and figures where there are some."""
 
 
 class CannotStart(Exception):
@@ -117,9 +117,9 @@ class SubprocessRunner(Runner):
 
     def run(self, folder: Path, image: Image, request: Request, progress: Progress) -> Ended:
         command = [str(self.settings.python(image)), "-m", "containers.step", str(folder)]
-        mend = f"Set DISTILL_{image.upper()}_PYTHON to an interpreter that runs."
+        hint = f"Set DISTILL_{image.upper()}_PYTHON to an interpreter that runs."
         environment = step_environment(request.resources.threads)
-        return run_process(command, environment, folder, progress, self.settings.step_timeout_s, mend)
+        return run_process(command, environment, folder, progress, self.settings.step_timeout_s, hint)
 
 
 def _succeeds(*command: str) -> bool:
@@ -145,16 +145,16 @@ def run_process(
     folder: Path,
     progress: Progress,
     timeout_s: float | None,
-    mend: str,
+    hint: str,
 ) -> Ended:
-    """Run `command` as a child that cannot outlive us; `mend` is what to do when it cannot be started."""
+    """Run `command` as a child that cannot outlive us; `hint` says what to do when it cannot be started."""
     kills = kernel_kills()
     with contextlib.ExitStack() as stack:
         write = stack.enter_context(open_log(folder))
         try:
             process = stack.enter_context(child_process(command, environment))
         except OSError as error:
-            raise CannotStart(f"cannot start {command[0]}: {error.strerror}. {mend}") from None
+            raise CannotStart(f"cannot start {command[0]}: {error.strerror}. {hint}") from None
         stack.enter_context(endable(process.end, timeout_s))
         assert process.stdout is not None
         for line in process.stdout:
@@ -168,7 +168,7 @@ def run_process(
 
 @contextlib.contextmanager
 def open_log(folder: Path) -> Iterator[Callable[[str], None]]:
-    """What writes a line to the log of a run, new and empty; beyond LARGEST_LOG it writes no more."""
+    """A function that writes a line to the log of a run, new and empty; beyond LARGEST_LOG it writes no more."""
     path = folder / "log.txt"
     path.unlink(missing_ok=True)  # a link that an earlier run left must not be written through
     left = LARGEST_LOG
@@ -191,13 +191,12 @@ def follow(line: str, write: Callable[[str], object], progress: Progress) -> Non
         write(line)
         return
     try:
-        done, total, text, *figures = TOLD.validate_json(line.removeprefix(PROGRESS_MARK))
+        done, total, text, *figures = PROGRESS.validate_json(line.removeprefix(PROGRESS_MARK))
     except ValidationError:  # torn apart by a child that shares the pipe, or not ours
         write(line)
     else:
-        progress(
-            done, total, printable(text), *({printable(name): value for name, value in one.items()} for one in figures)
-        )
+        named = ({printable(name): value for name, value in one.items()} for one in figures)
+        progress(done, total, printable(text), *named)
 
 
 def check_labels(labels: Mapping[str, str], name: str, image: Image, lock: str, device: Device) -> None:
@@ -210,15 +209,15 @@ def check_labels(labels: Mapping[str, str], name: str, image: Image, lock: str, 
     for what, label, value in (("packages", "lock", lock), ("step sources", "sources", sources_digest())):
         if labels.get(f"{PREFIX}{label}") != value:
             revision = labels.get("org.opencontainers.image.revision", "unknown")
-            told = f"the image {name} was built from other {what} than these (revision {revision})"
-            raise CannotStart(f"{told}. Build it again: make images.", kind="EnvironmentDiffers")
+            fault = f"the image {name} was built from other {what} than these (revision {revision})"
+            raise CannotStart(f"{fault}. Build it again: make images.", kind="EnvironmentDiffers")
     if device == "cuda" and labels.get(f"{PREFIX}variant") != "cuda":
-        mend = f"Build the other: make images VARIANT=cuda, and unset or change DISTILL_{image.upper()}_IMAGE."
-        raise CannotStart(f"the image {name} is the CPU variant, the device is cuda. {mend}")
+        hint = f"Build the other: make images VARIANT=cuda, and unset or change DISTILL_{image.upper()}_IMAGE."
+        raise CannotStart(f"the image {name} is the CPU variant, the device is cuda. {hint}")
 
 
 def check_inputs(request: Request) -> None:
-    """Refuse a request with an input that is not there: an engine would tell it less plainly."""
+    """Refuse a request with an input that is not there: an engine would report it less plainly."""
     for name, files in request.inputs.items():
         if missing := [file.path for file in files if not file.path.is_file()]:
             raise CannotStart(f"input {name} of {request.step} does not exist: {missing[0]}", kind="BadInput")

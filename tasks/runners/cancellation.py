@@ -12,25 +12,13 @@ from contextvars import ContextVar
 
 _run: ContextVar[str | None] = ContextVar("run", default=None)
 _lock = threading.Lock()
-_running: set[_Step] = set()
+_running: dict[Callable[[BaseException], None], str | None] = {}
+"""Function that ends a started step, with the reason -> its run."""
 _ended: set[str] = set()
 
 
 class RunEnded(BaseException):
     """The run that a step belongs to is ending; nothing may handle it as the step's own failure."""
-
-
-class _Step:
-    """A started step of a run, how to end it, and why it was ended."""
-
-    def __init__(self, run_id: str | None, end: Callable[[], object]) -> None:
-        self.run_id, self._end = run_id, end
-        self.why: BaseException | None = None
-
-    def stop(self, why: BaseException) -> None:
-        if not isinstance(self.why, RunEnded):
-            self.why = why
-        self._end()
 
 
 @contextmanager
@@ -56,32 +44,40 @@ def endable(end: Callable[[], object], seconds: float | None = None) -> Iterator
     The block is then left with `RunEnded` or `TimeoutError` instead of the failure that its end caused. When the run
     has been ended before, the block is not entered: no step slips through between two others.
     """
-    step = _Step(_run.get(), end)
+    why: BaseException | None = None
+
+    def stop(reason: BaseException) -> None:
+        nonlocal why
+        if not isinstance(why, RunEnded):
+            why = reason
+        end()
+
+    run_id = _run.get()
     with _lock:
-        refuse_ended(step.run_id)
-        _running.add(step)
+        refuse_ended(run_id)
+        _running[stop] = run_id
     late = TimeoutError(f"ended after {seconds or 0:g} s (DISTILL_STEP_TIMEOUT_S)")
-    timer = threading.Timer(seconds or 0, step.stop, [late])
+    timer = threading.Timer(seconds or 0, stop, [late])
     if seconds:
         timer.start()
     try:
         yield
     except Exception:
-        if step.why is None:
+        if why is None:
             raise
     finally:
         timer.cancel()
         with _lock:
-            _running.discard(step)
-    if step.why:
-        raise step.why
+            del _running[stop]
+    if why:
+        raise why
 
 
 def end_running(run_id: str) -> int:
     """End every step of the run that this process has running, and refuse those that come later; how many ran."""
     with _lock:
         _ended.add(run_id)
-        found = [step for step in _running if step.run_id == run_id]
-    for step in found:
-        step.stop(RunEnded("ended with its flow run"))
+        found = [stop for stop, run in _running.items() if run == run_id]
+    for stop in found:
+        stop(RunEnded("ended with its flow run"))
     return len(found)

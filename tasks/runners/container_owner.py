@@ -1,4 +1,4 @@
-"""Who started a container: enough to tell later whether that process still runs. Linux only."""
+"""The process that started a container, and a test later that it still runs. Linux only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Owner(Closed):
     started: int  # clock ticks after boot: another process may get the number later
 
     def labels(self) -> dict[str, str]:
-        """As labels of a container."""
+        """The owner as labels of a container."""
         return {f"{PREFIX}{name}": str(value) for name, value in self.model_dump().items()}
 
     @classmethod
@@ -44,24 +44,23 @@ def this_process() -> Owner:
 
 
 def is_gone(owner: Owner, running: bool = True) -> bool:
-    """Whether `owner` surely runs no more. False for one on another host or among other process numbers.
+    """Return True if `owner` surely runs no more. False for one on another host or among other process numbers.
 
     A name is no proof of a host: of another boot only what no longer runs is taken to be a leftover.
     """
     here = this_process()
     if owner.boot != here.boot:
         return owner.host == here.host and not running
-    return owner.namespace == here.namespace and not _lives(owner)
-
-
-def _lives(owner: Owner) -> bool:
+    if owner.namespace != here.namespace:
+        return False
+    started = _started(owner.pid)
     try:
         os.kill(owner.pid, 0)
     except ProcessLookupError:
-        return False
+        return True
     except PermissionError:  # another user's, whom /proc may hide from us
-        return _started(owner.pid) in (owner.started, None)
-    return _started(owner.pid) == owner.started
+        return started not in (owner.started, None)
+    return started != owner.started
 
 
 def _started(pid: int) -> int | None:

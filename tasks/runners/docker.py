@@ -46,36 +46,34 @@ class DockerRunner(Runner):
     limits_memory = True
 
     def why_no_gpu(self) -> str | None:
-        """As of every runner; `CannotStart` when there is no engine, or no image of any variant."""
+        """As of every runner; `CannotStart` when there is no engine, or no image of any variant.
+
+        Either variant of an image will do to list GPUs: what it needs for that comes from the engine.
+        """
+        wanted: Device = "cuda" if self.settings.device == "cuda" else "cpu"
+        other: Device = "cpu" if wanted == "cuda" else "cuda"
         with engine(self.settings) as client:
-            if refusal := self._gpu_refusal(client):
-                return f"the container engine cannot give a container a GPU ({refusal})"
+            try:
+                image = find_image(client, "mace", self.settings.image("mace", other))
+            except CannotStart:
+                image = find_image(client, "mace", self.settings.image("mace", wanted))
+            labels = {RUN: "probe", **this_process().labels()}
+            options = {**HARDENED, "pids_limit": PIDS, "image": image.id, "labels": labels, "device_requests": [GPUS]}
+            refusal = None
+            with created(client, {**options, "entrypoint": ["nvidia-smi", "-L"]}) as container:
+                try:
+                    container.start()
+                    if exit_code := int(container.wait(timeout=ENGINE_TIMEOUT_S)["StatusCode"]):
+                        refusal = f"nvidia-smi -L: exit code {exit_code}"
+                except APIError as error:  # no GPU runtime in the engine, or no nvidia-smi from it
+                    refusal = str(error.explanation)
+        if refusal:
+            return f"the container engine cannot give a container a GPU ({refusal})"
         try:
             self.check_images("cuda")
         except CannotStart as error:
             return str(error).removesuffix(".")
         return None
-
-    def _gpu_refusal(self, client: docker.DockerClient) -> str | None:
-        """The end of a container that lists GPUs, or None when it lists one.
-
-        Either variant of an image will do: what it needs to list GPUs comes from the engine.
-        """
-        wanted: Device = "cuda" if self.settings.device == "cuda" else "cpu"
-        other: Device = "cpu" if wanted == "cuda" else "cuda"
-        try:
-            image = find_image(client, "mace", self.settings.image("mace", other))
-        except CannotStart:
-            image = find_image(client, "mace", self.settings.image("mace", wanted))
-        labels = {RUN: "probe", **this_process().labels()}
-        options = {**HARDENED, "pids_limit": PIDS, "image": image.id, "labels": labels, "device_requests": [GPUS]}
-        with created(client, {**options, "entrypoint": ["nvidia-smi", "-L"]}) as container:
-            try:
-                container.start()
-                exit_code = int(container.wait(timeout=ENGINE_TIMEOUT_S)["StatusCode"])
-            except APIError as error:  # no GPU runtime in the engine, or no nvidia-smi from it
-                return str(error.explanation)
-        return f"nvidia-smi -L: exit code {exit_code}" if exit_code else None
 
     def prepare(self, device: Device) -> None:
         """Remove the containers of killed runs; refuse images that cannot run this checkout's steps."""
@@ -111,9 +109,20 @@ class DockerRunner(Runner):
         with engine(self.settings) as client:
             found = find_image(client, image, self.settings.image(image, request.resources.device))
             check_image(found, image, request.lock, request.resources.device)
-            options = self._options(client, found, folder, request)
-            with created(client, options) as container:
-                return self._followed(container, folder, progress)
+            with created(client, self._options(client, found, folder, request)) as container:
+                kills = kernel_kills()
+                with open_log(folder) as write, endable(lambda: end(container), self.settings.step_timeout_s):
+                    try:
+                        container.start()
+                        for line in lines(container.logs(stream=True, follow=True)):
+                            follow(line, write, progress)
+                        exit_code = int(container.wait(timeout=ENGINE_TIMEOUT_S)["StatusCode"])
+                        container.reload()
+                    except ENGINE_LOST as error:
+                        raise _cannot(error) from error
+                if exit_code == NO_REQUEST and not (folder / "report.json").exists():  # Podman makes missing folders
+                    raise _unseen(f"in its container there is no request.json in {folder}")
+                return how_it_ended(exit_code, container.attrs["State"], kernel_kills() != kills)
 
     def _options(
         self, client: docker.DockerClient, image: EngineImage, folder: Path, request: Request
@@ -137,21 +146,6 @@ class DockerRunner(Runner):
             "labels": {RUN: self.run_id, f"{PREFIX}step": request.step, **this_process().labels()},
             "device_requests": [GPUS] if request.resources.device == "cuda" else [],
         }
-
-    def _followed(self, container: Container, folder: Path, progress: Progress) -> Ended:
-        kills = kernel_kills()
-        with open_log(folder) as write, endable(lambda: end(container), self.settings.step_timeout_s):
-            try:
-                container.start()
-                for line in lines(container.logs(stream=True, follow=True)):
-                    follow(line, write, progress)
-                exit_code = int(container.wait(timeout=ENGINE_TIMEOUT_S)["StatusCode"])
-                container.reload()
-            except ENGINE_LOST as error:
-                raise _cannot(error) from error
-        if exit_code == NO_REQUEST and not (folder / "report.json").exists():  # Podman makes folders that are missing
-            raise _unseen(f"in its container there is no request.json in {folder}")
-        return how_it_ended(exit_code, container.attrs["State"], kernel_kills() != kills)
 
 
 HARDENED = {
@@ -199,7 +193,12 @@ def engine(settings: Settings) -> Iterator[docker.DockerClient]:
     try:
         client = docker.DockerClient(base_url=settings.engine_url, version="auto", timeout=ENGINE_TIMEOUT_S)
     except DockerException as error:
-        raise CannotStart(_no_engine(settings.engine_url, str(error))) from None
+        url = settings.engine_url
+        if "Permission denied" in str(error):
+            hint = "Join the group that may (`sudo usermod -aG docker $USER`, then log in again)."
+            raise CannotStart(f"this user may not use the container engine at {url}. {hint}") from None
+        hint = "Start it (`sudo systemctl start docker`), or set DISTILL_ENGINE_URL or DISTILL_RUNNER=subprocess."
+        raise CannotStart(f"no container engine answers at {url}. {hint}") from None
     try:
         yield client
     except ENGINE_LOST as error:
@@ -208,37 +207,27 @@ def engine(settings: Settings) -> Iterator[docker.DockerClient]:
         client.close()
 
 
-def _no_engine(url: str, reason: str) -> str:
-    if "Permission denied" in reason:
-        mend = "Join the group that may (`sudo usermod -aG docker $USER`, then log in again)."
-        return f"this user may not use the container engine at {url}. {mend}"
-    mend = "Start it (`sudo systemctl start docker`), or set DISTILL_ENGINE_URL or DISTILL_RUNNER=subprocess."
-    return f"no container engine answers at {url}. {mend}"
-
-
 def find_image(client: docker.DockerClient, image: Image, reference: str) -> EngineImage:
     """The image that `reference` names; a digest in it must be the image's."""
     name, _, digest = reference.partition("@")
-    found = _image(client, image, reference) or _image(client, image, name)
+    found = None
+    for known_as in (reference, name):
+        try:
+            found = found or client.images.get(known_as)
+        except (ImageNotFound, NotFound):
+            continue
+        except APIError as error:
+            hint = f"Set DISTILL_{image.upper()}_IMAGE to NAME:TAG, or unset it."
+            raise CannotStart(f"the engine takes no image name {known_as!r} ({error.explanation}). {hint}") from None
     if found is None:
         variant = " VARIANT=cuda" if name.endswith(":cuda") else ""
-        mend = f"Build it: make images{variant} (or set DISTILL_{image.upper()}_IMAGE)."
-        raise CannotStart(f"the engine has no image {reference}. {mend}")
+        hint = f"Build it: make images{variant} (or set DISTILL_{image.upper()}_IMAGE)."
+        raise CannotStart(f"the engine has no image {reference}. {hint}")
     known = {found.id, *(repository.partition("@")[2] for repository in found.attrs["RepoDigests"] or [])}
     if digest and digest not in known:
-        mend = f"Set DISTILL_{image.upper()}_IMAGE to the digest that you want, or build again: make images."
-        raise CannotStart(f"the image {name} is {found.id}, not {digest} as asked. {mend}")
+        hint = f"Set DISTILL_{image.upper()}_IMAGE to the digest that you want, or build again: make images."
+        raise CannotStart(f"the image {name} is {found.id}, not {digest} as asked. {hint}")
     return found
-
-
-def _image(client: docker.DockerClient, image: Image, reference: str) -> EngineImage | None:
-    try:
-        return client.images.get(reference)
-    except (ImageNotFound, NotFound):
-        return None
-    except APIError as error:
-        mend = f"Set DISTILL_{image.upper()}_IMAGE to NAME:TAG, or unset it."
-        raise CannotStart(f"the engine takes no image name {reference!r} ({error.explanation}). {mend}") from None
 
 
 def check_image(found: EngineImage, image: Image, lock: str, device: Device) -> None:
@@ -269,7 +258,7 @@ NO_INIT = "container-init"  # Podman's word for its `catatonit`
 
 
 def _cannot(error: Exception) -> CannotStart:
-    """What the engine's refusal means; its own words are kept."""
+    """The error that the engine's refusal means; its own words are kept."""
     words = str(getattr(error, "explanation", None) or error)
     if NO_INIT in words:
         return CannotStart(f"the container engine has no init program ({words}). Install catatonit.", "EngineFailed")
@@ -279,14 +268,14 @@ def _cannot(error: Exception) -> CannotStart:
 
 
 def _unseen(words: str) -> CannotStart:
-    mend = "A worker in a container must have the work root and the inputs mounted at the same paths as the host."
-    return CannotStart(f"the engine does not see a path that this process sees ({words}). {mend}", "Unseen")
+    hint = "A worker in a container must have the work root and the inputs mounted at the same paths as the host."
+    return CannotStart(f"the engine does not see a path that this process sees ({words}). {hint}", "Unseen")
 
 
 def end(container: Container) -> None:
     """Kill all that runs in it, so that its log can be read to the end; one that runs nothing is removed instead.
 
-    One that has not begun never begins then. The thread that follows the log tells a lost engine.
+    One that has not begun never begins then. The thread that follows the log reports a lost engine.
     """
     with contextlib.suppress(*ENGINE_LOST):
         try:

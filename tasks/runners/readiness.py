@@ -52,7 +52,7 @@ def ready(workspace: Workspace) -> Iterator[Workspace]:
 
 
 def settled_device(settings: Settings) -> Device:
-    """Return where this run computes; `CannotStart` when a GPU is asked for and cannot be used."""
+    """Return where this run computes; `CannotStart` when a GPU is required and cannot be used."""
     runner = runner_class(settings.runner)
     if settings.device == "cpu" or not runner.asks_for_gpu:
         return "cpu" if settings.device == "auto" else settings.device

@@ -19,7 +19,7 @@ NO_LOCKS = (ENOSYS, ENOLCK)
 def held(path: Path) -> Iterator[None]:
     """Hold the lock at `path` alone; waits for it."""
     lock = _lock(path)
-    with _told(path):
+    with _name_missing_locks(path):
         lock.acquire()
     try:
         yield
@@ -31,7 +31,7 @@ def try_hold(path: Path) -> FileLock | None:
     """The lock at `path`, held until its `release`; None when somebody holds it, another thread of ours included."""
     lock = _lock(path)
     try:
-        with _told(path):
+        with _name_missing_locks(path):
             lock.acquire(timeout=0)
     except Timeout:
         return None
@@ -39,7 +39,7 @@ def try_hold(path: Path) -> FileLock | None:
 
 
 def is_held(path: Path) -> bool:
-    """Whether somebody holds the lock at `path`; makes no file there, unlike an attempt to hold it."""
+    """Return True if somebody holds the lock at `path`; makes no file there, unlike an attempt to hold it."""
     try:
         with path.open("r+b") as file:
             return not _flocked(path, file.fileno())
@@ -51,7 +51,7 @@ def is_held(path: Path) -> bool:
 def shared(path: Path) -> Iterator[None]:
     """Hold the lock at `path` together with others who share it; waits for one who holds it alone."""
     with path.open("a+b") as file:
-        with _told(path):
+        with _name_missing_locks(path):
             fcntl.flock(file, fcntl.LOCK_SH)
         yield
 
@@ -65,7 +65,7 @@ def alone(path: Path) -> Iterator[bool]:
 
 def _flocked(path: Path, descriptor: int) -> bool:
     try:
-        with _told(path):
+        with _name_missing_locks(path):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
@@ -78,7 +78,7 @@ def _lock(path: Path) -> FileLock:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _name_missing_locks(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -26,7 +26,7 @@ LARGEST_REPORT = 10_000_000  # bytes
 WORK, LEFT = "work", "left"
 """A step's scratch, and that of an interrupted run of the same request, for a step of RESUMES."""
 TAKEN_UP = ("Cancelled", "DiskFull")
-"""Failures after which the same request goes on where it was."""
+"""Failures after which the same request is resumed."""
 OF_A_RUN = ("request.json", "report.json", "log.txt", "outputs")
 
 
@@ -90,16 +90,35 @@ class Store:
         """
         name = f"{request.step}-{request.key[:8]}-*"
         for left in sorted(self.root.joinpath("work").glob(name), reverse=True):
-            if left == folder or not _plain_folder(left) or not _interrupted(left, request):
+            if left == folder or not _plain_folder(left):
+                continue
+            there, report = _request_on_disk(left), read_report(left)
+            failed = report and report.error and report.error.kind in TAKEN_UP
+            if there is None or there.key != request.key or not (failed or not (left / "report.json").exists()):
                 continue
             part = next((left / name for name in (WORK, LEFT) if _plain_folder(left / name)), None)
-            if part is not None and _moved(part, folder / LEFT):
-                shutil.rmtree(left, ignore_errors=True)
-                return
+            if part is None:
+                continue
+            try:
+                part.chmod(0o700)  # else it could not be moved into another folder
+                part.rename(folder / LEFT)
+            except OSError as error:
+                LOG.warning("%s is not gone on from: %s. Remove it by hand.", part, error.strerror)
+                continue
+            shutil.rmtree(left, ignore_errors=True)
+            return
 
     def checked(self, folder: Path, request: Request) -> Report:
-        """The report of a finished folder; `StoreError` when the folder is not what its report says."""
-        _clear(folder)
+        """The report of a finished folder; `StoreError` when the folder is not what its report says.
+
+        Only a step's plain results stay: a link beside them could lead what is written here to another place.
+        """
+        for path in folder.iterdir():
+            kind = path.lstat().st_mode
+            if S_ISDIR(kind) and path.name not in OF_A_RUN:
+                shutil.rmtree(path, ignore_errors=True)
+            elif not S_ISDIR(kind) and not (S_ISREG(kind) and path.name in OF_A_RUN):
+                path.unlink()
         report = self._valid(folder, request.key, verify=True)
         if report is None:
             raise StoreError(f"{request.step} left no valid report.json or its outputs differ from it: {folder}")
@@ -125,7 +144,10 @@ class Store:
             return None
         if not verify and stamps == read_stamps(folder):
             return report
-        if not all(_has_digest(folder / "outputs" / out.name, out.sha256) for out in report.outputs.values()):
+        try:
+            if any(file_digest(folder / "outputs" / out.name) != out.sha256 for out in report.outputs.values()):
+                return None
+        except OSError:
             return None
         write_stamps(folder, stamps)
         return report
@@ -160,44 +182,6 @@ def read_report(folder: Path) -> Report | None:
 
 def _plain_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()
-
-
-def _moved(folder: Path, to: Path) -> bool:
-    """Rename a folder of a step's, whatever its mode; False, and a warning, when that cannot be."""
-    try:
-        folder.chmod(0o700)  # else it could not be moved into another folder
-        folder.rename(to)
-    except OSError as error:
-        LOG.warning("%s is not gone on from: %s. Remove it by hand.", folder, error.strerror)
-        return False
-    return True
-
-
-def _interrupted(folder: Path, request: Request) -> bool:
-    """Whether a folder is of this request and has no report, or one of a failure in TAKEN_UP."""
-    there = _request_on_disk(folder)
-    if there is None or there.key != request.key:
-        return False
-    report = read_report(folder)
-    return not (folder / "report.json").exists() or bool(report and report.error and report.error.kind in TAKEN_UP)
-
-
-def _clear(folder: Path) -> None:
-    """Leave only a step's plain results: a link beside them could lead what is written here to another place."""
-    for path in folder.iterdir():
-        kind = path.lstat().st_mode
-        if S_ISDIR(kind) and path.name not in OF_A_RUN:
-            shutil.rmtree(path, ignore_errors=True)
-        elif not S_ISDIR(kind) and not (S_ISREG(kind) and path.name in OF_A_RUN):
-            path.unlink()
-
-
-def _has_digest(path: Path, digest: str) -> bool:
-    """Whether a file still has this content; one that cannot be read has not."""
-    try:
-        return file_digest(path) == digest
-    except OSError:
-        return False
 
 
 def _request_on_disk(entry: Path) -> Request | None:

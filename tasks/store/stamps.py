@@ -54,7 +54,7 @@ class Stamps:
             self._ours = {**read_stamps(self._folder), **self._ours}
 
     def trusts(self, path: Path) -> bool:
-        """Whether the content of `path` was compared, and the file is as it was then."""
+        """Return True if the content of `path` was compared, and the file is as it was then."""
         stamp = stamp_of(path)
         return stamp is not None and self._ours.get(self._name(path)) == stamp
 

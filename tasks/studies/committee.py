@@ -10,11 +10,10 @@ from pydantic import Field
 
 from containers.contract import Closed
 from containers.tensorpot.student import committee_calculator
-from tasks.report.figures import number
-from tasks.report.markup import Part, Table
+from tasks.report.markup import Part, Table, number
 from tasks.report.run_folder import MANIFEST, publish_files
 from tasks.report.summary import CALCULATOR
-from tasks.studies.study import Study, publish_study
+from tasks.studies.study import Study
 from tasks.studies.sweep import SweepFailure
 
 FIGURES = {
@@ -51,6 +50,7 @@ class CommitteeSummary(Study):
 
     KIND: ClassVar[str] = "committee"
     TITLE: ClassVar[str] = "committee of students"
+    TASK: ClassVar[str] = "committee folder"
 
     differ_by: Literal["coefficients", "bootstrap"]
     students: tuple[CommitteeStudent, ...] = Field(min_length=2)
@@ -60,16 +60,10 @@ class CommitteeSummary(Study):
 
     def parts(self) -> list[Part]:
         """The errors and deviations of the committee, and a row for each student."""
-        students = [
-            (
-                one.name,
-                number(one.force_mae_meV_per_A),
-                number(one.energy_mae_meV_per_atom),
-                one.verdict,
-                number(one.stable),
-            )
-            for one in self.students
-        ]
+        students = []
+        for one in self.students:
+            errors = (number(one.force_mae_meV_per_A), number(one.energy_mae_meV_per_atom))
+            students.append((one.name, *errors, one.verdict, number(one.stable)))
         return [
             f"{EXPLAINED[self.differ_by]} Figures are those of test structures, against the teacher.",
             Table(("together", ""), [(text, number(self.figures.get(key))) for key, text in FIGURES.items()]),
@@ -85,33 +79,27 @@ class CommitteeSummary(Study):
         }
         return json.dumps(values, indent=1, allow_nan=False) + "\n"
 
+    def copies(self) -> dict[str, Path]:
+        """The calculators of committee and student, and the spread of each structure."""
+        code = {"committee.py": Path(committee_calculator.__file__), "calculator.py": CALCULATOR}
+        return {**code, "committee.parquet": self.spread}
 
-def publish(committee: CommitteeSummary, folder: Path) -> str:
-    """Write a folder for each student, then the files of the committee; return the text of the artifact.
+    def publish(self, folder: Path) -> str:
+        """Write a folder for each student, then the files of the committee; return the text of the artifact.
 
-    Raises:
-        UserError, StoreError: see `publish_folder`.
-    """
-    for one in committee.students:
-        publish_files(folder / one.name, one.files, {}, {})
-    copies = {
-        "committee.py": Path(committee_calculator.__file__),
-        "calculator.py": CALCULATOR,
-        "committee.parquet": committee.spread,
-    }
-    text = publish_study(committee, folder, copies=copies)
-    for stale in {path.name for path in folder.iterdir() if path.name.isdecimal()} - {
-        one.name for one in committee.students
-    }:
-        _withdraw(folder / stale)
-    return text
+        Students of an earlier, larger committee are removed; files that the user put or changed there stay.
 
-
-def _withdraw(folder: Path) -> None:
-    """Remove a student of an earlier, larger committee; files that the user put or changed there stay."""
-    if not (folder / MANIFEST).is_file():
-        return
-    publish_files(folder, {}, {}, {})
-    (folder / MANIFEST).unlink()
-    if not any(folder.iterdir()):
-        folder.rmdir()
+        Raises:
+            UserError, StoreError: see `publish_folder`.
+        """
+        for one in self.students:
+            publish_files(folder / one.name, one.files, {}, {})
+        text = super().publish(folder)
+        names = {one.name for one in self.students}
+        for path in list(folder.iterdir()):
+            if path.name.isdecimal() and path.name not in names and (path / MANIFEST).is_file():
+                publish_files(path, {}, {}, {})
+                (path / MANIFEST).unlink()
+                if not any(path.iterdir()):
+                    path.rmdir()
+        return text

@@ -18,6 +18,7 @@ class Study(Closed):
 
     KIND: ClassVar[str]  # of the folder and of its main files
     TITLE: ClassVar[str]
+    TASK: ClassVar[str]  # name of the task run that publishes it
 
     name: str = Field(description="of the run")
     config: dict[str, Any] = {}
@@ -26,6 +27,18 @@ class Study(Closed):
     def parts(self) -> Sequence[Part]:
         """Return what the page and the Markdown show below the title."""
         raise NotImplementedError
+
+    def picture(self) -> bytes | None:
+        """Draw the picture of the study as PNG; None where it has none."""
+        return None
+
+    def contents(self, folder: Path) -> Mapping[str, str]:
+        """Return other files of `folder`, name -> text."""
+        return {}
+
+    def copies(self) -> Mapping[str, Path]:
+        """Return files of the store that the folder gets, name -> file."""
+        return {}
 
     def text(self, picture: bytes | None = None) -> str:
         """Markdown for an artifact or a terminal."""
@@ -43,29 +56,15 @@ class Study(Closed):
         """The study's values as JSON."""
         return self.model_dump_json(indent=1) + "\n"
 
+    def publish(self, folder: Path) -> str:
+        """Write `folder` as a whole; return the text of the artifact.
 
-def publish_study(
-    study: Study,
-    folder: Path,
-    picture: bytes | None = None,
-    contents: Mapping[str, str] | None = None,
-    copies: Mapping[str, Path] | None = None,
-) -> str:
-    """Write `folder` as a whole; return the text of the artifact.
-
-    Args:
-        contents: other files, name -> text.
-        copies: other files, name -> file of the store.
-
-    Raises:
-        UserError, StoreError: see `publish_folder`.
-    """
-    found: dict[str, str | bytes] = {
-        f"{study.KIND}.json": study.json_text(),
-        f"{study.KIND}.md": study.text(),
-        **(contents or {}),
-    }
-    if picture:
-        found |= {f"{study.KIND}.png": picture, "index.html": study.page(picture)}
-    publish_files(folder, copies or {}, found, {"name": study.name})
-    return study.text(picture)
+        Raises:
+            UserError, StoreError: see `publish_folder`.
+        """
+        picture = self.picture()
+        files: dict[str, str | bytes] = {f"{self.KIND}.json": self.json_text(), f"{self.KIND}.md": self.text()}
+        if picture:
+            files |= {f"{self.KIND}.png": picture, "index.html": self.page(picture)}
+        publish_files(folder, self.copies(), files | dict(self.contents(folder)), {"name": self.name})
+        return self.text(picture)

@@ -13,10 +13,9 @@ from pydantic import Field
 from ruamel.yaml import YAML
 
 from containers.contract import Closed
-from tasks.report.figures import ERRORS, duration, number
-from tasks.report.markup import Part, Picture, Table
+from tasks.report.markup import ERRORS, Part, Picture, Table, duration, number
 from tasks.report.plots import BLUE, GREY, ORANGE, drawing, png
-from tasks.studies.study import Study, publish_study
+from tasks.studies.study import Study
 
 FORCE, ENERGY, COST = "force_mae_meV_per_A", "energy_mae_meV_per_atom", "student_us_per_atom"
 
@@ -65,6 +64,7 @@ class SweepSummary(Study):
 
     KIND: ClassVar[str] = "sweep"
     TITLE: ClassVar[str] = "sweep of students"
+    TASK: ClassVar[str] = "sweep"
 
     teacher_reach_A: float = Field(description="how far the teacher sees: its cutoff times its layers")
     take: Literal["best", "cheapest"]
@@ -83,39 +83,43 @@ class SweepSummary(Study):
         rule = "the smallest force error"
         if self.take == "cheapest":
             rule = f"the fastest whose force error exceeds the smallest by at most {100 * self.within:g} %"
-        cutoffs = any("pacemaker.cutoff" in one.changes for one in self.students)
         chosen, best = self.chosen, {one.name for one in front(self.students)}
-        rows = [
-            (
-                one.name,
-                *(number(one.figures.get(key)) for key in COLUMNS),
-                number(one.functions),
-                number(one.structures),
-                duration(one.fit_s),
-                one.verdict,
-                number(None if one.stable is None else "yes" if one.stable else "no"),
-                "yes" if one.name in best else "",
-                "yes" if one.name == chosen.name else "",
-            )
-            for one in sorted(self.students, key=lambda student: student.force)
-        ]
+        rows = []
+        for one in sorted(self.students, key=lambda student: student.force):
+            stable = number(None if one.stable is None else "yes" if one.stable else "no")
+            sizes = (number(one.functions), number(one.structures), duration(one.fit_s))
+            marks = ("yes" if one.name in best else "", "yes" if one.name == chosen.name else "")
+            figures = (number(one.figures.get(key)) for key in COLUMNS)
+            rows.append((one.name, *figures, *sizes, one.verdict, stable, *marks))
         failures = [(one.name, one.step, one.message) for one in self.failures]
+        warnings = []
+        if any("pacemaker.cutoff" in one.changes for one in self.students):
+            warnings.append(
+                f"The teacher sees {number(self.teacher_reach_A)} Å (its cutoff times its layers). A student sees only"
+                " its own cutoff."
+            )
+        if len({one.figures.get("structures") for one in self.students}) > 1:
+            warnings.append("The students were tested on different structures, so their errors cannot be compared.")
+        if chosen.stable is False:
+            warnings.append("No student passed the stability check in molecular dynamics.")
         return [
             "Errors are against the teacher, on test structures that no fit used. The evaluation time is that of one"
             " thread on the machine that ran it. No other student beats a student of the front in both.",
             f"Taken: {chosen.name} ({rule}).",
-            f"The teacher sees {number(self.teacher_reach_A)} Å (its cutoff times its layers). A student sees only its"
-            " own cutoff."
-            if cutoffs
-            else "",
-            "The students were tested on different structures, so their errors cannot be compared."
-            if len({one.figures.get("structures") for one in self.students}) > 1
-            else "",
-            "No student passed the stability check in molecular dynamics." if chosen.stable is False else "",
+            *warnings,
             Picture(self.KIND, "Test errors over the time of an evaluation"),
             Table(HEAD, rows),
             Table(("student", "failed in", "because"), failures, "These gave no student:"),
         ]
+
+    def picture(self) -> bytes:
+        """Errors over the time of an evaluation."""
+        return sweep_picture(self.students, self.chosen.name)
+
+    def contents(self, folder: Path) -> dict[str, str]:
+        """All figures as a table, and the config of the student that is taken."""
+        place = folder / "chosen.yaml"
+        return {"sweep.csv": comma_separated(self), "chosen.yaml": chosen_yaml(self, place)}
 
 
 def front(students: Sequence[SweptStudent]) -> tuple[SweptStudent, ...]:
@@ -176,16 +180,6 @@ def chosen_yaml(sweep: SweepSummary, place: Path) -> str:
     writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     writer.dump(sweep.chosen_config, text)
     return CHOSEN_HEAD.format(name=sweep.chosen.name, place=place) + text.getvalue()
-
-
-def publish(sweep: SweepSummary, folder: Path) -> str:
-    """Write `folder` as a whole; return the text of the artifact.
-
-    Raises:
-        UserError, StoreError: see `publish_folder`.
-    """
-    contents = {"sweep.csv": comma_separated(sweep), "chosen.yaml": chosen_yaml(sweep, folder / "chosen.yaml")}
-    return publish_study(sweep, folder, sweep_picture(sweep.students, sweep.chosen.name), contents)
 
 
 MOST_NAMES = 16  # more than that would hide the points: then only the front is named

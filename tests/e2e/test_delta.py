@@ -32,7 +32,7 @@ from containers.tensorpot.student import calculator
 from containers.tensorpot.student.baseline import Baseline
 from containers.tensorpot.student.lammps_table import CLOSEST, POINTS
 from containers.tensorpot.student.potential import predict
-from tasks.report.lammps import pair_lines
+from tasks.report.usage import pair_lines
 
 pytestmark = pytest.mark.e2e
 

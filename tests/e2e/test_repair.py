@@ -31,7 +31,7 @@ from flows.fit.verdict import MENDS
 from flows.run import Run
 from tasks.artefact import Artefact
 from tasks.errors import StepFailed
-from tasks.report.fit_folder import FOLDER, fit_files
+from tasks.report.publish import FOLDER, fit_files
 from tasks.run_step import run_step
 from tasks.settings import Settings
 from tasks.workspace import Workspace, open_workspace

@@ -37,7 +37,7 @@ from flows.data.recipe import check_committee, resolve
 from flows.run import Run
 from tasks.artefact import external
 from tasks.errors import DistillError
-from tasks.label_store.store import Calibration, LabelStore, TeacherKey
+from tasks.label_store.store import LabelStore, MachineSpeed, TeacherKey
 from tasks.labelling.shard_task import machine_name
 from tasks.labelling.shards import count_edges
 from tasks.prefect_logging import command_line_run
@@ -144,7 +144,7 @@ class Bench:
     def expect(self, pool: Path, shards: int) -> None:
         """Let this machine seem so fast that `pool` makes so many shards (with DISTILL_SHARD_S=1)."""
         edges = float(count_edges(ase.io.read(pool, ":"), CUTOFF_A).sum())
-        speed = Calibration(edges_per_batch=2000, edges_per_s=edges / shards, throughput={"2000": 1})
+        speed = MachineSpeed(edges_per_batch=2000, edges_per_s=edges / shards, throughput={"2000": 1})
         self.store().keep_calibration(machine_name(Settings()), speed)
 
     def rows(self, model: Path | None = None) -> Counter[bytes]:

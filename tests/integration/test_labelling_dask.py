@@ -26,7 +26,7 @@ from prefect.settings import PREFECT_API_URL
 from containers.contract import file_digest
 from containers.mace.labelling import mace_label
 from containers.structures.table import list_lengths
-from tasks.label_store.store import Calibration, LabelStore, TeacherKey
+from tasks.label_store.store import LabelStore, MachineSpeed, TeacherKey
 from tasks.labelling.shards import count_edges
 from tasks.labelling.task_runner import task_runner
 from tasks.settings import Settings
@@ -37,7 +37,7 @@ EXAMPLE = REPOSITORY / "examples" / "silicon"
 MODEL = EXAMPLE / "teacher.model"
 SCRIPT = Path(__file__).with_name("labelling_run.py")
 LOCAL = "distributed.LocalCluster"
-SPEED = Calibration(edges_per_batch=8000, edges_per_s=1000.0)
+SPEED = MachineSpeed(edges_per_batch=8000, edges_per_s=1000.0)
 """Of a machine so slow that a small pool makes many shards."""
 STRUCTURES, ATOMS, SHARDS = 96, 64, 8
 CUTOFF_A = 5.0  # of the teacher

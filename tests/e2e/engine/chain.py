@@ -19,8 +19,8 @@ from flows.data.recipe import Recipe, resolve
 from flows.fit import steps as fit_steps
 from flows.fit.attempts import first_plan
 from tasks.artefact import Artefact, External, StepCall, external
-from tasks.labelling.shard_task import Asked, shard_call
-from tasks.labelling.shards import Pool, Shard
+from tasks.labelling.shard_task import TeacherCall, shard_call
+from tasks.labelling.shards import ShardFile, StructurePool
 from tasks.run_step import request_of, run_step
 from tasks.runners.base import runner_of
 from tasks.settings import Settings
@@ -76,7 +76,7 @@ def chain(pool: Path, model: Path, workspace: Workspace) -> dict[str, Artefact]:
 
 def data_call(recipe: Recipe, labels: Artefact, model: External, workspace: Workspace) -> StepCall:
     """The data set of the pool alone."""
-    asked = Asked(model=model, params=mace_label.Params(head=recipe.head), cutoff_A=recipe.potential.cutoff)
+    asked = TeacherCall(model=model, params=mace_label.Params(head=recipe.head), cutoff_A=recipe.potential.cutoff)
     return steps.dataset_call(recipe, labels, None, None, None, [asked.key(workspace)])
 
 
@@ -85,9 +85,9 @@ def labels_call(
 ) -> StepCall:
     """`pool_labels` for what one shard labelled, which is run here like any step, its result in the store."""
     table = structures.file("structures")
-    pool = Pool(workspace.store.path(table))
-    asked = Asked(model=model, params=mace_label.Params(head=recipe.head), cutoff_A=recipe.potential.cutoff)
-    shard = Shard(file=pool.table, sha256=table.sha256, structures=len(pool), atoms=int(pool.atoms.sum()))
+    pool = StructurePool(workspace.store.path(table))
+    asked = TeacherCall(model=model, params=mace_label.Params(head=recipe.head), cutoff_A=recipe.potential.cutoff)
+    shard = ShardFile(file=pool.table, sha256=table.sha256, structures=len(pool), atoms=int(pool.atoms.sum()))
     labelled = run(shard_call(shard, asked, workspace.settings, None))
     store = asked.store(workspace)
     if store.missing(pool.ids).any():

@@ -10,7 +10,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_SERVER_ANALYTICS_ENABLED, temporary_settings
 
 from tasks.errors import DistillError, StepFailed, UserError
-from tasks.prefect_logging import ToldErrors, check_server, command_line_run
+from tasks.prefect_logging import ShortErrors, check_server, command_line_run
 
 FAILED = StepFailed("pace_train", "Crashed", "it fell", Path("kept"), "  the last line")
 
@@ -34,19 +34,19 @@ def written(shortened: logging.LogRecord) -> str:
 )
 def test_a_told_error_is_one_line(error: Exception, line: str) -> None:
     shortened = record(error)
-    assert ToldErrors().filter(shortened)
+    assert ShortErrors().filter(shortened)
     assert written(shortened) == line
 
 
 def test_another_error_keeps_its_traceback() -> None:
     kept = record(ZeroDivisionError("a bug"))
-    assert ToldErrors().filter(kept)
+    assert ShortErrors().filter(kept)
     assert "ZeroDivisionError: a bug" in written(kept)
 
 
 def test_a_record_without_an_error_stays() -> None:
     kept = record(None)
-    assert ToldErrors().filter(kept)
+    assert ShortErrors().filter(kept)
     assert written(kept) == "Finished: badly"
 
 
@@ -58,7 +58,7 @@ def test_settings_and_filters_hold_in_the_block_and_are_put_back() -> None:
     before, analytics = filters(), PREFECT_SERVER_ANALYTICS_ENABLED.value()
     with command_line_run():
         assert PREFECT_SERVER_ANALYTICS_ENABLED.value() is False
-        assert all(any(isinstance(one, ToldErrors) for one in group) for group in filters())
+        assert all(any(isinstance(one, ShortErrors) for one in group) for group in filters())
     assert filters() == before
     assert PREFECT_SERVER_ANALYTICS_ENABLED.value() is analytics
 

@@ -23,14 +23,14 @@ from flows.fit.repairs import FitPlan
 from tasks.artefact import Artefact, External, StepCall
 from tasks.label_store.store import TeacherKey
 from tasks.labelling.shard_task import shard_call
-from tasks.labelling.shards import Shard
+from tasks.labelling.shards import ShardFile
 from tasks.run_step import request_of
 from tasks.settings import Settings
 from tasks.workspace import Workspace
 
 CPU = Settings(cores=2, device="cpu")
 FILES = (External(path=Path("/data/b.xyz"), sha256="b"), External(path=Path("/data/a.xyz"), sha256="a"))
-SHARD = Shard(file=Path("/store/labels/00001.parquet"), sha256="c", structures=1, atoms=2)
+SHARD = ShardFile(file=Path("/store/labels/00001.parquet"), sha256="c", structures=1, atoms=2)
 KEY = TeacherKey(model="m", head="Default", dtype="float64", version=1, stub=False)
 SECTION: dict[str, Any] = {
     "elements": ["Si"],

@@ -20,8 +20,8 @@ from flows.config.schema import DistillConfig
 from flows.distill import dry_run
 from tasks.artefact import external
 from tasks.errors import StoreError, UserError
-from tasks.labelling.shard_task import Asked, shard_call
-from tasks.labelling.shards import Pool, Shard
+from tasks.labelling.shard_task import TeacherCall, shard_call
+from tasks.labelling.shards import ShardFile, StructurePool
 from tasks.run_step import run_unstored
 from tasks.settings import Settings
 from tasks.workspace import Workspace, open_workspace
@@ -56,9 +56,9 @@ def work_off(workspace: Workspace, requests: Path) -> None:
 def label_all(config: DistillConfig, workspace: Workspace) -> None:
     """What the flow does between the plan's cheap steps and `pool_labels`."""
     (ingested,) = workspace.store.root.glob("ingest/*/outputs/structures.parquet")
-    pool, model = Pool(ingested), external(Path(config.teacher.model))
-    asked = Asked(model=model, params=mace_label.Params(head="Default"), cutoff_A=5.0)
-    shard = Shard(file=ingested, sha256=file_digest(ingested), structures=len(pool), atoms=int(pool.atoms.sum()))
+    pool, model = StructurePool(ingested), external(Path(config.teacher.model))
+    asked = TeacherCall(model=model, params=mace_label.Params(head="Default"), cutoff_A=5.0)
+    shard = ShardFile(file=ingested, sha256=file_digest(ingested), structures=len(pool), atoms=int(pool.atoms.sum()))
     with run_unstored(shard_call(shard, asked, workspace.settings, None), workspace) as (_, folder):
         asked.store(workspace).commit(folder / "outputs" / "labels.parquet", pool.ids, pool.atoms)
 

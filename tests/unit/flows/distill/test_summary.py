@@ -10,7 +10,7 @@ from flows.distill.summary import CHECKED, fits_of, label_counts, misses, not_co
 from flows.fit.attempts import Attempt
 from flows.fit.repairs import FitPlan
 from flows.fit.verdict import MENDS
-from tasks.report.fit_folder import fit_files, fit_readme
+from tasks.report.publish import fit_files, fit_readme
 from tasks.report.summary import Labelling
 from tasks.settings import Settings
 from tasks.workspace import Workspace

@@ -18,7 +18,7 @@ from flows.fit.student import Student
 from flows.run import Run
 from tasks.artefact import Artefact, StepCall
 from tasks.errors import StepCancelled, StepFailed
-from tasks.report.sections import extensions
+from tasks.report.training import extensions
 from tasks.settings import Settings
 from tasks.workspace import Workspace
 

@@ -13,8 +13,8 @@ from containers.mace.labelling import mace_label
 from tasks.artefact import StepCall, external
 from tasks.label_store import files
 from tasks.label_store.store import LabelStore
-from tasks.labelling.shard_task import Asked
-from tasks.labelling.shards import Pool
+from tasks.labelling.shard_task import TeacherCall
+from tasks.labelling.shards import StructurePool
 from tasks.run_step import run_step
 from tasks.settings import Settings
 from tasks.workspace import Workspace
@@ -31,16 +31,16 @@ def root(tmp_path: Path) -> Path:
 def labels(root: Path) -> LabelStore:
     """The label store of its teacher."""
     params = mace_label.Params(head="Default")
-    teacher = Asked(model=external(root / "teacher.model"), params=params, cutoff_A=5.0)
+    teacher = TeacherCall(model=external(root / "teacher.model"), params=params, cutoff_A=5.0)
     return teacher.store(Workspace(root=root, settings=Settings(runner="stub")))
 
 
-def pool(root: Path, elsewhere: Path) -> Pool:
+def pool(root: Path, elsewhere: Path) -> StructurePool:
     """Its pool, read by the step `ingest` of today."""
     inputs = {"files": (external(root / "pool.extxyz"),)}
     place = Workspace(root=elsewhere, settings=Settings(runner="in_process"))
     table = run_step(StepCall(step="ingest", params={"file_names": ["pool.extxyz"]}, inputs=inputs), place)
-    return Pool(place.store.path(table.file("structures")))
+    return StructurePool(place.store.path(table.file("structures")))
 
 
 def test_no_label_is_computed_again(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

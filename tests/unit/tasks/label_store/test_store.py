@@ -17,7 +17,7 @@ import pytest
 from containers.labels.rows import LabelRows
 from tasks.errors import StoreError
 from tasks.label_store import files as label_files
-from tasks.label_store.store import Calibration, LabelStore, TeacherKey
+from tasks.label_store.store import LabelStore, MachineSpeed, TeacherKey
 from tasks.store import stamps
 
 TEACHER = TeacherKey(model="ab" * 32, head="Default", dtype="float32", version=2, stub=False)
@@ -209,7 +209,7 @@ def test_a_file_gets_its_name_when_the_disk_has_its_content(store, answers, monk
         done.append(f"named {to.relative_to(store.folder).parts[0]}")
         return named(path, to)
 
-    store._make()
+    store.make()
     monkeypatch.setattr(os, "fsync", noted_sync)
     monkeypatch.setattr(Path, "replace", noted_name)
     commit(store, answers, [1, 2])
@@ -269,7 +269,7 @@ def test_a_disk_that_is_really_full_is_told_with_its_errno(tmp_path: Path, answe
 
 def test_a_calibration_is_kept_for_each_machine(store: LabelStore) -> None:
     assert store.calibration("here") is None
-    here = Calibration(edges_per_batch=8000, edges_per_s=1e5, throughput={"8000": 1e5})
+    here = MachineSpeed(edges_per_batch=8000, edges_per_s=1e5, throughput={"8000": 1e5})
     there = here.model_copy(update={"edges_per_batch": 64_000})
     store.keep_calibration("here", there)
     store.keep_calibration("there", there)

@@ -15,8 +15,8 @@ from containers.structures.table import structure_id, structures_table, write_ta
 from tasks.artefact import external
 from tasks.errors import StepFailed
 from tasks.labelling import shard_task
-from tasks.labelling.shard_task import Asked, label_shard, machine_name
-from tasks.labelling.shards import Shard
+from tasks.labelling.shard_task import TeacherCall, label_shard, machine_name
+from tasks.labelling.shards import ShardFile
 from tasks.settings import Settings
 from tasks.workspace import Workspace
 
@@ -24,19 +24,19 @@ METRICS = {"edges": 200_000, "edges_per_s": 50_000.0, "atoms": 8_000, "edges_per
 
 
 @pytest.fixture
-def shard(tmp_path: Path) -> Shard:
+def shard(tmp_path: Path) -> ShardFile:
     atoms = bulk("Si")
     atoms.info = {"id": structure_id(atoms), "source": "pool.extxyz", "row": 0, "group": "", "family": "f"}
     file = tmp_path / "claims" / "00001.parquet"
     file.parent.mkdir()
     write_table(file, structures_table([atoms]))
-    return Shard(file=file, sha256=file_digest(file), structures=1, atoms=2)
+    return ShardFile(file=file, sha256=file_digest(file), structures=1, atoms=2)
 
 
 @pytest.fixture
-def asked(tmp_path: Path) -> Asked:
+def asked(tmp_path: Path) -> TeacherCall:
     (tmp_path / "teacher.model").write_text("a stub reads nothing")
-    return Asked(model=external(tmp_path / "teacher.model"), params=step.Params(head="Default"), cutoff_A=5.0)
+    return TeacherCall(model=external(tmp_path / "teacher.model"), params=step.Params(head="Default"), cutoff_A=5.0)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def computing(monkeypatch: pytest.MonkeyPatch, **metrics: Any) -> None:
     monkeypatch.setattr(step, "stub", lambda *given: {**stub(*given), **METRICS, **metrics})
 
 
-def test_a_shard_is_labelled_once(shard: Shard, asked: Asked, workspace: Workspace) -> None:
+def test_a_shard_is_labelled_once(shard: ShardFile, asked: TeacherCall, workspace: Workspace) -> None:
     assert label_shard.fn(shard, asked, workspace).labelled == 1
     assert label_shard.fn(shard, asked, workspace).labelled == 0
     assert list((workspace.store.root / "work").iterdir()) == []
@@ -61,7 +61,12 @@ def test_a_shard_is_labelled_once(shard: Shard, asked: Asked, workspace: Workspa
     [({}, True), ({"edges": 2_000, "edges_per_s": 100.0}, True), ({"edges": 2_000, "edges_per_s": 1_700.0}, False)],
 )
 def test_a_short_shard_does_not_tell_the_machine_s_speed(
-    shard: Shard, asked: Asked, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, metrics: Any, kept: bool
+    shard: ShardFile,
+    asked: TeacherCall,
+    workspace: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+    metrics: Any,
+    kept: bool,
 ) -> None:
     """A pool that grows by one structure must not cut the next large one into shards of seconds."""
     computing(monkeypatch, **metrics)
@@ -71,7 +76,7 @@ def test_a_short_shard_does_not_tell_the_machine_s_speed(
 
 
 def test_an_attempt_that_comes_late_is_no_failure(
-    shard: Shard, asked: Asked, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    shard: ShardFile, asked: TeacherCall, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Dask may run a shard twice when it takes a living worker for dead."""
 
@@ -85,7 +90,7 @@ def test_an_attempt_that_comes_late_is_no_failure(
 
 
 def test_a_failed_shard_keeps_its_structures(
-    shard: Shard, asked: Asked, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    shard: ShardFile, asked: TeacherCall, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: Any) -> dict[str, Any]:
         raise ValueError("as asked")
@@ -99,7 +104,7 @@ def test_a_failed_shard_keeps_its_structures(
 
 
 def test_a_failure_is_told_also_where_there_are_no_links(
-    shard: Shard, asked: Asked, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    shard: ShardFile, asked: TeacherCall, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: Any) -> Any:
         raise PermissionError("no links here")

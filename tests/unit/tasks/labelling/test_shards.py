@@ -13,7 +13,7 @@ from ase.build import bulk
 from containers.contract import file_digest
 from containers.structures.table import STRUCTURES, atoms_from_table, structure_id, structures_table, write_table
 from tasks.labelling import shards as label_shards
-from tasks.labelling.shards import Pool, count_edges
+from tasks.labelling.shards import StructurePool, count_edges
 
 
 def structure(number: int) -> Atoms:
@@ -27,25 +27,25 @@ SINGLE = [0, 1, 2, 4, 5, 7, 8, 9]  # rows where an id comes first
 
 
 @pytest.fixture
-def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pool:
+def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StructurePool:
     monkeypatch.setattr(label_shards, "ROWS_AT_ONCE", 3)
     write_table(tmp_path / "structures.parquet", structures_table(MADE))
-    return Pool(tmp_path / "structures.parquet")
+    return StructurePool(tmp_path / "structures.parquet")
 
 
-def test_an_id_that_comes_twice_has_one_place(pool: Pool) -> None:
+def test_an_id_that_comes_twice_has_one_place(pool: StructurePool) -> None:
     assert [identity.hex() for identity in pool.ids.to_pylist()] == [MADE[row].info["id"] for row in SINGLE]
     assert pool.atoms.tolist() == [len(MADE[row]) for row in SINGLE]
 
 
-def test_edges_of_some_places_are_those_of_their_structures(pool: Pool) -> None:
+def test_edges_of_some_places_are_those_of_their_structures(pool: StructurePool) -> None:
     places = np.array([1, 3, 7])
     assert pool.edges(places, 5.0).tolist() == count_edges([MADE[SINGLE[place]] for place in places], 5.0).tolist()
     assert pool.edges(np.zeros(0, np.int64), 5.0).tolist() == []
 
 
 @pytest.mark.parametrize("cuts", [[range(7)], [range(1), range(1, 5), range(5, 7)], [range(4), range(4, 7)]])
-def test_shards_hold_the_structures_in_order(pool: Pool, tmp_path: Path, cuts: list[range]) -> None:
+def test_shards_hold_the_structures_in_order(pool: StructurePool, tmp_path: Path, cuts: list[range]) -> None:
     places = np.array([0, 1, 3, 4, 5, 6, 7])
     shards = pool.write(places, cuts, tmp_path)
     assert len(shards) == len(cuts)
@@ -59,5 +59,5 @@ def test_shards_hold_the_structures_in_order(pool: Pool, tmp_path: Path, cuts: l
     assert len({shard.file for shard in shards} | {shard.progress for shard in shards}) == 2 * len(shards)
 
 
-def test_no_places_make_no_shards(pool: Pool, tmp_path: Path) -> None:
+def test_no_places_make_no_shards(pool: StructurePool, tmp_path: Path) -> None:
     assert pool.write(np.zeros(0, np.int64), [], tmp_path) == []

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tasks.progress.labelling import LabelProgress, told_in
+from tasks.labelling.shards import write_progress
+from tasks.progress.labelling import LabelProgress
 from tasks.progress.step_bar import LOG_EVERY_S
 
 
@@ -33,7 +34,7 @@ class Seen:
         )
 
     def tell(self, number: int, done: float, text: str = "") -> None:
-        told_in(self.shards[number].progress, self.clock)(done, 500, text)
+        write_progress(self.shards[number].progress, self.clock)(done, 500, text)
 
     def pass_s(self, seconds: float) -> None:
         for _ in range(round(seconds)):
@@ -49,7 +50,7 @@ def seen(tmp_path: Path, clock: Any) -> Seen:
 
 def test_a_shard_tells_at_most_once_a_second_and_its_end_always(tmp_path: Path, clock: Any) -> None:
     path = tmp_path / "1.progress"
-    tell = told_in(path, clock)
+    tell = write_progress(path, clock)
     told = []
     for done in (1, 2, 3, 500):
         tell(done, 500, f"{done} structures, {1000 * done:,} atoms")

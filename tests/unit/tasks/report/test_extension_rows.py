@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.report.sections import extensions
 from tasks.report.summary import Extensions, Round, RunSummary, Size
+from tasks.report.training import extensions
 
 BEFORE = Size(structures=12, functions=30, validation={"force_mae_meV_per_A": 69.0, "energy_mae_meV_per_atom": 20.5})
 

@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+import pytest
+
+from containers.tensorpot.student.baseline import Baseline, PairTerm
 from containers.tensorpot.student.lammps_table import POINTS
-from tasks.report.lammps import lammps_input
+from tasks.report.summary import RunSummary
+from tasks.report.usage import lammps_input
 
 FROM = "pool.extxyz, row 3 (from 0)"
-TEXT = lammps_input("alloy", ("Al", "Ni"), {"Al": -0.1, "Ni": -0.2500000000000001}, False, FROM, neighbours=120)
-SUM = lammps_input("alloy", ("Ni", "Al"), {"Al": -0.1, "Ni": -0.2}, True, FROM, neighbours=381)
+E0S = {"Al": -0.1, "Ni": -0.2500000000000001}
+TERM = PairTerm(form="lj", epsilon_eV=0.5, sigma_A=2.125, inner_A=4.0, outer_A=5.0)
+
+
+def written(finished: RunSummary, elements: tuple[str, ...], baseline: Baseline, neighbours: int) -> str:
+    frames = finished.steps["frames"]
+    metrics = {**frames.metrics, "lammps_structure": FROM, "lammps_neighbours": neighbours}
+    steps = {"frames": frames.model_copy(update={"metrics": metrics})}
+    return lammps_input(finished.model_copy(update={"elements": elements, "baseline": baseline, "steps": steps}))
+
+
+@pytest.fixture
+def text(finished: RunSummary) -> str:
+    """Input of a potential without pair terms."""
+    return written(finished, ("Al", "Ni"), Baseline(e0s_eV=E0S), 120)
+
+
+@pytest.fixture
+def with_pairs(finished: RunSummary) -> str:
+    """Input of a potential with pair terms, and more neighbours than LAMMPS takes on a GPU."""
+    return written(finished, ("Ni", "Al"), Baseline(e0s_eV=E0S, pairs={"Al-Ni": TERM}), 381)
 
 
 def commands(text: str) -> list[str]:
@@ -15,8 +38,8 @@ def commands(text: str) -> list[str]:
     return [line for line in lines if line]
 
 
-def test_runs_one_point_with_this_potential() -> None:
-    assert commands(TEXT) == [
+def test_runs_one_point_with_this_potential(text: str) -> None:
+    assert commands(text) == [
         "units metal",
         "atom_style atomic",
         "boundary p p p",
@@ -30,36 +53,36 @@ def test_runs_one_point_with_this_potential() -> None:
     ]
 
 
-def test_says_that_energies_exclude_the_e0s_and_gives_every_digit() -> None:
-    assert "Energies exclude the reference energies" in TEXT
-    assert "#   Al: -0.1 eV" in TEXT
-    assert "#   Ni: -0.2500000000000001 eV" in TEXT
+def test_says_that_energies_exclude_the_e0s_and_gives_every_digit(text: str) -> None:
+    assert "Energies exclude the reference energies" in text
+    assert "#   Al: -0.1 eV" in text
+    assert "#   Ni: -0.2500000000000001 eV" in text
 
 
-def test_says_how_to_get_such_a_lammps_and_warns_of_too_many_neighbours_for_a_gpu() -> None:
-    assert "conda install -c conda-forge lammps" in TEXT
-    assert "up to 120 neighbours" in TEXT
-    assert "WARNING" not in TEXT
-    assert "up to 381 neighbours" in SUM
-    assert "WARNING: pace/kk on a GPU stops above about 380" in SUM.replace("\n# ", " ")
-    assert max(map(len, (TEXT + SUM).splitlines())) <= 120
+def test_says_how_to_get_such_a_lammps_and_warns_of_too_many_neighbours_for_a_gpu(text: str, with_pairs: str) -> None:
+    assert "conda install -c conda-forge lammps" in text
+    assert "up to 120 neighbours" in text
+    assert "WARNING" not in text
+    assert "up to 381 neighbours" in with_pairs
+    assert "WARNING: pace/kk on a GPU stops above about 380" in with_pairs.replace("\n# ", " ")
+    assert max(map(len, (text + with_pairs).splitlines())) <= 120
 
 
-def test_own_structure_and_extrapolation_grade_are_comments() -> None:
-    assert f"# A structure of the training set: {FROM}." in TEXT
-    assert "exactly 2 atom types: 1 = Al, 2 = Ni" in TEXT
-    assert "# pair_style pace/extrapolation" in TEXT
-    assert "# pair_coeff * * potential.yaml potential.asi Al Ni" in TEXT
+def test_own_structure_and_extrapolation_grade_are_comments(text: str) -> None:
+    assert f"# A structure of the training set: {FROM}." in text
+    assert "exactly 2 atom types: 1 = Al, 2 = Ni" in text
+    assert "# pair_style pace/extrapolation" in text
+    assert "# pair_coeff * * potential.yaml potential.asi Al Ni" in text
 
 
-def test_with_pair_terms_their_tables_are_laid_over_the_potential() -> None:
-    assert [line for line in commands(SUM) if line.startswith("pair_")] == [
+def test_with_pair_terms_their_tables_are_laid_over_the_potential(with_pairs: str) -> None:
+    assert [line for line in commands(with_pairs) if line.startswith("pair_")] == [
         f"pair_style hybrid/overlay pace recursive table spline {POINTS}",
         "pair_coeff * * pace potential.yace Ni Al",
         "pair_coeff 1 1 table reference.table Ni-Ni",
         "pair_coeff 1 2 table reference.table Al-Ni",
         "pair_coeff 2 2 table reference.table Al-Al",
     ]
-    assert f"# pair_style hybrid/overlay pace/extrapolation table spline {POINTS}" in SUM
-    assert "# pair_coeff * * pace/extrapolation potential.yaml potential.asi Ni Al" in SUM
-    assert SUM.count("pair_coeff 1 2 table reference.table Al-Ni") == 2
+    assert f"# pair_style hybrid/overlay pace/extrapolation table spline {POINTS}" in with_pairs
+    assert "# pair_coeff * * pace/extrapolation potential.yaml potential.asi Ni Al" in with_pairs
+    assert with_pairs.count("pair_coeff 1 2 table reference.table Al-Ni") == 2

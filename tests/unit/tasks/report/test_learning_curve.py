@@ -11,8 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from tasks.report.learning_curve import BEST, STAGE, Course, learning_curve, live_curve
-from tasks.report.plots import BLUE, ORANGE
+from tasks.report.plots import BEST, BLUE, ORANGE, STAGE, Course, learning_curve, live_curve
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

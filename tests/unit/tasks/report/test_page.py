@@ -11,10 +11,9 @@ import pytest
 
 from containers.labels.pool_labels import REJECTIONS
 from containers.tensorpot.student.baseline import PairTerm
-from tasks.report.figures import duration, number
-from tasks.report.markup import Code, Picture, Section, Table, markdown_table, to_html, to_markdown
+from tasks.report import data
+from tasks.report.markup import Code, Picture, Section, Table, duration, markdown_table, number, to_html, to_markdown
 from tasks.report.page import artifacts, page
-from tasks.report.sections import data
 from tasks.report.summary import LabelCounts, Labelling, RunSummary, SelectionCounts
 
 VOID = {"meta", "img"}
@@ -123,7 +122,7 @@ def test_a_run_that_reused_every_label_has_no_labelling_figures(finished: RunSum
 def test_every_kind_of_rejection_has_words(finished: RunSummary) -> None:
     counts = dict.fromkeys(REJECTIONS, 1) | {"energy": 7}
     labels = finished.labels.model_copy(update={"rejected_by": counts})
-    rows = data(finished.model_copy(update={"labels": labels})).parts[-1].rows
+    rows = data.labels(finished.model_copy(update={"labels": labels})).parts[-1].rows
     assert rows[0] == ("structures with too large an energy (labels.max_energy_eV_per_atom)", "7")
     assert len(rows) == len(REJECTIONS)
 

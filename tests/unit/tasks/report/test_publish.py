@@ -38,7 +38,8 @@ def no_pictures(summary: RunSummary) -> dict[str, bytes]:
 
 @pytest.fixture
 def folder(finished: RunSummary, tmp_path: Path) -> Path:
-    return publish(finished, tmp_path / "runs", no_pictures).folder
+    publish(finished, tmp_path / "runs" / "silicon", no_pictures)
+    return tmp_path / "runs" / "silicon"
 
 
 def test_the_folder_has_every_file_and_no_other(folder: Path, tmp_path: Path) -> None:
@@ -116,29 +117,30 @@ def test_not_a_number_of_a_diverged_fit_becomes_none(finished: RunSummary, tmp_p
         name="train 1", plan={}, verdict="diverged", seconds=1.0, train={"force_mae_meV_per_A": float("nan")}
     )
     run = finished.model_copy(update={"attempts": (diverged, finished.attempts[1])})
-    report = json.loads((publish(run, tmp_path / "runs", no_pictures).folder / "report.json").read_text())
+    publish(run, tmp_path / "run", no_pictures)
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["train"]["attempts"][0]["train"] == {"force_mae_meV_per_A": None}
     assert report["train"]["attempts"][0]["iterations"] is None
 
 
 def test_pictures_reach_the_page_and_the_artifacts(finished: RunSummary, tmp_path: Path) -> None:
-    published = publish(finished, tmp_path / "runs")
-    assert (published.folder / "report.html").read_text().count("data:image/png;base64,") == 6
-    counts = {key: text.count("data:image/png") for key, text in published.artifacts.items()}
+    texts = publish(finished, tmp_path / "run")
+    assert (tmp_path / "run" / "report.html").read_text().count("data:image/png;base64,") == 6
+    counts = {key: text.count("data:image/png") for key, text in texts.items()}
     assert counts == {"labels": 2, "attempts": 0, "learning-curve": 1, "parity": 2}
-    assert max(map(len, published.artifacts.values())) < 1_000_000
+    assert max(map(len, texts.values())) < 1_000_000
 
 
 def test_publishing_twice_gives_the_same_bytes(finished: RunSummary, folder: Path) -> None:
     before = {name: (folder / name).read_bytes() for name in files_of(folder)}
-    publish(finished, folder.parent, no_pictures)
+    publish(finished, folder, no_pictures)
     assert {name: (folder / name).read_bytes() for name in files_of(folder)} == before
 
 
 def test_a_store_file_that_vanished_leaves_the_old_folder(finished: RunSummary, folder: Path) -> None:
     finished.files["potential.asi"].unlink()
     with pytest.raises(StoreError, match=r"potential\.asi"):
-        publish(finished, folder.parent, no_pictures)
+        publish(finished, folder, no_pictures)
     assert files_of(folder) == EVERY_FILE
 
 

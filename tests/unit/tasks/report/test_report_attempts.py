@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tasks.report.sections import attempts, plan_text
 from tasks.report.summary import Attempt, RunSummary
+from tasks.report.training import attempts, plan_text
 
 
 def tables(run: RunSummary) -> list[list[dict[str, str]]]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import requests
 import urllib3
-from docker.errors import APIError, ImageNotFound
+from docker.errors import APIError, DockerException, ImageNotFound
 from docker.models.images import Image as EngineImage
 
 from containers.contract import InputFile, Request, Resources
@@ -22,7 +22,6 @@ from tasks.runners.docker import (
     GPUS,
     DockerRunner,
     _cannot,
-    _no_engine,
     check_image,
     end,
     engine,
@@ -109,9 +108,20 @@ def test_what_a_refusal_means(error: Exception, kind: str, told: str) -> None:
     assert told in str(meant)
 
 
-def test_why_no_engine_answers() -> None:
-    assert "usermod -aG docker" in _no_engine("unix:///a.sock", "PermissionError(13, 'Permission denied')")
-    assert "systemctl start docker" in _no_engine("unix:///a.sock", "FileNotFoundError(2, 'No such file')")
+@pytest.mark.parametrize(
+    ("reason", "hint"),
+    [
+        ("PermissionError(13, 'Permission denied')", "usermod -aG docker"),
+        ("FileNotFoundError(2, 'No such file')", "systemctl start docker"),
+    ],
+)
+def test_why_no_engine_answers(reason: str, hint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**options: Any) -> None:
+        raise DockerException(reason)
+
+    monkeypatch.setattr("tasks.runners.docker.docker.DockerClient", refuse)
+    with pytest.raises(CannotStart, match=hint), engine(Settings(engine_url="unix:///a.sock")):
+        pass
 
 
 class Images:

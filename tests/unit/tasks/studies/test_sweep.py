@@ -14,7 +14,6 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from tasks.report.plots import BLUE, GREY, ORANGE
-from tasks.studies import committee
 from tasks.studies.committee import CommitteeStudent, CommitteeSummary
 from tasks.studies.sweep import (
     COST,
@@ -27,7 +26,6 @@ from tasks.studies.sweep import (
     chosen_yaml,
     comma_separated,
     front,
-    publish,
     sweep_picture,
 )
 
@@ -171,7 +169,7 @@ def test_the_config_of_the_taken_one_reads_back_equal(sweep: SweepSummary) -> No
 
 def test_the_folder_is_published_as_a_whole(sweep: SweepSummary, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "si" / "sweep"
-    text = publish(sweep, folder)
+    text = sweep.publish(folder)
     names = {path.name for path in folder.iterdir()}
     assert names == {
         "sweep.png", "sweep.json", "sweep.csv", "sweep.md", "index.html", "chosen.yaml", "manifest.json",
@@ -200,7 +198,7 @@ def committee_of(folder: Path, count: int, mark: str) -> CommitteeSummary:
 
 def test_a_committees_folder_has_its_students_and_who_asks_them(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "si" / "committee"
-    text = committee.publish(committee_of(tmp_path, 3, "first"), folder)
+    text = committee_of(tmp_path, 3, "first").publish(folder)
     assert "12.5" in text
     assert "| 2 | 42 | – | killed | False |" in text
     assert {"1", "2", "3", "committee.py", "calculator.py", "committee.json", "committee.parquet"} <= {
@@ -211,10 +209,10 @@ def test_a_committees_folder_has_its_students_and_who_asks_them(tmp_path: Path) 
 
 def test_a_smaller_committee_later_keeps_the_users_files_and_asks_its_own_students(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "si" / "committee"
-    committee.publish(committee_of(tmp_path, 3, "first"), folder)
+    committee_of(tmp_path, 3, "first").publish(folder)
     (folder / "mine.txt").write_text("mine")
     (folder / "7").mkdir()
-    committee.publish(committee_of(tmp_path, 2, "second"), folder)
+    committee_of(tmp_path, 2, "second").publish(folder)
     assert (folder / "mine.txt").read_text() == "mine"
     assert json.loads((folder / "committee.json").read_text())["students"] == ["1", "2"]
     assert [(folder / name / "potential.yaml").read_text() for name in ("1", "2")] == ["second"] * 2
@@ -225,7 +223,7 @@ def test_a_smaller_committee_later_keeps_the_users_files_and_asks_its_own_studen
 
 def test_what_the_user_put_beside_a_student_stays_when_it_goes(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "si" / "committee"
-    committee.publish(committee_of(tmp_path, 3, "first"), folder)
+    committee_of(tmp_path, 3, "first").publish(folder)
     (folder / "3" / "mine.txt").write_text("mine")
-    committee.publish(committee_of(tmp_path, 2, "second"), folder)
+    committee_of(tmp_path, 2, "second").publish(folder)
     assert {path.name for path in (folder / "3").iterdir()} == {"mine.txt"}

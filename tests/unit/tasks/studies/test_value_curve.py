@@ -13,10 +13,9 @@ from PIL import Image
 from tasks.report.plots import BLUE, GREY, ORANGE
 from tasks.studies.value_curve import (
     SHOWN,
-    Failure,
+    MissingPoint,
     Point,
     ValueCurve,
-    publish,
     value_picture,
 )
 
@@ -91,7 +90,7 @@ def test_names_are_escaped_and_a_stub_run_says_so(curve: ValueCurve) -> None:
 
 def test_the_folder_is_published_as_a_whole(curve: ValueCurve, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "si" / "value_curve"
-    text = publish(curve, folder)
+    text = curve.publish(folder)
     names = {path.name for path in folder.iterdir()}
     assert names == {"value_curve.png", "value_curve.json", "value_curve.md", "index.html", "manifest.json"}
     assert ValueCurve.model_validate_json((folder / "value_curve.json").read_bytes()) == curve
@@ -104,7 +103,7 @@ def test_the_folder_is_published_as_a_whole(curve: ValueCurve, tmp_path: Path) -
 def test_what_gave_no_point_is_told(curve: ValueCurve) -> None:
     png = value_picture(curve.points)
     assert "no point" not in curve.text() + curve.page(png)
-    failure = Failure(method="d_optimal", seed=1, size=7, step="pace_train", message="the loss <is> infinite")
+    failure = MissingPoint(method="d_optimal", seed=1, size=7, step="pace_train", message="the loss <is> infinite")
     failed = curve.model_copy(update={"failures": (failure,)})
     assert "| d\\_optimal | 7 | pace\\_train | the loss &lt;is&gt; infinite |" in failed.text()
     assert "the loss &lt;is&gt; infinite" in failed.page(png)
