@@ -16,7 +16,7 @@ import hashlib
 import importlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -211,12 +211,16 @@ class Machine:
     progress: Progress = no_progress
 
 
+class Optional(str):
+    """Description of an input that a call may leave out, in the module's INPUTS."""
+
+
 class StepModule(Protocol):
     """The shape of a step module. Its top level imports only light packages; `run` imports the heavy ones."""
 
     IMAGE: Image
     VERSION: int  # raised when results would change
-    INPUTS: dict[str, str]  # name -> what it is
+    INPUTS: dict[str, str]  # name -> description, `Optional` where a call may leave it out
     OUTPUTS: dict[str, str]  # name -> file name in outputs/
     Params: type[Closed]
 
@@ -231,6 +235,16 @@ def load_step(name: str) -> StepModule:
         raise StepError(f"no step is called {name!r}; the steps are {', '.join(STEPS)}")
     module: ModuleType = importlib.import_module(STEPS[name])
     return cast(StepModule, module)
+
+
+def check_input_names(step: str, given: Iterable[str]) -> None:
+    """Raise `StepError` unless the step declares every given input, and every one that it needs is given."""
+    declared, names = load_step(step).INPUTS, set(given)
+    if unknown := sorted(names - set(declared)):
+        raise StepError(f"{step} has no input called {', '.join(unknown)}")
+    needed = [name for name, description in declared.items() if not isinstance(description, Optional)]
+    if missing := [name for name in needed if name not in names]:
+        raise StepError(f"{step} needs an input called {', '.join(missing)}")
 
 
 def canonical_json(value: Any) -> bytes:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from containers.contract import Closed, OutputFile, Report, Resources, file_digest
+from containers.contract import Closed, OutputFile, Report, Resources, check_input_names, file_digest
 from tasks.errors import UserError
 
 
@@ -64,6 +65,27 @@ class StepCall(Closed):
     inputs: dict[str, tuple[FileRef, ...]] = {}
     resources: Resources = Resources()
     sources: dict[str, tuple[Path, ...]] = {}
+
+
+def call(
+    step: str,
+    params: Closed | None = None,
+    resources: Resources | None = None,
+    **inputs: FileRef | Sequence[FileRef] | None,
+) -> StepCall:
+    """Return the call of a step; an input of None or of no files is left out.
+
+    Args:
+        params: of the step's `Params`; None where there is nothing to choose.
+
+    Raises:
+        StepError: the step has no input of a name, or needs one that is not given.
+    """
+    files = {name: (given,) if isinstance(given, FileRef) else tuple(given or ()) for name, given in inputs.items()}
+    files = {name: found for name, found in files.items() if found}
+    check_input_names(step, files)
+    dumped = params.model_dump(mode="json") if params else {}
+    return StepCall(step=step, params=dumped, inputs=files, resources=resources or Resources())
 
 
 def external(path: Path) -> External:

@@ -16,7 +16,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import chemical_symbols
 from pydantic import Field, field_validator, model_validator
 
-from containers.contract import BadInput, Closed, Image, Inputs, Machine
+from containers.contract import BadInput, Closed, Image, Inputs, Machine, Optional
 from containers.formats.scf import UNCONVERGED
 from containers.ingest.checks import CLOSEST_A, check_lengths, check_structure, checked_labels
 from containers.ingest.collection import Collection
@@ -34,7 +34,7 @@ IMAGE: Image = "tensorpot"
 VERSION = 5
 INPUTS = {
     "files": "structure files in the user's order: extended XYZ, Parquet, ASE databases, VASP's, what else ASE reads",
-    "known": "optional Parquet tables, in order, whose structures keep their families and found them for new ones",
+    "known": Optional("Parquet tables, in order, whose structures keep their families and found them for new ones"),
 }
 OUTPUTS = {"structures": "structures.parquet", "duplicates": "duplicates.parquet", "set_aside": "set_aside.parquet"}
 

@@ -14,7 +14,7 @@ from containers.tensorpot.selection import weak_spots
 from flows.data.recipe import Recipe
 from flows.data.steps import select_resources
 from flows.fit.repairs import FitPlan
-from tasks.artefact import Artefact, FileRef, StepCall, Stored
+from tasks.artefact import Artefact, StepCall, Stored, call
 from tasks.settings import Settings
 
 
@@ -43,16 +43,13 @@ def train_params(recipe: Recipe, plan: FitPlan) -> pace_train.Params:
 
 def train_call(recipe: Recipe, plan: FitPlan, data: Artefact, start: Stored | None, settings: Settings) -> StepCall:
     """One attempt at the fit, from `start` when there is one."""
-    inputs: dict[str, tuple[FileRef, ...]] = {
-        "train": (data.file("train"),),
-        "validation": (data.file("validation"),),
-        **({"start": (start,)} if start else {}),
-    }
-    return StepCall(
-        step="pace_train",
-        params=train_params(recipe, plan).model_dump(mode="json"),
-        inputs=inputs,
-        resources=fit_resources(recipe, settings),
+    return call(
+        "pace_train",
+        train_params(recipe, plan),
+        fit_resources(recipe, settings),
+        train=data.file("train"),
+        validation=data.file("validation"),
+        start=start,
     )
 
 
@@ -71,8 +68,7 @@ def fit_resources(recipe: Recipe, settings: Settings) -> Resources:
 def active_set_call(recipe: Recipe, potential: Stored, data: Artefact) -> StepCall:
     """The active set of the trained potential, from exactly the training frame."""
     params = pace_activeset.Params(projections=recipe.config.selection.projections)
-    inputs: dict[str, tuple[FileRef, ...]] = {"potential": (potential,), "train": (data.file("train"),)}
-    return StepCall(step="pace_activeset", params=params.model_dump(mode="json"), inputs=inputs)
+    return call("pace_activeset", params, potential=potential, train=data.file("train"))
 
 
 def core_call(recipe: Recipe, potential: Stored, active_set: Artefact, data: Artefact, base: Artefact) -> StepCall:
@@ -81,42 +77,44 @@ def core_call(recipe: Recipe, potential: Stored, active_set: Artefact, data: Art
     params = pace_corerep.Params(
         core="reference" if pacemaker.learns_difference else pacemaker.reference_potential, r_in_A=pacemaker.r_in_A
     )
-    inputs: dict[str, tuple[FileRef, ...]] = {
-        "interim": (potential,),
-        "asi": (active_set.file("asi"),),
-        "train": (data.file("train"),),
-        "baseline": (base.file("baseline"),),
-    }
-    return StepCall(step="pace_corerep", params=params.model_dump(mode="json"), inputs=inputs)
+    return call(
+        "pace_corerep",
+        params,
+        interim=potential,
+        asi=active_set.file("asi"),
+        train=data.file("train"),
+        baseline=base.file("baseline"),
+    )
 
 
 def evaluate_call(
     recipe: Recipe, core: Artefact, active_set: Artefact, data: Artefact, base: Artefact, dft_test: Artefact | None
 ) -> StepCall:
     """Student against teacher on the test side, and against DFT when there is a test file."""
-    params = evaluate.Params(elements=recipe.potential.elements)
-    inputs: dict[str, tuple[FileRef, ...]] = {
-        "potential": (core.file("potential"),),
-        "asi": (active_set.file("asi"),),
-        "yace": (core.file("yace"),),
-        "baseline": (base.file("baseline"),),
-        "test": (data.file("test"),),
-        "pure": (data.file("pure"),),
-        **({"dft_test": (dft_test.file("structures"),)} if dft_test else {}),
-    }
-    return StepCall(step="evaluate", params=params.model_dump(mode="json"), inputs=inputs)
+    return call(
+        "evaluate",
+        evaluate.Params(elements=recipe.potential.elements),
+        potential=core.file("potential"),
+        asi=active_set.file("asi"),
+        yace=core.file("yace"),
+        baseline=base.file("baseline"),
+        test=data.file("test"),
+        pure=data.file("pure"),
+        dft_test=dft_test and dft_test.file("structures"),
+    )
 
 
 def stability_call(recipe: Recipe, core: Artefact, active_set: Artefact, frames: Artefact, base: Artefact) -> StepCall:
     """Molecular dynamics with the finished student. The config must ask for some (`stability.picoseconds` above 0)."""
     params = stability.Params(**recipe.config.stability.model_dump(), seed=recipe.config.train.seed)
-    inputs: dict[str, tuple[FileRef, ...]] = {
-        "potential": (core.file("potential"),),
-        "asi": (active_set.file("asi"),),
-        "baseline": (base.file("baseline"),),
-        "train": (frames.file("train"),),
-    }
-    return StepCall(step="stability", params=params.model_dump(mode="json"), inputs=inputs)
+    return call(
+        "stability",
+        params,
+        potential=core.file("potential"),
+        asi=active_set.file("asi"),
+        baseline=base.file("baseline"),
+        train=frames.file("train"),
+    )
 
 
 def weak_spots_call(
@@ -145,29 +143,18 @@ def weak_spots_call(
         force_limit_meV_per_A=limits.force_mae_meV_per_A,
         energy_limit_meV_per_atom=limits.energy_mae_meV_per_atom,
     )
-    inputs: dict[str, tuple[FileRef, ...]] = {
-        "dataset": (data.file("dataset"),),
-        "selection": (selection.file("selection"),),
-        "baseline": (base.file("baseline"),),
-        "potential": (core.file("potential"),),
-        "asi": (active_set.file("asi"),),
-    }
-    return StepCall(
-        step="weak_spots",
-        params=params.model_dump(mode="json"),
-        inputs=inputs,
-        resources=select_resources(settings),
+    return call(
+        "weak_spots",
+        params,
+        select_resources(settings),
+        dataset=data.file("dataset"),
+        selection=selection.file("selection"),
+        baseline=base.file("baseline"),
+        potential=core.file("potential"),
+        asi=active_set.file("asi"),
     )
 
 
 def committee_call(potentials: Sequence[Stored], frames: Artefact, baseline: Artefact) -> StepCall:
     """What students say together of the test structures, and how far they are from each other."""
-    return StepCall(
-        step="committee",
-        params={},
-        inputs={
-            "potentials": tuple(potentials),
-            "baseline": (baseline.file("baseline"),),
-            "test": (frames.file("test"),),
-        },
-    )
+    return call("committee", potentials=potentials, baseline=baseline.file("baseline"), test=frames.file("test"))

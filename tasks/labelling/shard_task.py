@@ -17,7 +17,7 @@ from prefect.cache_policies import NO_CACHE
 from containers.contract import Closed, InputFile, Request, Resources, write_atomic
 from containers.labels.rows import binary_ids
 from containers.mace.labelling import mace_label
-from tasks.artefact import External, FileRef, StepCall
+from tasks.artefact import External, FileRef, StepCall, call
 from tasks.errors import DistillError, StepFailed
 from tasks.label_store.checks import checked_reasons
 from tasks.label_store.store import Calibration, LabelStore, TeacherKey
@@ -108,17 +108,14 @@ def _here(workspace: Workspace) -> Workspace:
 def shard_call(shard: Shard, asked: Asked, settings: Settings, known: Calibration | None) -> StepCall:
     """The step for a shard, with the batches that were found best on this machine, if any were."""
     bound = settings.edges_per_batch or (known.edges_per_batch if known and known.throughput else None)
-    return StepCall(
-        step="mace_label",
-        params=asked.params.model_dump(mode="json"),
-        inputs={"structures": (External(path=shard.file, sha256=shard.sha256),), "model": (asked.model,)},
-        resources=Resources(
-            threads=settings.cores,
-            device=settings.teacher_device,
-            edges_per_batch=bound,
-            acceleration=settings.acceleration,
-        ),
+    resources = Resources(
+        threads=settings.cores,
+        device=settings.teacher_device,
+        edges_per_batch=bound,
+        acceleration=settings.acceleration,
     )
+    file = External(path=shard.file, sha256=shard.sha256)
+    return call("mace_label", asked.params, resources, structures=file, model=asked.model)
 
 
 def speed_known_of(settings: Settings) -> str:

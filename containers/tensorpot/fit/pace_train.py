@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from ruamel.yaml import YAML
 
-from containers.contract import Closed, Inputs, Machine, OutOfMemory, Resources, StepError
+from containers.contract import Closed, Inputs, Machine, Optional, OutOfMemory, Resources, StepError
 from containers.memory import memory_limit
 from containers.structures.table import write_table
 from containers.tensorpot.fit.follow import FitRequest, FitRun, ends_at, follow, nothing_left
@@ -47,7 +47,7 @@ VERSION = 11
 INPUTS = {
     "train": "pacemaker frame of the `frames` step",
     "validation": "pacemaker frame of the `frames` step",
-    "start": "optional: B-basis without core repulsion to continue from (`interim` or `best` of an earlier fit)",
+    "start": Optional("B-basis without core repulsion to continue from (`interim` or `best` of an earlier fit)"),
 }
 OUTPUTS = {
     "interim": "interim.yaml",  # B-basis without core repulsion, the last one: to go on from

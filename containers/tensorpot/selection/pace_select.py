@@ -21,7 +21,7 @@ import pyarrow as pa
 from ase import Atoms
 from pydantic import Field, model_validator
 
-from containers.contract import BadInput, Closed, Image, Inputs, Machine, Resources
+from containers.contract import BadInput, Closed, Image, Inputs, Machine, Optional, Resources
 from containers.structures.table import write_table
 from containers.tensorpot.active_set.piece_sizes import Sizes, features_bytes, sizes_for
 from containers.tensorpot.pacemaker.input import Potential
@@ -39,8 +39,8 @@ VERSION = 4
 INPUTS = {
     "dataset": "the labelled structures with their sides (Parquet, from the dataset step)",
     "baseline": "what is taken from the labels before the fit (baseline.json)",
-    "given": "what an earlier run selected (optional; Parquet): it stays selected",
-    "potential": "a B-basis potential (.yaml) whose basis, and coefficients for full projections, are used (optional)",
+    "given": Optional("what an earlier run selected (Parquet): it stays selected"),
+    "potential": Optional("a B-basis potential (.yaml) whose basis, and coefficients for full projections, are used"),
 }
 OUTPUTS = {"selection": "selection.parquet"}
 SELECTION = pa.schema([("id", pa.string()), ("order", pa.int32()), ("how", pa.string()), ("weight", pa.float64())])

@@ -189,6 +189,7 @@ def test_a_missing_input_is_refused(fake: ModuleType, folder: Path) -> None:
     ("changes", "kind", "words"),
     [
         ({"inputs": {"txt": []}}, "StepError", "no input called txt"),
+        ({"inputs": {}}, "StepError", "needs an input called text"),
         ({"version": 4}, "StepError", "version 4, this is 3"),
         ({"step": "unheard"}, "StepError", "no step is called 'unheard'"),
         ({"params": {"tmies": 2}}, "BadInput", "tmies"),
