@@ -253,9 +253,9 @@ def test_threads_of_the_config_go_before_the_machine_s_cores(base, all_calls) ->
 
 
 def test_params_and_inputs_are_those_that_the_steps_declare(base, all_calls) -> None:
-    for call in all_calls(base):
-        module = load_step(call.step)
-        assert module.Params.model_validate(call.params).model_dump(mode="json").items() >= call.params.items()
+    for one in all_calls(base):
+        module = load_step(one.step)
+        assert module.Params.model_validate(one.params).model_dump(mode="json").items() >= one.params.items()
 
 
 def test_every_step_reads_what_the_steps_before_it_wrote(base, all_calls) -> None:
