@@ -14,11 +14,10 @@ from containers.contract import BadInput, Closed
 from containers.mace.teacher.description import Teacher, choose_head
 from containers.structures.split import Split, empty_sides, empty_sides_message
 from containers.tensorpot.core.inner_radius import check_r_in
-from containers.tensorpot.pacemaker.input import Potential
+from containers.tensorpot.pacemaker.input import Optimizer, Potential
 from containers.tensorpot.pacemaker.own_keys import check_blocks, own_fit
 from containers.tensorpot.selection.coverage import Tables, Unseen, never_trained
 from flows.config.schema import DistillConfig
-from flows.config.training import Optimizer
 from tasks.errors import UserError
 
 MOST_OF_BFGS = 20_000

@@ -147,8 +147,8 @@ def baseline_call(
         "baseline",
         params,
         labels=labels.file("labels"),
-        dft=dft and dft.file("structures"),
-        dft_test=dft_test and dft_test.file("structures"),
+        dft=dft.file("structures") if dft else None,
+        dft_test=dft_test.file("structures") if dft_test else None,
         base=base,
         base_set=base_set,
         dft_teacher=[table.file("labels") for table in by_teacher],
@@ -176,8 +176,8 @@ def dataset_call(
         params,
         base=base,
         labels=labels.file("labels"),
-        dft=dft and dft.file("structures"),
-        dft_test=dft_test and dft_test.file("structures"),
+        dft=dft.file("structures") if dft else None,
+        dft_test=dft_test.file("structures") if dft_test else None,
     )
 
 
@@ -251,5 +251,5 @@ def frames_call(
         dataset_set_aside=data.file("set_aside"),
         selection=selection.file("selection"),
         baseline=base.file("baseline"),
-        strains=strains and strains.file("labels"),
+        strains=strains.file("labels") if strains else None,
     )

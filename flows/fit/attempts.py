@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from containers.tensorpot.pacemaker.input import Kappa
 from flows.data.recipe import Recipe
 from flows.fit import repairs as plans
 from flows.fit import steps
-from flows.fit.repairs import FitPlan, Kappa
+from flows.fit.repairs import FitPlan
 from flows.fit.verdict import ACCIDENTS, MENDS, SOUND, Outcome, Verdict, best_of, judge, mend_of, resume_from
 from flows.run import Run
 from tasks.artefact import Artefact, FileRef, Stored

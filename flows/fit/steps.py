@@ -9,7 +9,7 @@ from containers.tensorpot.active_set import pace_activeset
 from containers.tensorpot.core import pace_corerep
 from containers.tensorpot.evaluation import evaluate, stability
 from containers.tensorpot.fit import pace_train
-from containers.tensorpot.pacemaker.input import Loss
+from containers.tensorpot.pacemaker.input import Loss, Minimisation, Randomness
 from containers.tensorpot.selection import weak_spots
 from flows.data.recipe import Recipe
 from flows.data.steps import select_resources
@@ -21,21 +21,15 @@ from tasks.settings import Settings
 def train_params(recipe: Recipe, plan: FitPlan) -> pace_train.Params:
     """The fit that a plan describes."""
     train, pacemaker = recipe.config.train, recipe.config.pacemaker
+    values = {name: getattr(train, name) for name in Randomness.model_fields}
+    values |= {name: getattr(plan, name) for name in Minimisation.model_fields}
+    if plan.onward or plan.start == "continue":
+        values["coefficients"] = "zero"
     return pace_train.Params(
+        **values,
         potential=recipe.potential,
-        loss=Loss(kappa=plan.kappa, l1=plan.l1, l2=plan.l2),
-        maxiter=plan.maxiter,
-        optimizer=plan.optimizer,
-        ladder_step=plan.ladder_step,
-        cycles=plan.cycles,
-        noise=plan.noise,
-        early_stop=plan.early_stop,
-        batch_size=plan.batch_size,
-        batch_share=plan.batch_share,
-        seed=train.seed,
+        loss=Loss(**{name: getattr(plan, name) for name in Loss.model_fields}),
         core=pacemaker.reference_potential == "zbl" and not pacemaker.learns_difference,
-        coefficients="zero" if plan.onward or plan.start == "continue" else train.coefficients,
-        bootstrap=train.bootstrap,
         fit=pacemaker.fit,
         backend=pacemaker.backend,
     )
@@ -100,7 +94,7 @@ def evaluate_call(
         baseline=base.file("baseline"),
         test=data.file("test"),
         pure=data.file("pure"),
-        dft_test=dft_test and dft_test.file("structures"),
+        dft_test=dft_test.file("structures") if dft_test else None,
     )
 
 
