@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -154,6 +155,7 @@ def _have_none(dft: Artefact) -> bool:
 class Resolved:
     """What is known before anything is labelled."""
 
+    config: DistillConfig
     recipe: Recipe
     ingested: Ingested
     infos: tuple[Teacher, ...]
@@ -164,6 +166,15 @@ class Resolved:
         """The teachers as they are asked for labels."""
         return tuple(
             steps.asked(self.recipe, model, info) for model, info in zip(self.models.values(), self.infos, strict=True)
+        )
+
+    def with_config(self, config: DistillConfig) -> Self:
+        """The same data with another config, which differs only in what follows them, and its recipe."""
+        ingested = self.ingested
+        return replace(
+            self,
+            config=config,
+            recipe=resolve(config, self.infos, ingested.pool_elements, ingested.dft_elements),
         )
 
 
@@ -196,7 +207,7 @@ def resolve_inputs(config: DistillConfig, files: Files, models: dict[str, Extern
     recipe = resolve(config, infos, ingested.pool_elements, ingested.dft_elements)
     check_sides(stored_tables(workspace, ingested), config.split)
     check_elements(recipe, tables_of(workspace, ingested))
-    return Resolved(recipe, ingested, infos, given)
+    return Resolved(config, recipe, ingested, infos, given)
 
 
 def prepare(config: DistillConfig, files: Files, models: dict[str, External | None], run: Run) -> Prepared:

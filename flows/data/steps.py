@@ -92,7 +92,7 @@ def teacher_call(model: FileRef) -> StepCall:
 
 def asked(recipe: Recipe, model: FileRef, teacher: Teacher) -> Asked:
     """How a teacher of the committee is asked."""
-    params = mace_label.Params(head=recipe.head, dtype=recipe.config.teacher.dtype)
+    params = mace_label.Params(head=recipe.head, dtype=recipe.dtype)
     return Asked(model=model, params=params, cutoff_A=teacher.r_max_A)
 
 
@@ -104,11 +104,10 @@ def pool_labels_call(
     Args:
         unlabelled: id -> why this machine cannot label it; another may.
     """
-    config = recipe.config
     params = pool_labels.Params(
         teachers=tuple(key.digest for key in teachers),
-        bounds=config.labels,
-        max_force_std=config.teacher.max_force_std,
+        bounds=recipe.labels,
+        max_force_std=recipe.max_force_std,
         e0s_eV=recipe.teacher_e0s_eV,
         unlabelled=dict(sorted((unlabelled or {}).items())),
     )
@@ -131,17 +130,16 @@ def baseline_call(
         base: the baseline of an earlier run, whose DFT data stay in.
         base_set: the data set of that run, whose labels count beside the new ones.
     """
-    config = recipe.config
     params = baseline.Params(
         elements=recipe.potential.elements,
         cutoff=recipe.potential.cutoff,
         teacher_e0s_eV=recipe.teacher_e0s_eV,
-        e0s=config.dataset.reference_energies,
-        dft_energies=config.dft.energies,
-        reference_potential=config.pacemaker.reference_potential,
-        difference=config.pacemaker.learns_difference,
-        lj=config.pacemaker.lj,
-        split=config.split,
+        e0s=recipe.dataset.reference_energies,
+        dft_energies=recipe.dft_energies,
+        reference_potential=recipe.reference_potential,
+        difference=recipe.learns_difference,
+        lj=recipe.lj,
+        split=recipe.split,
     )
     return call(
         "baseline",
@@ -167,9 +165,9 @@ def dataset_call(
     """Everything that is labelled, on three sides: the data of `base` and what is new."""
     params = dataset.Params(
         elements=recipe.potential.elements,
-        split=recipe.config.split,
+        split=recipe.split,
         teachers=tuple(key.digest for key in teachers),
-        test_leaks=recipe.config.dataset.test_leaks,
+        test_leaks=recipe.dataset.test_leaks,
     )
     return call(
         "dataset",
@@ -197,7 +195,7 @@ def select_call(
         given: what an earlier run selected.
         fitted: a potential with the basis that is going to be fitted, for full projections.
     """
-    selection, strained = recipe.config.selection, recipe.config.pacemaker.loss_stress > 0
+    selection, strained = recipe.selection, recipe.loss_stress > 0
     structures, fraction = selection.max_structures, selection.fraction
     params = pace_select.Params(
         potential=recipe.potential,
@@ -205,7 +203,7 @@ def select_call(
         max_structures=None if fraction else strain.to_select(structures) if strained else structures,
         fraction=fraction and fraction * (1 - strain.SHARE if strained else 1),
         projections=selection.projections,
-        seed=recipe.config.train.seed,
+        seed=recipe.seed,
     )
     return call(
         "pace_select",
@@ -226,7 +224,7 @@ def select_resources(settings: Settings) -> Resources:
 
 def strain_call(recipe: Recipe, data: Artefact, selection: Artefact) -> StepCall:
     """Strained structures, from which the student learns stress."""
-    params = strain.Params(seed=recipe.config.train.seed)
+    params = strain.Params(seed=recipe.seed)
     return call("strain", params, dataset=data.file("dataset"), selection=selection.file("selection"))
 
 
@@ -234,15 +232,14 @@ def frames_call(
     recipe: Recipe, data: Artefact, selection: Artefact, base: Artefact, strains: Artefact | None
 ) -> StepCall:
     """pacemaker's frames: what was selected, DFT data and strained structures, on three sides."""
-    config = recipe.config
     params = frames.Params(
         elements=recipe.potential.elements,
         cutoff=recipe.potential.cutoff,
-        weight_dft=config.pacemaker.weight_dft,
-        weights=config.dataset.weights,
-        energy_weights=config.pacemaker.energy_weights,
-        loss_energy=config.pacemaker.loss_energy,
-        loss_stress=config.pacemaker.loss_stress,
+        weight_dft=recipe.weight_dft,
+        weights=recipe.dataset.weights,
+        energy_weights=recipe.energy_weights,
+        loss_energy=recipe.loss_energy,
+        loss_stress=recipe.loss_stress,
     )
     return call(
         "frames",

@@ -46,7 +46,7 @@ def training_set(prepared: Prepared, run: Run) -> TrainingSet:
 def frames_of(prepared: Prepared, selection: Artefact, run: Run) -> TrainingSet:
     """Write the frames of a selection; with a stress loss, label strained copies first, in a pass of their own."""
     recipe, strains = prepared.recipe, None
-    if recipe.config.pacemaker.loss_stress > 0:
+    if recipe.loss_stress > 0:
         strained = run(steps.strain_call(recipe, prepared.dataset, selection))
         strains = label(recipe, strained, prepared.teachers, run, "pool_labels strains")
     frames = run(steps.frames_call(recipe, prepared.dataset, selection, prepared.baseline, strains))

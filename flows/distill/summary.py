@@ -106,7 +106,7 @@ def summarise(inputs: dict[str, str], results: Results, run: Run) -> RunSummary:
     """
     prepared, student, attempts = results.prepared, results.best, results.attempts
     recipe, workspace = student.recipe, run.workspace
-    config, store = recipe.config, workspace.store
+    config, store = prepared.config, workspace.store
     # of steps that rounds take again the best student's; the attempts at fits come last
     done = dict(sorted({**run.done, **student.results}.items(), key=lambda named: named[1].step == "pace_train"))
     labelling, baseline = run.work.summary(), Baseline.read(store.path(prepared.baseline.file("baseline")))

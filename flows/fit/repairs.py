@@ -41,8 +41,8 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from containers.tensorpot.pacemaker.input import Kappa, Loss, Minimisation, Optimizer, Regularisation, Schedule
-from flows.config.training import Convergence, Train
+from containers.tensorpot.pacemaker.input import Fit, Loss, Minimisation
+from flows.config.training import Convergence
 from flows.fit.verdict import SOUND, Outcome, Verdict, in_limits
 
 STRONGER = 100.0
@@ -85,20 +85,19 @@ class Left:
     missed: frozenset[str] = frozenset()
 
 
-def first_plan(
-    train: Train, optimizer: Optimizer, kappa: Kappa, maxiter: int, stage: int = 1, onward: bool = False
-) -> FitPlan:
+def first_plan(fit: Fit, stage: int = 1, onward: bool = False) -> FitPlan:
     """The plan of a stage's first attempt.
 
     Args:
+        fit: of the stage.
         onward: the stage begins with a fitted potential.
     """
-    given = {name: getattr(train, name) for name in (*Schedule.model_fields, *Regularisation.model_fields)}
-    own = {"asked": maxiter, "maxiter": maxiter, "kappa": kappa, "optimizer": optimizer, "stage": stage}
+    own: dict[str, Any] = {"asked": fit.maxiter, "stage": stage, "onward": onward, **dict(fit.loss)}
+    own |= {name: getattr(fit, name) for name in Minimisation.model_fields}
     if onward:
-        own |= {"onward": True, "ladder_step": None}
+        own["ladder_step"] = None
     reason = "the first attempt" if stage == 1 else f"stage {stage}, from the best potential before it"
-    return FitPlan(**given | own, reason=reason)
+    return FitPlan(**own, reason=reason)
 
 
 def left_by(outcome: Outcome, plan: FitPlan, convergence: Convergence, structures: int) -> Left:

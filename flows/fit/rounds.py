@@ -99,7 +99,7 @@ def extend(prepared: Prepared, student: Student, run: Run) -> Results:
     The task runs of round k have names that end with `round k`. A round that fails is reported, and the best student
     stays.
     """
-    selection, config = student.training.selection, prepared.recipe.config
+    selection, config = student.training.selection, prepared.config
     first = state_of(student, selection.metrics["candidates"] - selection.metrics["selected"])
     students, rounds, best = [student], list[_Round](), student
     while True:
@@ -126,8 +126,8 @@ def extend(prepared: Prepared, student: Student, run: Run) -> Results:
 
 def _made(prepared: Prepared, base: Student, before: State, asked: Extension, run: Run) -> tuple[Student, State]:
     """Return the student with the sizes that are asked for, from the best potential of `base`, and its state."""
-    potential = base.recipe.potential.model_copy(update={"functions_per_element": asked.functions})
-    recipe = base.recipe.model_copy(update={"potential": potential})
+    pacemaker = prepared.config.pacemaker.model_copy(update={"functions_per_element": asked.functions})
+    grown = prepared.with_config(prepared.config.model_copy(update={"pacemaker": pacemaker}))
     training, candidates = base.training, before.candidates
     if asked.kind == "structures":
         call = steps.weak_spots_call(
@@ -143,7 +143,7 @@ def _made(prepared: Prepared, base: Student, before: State, asked: Extension, ru
         selection = run(call)
         candidates -= selection.metrics["added"]
         training = frames_of(prepared, selection, run)
-    student = make_student(replace(prepared, recipe=recipe), training, run, base.fit.file("best"))
+    student = make_student(grown, training, run, base.fit.file("best"))
     return student, state_of(student, candidates)
 
 

@@ -9,7 +9,7 @@ from containers.tensorpot.active_set import pace_activeset
 from containers.tensorpot.core import pace_corerep
 from containers.tensorpot.evaluation import evaluate, stability
 from containers.tensorpot.fit import pace_train
-from containers.tensorpot.pacemaker.input import Loss, Minimisation, Randomness
+from containers.tensorpot.pacemaker.input import Loss, Minimisation
 from containers.tensorpot.selection import weak_spots
 from flows.data.recipe import Recipe
 from flows.data.steps import select_resources
@@ -20,19 +20,11 @@ from tasks.settings import Settings
 
 def train_params(recipe: Recipe, plan: FitPlan) -> pace_train.Params:
     """The fit that a plan describes."""
-    train, pacemaker = recipe.config.train, recipe.config.pacemaker
-    values = {name: getattr(train, name) for name in Randomness.model_fields}
-    values |= {name: getattr(plan, name) for name in Minimisation.model_fields}
+    values = dict(recipe.stages[plan.stage - 1]) | {name: getattr(plan, name) for name in Minimisation.model_fields}
     if plan.onward or plan.start == "continue":
         values["coefficients"] = "zero"
-    return pace_train.Params(
-        **values,
-        potential=recipe.potential,
-        loss=Loss(**{name: getattr(plan, name) for name in Loss.model_fields}),
-        core=pacemaker.reference_potential == "zbl" and not pacemaker.learns_difference,
-        fit=pacemaker.fit,
-        backend=pacemaker.backend,
-    )
+    values["loss"] = Loss(**{name: getattr(plan, name) for name in Loss.model_fields})
+    return pace_train.Params(potential=recipe.potential, **values)
 
 
 def train_call(recipe: Recipe, plan: FitPlan, data: Artefact, start: Stored | None, settings: Settings) -> StepCall:
@@ -49,9 +41,9 @@ def train_call(recipe: Recipe, plan: FitPlan, data: Artefact, start: Stored | No
 
 def fit_resources(recipe: Recipe, settings: Settings) -> Resources:
     """What a fit may use on this machine."""
-    threads, gigabytes = recipe.config.train.threads, settings.fit_memory_GB
+    gigabytes = settings.fit_memory_GB
     return Resources(
-        threads=settings.cores if threads == "auto" else threads,
+        threads=recipe.threads or settings.cores,
         inter_op_threads=settings.inter_op_threads,
         device=settings.device,
         memory_bytes=gigabytes and round(gigabytes * 1e9),
@@ -61,16 +53,14 @@ def fit_resources(recipe: Recipe, settings: Settings) -> Resources:
 
 def active_set_call(recipe: Recipe, potential: Stored, data: Artefact) -> StepCall:
     """The active set of the trained potential, from exactly the training frame."""
-    params = pace_activeset.Params(projections=recipe.config.selection.projections)
+    params = pace_activeset.Params(projections=recipe.selection.projections)
     return call("pace_activeset", params, potential=potential, train=data.file("train"))
 
 
 def core_call(recipe: Recipe, potential: Stored, active_set: Artefact, data: Artefact, base: Artefact) -> StepCall:
     """The potential with what keeps its atoms apart, exported."""
-    pacemaker = recipe.config.pacemaker
-    params = pace_corerep.Params(
-        core="reference" if pacemaker.learns_difference else pacemaker.reference_potential, r_in_A=pacemaker.r_in_A
-    )
+    core = "reference" if recipe.learns_difference else recipe.reference_potential
+    params = pace_corerep.Params(core=core, r_in_A=recipe.r_in_A)
     return call(
         "pace_corerep",
         params,
@@ -100,7 +90,7 @@ def evaluate_call(
 
 def stability_call(recipe: Recipe, core: Artefact, active_set: Artefact, frames: Artefact, base: Artefact) -> StepCall:
     """Molecular dynamics with the finished student. The config must ask for some (`stability.picoseconds` above 0)."""
-    params = stability.Params(**recipe.config.stability.model_dump(), seed=recipe.config.train.seed)
+    params = stability.Params(**recipe.stability.model_dump(), seed=recipe.seed)
     return call(
         "stability",
         params,
@@ -129,7 +119,7 @@ def weak_spots_call(
         base: of the `baseline` step.
         core, active_set: the student.
     """
-    limits = recipe.config.convergence
+    limits = recipe.convergence
     params = weak_spots.Params(
         elements=recipe.potential.elements,
         cutoff=recipe.potential.cutoff,

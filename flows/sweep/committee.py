@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from flows.config.schema import DistillConfig
@@ -46,8 +45,7 @@ def make_committee(config: DistillConfig, prepared: Prepared, workspace: Workspa
     wanted = []
     for place, changes in enumerate(members(config), start=1):  # they change the fit alone, not the selection
         changed = config.model_copy(update={"train": config.train.model_copy(update=changes)})
-        own = replace(prepared, recipe=prepared.recipe.model_copy(update={"config": changed}))
-        wanted.append(Wanted(f"of committee {place}", own, training))
+        wanted.append(Wanted(f"of committee {place}", prepared.with_config(changed), training))
     results = fit_all(wanted, config.sweep.at_once, workspace)
     failed = [(one, result) for one, result in zip(wanted, results, strict=True) if isinstance(result, StepFailed)]
     found = [(place, result) for place, result in enumerate(results, start=1) if isinstance(result, Student)]

@@ -7,7 +7,6 @@ evaluation, and takes one; then, where `sweep.committee` asks for it, a committe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from prefect import flow
@@ -113,8 +112,7 @@ class Data:
             self._prepared[one.data_key] = label_and_merge(known, Run(self.workspace, of=one.name))
             teacher = known.infos[0]
             self.reach_A = max(self.reach_A, teacher.r_max_A * teacher.num_interactions)
-        prepared = self._prepared[one.data_key]
-        return replace(prepared, recipe=prepared.recipe.model_copy(update={"config": one.config}))
+        return self._prepared[one.data_key].with_config(one.config)
 
     def _resolved(self, one: Variant) -> Resolved:
         if one.data_key not in self._known:

@@ -6,7 +6,6 @@ Fits students on sets of growing size, chosen by several methods, and shows thei
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,7 +17,6 @@ from flows.config.loading import teacher_files, user_files, with_absolute_paths
 from flows.config.run_name import refuse_other
 from flows.config.schema import DistillConfig
 from flows.data.prepare import Prepared, prepare
-from flows.data.recipe import Recipe
 from flows.data.training_set import training_set
 from flows.fit.student import make_student
 from flows.run import Run
@@ -143,8 +141,7 @@ def _point(prepared: Prepared, method: str, size: int, seed: int, workspace: Wor
 
 
 def _changed(prepared: Prepared, method: str, size: int, seed: int) -> Prepared:
-    config = prepared.recipe.config
-    values = config.model_dump()
+    values = prepared.config.model_dump()
     values["selection"] |= {"method": method, "max_structures": size, "fraction": None}
     values["train"] |= {"seed": seed, "max_attempts": 1}
-    return replace(prepared, recipe=Recipe.model_validate({**prepared.recipe.model_dump(), "config": values}))
+    return prepared.with_config(DistillConfig.model_validate(values))

@@ -18,8 +18,7 @@ from flows.config.schema import DistillConfig
 from flows.data import steps as calls
 from flows.data.recipe import Recipe, resolve
 from flows.fit import steps as calls_fit
-from flows.fit.attempts import first_plan
-from flows.fit.repairs import FitPlan
+from flows.fit.repairs import FitPlan, first_plan
 from tasks.artefact import Artefact, External, StepCall, call
 from tasks.label_store.store import TeacherKey
 from tasks.labelling.shard_task import shard_call
@@ -195,7 +194,7 @@ def all_calls(teacher: Teacher, artefact: Callable[..., Artefact], data: Artefac
             calls.select_call(recipe, dataset, baseline, settings, earlier[1], FILES[0]),
             calls.strain_call(recipe, dataset, selection),
             calls.frames_call(recipe, dataset, selection, baseline, strains),
-            calls_fit.train_call(recipe, first_plan(recipe), frames, None, settings),
+            calls_fit.train_call(recipe, first_plan(recipe.stages[0]), frames, None, settings),
             calls_fit.active_set_call(recipe, fitted, frames),
             calls_fit.core_call(recipe, fitted, active, frames, baseline),
             calls_fit.stability_call(recipe, core, active, frames, baseline),
@@ -397,12 +396,12 @@ def test_pacemaker_is_asked_for_a_core_where_the_labels_keep_it(config, teacher,
     values = config.model_dump()
     values["pacemaker"] |= changes
     recipe = resolve(DistillConfig.model_validate(values), [teacher], {"Si"}, set())
-    assert calls_fit.train_params(recipe, first_plan(recipe)).core is core
+    assert calls_fit.train_params(recipe, first_plan(recipe.stages[0])).core is core
 
 
 def test_random_coefficients_are_for_a_fit_that_begins_with_none(config, teacher) -> None:
     recipe = resolve(changed(config, "train.coefficients", "random"), [teacher], {"Si"}, set())
-    first = first_plan(recipe)
+    first = first_plan(recipe.stages[0])
     assert calls_fit.train_params(recipe, first).coefficients == "random"
     for later in ({"start": "continue"}, {"onward": True}):
         assert calls_fit.train_params(recipe, first.model_copy(update=later)).coefficients == "zero"

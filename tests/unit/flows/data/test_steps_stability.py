@@ -15,8 +15,8 @@ def test_the_config_s_gate_reaches_the_step(recipe: Recipe, artefact: Any) -> No
     )
     assert call.step == "stability"
     assert set(call.inputs) == set(stability.INPUTS)
-    wanted = recipe.config.stability.model_dump() | {"seed": recipe.config.train.seed}
+    wanted = recipe.stability.model_dump() | {"seed": recipe.seed}
     assert call.params == wanted
-    assert stability.Params.model_validate(call.params) == stability.Params(seed=recipe.config.train.seed)
+    assert stability.Params.model_validate(call.params) == stability.Params(seed=recipe.seed)
     assert call.inputs["potential"] == (artefact("pace_corerep").file("potential"),)
     assert call.inputs["train"] == (artefact("frames").file("train"),)
