@@ -7,7 +7,7 @@ A run of a step is one folder::
     log.txt        what the step printed (written by whoever started it)
     report.json    written last: status, digests, metrics, versions, seconds, error
 
-A step module has `Params`, `IMAGE`, `INPUTS`, `OUTPUTS`, `VERSION`, `run` and `stub`; see `StepModule`.
+A step module has `Params`, `Metrics`, `IMAGE`, `INPUTS`, `OUTPUTS`, `VERSION`, `run` and `stub`; see `StepModule`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -132,6 +132,21 @@ class Request(Closed):
         return hashlib.sha256(canonical_json(decides)).hexdigest()
 
 
+class StepMetrics(BaseModel):
+    """Base of a step's `Metrics`: figures that flows and tasks read, the unit in the name.
+
+    A step may report others too, which only people read. A default is what an older result lacks.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    @classmethod
+    def of(cls, reported: Mapping[str, Any]) -> Self:
+        """The metrics of a report. They were checked when the step ended; one that an older result lacks and that has
+        no default is an `AttributeError` for whoever reads it."""
+        return cast(Self, cls.model_construct(**reported))
+
+
 class OutputFile(Closed):
     """One file that a step wrote, relative to `outputs/`."""
 
@@ -223,6 +238,7 @@ class StepModule(Protocol):
     INPUTS: dict[str, str]  # name -> description, `Optional` where a call may leave it out
     OUTPUTS: dict[str, str]  # name -> file name in outputs/
     Params: type[Closed]
+    Metrics: type[StepMetrics]  # may be left out where only people read them
 
     def run(self, inputs: Inputs, outputs: Path, params: Any, machine: Machine) -> dict[str, Any]: ...
 

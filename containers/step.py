@@ -33,6 +33,7 @@ from containers.contract import (
     Report,
     Request,
     StepError,
+    StepMetrics,
     StepModule,
     canonical_json,
     check_input_names,
@@ -92,12 +93,16 @@ def _compute(request: Request, outputs: Path, progress: Progress) -> dict[str, A
     work = module.stub if request.stub else module.run
     metrics = work(inputs, outputs, params, Machine(request.resources, progress))
     _checked_inputs(request)  # again: what was read must be what the key says
-    _check_metrics(metrics, request.step)
+    _check_metrics(getattr(module, "Metrics", StepMetrics), metrics, request.step)
     return {"outputs": collect_outputs(module, outputs), "metrics": metrics, "versions": versions}
 
 
-def _check_metrics(metrics: dict[str, Any], step: str) -> None:
-    """A metric that JSON cannot hold would otherwise break the report itself."""
+def _check_metrics(declared: type[StepMetrics], metrics: dict[str, Any], step: str) -> None:
+    """A metric that JSON cannot hold would otherwise break the report itself, one that is missing whoever reads it."""
+    try:
+        declared.model_validate(metrics)
+    except ValidationError as error:
+        raise StepError(f"metrics of {step} are not those that it declares: {error}") from None
     try:
         canonical_json(metrics)
     except (TypeError, ValueError) as error:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import Field
 
-from containers.contract import Closed, OutputFile, Report, Resources, check_input_names, file_digest
+from containers.contract import Closed, OutputFile, Report, Resources, StepMetrics, check_input_names, file_digest
 from tasks.errors import UserError
+
+M = TypeVar("M", bound=StepMetrics)
 
 
 class External(Closed):
@@ -50,6 +52,10 @@ class Artefact(Closed):
             include={"step", "key", "outputs", "metrics", "versions", "seconds", "peak_memory_MB"}
         )
         return cls(**fields, cached=cached)
+
+    def read(self, kind: type[M]) -> M:
+        """The metrics as the step's module declares them, its `Metrics`."""
+        return kind.of(self.metrics)
 
     def file(self, name: str) -> Stored:
         """A reference to the output declared as `name`."""

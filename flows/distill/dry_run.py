@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from containers.contract import Request, write_atomic
+from containers.ingest import ingest
 from containers.tensorpot.fit.pace_train import pacemaker_input
 from flows.config.loading import teacher_files, user_files
 from flows.config.schema import DistillConfig
@@ -89,10 +90,11 @@ def plan(config: DistillConfig, workspace: Workspace) -> str:
 
 def _expected(recipe: Recipe, pool: Artefact) -> tuple[int, int]:
     """Training structures and their atoms, as the pool's mean size suggests; the selection decides in the end."""
-    selection, pooled = recipe.selection, pool.metrics["structures"]
+    selection, found = recipe.selection, pool.read(ingest.Metrics)
+    pooled = found.structures
     structures = min(round(selection.fraction * pooled) if selection.fraction else selection.max_structures, pooled)
     structures = max(structures, 1)
-    return structures, round(structures * pool.metrics["atoms"] / pooled)
+    return structures, round(structures * found.atoms / pooled)
 
 
 def _texts(known: Resolved, lines: list[str]) -> dict[str, str]:

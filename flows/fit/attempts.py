@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from containers.tensorpot.frames import frames
 from flows.data.recipe import Recipe
 from flows.fit import repairs as plans
 from flows.fit import steps
@@ -98,7 +99,7 @@ class _Fit:
         return Attempt(name, plan, verdict, seconds, result, call.inputs)
 
     def next(self, attempt: Attempt, last: bool) -> FitPlan | None:
-        structures = self.data.metrics["train_structures"]
+        structures = self.data.read(frames.Metrics).train_structures
         left = plans.left_by(attempt.outcome, attempt.plan, self.recipe.convergence, structures)
         return plans.next_plan(attempt.plan, attempt.verdict, left, last)
 

@@ -108,9 +108,9 @@ def left_by(outcome: Outcome, plan: FitPlan, convergence: Convergence, structure
     """
     if outcome.failure is not None:
         return Left(batch_size=None if plan.batch_size == "auto" else min(plan.batch_size, structures))
-    metrics = outcome.metrics
-    missed = frozenset(name for name, error in in_limits(metrics, convergence).items() if error > 1)
-    return Left(min(metrics["batch_size"], structures), metrics["interim_iteration"], outcome.resumable, missed)
+    done = outcome.fit
+    missed = frozenset(name for name, error in in_limits(done, convergence).items() if error > 1)
+    return Left(min(done.batch_size, structures), done.interim_iteration, outcome.resumable, missed)
 
 
 def next_plan(plan: FitPlan, judged: Verdict, left: Left, last: bool = True) -> FitPlan | None:

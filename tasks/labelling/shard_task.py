@@ -91,8 +91,9 @@ def _labelled(shard: Shard, asked: Asked, workspace: Workspace) -> ShardDone:
         set_aside = checked_reasons(folder / "outputs" / mace_label.OUTPUTS["set_aside"], ids)
         labelled = store.commit(folder / "outputs" / mace_label.OUTPUTS["labels"], ids, atoms, set_aside)
         shard.file.unlink(missing_ok=True)
-    calibration = _measured(report.metrics, store.calibration(machine))
-    if calibration and _is_solid(report.metrics):
+    metrics = mace_label.Metrics.of(report.metrics)
+    calibration = _measured(metrics, store.calibration(machine))
+    if calibration and _is_solid(metrics):
         store.keep_calibration(machine, calibration)
     return ShardDone(labelled=labelled, set_aside=set_aside, metrics=report.metrics, calibration=calibration)
 
@@ -149,21 +150,21 @@ def _cpu() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _measured(metrics: dict[str, Any], known: Calibration | None) -> Calibration | None:
+def _measured(metrics: mace_label.Metrics, known: Calibration | None) -> Calibration | None:
     """What the shard told of the machine's speed; None when it computed nothing."""
-    if not metrics.get("edges") or not metrics.get("edges_per_s"):
+    if not metrics.edges or not metrics.edges_per_s:
         return None
     return Calibration(
-        edges_per_batch=metrics["edges_per_batch"],
-        edges_per_s=metrics["edges_per_s"],
-        throughput=metrics["calibration"] or (known.throughput if known else {}),
+        edges_per_batch=metrics.edges_per_batch,
+        edges_per_s=metrics.edges_per_s,
+        throughput=metrics.calibration or (known.throughput if known else {}),
     )
 
 
-def _is_solid(metrics: dict[str, Any]) -> bool:
+def _is_solid(metrics: mace_label.Metrics) -> bool:
     """Whether a shard was long enough to tell the machine's speed."""
-    seconds = metrics["edges"] / metrics["edges_per_s"]
-    return bool(metrics["edges"] >= SOLID_EDGES or seconds >= SOLID_S)
+    seconds = metrics.edges / metrics.edges_per_s
+    return metrics.edges >= SOLID_EDGES or seconds >= SOLID_S
 
 
 @contextmanager

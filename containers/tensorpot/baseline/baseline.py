@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from ase import Atoms
 from pydantic import Field
 
-from containers.contract import BadInput, Closed, Image, Inputs, Machine, Optional
+from containers.contract import BadInput, Closed, Image, Inputs, Machine, Optional, StepMetrics
 from containers.structures.split import Split
 from containers.structures.table import read_atoms
 from containers.tensorpot.baseline import dft_agreement, pair_potentials
@@ -69,6 +69,14 @@ class Params(Closed):
     def takes_pairs(self) -> bool:
         """Whether the student learns the difference to a pair potential."""
         return self.reference_potential == "lj" or (self.reference_potential == "zbl" and self.difference)
+
+
+class Metrics(StepMetrics):
+    """Doubts about the DFT labels."""
+
+    dft_warnings: list[str] = []
+    dft_not_compared: int = 0  # DFT structures whose units nothing shows to be right
+    dft_not_compared_first: str | None = None
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from ase.data import atomic_numbers, chemical_symbols
 from pydantic import Field
 
-from containers.contract import BadInput, Closed, Image, Inputs, Machine, Optional
+from containers.contract import BadInput, Closed, Image, Inputs, Machine, Optional, StepMetrics
 from containers.structures.external_sort import Spool, blocks
 from containers.structures.split import SIDES, Split, empty_sides_message, side
 from containers.structures.table import Origin, flat, list_lengths, write_table
@@ -105,6 +105,12 @@ class _Tally:
             self.came[origin] += came == version
             self.families[family] = on
             self.structures[on].add(bytes.fromhex(identity))
+
+
+class Metrics(StepMetrics):
+    """Figures of the data set."""
+
+    train_structures: int
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from ruamel.yaml import YAML
 
-from containers.contract import Inputs, Machine, Optional, OutOfMemory, Resources, StepError
+from containers.contract import Inputs, Machine, Optional, OutOfMemory, Resources, StepError, StepMetrics
 from containers.memory import memory_limit
 from containers.structures.table import write_table
 from containers.tensorpot.fit.follow import FitRequest, FitRun, ends_at, follow, nothing_left
@@ -81,6 +81,24 @@ class Params(Fit):
     flows/fit/repairs.py."""
 
     potential: Potential
+
+
+class Metrics(StepMetrics):
+    """How the fit ended, and the errors of its best potential; None where there is no number."""
+
+    stop_reason: str
+    stop_criterion: str
+    iterations: int
+    resumed_at: int
+    best_iteration: int | None
+    interim_iteration: int
+    batch_size: int
+    functions: int
+    functions_asked: int | None
+    train_force_mae_meV_per_A: float | None = None
+    train_energy_mae_meV_per_atom: float | None = None
+    validation_force_mae_meV_per_A: float | None
+    validation_energy_mae_meV_per_atom: float | None
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:

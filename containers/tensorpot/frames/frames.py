@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from ase import Atoms
 from pydantic import Field, model_validator
 
-from containers.contract import BadInput, Closed, Image, Inputs, Machine, Optional, StepError
+from containers.contract import BadInput, Closed, Image, Inputs, Machine, Optional, StepError, StepMetrics
 from containers.formats.extxyz import write_frames
 from containers.structures.distances import nearest
 from containers.structures.split import SIDES, Side
@@ -101,6 +101,15 @@ class Params(Closed):
         if self.loss_stress > 0 and self.loss_energy == 0:
             raise ValueError("stress is learned from energies: with loss_stress, loss_energy must be above 0")
         return self
+
+
+class Metrics(StepMetrics):
+    """Figures of the sides."""
+
+    train_structures: int
+    train_atoms: int
+    set_aside: int
+    pairs: dict[str, dict[str, dict[str, Any]]]  # pair -> side -> structures with it within the cutoff, distances
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:

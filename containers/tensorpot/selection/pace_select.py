@@ -21,7 +21,7 @@ import pyarrow as pa
 from ase import Atoms
 from pydantic import Field, model_validator
 
-from containers.contract import BadInput, Closed, Image, Inputs, Machine, Optional, Resources
+from containers.contract import BadInput, Closed, Image, Inputs, Machine, Optional, Resources, StepMetrics
 from containers.structures.table import write_table
 from containers.tensorpot.active_set.piece_sizes import Sizes, features_bytes, sizes_for
 from containers.tensorpot.pacemaker.input import Potential
@@ -99,6 +99,16 @@ class Choice:
 def by_hash(ids: Iterable[str], seed: int) -> list[str]:
     """The ids in an order that depends on the seed and on each id alone."""
     return sorted(ids, key=lambda key: hashlib.sha256(f"fill:{seed}:{key}".encode()).hexdigest())
+
+
+class Metrics(StepMetrics):
+    """Figures of the selection."""
+
+    candidates: int
+    selected: int
+    how: dict[str, int]  # structures by the reason of their choice
+    scarce_elements: list[str]
+    grades: dict[str, Any]  # extrapolation grades before and after
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:

@@ -205,6 +205,16 @@ def test_a_request_that_does_not_fit_fails(
     assert words in error.message
 
 
+def test_a_metric_that_is_declared_must_be_reported(fake: ModuleType, folder: Path) -> None:
+    class Metrics(contract.StepMetrics):
+        letters: int
+
+    fake.__dict__["Metrics"] = Metrics
+    assert step.execute(folder).error is None
+    fake.__dict__["run"] = lambda *given: copy_text(*given) and {"leters": 3}
+    assert "metrics of fake are not those that it declares" in failure(folder).message
+
+
 def test_another_environment_fails(fake: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def differs(image: str, in_part: bool = False) -> dict[str, str]:
         raise contract.StepError(f"{image} differs")
