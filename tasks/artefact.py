@@ -77,9 +77,11 @@ def call(
     step: str,
     params: Closed | None = None,
     resources: Resources | None = None,
-    **inputs: FileRef | Sequence[FileRef] | None,
+    **inputs: Artefact | FileRef | Sequence[FileRef] | None,
 ) -> StepCall:
-    """Return the call of a step; an input of None or of no files is left out.
+    """Return the call of a step.
+
+    An artefact stands for its output of the input's name. An input of None or of no files is left out.
 
     Args:
         params: of the step's `Params`; None where there is nothing to choose.
@@ -87,8 +89,11 @@ def call(
     Raises:
         StepError: the step has no input of a name, or needs one that is not given.
     """
-    files = {name: (given,) if isinstance(given, FileRef) else tuple(given or ()) for name, given in inputs.items()}
-    files = {name: found for name, found in files.items() if found}
+    files: dict[str, tuple[FileRef, ...]] = {}
+    for name, given in inputs.items():
+        given = given.file(name) if isinstance(given, Artefact) else given
+        if found := (given,) if isinstance(given, FileRef) else tuple(given or ()):
+            files[name] = found
     check_input_names(step, files)
     dumped = params.model_dump(mode="json") if params else {}
     return StepCall(step=step, params=dumped, inputs=files, resources=resources or Resources())

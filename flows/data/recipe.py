@@ -37,6 +37,7 @@ FIRST_STAGE, LATER_STAGE = 5, 20
 class Recipe(Closed):
     """A config resolved for its teachers and data: what the step calls are made from.
 
+    A section, and a key of `teacher`, `train` or `pacemaker`, keeps its name here where it is taken as it is.
     Another config is resolved anew (`Resolved.with_config`). `auto` is left only where a step decides by its own data:
     kappa, batch_size, r_in_A, lj, stability.timestep_fs.
     """
@@ -80,37 +81,28 @@ def resolve(config: DistillConfig, teachers: Sequence[Teacher], in_pool: set[str
     head = _head(config, teachers)
     elements = _elements(config, teachers, in_pool, in_dft)
     pacemaker = config.pacemaker
-    potential = Potential(
-        elements=elements,
-        cutoff=_cutoff(pacemaker.cutoff, max(teacher.r_max_A for teacher in teachers)),
-        order=pacemaker.order,
-        functions_per_element=pacemaker.functions_per_element,
-        densities=pacemaker.densities,
-        b_basis=pacemaker.b_basis,
-        overrides=pacemaker.overrides,
-    )
-    _check_functions(potential)
-    _check_blocks(config, elements)
+    basis = {name: getattr(pacemaker, name) for name in Potential.model_fields}
+    basis["cutoff"] = _cutoff(pacemaker.cutoff, max(teacher.r_max_A for teacher in teachers))
+    potential = Potential(**basis | {"elements": elements})
+    try:
+        potential.check_functions()
+        check_blocks(own_fit(pacemaker.fit), elements)
+    except BadInput as error:
+        raise UserError(f"pacemaker.{error}") from None
     _check_names(config, elements, potential.cutoff)
-    train = config.train
-    return Recipe(
-        head=head,
-        dtype=config.teacher.dtype,
-        max_force_std=config.teacher.max_force_std,
-        teacher_e0s_eV={element: fmean(teacher.e0s_eV[head][element] for teacher in teachers) for element in elements},
-        dft_energies=config.dft.energies,
-        potential=potential,
-        learns_difference=pacemaker.learns_difference,
-        stages=stages_of(config, potential),
-        staged=bool(train.stages),
-        seed=train.seed,
-        max_attempts=train.max_attempts,
-        threads=None if train.threads == "auto" else train.threads,
-        **{name: getattr(config, name) for name in ("labels", "dataset", "split", "selection")},
-        **{name: getattr(config, name) for name in ("convergence", "stability")},
-        **{name: getattr(pacemaker, name) for name in ("reference_potential", "r_in_A", "lj", "weight_dft")},
-        **{name: getattr(pacemaker, name) for name in ("energy_weights", "loss_energy", "loss_stress")},
-    )
+    sections = (config, config.teacher, config.train, pacemaker)
+    asked = {name: getattr(section, name) for section in sections for name in type(section).model_fields}
+    found = {
+        "head": head,
+        "teacher_e0s_eV": {element: fmean(one.e0s_eV[head][element] for one in teachers) for element in elements},
+        "dft_energies": config.dft.energies,
+        "potential": potential,
+        "learns_difference": pacemaker.learns_difference,
+        "stages": stages_of(config, potential),
+        "staged": bool(config.train.stages),
+        "threads": None if config.train.threads == "auto" else config.train.threads,
+    }
+    return Recipe(**{name: value for name, value in (asked | found).items() if name in Recipe.model_fields})
 
 
 def stages_of(config: DistillConfig, potential: Potential) -> tuple[Fit, ...]:
@@ -255,17 +247,3 @@ def _check_names(config: DistillConfig, elements: Sequence[str], cutoff: float) 
         raise UserError(f"pacemaker.lj has no {', '.join(left)}: give every pair of elements, or set it to auto.")
     if isinstance(e0s, dict) and (missing := sorted(set(elements) - set(e0s))):
         raise UserError(f"dataset.reference_energies has no {', '.join(missing)}: add it (eV an atom).")
-
-
-def _check_functions(potential: Potential) -> None:
-    try:
-        potential.check_functions()
-    except BadInput as error:
-        raise UserError(f"pacemaker.{error}") from None
-
-
-def _check_blocks(config: DistillConfig, elements: Sequence[str]) -> None:
-    try:
-        check_blocks(own_fit(config.pacemaker.fit), elements)
-    except BadInput as error:
-        raise UserError(f"pacemaker.{error}") from None

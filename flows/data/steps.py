@@ -111,7 +111,7 @@ def pool_labels_call(
         e0s_eV=recipe.teacher_e0s_eV,
         unlabelled=dict(sorted((unlabelled or {}).items())),
     )
-    return call("pool_labels", params, structures=pool.file("structures"))
+    return call("pool_labels", params, structures=pool)
 
 
 def baseline_call(
@@ -144,7 +144,7 @@ def baseline_call(
     return call(
         "baseline",
         params,
-        labels=labels.file("labels"),
+        labels=labels,
         dft=dft.file("structures") if dft else None,
         dft_test=dft_test.file("structures") if dft_test else None,
         base=base,
@@ -173,7 +173,7 @@ def dataset_call(
         "dataset",
         params,
         base=base,
-        labels=labels.file("labels"),
+        labels=labels,
         dft=dft.file("structures") if dft else None,
         dft_test=dft_test.file("structures") if dft_test else None,
     )
@@ -206,13 +206,7 @@ def select_call(
         seed=recipe.seed,
     )
     return call(
-        "pace_select",
-        params,
-        select_resources(settings),
-        dataset=data.file("dataset"),
-        baseline=base.file("baseline"),
-        given=given,
-        potential=fitted,
+        "pace_select", params, select_resources(settings), dataset=data, baseline=base, given=given, potential=fitted
     )
 
 
@@ -225,7 +219,7 @@ def select_resources(settings: Settings) -> Resources:
 def strain_call(recipe: Recipe, data: Artefact, selection: Artefact) -> StepCall:
     """Strained structures, from which the student learns stress."""
     params = strain.Params(seed=recipe.seed)
-    return call("strain", params, dataset=data.file("dataset"), selection=selection.file("selection"))
+    return call("strain", params, dataset=data, selection=selection)
 
 
 def frames_call(
@@ -244,9 +238,9 @@ def frames_call(
     return call(
         "frames",
         params,
-        dataset=data.file("dataset"),
+        dataset=data,
         dataset_set_aside=data.file("set_aside"),
-        selection=selection.file("selection"),
-        baseline=base.file("baseline"),
+        selection=selection,
+        baseline=base,
         strains=strains.file("labels") if strains else None,
     )

@@ -33,8 +33,8 @@ def train_call(recipe: Recipe, plan: FitPlan, data: Artefact, start: Stored | No
         "pace_train",
         train_params(recipe, plan),
         fit_resources(recipe, settings),
-        train=data.file("train"),
-        validation=data.file("validation"),
+        train=data,
+        validation=data,
         start=start,
     )
 
@@ -54,21 +54,14 @@ def fit_resources(recipe: Recipe, settings: Settings) -> Resources:
 def active_set_call(recipe: Recipe, potential: Stored, data: Artefact) -> StepCall:
     """The active set of the trained potential, from exactly the training frame."""
     params = pace_activeset.Params(projections=recipe.selection.projections)
-    return call("pace_activeset", params, potential=potential, train=data.file("train"))
+    return call("pace_activeset", params, potential=potential, train=data)
 
 
 def core_call(recipe: Recipe, potential: Stored, active_set: Artefact, data: Artefact, base: Artefact) -> StepCall:
     """The potential with what keeps its atoms apart, exported."""
     core = "reference" if recipe.learns_difference else recipe.reference_potential
     params = pace_corerep.Params(core=core, r_in_A=recipe.r_in_A)
-    return call(
-        "pace_corerep",
-        params,
-        interim=potential,
-        asi=active_set.file("asi"),
-        train=data.file("train"),
-        baseline=base.file("baseline"),
-    )
+    return call("pace_corerep", params, interim=potential, asi=active_set, train=data, baseline=base)
 
 
 def evaluate_call(
@@ -78,12 +71,12 @@ def evaluate_call(
     return call(
         "evaluate",
         evaluate.Params(elements=recipe.potential.elements),
-        potential=core.file("potential"),
-        asi=active_set.file("asi"),
-        yace=core.file("yace"),
-        baseline=base.file("baseline"),
-        test=data.file("test"),
-        pure=data.file("pure"),
+        potential=core,
+        asi=active_set,
+        yace=core,
+        baseline=base,
+        test=data,
+        pure=data,
         dft_test=dft_test.file("structures") if dft_test else None,
     )
 
@@ -91,14 +84,7 @@ def evaluate_call(
 def stability_call(recipe: Recipe, core: Artefact, active_set: Artefact, frames: Artefact, base: Artefact) -> StepCall:
     """Molecular dynamics with the finished student. The config must ask for some (`stability.picoseconds` above 0)."""
     params = stability.Params(**recipe.stability.model_dump(), seed=recipe.seed)
-    return call(
-        "stability",
-        params,
-        potential=core.file("potential"),
-        asi=active_set.file("asi"),
-        baseline=base.file("baseline"),
-        train=frames.file("train"),
-    )
+    return call("stability", params, potential=core, asi=active_set, baseline=base, train=frames)
 
 
 def weak_spots_call(
@@ -131,14 +117,14 @@ def weak_spots_call(
         "weak_spots",
         params,
         select_resources(settings),
-        dataset=data.file("dataset"),
-        selection=selection.file("selection"),
-        baseline=base.file("baseline"),
-        potential=core.file("potential"),
-        asi=active_set.file("asi"),
+        dataset=data,
+        selection=selection,
+        baseline=base,
+        potential=core,
+        asi=active_set,
     )
 
 
 def committee_call(potentials: Sequence[Stored], frames: Artefact, baseline: Artefact) -> StepCall:
     """What students say together of the test structures, and how far they are from each other."""
-    return call("committee", potentials=potentials, baseline=baseline.file("baseline"), test=frames.file("test"))
+    return call("committee", potentials=potentials, baseline=baseline, test=frames)

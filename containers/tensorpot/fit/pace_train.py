@@ -224,42 +224,12 @@ def _figures(run: FitRun, params: Params, counts: Counts) -> dict[str, Any]:
 
 def write_stub(outputs: Path, names: dict[str, str], params: Params, input_yaml: str) -> dict[str, Any]:
     """Write every output and return metrics of a fit that went well."""
+    species = [{"speciesblock": element, "rcutij": params.potential.cutoff} for element in params.potential.elements]
     for name in ("interim", "best"):
-        YAML(typ="safe", pure=True).dump(_b_basis(params), outputs / names[name])
+        basis = {"global": {"DeltaSplineBins": 0.001}, "species": species}
+        YAML(typ="safe", pure=True).dump(basis, outputs / names[name])
     (outputs / names["input"]).write_text(input_yaml)
     write_table(outputs / names["history"], history_table(_rows(2.0), _rows(2.2)))
-    return _metrics(params)
-
-
-def _b_basis(params: Params) -> dict[str, Any]:
-    species = [{"speciesblock": element, "rcutij": params.potential.cutoff} for element in params.potential.elements]
-    return {"global": {"DeltaSplineBins": 0.001}, "species": species}
-
-
-def _rows(loss: float) -> list[Row]:
-    spoken: dict[str, Any] = {
-        "energy_mae_meV_per_atom": 15.0,
-        "energy_max_meV_per_atom": 45.0,
-        "force_max_meV_per_A": 450.0,
-    }
-    return [
-        Row(
-            ladder_step=0,
-            step_iteration=iteration,
-            loss=loss * fall,
-            energy_loss=0.2 * loss * fall,
-            force_loss=0.8 * loss * fall,
-            regularisation_loss=0.0,
-            energy_rmse_meV_per_atom=20 * fall,
-            force_rmse_meV_per_A=100 * fall,
-            force_mae_meV_per_A=80 * fall,
-            **{name: fall * value for name, value in spoken.items()},
-        )
-        for iteration, fall in enumerate((1.0, 0.5, 0.25, 0.2))
-    ]
-
-
-def _metrics(params: Params) -> dict[str, Any]:
     one_side = {
         "energy_mae_meV_per_atom": 3.0,
         "energy_rmse_meV_per_atom": 4.0,
@@ -288,3 +258,26 @@ def _metrics(params: Params) -> dict[str, Any]:
         **{f"last_validation_{name}": one_side[name] for name in ("energy_mae_meV_per_atom", "force_mae_meV_per_A")},
         **{f"{side}_{name}": value for side in ("train", "validation") for name, value in one_side.items()},
     }
+
+
+def _rows(loss: float) -> list[Row]:
+    spoken: dict[str, Any] = {
+        "energy_mae_meV_per_atom": 15.0,
+        "energy_max_meV_per_atom": 45.0,
+        "force_max_meV_per_A": 450.0,
+    }
+    return [
+        Row(
+            ladder_step=0,
+            step_iteration=iteration,
+            loss=loss * fall,
+            energy_loss=0.2 * loss * fall,
+            force_loss=0.8 * loss * fall,
+            regularisation_loss=0.0,
+            energy_rmse_meV_per_atom=20 * fall,
+            force_rmse_meV_per_A=100 * fall,
+            force_mae_meV_per_A=80 * fall,
+            **{name: fall * value for name, value in spoken.items()},
+        )
+        for iteration, fall in enumerate((1.0, 0.5, 0.25, 0.2))
+    ]
