@@ -20,7 +20,7 @@ class Stage(Section):
     )
 
 
-class Train(Schedule, Regularisation, Randomness, Section):
+class Train(Randomness, Regularisation, Schedule, Section):
     """The fit."""
 
     stages: list[Stage] = Field(

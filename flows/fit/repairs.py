@@ -55,7 +55,7 @@ LEAST_SHARE = 2**-6  # of a batch `auto`, which is at most 100 structures
 MOST_AGAIN = 1000  # times that one repair is taken in a stage, runs that go on counted; max_attempts ends one run
 
 
-class FitPlan(Minimisation, Loss):
+class FitPlan(Loss, Minimisation):
     """The part of a fit that changes from attempt to attempt."""
 
     stage: int = Field(1, ge=1, description="from 1")

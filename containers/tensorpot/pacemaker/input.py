@@ -126,7 +126,7 @@ class Randomness(Closed):
     )
 
 
-class Fit(Minimisation, Randomness):
+class Fit(Randomness, Minimisation):
     """A fit but for its potential. A new key of it is a field here, of one of the bases where a user may set it or a
     repair change it, and a line in `section`."""
 

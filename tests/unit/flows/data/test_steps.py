@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from containers.contract import Resources, StepError, load_step
 from containers.mace.teacher.description import Teacher
 from containers.mace.teacher.teacher_fetch import FOUNDATION_MODELS
+from containers.tensorpot.evaluation import stability
 from containers.tensorpot.fit import pace_train
 from containers.tensorpot.pacemaker.input import EarlyStop, Loss
 from flows.config.schema import DistillConfig
@@ -318,6 +319,11 @@ def test_every_step_reads_what_the_steps_before_it_wrote(base, all_calls) -> Non
             "dft_test": ["ingest dft test structures"],
         },
     }
+
+
+def test_the_gate_of_the_config_has_the_defaults_of_the_step(base, all_calls) -> None:
+    (gate,) = [one for one in all_calls(base) if one.step == "stability"]
+    assert gate.params == stability.Params(seed=base.train.seed).model_dump(mode="json")
 
 
 def test_files_of_one_name_are_told_apart_by_their_folders() -> None:
