@@ -85,7 +85,7 @@ class Bench:
         train = read_frame(folder / "train.pckl.gzip")["ase_atoms"]
         asked = PacemakerInput(
             potential=Potential(elements=("Si",), cutoff=CUTOFF, functions_per_element=self.functions),
-            fit=Fit(loss=Loss(kappa=kappa), maxiter=self.iterations),
+            fit=Fit(loss=Loss(kappa=kappa), maxiter=self.iterations, core=False),
             batch_size=auto_batch_size(len(train), sum(map(len, train))),
         )
         (folder / "input.yaml").write_text(asked.text())

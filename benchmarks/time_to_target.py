@@ -85,7 +85,7 @@ def curve(folder: Path) -> Iterator[list[Point]]:
 
 def bare(folder: Path, frames: dict[str, Path], threads: int) -> list[Point]:
     """pacemaker's own program on all training structures."""
-    fit = Fit(maxiter=ITERATIONS)
+    fit = Fit(maxiter=ITERATIONS, core=False)
     asked = PacemakerInput(potential=POTENTIAL, fit=fit, batch_size=BARE_BATCH)
     folder.mkdir()
     (folder / INPUT_FILE).write_text(asked.text())

@@ -7,7 +7,7 @@ A run of a step is one folder::
     log.txt        what the step printed (written by whoever started it)
     report.json    written last: status, digests, metrics, versions, seconds, error
 
-A step module has `Params`, `IMAGE`, `INPUTS`, `OUTPUTS`, `VERSION`, `run` and `stub`; see `StepModule`.
+A step module has `Params`, `Metrics`, `IMAGE`, `INPUTS`, `OUTPUTS`, `VERSION`, `run` and `stub`; see `StepModule`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import hashlib
 import importlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -132,6 +132,21 @@ class Request(Closed):
         return hashlib.sha256(canonical_json(decides)).hexdigest()
 
 
+class StepMetrics(BaseModel):
+    """Base of a step's `Metrics`: figures that flows and tasks read, the unit in the name.
+
+    A step may report others too, which only people read. A default is what an older result lacks.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    @classmethod
+    def of(cls, reported: Mapping[str, Any]) -> Self:
+        """The metrics of a report. They were checked when the step ended; one that an older result lacks and that has
+        no default is an `AttributeError` for whoever reads it."""
+        return cast(Self, cls.model_construct(**reported))
+
+
 class OutputFile(Closed):
     """One file that a step wrote, relative to `outputs/`."""
 
@@ -211,14 +226,19 @@ class Machine:
     progress: Progress = no_progress
 
 
+class Optional(str):
+    """Description of an input that a call may leave out, in the module's INPUTS."""
+
+
 class StepModule(Protocol):
     """The shape of a step module. Its top level imports only light packages; `run` imports the heavy ones."""
 
     IMAGE: Image
     VERSION: int  # raised when results would change
-    INPUTS: dict[str, str]  # name -> what it is
+    INPUTS: dict[str, str]  # name -> description, `Optional` where a call may leave it out
     OUTPUTS: dict[str, str]  # name -> file name in outputs/
     Params: type[Closed]
+    Metrics: type[StepMetrics]  # may be left out where only people read them
 
     def run(self, inputs: Inputs, outputs: Path, params: Any, machine: Machine) -> dict[str, Any]: ...
 
@@ -231,6 +251,16 @@ def load_step(name: str) -> StepModule:
         raise StepError(f"no step is called {name!r}; the steps are {', '.join(STEPS)}")
     module: ModuleType = importlib.import_module(STEPS[name])
     return cast(StepModule, module)
+
+
+def check_input_names(step: str, given: Iterable[str]) -> None:
+    """Raise `StepError` unless the step declares every given input, and every one that it needs is given."""
+    declared, names = load_step(step).INPUTS, set(given)
+    if unknown := sorted(names - set(declared)):
+        raise StepError(f"{step} has no input called {', '.join(unknown)}")
+    needed = [name for name, description in declared.items() if not isinstance(description, Optional)]
+    if missing := [name for name in needed if name not in names]:
+        raise StepError(f"{step} needs an input called {', '.join(missing)}")
 
 
 def canonical_json(value: Any) -> bytes:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 MILLI = 1000.0
+
+
+def of_side(metrics: Mapping[str, Any], side: str) -> dict[str, Any]:
+    """The figures whose names begin with `{side}_`, by the rest of their names."""
+    return {key.removeprefix(f"{side}_"): value for key, value in metrics.items() if key.startswith(f"{side}_")}
 
 
 def errors(quantity: str, unit: str, reference: ArrayLike, predicted: ArrayLike) -> dict[str, float | None]:

@@ -33,8 +33,10 @@ from containers.contract import (
     Report,
     Request,
     StepError,
+    StepMetrics,
     StepModule,
     canonical_json,
+    check_input_names,
     file_digest,
     load_step,
     no_progress,
@@ -85,18 +87,22 @@ def _compute(request: Request, outputs: Path, progress: Progress) -> dict[str, A
         )
     versions = check_environment(module.IMAGE, in_part=request.step in IN_PROCESS)
     params = _params(module, request)
-    inputs = _checked_inputs(module, request)
+    inputs = _checked_inputs(request)
     shutil.rmtree(outputs, ignore_errors=True)
     outputs.mkdir()
     work = module.stub if request.stub else module.run
     metrics = work(inputs, outputs, params, Machine(request.resources, progress))
-    _checked_inputs(module, request)  # again: what was read must be what the key says
-    _check_metrics(metrics, request.step)
+    _checked_inputs(request)  # again: what was read must be what the key says
+    _check_metrics(getattr(module, "Metrics", StepMetrics), metrics, request.step)
     return {"outputs": collect_outputs(module, outputs), "metrics": metrics, "versions": versions}
 
 
-def _check_metrics(metrics: dict[str, Any], step: str) -> None:
-    """A metric that JSON cannot hold would otherwise break the report itself."""
+def _check_metrics(declared: type[StepMetrics], metrics: dict[str, Any], step: str) -> None:
+    """A metric that JSON cannot hold would otherwise break the report itself, one that is missing whoever reads it."""
+    try:
+        declared.model_validate(metrics)
+    except ValidationError as error:
+        raise StepError(f"metrics of {step} are not those that it declares: {error}") from None
     try:
         canonical_json(metrics)
     except (TypeError, ValueError) as error:
@@ -110,9 +116,8 @@ def _params(module: StepModule, request: Request) -> Any:
         raise BadInput(f"parameters of {request.step}: {error}") from None
 
 
-def _checked_inputs(module: StepModule, request: Request) -> Inputs:
-    if unknown := {*request.inputs, *request.sources} - set(module.INPUTS):
-        raise StepError(f"{request.step} has no input called {', '.join(sorted(unknown))}")
+def _checked_inputs(request: Request) -> Inputs:
+    check_input_names(request.step, [*request.inputs, *request.sources])
     for name, files in request.inputs.items():
         for file in files:
             if not file.path.is_file():

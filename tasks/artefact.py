@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import Field
 
-from containers.contract import Closed, OutputFile, Report, Resources, file_digest
+from containers.contract import Closed, OutputFile, Report, Resources, StepMetrics, check_input_names, file_digest
 from tasks.errors import UserError
+
+M = TypeVar("M", bound=StepMetrics)
 
 
 class External(Closed):
@@ -50,6 +53,10 @@ class Artefact(Closed):
         )
         return cls(**fields, cached=cached)
 
+    def read(self, kind: type[M]) -> M:
+        """The metrics as the step's module declares them, its `Metrics`."""
+        return kind.of(self.metrics)
+
     def file(self, name: str) -> Stored:
         """A reference to the output declared as `name`."""
         output = self.outputs[name]
@@ -64,6 +71,32 @@ class StepCall(Closed):
     inputs: dict[str, tuple[FileRef, ...]] = {}
     resources: Resources = Resources()
     sources: dict[str, tuple[Path, ...]] = {}
+
+
+def call(
+    step: str,
+    params: Closed | None = None,
+    resources: Resources | None = None,
+    **inputs: Artefact | FileRef | Sequence[FileRef] | None,
+) -> StepCall:
+    """Return the call of a step.
+
+    An artefact stands for its output of the input's name. An input of None or of no files is left out.
+
+    Args:
+        params: of the step's `Params`; None where there is nothing to choose.
+
+    Raises:
+        StepError: the step has no input of a name, or needs one that is not given.
+    """
+    files: dict[str, tuple[FileRef, ...]] = {}
+    for name, given in inputs.items():
+        given = given.file(name) if isinstance(given, Artefact) else given
+        if found := (given,) if isinstance(given, FileRef) else tuple(given or ()):
+            files[name] = found
+    check_input_names(step, files)
+    dumped = params.model_dump(mode="json") if params else {}
+    return StepCall(step=step, params=dumped, inputs=files, resources=resources or Resources())
 
 
 def external(path: Path) -> External:

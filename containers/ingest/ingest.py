@@ -16,7 +16,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import chemical_symbols
 from pydantic import Field, field_validator, model_validator
 
-from containers.contract import BadInput, Closed, Image, Inputs, Machine
+from containers.contract import BadInput, Closed, Image, Inputs, Machine, Optional, StepMetrics
 from containers.formats.scf import UNCONVERGED
 from containers.ingest.checks import CLOSEST_A, check_lengths, check_structure, checked_labels
 from containers.ingest.collection import Collection
@@ -34,7 +34,7 @@ IMAGE: Image = "tensorpot"
 VERSION = 5
 INPUTS = {
     "files": "structure files in the user's order: extended XYZ, Parquet, ASE databases, VASP's, what else ASE reads",
-    "known": "optional Parquet tables, in order, whose structures keep their families and found them for new ones",
+    "known": Optional("Parquet tables, in order, whose structures keep their families and found them for new ones"),
 }
 OUTPUTS = {"structures": "structures.parquet", "duplicates": "duplicates.parquet", "set_aside": "set_aside.parquet"}
 
@@ -99,6 +99,21 @@ class Params(Closed):
     def labelled(self) -> bool:
         """Whether the files hold reference labels that are to be read."""
         return self.energy_key is not None
+
+
+class Metrics(StepMetrics):
+    """Figures of the structures."""
+
+    structures: int
+    atoms: int
+    duplicates: int
+    elements: list[str]
+    frames_with_given_family: int
+    states: dict[str, Any]  # see containers.structures.state.States
+    some_without_cell: dict[str, list[int]] = {}  # file -> how many frames, and the first of them from 0
+    files_without_cell: dict[str, int] = {}  # file -> frames
+    unconverged: int = 0  # frames whose SCF did not converge
+    unconverged_first: str | None = None
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, model_validator
 
-from containers.contract import BadInput, Closed, Image, Inputs, Machine, StepError
+from containers.contract import BadInput, Closed, Image, Inputs, Machine, Optional, StepError, StepMetrics
 from containers.formats.extxyz import write_frames
 from containers.formats.mlip_cfg import element_order, write_configurations
 from containers.labels.bounds import Sanity, Tally, broken, measure
@@ -28,7 +28,9 @@ IMAGE: Image = "mace"
 VERSION = 3
 INPUTS = {
     "structures": "Parquet of STRUCTURES; of structures that are there twice the first counts",
-    "labels": "files of the teachers' label stores, each in KEY/FOLDER/ where KEY begins the teacher's digest",
+    "labels": Optional(
+        "files of the teachers' label stores, each in KEY/FOLDER/ where KEY begins the teacher's digest"
+    ),
 }
 OUTPUTS = {
     "labels": "labels.parquet",
@@ -72,6 +74,15 @@ class Params(Closed):
         if self.max_force_std is not None and len(self.teachers) == 1:
             raise ValueError("max_force_std needs a committee of at least two teachers")
         return self
+
+
+class Metrics(StepMetrics):
+    """How many structures have a label to learn from, and why others have none."""
+
+    structures: int
+    labels: int
+    rejected: int
+    rejected_by: dict[str, int]  # by the words of REASONS
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:

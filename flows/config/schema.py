@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -12,6 +12,7 @@ from containers.labels.bounds import Sanity
 from containers.structures.split import Split
 from containers.tensorpot.baseline.baseline import LennardJones
 from containers.tensorpot.pacemaker.blocks import Overrides
+from containers.tensorpot.pacemaker.input import Kappa
 from containers.tensorpot.pacemaker.own_keys import own_backend, own_fit
 from flows.config.fields import Element, Length, Pair, Section, Weight
 from flows.config.presets import PRESETS, PresetName, under
@@ -128,7 +129,7 @@ class Pacemaker(Section):
         {}, description="further keys of pacemaker's fit section, see docs/use/pacemaker_input.md"
     )
     backend: dict[str, Any] = Field({}, description="further keys of pacemaker's backend section")
-    kappa: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] | None = Field(
+    kappa: Kappa | None = Field(
         None,
         description="force share of the loss instead of loss_*, where there are no train.stages; auto: by the variances"
         " of energies and forces",

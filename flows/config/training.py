@@ -7,44 +7,29 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from containers.contract import Closed
-from containers.tensorpot.pacemaker.input import EarlyStop
+from containers.tensorpot.pacemaker.input import Kappa, Optimizer, Randomness, Regularisation, Schedule
 from flows.config.fields import Section
-
-Optimizer = Literal["BFGS", "L-BFGS-B"]
 
 
 class Stage(Section):
     """A part of the fit with a loss of its own. Each stage goes on from the best potential of the one before."""
 
-    kappa: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(description="force share of the loss")
+    kappa: Kappa = Field(description="force share of the loss")
     maxiter: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         description="iterations of one attempt; auto: a fifth of the parameters, a twentieth in a later stage"
     )
 
 
-class Train(Section):
+class Train(Randomness, Regularisation, Schedule, Section):
     """The fit."""
 
     stages: list[Stage] = Field(
         [], description="losses one after another, such as kappa 0.3, then 0.02 for the energies; none: one stage"
     )
-    maxiter: int = Field(150, ge=1, description="optimiser iterations of one attempt, where there are no stages")
-    batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
-        "auto", description="structures a batch; auto: as many as are fast and fit the memory"
-    )
     optimizer: Literal["auto"] | Optimizer = Field(
         "auto", description="auto: BFGS up to 20,000 parameters, L-BFGS-B beyond"
     )
-    l1: float = Field(1e-8, ge=0, description="L1 regularisation of the coefficients")
-    l2: float = Field(1e-8, ge=0, description="L2 regularisation of the coefficients")
-    ladder_step: int | None = Field(None, ge=1, description="grow the basis by so many functions; null: all at once")
-    early_stop: EarlyStop | None = Field(None, description="end a fit whose loss falls too slowly; null: never")
     max_attempts: int = Field(3, ge=1, le=20, description="fits a stage at most; after the first with a changed plan")
-    seed: int = Field(42, ge=0, le=2**32 - 1, description="seed of the selection and of pacemaker")
-    coefficients: Literal["zero", "random"] = Field("zero", description="what the coefficients are before the fit")
-    bootstrap: int | None = Field(
-        None, ge=0, description="seed by which training structures are drawn with replacement; null: each once"
-    )
     threads: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto", description="threads of a fit; auto: all cores"
     )

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from prefect.task_runners import TaskRunner
 
+from containers.mace.labelling import mace_label
 from containers.mace.labelling.batches import evenly
 from flows.data import steps
 from flows.data.recipe import Recipe
@@ -178,7 +179,7 @@ class _Labelling:
         if measured := [shard.calibration for shard in done if shard.calibration]:
             self.measured = sorted(measured, key=lambda one: one.edges_per_s)[len(measured) // 2]
             self._keep_speed_of_cluster(
-                self.measured, sum(shard.metrics["edges"] for shard in done if shard.calibration)
+                self.measured, sum(mace_label.Metrics.of(shard.metrics).edges for shard in done if shard.calibration)
             )
         set_aside = pa.array([bytes.fromhex(identity) for identity in self.work.set_aside], pa.binary(32))
         self.left = self.left[~pc.is_in(self.pool.ids.take(self.left), set_aside).to_numpy(zero_copy_only=False)]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from ase.data import chemical_symbols
 
+from containers.ingest import ingest
 from containers.mace.teacher.description import Teacher
 from containers.structures.state import Reads, union
 from containers.structures.table import Origin
+from containers.tensorpot.baseline import baseline
 from containers.tensorpot.selection.coverage import Tables
 from flows.config.loading import Files
 from flows.config.schema import DistillConfig
@@ -62,17 +65,17 @@ class Ingested:
     def state_warnings(self) -> list[str]:
         """What to tell the user about charges and spins of the frames."""
         every = [("pool", self.pool), *self.with_dft]
-        return [told for name, table in every for told in state_warnings(table.metrics["states"], name)]
+        return [told for name, table in every for told in state_warnings(table.read(ingest.Metrics).states, name)]
 
     @property
     def dft_elements(self) -> set[str]:
         """Chemical symbols of the DFT data."""
-        return {element for _, table in self.with_dft for element in table.metrics["elements"]}
+        return {element for _, table in self.with_dft for element in table.read(ingest.Metrics).elements}
 
     @property
     def pool_elements(self) -> set[str]:
         """Chemical symbols of the pool, and of an earlier run's data."""
-        return set(self.pool.metrics["elements"]) | _elements_of(self.merged)
+        return set(self.pool.read(ingest.Metrics).elements) | _elements_of(self.merged)
 
 
 def _elements_of(table: External | None) -> set[str]:
@@ -95,7 +98,7 @@ def ingest_all(config: DistillConfig, files: Files, run: Run, reads: Reads | Non
     base, known = files["base"], list[FileRef](files["base"][:1])
     dft = run(steps.dft_call(config, files["dft"], known, reads), "ingest DFT data") if files["dft"] else None
     pool = run(steps.ingest_call(config, files["pool"], [*known, *_tables(dft)], reads), "ingest")
-    if dft and pool.metrics["frames_with_given_family"] and _have_none(dft):
+    if dft and pool.read(ingest.Metrics).frames_with_given_family and _have_none(dft):
         pool = run(steps.ingest_call(config, files["pool"], known, reads), "ingest pool first")
         call = steps.dft_call(config, files["dft"], [*known, *_tables(pool)], reads, every=True)
         dft = run(call, "ingest DFT data beside the pool")
@@ -117,26 +120,26 @@ def without_cell(ingested: Ingested) -> list[str]:
         f"{name} ({of}): {frames} of its frames have no cell, the first is frame {first} (from 0), although others have"
         " one; they are taken as molecules or clusters without periodicity. Crystals need their cell in each frame"
         for of, table in tables
-        for name, (frames, first) in table.metrics.get("some_without_cell", {}).items()
+        for name, (frames, first) in table.read(ingest.Metrics).some_without_cell.items()
     ]
     return some + [
         f"{name} ({of}): none of its {frames} frames has a cell; they are taken as molecules or clusters without"
         ' periodicity. Crystals need their cell: in extended XYZ, Lattice="ax ay az bx by bz cx cy cz" (Å) in the'
         " comment line of each frame"
         for of, table in tables
-        for name, frames in table.metrics.get("files_without_cell", {}).items()
+        for name, frames in table.read(ingest.Metrics).files_without_cell.items()
     ]
 
 
 def _warn_of_unconverged(*tables: Artefact | None) -> None:
     """Name the first ionic step that is not used because its SCF did not converge."""
     for table in tables:
-        if table and (count := table.metrics.get("unconverged")):
+        if table and (count := (found := table.read(ingest.Metrics)).unconverged):
             run_log().warning(
                 "%d frames of DFT files are not used, because their SCF did not converge; the first: %s (all of them:"
                 " set_aside.parquet of step ingest)",
                 count,
-                table.metrics["unconverged_first"],
+                found.unconverged_first,
             )
 
 
@@ -146,14 +149,15 @@ def _tables(ingested: Artefact | None) -> list[FileRef]:
 
 def _have_none(dft: Artefact) -> bool:
     """Whether frames of DFT files name no family."""
-    metrics = dft.metrics
-    return bool(metrics["frames_with_given_family"] < metrics["structures"] + metrics["duplicates"])
+    found = dft.read(ingest.Metrics)
+    return found.frames_with_given_family < found.structures + found.duplicates
 
 
 @dataclass(frozen=True)
 class Resolved:
     """What is known before anything is labelled."""
 
+    config: DistillConfig
     recipe: Recipe
     ingested: Ingested
     infos: tuple[Teacher, ...]
@@ -164,6 +168,15 @@ class Resolved:
         """The teachers as they are asked for labels."""
         return tuple(
             steps.asked(self.recipe, model, info) for model, info in zip(self.models.values(), self.infos, strict=True)
+        )
+
+    def with_config(self, config: DistillConfig) -> Self:
+        """The same data with another config, which differs only in what follows them, and its recipe."""
+        ingested = self.ingested
+        return replace(
+            self,
+            config=config,
+            recipe=resolve(config, self.infos, ingested.pool_elements, ingested.dft_elements),
         )
 
 
@@ -196,7 +209,7 @@ def resolve_inputs(config: DistillConfig, files: Files, models: dict[str, Extern
     recipe = resolve(config, infos, ingested.pool_elements, ingested.dft_elements)
     check_sides(stored_tables(workspace, ingested), config.split)
     check_elements(recipe, tables_of(workspace, ingested))
-    return Resolved(recipe, ingested, infos, given)
+    return Resolved(config, recipe, ingested, infos, given)
 
 
 def prepare(config: DistillConfig, files: Files, models: dict[str, External | None], run: Run) -> Prepared:
@@ -214,21 +227,22 @@ def label_and_merge(known: Resolved, run: Run) -> Prepared:
     keys = [teacher.key(run.workspace) for teacher in teachers]
     dataset = run(steps.dataset_call(recipe, labels, dft, test, ingested.merged, keys))  # refuses a base that is none
     earlier = (ingested.earlier_baseline, ingested.merged)
-    baseline = run(steps.baseline_call(recipe, labels, dft, test, by_teacher, *earlier))
-    _tell_of_unchecked(baseline)
-    return Prepared(**vars(known), baseline=baseline, dataset=dataset)
+    taken = run(steps.baseline_call(recipe, labels, dft, test, by_teacher, *earlier))
+    _tell_of_unchecked(taken)
+    return Prepared(**vars(known), baseline=taken, dataset=dataset)
 
 
-def _tell_of_unchecked(baseline: Artefact) -> None:
+def _tell_of_unchecked(made: Artefact) -> None:
     """Warn of DFT labels that look wrong, and of those that nothing says to be right."""
-    for warning in baseline.metrics.get("dft_warnings", ()):
+    found = made.read(baseline.Metrics)
+    for warning in found.dft_warnings:
         run_log().warning("DFT data: %s", warning)
-    if count := baseline.metrics.get("dft_not_compared"):
+    if count := found.dft_not_compared:
         run_log().warning(
             "units and zero of %d DFT structures were not checked, because the teacher has no label of them that keeps"
             " the bounds of `labels`; the first: %s",
             count,
-            baseline.metrics["dft_not_compared_first"],
+            found.dft_not_compared_first,
         )
 
 

@@ -9,16 +9,19 @@ from statistics import fmean
 from typing import Literal
 
 import pyarrow.parquet as pq
+from pydantic import Field
 
 from containers.contract import BadInput, Closed
+from containers.labels.bounds import Sanity
 from containers.mace.teacher.description import Teacher, choose_head
 from containers.structures.split import Split, empty_sides, empty_sides_message
+from containers.tensorpot.baseline.baseline import LennardJones
 from containers.tensorpot.core.inner_radius import check_r_in
-from containers.tensorpot.pacemaker.input import Potential
+from containers.tensorpot.pacemaker.input import Fit, Loss, Optimizer, Potential, Randomness, Schedule
 from containers.tensorpot.pacemaker.own_keys import check_blocks, own_fit
 from containers.tensorpot.selection.coverage import Tables, Unseen, never_trained
-from flows.config.schema import DistillConfig
-from flows.config.training import Optimizer
+from flows.config.schema import Dataset, DistillConfig, Selection
+from flows.config.training import Convergence, Stability, Stage
 from tasks.errors import UserError
 
 MOST_OF_BFGS = 20_000
@@ -27,20 +30,43 @@ WIDE = 1.1
 """Times the teacher's r_max: measured on silicon, where 1.2 times gave nothing more (docs/use/training.md)."""
 
 
+FIRST_STAGE, LATER_STAGE = 5, 20
+"""Parameters for each automatic iteration: 300 and 75 iterations for 1,500 of silicon (docs/use/training.md)."""
+
+
 class Recipe(Closed):
-    """The resolved choices of a distillation."""
+    """A config resolved for its teachers and data: what the step calls are made from.
 
-    config: DistillConfig
+    A section, and a key of `teacher`, `train` or `pacemaker`, keeps its name here where it is taken as it is.
+    Another config is resolved anew (`Resolved.with_config`). `auto` is left only where a step decides by its own data:
+    kappa, batch_size, r_in_A, lj, stability.timestep_fs.
+    """
+
     head: str
-    teacher_e0s_eV: dict[str, float]
+    dtype: Literal["float32", "float64"] = Field(description="of the labels' computation")
+    max_force_std: float | None = Field(description="eV/Å, of a committee of teachers")
+    teacher_e0s_eV: dict[str, float] = Field(description="mean of the teachers' reference energies, by element")
+    labels: Sanity
+    dft_energies: Literal["refuse", "align"]
+    dataset: Dataset
+    split: Split
+    selection: Selection
     potential: Potential
-
-    @property
-    def optimizer(self) -> Optimizer:
-        """The optimizer of the config, or the one that suits the number of parameters."""
-        if (wanted := self.config.train.optimizer) != "auto":
-            return wanted
-        return "BFGS" if self.potential.functions().parameters <= MOST_OF_BFGS else "L-BFGS-B"
+    reference_potential: Literal["none", "zbl", "lj"]
+    learns_difference: bool = Field(description="the labels are taken relative to the reference potential")
+    r_in_A: Literal["auto"] | dict[str, float]
+    lj: Literal["auto"] | dict[str, LennardJones]
+    weight_dft: float
+    energy_weights: bool
+    loss_energy: float = Field(description="beside loss_stress: what a strained structure weighs")
+    loss_stress: float = Field(description="above 0: strained structures are labelled and fitted to")
+    stages: tuple[Fit, ...] = Field(min_length=1, description="the fits one after another, each at its first attempt")
+    staged: bool = Field(description="the config names stages, and the task runs say which")
+    seed: int
+    max_attempts: int
+    threads: int | None = Field(description="of a fit; None: the cores of the machine that it runs on")
+    convergence: Convergence
+    stability: Stability
 
 
 def resolve(config: DistillConfig, teachers: Sequence[Teacher], in_pool: set[str], in_dft: set[str]) -> Recipe:
@@ -55,20 +81,54 @@ def resolve(config: DistillConfig, teachers: Sequence[Teacher], in_pool: set[str
     head = _head(config, teachers)
     elements = _elements(config, teachers, in_pool, in_dft)
     pacemaker = config.pacemaker
-    potential = Potential(
-        elements=elements,
-        cutoff=_cutoff(pacemaker.cutoff, max(teacher.r_max_A for teacher in teachers)),
-        order=pacemaker.order,
-        functions_per_element=pacemaker.functions_per_element,
-        densities=pacemaker.densities,
-        b_basis=pacemaker.b_basis,
-        overrides=pacemaker.overrides,
-    )
-    _check_functions(potential)
-    _check_blocks(config, elements)
+    basis = {name: getattr(pacemaker, name) for name in Potential.model_fields}
+    basis["cutoff"] = _cutoff(pacemaker.cutoff, max(teacher.r_max_A for teacher in teachers))
+    potential = Potential(**basis | {"elements": elements})
+    try:
+        potential.check_functions()
+        check_blocks(own_fit(pacemaker.fit), elements)
+    except BadInput as error:
+        raise UserError(f"pacemaker.{error}") from None
     _check_names(config, elements, potential.cutoff)
-    e0s = {element: fmean(teacher.e0s_eV[head][element] for teacher in teachers) for element in elements}
-    return Recipe(config=config, head=head, teacher_e0s_eV=e0s, potential=potential)
+    sections = (config, config.teacher, config.train, pacemaker)
+    asked = {name: getattr(section, name) for section in sections for name in type(section).model_fields}
+    found = {
+        "head": head,
+        "teacher_e0s_eV": {element: fmean(one.e0s_eV[head][element] for one in teachers) for element in elements},
+        "dft_energies": config.dft.energies,
+        "potential": potential,
+        "learns_difference": pacemaker.learns_difference,
+        "stages": stages_of(config, potential),
+        "staged": bool(config.train.stages),
+        "threads": None if config.train.threads == "auto" else config.train.threads,
+    }
+    return Recipe(**{name: value for name, value in (asked | found).items() if name in Recipe.model_fields})
+
+
+def stages_of(config: DistillConfig, potential: Potential) -> tuple[Fit, ...]:
+    """Return the losses that are fitted one after another, one at least.
+
+    Automatic iterations are in proportion to the parameters: BFGS learns a curvature for each of them.
+    """
+    train, pacemaker = config.train, config.pacemaker
+    parameters = potential.functions().parameters
+    automatic: Optimizer = "BFGS" if parameters <= MOST_OF_BFGS else "L-BFGS-B"
+    one = Fit(
+        **{name: getattr(train, name) for name in (*Schedule.model_fields, *Randomness.model_fields)},
+        optimizer=automatic if train.optimizer == "auto" else train.optimizer,
+        core=pacemaker.reference_potential == "zbl" and not pacemaker.learns_difference,
+        fit=pacemaker.fit,
+        backend=pacemaker.backend,
+    )
+    stages = train.stages or [Stage(kappa=pacemaker.force_share, maxiter=train.maxiter)]
+    found = []
+    for place, stage in enumerate(stages):
+        maxiter = stage.maxiter
+        if maxiter == "auto":
+            maxiter = max(1, parameters // (LATER_STAGE if place else FIRST_STAGE))
+        loss = Loss(kappa=stage.kappa, l1=train.l1, l2=train.l2)
+        found.append(one.model_copy(update={"loss": loss, "maxiter": maxiter}))
+    return tuple(found)
 
 
 def _cutoff(asked: float | Literal["auto", "wide"], reach: float) -> float:
@@ -101,7 +161,7 @@ def check_sides(tables: Iterable[Path], split: Split) -> None:
 
 def check_elements(recipe: Recipe, tables: Tables) -> None:
     """Refuse elements of the potential that training never sees, before anything is labelled."""
-    potential, split = recipe.potential, recipe.config.split
+    potential, split = recipe.potential, recipe.split
     unseen = never_trained(potential.elements, potential.cutoff, tables, split)
     if unseen:
         raise UserError("\n".join(_unseen_message(element, found) for element, found in unseen.items()))
@@ -187,17 +247,3 @@ def _check_names(config: DistillConfig, elements: Sequence[str], cutoff: float) 
         raise UserError(f"pacemaker.lj has no {', '.join(left)}: give every pair of elements, or set it to auto.")
     if isinstance(e0s, dict) and (missing := sorted(set(elements) - set(e0s))):
         raise UserError(f"dataset.reference_energies has no {', '.join(missing)}: add it (eV an atom).")
-
-
-def _check_functions(potential: Potential) -> None:
-    try:
-        potential.check_functions()
-    except BadInput as error:
-        raise UserError(f"pacemaker.{error}") from None
-
-
-def _check_blocks(config: DistillConfig, elements: Sequence[str]) -> None:
-    try:
-        check_blocks(own_fit(config.pacemaker.fit), elements)
-    except BadInput as error:
-        raise UserError(f"pacemaker.{error}") from None

@@ -22,50 +22,54 @@ from containers.tensorpot.frames import frames, strain
 from containers.tensorpot.selection import pace_select
 from flows.config.schema import DistillConfig
 from flows.data.recipe import Recipe
-from tasks.artefact import Artefact, External, FileRef, StepCall
+from tasks.artefact import Artefact, External, FileRef, StepCall, call
 from tasks.label_store.store import TeacherKey
 from tasks.labelling.shard_task import TeacherCall
 from tasks.settings import Settings
 
 
 def ingest_call(
-    config: DistillConfig, files: tuple[External, ...], known: Sequence[FileRef] = (), reads: Reads | None = None
+    config: DistillConfig,
+    files: Sequence[External],
+    known: Sequence[FileRef] = (),
+    reads: Reads | None = None,
+    **of_dft: Any,
 ) -> StepCall:
-    """The pool's files → one table of structures; families go on from the `known` tables.
+    """Return the call that reads files into one table of structures; families go on from the `known` tables.
 
     Args:
         reads: what the teachers read of a frame beside its geometry.
+        of_dft: further parameters, for files with labels: see `dft_call`.
     """
-    return _ingest(files, known, ingest.Params(**_ingest_params(config, files), reads=dict(reads or {})))
+    params = ingest.Params(
+        file_names=told_apart([file.path for file in files]),
+        likeness_A=config.dataset.likeness_A,
+        type_elements=tuple(config.dataset.elements_of_types),
+        reads=dict(reads or {}),
+        **of_dft,
+    )
+    return call("ingest", params, files=files, known=known)
 
 
 def dft_call(
     config: DistillConfig,
-    files: tuple[External, ...],
+    files: Sequence[External],
     known: Sequence[FileRef] = (),
     reads: Reads | None = None,
     test: bool = False,
     every: bool = False,
 ) -> StepCall:
-    """DFT files → a table with their labels.
+    """Return the call that reads DFT files into a table with their labels.
 
     Args:
         reads: what the teachers read of a frame beside its geometry.
         test: the test files, which join the families of what they are like.
         every: compare with every structure of the `known` tables, as test files are.
     """
-    dft = config.dft
-    more = {"reads": dict(reads or {}), "joins": test, "compare": "every" if every or test else "founders"}
-    keys = {"energy_key": dft.energy_key, "forces_key": dft.forces_key, "stress_key": dft.stress_key}
-    return _ingest(files, known, ingest.Params(**_ingest_params(config, files), **keys, **more))
-
-
-def _ingest_params(config: DistillConfig, files: Sequence[External]) -> dict[str, Any]:
-    return {
-        "file_names": told_apart([file.path for file in files]),
-        "likeness_A": config.dataset.likeness_A,
-        "type_elements": tuple(config.dataset.elements_of_types),
-    }
+    keys = config.dft.model_dump(include={"energy_key", "forces_key", "stress_key"})
+    return ingest_call(
+        config, files, known, reads, joins=test, compare="every" if every or test else "founders", **keys
+    )
 
 
 def told_apart(paths: Sequence[Path]) -> tuple[str, ...]:
@@ -76,24 +80,19 @@ def told_apart(paths: Sequence[Path]) -> tuple[str, ...]:
     return tuple(next(names for names in tails if len(set(names)) == different))
 
 
-def _ingest(files: tuple[External, ...], known: Sequence[FileRef], params: ingest.Params) -> StepCall:
-    inputs: dict[str, tuple[FileRef, ...]] = {"files": files, **_files("known", *known)}
-    return StepCall(step="ingest", params=params.model_dump(mode="json"), inputs=inputs)
-
-
 def fetch_call(name: str) -> StepCall:
     """A foundation model by its name."""
-    return StepCall(step="teacher_fetch", params=teacher_fetch.Params(name=name).model_dump(mode="json"))
+    return call("teacher_fetch", teacher_fetch.Params(name=name))
 
 
 def teacher_call(model: FileRef) -> StepCall:
     """What the teacher is, so that nothing else opens the pickle."""
-    return StepCall(step="teacher_info", params={}, inputs={"model": (model,)})
+    return call("teacher_info", model=model)
 
 
 def asked(recipe: Recipe, model: FileRef, teacher: Teacher) -> TeacherCall:
     """How a teacher of the committee is asked."""
-    params = mace_label.Params(head=recipe.head, dtype=recipe.config.teacher.dtype)
+    params = mace_label.Params(head=recipe.head, dtype=recipe.dtype)
     return TeacherCall(model=model, params=params, cutoff_A=teacher.r_max_A)
 
 
@@ -105,17 +104,14 @@ def pool_labels_call(
     Args:
         unlabelled: id -> why this machine cannot label it; another may.
     """
-    config = recipe.config
     params = pool_labels.Params(
         teachers=tuple(key.digest for key in teachers),
-        bounds=config.labels,
-        max_force_std=config.teacher.max_force_std,
+        bounds=recipe.labels,
+        max_force_std=recipe.max_force_std,
         e0s_eV=recipe.teacher_e0s_eV,
         unlabelled=dict(sorted((unlabelled or {}).items())),
     )
-    return StepCall(
-        step="pool_labels", params=params.model_dump(mode="json"), inputs={"structures": (pool.file("structures"),)}
-    )
+    return call("pool_labels", params, structures=pool)
 
 
 def baseline_call(
@@ -134,28 +130,28 @@ def baseline_call(
         base: the baseline of an earlier run, whose DFT data stay in.
         base_set: the data set of that run, whose labels count beside the new ones.
     """
-    config = recipe.config
     params = baseline.Params(
         elements=recipe.potential.elements,
         cutoff=recipe.potential.cutoff,
         teacher_e0s_eV=recipe.teacher_e0s_eV,
-        e0s=config.dataset.reference_energies,
-        dft_energies=config.dft.energies,
-        reference_potential=config.pacemaker.reference_potential,
-        difference=config.pacemaker.learns_difference,
-        lj=config.pacemaker.lj,
-        split=config.split,
+        e0s=recipe.dataset.reference_energies,
+        dft_energies=recipe.dft_energies,
+        reference_potential=recipe.reference_potential,
+        difference=recipe.learns_difference,
+        lj=recipe.lj,
+        split=recipe.split,
     )
-    inputs = {
-        "labels": (labels.file("labels"),),
-        **_optional("dft", dft),
-        **_optional("dft_test", dft_test),
-        **_files("base", base),
-        **_files("base_set", base_set),
-        **_files("dft_teacher", *(table.file("labels") for table in by_teacher)),
-        **_files("dft_rejected", *(table.file("rejected") for table in by_teacher)),
-    }
-    return StepCall(step="baseline", params=params.model_dump(mode="json"), inputs=inputs)
+    return call(
+        "baseline",
+        params,
+        labels=labels,
+        dft=dft.file("structures") if dft else None,
+        dft_test=dft_test.file("structures") if dft_test else None,
+        base=base,
+        base_set=base_set,
+        dft_teacher=[table.file("labels") for table in by_teacher],
+        dft_rejected=[table.file("rejected") for table in by_teacher],
+    )
 
 
 def dataset_call(
@@ -169,17 +165,18 @@ def dataset_call(
     """Everything that is labelled, on three sides: the data of `base` and what is new."""
     params = dataset.Params(
         elements=recipe.potential.elements,
-        split=recipe.config.split,
+        split=recipe.split,
         teachers=tuple(key.digest for key in teachers),
-        test_leaks=recipe.config.dataset.test_leaks,
+        test_leaks=recipe.dataset.test_leaks,
     )
-    inputs = {
-        **_files("base", base),
-        "labels": (labels.file("labels"),),
-        **_optional("dft", dft),
-        **_optional("dft_test", dft_test),
-    }
-    return StepCall(step="dataset", params=params.model_dump(mode="json"), inputs=inputs)
+    return call(
+        "dataset",
+        params,
+        base=base,
+        labels=labels,
+        dft=dft.file("structures") if dft else None,
+        dft_test=dft_test.file("structures") if dft_test else None,
+    )
 
 
 def select_call(
@@ -198,7 +195,7 @@ def select_call(
         given: what an earlier run selected.
         fitted: a potential with the basis that is going to be fitted, for full projections.
     """
-    selection, strained = recipe.config.selection, recipe.config.pacemaker.loss_stress > 0
+    selection, strained = recipe.selection, recipe.loss_stress > 0
     structures, fraction = selection.max_structures, selection.fraction
     params = pace_select.Params(
         potential=recipe.potential,
@@ -206,19 +203,10 @@ def select_call(
         max_structures=None if fraction else strain.to_select(structures) if strained else structures,
         fraction=fraction and fraction * (1 - strain.SHARE if strained else 1),
         projections=selection.projections,
-        seed=recipe.config.train.seed,
+        seed=recipe.seed,
     )
-    inputs: dict[str, tuple[FileRef, ...]] = {
-        "dataset": (data.file("dataset"),),
-        "baseline": (base.file("baseline"),),
-        **_files("given", given),
-        **_files("potential", fitted),
-    }
-    return StepCall(
-        step="pace_select",
-        params=params.model_dump(mode="json"),
-        inputs=inputs,
-        resources=select_resources(settings),
+    return call(
+        "pace_select", params, select_resources(settings), dataset=data, baseline=base, given=given, potential=fitted
     )
 
 
@@ -230,40 +218,29 @@ def select_resources(settings: Settings) -> Resources:
 
 def strain_call(recipe: Recipe, data: Artefact, selection: Artefact) -> StepCall:
     """Strained structures, from which the student learns stress."""
-    params = strain.Params(seed=recipe.config.train.seed)
-    inputs = {"dataset": (data.file("dataset"),), "selection": (selection.file("selection"),)}
-    return StepCall(step="strain", params=params.model_dump(mode="json"), inputs=inputs)
+    params = strain.Params(seed=recipe.seed)
+    return call("strain", params, dataset=data, selection=selection)
 
 
 def frames_call(
     recipe: Recipe, data: Artefact, selection: Artefact, base: Artefact, strains: Artefact | None
 ) -> StepCall:
     """pacemaker's frames: what was selected, DFT data and strained structures, on three sides."""
-    config = recipe.config
     params = frames.Params(
         elements=recipe.potential.elements,
         cutoff=recipe.potential.cutoff,
-        weight_dft=config.pacemaker.weight_dft,
-        weights=config.dataset.weights,
-        energy_weights=config.pacemaker.energy_weights,
-        loss_energy=config.pacemaker.loss_energy,
-        loss_stress=config.pacemaker.loss_stress,
+        weight_dft=recipe.weight_dft,
+        weights=recipe.dataset.weights,
+        energy_weights=recipe.energy_weights,
+        loss_energy=recipe.loss_energy,
+        loss_stress=recipe.loss_stress,
     )
-    inputs: dict[str, tuple[FileRef, ...]] = {
-        "dataset": (data.file("dataset"),),
-        "dataset_set_aside": (data.file("set_aside"),),
-        "selection": (selection.file("selection"),),
-        "baseline": (base.file("baseline"),),
-        **_files("strains", strains.file("labels") if strains else None),
-    }
-    return StepCall(step="frames", params=params.model_dump(mode="json"), inputs=inputs)
-
-
-def _optional(name: str, artefact: Artefact | None) -> dict[str, tuple[FileRef, ...]]:
-    return _files(name, artefact.file("structures") if artefact else None)
-
-
-def _files(name: str, *files: FileRef | None) -> dict[str, tuple[FileRef, ...]]:
-    """An input of the files that there are; nothing when there is none."""
-    given = tuple(file for file in files if file is not None)
-    return {name: given} if given else {}
+    return call(
+        "frames",
+        params,
+        dataset=data,
+        dataset_set_aside=data.file("set_aside"),
+        selection=selection,
+        baseline=base,
+        strains=strains.file("labels") if strains else None,
+    )

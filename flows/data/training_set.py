@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from containers.tensorpot.frames import frames
+from containers.tensorpot.selection import pace_select
 from flows.data import steps
 from flows.data.labelling import label
 from flows.data.prepare import Prepared
@@ -37,8 +39,8 @@ def training_set(prepared: Prepared, run: Run) -> TrainingSet:
         ingested.fitted,
     )
     selection = run(call)
-    how = selection.metrics["how"]
-    if ingested.given and how.get("given") == selection.metrics["selected"]:
+    found = selection.read(pace_select.Metrics)
+    if ingested.given and found.how.get("given") == found.selected:
         run_log().warning("nothing new was selected: raise selection.max_structures above what the base has selected")
     return frames_of(prepared, selection, run)
 
@@ -46,17 +48,17 @@ def training_set(prepared: Prepared, run: Run) -> TrainingSet:
 def frames_of(prepared: Prepared, selection: Artefact, run: Run) -> TrainingSet:
     """Write the frames of a selection; with a stress loss, label strained copies first, in a pass of their own."""
     recipe, strains = prepared.recipe, None
-    if recipe.config.pacemaker.loss_stress > 0:
+    if recipe.loss_stress > 0:
         strained = run(steps.strain_call(recipe, prepared.dataset, selection))
         strains = label(recipe, strained, prepared.teachers, run, "pool_labels strains")
-    frames = run(steps.frames_call(recipe, prepared.dataset, selection, prepared.baseline, strains))
-    warn_of_pairs(frames)
-    return TrainingSet(selection, frames)
+    made = run(steps.frames_call(recipe, prepared.dataset, selection, prepared.baseline, strains))
+    warn_of_pairs(made)
+    return TrainingSet(selection, made)
 
 
-def warn_of_pairs(frames: Artefact) -> None:
+def warn_of_pairs(made: Artefact) -> None:
     """Warn of pairs of elements that training never sees within the cutoff, and of those that other sides have."""
-    pairs = frames.metrics["pairs"]
+    pairs = made.read(frames.Metrics).pairs
     unseen = [pair for pair, sides in pairs.items() if not sides["train"]["structures"]]
     if not unseen:
         return

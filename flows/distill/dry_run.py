@@ -11,15 +11,17 @@ from contextlib import suppress
 from pathlib import Path
 
 from containers.contract import Request, write_atomic
+from containers.ingest import ingest
 from containers.tensorpot.fit.pace_train import pacemaker_input
 from flows.config.loading import teacher_files, user_files
 from flows.config.schema import DistillConfig
-from flows.data.prepare import label_and_merge, resolve_inputs
+from flows.data.prepare import Resolved, label_and_merge, resolve_inputs
 from flows.data.recipe import Recipe
 from flows.data.training_set import training_set
 from flows.fit import steps as fit_steps
-from flows.fit.attempts import first_names, first_plan
+from flows.fit.attempts import first_names
 from flows.fit.basis_plan import basis_lines
+from flows.fit.repairs import first_plan
 from flows.fit.student import make_student
 from flows.run import Missing, Run, Unmade, is_made
 from tasks.artefact import Artefact, StepCall
@@ -77,7 +79,7 @@ def plan(config: DistillConfig, workspace: Workspace) -> str:
             if name not in look.names:
                 look.note(name, UNKNOWN)
         basis = basis_lines(known.recipe, _expected(known.recipe, known.ingested.pool)[1])
-        texts = _texts(known.recipe, known.ingested.pool, [*look.lines, *basis])
+        texts = _texts(known, [*look.lines, *basis])
     folder = workspace.run_folder(config.name) / "dry-run"
     try:
         _write(folder, look.requests, texts)
@@ -88,19 +90,21 @@ def plan(config: DistillConfig, workspace: Workspace) -> str:
 
 def _expected(recipe: Recipe, pool: Artefact) -> tuple[int, int]:
     """Training structures and their atoms, as the pool's mean size suggests; the selection decides in the end."""
-    selection, pooled = recipe.config.selection, pool.metrics["structures"]
+    selection, found = recipe.selection, pool.read(ingest.Metrics)
+    pooled = found.structures
     structures = min(round(selection.fraction * pooled) if selection.fraction else selection.max_structures, pooled)
     structures = max(structures, 1)
-    return structures, round(structures * pool.metrics["atoms"] / pooled)
+    return structures, round(structures * found.atoms / pooled)
 
 
-def _texts(recipe: Recipe, pool: Artefact, lines: list[str]) -> dict[str, str]:
-    first = first_plan(recipe)
-    told = {"recipe": recipe.model_dump(mode="json"), "first_attempt": first.model_dump(mode="json"), "steps": lines}
+def _texts(known: Resolved, lines: list[str]) -> dict[str, str]:
+    recipe, first = known.recipe, first_plan(known.recipe.stages[0])
+    found = {"config": known.config, "recipe": recipe, "first_attempt": first}
+    told = {**{name: value.model_dump(mode="json") for name, value in found.items()}, "steps": lines}
     params = fit_steps.train_params(recipe, first)
     return {
         "plan.json": json.dumps(told, indent=1),
-        "input.yaml": pacemaker_input(params, *_expected(recipe, pool), "fresh").text(),
+        "input.yaml": pacemaker_input(params, *_expected(recipe, known.ingested.pool), "fresh").text(),
     }
 
 

@@ -8,6 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from containers.contract import Closed
+from containers.labels import pool_labels
+from containers.metrics import of_side
+from containers.tensorpot.core import pace_corerep
+from containers.tensorpot.evaluation import stability
+from containers.tensorpot.fit import pace_train
+from containers.tensorpot.frames import frames
+from containers.tensorpot.selection import pace_select
 from containers.tensorpot.student.baseline import Baseline
 from flows.config.training import Convergence
 from flows.data.training_set import TrainingSet
@@ -106,15 +113,15 @@ def summarise(inputs: dict[str, str], results: Results, run: Run) -> RunSummary:
     """
     prepared, student, attempts = results.prepared, results.best, results.attempts
     recipe, workspace = student.recipe, run.workspace
-    config, store = recipe.config, workspace.store
+    config, store = prepared.config, workspace.store
     # of steps that rounds take again the best student's; the attempts at fits come last
     done = dict(sorted({**run.done, **student.results}.items(), key=lambda named: named[1].step == "pace_train"))
     labelling, baseline = run.work.summary(), Baseline.read(store.path(prepared.baseline.file("baseline")))
     evaluation = json.loads(store.path(student.evaluation.file("evaluation")).read_bytes())
     chosen = attempts.index(student.taken)
-    unstable = student.stability.metrics["unstable_because"] if student.stability else None
+    unstable = student.stability.read(stability.Metrics).unstable_because if student.stability else None
     last = chosen == len(attempts) - 1
-    falls = student.core.metrics["bonded_dimer_falls_eV"]
+    falls = student.core.read(pace_corerep.Metrics).bonded_dimer_falls_eV
     because = not_converged_because(evaluation["teacher"], attempts[chosen], unstable, config.convergence, last, falls)
     committee = config.teacher.model_dump(include={"committee", "max_force_std"}) if config.teacher.committee else {}
     made = {
@@ -159,37 +166,34 @@ def label_counts(tables: Sequence[Artefact], labelling: Labelling, teachers: int
         tables: of labels, the pool's first.
         teachers: their number; each has an answer to every structure that fitted in memory.
     """
-    metrics = tables[0].metrics
-    fitted = [table.metrics["structures"] - table.metrics["rejected_by"].get("memory", 0) for table in tables]
+    found = [table.read(pool_labels.Metrics) for table in tables]
+    fitted = [table.structures - table.rejected_by.get("memory", 0) for table in found]
     answers = teachers * sum(fitted)
     return run_summary.LabelCounts(
         computed=labelling.computed,
         reused=max(answers - labelling.computed, 0),
-        rejected=metrics["rejected"],
-        rejected_by=metrics["rejected_by"],
+        rejected=found[0].rejected,
+        rejected_by=found[0].rejected_by,
     )
 
 
 def _selection_counts(labels: Artefact, first: Artefact, training: TrainingSet) -> run_summary.SelectionCounts:
     """Of the published student; candidates and grades are those of the first selection."""
-    metrics, last = first.metrics, training.selection.metrics
+    begun, last = first.read(pace_select.Metrics), training.selection.read(pace_select.Metrics)
     return run_summary.SelectionCounts(
-        pool=labels.metrics["labels"],
-        candidates=metrics["candidates"],
-        set_aside=training.frames.metrics["set_aside"],
-        selected=last["selected"],
-        how=last["how"],
-        scarce_elements=tuple(metrics["scarce_elements"]),
-        grades=metrics["grades"],
+        pool=labels.read(pool_labels.Metrics).labels,
+        candidates=begun.candidates,
+        set_aside=training.frames.read(frames.Metrics).set_aside,
+        selected=last.selected,
+        how=last.how,
+        scarce_elements=tuple(begun.scarce_elements),
+        grades=begun.grades,
     )
 
 
 def _attempt(attempt: Attempt, workspace: Workspace) -> run_summary.Attempt:
     done = attempt.artefact
     metrics = done.metrics if done else {}
-
-    def errors(prefix: str) -> dict[str, Any]:
-        return {key.removeprefix(prefix): value for key, value in metrics.items() if key.startswith(prefix)}
 
     return run_summary.Attempt(
         name=attempt.name,
@@ -198,9 +202,9 @@ def _attempt(attempt: Attempt, workspace: Workspace) -> run_summary.Attempt:
         verdict=attempt.verdict,
         seconds=attempt.seconds,
         **{key: metrics[key] for key in FIT_FIGURES if done},
-        train=errors("train_"),
-        validation=errors("validation_"),
-        last_validation=errors("last_validation_"),
+        train=of_side(metrics, "train"),
+        validation=of_side(metrics, "validation"),
+        last_validation=of_side(metrics, "last_validation"),
         history=workspace.store.path(done.file("history")) if done else None,
         message=attempt.result.message if isinstance(attempt.result, StepFailed) else "",
     )
@@ -235,5 +239,6 @@ def _start_words(before: Attempt, folder: str, start: Stored) -> str:
     """Which potential of the fit before another one starts from."""
     assert before.artefact is not None
     best = start.name == before.artefact.outputs["best"].name
-    iteration = before.artefact.metrics["best_iteration" if best else "interim_iteration"]
+    fitted = before.artefact.read(pace_train.Metrics)
+    iteration = fitted.best_iteration if best else fitted.interim_iteration
     return f"the {'best' if best else 'last'} potential of {folder}, of iteration {iteration}"

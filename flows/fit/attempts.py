@@ -9,27 +9,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
+from containers.tensorpot.frames import frames
 from flows.data.recipe import Recipe
 from flows.fit import repairs as plans
 from flows.fit import steps
-from flows.fit.repairs import FitPlan, Kappa
+from flows.fit.repairs import FitPlan
 from flows.fit.verdict import ACCIDENTS, MENDS, SOUND, Outcome, Verdict, best_of, judge, mend_of, resume_from
 from flows.run import Run
 from tasks.artefact import Artefact, FileRef, Stored
 from tasks.errors import StepFailed
 from tasks.prefect_logging import run_log
-
-FIRST_STAGE, LATER_STAGE = 5, 20
-"""Parameters for each automatic iteration: 300 and 75 iterations for 1,500 of silicon (docs/use/training.md)."""
-
-
-class StageLoss(NamedTuple):
-    """The force share and the iterations of one stage."""
-
-    kappa: Kappa
-    maxiter: int
 
 
 @dataclass(frozen=True)
@@ -104,24 +94,24 @@ class _Fit:
             result = self.run.named(call, name)
         except StepFailed as failure:
             result = failure
-        verdict = judge(_outcome(result), self.recipe.config.convergence)
+        verdict = judge(_outcome(result), self.recipe.convergence)
         seconds = result.seconds if isinstance(result, Artefact) else time.monotonic() - started
         return Attempt(name, plan, verdict, seconds, result, call.inputs)
 
     def next(self, attempt: Attempt, last: bool) -> FitPlan | None:
-        structures = self.data.metrics["train_structures"]
-        left = plans.left_by(attempt.outcome, attempt.plan, self.recipe.config.convergence, structures)
+        structures = self.data.read(frames.Metrics).train_structures
+        left = plans.left_by(attempt.outcome, attempt.plan, self.recipe.convergence, structures)
         return plans.next_plan(attempt.plan, attempt.verdict, left, last)
 
     def another(self, before: list[Attempt], made: list[Attempt], last: bool) -> bool:
         """Whether a stage may have a further attempt. Where an earlier run used them up, an accident adds one at the
         very end of a fit that has not converged: anywhere else it would change what was fitted after it."""
-        if len(made) < self.recipe.config.train.max_attempts:
+        if len(made) < self.recipe.max_attempts:
             return True
         return last and made[-1].left_off and all(attempt.verdict != "converged" for attempt in before)
 
     def best(self, attempts: list[Attempt]) -> Artefact | None:
-        place = best_of([attempt.outcome for attempt in attempts], self.recipe.config.convergence)
+        place = best_of([attempt.outcome for attempt in attempts], self.recipe.convergence)
         return None if place is None else attempts[place].artefact
 
 
@@ -140,18 +130,15 @@ def fit(recipe: Recipe, data: Artefact, run: Run, start: Stored | None = None) -
     one = _Fit(recipe, data, run)
     attempts: list[Attempt] = []
     best: Artefact | None = None
-    stages = stages_of(recipe)
-    for number, stage in enumerate(stages, 1):
+    for number, stage in enumerate(recipe.stages, 1):
         origin = best.file("best") if best else start
-        plan = plans.first_plan(
-            recipe.config.train, recipe.optimizer, stage.kappa, stage.maxiter, number, onward=origin is not None
-        )
-        made = _stage(one, plan, origin, attempts, last=number == len(stages))
+        plan = plans.first_plan(stage, number, onward=origin is not None)
+        made = _stage(one, plan, origin, attempts, last=number == len(recipe.stages))
         attempts += made
         best = one.best(attempts)
         if best is None:
             raise _nothing_fitted(attempts)
-        _tell(made[-1], last=number == len(stages))
+        _tell(made[-1], last=number == len(recipe.stages))
         if not any(attempt.artefact for attempt in made):
             break
     assert best is not None
@@ -169,36 +156,14 @@ def _stage(one: _Fit, first: FitPlan, origin: Stored | None, before: list[Attemp
     return attempts
 
 
-def stages_of(recipe: Recipe) -> list[StageLoss]:
-    """The losses that are fitted one after another, one at least.
-
-    Automatic iterations are in proportion to the parameters: BFGS learns a curvature for each of them.
-    """
-    train = recipe.config.train
-    if not train.stages:
-        return [StageLoss(recipe.config.pacemaker.force_share, train.maxiter)]
-    parameters = recipe.potential.functions().parameters
-    first, *later = train.stages
-    return [
-        StageLoss(stage.kappa, max(1, parameters // share) if stage.maxiter == "auto" else stage.maxiter)
-        for stage, share in [(first, FIRST_STAGE), *((stage, LATER_STAGE) for stage in later)]
-    ]
-
-
-def first_plan(recipe: Recipe) -> FitPlan:
-    """The plan of the very first attempt."""
-    stage = stages_of(recipe)[0]
-    return plans.first_plan(recipe.config.train, recipe.optimizer, stage.kappa, stage.maxiter)
-
-
 def first_names(recipe: Recipe) -> list[str]:
     """What the task runs of each stage's first attempt are called: those that there will be in any case."""
-    stages = range(1, len(stages_of(recipe)) + 1)
+    stages = range(1, len(recipe.stages) + 1)
     return [" ".join(filter(None, ("pace_train", _of_stage(recipe, stage), "attempt 1"))) for stage in stages]
 
 
 def _of_stage(recipe: Recipe, stage: int) -> str:
-    return f"stage {stage}" if recipe.config.train.stages else ""
+    return f"stage {stage}" if recipe.staged else ""
 
 
 def _newest(attempts: list[Attempt]) -> Stored | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from containers.tensorpot.fit.training_data import ATOMS_PER_BATCH, NEIGHBOURS, batch_bytes_per_atom, fixed_bytes
 from containers.tensorpot.pacemaker.basis_functions import KINDS, BasisFunctions
 from flows.data.recipe import Recipe
-from flows.fit.attempts import first_plan, stages_of
 
 TRAIN_US_PER_NEIGHBOUR = 1.5
 TRAIN_US_PER_FUNCTION = 0.5
@@ -37,19 +36,19 @@ def basis_lines(recipe: Recipe, atoms: int) -> list[str]:
     ]
     lines += [f"  {names:<28} {text}" for text, names in _by_element(found).items()]
     most = max(sum(kinds.values()) for kinds in found.by_element().values())
-    plan = first_plan(recipe)
-    iterations = sum(stage.maxiter for stage in stages_of(recipe))
+    optimizer = recipe.stages[0].optimizer
+    iterations = sum(stage.maxiter for stage in recipe.stages)
     seconds = (
         START_S_PER_PAIR * elements**2
         + START_S_PER_FUNCTION * found.total
-        + fit_seconds(most, found.parameters, elements, atoms, iterations, plan.optimizer)
+        + fit_seconds(most, found.parameters, elements, atoms, iterations, optimizer)
     )
-    bytes_taken = fixed_bytes(elements, found.parameters, plan.optimizer)
+    bytes_taken = fixed_bytes(elements, found.parameters, optimizer)
     bytes_taken += min(atoms, ATOMS_PER_BATCH) * batch_bytes_per_atom(most)
     return [
         *lines,
         f"estimate for one core, {NEIGHBOURS} neighbours: {evaluation_us(most):.0f} µs/atom for energy and forces;"
-        f" a fit of {atoms:,} atoms and {iterations} iterations of {plan.optimizer} takes about {_duration(seconds)}"
+        f" a fit of {atoms:,} atoms and {iterations} iterations of {optimizer} takes about {_duration(seconds)}"
         f" and {bytes_taken / 1e9:.1f} GB of memory",
     ]
 

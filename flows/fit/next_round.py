@@ -30,9 +30,10 @@ The loop ends: each round is counted, and `extend.rounds` is finite.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -60,10 +61,10 @@ class Errors(Closed):
     model_config = Closed.model_config | {"allow_inf_nan": True}
 
     @classmethod
-    def of(cls, metrics: Mapping[str, Any], side: str) -> Errors:
-        """Those that a step's metrics have under `{side}_`."""
-        found = {name: metrics.get(f"{side}_{name}") for name in cls.model_fields}
-        return cls(**{name: float("inf") if value is None else value for name, value in found.items()})
+    def of(cls, force_mae_meV_per_A: float | None, energy_mae_meV_per_atom: float | None) -> Errors:
+        """Those of a side; None counts as infinite."""
+        force, energy = (math.inf if one is None else one for one in (force_mae_meV_per_A, energy_mae_meV_per_atom))
+        return cls(force_mae_meV_per_A=force, energy_mae_meV_per_atom=energy)
 
     def over(self, limits: Convergence) -> dict[str, float]:
         """Each in units of its limit."""

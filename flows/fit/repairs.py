@@ -37,13 +37,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from containers.contract import Closed
-from containers.tensorpot.pacemaker.input import EarlyStop
-from flows.config.training import Convergence, Optimizer, Train
+from containers.tensorpot.pacemaker.input import Fit, Loss, Minimisation
+from flows.config.training import Convergence
 from flows.fit.verdict import SOUND, Outcome, Verdict, in_limits
 
 STRONGER = 100.0
@@ -55,26 +54,13 @@ KAPPA_FACTOR = 10.0  # on the odds kappa / (1 - kappa): 0.3 -> 0.04 or 0.81
 LEAST_SHARE = 2**-6  # of a batch `auto`, which is at most 100 structures
 MOST_AGAIN = 1000  # times that one repair is taken in a stage, runs that go on counted; max_attempts ends one run
 
-Kappa = Annotated[float, Field(ge=0, le=1)] | Literal["auto"]
 
-
-class FitPlan(Closed):
+class FitPlan(Loss, Minimisation):
     """The part of a fit that changes from attempt to attempt."""
 
     stage: int = Field(1, ge=1, description="from 1")
     onward: bool = Field(False, description="the stage begins with a fitted potential: a ladder cannot be")
     asked: int = Field(ge=1, description="iterations of an attempt from the beginning of the stage")
-    maxiter: int = Field(ge=1, description="iterations at most; fewer than asked where an earlier attempt did some")
-    kappa: Kappa = Field(description="force share of the loss; auto: by the variances of both")
-    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(description="structures evaluated at a time")
-    batch_share: float = Field(1.0, gt=0, le=1, description="of a batch `auto`, which the step alone knows")
-    l1: float = Field(1e-8, ge=0, description="L1 regularisation")
-    l2: float = Field(1e-8, ge=0, description="L2 regularisation")
-    optimizer: Optimizer = "BFGS"
-    ladder_step: int | None = Field(None, ge=1, description="functions added at a time; None: all at once")
-    early_stop: EarlyStop | None = None
-    cycles: int = Field(1, ge=1, description="fits one after another; the one of the lowest loss is kept")
-    noise: float = Field(0.0, ge=0, description="relative noise on the coefficients between two cycles")
     start: Literal["fresh", "continue"] = Field(
         "fresh", description="fresh: as the stage begins; continue: from its newest interim potential"
     )
@@ -99,28 +85,19 @@ class Left:
     missed: frozenset[str] = frozenset()
 
 
-def first_plan(
-    train: Train, optimizer: Optimizer, kappa: Kappa, maxiter: int, stage: int = 1, onward: bool = False
-) -> FitPlan:
+def first_plan(fit: Fit, stage: int = 1, onward: bool = False) -> FitPlan:
     """The plan of a stage's first attempt.
 
     Args:
+        fit: of the stage.
         onward: the stage begins with a fitted potential.
     """
-    return FitPlan(
-        stage=stage,
-        onward=onward,
-        asked=maxiter,
-        maxiter=maxiter,
-        kappa=kappa,
-        batch_size=train.batch_size,
-        l1=train.l1,
-        l2=train.l2,
-        optimizer=optimizer,
-        ladder_step=None if onward else train.ladder_step,
-        early_stop=train.early_stop,
-        reason="the first attempt" if stage == 1 else f"stage {stage}, from the best potential before it",
-    )
+    own: dict[str, Any] = {"asked": fit.maxiter, "stage": stage, "onward": onward, **dict(fit.loss)}
+    own |= {name: getattr(fit, name) for name in Minimisation.model_fields}
+    if onward:
+        own["ladder_step"] = None
+    reason = "the first attempt" if stage == 1 else f"stage {stage}, from the best potential before it"
+    return FitPlan(**own, reason=reason)
 
 
 def left_by(outcome: Outcome, plan: FitPlan, convergence: Convergence, structures: int) -> Left:
@@ -131,9 +108,9 @@ def left_by(outcome: Outcome, plan: FitPlan, convergence: Convergence, structure
     """
     if outcome.failure is not None:
         return Left(batch_size=None if plan.batch_size == "auto" else min(plan.batch_size, structures))
-    metrics = outcome.metrics
-    missed = frozenset(name for name, error in in_limits(metrics, convergence).items() if error > 1)
-    return Left(min(metrics["batch_size"], structures), metrics["interim_iteration"], outcome.resumable, missed)
+    done = outcome.fit
+    missed = frozenset(name for name, error in in_limits(done, convergence).items() if error > 1)
+    return Left(min(done.batch_size, structures), done.interim_iteration, outcome.resumable, missed)
 
 
 def next_plan(plan: FitPlan, judged: Verdict, left: Left, last: bool = True) -> FitPlan | None:

@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from containers.tensorpot.evaluation import evaluate, stability
+from containers.tensorpot.fit import pace_train
+from containers.tensorpot.selection import pace_select, weak_spots
 from flows.data.prepare import Prepared
 from flows.data.training_set import frames_of
 from flows.fit import steps
@@ -34,22 +37,22 @@ def state_of(student: Student, candidates: int) -> State:
     Args:
         candidates: structures of the training side that are not selected and could be.
     """
-    made, tested = student.fit.metrics, student.evaluation.metrics
-    potential, asked = student.recipe.potential, made["functions_asked"]
+    made, tested = student.fit.read(pace_train.Metrics), student.evaluation.read(evaluate.Metrics)
+    potential, asked = student.recipe.potential, made.functions_asked
     own = isinstance(potential.b_basis, dict)
     broken = broken_off(student.attempts, student.fit)
     last, gate = student.attempts[-1], student.stability
-    because = gate.metrics["unstable_because"] if gate else None
+    because = gate.read(stability.Metrics).unstable_because if gate else None
     unsound = f"molecular dynamics: {because}" if because else None
     return State(
-        structures=student.training.selection.metrics["selected"],
+        structures=student.training.selection.read(pace_select.Metrics).selected,
         candidates=candidates,
         functions=potential.functions_per_element,
-        growable=not own and asked is not None and made["functions"] >= FULL * asked,
-        train=Errors.of(made, "train"),
-        validation=Errors.of(made, "validation"),
-        test=Errors.of(tested, "teacher"),
-        extrapolating=tested["teacher_gamma_share_above_1"],
+        growable=not own and asked is not None and made.functions >= FULL * asked,
+        train=Errors.of(made.train_force_mae_meV_per_A, made.train_energy_mae_meV_per_atom),
+        validation=Errors.of(made.validation_force_mae_meV_per_A, made.validation_energy_mae_meV_per_atom),
+        test=Errors.of(tested.teacher_force_mae_meV_per_A, tested.teacher_energy_mae_meV_per_atom),
+        extrapolating=tested.teacher_gamma_share_above_1,
         unsound=f"the fit was broken off ({last.name}: {last.verdict})" if broken else unsound,
         goes_on=broken and last.goes_on,
     )
@@ -99,8 +102,9 @@ def extend(prepared: Prepared, student: Student, run: Run) -> Results:
     The task runs of round k have names that end with `round k`. A round that fails is reported, and the best student
     stays.
     """
-    selection, config = student.training.selection, prepared.recipe.config
-    first = state_of(student, selection.metrics["candidates"] - selection.metrics["selected"])
+    selection, config = student.training.selection, prepared.config
+    selected = selection.read(pace_select.Metrics)
+    first = state_of(student, selected.candidates - selected.selected)
     students, rounds, best = [student], list[_Round](), student
     while True:
         tried = [Tried(kind=one.asked.kind, state=one.state) for one in rounds]
@@ -126,8 +130,8 @@ def extend(prepared: Prepared, student: Student, run: Run) -> Results:
 
 def _made(prepared: Prepared, base: Student, before: State, asked: Extension, run: Run) -> tuple[Student, State]:
     """Return the student with the sizes that are asked for, from the best potential of `base`, and its state."""
-    potential = base.recipe.potential.model_copy(update={"functions_per_element": asked.functions})
-    recipe = base.recipe.model_copy(update={"potential": potential})
+    pacemaker = prepared.config.pacemaker.model_copy(update={"functions_per_element": asked.functions})
+    grown = prepared.with_config(prepared.config.model_copy(update={"pacemaker": pacemaker}))
     training, candidates = base.training, before.candidates
     if asked.kind == "structures":
         call = steps.weak_spots_call(
@@ -141,9 +145,9 @@ def _made(prepared: Prepared, base: Student, before: State, asked: Extension, ru
             run.workspace.settings,
         )
         selection = run(call)
-        candidates -= selection.metrics["added"]
+        candidates -= selection.read(weak_spots.Metrics).added
         training = frames_of(prepared, selection, run)
-    student = make_student(replace(prepared, recipe=recipe), training, run, base.fit.file("best"))
+    student = make_student(grown, training, run, base.fit.file("best"))
     return student, state_of(student, candidates)
 
 
@@ -155,7 +159,7 @@ def _told(rounds: Sequence[_Round], now: Standing) -> tuple[Round, ...]:
             reason=one.asked.reason,
             before=_size(one.before),
             after=_size(one.state) if one.state else None,
-            added_by=one.made.training.selection.metrics["added_by"]
+            added_by=one.made.training.selection.read(weak_spots.Metrics).added_by
             if one.made and one.asked.kind == "structures"
             else {},
             helped=now.helped[number - 1],

@@ -9,58 +9,41 @@ from containers.tensorpot.active_set import pace_activeset
 from containers.tensorpot.core import pace_corerep
 from containers.tensorpot.evaluation import evaluate, stability
 from containers.tensorpot.fit import pace_train
-from containers.tensorpot.pacemaker.input import Loss
+from containers.tensorpot.pacemaker.input import Loss, Minimisation
 from containers.tensorpot.selection import weak_spots
 from flows.data.recipe import Recipe
 from flows.data.steps import select_resources
 from flows.fit.repairs import FitPlan
-from tasks.artefact import Artefact, FileRef, StepCall, Stored
+from tasks.artefact import Artefact, StepCall, Stored, call
 from tasks.settings import Settings
 
 
 def train_params(recipe: Recipe, plan: FitPlan) -> pace_train.Params:
     """The fit that a plan describes."""
-    train, pacemaker = recipe.config.train, recipe.config.pacemaker
-    return pace_train.Params(
-        potential=recipe.potential,
-        loss=Loss(kappa=plan.kappa, l1=plan.l1, l2=plan.l2),
-        maxiter=plan.maxiter,
-        optimizer=plan.optimizer,
-        ladder_step=plan.ladder_step,
-        cycles=plan.cycles,
-        noise=plan.noise,
-        early_stop=plan.early_stop,
-        batch_size=plan.batch_size,
-        batch_share=plan.batch_share,
-        seed=train.seed,
-        core=pacemaker.reference_potential == "zbl" and not pacemaker.learns_difference,
-        coefficients="zero" if plan.onward or plan.start == "continue" else train.coefficients,
-        bootstrap=train.bootstrap,
-        fit=pacemaker.fit,
-        backend=pacemaker.backend,
-    )
+    values = dict(recipe.stages[plan.stage - 1]) | {name: getattr(plan, name) for name in Minimisation.model_fields}
+    if plan.onward or plan.start == "continue":
+        values["coefficients"] = "zero"
+    values["loss"] = Loss(**{name: getattr(plan, name) for name in Loss.model_fields})
+    return pace_train.Params(potential=recipe.potential, **values)
 
 
 def train_call(recipe: Recipe, plan: FitPlan, data: Artefact, start: Stored | None, settings: Settings) -> StepCall:
     """One attempt at the fit, from `start` when there is one."""
-    inputs: dict[str, tuple[FileRef, ...]] = {
-        "train": (data.file("train"),),
-        "validation": (data.file("validation"),),
-        **({"start": (start,)} if start else {}),
-    }
-    return StepCall(
-        step="pace_train",
-        params=train_params(recipe, plan).model_dump(mode="json"),
-        inputs=inputs,
-        resources=fit_resources(recipe, settings),
+    return call(
+        "pace_train",
+        train_params(recipe, plan),
+        fit_resources(recipe, settings),
+        train=data,
+        validation=data,
+        start=start,
     )
 
 
 def fit_resources(recipe: Recipe, settings: Settings) -> Resources:
     """What a fit may use on this machine."""
-    threads, gigabytes = recipe.config.train.threads, settings.fit_memory_GB
+    gigabytes = settings.fit_memory_GB
     return Resources(
-        threads=settings.cores if threads == "auto" else threads,
+        threads=recipe.threads or settings.cores,
         inter_op_threads=settings.inter_op_threads,
         device=settings.device,
         memory_bytes=gigabytes and round(gigabytes * 1e9),
@@ -70,53 +53,38 @@ def fit_resources(recipe: Recipe, settings: Settings) -> Resources:
 
 def active_set_call(recipe: Recipe, potential: Stored, data: Artefact) -> StepCall:
     """The active set of the trained potential, from exactly the training frame."""
-    params = pace_activeset.Params(projections=recipe.config.selection.projections)
-    inputs: dict[str, tuple[FileRef, ...]] = {"potential": (potential,), "train": (data.file("train"),)}
-    return StepCall(step="pace_activeset", params=params.model_dump(mode="json"), inputs=inputs)
+    params = pace_activeset.Params(projections=recipe.selection.projections)
+    return call("pace_activeset", params, potential=potential, train=data)
 
 
 def core_call(recipe: Recipe, potential: Stored, active_set: Artefact, data: Artefact, base: Artefact) -> StepCall:
     """The potential with what keeps its atoms apart, exported."""
-    pacemaker = recipe.config.pacemaker
-    params = pace_corerep.Params(
-        core="reference" if pacemaker.learns_difference else pacemaker.reference_potential, r_in_A=pacemaker.r_in_A
-    )
-    inputs: dict[str, tuple[FileRef, ...]] = {
-        "interim": (potential,),
-        "asi": (active_set.file("asi"),),
-        "train": (data.file("train"),),
-        "baseline": (base.file("baseline"),),
-    }
-    return StepCall(step="pace_corerep", params=params.model_dump(mode="json"), inputs=inputs)
+    core = "reference" if recipe.learns_difference else recipe.reference_potential
+    params = pace_corerep.Params(core=core, r_in_A=recipe.r_in_A)
+    return call("pace_corerep", params, interim=potential, asi=active_set, train=data, baseline=base)
 
 
 def evaluate_call(
     recipe: Recipe, core: Artefact, active_set: Artefact, data: Artefact, base: Artefact, dft_test: Artefact | None
 ) -> StepCall:
     """Student against teacher on the test side, and against DFT when there is a test file."""
-    params = evaluate.Params(elements=recipe.potential.elements)
-    inputs: dict[str, tuple[FileRef, ...]] = {
-        "potential": (core.file("potential"),),
-        "asi": (active_set.file("asi"),),
-        "yace": (core.file("yace"),),
-        "baseline": (base.file("baseline"),),
-        "test": (data.file("test"),),
-        "pure": (data.file("pure"),),
-        **({"dft_test": (dft_test.file("structures"),)} if dft_test else {}),
-    }
-    return StepCall(step="evaluate", params=params.model_dump(mode="json"), inputs=inputs)
+    return call(
+        "evaluate",
+        evaluate.Params(elements=recipe.potential.elements),
+        potential=core,
+        asi=active_set,
+        yace=core,
+        baseline=base,
+        test=data,
+        pure=data,
+        dft_test=dft_test.file("structures") if dft_test else None,
+    )
 
 
 def stability_call(recipe: Recipe, core: Artefact, active_set: Artefact, frames: Artefact, base: Artefact) -> StepCall:
     """Molecular dynamics with the finished student. The config must ask for some (`stability.picoseconds` above 0)."""
-    params = stability.Params(**recipe.config.stability.model_dump(), seed=recipe.config.train.seed)
-    inputs: dict[str, tuple[FileRef, ...]] = {
-        "potential": (core.file("potential"),),
-        "asi": (active_set.file("asi"),),
-        "baseline": (base.file("baseline"),),
-        "train": (frames.file("train"),),
-    }
-    return StepCall(step="stability", params=params.model_dump(mode="json"), inputs=inputs)
+    params = stability.Params(**recipe.stability.model_dump(), seed=recipe.seed)
+    return call("stability", params, potential=core, asi=active_set, baseline=base, train=frames)
 
 
 def weak_spots_call(
@@ -137,7 +105,7 @@ def weak_spots_call(
         base: of the `baseline` step.
         core, active_set: the student.
     """
-    limits = recipe.config.convergence
+    limits = recipe.convergence
     params = weak_spots.Params(
         elements=recipe.potential.elements,
         cutoff=recipe.potential.cutoff,
@@ -145,29 +113,18 @@ def weak_spots_call(
         force_limit_meV_per_A=limits.force_mae_meV_per_A,
         energy_limit_meV_per_atom=limits.energy_mae_meV_per_atom,
     )
-    inputs: dict[str, tuple[FileRef, ...]] = {
-        "dataset": (data.file("dataset"),),
-        "selection": (selection.file("selection"),),
-        "baseline": (base.file("baseline"),),
-        "potential": (core.file("potential"),),
-        "asi": (active_set.file("asi"),),
-    }
-    return StepCall(
-        step="weak_spots",
-        params=params.model_dump(mode="json"),
-        inputs=inputs,
-        resources=select_resources(settings),
+    return call(
+        "weak_spots",
+        params,
+        select_resources(settings),
+        dataset=data,
+        selection=selection,
+        baseline=base,
+        potential=core,
+        asi=active_set,
     )
 
 
 def committee_call(potentials: Sequence[Stored], frames: Artefact, baseline: Artefact) -> StepCall:
     """What students say together of the test structures, and how far they are from each other."""
-    return StepCall(
-        step="committee",
-        params={},
-        inputs={
-            "potentials": tuple(potentials),
-            "baseline": (baseline.file("baseline"),),
-            "test": (frames.file("test"),),
-        },
-    )
+    return call("committee", potentials=potentials, baseline=baseline, test=frames)

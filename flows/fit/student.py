@@ -55,7 +55,7 @@ def make_student(prepared: Prepared, training: TrainingSet, run: Run, start: Sto
     potential = best.file("best")
     active_set = run(steps.active_set_call(recipe, potential, frames))
     core = run(steps.core_call(recipe, potential, active_set, frames, baseline))
-    gate = recipe.config.stability.picoseconds > 0
+    gate = recipe.stability.picoseconds > 0
     stability = run(steps.stability_call(recipe, core, active_set, frames, baseline)) if gate else None
     evaluation = run(steps.evaluate_call(recipe, core, active_set, frames, baseline, prepared.ingested.dft_test))
     return Student(recipe, training, attempts, best, active_set, core, stability, evaluation)

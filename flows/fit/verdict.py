@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 from containers.contract import Closed
+from containers.tensorpot.fit import pace_train
 from containers.tensorpot.fit.stop_reason import BROKEN_OFF
 from flows.config.training import Convergence
 
@@ -90,34 +91,38 @@ class Outcome(Closed):
     @property
     def resumable(self) -> bool:
         """Whether it left an interim potential that a fit may go on from."""
-        return self.failure is None and self.metrics["stop_reason"] != "diverged"
+        return self.failure is None and self.fit.stop_reason != "diverged"
+
+    @property
+    def fit(self) -> pace_train.Metrics:
+        """The metrics as the step declares them."""
+        return pace_train.Metrics.of(self.metrics)
 
 
 def judge(outcome: Outcome, convergence: Convergence) -> Verdict:
     """One word on an attempt. One that was broken off has not converged, however small its errors."""
     if outcome.failure is not None:
         return OF_FAILURE.get(outcome.failure, "failed")
-    reason = outcome.metrics["stop_reason"]
-    if reason not in (*BROKEN_OFF, "time_limit") and badness(outcome.metrics, convergence) <= 1:
+    reason = outcome.fit.stop_reason
+    if reason not in (*BROKEN_OFF, "time_limit") and badness(outcome.fit, convergence) <= 1:
         return "converged"
     return OF_STOP_REASON[reason]
 
 
-def in_limits(metrics: Mapping[str, Any], convergence: Convergence) -> dict[str, float]:
+def in_limits(fit: pace_train.Metrics, convergence: Convergence) -> dict[str, float]:
     """The validation errors `force` and `energy` of the best potential, each in units of its limit.
 
     An error that is no number is infinitely large.
     """
-    limits = {
-        "force": ("validation_force_mae_meV_per_A", convergence.force_mae_meV_per_A),
-        "energy": ("validation_energy_mae_meV_per_atom", convergence.energy_mae_meV_per_atom),
+    return {
+        "force": _finite(fit.validation_force_mae_meV_per_A) / convergence.force_mae_meV_per_A,
+        "energy": _finite(fit.validation_energy_mae_meV_per_atom) / convergence.energy_mae_meV_per_atom,
     }
-    return {name: _finite(metrics[key]) / limit for name, (key, limit) in limits.items()}
 
 
-def badness(metrics: Mapping[str, Any], convergence: Convergence) -> float:
+def badness(fit: pace_train.Metrics, convergence: Convergence) -> float:
     """The larger of the two validation errors, each in units of its limit; at most 1 is good enough."""
-    return max(in_limits(metrics, convergence).values())
+    return max(in_limits(fit, convergence).values())
 
 
 def _finite(value: float | None) -> float:
@@ -147,4 +152,4 @@ def best_of(outcomes: Sequence[Outcome], convergence: Convergence) -> int | None
 
 
 def _rank(outcome: Outcome, convergence: Convergence) -> tuple[bool, float]:
-    return judge(outcome, convergence) != "converged", badness(outcome.metrics, convergence)
+    return judge(outcome, convergence) != "converged", badness(outcome.fit, convergence)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
+from containers.tensorpot.evaluation import evaluate, stability
 from flows.config.schema import DistillConfig
 from flows.data.prepare import Prepared
 from flows.data.training_set import training_set
@@ -46,8 +46,7 @@ def make_committee(config: DistillConfig, prepared: Prepared, workspace: Workspa
     wanted = []
     for place, changes in enumerate(members(config), start=1):  # they change the fit alone, not the selection
         changed = config.model_copy(update={"train": config.train.model_copy(update=changes)})
-        own = replace(prepared, recipe=prepared.recipe.model_copy(update={"config": changed}))
-        wanted.append(Wanted(f"of committee {place}", own, training))
+        wanted.append(Wanted(f"of committee {place}", prepared.with_config(changed), training))
     results = fit_all(wanted, config.sweep.at_once, workspace)
     failed = [(one, result) for one, result in zip(wanted, results, strict=True) if isinstance(result, StepFailed)]
     found = [(place, result) for place, result in enumerate(results, start=1) if isinstance(result, Student)]
@@ -75,9 +74,9 @@ def _student(name: str, student: Student, baseline: Artefact, workspace: Workspa
     path = workspace.store.path
     made = {"pace_corerep": student.core, "pace_activeset": student.active_set, "baseline": baseline}
     files = {name: path(made[of].file(output)) for name, (of, output) in PUBLISHED.items() if of in made}
-    errors = student.evaluation.metrics
+    errors = student.evaluation.read(evaluate.Metrics)
     ended = student.taken.verdict
-    stable = student.stability.metrics["stable"] if student.stability else None
+    stable = student.stability.read(stability.Metrics).stable if student.stability else None
     if ended in ACCIDENTS:
         run_log().warning("student %s of the committee: its fit ended as %s", name, ended)
     if stable is False:
@@ -86,7 +85,7 @@ def _student(name: str, student: Student, baseline: Artefact, workspace: Workspa
         name=name,
         verdict=ended,
         stable=stable,
-        force_mae_meV_per_A=errors.get("teacher_force_mae_meV_per_A"),
-        energy_mae_meV_per_atom=errors.get("teacher_energy_mae_meV_per_atom"),
+        force_mae_meV_per_A=errors.teacher_force_mae_meV_per_A,
+        energy_mae_meV_per_atom=errors.teacher_energy_mae_meV_per_atom,
         files=files,
     )

@@ -7,12 +7,16 @@ evaluation, and takes one; then, where `sweep.committee` asks for it, a committe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from prefect import flow
 from prefect.runtime import flow_run
 
+from containers.metrics import of_side
+from containers.tensorpot.core import pace_corerep
+from containers.tensorpot.evaluation import evaluate, stability
+from containers.tensorpot.fit import pace_train
+from containers.tensorpot.frames import frames
 from flows.config.loading import teacher_files, user_files, with_absolute_paths
 from flows.config.run_name import Results, refuse_other
 from flows.config.schema import DistillConfig
@@ -113,8 +117,7 @@ class Data:
             self._prepared[one.data_key] = label_and_merge(known, Run(self.workspace, of=one.name))
             teacher = known.infos[0]
             self.reach_A = max(self.reach_A, teacher.r_max_A * teacher.num_interactions)
-        prepared = self._prepared[one.data_key]
-        return replace(prepared, recipe=prepared.recipe.model_copy(update={"config": one.config}))
+        return self._prepared[one.data_key].with_config(one.config)
 
     def _resolved(self, one: Variant) -> Resolved:
         if one.data_key not in self._known:
@@ -160,20 +163,20 @@ def _wanted(
 
 
 def _student(variant: Variant, student: Student) -> SweptStudent:
-    against = {key: value for key, value in student.evaluation.metrics.items() if key.startswith("teacher_")}
+    tested = student.evaluation
     return SweptStudent(
         name=variant.name,
         changes=variant.changes,
         verdict=student.taken.verdict,
         attempts=len(student.attempts),
-        iterations=student.fit.metrics["iterations"],
+        iterations=student.fit.read(pace_train.Metrics).iterations,
         fit_s=sum(attempt.seconds for attempt in student.attempts),
-        structures=student.training.frames.metrics["train_structures"],
-        functions=sum(student.core.metrics["functions"].values()),
-        stable=student.stability.metrics["stable"] if student.stability else None,
+        structures=student.training.frames.read(frames.Metrics).train_structures,
+        functions=sum(student.core.read(pace_corerep.Metrics).functions.values()),
+        stable=student.stability.read(stability.Metrics).stable if student.stability else None,
         figures={
-            **{key.removeprefix("teacher_"): value for key, value in against.items()},
-            "student_us_per_atom": student.evaluation.metrics.get("student_us_per_atom"),
+            **of_side(tested.metrics, "teacher"),
+            "student_us_per_atom": tested.read(evaluate.Metrics).student_us_per_atom,
         },
         potential_key=student.core.key,
     )

@@ -6,7 +6,6 @@ Fits students on sets of growing size, chosen by several methods, and shows thei
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,11 +13,14 @@ from prefect import flow
 from prefect.runtime import flow_run
 from pydantic import Field
 
+from containers.metrics import of_side
+from containers.tensorpot.dataset import dataset
+from containers.tensorpot.fit import pace_train
+from containers.tensorpot.frames import frames
 from flows.config.loading import teacher_files, user_files, with_absolute_paths
 from flows.config.run_name import refuse_other
 from flows.config.schema import DistillConfig
 from flows.data.prepare import Prepared, prepare
-from flows.data.recipe import Recipe
 from flows.data.training_set import training_set
 from flows.fit.student import make_student
 from flows.run import Run
@@ -73,7 +75,7 @@ def value_curve(
         prepared = prepare(config, files, models, run)
         wanted = _sets(methods or list(METHODS), _sizes(prepared, sizes), random_seeds, config.train.seed)
         if everything:
-            wanted.append(("all", prepared.dataset.metrics["train_structures"], config.train.seed))
+            wanted.append(("all", prepared.dataset.read(dataset.Metrics).train_structures, config.train.seed))
         points, failures = _points(prepared, wanted, machine)
         curve = ValueCurve(
             name=config.name,
@@ -88,7 +90,7 @@ def value_curve(
 
 def _sizes(prepared: Prepared, asked: Sequence[int] | None) -> list[int]:
     """The sizes asked for, each at most what there is; shares of it when none are."""
-    candidates = prepared.dataset.metrics["train_structures"]
+    candidates = prepared.dataset.read(dataset.Metrics).train_structures
     sizes = asked or [max(round(share * candidates), 1) for share in SHARES]
     return [min(size, candidates) for size in sizes]
 
@@ -127,26 +129,21 @@ def _point(prepared: Prepared, method: str, size: int, seed: int, workspace: Wor
     changed = _changed(prepared, method, size, seed)
     run = Run(workspace, of=f"{method} {size}" + (f" seed {seed}" if method == "random" else ""))
     student = make_student(changed, training_set(changed, run), run)
-    frames, attempts = student.training.frames, student.attempts
+    fitted, attempts = student.training.frames.read(frames.Metrics), student.attempts
     return Point(
         method=method,
         seed=seed,
-        structures=frames.metrics["train_structures"],
-        atoms=frames.metrics["train_atoms"],
+        structures=fitted.train_structures,
+        atoms=fitted.train_atoms,
         fit_s=sum(attempt.seconds for attempt in attempts),
-        iterations=sum(attempt.artefact.metrics["iterations"] for attempt in attempts if attempt.artefact),
+        iterations=sum(one.artefact.read(pace_train.Metrics).iterations for one in attempts if one.artefact),
         ended=next((attempt.verdict for attempt in attempts if attempt.goes_on), attempts[-1].verdict),
-        figures={
-            key.removeprefix("teacher_"): value
-            for key, value in student.evaluation.metrics.items()
-            if key.startswith("teacher_")
-        },
+        figures=of_side(student.evaluation.metrics, "teacher"),
     )
 
 
 def _changed(prepared: Prepared, method: str, size: int, seed: int) -> Prepared:
-    config = prepared.recipe.config
-    values = config.model_dump()
+    values = prepared.config.model_dump()
     values["selection"] |= {"method": method, "max_structures": size, "fraction": None}
     values["train"] |= {"seed": seed, "max_attempts": 1}
-    return replace(prepared, recipe=Recipe.model_validate({**prepared.recipe.model_dump(), "config": values}))
+    return prepared.with_config(DistillConfig.model_validate(values))

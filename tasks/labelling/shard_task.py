@@ -17,7 +17,7 @@ from prefect.cache_policies import NO_CACHE
 from containers.contract import Closed, InputFile, Request, Resources, write_atomic
 from containers.labels.rows import binary_ids
 from containers.mace.labelling import mace_label
-from tasks.artefact import External, FileRef, StepCall
+from tasks.artefact import External, FileRef, StepCall, call
 from tasks.errors import DistillError, StepFailed
 from tasks.label_store.checks import checked_reasons
 from tasks.label_store.store import LabelStore, MachineSpeed, TeacherKey
@@ -92,32 +92,29 @@ def _label(shard: ShardFile, asked: TeacherCall, workspace: Workspace) -> ShardD
         set_aside = checked_reasons(folder / "outputs" / mace_label.OUTPUTS["set_aside"], ids)
         labelled = store.commit(folder / "outputs" / mace_label.OUTPUTS["labels"], ids, atoms, set_aside)
         shard.file.unlink(missing_ok=True)
-    metrics, calibration, known = report.metrics, None, store.calibration(machine)
-    if metrics.get("edges") and metrics.get("edges_per_s"):  # something was computed
+    metrics, calibration, known = mace_label.Metrics.of(report.metrics), None, store.calibration(machine)
+    if metrics.edges and metrics.edges_per_s:  # something was computed
         calibration = MachineSpeed(
-            edges_per_batch=metrics["edges_per_batch"],
-            edges_per_s=metrics["edges_per_s"],
-            throughput=metrics["calibration"] or (known.throughput if known else {}),
+            edges_per_batch=metrics.edges_per_batch,
+            edges_per_s=metrics.edges_per_s,
+            throughput=metrics.calibration or (known.throughput if known else {}),
         )
-        if metrics["edges"] >= SOLID_EDGES or metrics["edges"] / metrics["edges_per_s"] >= SOLID_S:
+        if metrics.edges >= SOLID_EDGES or metrics.edges / metrics.edges_per_s >= SOLID_S:
             store.keep_calibration(machine, calibration)
-    return ShardDone(labelled=labelled, set_aside=set_aside, metrics=metrics, calibration=calibration)
+    return ShardDone(labelled=labelled, set_aside=set_aside, metrics=report.metrics, calibration=calibration)
 
 
 def shard_call(shard: ShardFile, asked: TeacherCall, settings: Settings, known: MachineSpeed | None) -> StepCall:
     """The step for a shard, with the batches that were found best on this machine, if any were."""
     bound = settings.edges_per_batch or (known.edges_per_batch if known and known.throughput else None)
-    return StepCall(
-        step="mace_label",
-        params=asked.params.model_dump(mode="json"),
-        inputs={"structures": (External(path=shard.file, sha256=shard.sha256),), "model": (asked.model,)},
-        resources=Resources(
-            threads=settings.cores,
-            device=settings.teacher_device,
-            edges_per_batch=bound,
-            acceleration=settings.acceleration,
-        ),
+    resources = Resources(
+        threads=settings.cores,
+        device=settings.teacher_device,
+        edges_per_batch=bound,
+        acceleration=settings.acceleration,
     )
+    file = External(path=shard.file, sha256=shard.sha256)
+    return call("mace_label", asked.params, resources, structures=file, model=asked.model)
 
 
 def speed_known_of(settings: Settings) -> str:

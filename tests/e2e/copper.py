@@ -7,6 +7,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
+from containers.mace.teacher.description import Teacher
 from containers.tensorpot.frames.frame_file import Labelled
 
 
@@ -51,3 +52,16 @@ def copper(
     random = np.random.default_rng(seed)
     cells = [strained(bulk("Cu", cubic=True), random, scale, shear, rattle_A) for _ in range(count)]
     return [effective_medium(f"{seed}-{number}", atoms, e0_eV) for number, atoms in enumerate(cells)]
+
+
+def teacher_of(element: str, r_max_A: float, e0_eV: float = 0.0) -> Teacher:
+    """A teacher that knows one element, for flows whose labels are there already."""
+    return Teacher(
+        model_class="ScaleShiftMACE",
+        dtype="float64",
+        elements=(element,),
+        r_max_A=r_max_A,
+        num_interactions=2,
+        heads=("Default",),
+        e0s_eV={"Default": {element: e0_eV}},
+    )

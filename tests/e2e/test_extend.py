@@ -13,10 +13,9 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from containers.structures.table import labels_table, structure_id, write_table
 from containers.tensorpot.baseline import baseline
 from containers.tensorpot.dataset import dataset
-from containers.tensorpot.pacemaker.input import Potential
 from flows.config.schema import DistillConfig
 from flows.data.prepare import Ingested, Prepared
-from flows.data.recipe import Recipe
+from flows.data.recipe import resolve
 from flows.data.training_set import training_set
 from flows.fit.rounds import Results, extend
 from flows.fit.student import make_student
@@ -25,6 +24,7 @@ from tasks.artefact import Artefact, StepCall, external
 from tasks.run_step import run_step
 from tasks.settings import Settings
 from tasks.workspace import Workspace, open_workspace
+from tests.e2e.copper import teacher_of
 
 pytestmark = pytest.mark.e2e
 EXAMPLE = Path(__file__).parents[2] / "examples" / "silicon"
@@ -85,11 +85,10 @@ def data(workspace: Workspace) -> dict[str, Artefact]:
 def distilled(workspace: Workspace, data: dict[str, Artefact], **changes: Any) -> tuple[Results, Run]:
     """The first fit, and what the loop makes of it. Steps run here and now; nothing asks for a server."""
     config = DistillConfig.model_validate({**CONFIG, "extend": changes})
-    shape = config.pacemaker.model_dump(include={"b_basis", "functions_per_element", "order"})
-    potential = Potential(elements=("Si",), cutoff=5.0, **shape)
-    recipe = Recipe(config=config, head="Default", teacher_e0s_eV={"Si": e0_eV()}, potential=potential)
-    # the pool's own artefacts are read by nobody after the data set
-    prepared = Prepared(recipe, Ingested(data["dataset"], None, None), infos=(), models={}, **data)
+    teacher = teacher_of("Si", 5.0, e0_eV())
+    pool = data["dataset"].model_copy(update={"metrics": {"elements": ["Si"]}})  # its files are read by nobody here
+    recipe = resolve(config, [teacher], {"Si"}, set())
+    prepared = Prepared(config, recipe, Ingested(pool, None, None), infos=(teacher,), models={}, **data)
     run = Run(workspace, step=lambda call, workspace, name: run_step(call, workspace))
     student = make_student(prepared, training_set(prepared, run), run)
     return extend(prepared, student, run), run

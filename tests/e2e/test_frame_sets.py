@@ -174,9 +174,8 @@ def fit(frames: Path, folder: Path) -> Path:
     potential = Potential(elements=("Si",), cutoff=CUTOFF, order=2, functions_per_element=8)
     asked = PacemakerInput(
         potential=potential,
-        fit=Fit(loss=Loss(kappa=KAPPA), maxiter=1),
+        fit=Fit(loss=Loss(kappa=KAPPA), maxiter=1, display_step=1, core=False),
         batch_size=10,
-        display_step=1,
     )
     (folder / "input.yaml").write_text(asked.text())
     command = [str(find_program()), "--no-predict", "input.yaml"]

@@ -99,7 +99,7 @@ def blocks_of(path: Path) -> Blocks:
 
 
 def asked(potential: Potential, fit: Fit | None = None, **changes: Any) -> PacemakerInput:
-    return PacemakerInput(potential=potential, fit=fit or Fit(maxiter=3), batch_size=2, seed=7, **changes)
+    return PacemakerInput(potential=potential, fit=fit or Fit(maxiter=3, seed=7, core=False), batch_size=2, **changes)
 
 
 def order_of(block: dict[str, Any]) -> int:
@@ -113,7 +113,7 @@ def test_a_preset_becomes_the_potential_and_the_loss_we_asked_for(
     """One iteration: a dry run does not say what the loss is."""
     shape = {"order": order, "functions_per_element": functions, "densities": densities, "b_basis": preset}
     potential = Potential.model_validate({"elements": ("Cu",), "cutoff": 4.3, **shape})
-    fit = Fit(loss=Loss(kappa=0.25, l1=3e-7, l2=2e-9), maxiter=1, repulsion=True)
+    fit = Fit(loss=Loss(kappa=0.25, l1=3e-7, l2=2e-9), maxiter=1, seed=7, core=True)
     log, blocks = run(tmp_path, asked(potential, fit), "--no-predict")
     assert list(blocks) == ["Cu"]
     assert (blocks["Cu"]["rcutij"], blocks["Cu"]["ndensityi"], order_of(blocks["Cu"])) == (4.3, densities, order)
@@ -168,7 +168,7 @@ def test_trainer_and_evaluator_agree_on_a_potential_with_overrides(tmp_path: Pat
     potential = Potential(
         elements=("Al", "Ni"), cutoff=4.3, functions_per_element=40, b_basis="small", overrides=OVERRIDES
     )
-    run(tmp_path, asked(potential, coefficients="random"), "--no-fit")
+    run(tmp_path, asked(potential, Fit(maxiter=3, seed=7, core=False, coefficients="random")), "--no-fit")
     told = pd.read_pickle(tmp_path / "train_pred.pckl.gzip", compression="gzip")
     structures = [labelled(name, ("Al", "Ni")).atoms for name in ("a", "bb", "dddd")]
     energies, forces = predict(str(tmp_path / "target_potential.yaml"), structures)
@@ -180,7 +180,9 @@ def test_trainer_and_evaluator_agree_on_a_potential_with_overrides(tmp_path: Pat
 
 def test_kappa_auto_is_the_share_by_variances(tmp_path: Path) -> None:
     potential = Potential(elements=("Cu",), cutoff=4.3, functions_per_element=20, b_basis="small")
-    log, _ = run(tmp_path, asked(potential, Fit(loss=Loss(kappa="auto"), maxiter=1)), "--no-predict")
+    log, _ = run(
+        tmp_path, asked(potential, Fit(loss=Loss(kappa="auto"), maxiter=1, seed=7, core=False)), "--no-predict"
+    )
     train = read_frame(tmp_path / TRAIN_FILE)
     energies = np.array([e / len(a) for e, a in zip(train["energy_corrected"], train["ase_atoms"], strict=True)])
     lengths = np.linalg.norm(np.vstack(list(train["forces"])), axis=1)
@@ -192,7 +194,7 @@ def test_kappa_auto_is_the_share_by_variances(tmp_path: Path) -> None:
 def test_the_user_s_own_keys_reach_the_fit(tmp_path: Path) -> None:
     potential = Potential(elements=("Cu",), cutoff=4.3, functions_per_element=20, b_basis="small")
     own = {"loss": {"w1_rad": 1e-7}, "options": {"c1": 0.001}, "trainable_parameters": "func"}
-    fit = Fit(maxiter=2, own=own, cycles=2, noise=0.01)
+    fit = Fit(maxiter=2, seed=7, core=False, fit=own, cycles=2, noise=0.01)
     log, target = run(tmp_path, asked(potential, fit), "--no-predict")
     assert "DeltaRad=(0, 1e-07, 0)" in log
     assert "Minimizer options: {'gtol': 1e-08, 'disp': True, 'c1': 0.001, 'maxiter': 2}" in log
@@ -208,7 +210,7 @@ def test_random_coefficients_differ_by_the_seed_and_zeros_do_not() -> None:
 
     def begin(coefficients: str, seed: int) -> np.ndarray:
         np.random.seed(seed)  # as pacemaker does with the seed of input.yaml
-        (block,) = basis_of(asked(potential, coefficients=coefficients).sections()["potential"])
+        (block,) = basis_of(asked(potential, Fit(coefficients=coefficients)).sections()["potential"])
         return np.array([function.coeffs for function in block.funcspecs])
 
     assert np.abs(begin("zero", 1)).max() == 0

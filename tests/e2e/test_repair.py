@@ -21,10 +21,9 @@ from containers.contract import OutputFile, Resources, file_digest
 from containers.tensorpot.fit import pace_train
 from containers.tensorpot.fit.history import MetricsFile
 from containers.tensorpot.frames.frame_file import frame, write_frame
-from containers.tensorpot.pacemaker.input import Potential
 from containers.tensorpot.pacemaker.program import child_environment, find_program, fit_program
 from flows.config.schema import DistillConfig
-from flows.data.recipe import Recipe
+from flows.data.recipe import resolve
 from flows.distill.summary import fits_of
 from flows.fit.attempts import Attempt, fit, led_to
 from flows.fit.verdict import MENDS
@@ -36,10 +35,10 @@ from tasks.run_step import run_step
 from tasks.settings import Settings
 from tasks.workspace import Workspace, open_workspace
 from tests.e2e.copper import copper as cells
+from tests.e2e.copper import teacher_of
 
 pytestmark = pytest.mark.e2e
 
-SMALL = Potential(elements=("Cu",), cutoff=4.0, functions_per_element=8, order=2, b_basis="small")
 COUNTED = 'n=$(cat "{0}" 2>/dev/null || echo 0); echo $((n + 1)) > "{0}"\n'
 """A program's own count of how often it was called, 0 at first."""
 copper = partial(cells, scale=None, shear=0.03, rattle_A=0.1)
@@ -74,12 +73,12 @@ class Bench:
                 "name": "repair",
                 "teacher": {"model": "teacher.model"},
                 "pool": {"files": ["pool.extxyz"]},
-                "pacemaker": {"fit": self.own},
+                "pacemaker": {"fit": self.own, "functions_per_element": 8, "order": 2, "b_basis": "small"},
                 "train": {"max_attempts": 2, **train},
                 "convergence": {"force_mae_meV_per_A": 1e-6, "energy_mae_meV_per_atom": 1e-6},
             }
         )
-        recipe = Recipe(config=config, head="Default", teacher_e0s_eV={"Cu": 0.0}, potential=SMALL)
+        recipe = resolve(config, [teacher_of("Cu", 4.0)], {"Cu"}, set())
         data = self._frames()
         return fit(recipe, data, Run(self.workspace, step=lambda call, workspace, name: run_step(call, workspace)))
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from containers.contract import Closed, Image, Inputs, Machine
+from containers.contract import Closed, Image, Inputs, Machine, StepMetrics
 from containers.mace.labelling.batches import DEFAULT_BOUND
 from containers.mace.labelling.predictions import Provenance, answer_rows, first_of_each, set_aside_rows, stub_rows
 from containers.mace.labelling.workers import processes_for
@@ -37,6 +37,15 @@ class Params(Closed):
         description="arithmetic of the teacher; float32 is about twice as fast and differs by some 1e-5 eV/atom,"
         " a hundredth of what an ACE fit leaves",
     )
+
+
+class Metrics(StepMetrics):
+    """What the labelling of a shard says of the machine's speed."""
+
+    edges: int = 0
+    edges_per_s: float = 0.0
+    edges_per_batch: int
+    calibration: dict[str, float]  # edges of a batch -> edges a second
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from ase import Atoms
 from pydantic import Field
 
-from containers.contract import BadInput, Closed, Image, Inputs, Machine
+from containers.contract import BadInput, Closed, Image, Inputs, Machine, Optional, StepMetrics
 from containers.structures.split import Split
 from containers.structures.table import read_atoms
 from containers.tensorpot.baseline import dft_agreement, pair_potentials
@@ -30,12 +30,12 @@ IMAGE: Image = "tensorpot"
 VERSION = 4
 INPUTS = {
     "labels": "the teacher's labels of the pool (Parquet, containers.structures.table.LABELS)",
-    "dft": "optional: DFT data that may be trained on (LABELS)",
-    "dft_test": "optional: DFT data that only the evaluation sees (LABELS)",
-    "base": "optional: baseline.json of an earlier run whose data set this one goes on from",
-    "base_set": "optional: that data set (Parquet, DATASET), whose labels count beside the new ones",
-    "dft_teacher": "optional: the teacher's labels of the DFT structures (LABELS); some may be missing",
-    "dft_rejected": "optional: why they are (Parquet, containers.labels.pool_labels.REJECTED)",
+    "dft": Optional("DFT data that may be trained on (LABELS)"),
+    "dft_test": Optional("DFT data that only the evaluation sees (LABELS)"),
+    "base": Optional("baseline.json of an earlier run whose data set this one goes on from"),
+    "base_set": Optional("that data set (Parquet, DATASET), whose labels count beside the new ones"),
+    "dft_teacher": Optional("the teacher's labels of the DFT structures (LABELS); some may be missing"),
+    "dft_rejected": Optional("why they are (Parquet, containers.labels.pool_labels.REJECTED)"),
 }
 OUTPUTS = {"baseline": "baseline.json"}
 
@@ -69,6 +69,14 @@ class Params(Closed):
     def takes_pairs(self) -> bool:
         """Whether the student learns the difference to a pair potential."""
         return self.reference_potential == "lj" or (self.reference_potential == "zbl" and self.difference)
+
+
+class Metrics(StepMetrics):
+    """Doubts about the DFT labels."""
+
+    dft_warnings: list[str] = []
+    dft_not_compared: int = 0  # DFT structures whose units nothing shows to be right
+    dft_not_compared_first: str | None = None
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:

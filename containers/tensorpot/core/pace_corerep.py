@@ -14,7 +14,7 @@ import numpy as np
 from ase.data import atomic_numbers
 from pydantic import Field
 
-from containers.contract import BadInput, Closed, Image, Inputs, Machine
+from containers.contract import BadInput, Closed, Image, Inputs, Machine, StepMetrics
 from containers.structures.distances import touching
 from containers.tensorpot.core import inner_radius as core
 from containers.tensorpot.frames.frame_file import read_frame
@@ -59,6 +59,13 @@ class Params(Closed):
         " which every one of them extrapolates, leaves the training data as they were fitted; pacemaker's own program"
         " takes 0.99, with which silicon's force error grew from 19 to 890 meV/Å (docs/use/delta_learning.md)",
     )
+
+
+class Metrics(StepMetrics):
+    """Figures of the exported potential."""
+
+    functions: dict[str, int]  # of each element
+    bonded_dimer_falls_eV: dict[str, float]  # pairs of training's bonds whose dimer falls on the way in
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:

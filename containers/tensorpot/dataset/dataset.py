@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from ase.data import atomic_numbers, chemical_symbols
 from pydantic import Field
 
-from containers.contract import BadInput, Closed, Image, Inputs, Machine
+from containers.contract import BadInput, Closed, Image, Inputs, Machine, Optional, StepMetrics
 from containers.structures.external_sort import Spool, blocks
 from containers.structures.split import SIDES, Split, empty_sides_message, side
 from containers.structures.table import Origin, flat, list_lengths, write_table
@@ -45,10 +45,10 @@ from containers.tensorpot.dataset.history import HISTORY, Base, History, Key, Ve
 IMAGE: Image = "tensorpot"
 VERSION = 4
 INPUTS = {
-    "base": "the data set of an earlier run that is to grow (optional; Parquet, DATASET)",
+    "base": Optional("the data set of an earlier run that is to grow (Parquet, DATASET)"),
     "labels": "the pool with the teacher's labels (Parquet, containers.structures.table.LABELS)",
-    "dft": "DFT data to train on (optional; Parquet, LABELS)",
-    "dft_test": "DFT data kept for evaluation (optional; Parquet, LABELS)",
+    "dft": Optional("DFT data to train on (Parquet, LABELS)"),
+    "dft_test": Optional("DFT data kept for evaluation (Parquet, LABELS)"),
 }
 OUTPUTS = {"dataset": "dataset.parquet", "set_aside": "set_aside.parquet", "summary": "dataset.json"}
 SET_ASIDE = pa.schema(
@@ -105,6 +105,12 @@ class _Tally:
             self.came[origin] += came == version
             self.families[family] = on
             self.structures[on].add(bytes.fromhex(identity))
+
+
+class Metrics(StepMetrics):
+    """Figures of the data set."""
+
+    train_structures: int
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 from pydantic import Field
 
-from containers.contract import BadInput, Closed, Image, Inputs, Machine
+from containers.contract import BadInput, Closed, Image, Inputs, Machine, Optional, StepMetrics
 from containers.metrics import errors
 from containers.structures.distances import nearest
 from containers.structures.table import atoms_from_table, read_atoms, write_table
@@ -38,9 +38,9 @@ INPUTS = {
     "asi": "its active set (.asi)",
     "baseline": "what the fit left out (baseline.json)",
     "test": "test frame with the teacher's labels (.pckl.gzip of the frames step)",
-    "yace": "the same for LAMMPS, whose speed is measured (optional; .yace)",
-    "pure": "of each element the structure of the lowest energy (optional; Parquet, LABELS and origin, of frames)",
-    "dft_test": "DFT data for evaluation (optional; Parquet, containers.structures.table.LABELS)",
+    "yace": Optional("the same for LAMMPS, whose speed is measured (.yace)"),
+    "pure": Optional("of each element the structure of the lowest energy (Parquet, LABELS and origin, of frames)"),
+    "dft_test": Optional("DFT data for evaluation (Parquet, containers.structures.table.LABELS)"),
 }
 OUTPUTS = {"evaluation": "evaluation.json", "parity": "parity.parquet"}
 PARITY = pa.schema(
@@ -88,6 +88,15 @@ class Compared:
         """Energies and forces for the tables of errors."""
         energies, forces = self.values["energy_eV_per_atom"], self.values["force_eV_per_A"]
         return Judged(self.group, self.counts, (float(energies[0][0]), float(energies[1][0])), np.stack(forces))
+
+
+class Metrics(StepMetrics):
+    """Errors against the teacher on the test side; those against DFT have the same names after `dft_`."""
+
+    teacher_force_mae_meV_per_A: float | None = None
+    teacher_energy_mae_meV_per_atom: float | None = None
+    teacher_gamma_share_above_1: float  # of the atoms
+    student_us_per_atom: float | None = None  # microseconds of LAMMPS' evaluator
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:

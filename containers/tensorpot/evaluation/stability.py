@@ -15,7 +15,7 @@ import numpy as np
 from ase import Atoms
 from pydantic import Field
 
-from containers.contract import Closed, Image, Inputs, Machine
+from containers.contract import Closed, Image, Inputs, Machine, StepMetrics
 from containers.structures.cells import grown, is_solid
 from containers.tensorpot.evaluation.molecular_dynamics import Run, constant_energy, heat, relax, thinned, timestep
 from containers.tensorpot.frames.frame_file import energy_corrected, read_frame
@@ -55,6 +55,13 @@ class Params(Closed):
     atoms: int = Field(64, ge=2, description="a training structure is repeated to so many or more")
     max_drift_meV_per_atom_per_ps: float = Field(1.0, gt=0, description="of the total energy, up or down")
     seed: int = Field(42, ge=0, description="of the velocities")
+
+
+class Metrics(StepMetrics):
+    """Verdict of the gate."""
+
+    stable: bool
+    unstable_because: str | None
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:

@@ -19,12 +19,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field
 from ruamel.yaml import YAML
 
-from containers.contract import Closed, Inputs, Machine, OutOfMemory, Resources, StepError
+from containers.contract import Inputs, Machine, Optional, OutOfMemory, Resources, StepError, StepMetrics
 from containers.memory import memory_limit
 from containers.structures.table import write_table
 from containers.tensorpot.fit.follow import FitRequest, FitRun, ends_at, follow, nothing_left
@@ -39,7 +38,7 @@ from containers.tensorpot.fit.working_folder import (
     read_left,
     what_remains,
 )
-from containers.tensorpot.pacemaker.input import EarlyStop, Fit, Loss, PacemakerInput, Potential, Start
+from containers.tensorpot.pacemaker.input import Fit, PacemakerInput, Potential, Start
 from containers.tensorpot.pacemaker.program import cancellable, check_device, fit_program
 
 IMAGE: Literal["tensorpot"] = "tensorpot"
@@ -47,7 +46,7 @@ VERSION = 11
 INPUTS = {
     "train": "pacemaker frame of the `frames` step",
     "validation": "pacemaker frame of the `frames` step",
-    "start": "optional: B-basis without core repulsion to continue from (`interim` or `best` of an earlier fit)",
+    "start": Optional("B-basis without core repulsion to continue from (`interim` or `best` of an earlier fit)"),
 }
 OUTPUTS = {
     "interim": "interim.yaml",  # B-basis without core repulsion, the last one: to go on from
@@ -77,37 +76,29 @@ class TimeLimit(StepError):
     """The time for the step was over before pacemaker left anything to go on from."""
 
 
-class Params(Closed):
+class Params(Fit):
     """What is fitted and how. A failure or a fit that has not converged is met by changing these: see
     flows/fit/repairs.py."""
 
     potential: Potential
-    loss: Loss = Loss()
-    maxiter: int = Field(150, ge=1, description="iterations at most (for each step of a ladder and each cycle)")
-    optimizer: Literal["BFGS", "L-BFGS-B"] = Field("BFGS", description="BFGS is pacemaker's default")
-    ladder_step: int | None = Field(
-        None, ge=1, description="grow the basis by so many functions at a time; None: at once"
-    )
-    cycles: int = Field(1, ge=1, description="fits one after another, each from the best before with noise")
-    noise: float = Field(0.0, ge=0, description="relative noise on the coefficients between two cycles")
-    early_stop: EarlyStop | None = Field(None, description="None: only iterations and the optimizer end the fit")
-    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        "auto", description="structures at a time; auto: about 1,500 atoms, fewer where memory is short"
-    )
-    batch_share: float = Field(1.0, gt=0, le=1, description="of a batch auto: less after one that memory was short for")
-    display_step: int = Field(10, ge=1, description="iterations between two looks at the validation frame")
-    seed: int = Field(42, ge=0, description="seed of numpy in pacemaker")
-    core: bool = Field(
-        True, description="ask pacemaker for a ZBL core (fit.repulsion: auto), which only its own output gets"
-    )
-    coefficients: Literal["zero", "random"] = Field(
-        "zero", description="what the functions begin with; random ones differ by the seed"
-    )
-    bootstrap: int | None = Field(
-        None, ge=0, description="seed by which the training rows are drawn with replacement; None: each once"
-    )
-    fit: dict[str, Any] = Field({}, description="the user's own keys of pacemaker's section fit")
-    backend: dict[str, Any] = Field({}, description="the user's own keys of pacemaker's section backend")
+
+
+class Metrics(StepMetrics):
+    """How the fit ended, and the errors of its best potential; None where there is no number."""
+
+    stop_reason: str
+    stop_criterion: str
+    iterations: int
+    resumed_at: int
+    best_iteration: int | None
+    interim_iteration: int
+    batch_size: int
+    functions: int
+    functions_asked: int | None
+    train_force_mae_meV_per_A: float | None = None
+    train_energy_mae_meV_per_atom: float | None = None
+    validation_force_mae_meV_per_A: float | None
+    validation_energy_mae_meV_per_atom: float | None
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
@@ -171,26 +162,8 @@ def pacemaker_input(
     functions = (params.potential.functions_asked() or 1) // elements
     fixed = fixed_bytes(elements, params.potential.functions().parameters, params.optimizer)
     automatic = auto_batch_size(structures, atoms, functions, memory, neighbours, fixed)
-    return PacemakerInput(
-        potential=params.potential,
-        fit=Fit(
-            loss=params.loss,
-            optimizer=params.optimizer,
-            maxiter=params.maxiter,
-            ladder_step=params.ladder_step,
-            cycles=params.cycles,
-            noise=params.noise,
-            early_stop=params.early_stop,
-            own=params.fit,
-            repulsion=params.core,
-        ),
-        batch_size=max(1, int(params.batch_share * automatic)) if params.batch_size == "auto" else params.batch_size,
-        display_step=params.display_step,
-        seed=params.seed,
-        coefficients=params.coefficients,
-        backend=params.backend,
-        start=start,
-    )
+    batch_size = max(1, int(params.batch_share * automatic)) if params.batch_size == "auto" else params.batch_size
+    return PacemakerInput(potential=params.potential, fit=params, batch_size=batch_size, start=start)
 
 
 def _request(given: PacemakerInput, counts: Counts, until: float | None, earlier: Checkpoint) -> FitRequest:
@@ -198,7 +171,7 @@ def _request(given: PacemakerInput, counts: Counts, until: float | None, earlier
     if fit.ladder_step is not None and given.start != "continue":
         functions = _functions(given)
         steps = -(-(functions - max((shape[0] for shape in earlier.shapes), default=0)) // fit.ladder_step)
-    by_train_loss = fit.early_stop and "min_relative_test_loss_per_iter" not in fit.own
+    by_train_loss = fit.early_stop and "min_relative_test_loss_per_iter" not in fit.fit
     return FitRequest(
         counts.sizes,
         fit.maxiter,
@@ -251,42 +224,12 @@ def _figures(run: FitRun, params: Params, counts: Counts) -> dict[str, Any]:
 
 def write_stub(outputs: Path, names: dict[str, str], params: Params, input_yaml: str) -> dict[str, Any]:
     """Write every output and return metrics of a fit that went well."""
+    species = [{"speciesblock": element, "rcutij": params.potential.cutoff} for element in params.potential.elements]
     for name in ("interim", "best"):
-        YAML(typ="safe", pure=True).dump(_b_basis(params), outputs / names[name])
+        basis = {"global": {"DeltaSplineBins": 0.001}, "species": species}
+        YAML(typ="safe", pure=True).dump(basis, outputs / names[name])
     (outputs / names["input"]).write_text(input_yaml)
     write_table(outputs / names["history"], history_table(_rows(2.0), _rows(2.2)))
-    return _metrics(params)
-
-
-def _b_basis(params: Params) -> dict[str, Any]:
-    species = [{"speciesblock": element, "rcutij": params.potential.cutoff} for element in params.potential.elements]
-    return {"global": {"DeltaSplineBins": 0.001}, "species": species}
-
-
-def _rows(loss: float) -> list[Row]:
-    spoken: dict[str, Any] = {
-        "energy_mae_meV_per_atom": 15.0,
-        "energy_max_meV_per_atom": 45.0,
-        "force_max_meV_per_A": 450.0,
-    }
-    return [
-        Row(
-            ladder_step=0,
-            step_iteration=iteration,
-            loss=loss * fall,
-            energy_loss=0.2 * loss * fall,
-            force_loss=0.8 * loss * fall,
-            regularisation_loss=0.0,
-            energy_rmse_meV_per_atom=20 * fall,
-            force_rmse_meV_per_A=100 * fall,
-            force_mae_meV_per_A=80 * fall,
-            **{name: fall * value for name, value in spoken.items()},
-        )
-        for iteration, fall in enumerate((1.0, 0.5, 0.25, 0.2))
-    ]
-
-
-def _metrics(params: Params) -> dict[str, Any]:
     one_side = {
         "energy_mae_meV_per_atom": 3.0,
         "energy_rmse_meV_per_atom": 4.0,
@@ -315,3 +258,26 @@ def _metrics(params: Params) -> dict[str, Any]:
         **{f"last_validation_{name}": one_side[name] for name in ("energy_mae_meV_per_atom", "force_mae_meV_per_A")},
         **{f"{side}_{name}": value for side in ("train", "validation") for name, value in one_side.items()},
     }
+
+
+def _rows(loss: float) -> list[Row]:
+    spoken: dict[str, Any] = {
+        "energy_mae_meV_per_atom": 15.0,
+        "energy_max_meV_per_atom": 45.0,
+        "force_max_meV_per_A": 450.0,
+    }
+    return [
+        Row(
+            ladder_step=0,
+            step_iteration=iteration,
+            loss=loss * fall,
+            energy_loss=0.2 * loss * fall,
+            force_loss=0.8 * loss * fall,
+            regularisation_loss=0.0,
+            energy_rmse_meV_per_atom=20 * fall,
+            force_rmse_meV_per_A=100 * fall,
+            force_mae_meV_per_A=80 * fall,
+            **{name: fall * value for name, value in spoken.items()},
+        )
+        for iteration, fall in enumerate((1.0, 0.5, 0.25, 0.2))
+    ]

@@ -47,13 +47,23 @@ def write_results(
     Both are loaded and compared with the validation frame again: which one is better does not rest on pacemaker's
     word.
     """
+    from containers.tensorpot.student import potential as fitted
+
     last = _kept(found, last_to, frames, kappa)
     liked = first_whole(run.best(), run, counts)
     best = last if liked is None else _kept(liked, best_to, frames, kappa)
     if not best.error < last.error:
         best = last
     best_to.write_bytes(best.path.read_bytes())
-    return {**_figures(best, last), **_train_errors(best_to, frames), **_shape(best_to)}
+    functions, parameters = fitted.shape_of(fitted.load(best_to))
+    return {
+        "best_iteration": best.iteration,
+        **{f"validation_{name}": value for name, value in best.errors.items()},
+        **{f"last_validation_{name}": last.errors[name] for name in LAST},
+        **{f"train_{name}": value for name, value in fitted.errors_on(best_to, frames.read("train")).items()},
+        "functions": functions,
+        "parameters": parameters,
+    }
 
 
 def _kept(found: tuple[int, Path], path: Path, frames: Frames, kappa: float) -> Kept:
@@ -63,27 +73,6 @@ def _kept(found: tuple[int, Path], path: Path, frames: Frames, kappa: float) -> 
     errors = fitted.errors_on(path, frames.read("validation"))
     error = measure(errors["energy_mae_meV_per_atom"], errors["force_mae_meV_per_A"], kappa)
     return Kept(found[0], path, errors, error)
-
-
-def _figures(best: Kept, last: Kept) -> dict[str, Any]:
-    return {
-        "best_iteration": best.iteration,
-        **{f"validation_{name}": value for name, value in best.errors.items()},
-        **{f"last_validation_{name}": last.errors[name] for name in LAST},
-    }
-
-
-def _train_errors(path: Path, frames: Frames) -> dict[str, float | None]:
-    from containers.tensorpot.student.potential import errors_on
-
-    return {f"train_{name}": value for name, value in errors_on(path, frames.read("train")).items()}
-
-
-def _shape(path: Path) -> dict[str, int]:
-    from containers.tensorpot.student.potential import load, shape_of
-
-    functions, parameters = shape_of(load(path))
-    return {"functions": functions, "parameters": parameters}
 
 
 def kappa_used(run: FitRun, asked: float | str) -> float:

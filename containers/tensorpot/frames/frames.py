@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from ase import Atoms
 from pydantic import Field, model_validator
 
-from containers.contract import BadInput, Closed, Image, Inputs, Machine, StepError
+from containers.contract import BadInput, Closed, Image, Inputs, Machine, Optional, StepError, StepMetrics
 from containers.formats.extxyz import write_frames
 from containers.structures.distances import nearest
 from containers.structures.split import SIDES, Side
@@ -64,8 +64,8 @@ INPUTS = {
     "dataset": "the labelled structures with their sides (Parquet, from the dataset step)",
     "selection": "training structures of the pool (Parquet with id and weight, from pace_select)",
     "baseline": "what is taken from the labels before the fit (baseline.json)",
-    "strains": "strained structures with the teacher's labels (optional; Parquet, containers.structures.table.LABELS)",
-    "dataset_set_aside": "what the dataset step set aside (optional; Parquet, SET_ASIDE), passed on",
+    "strains": Optional("strained structures with the teacher's labels (Parquet, containers.structures.table.LABELS)"),
+    "dataset_set_aside": Optional("what the dataset step set aside (Parquet, SET_ASIDE), passed on"),
 }
 OUTPUTS = {
     "train": "train.pckl.gzip",
@@ -101,6 +101,15 @@ class Params(Closed):
         if self.loss_stress > 0 and self.loss_energy == 0:
             raise ValueError("stress is learned from energies: with loss_stress, loss_energy must be above 0")
         return self
+
+
+class Metrics(StepMetrics):
+    """Figures of the sides."""
+
+    train_structures: int
+    train_atoms: int
+    set_aside: int
+    pairs: dict[str, dict[str, dict[str, Any]]]  # pair -> side -> structures with it within the cutoff, distances
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:

@@ -24,6 +24,8 @@ from containers.tensorpot.pacemaker.own_keys import check_blocks, options_for, o
 __all__ = ["EarlyStop", "Fit", "Loss", "Overrides", "PacemakerInput", "Potential", "Preset", "Start", "shape"]
 
 Start = Literal["fresh", "continue", "extend"]
+Optimizer = Literal["BFGS", "L-BFGS-B"]
+Kappa = Annotated[float, Field(ge=0, le=1)] | Literal["auto"]
 
 TRAIN_FILE = "train.pckl.gzip"
 VALIDATION_FILE = "validation.pckl.gzip"
@@ -52,14 +54,19 @@ _Representer.add_representer(str, _Representer.represent_str)
 _Representer.add_representer(float, _Representer.represent_float)
 
 
-class Loss(Closed):
+class Regularisation(Closed):
+    """What keeps the coefficients small; the defaults are pacemaker's own."""
+
+    l1: float = Field(1e-8, ge=0, description="L1 regularisation of the coefficients")
+    l2: float = Field(1e-8, ge=0, description="L2 regularisation of the coefficients")
+
+
+class Loss(Regularisation):
     """What the fit minimises. pacemaker knows one number for the balance, kappa."""
 
-    kappa: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = Field(
+    kappa: Kappa = Field(
         0.3, description="share of the forces, more starves the energies; auto: by the variances of both"
     )
-    l1: float = Field(1e-8, ge=0, description="L1 regularisation of the coefficients; pacemaker's own default")
-    l2: float = Field(1e-8, ge=0, description="L2 regularisation of the coefficients; pacemaker's own default")
 
     def section(self) -> dict[str, Any]:
         """`fit.loss`."""
@@ -75,24 +82,65 @@ class EarlyStop(Closed):
     patience: int = Field(200, ge=2, description="iterations over which it must not, before the fit ends")
 
 
-class Fit(Closed):
-    """How the loss is minimised."""
+class Schedule(Closed):
+    """Iterations and batches of a fit, as the config's `train` has them too."""
 
-    loss: Loss = Loss()
-    optimizer: Literal["BFGS", "L-BFGS-B"] = Field(
+    maxiter: int = Field(
+        150,
+        ge=1,
+        description="iterations of one attempt, step of a ladder and cycle at most; train.stages have their own",
+    )
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        "auto", description="structures a batch; auto: about 1,500 atoms, fewer where memory is short"
+    )
+    ladder_step: int | None = Field(
+        None, ge=1, description="grow the basis by so many functions at a time; null: all at once"
+    )
+    early_stop: EarlyStop | None = Field(None, description="end a fit whose loss falls too slowly; null: never")
+
+
+class Minimisation(Schedule):
+    """How the loss is minimised: what a repair of a fit may change, beside the loss."""
+
+    optimizer: Optimizer = Field(
         "BFGS", description="L-BFGS-B needs less memory: BFGS takes 8 bytes times the square of the parameters"
     )
-    maxiter: int = Field(ge=1, description="iterations at most (for each step of a ladder)")
-    ladder_step: int | None = Field(None, ge=1, description="grow the basis by so many functions at a time")
-    cycles: int = Field(1, ge=1, description="fits one after another; pacemaker keeps the one of the lowest loss")
+    cycles: int = Field(
+        1, ge=1, description="fits one after another, each from the best before with noise; the lowest loss is kept"
+    )
     noise: float = Field(0.0, ge=0, description="relative noise on the coefficients between two cycles")
-    early_stop: EarlyStop | None = Field(None, description="None: only iterations and the optimizer end the fit")
-    own: dict[str, Any] = Field({}, description="the user's own keys of the section, see pacemaker_keys.OwnFit")
-    repulsion: bool = Field(False, description="let pacemaker add a ZBL core after the fit, to its own output")
+    batch_share: float = Field(
+        1.0, gt=0, le=1, description="of a batch auto, which the step alone knows: less after one out of memory"
+    )
+
+
+class Randomness(Closed):
+    """What chance decides in a fit, as the config's `train` has it too."""
+
+    seed: int = Field(42, ge=0, le=2**32 - 1, description="seed of the selection and of pacemaker")
+    coefficients: Literal["zero", "random"] = Field(
+        "zero", description="what the coefficients are before the fit; random ones differ by the seed"
+    )
+    bootstrap: int | None = Field(
+        None, ge=0, description="seed by which training structures are drawn with replacement; null: each once"
+    )
+
+
+class Fit(Randomness, Minimisation):
+    """A fit but for its potential. A new key of it is a field here, of one of the bases where a user may set it or a
+    repair change it, and a line in `section`."""
+
+    loss: Loss = Loss()
+    display_step: int = Field(10, ge=1, description="iterations between two looks at the validation frame")
+    core: bool = Field(
+        True, description="ask pacemaker for a ZBL core (fit.repulsion: auto), which only its own output gets"
+    )
+    fit: dict[str, Any] = Field({}, description="the user's own keys of pacemaker's section fit, see own_keys.OwnFit")
+    backend: dict[str, Any] = Field({}, description="the user's own keys of its section backend, see OwnBackend")
 
     def section(self, laddered: bool) -> dict[str, Any]:
         """`fit`; raises `BadInput` when a key of the user's own is not one for the user."""
-        own = own_fit(self.own)
+        own = own_fit(self.fit)
         loss = self.loss.section() | (own.loss.model_dump(exclude_defaults=True) if own.loss else {})
         section: dict[str, Any] = {"loss": loss, "optimizer": self.optimizer, "maxiter": self.maxiter}
         if (options := options_for(self.optimizer, own.options)) is not None:
@@ -108,7 +156,7 @@ class Fit(Closed):
                 section["min_relative_test_loss_per_iter"] = own.min_relative_test_loss_per_iter
             section["min_relative_train_loss_per_iter"] = self.early_stop.min_relative_loss_per_iteration
             section["early_stopping_patience"] = self.early_stop.patience
-        if self.repulsion:
+        if self.core:
             section["repulsion"] = "auto"
         return section
 
@@ -124,17 +172,13 @@ class PacemakerInput(Closed):
     potential: Potential
     fit: Fit
     batch_size: int = Field(ge=1, description="structures evaluated at a time")
-    display_step: int = Field(10, ge=1, description="iterations between two looks at the validation frame")
-    seed: int = Field(42, ge=0, description="seed of numpy; coefficients start at zero, so it seldom matters")
-    coefficients: Literal["zero", "random"] = Field("zero", description="what new functions begin with")
-    backend: dict[str, Any] = Field({}, description="the user's own keys of the section, see pacemaker_keys.OwnBackend")
     start: Start = "fresh"
 
     def sections(self) -> dict[str, Any]:
         """The content of the file."""
-        check_blocks(own_fit(self.fit.own), self.potential.elements)
+        check_blocks(own_fit(self.fit.fit), self.potential.elements)
         return {
-            "seed": self.seed,
+            "seed": self.fit.seed,
             "data": {"filename": TRAIN_FILE, "test_filename": VALIDATION_FILE},
             "potential": self._potential(),
             "fit": self.fit.section(laddered=self.start != "continue") | self._trained(),
@@ -142,14 +186,14 @@ class PacemakerInput(Closed):
                 "evaluator": "tensorpot",
                 "batch_size": self.batch_size,
                 "batch_size_reduction": False,  # what follows a lack of memory is decided by the flow, visibly
-                "display_step": self.display_step,
-                **own_backend(self.backend).model_dump(exclude_none=True),
+                "display_step": self.fit.display_step,
+                **own_backend(self.fit.backend).model_dump(exclude_none=True),
             },
         }
 
     def _trained(self) -> dict[str, Any]:
         """Name the blocks that are fitted where the potential has not ALL: pacemaker permutes all elements for that."""
-        trained = own_fit(self.fit.own).trainable_parameters
+        trained = own_fit(self.fit.fit).trainable_parameters
         functions = self.potential.section()["functions"]
         if "ALL" in functions or trained not in (None, "func", "radial", "ALL"):
             return {}
@@ -161,7 +205,7 @@ class PacemakerInput(Closed):
         if self.start == "continue":
             return START_FILE
         section = self.potential.section()
-        if self.coefficients == "random":
+        if self.fit.coefficients == "random":
             section = at_random(section)
         return section | ({"initial_potential": START_FILE} if self.start == "extend" else {})
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 from ase import Atoms
 from pydantic import Field, model_validator
 
-from containers.contract import BadInput, Closed, Image, Inputs, Machine, Resources
+from containers.contract import BadInput, Closed, Image, Inputs, Machine, Optional, Resources, StepMetrics
 from containers.structures.table import write_table
 from containers.tensorpot.active_set.piece_sizes import Sizes, features_bytes, sizes_for
 from containers.tensorpot.pacemaker.input import Potential
@@ -39,8 +39,8 @@ VERSION = 4
 INPUTS = {
     "dataset": "the labelled structures with their sides (Parquet, from the dataset step)",
     "baseline": "what is taken from the labels before the fit (baseline.json)",
-    "given": "what an earlier run selected (optional; Parquet): it stays selected",
-    "potential": "a B-basis potential (.yaml) whose basis, and coefficients for full projections, are used (optional)",
+    "given": Optional("what an earlier run selected (Parquet): it stays selected"),
+    "potential": Optional("a B-basis potential (.yaml) whose basis, and coefficients for full projections, are used"),
 }
 OUTPUTS = {"selection": "selection.parquet"}
 SELECTION = pa.schema([("id", pa.string()), ("order", pa.int32()), ("how", pa.string()), ("weight", pa.float64())])
@@ -99,6 +99,16 @@ class Choice:
 def by_hash(ids: Iterable[str], seed: int) -> list[str]:
     """The ids in an order that depends on the seed and on each id alone."""
     return sorted(ids, key=lambda key: hashlib.sha256(f"fill:{seed}:{key}".encode()).hexdigest())
+
+
+class Metrics(StepMetrics):
+    """Figures of the selection."""
+
+    candidates: int
+    selected: int
+    how: dict[str, int]  # structures by the reason of their choice
+    scarce_elements: list[str]
+    grades: dict[str, Any]  # extrapolation grades before and after
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from ase import Atoms
 from pydantic import Field
 
-from containers.contract import Closed, Image, Inputs, Machine
+from containers.contract import Closed, Image, Inputs, Machine, StepMetrics
 from containers.structures.table import atoms_from_table, write_table
 from containers.tensorpot.pacemaker.input import Potential
 from containers.tensorpot.selection.candidates import AT_ONCE, DataSet, read_given
@@ -59,6 +59,15 @@ class Params(Closed):
     force_limit_meV_per_A: float = Field(gt=0, description="meV/Å; the unit in which force errors are ranked")
     energy_limit_meV_per_atom: float = Field(gt=0, description="meV/atom; the unit in which energy errors are ranked")
     of_family: int = Field(2, ge=1, description="of one family before the next: its copies are much alike")
+
+
+class Metrics(StepMetrics):
+    """Figures of the selection with what was added."""
+
+    selected: int
+    how: dict[str, int]
+    added: int
+    added_by: dict[str, int]
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:

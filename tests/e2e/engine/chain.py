@@ -17,7 +17,7 @@ from flows.data import steps
 from flows.data.prepare import read_teacher
 from flows.data.recipe import Recipe, resolve
 from flows.fit import steps as fit_steps
-from flows.fit.attempts import first_plan
+from flows.fit.repairs import first_plan
 from tasks.artefact import Artefact, External, StepCall, external
 from tasks.labelling.shard_task import TeacherCall, shard_call
 from tasks.labelling.shards import ShardFile, StructurePool
@@ -63,7 +63,7 @@ def chain(pool: Path, model: Path, workspace: Workspace) -> dict[str, Artefact]:
     selection = run(steps.select_call(recipe, data, baseline, workspace.settings))
     run(steps.strain_call(recipe, data, selection))
     frames = run(steps.frames_call(recipe, data, selection, baseline, None))
-    fitted = run(fit_steps.train_call(recipe, first_plan(recipe), frames, None, workspace.settings))
+    fitted = run(fit_steps.train_call(recipe, first_plan(recipe.stages[0]), frames, None, workspace.settings))
     potential = fitted.file("best")
     active_set = run(fit_steps.active_set_call(recipe, potential, frames))
     core = run(fit_steps.core_call(recipe, potential, active_set, frames, baseline))

@@ -14,9 +14,8 @@ from ase.build import bulk
 
 from containers.contract import OutputFile, file_digest
 from containers.tensorpot.frames.frame_file import Labelled, frame, write_frame
-from containers.tensorpot.pacemaker.input import Potential
 from flows.config.schema import DistillConfig
-from flows.data.recipe import Recipe
+from flows.data.recipe import resolve
 from flows.fit.attempts import fit
 from flows.run import Run
 from tasks.artefact import Artefact
@@ -24,7 +23,7 @@ from tasks.errors import StepFailed, StoreError
 from tasks.run_step import run_step
 from tasks.runners.container_owner import RUN
 from tasks.workspace import Workspace
-from tests.e2e.copper import effective_medium, strained
+from tests.e2e.copper import effective_medium, strained, teacher_of
 
 if TYPE_CHECKING:
     Obedient = Any  # of conftest.py, which cannot be imported
@@ -153,14 +152,10 @@ def test_a_fit_that_runs_out_of_memory_is_tried_with_half_the_batch(
         "name": "memory",
         "teacher": {"model": "teacher.model"},
         "pool": {"files": ["pool.extxyz"]},
+        "pacemaker": {"functions_per_element": 10, "b_basis": "small"},
         "train": {"maxiter": 1, "batch_size": 40, "max_attempts": 2, "threads": 1},
     }
-    recipe = Recipe(
-        config=DistillConfig.model_validate(config),
-        head="Default",
-        teacher_e0s_eV={"Cu": 0.0},
-        potential=Potential(elements=("Cu",), cutoff=6.0, functions_per_element=10, b_basis="small"),
-    )
+    recipe = resolve(DistillConfig.model_validate(config), [teacher_of("Cu", 6.0)], {"Cu"}, set())
     limited = docker_workspace.settings.model_copy(update={"step_memory_GB": 1.5})
     workspace = docker_workspace.model_copy(update={"settings": limited})
     attempts, best = fit(recipe, data, Run(workspace, step=lambda call, workspace, name: run_step(call, workspace)))

@@ -189,6 +189,7 @@ def test_a_missing_input_is_refused(fake: ModuleType, folder: Path) -> None:
     ("changes", "kind", "words"),
     [
         ({"inputs": {"txt": []}}, "StepError", "no input called txt"),
+        ({"inputs": {}}, "StepError", "needs an input called text"),
         ({"version": 4}, "StepError", "version 4, this is 3"),
         ({"step": "unheard"}, "StepError", "no step is called 'unheard'"),
         ({"params": {"tmies": 2}}, "BadInput", "tmies"),
@@ -202,6 +203,16 @@ def test_a_request_that_does_not_fit_fails(
     error = failure(folder)
     assert error.kind == kind
     assert words in error.message
+
+
+def test_a_metric_that_is_declared_must_be_reported(fake: ModuleType, folder: Path) -> None:
+    class Metrics(contract.StepMetrics):
+        letters: int
+
+    fake.__dict__["Metrics"] = Metrics
+    assert step.execute(folder).error is None
+    fake.__dict__["run"] = lambda *given: copy_text(*given) and {"leters": 3}
+    assert "metrics of fake are not those that it declares" in failure(folder).message
 
 
 def test_another_environment_fails(fake: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import pytest
 from containers.contract import OutputFile, load_step
 from containers.mace.teacher.description import Teacher
 from flows.config.schema import DistillConfig
+from flows.data.prepare import Ingested, Prepared
 from flows.data.recipe import Recipe, resolve
 from tasks.artefact import Artefact
 
@@ -64,6 +65,14 @@ def artefact() -> MakeArtefact:
         )  # fmt: skip
 
     return make
+
+
+@pytest.fixture
+def prepared(config: DistillConfig, recipe: Recipe, teacher: Teacher, artefact: MakeArtefact) -> Prepared:
+    """Data of silicon that nobody reads."""
+    ingested = Ingested(artefact("ingest", elements=["Si"]), None, None)
+    dataset = artefact("dataset", train_structures=70)
+    return Prepared(config, recipe, ingested, (teacher,), {}, artefact("baseline"), dataset)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from containers.contract import Resources
+from containers.contract import Resources, StepMetrics
 from tasks.artefact import StepCall, external
 from tasks.errors import StepCancelled, StepFailed, UserError
 from tasks.run_step import look_up, request_of, run_step
@@ -21,6 +21,18 @@ def test_bad_input_ends_with_exit_code_2_and_one_sentence(workspace: Workspace, 
         run_step(with_params(call, fail="input"), workspace)
     assert caught.value.exit_code == 2
     assert str(caught.value) == "shout: row 3 of it is wrong"
+
+
+def test_an_old_result_is_read_without_what_only_newer_ones_report(workspace: Workspace, call: StepCall) -> None:
+    class Newer(StepMetrics):
+        letters: int
+        words: int = 0
+        lines: int
+
+    read = run_step(call, workspace).read(Newer)
+    assert (read.letters, read.words) == (5, 0)
+    with pytest.raises(AttributeError, match="lines"):
+        print(read.lines)
 
 
 def test_a_failure_keeps_its_folder_and_says_how_to_repeat_it(workspace: Workspace, call: StepCall) -> None:

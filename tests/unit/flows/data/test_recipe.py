@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +13,8 @@ from containers.structures.split import Split
 from containers.structures.table import structure_id, structures_table, write_table
 from containers.tensorpot.selection.coverage import Tables
 from flows.config.schema import DistillConfig
+from flows.config.training import Stage
+from flows.data.prepare import Prepared
 from flows.data.recipe import Recipe, _cutoff, check_committee, check_elements, check_sides, resolve
 from tasks.errors import UserError
 
@@ -52,17 +55,43 @@ def test_an_element_that_training_never_sees_is_refused_with_what_to_do(config, 
     check_elements(resolve(config, [teacher], {"Si"}, set()), Tables({"teacher": tmp_path / "pool.parquet"}))
 
 
-def test_the_optimizer_suits_the_number_of_parameters_and_the_config_keeps_auto(config, teacher) -> None:
-    """A run whose manifest said BFGS would take the same config for another one."""
+def test_the_optimizer_suits_the_number_of_parameters(config, teacher) -> None:
     ten = ("Al", "C", "Cu", "Fe", "H", "N", "Ni", "O", "Si", "Ti")
     wide = teacher.model_copy(update={"elements": ten, "e0s_eV": {"Default": dict.fromkeys(ten, 0.0)}})
     large = config.model_copy(update={"pacemaker": config.pacemaker.model_copy(update={"functions_per_element": 1000})})
     few, many = resolve(config, [wide], {"Al"}, set()), resolve(large, [wide], set(ten), set())
     assert many.potential.functions().parameters > 20_000
-    assert (few.optimizer, many.optimizer) == ("BFGS", "L-BFGS-B")
-    assert few.config.train.optimizer == many.config.train.optimizer == "auto"
+    assert (few.stages[0].optimizer, many.stages[0].optimizer) == ("BFGS", "L-BFGS-B")
     given = config.model_copy(update={"train": config.train.model_copy(update={"optimizer": "L-BFGS-B"})})
-    assert resolve(given, [teacher], {"Si"}, set()).optimizer == "L-BFGS-B"
+    assert resolve(given, [teacher], {"Si"}, set()).stages[0].optimizer == "L-BFGS-B"
+
+
+def autos(values: Any, place: str = "") -> Iterator[str]:
+    """Dotted keys, without places in lists, whose value is `auto`."""
+    if isinstance(values, dict | list):
+        for key, value in values.items() if isinstance(values, dict) else ((None, value) for value in values):
+            yield from autos(value, f"{place}.{key}" if key else place)
+    elif values == "auto":
+        yield place.removeprefix(".")
+
+
+def test_a_recipe_leaves_to_the_steps_only_what_their_data_decide(config: DistillConfig, teacher: Teacher) -> None:
+    stages = [Stage(kappa="auto", maxiter="auto")]
+    changed = config.model_copy(update={"train": config.train.model_copy(update={"stages": stages})})
+    found = set(autos(resolve(changed, [teacher], {"Si"}, set()).model_dump(mode="json")))
+    assert found == {"stages.loss.kappa", "stages.batch_size", "r_in_A", "lj", "stability.timestep_fs"}
+
+
+def test_a_larger_basis_has_more_automatic_iterations(prepared: Prepared) -> None:
+    train = prepared.config.train.model_copy(update={"stages": [Stage(kappa=0.3, maxiter="auto")]})
+    seen = []
+    for functions in (100, 10_000):
+        pacemaker = prepared.config.pacemaker.model_copy(update={"functions_per_element": functions})
+        grown = prepared.with_config(prepared.config.model_copy(update={"train": train, "pacemaker": pacemaker}))
+        (fit,) = grown.recipe.stages
+        assert fit.maxiter == grown.recipe.potential.functions().parameters // 5
+        seen.append(fit.maxiter)
+    assert seen[0] < seen[1]
 
 
 def with_pacemaker(config: DistillConfig, **changes: Any) -> DistillConfig:

@@ -143,8 +143,7 @@ def test_a_refused_config_leaves_no_run_folder(example: Path, workspace: Workspa
     ("most", "expected"), [({"max_structures": 10}, 10), ({"max_structures": 300}, 40), ({"fraction": 0.5}, 20)]
 )
 def test_no_more_structures_are_expected_than_the_pool_has(recipe, artefact, most, expected) -> None:
-    selection = recipe.config.selection.model_copy(update=most)
-    small = recipe.model_copy(update={"config": recipe.config.model_copy(update={"selection": selection})})
+    small = recipe.model_copy(update={"selection": recipe.selection.model_copy(update=most)})
     pool = artefact("ingest", structures=40, atoms=80)
     assert dry_run._expected(small, pool) == (expected, 2 * expected)
 

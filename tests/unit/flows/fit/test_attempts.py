@@ -10,8 +10,7 @@ import pytest
 
 from flows.config.schema import DistillConfig
 from flows.config.training import Stage
-from flows.data.prepare import Ingested, Prepared
-from flows.data.recipe import Recipe
+from flows.data.recipe import Recipe, stages_of
 from flows.data.training_set import TrainingSet
 from flows.fit.attempts import Attempt, first_names, fit, led_to
 from flows.fit.student import make_student
@@ -77,8 +76,11 @@ def attempted(recipe: Recipe, data: Artefact, run: FakeStep) -> tuple[list[Attem
 
 
 def with_train(recipe: Recipe, **changes: Any) -> Recipe:
-    train = recipe.config.train.model_copy(update=changes)
-    return recipe.model_copy(update={"config": recipe.config.model_copy(update={"train": train})})
+    """The recipe of the defaults but for these keys of `train`."""
+    given = {"name": "test", "teacher": {"model": "teacher.model"}, "pool": {"files": ["pool.extxyz"]}}
+    config = DistillConfig.model_validate({**given, "train": changes})
+    train = {"staged": bool(config.train.stages), "max_attempts": config.train.max_attempts}
+    return recipe.model_copy(update={"stages": stages_of(config, recipe.potential), **train})
 
 
 def test_a_converged_fit_is_the_only_one(recipe, data, fitted) -> None:
@@ -301,9 +303,9 @@ def test_a_stage_that_converged_is_followed_by_the_next(staged, data, fitted) ->
     assert [attempt.verdict for attempt in attempts] == ["converged", "converged"]
 
 
-def test_what_broke_a_stage_off_is_repaired_before_the_next(staged, data, fitted) -> None:
+def test_what_broke_a_stage_off_is_repaired_before_the_next(recipe, data, fitted) -> None:
     run = FakeStep(broken := fitted("killed", iterations=60), ended := fitted(force=300), fitted(force=10))
-    attempted(with_train(staged, ladder_step=None), data, run)
+    attempted(with_train(recipe, stages=STAGES), data, run)
     assert run.names[1:] == ["pace_train stage 1 attempt 2", "pace_train stage 2 attempt 1"]
     assert run.params(1, "maxiter") == (40,)
     assert [call.inputs["start"] for call in run.calls[1:]] == [(broken.file("interim"),), (ended.file("best"),)]
@@ -407,9 +409,9 @@ def test_the_first_task_runs_are_called_as_the_dry_run_says(recipe, staged, data
 
 
 @pytest.mark.parametrize(("picoseconds", "steps"), [(2.0, ["stability"]), (0.0, [])])
-def test_a_student_is_finished_from_the_best_potential(recipe, data, fitted, artefact, picoseconds, steps) -> None:
-    gate = recipe.config.stability.model_copy(update={"picoseconds": picoseconds})
-    gated = recipe.model_copy(update={"config": recipe.config.model_copy(update={"stability": gate})})
+def test_a_student_is_finished_from_the_best_potential(prepared, data, fitted, artefact, picoseconds, steps) -> None:
+    gate = prepared.config.stability.model_copy(update={"picoseconds": picoseconds})
+    gated = prepared.with_config(prepared.config.model_copy(update={"stability": gate}))
     called: list[StepCall] = []
     best = fitted(force=10)
 
@@ -419,17 +421,14 @@ def test_a_student_is_finished_from_the_best_potential(recipe, data, fitted, art
         called.append(call)
         return artefact(call.step)
 
-    prepared = Prepared(
-        gated, Ingested(artefact("ingest"), None, None), (), {}, artefact("baseline"), artefact("dataset")
-    )
-    student = make_student(prepared, TrainingSet(artefact("pace_select"), data), Run(WORKSPACE, step=step))
+    student = make_student(gated, TrainingSet(artefact("pace_select"), data), Run(WORKSPACE, step=step))
     assert student.taken.artefact is student.fit is best
     assert [call.step for call in called] == ["pace_activeset", "pace_corerep", *steps, "evaluate"]
     assert called[0].inputs["potential"] == called[1].inputs["interim"] == (best.file("best"),)
     assert (student.stability is not None) == bool(steps)
 
 
-def test_the_first_plan_is_the_config_s(recipe, data, fitted, config: DistillConfig) -> None:
+def test_the_first_plan_is_the_config_s(recipe, data, fitted) -> None:
     run = FakeStep(fitted(force=10))
     attempted(with_train(recipe, maxiter=7, batch_size=9), data, run)
     assert run.params(0, "maxiter", "batch_size", "ladder_step") == (7, 9, None)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from containers.tensorpot.fit.pace_train import Metrics
 from flows.config.training import Convergence, Extend
 from flows.fit.next_round import (
     EXTRAPOLATING,
@@ -52,9 +53,9 @@ def kind_of(step: Extension | Stop) -> str:
 
 
 def test_the_measure_is_that_of_the_attempts() -> None:
-    metrics = {"validation_force_mae_meV_per_A": 150.0, "validation_energy_mae_meV_per_atom": 18.0}
-    assert Errors.of(metrics, "validation").badness(LIMITS) == badness(metrics, LIMITS) == pytest.approx(1.8)
-    assert Errors.of({}, "validation").badness(LIMITS) == float("inf")
+    fit = Metrics.of({"validation_force_mae_meV_per_A": 150.0, "validation_energy_mae_meV_per_atom": 18.0})
+    assert Errors.of(150.0, 18.0).badness(LIMITS) == badness(fit, LIMITS) == pytest.approx(1.8)
+    assert Errors.of(None, 1.0).badness(LIMITS) == float("inf")
 
 
 def test_within_the_limits_nothing_is_done() -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from containers.tensorpot.pacemaker.input import EarlyStop
-from flows.config.training import Convergence, Train
+from containers.tensorpot.pacemaker.input import EarlyStop, Fit, Loss
+from flows.config.training import Convergence
 from flows.fit import repairs as plans
 from flows.fit.repairs import MOST_AGAIN, REPAIRS, FitPlan, Left, first_plan, left_by, next_plan
 from flows.fit.verdict import SOUND, VERDICTS, Outcome, Verdict
@@ -171,9 +171,10 @@ def test_no_regularisation_counts_as_very_little() -> None:
     assert (coming.l1, coming.l2) == (1e-6, 1e-6)
 
 
-def test_the_first_plan_is_the_config_s() -> None:
-    train = Train(l1=0.0, l2=1e-5, ladder_step=7, early_stop=STOP, batch_size=9)
-    plan = first_plan(train, "L-BFGS-B", "auto", 33)
+def test_the_first_plan_is_the_fit_of_its_stage() -> None:
+    loss = Loss(kappa="auto", l1=0.0, l2=1e-5)
+    fit = Fit(loss=loss, maxiter=33, optimizer="L-BFGS-B", ladder_step=7, early_stop=STOP, batch_size=9)
+    plan = first_plan(fit)
     assert plan == FitPlan(
         asked=33,
         maxiter=33,
@@ -185,8 +186,8 @@ def test_the_first_plan_is_the_config_s() -> None:
         ladder_step=7,
         early_stop=STOP,
     )
-    later = first_plan(train, "BFGS", 0.1, 5, stage=2, onward=True)
-    assert (later.stage, later.ladder_step, later.kappa, later.maxiter) == (2, None, 0.1, 5)
+    later = first_plan(fit, stage=2, onward=True)
+    assert (later.stage, later.ladder_step, later.onward, later.maxiter) == (2, None, True, 33)
 
 
 def test_what_an_attempt_left() -> None:

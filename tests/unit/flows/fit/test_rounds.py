@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from flows.data.prepare import Ingested, Prepared
+from flows.data.prepare import Prepared
 from flows.data.recipe import Recipe
 from flows.data.training_set import TrainingSet
-from flows.fit.attempts import Attempt, first_plan, led_to
+from flows.fit.attempts import Attempt, led_to
+from flows.fit.repairs import first_plan
 from flows.fit.rounds import Results, broken_off, extend
 from flows.fit.student import Student
 from flows.run import Run
@@ -86,7 +87,7 @@ def evaluated(error: float) -> dict[str, Any]:
 
 
 @pytest.fixture
-def distilled(recipe: Recipe, data: Artefact, artefact: MakeArtefact) -> Any:
+def distilled(prepared: Prepared, data: Artefact, artefact: MakeArtefact) -> Any:
     """Runs the loop after a first fit with a validation force error of 300 meV/Å."""
 
     def run(
@@ -98,28 +99,17 @@ def distilled(recipe: Recipe, data: Artefact, artefact: MakeArtefact) -> Any:
         made = artefact("pace_train", "first", **fit_metrics(300.0, gap))
         stable = artefact("stability", "first", unstable_because=unstable)
         core, active_set = artefact("pace_corerep", "first"), artefact("pace_activeset", "first")
-        attempt = Attempt("pace_train attempt 1", first_plan(recipe), "not_accurate", 1.0, made)
-        given, tested = prepared(recipe, artefact, **changes), artefact("evaluate", "first", **evaluated(test))
+        config = prepared.config
+        once = config.train.model_copy(update={"max_attempts": 1})
+        extended = {"extend": config.extend.model_copy(update=changes), "train": once}
+        given = prepared.with_config(config.model_copy(update=extended))
+        attempt = Attempt("pace_train attempt 1", first_plan(given.recipe.stages[0]), "not_accurate", 1.0, made)
+        tested = artefact("evaluate", "first", **evaluated(test))
         training = TrainingSet(selection, data)
         student = Student(given.recipe, training, [attempt], made, active_set, core, stable, tested)
         return extend(given, student, run), steps, run, student
 
     return run
-
-
-def prepared(recipe: Recipe, artefact: MakeArtefact, **extend: Any) -> Prepared:
-    """Data that nobody reads."""
-    config = recipe.config
-    once = config.train.model_copy(update={"max_attempts": 1})
-    changed = config.model_copy(update={"extend": config.extend.model_copy(update=extend), "train": once})
-    return Prepared(
-        recipe=recipe.model_copy(update={"config": changed}),
-        ingested=Ingested(artefact("ingest"), None, None),
-        infos=(),
-        models={},
-        baseline=artefact("baseline"),
-        dataset=artefact("dataset"),
-    )
 
 
 def test_a_round_of_structures_goes_on_from_the_best_with_more_data(distilled: Any) -> None:
@@ -236,7 +226,7 @@ def test_a_fit_that_was_broken_off_is_not_built_on(
 ) -> None:
     made = [artefact("pace_train", str(number)) for number in range(len(verdicts))]
     attempts = [
-        Attempt(f"attempt {stage}", first_plan(recipe).model_copy(update={"stage": stage}), verdict, 1.0, one)
+        Attempt(f"attempt {stage}", first_plan(recipe.stages[0]).model_copy(update={"stage": stage}), verdict, 1.0, one)
         for (stage, verdict), one in zip(verdicts, made, strict=True)
     ]
     assert broken_off(attempts, made[taken]) == broken
@@ -244,7 +234,7 @@ def test_a_fit_that_was_broken_off_is_not_built_on(
 
 def test_an_attempt_that_left_nothing_to_go_on_from_is_no_hindrance(recipe: Recipe, artefact: MakeArtefact) -> None:
     crash = StepFailed("pace_train", "Crashed", "as the test wants", Path("kept"))
-    made, plan = artefact("pace_train"), first_plan(recipe)
+    made, plan = artefact("pace_train"), first_plan(recipe.stages[0])
     attempts = [Attempt("1", plan, "iterations_used_up", 1.0, made), Attempt("2", plan, "crashed", 1.0, crash)]
     assert not broken_off(attempts, made)
 

@@ -159,5 +159,5 @@ def test_an_attempt_that_left_nothing_is_not_said_to_have_kept_something() -> No
 @pytest.mark.parametrize("nothing", [None, math.nan, math.inf])
 def test_an_error_that_is_no_number_is_the_worst(nothing: float | None) -> None:
     broken = fitted("stalled", force=nothing)  # type: ignore[arg-type]
-    assert badness(broken.metrics, LIMITS) == math.inf
+    assert badness(broken.fit, LIMITS) == math.inf
     assert best_of([broken, fitted("killed", force=1e6)], LIMITS) == 1

@@ -14,7 +14,7 @@ from containers.memory import SHARE
 from flows.config.loading import load_config, with_absolute_paths
 from flows.config.schema import DistillConfig
 from flows.config.training import Stage
-from flows.data.prepare import Ingested, Prepared
+from flows.data.prepare import Prepared
 from flows.data.training_set import TrainingSet
 from flows.fit.attempts import Attempt
 from flows.fit.repairs import first_plan
@@ -191,11 +191,11 @@ class Fits:
 
     def _fitted(self, one: Wanted) -> Student:
         recipe = one.prepared.recipe
-        train = recipe.config.train
+        train = one.prepared.config.train
         fit = self.artefact("pace_train", one.name, iterations=train.maxiter)
         core = self.artefact("pace_corerep", one.name, functions={"Si": 7})
         errors = {"teacher_force_mae_meV_per_A": 1000 / train.maxiter, "teacher_structures": 9}
-        plan = first_plan(train, "BFGS", 0.3, train.maxiter)
+        plan = first_plan(recipe.stages[0])
         return Student(
             recipe=recipe, training=one.training, fit=fit,
             attempts=[Attempt("pace_train attempt 1", plan, "converged", 5.0, fit)],
@@ -216,14 +216,12 @@ class Published:
 
 
 @pytest.fixture
-def published(recipe: Any, artefact: Any, monkeypatch: pytest.MonkeyPatch) -> Published:
+def published(prepared: Prepared, artefact: Any, monkeypatch: pytest.MonkeyPatch) -> Published:
     """A sweep whose data and fits are made up; `Fits` may be replaced."""
 
     class Made(flow.Data):
         def of(self, one: Any) -> Prepared:
-            ingested = Ingested(artefact("ingest"), None, None, ())
-            own = recipe.model_copy(update={"config": one.config})
-            return Prepared(own, ingested, (), {}, artefact("baseline"), artefact("dataset"))
+            return prepared.with_config(one.config)
 
     seen = Published()
     frames = artefact("frames", train_structures=40)
@@ -270,7 +268,7 @@ def test_a_student_without_a_training_set_costs_itself_alone(
     base: DistillConfig, published: Published, artefact: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def selected(prepared: Prepared, run: Any) -> Any:
-        if prepared.recipe.config.train.maxiter == 10:
+        if prepared.config.train.maxiter == 10:
             raise FAILED
         return TrainingSet(artefact("pace_select"), artefact("frames", train_structures=40))
 

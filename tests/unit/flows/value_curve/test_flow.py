@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 
 from flows.config.training import Stage
-from flows.data.prepare import Ingested, Prepared
+from flows.data.prepare import Prepared
 from flows.data.training_set import TrainingSet
 from flows.run import Run
 from flows.value_curve import flow
@@ -21,13 +20,6 @@ from tasks.errors import StepCancelled, StepFailed
 from tasks.settings import Settings
 from tasks.studies.value_curve import Point
 from tasks.workspace import open_workspace
-
-
-@pytest.fixture
-def prepared(recipe: Any, artefact: Any) -> Prepared:
-    ingested = Ingested(artefact("ingest"), None, None, ())
-    dataset = artefact("dataset", train_structures=70)
-    return Prepared(recipe, ingested, (), {}, artefact("baseline"), dataset)
 
 
 def test_only_a_random_choice_has_several_seeds() -> None:
@@ -79,9 +71,8 @@ def test_a_point_has_every_stage_once_and_says_how_it_ended(
     broken_off: float, prepared: Prepared, artefact: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stages = [Stage(kappa=0.3, maxiter=9), Stage(kappa=0.02, maxiter=5)]
-    config = prepared.recipe.config
-    staged = config.model_copy(update={"train": config.train.model_copy(update={"stages": stages})})
-    prepared = replace(prepared, recipe=prepared.recipe.model_copy(update={"config": staged}))
+    train = prepared.config.train.model_copy(update={"stages": stages})
+    prepared = prepared.with_config(prepared.config.model_copy(update={"train": train}))
     errors = {"validation_force_mae_meV_per_A": 500.0, "validation_energy_mae_meV_per_atom": 1.0}
     fitted: list[str] = []
 
@@ -113,8 +104,8 @@ def test_sizes_are_shares_of_the_candidates(prepared: Prepared) -> None:
 
 
 def test_a_point_changes_selection_and_seed_alone(prepared: Prepared) -> None:
-    before = prepared.recipe.config
-    after = _changed(prepared, "random", 17, 5).recipe.config
+    before = prepared.config
+    after = _changed(prepared, "random", 17, 5).config
     assert (after.selection.method, after.selection.max_structures, after.selection.fraction) == ("random", 17, None)
     assert after.train.seed == 5
     assert after.model_copy(update={"selection": before.selection, "train": before.train}) == before

@@ -123,7 +123,7 @@ def test_all_of_many_elements_is_refused_because_pacemaker_would_list_it_for_hou
 )
 def test_the_fitted_blocks_are_named_where_all_would_permute_twelve_elements(asked: Any, written: Any) -> None:
     own = {} if asked is None else {"trainable_parameters": asked}
-    made = PacemakerInput(potential=potential(12), fit=Fit(maxiter=1, own=own), batch_size=1).sections()
+    made = PacemakerInput(potential=potential(12), fit=Fit(maxiter=1, fit=own), batch_size=1).sections()
     assert made["fit"]["trainable_parameters"] == written
     few = PacemakerInput(potential=potential(4), fit=Fit(maxiter=1), batch_size=1).sections()
     assert "trainable_parameters" not in few["fit"]

@@ -172,14 +172,14 @@ def test_cycles_and_noise_are_written_where_there_are_several() -> None:
 def test_random_coefficients_reach_every_block(own_section: bool) -> None:
     overrides = Overrides.model_validate({"functions": {"Al": {"nradmax_by_orders": [5], "lmax_by_orders": [0]}}})
     potential = own() if own_section else Potential(elements=("Al", "Ni"), cutoff=5.0, overrides=overrides)
-    functions = asked(potential=potential, coefficients="random").sections()["potential"]["functions"]
+    functions = asked(potential=potential, fit=Fit(coefficients="random")).sections()["potential"]["functions"]
     assert {block["coefs_init"] for name, block in functions.items() if name != "number_of_functions_per_element"} == {
         "random"
     }
 
 
 def test_a_potential_that_is_continued_keeps_its_coefficients() -> None:
-    assert asked(coefficients="random", start="continue").sections()["potential"] == "start.yaml"
+    assert asked(fit=Fit(coefficients="random"), start="continue").sections()["potential"] == "start.yaml"
 
 
 def test_the_keys_of_the_user_reach_their_sections() -> None:
@@ -191,8 +191,9 @@ def test_the_keys_of_the_user_reach_their_sections() -> None:
         "min_relative_test_loss_per_iter": 1e-4,
     }
     sections = asked(
-        fit=Fit(maxiter=3, ladder_step=5, own=own_keys, early_stop=EarlyStop()),
-        backend={"gpu_config": {"mem_limit": 4000}},
+        fit=Fit(
+            maxiter=3, ladder_step=5, fit=own_keys, early_stop=EarlyStop(), backend={"gpu_config": {"mem_limit": 4000}}
+        ),
     ).sections()
     fit = sections["fit"]
     assert fit["loss"] == {"kappa": 0.3, "L1_coeffs": 1e-8, "L2_coeffs": 1e-8, "w1_rad": 1e-7}
@@ -204,19 +205,19 @@ def test_the_keys_of_the_user_reach_their_sections() -> None:
 
 
 def test_options_go_to_the_optimizer_that_has_them() -> None:
-    fit = Fit(maxiter=3, optimizer="L-BFGS-B", own={"options": {"c1": 1e-3, "maxcor": 30}})
+    fit = Fit(maxiter=3, optimizer="L-BFGS-B", fit={"options": {"c1": 1e-3, "maxcor": 30}})
     assert fit.section(laddered=True)["options"] == {"gtol": 1e-8, "disp": True, "maxcor": 30}
-    without = fit.model_copy(update={"own": {"options": {"c1": 1e-3}}})
+    without = fit.model_copy(update={"fit": {"options": {"c1": 1e-3}}})
     assert "options" not in without.section(laddered=True)
 
 
 def test_blocks_that_are_trained_must_be_of_the_potential() -> None:
     with pytest.raises(BadInput, match="trainable_parameters names 'Ge'"):
-        asked(fit=Fit(maxiter=3, own={"trainable_parameters": ["Si", "Ge"]})).sections()
+        asked(fit=Fit(maxiter=3, fit={"trainable_parameters": ["Si", "Ge"]})).sections()
 
 
 def test_without_early_stopping_no_limit_of_the_validation_loss_ends_the_fit_either() -> None:
-    fit = Fit(maxiter=3, own={"min_relative_test_loss_per_iter": 1e-4})
+    fit = Fit(maxiter=3, fit={"min_relative_test_loss_per_iter": 1e-4})
     assert "min_relative_test_loss_per_iter" not in fit.section(laddered=True)
     assert "early_stopping_patience" not in fit.section(laddered=True)
 
