@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 from ase import Atoms
-from ase.geometry import complete_cell
 from numpy.typing import NDArray
 
+from containers.structures.cells import lattice
 from containers.structures.table import STATE, atoms_from_table, structure_id
 
 LIKENESS_A = 0.25
@@ -123,7 +123,7 @@ class Families:
 def _shape(atoms: Atoms) -> _Shape:
     periodic = np.asarray(atoms.pbc)
     kind = hashlib.sha256(np.asarray(atoms.numbers, dtype="<i4").tobytes() + periodic.tobytes()).digest()
-    cell = complete_cell(np.where(periodic[:, None], atoms.cell.array, 0.0))
+    cell = lattice(atoms)
     places = (atoms.positions - atoms.positions[0]) @ np.linalg.inv(cell)
     return _Shape(kind, cell, places.astype(np.float32), periodic)
 

@@ -16,8 +16,9 @@ from ase.data import atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 
+from containers.arrays import Floats
 from containers.contract import Closed, StepError
-from containers.labels.ensemble import Floats, Labels
+from containers.labels.ensemble import Labels
 from containers.labels.rows import NOT_FINITE
 from containers.structures.table import flat, list_lengths
 

@@ -10,10 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from containers.arrays import Floats
 from containers.contract import StepError
 from containers.structures.table import flat, list_lengths
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

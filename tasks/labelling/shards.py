@@ -21,7 +21,8 @@ from scipy.spatial import cKDTree
 
 from containers.contract import Closed, file_digest
 from containers.labels.rows import binary_ids, firsts
-from containers.structures.distances import periodic_cell, surroundings
+from containers.structures.cells import lattice
+from containers.structures.distances import surroundings
 from containers.structures.table import STRUCTURES, atoms_from_table
 
 ROWS_AT_ONCE = 10_000
@@ -115,7 +116,7 @@ def count_edges(structures: Sequence[Atoms], cutoff: float) -> NDArray[np.int64]
 
 
 def _edges(atoms: Atoms, cutoff: float) -> int:
-    volume = abs(np.linalg.det(periodic_cell(atoms))) if np.isfinite(atoms.cell.array).all() else 0.0
+    volume = abs(np.linalg.det(lattice(atoms))) if np.isfinite(atoms.cell.array).all() else 0.0
     if not (volume > 0 and math.isfinite(volume) and np.isfinite(atoms.positions).all()):
         return len(atoms)
     if atoms.pbc.any() and (estimate := _in_reach(atoms, cutoff)) > MOST_IMAGES:
@@ -127,5 +128,5 @@ def _edges(atoms: Atoms, cutoff: float) -> int:
 
 def _in_reach(atoms: Atoms, cutoff: float) -> float:
     """Atoms and images that `surroundings` would list, about."""
-    reach = cutoff * np.linalg.norm(np.linalg.inv(periodic_cell(atoms)), axis=0)
+    reach = cutoff * np.linalg.norm(np.linalg.inv(lattice(atoms)), axis=0)
     return float(len(atoms) * np.prod(np.where(atoms.pbc, 2 * np.ceil(reach) + 1, 1.0)))

@@ -19,9 +19,9 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
+from containers.arrays import Floats, Indices
 from containers.contract import OutOfMemory
 from containers.processes import die_with_parent
-from containers.tensorpot.active_set.active_rows import Floats, Indices
 
 if TYPE_CHECKING:
     from containers.tensorpot.active_set.projections import Projector

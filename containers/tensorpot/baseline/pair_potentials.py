@@ -17,6 +17,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 from pydantic import Field
 
+from containers.arrays import Floats
 from containers.contract import BadInput, Closed
 from containers.structures.distances import nearest, shortest_per_pair, touching
 from containers.structures.table import STRUCTURES, atoms_from_table
@@ -24,8 +25,6 @@ from containers.tensorpot.baseline.rows import Rows
 from containers.tensorpot.frames.frame_file import ENERGY_RANGE, ONE_PLACE
 from containers.tensorpot.student.baseline import PairTerm, pair_names
 from containers.tensorpot.student.calculator import neighbours, pair_terms
-
-Floats = NDArray[np.float64]
 
 ZBL_INNER = 0.5
 """ZBL is whole up to this share of the sum of the covalent radii and zero from that sum on: bonds are longer, so that

@@ -11,13 +11,12 @@ from ase import Atoms
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
+from containers.arrays import Floats
 from containers.contract import BadInput
 from containers.structures.distances import shortest_distance
 from containers.structures.split import empty_sides_message
 from containers.structures.table import atoms_from_table, flat, list_lengths
 from containers.tensorpot.baseline.rows import Rows
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from containers.arrays import Floats
 from containers.contract import BadInput
 from containers.tensorpot.baseline.dft_agreement import FEWEST, PROPORTIONAL, SLOPES, Both, listed
-
-Floats = NDArray[np.float64]
 
 REAL_STRESS_eV_per_A3 = 0.005
 """Root mean square of three components (0.8 GPa) from which the teacher's stress shows a unit. Good teachers are wrong

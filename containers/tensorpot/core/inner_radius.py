@@ -25,6 +25,7 @@ from ase import Atoms
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
+from containers.arrays import Floats
 from containers.contract import BadInput, Closed
 from containers.structures.distances import shortest_distance, shortest_per_pair, touching
 from containers.tensorpot.student.baseline import pair_names
@@ -36,7 +37,6 @@ TOO_FAR = 10.0
 """Extrapolation grade that must not be passed outside the core; pacemaker's value."""
 SCANNED, SCAN_STEP = 50, 0.05  # structures that are compressed, Å between two looks; pacemaker's values
 
-Floats = NDArray[np.float64]
 Terms = Mapping[str, Mapping[str, Any]]
 
 

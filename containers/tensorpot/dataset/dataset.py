@@ -33,14 +33,25 @@ from containers.tensorpot.dataset.admission import (
     Place,
     Reserved,
     Sides,
+    aside_table,
     check_base,
     checked,
     kept_out,
     only_new,
     places,
+    why_aside,
 )
-from containers.tensorpot.dataset.history import DATASET as DATASET
-from containers.tensorpot.dataset.history import HISTORY, Base, History, Key, Version, digest_of, read_base, row_digests
+from containers.tensorpot.dataset.history import (
+    DATASET,
+    HISTORY,
+    Base,
+    History,
+    Key,
+    Version,
+    digest_of,
+    read_base,
+    row_digests,
+)
 
 IMAGE: Image = "tensorpot"
 VERSION = 4
@@ -51,9 +62,6 @@ INPUTS = {
     "dft_test": "DFT data kept for evaluation (optional; Parquet, LABELS)",
 }
 OUTPUTS = {"dataset": "dataset.parquet", "set_aside": "set_aside.parquet", "summary": "dataset.json"}
-SET_ASIDE = pa.schema(
-    [("id", pa.string()), ("source", pa.string()), ("row", pa.int32()), ("side", pa.string()), ("reason", pa.string())]
-)
 ORIGINS: dict[Origin, str] = {"dft": "dft", "teacher": "labels"}
 """Origin -> input with its rows, in the order of new rows."""
 
@@ -123,10 +131,12 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
             incoming = _Incoming(spools)
             _admit(inputs, base, params, incoming, machine)
             tally, history = _write(work / OUTPUTS["dataset"], base, incoming)
-        _refuse_empty(tally, incoming, params.split)
+        if empty := [name for name in SIDES if not tally.structures[name]]:
+            families = incoming.families | tally.families.keys()
+            raise BadInput(empty_sides_message(empty, families, params.split) + why_aside(incoming.aside, empty))
         facts = _summary(tally, history, incoming, base, params)
         (work / OUTPUTS["dataset"]).replace(outputs / OUTPUTS["dataset"])
-        write_table(outputs / OUTPUTS["set_aside"], _aside_table(incoming.aside))
+        write_table(outputs / OUTPUTS["set_aside"], aside_table(incoming.aside))
         (outputs / OUTPUTS["summary"]).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
     finally:
         shutil.rmtree(work)
@@ -221,21 +231,6 @@ def _new(incoming: _Incoming, number: int) -> Iterator[pa.Table]:
             rows = only_new(part)
             version = pa.array([number] * rows.num_rows, pa.int32())
             yield rows.set_column(rows.schema.get_field_index("version"), "version", version)
-
-
-def _refuse_empty(tally: _Tally, incoming: _Incoming, split: Split) -> None:
-    empty = [name for name in SIDES if not tally.structures[name]]
-    if not empty:
-        return
-    families = incoming.families | tally.families.keys()
-    reasons = Counter(one["reason"] for one in incoming.aside if one["side"] in empty).most_common(1)
-    because = f" {reasons[0][1]} set aside because: {reasons[0][0]}." if reasons else ""
-    raise BadInput(f"{empty_sides_message(empty, families, split)}{because}")
-
-
-def _aside_table(aside: Iterable[dict[str, Any]]) -> pa.Table:
-    ordered = sorted(aside, key=lambda one: (one["id"], one["reason"], one["source"], one["row"]))
-    return pa.Table.from_pylist(ordered, schema=SET_ASIDE)
 
 
 def _summary(tally: _Tally, history: History, incoming: _Incoming, base: Base, params: Params) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from containers.arrays import Floats
 from containers.contract import Progress
 from containers.tensorpot.student.calculator import neighbours
 
@@ -31,8 +32,6 @@ LOOK_EVERY = 10
 """Steps between two looks at the distances: in 10 fs an atom moves by less than 0.1 Å."""
 HYDROGEN_FS, LONGEST_FS = 0.5, 1.0
 """A bond to hydrogen vibrates within 9 to 11 fs, and periods grow with the root of the mass: 20 steps each."""
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

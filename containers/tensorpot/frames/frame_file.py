@@ -24,8 +24,9 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from containers.contract import BadInput, StepError
+from containers.structures.cells import bare
 from containers.structures.distances import nearest
-from containers.tensorpot.student.calculator import padded as padded
+from containers.tensorpot.student.calculator import padded
 
 if TYPE_CHECKING:
     import pandas as pd  # the worker's image has none
@@ -62,11 +63,6 @@ class Labelled:
     def label_forces(self) -> np.ndarray:
         """(N, 3) eV/Å with the pair terms."""
         return self.forces if self.forces_total is None else self.forces_total
-
-
-def geometry(atoms: Atoms) -> Atoms:
-    """A copy with numbers, positions, cell and pbc alone."""
-    return Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell.array, pbc=atoms.pbc)
 
 
 def overlap(atoms: Atoms, distances: np.ndarray) -> str | None:
@@ -111,7 +107,7 @@ def frame(rows: Sequence[Labelled]) -> pd.DataFrame:
     if special := [row.name for row in rows if row.name.startswith("augmented")]:
         raise StepError(f"pacemaker treats names that start with `augmented` specially: {special[0]}")
     columns = {
-        "ase_atoms": [geometry(row.atoms) for row in rows],
+        "ase_atoms": [bare(row.atoms) for row in rows],
         "energy": [float(row.energy) for row in rows],
         "energy_corrected": [float(row.energy_corrected) for row in rows],
         "forces": [np.array(row.forces, dtype=float).reshape(-1, 3) for row in rows],
@@ -148,7 +144,7 @@ def atoms_of_frame(table: pd.DataFrame) -> list[Atoms]:
 
 
 def _labelled_atoms(row: Mapping[Hashable, Any]) -> Atoms:
-    labelled = geometry(row["ase_atoms"])
+    labelled = bare(row["ase_atoms"])
     labelled.info |= {"id": row["name"], "group": row["group"]}
     results = {"energy": row["energy"], "forces": row["forces_total"]}
     if row["stress"] is not None:

@@ -27,16 +27,17 @@ from pydantic import Field, model_validator
 
 from containers.contract import BadInput, Closed, Image, Inputs, Machine, StepError
 from containers.formats.extxyz import write_frames
+from containers.structures.cells import bare
 from containers.structures.distances import nearest
 from containers.structures.split import SIDES, Side
 from containers.structures.table import Origin, atoms_from_table, write_table
+from containers.tensorpot.dataset.admission import aside_table
 from containers.tensorpot.frames.frame_file import (
     Labelled,
     energy_corrected,
     energy_problem,
     fit_ready,
     frame,
-    geometry,
     overlap,
     write_frame,
 )
@@ -45,7 +46,6 @@ from containers.tensorpot.frames.rows import (
     Read,
     Row,
     as_labelled,
-    aside_table,
     counts,
     energies_less_e0s,
     pair_figures,
@@ -268,7 +268,7 @@ def _labelled(
 
 def _evaluable(atoms: Atoms, cutoff: float) -> Atoms | str:
     """Test structures stay as they are, lonely atoms and open cells too: pacemaker never sees them."""
-    return overlap(atoms, nearest(atoms, cutoff)) or geometry(atoms)
+    return overlap(atoms, nearest(atoms, cutoff)) or bare(atoms)
 
 
 def _of_side(rows: Iterable[Row], side: Side) -> list[Row]:

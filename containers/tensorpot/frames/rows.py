@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +15,7 @@ from containers.contract import BadInput
 from containers.structures.distances import shortest_per_pair
 from containers.structures.split import SIDES, Side
 from containers.structures.table import Origin, labels_table
-from containers.tensorpot.dataset.dataset import SET_ASIDE
+from containers.tensorpot.dataset.admission import why_aside
 from containers.tensorpot.frames.frame_file import (
     Labelled,
     energy_corrected,
@@ -63,11 +62,9 @@ def refuse_empty(sides: Mapping[Side, Sequence[Row]], aside: Sequence[Mapping[st
     empty = [name for name in SIDES if all(row.strained for row in sides[name])]
     if not empty:
         return
-    reasons = Counter(one["reason"] for one in aside if one["side"] in empty).most_common(1)
-    because = f" {reasons[0][1]} set aside because: {reasons[0][0]}." if reasons else ""
     raise BadInput(
-        f"no structure is left on the {' and the '.join(empty)} side.{because} Give structures of more families, or"
-        " raise the share of that side in `split`."
+        f"no structure is left on the {' and the '.join(empty)} side.{why_aside(aside, empty)} Give structures of"
+        " more families, or raise the share of that side in `split`."
     )
 
 
@@ -86,8 +83,7 @@ def refuse_untrained(
         if others
         else ""
     )
-    reasons = Counter(one["reason"] for one in aside if one["side"] == "train").most_common(1)
-    because = f" {reasons[0][1]} structures of the training side are set aside: {reasons[0][0]}." if reasons else ""
+    because = why_aside(aside, ("train",), "structures of the training side are set aside")
     raise BadInput(
         f"no structure that is trained on has {', '.join(missing)}, so the potential would know nothing of it.{where}"
         f"{because} Structures whose labels break the bounds of `labels` are not trained on either."
@@ -146,12 +142,6 @@ def as_labelled(rows: Sequence[Row]) -> pa.Table:
     for name, values in more.items():
         table = table.append_column(name, pa.array(values))
     return table
-
-
-def aside_table(aside: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """The records as a table, by id and reason."""
-    ordered = sorted(aside, key=lambda one: (one["id"], one["reason"], one["source"], one["row"]))
-    return pa.Table.from_pylist([dict(one) for one in ordered], schema=SET_ASIDE)
 
 
 def side_summary(rows: Sequence[Row], shortest_A: Mapping[str, float]) -> dict[str, Any]:

@@ -10,11 +10,10 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from containers.arrays import Floats, Indices
 from containers.contract import BadInput, StepError
 from containers.tensorpot.selection.d_optimal import FirstPass, Search, first_pass, further_passes
 from containers.tensorpot.selection.representatives import (
-    Floats,
-    Indices,
     bulk_choice,
     representation_weights,
     share_d_optimal,

@@ -20,15 +20,12 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
+from containers.arrays import Floats, Indices
 from containers.contract import Machine
 from containers.tensorpot.active_set.piece_sizes import BLOCK_ROWS
 from containers.tensorpot.selection.candidates import DataSet, Role
-
-Floats = NDArray[np.float64]
-Indices = NDArray[np.int64]
 
 D_OPTIMAL_PART = 3
 """One in so many structures of the budget is D-optimal. Linear fits have the same errors from a fifth to a half."""

@@ -15,8 +15,8 @@ from ase import Atoms
 
 from containers.contract import OutOfMemory
 from containers.processes import die_with_parent
+from containers.structures.cells import bare
 from containers.tensorpot.active_set.projection_files import processes_for
-from containers.tensorpot.frames.frame_file import geometry
 
 if TYPE_CHECKING:
     from containers.tensorpot.student.calculator import Student
@@ -75,7 +75,7 @@ def looked_at(structures: Iterator[Atoms], student: Student, processes: int) -> 
 
 def look(atoms: Atoms, student: Student) -> Spot:
     """Student against label on one structure of any periodicity."""
-    student.calculate(geometry(atoms))
+    student.calculate(bare(atoms))
     label, found = atoms.calc.results, student.results
     forces = MILLI * np.abs(np.ravel(found["forces"]) - np.ravel(label["forces"]))
     return Spot(

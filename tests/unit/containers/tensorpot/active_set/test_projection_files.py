@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from ase import Atoms
 
+from containers.arrays import Floats, Indices
 from containers.contract import OutOfMemory
 from containers.tensorpot.active_set import projection_files
-from containers.tensorpot.active_set.active_rows import Floats, Indices
 from containers.tensorpot.active_set.projection_files import Projected, Work, projected, scratch
 
 

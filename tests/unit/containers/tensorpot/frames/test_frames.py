@@ -21,7 +21,8 @@ from pydantic import ValidationError
 from containers.contract import BadInput, Inputs, Machine, StepError
 from containers.structures.split import SIDES
 from containers.structures.table import labels_table, structure_id, write_table
-from containers.tensorpot.dataset.dataset import DATASET, SET_ASIDE
+from containers.tensorpot.dataset.admission import SET_ASIDE
+from containers.tensorpot.dataset.history import DATASET
 from containers.tensorpot.frames import frames
 from containers.tensorpot.frames.frame_file import read_frame
 from containers.tensorpot.student.baseline import Baseline, PairTerm
