@@ -15,10 +15,10 @@ from ase.build import bulk
 from ase.calculators.calculator import Calculator
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from containers import processes
 from containers.contract import BadInput, Inputs, Machine
 from containers.structures.table import labels_table, structure_id, write_table
 from containers.tensorpot.pacemaker.input import Potential
-from containers.tensorpot.selection import student_errors
 from containers.tensorpot.selection.candidates import DataSet
 from containers.tensorpot.selection.pace_select import SELECTION
 from containers.tensorpot.selection.representatives import representing
@@ -105,7 +105,7 @@ def test_a_structure_is_compared_with_its_label() -> None:
 
 
 def test_processes_see_what_one_sees(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(student_errors, "processes_for", lambda wanted: wanted)  # also where other tests left threads
+    monkeypatch.setattr(processes, "processes_for", lambda wanted: wanted)  # also where other tests left threads
     alone = list(looked_at(iter(pool()), student(), 1))
     assert list(looked_at(iter(pool()), student(), 2)) == alone
     assert len({one.id for one in alone}) == 20
