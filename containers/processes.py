@@ -87,7 +87,7 @@ def processes_for(threads: int) -> int:
 
 
 def forked_map(work: Callable[[T], R], tasks: Iterable[T], processes: int, name: str) -> Iterator[R]:
-    """Yield `work` of each task in their order, shared by forked processes, which inherit `work` with all it has loaded.
+    """Yield `work` of each task in their order, shared by forked processes, which inherit `work` and what it loaded.
 
     Few tasks are taken ahead, so that they do not pile up.
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import gzip
 import pickle
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,9 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from containers.contract import BadInput, StepError
 from containers.structures.cells import bare
 from containers.structures.distances import nearest
-from containers.tensorpot.student.calculator import padded
+from containers.structures.table import Origin
+from containers.tensorpot.student.baseline import Baseline
+from containers.tensorpot.student.calculator import padded, pair_terms
 
 if TYPE_CHECKING:
     import pandas as pd  # the worker's image has none
@@ -98,6 +101,36 @@ def energy_problem(corrected: float, atoms: int) -> str | None:
     if low <= per_atom <= high:
         return None
     return f"{per_atom:.4g} eV/atom above the reference energies is outside pacemaker's range of {low:g} to {high:g}"
+
+
+def fit_label(
+    atoms: Atoms, origin: Origin, elements: Sequence[str], cutoff: float, baseline: Baseline, fitted: bool = True
+) -> Labelled | str:
+    """Return what a frame has of a labelled structure, with weight 1, or why pacemaker cannot take it.
+
+    Energies of DFT are brought to the teacher's scale.
+
+    Args:
+        fitted: False for a test structure, which pacemaker never sees: lonely atoms and open cells stay as they are.
+    """
+    if unknown := sorted(set(atoms.get_chemical_symbols()) - set(elements)):
+        return f"has {', '.join(unknown)}, which the potential does not"
+    fit = fit_ready(atoms, cutoff) if fitted else overlap(atoms, nearest(atoms, cutoff)) or bare(atoms)
+    if isinstance(fit, str):
+        return fit
+    forces = atoms.get_forces()
+    energy = baseline.on_teachers_scale(
+        float(atoms.get_potential_energy()), Counter(atoms.get_chemical_symbols()), origin
+    )
+    corrected, to_fit = energy_corrected(energy, atoms, baseline.e0s_eV), forces
+    if baseline.pairs:
+        pair_energy, pair_forces, _ = pair_terms(atoms, {name: p.model_dump() for name, p in baseline.pairs.items()})
+        corrected, to_fit = corrected - pair_energy, forces - pair_forces
+    if reason := energy_problem(corrected, len(atoms)):
+        return reason
+    stress = atoms.calc.results.get("stress") if atoms.pbc.all() else None
+    name, group = str(atoms.info["id"]), str(atoms.info["group"])
+    return Labelled(name, fit, energy, corrected, to_fit, stress, forces_total=forces, group=group)
 
 
 def frame(rows: Sequence[Labelled]) -> pd.DataFrame:
