@@ -38,12 +38,26 @@ class Place(NamedTuple):
         return f"{self.source}: frame {self.row} (from 0)"
 
 
+PLACE = ["id", "source", "row", "family"]
+
+
+def places_in(table: pa.Table | pa.RecordBatch) -> Iterator[Place]:
+    """Every row of a table with the columns of PLACE."""
+    columns = (table[name].to_pylist() for name in PLACE)
+    yield from (Place(bytes.fromhex(one), *rest) for one, *rest in zip(*columns, strict=True))
+
+
 def places(files: Sequence[Path]) -> Iterator[Place]:
-    """Every row of the tables."""
+    """Every row of the files."""
     for path in files:
-        for batch in pq.ParquetFile(path).iter_batches(AT_ONCE, columns=["id", "source", "row", "family"]):
-            columns = (batch[name].to_pylist() for name in ("id", "source", "row", "family"))
-            yield from (Place(bytes.fromhex(one), *rest) for one, *rest in zip(*columns, strict=True))
+        for batch in pq.ParquetFile(path).iter_batches(AT_ONCE, columns=PLACE):
+            yield from places_in(batch)
+
+
+def pool_families(labels: Sequence[Path], dft: Sequence[Path]) -> dict[bytes, str]:
+    """Family of each structure of the pool that DFT labelled too, see `Sides`."""
+    by_dft = {row.key for row in places(dft)}
+    return {row.key: row.family for row in places(labels) if row.key in by_dft}
 
 
 class Reserved:

@@ -30,7 +30,6 @@ from containers.structures.table import Origin, flat, list_lengths, write_table
 from containers.tensorpot.dataset.admission import (
     NEW,
     Leaks,
-    Place,
     Reserved,
     Sides,
     aside_table,
@@ -39,6 +38,8 @@ from containers.tensorpot.dataset.admission import (
     kept_out,
     only_new,
     places,
+    places_in,
+    pool_families,
     why_aside,
 )
 from containers.tensorpot.dataset.history import (
@@ -157,9 +158,7 @@ def _admit(inputs: Inputs, base: Base, params: Params, incoming: _Incoming, mach
     """Spool the rows that may come in, and those of the base with the same id and origin, to compare the labels."""
     reserved = Reserved(places(inputs.all("dft_test")))
     check_base(places(inputs.all("base")), base, reserved)
-    by_dft = {row.key for row in places(inputs.all("dft"))}
-    pool = {row.key: row.family for row in places(inputs.all("labels")) if row.key in by_dft}
-    sides = Sides(params.split, base, pool)
+    sides = Sides(params.split, base, pool_families(inputs.all("labels"), inputs.all("dft")))
     again: set[Key] = set()
     for origin, name in ORIGINS.items():
         done, total = 0, sum(pq.read_metadata(path).num_rows for path in inputs.all(name))
@@ -180,15 +179,14 @@ def _sifted(
 ) -> pa.Table:
     """The rows (schema DATASET) that come in; the others are set aside with the reason."""
     alien = _alien_elements(table, params.elements)
-    columns = (table[name].to_pylist() for name in ("id", "source", "row", "family"))
     kept, chosen = [], []
-    for number, (identity, source, row, family) in enumerate(zip(*columns, strict=True)):
-        place = Place(bytes.fromhex(identity), source, row, family)
+    for number, place in enumerate(places_in(table)):
         on = sides.of(place)
-        incoming.families.add(family)
+        incoming.families.add(place.family)
         reason = alien.get(number) or kept_out(place, origin, on, reserved, params.test_leaks)
         if reason:
-            incoming.aside.append({"id": identity, "source": source, "row": row, "side": on, "reason": reason})
+            found = {"id": place.key.hex(), "source": place.source, "row": place.row, "side": on, "reason": reason}
+            incoming.aside.append(found)
         else:
             kept.append(number)
             chosen.append(on)
