@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -97,11 +97,17 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     atom of the training side (cutoff and skin), and the energies of that side less the reference energies.
     """
     baseline = Baseline.read(inputs.one("baseline"))
-    read = read_dataset(inputs.one("dataset"), _chosen(inputs.one("selection")), params, baseline, machine)
-    _refuse_unknown_groups(params.weights, read.groups)
+    selection = pq.read_table(inputs.one("selection"), columns=["id", "weight"])
+    chosen = dict(zip(selection["id"].to_pylist(), selection["weight"].to_pylist(), strict=True))
+    read = read_dataset(inputs.one("dataset"), chosen, params, baseline, machine)
+    if unknown := sorted(set(params.weights) - read.groups):
+        there = ", ".join(repr(group) for group in sorted(read.groups))
+        raise BadInput(f"weights names the group {unknown[0]!r}, which no structure has; there are {there}")
     for path in inputs.all("strains"):
         read_strains(path, params, baseline, read)
-    sides = {name: _of_side(read.rows, name) for name in SIDES}
+    # teacher's, DFT's, then strained ones, each by id: the order in which data came in does not matter
+    rows = sorted(read.rows, key=lambda row: (row.strained, row.origin != "teacher", row.label.name))
+    sides = {name: [row for row in rows if row.side == name] for name in SIDES}
     refuse_empty(sides, read.aside)
     refuse_untrained(sides, read.aside, params.elements)
     if params.energy_weights:
@@ -112,8 +118,8 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     for name in SIDES:
         write_frame(outputs / OUTPUTS[name], frame([row.label for row in sides[name]]))
     with (outputs / OUTPUTS["extxyz"]).open("wb") as file:
-        for rows in sides.values():
-            write_frames(file, as_labelled(rows), IN_COMMENT)
+        for name in sides:
+            write_frames(file, as_labelled(sides[name]), IN_COMMENT)
     write_table(outputs / OUTPUTS["pure"], pure_table(read.pure))
     write_table(outputs / OUTPUTS["set_aside"], aside_table(read.aside))
     pairs = pair_figures(sides, params.elements, params.cutoff)
@@ -160,12 +166,6 @@ def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dic
     return run(inputs, outputs, params, machine)
 
 
-def _chosen(path: Path) -> dict[str, float]:
-    """Weight of every selected structure by its id."""
-    table = pq.read_table(path, columns=["id", "weight"])
-    return dict(zip(table["id"].to_pylist(), table["weight"].to_pylist(), strict=True))
-
-
 def read_dataset(path: Path, chosen: Mapping[str, float], params: Params, baseline: Baseline, machine: Machine) -> Read:
     """Every structure of the data set that a frame takes, a piece of the file at a time.
 
@@ -204,13 +204,6 @@ def read_strains(path: Path, params: Params, baseline: Baseline, read: Read) -> 
             read.rows.append(Row(atoms, "teacher", "train", label, strained=True))
 
 
-def _of_side(rows: Iterable[Row], side: Side) -> list[Row]:
-    """Teacher's, DFT's, then strained ones, each by id: the order in which data came in does not matter."""
-    return sorted(
-        (row for row in rows if row.side == side), key=lambda r: (r.strained, r.origin != "teacher", r.label.name)
-    )
-
-
 def stress_weighted(rows: Sequence[Row], params: Params) -> list[Row]:
     """The training rows, the strained ones weighing loss_stress / loss_energy times what the others weigh in all."""
     if not (strained := sum(row.label.weight for row in rows if row.strained)):
@@ -219,15 +212,9 @@ def stress_weighted(rows: Sequence[Row], params: Params) -> list[Row]:
         raise StepError("strained structures are given, but loss_stress is 0: leave them out or raise it")
     others = sum(row.label.weight for row in rows if not row.strained)
     factor = params.loss_stress / params.loss_energy * others / strained
-    return [_times(row, factor) if row.strained else row for row in rows]
-
-
-def _times(row: Row, factor: float) -> Row:
-    label = row.label
-    return replace(row, label=replace(label, weight=label.weight * factor, weight_forces=label.w_forces))
-
-
-def _refuse_unknown_groups(weights: Mapping[str, float], groups: Iterable[str]) -> None:
-    if unknown := sorted(set(weights) - set(groups)):
-        there = ", ".join(repr(group) for group in sorted(groups))
-        raise BadInput(f"weights names the group {unknown[0]!r}, which no structure has; there are {there}")
+    return [
+        replace(row, label=replace(row.label, weight=row.label.weight * factor, weight_forces=row.label.w_forces))
+        if row.strained
+        else row
+        for row in rows
+    ]

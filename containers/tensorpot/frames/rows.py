@@ -16,10 +16,7 @@ from containers.structures.distances import shortest_per_pair
 from containers.structures.split import SIDES, Side
 from containers.structures.table import Origin, labels_table
 from containers.tensorpot.dataset.admission import why_aside
-from containers.tensorpot.frames.frame_file import (
-    Labelled,
-    energy_corrected,
-)
+from containers.tensorpot.frames.frame_file import Labelled, energy_corrected
 from containers.tensorpot.student.baseline import pair_names
 
 
@@ -47,7 +44,8 @@ class Read:
     def offer_pure(self, label: Labelled, atoms: Atoms, origin: Origin) -> None:
         """Remember a structure of one element if it is lower in energy an atom than those before it."""
         if len(symbols := set(atoms.get_chemical_symbols())) == 1:
-            key, found = (origin, symbols.pop()), _with_energy(atoms, label.energy)
+            key, found = (origin, symbols.pop()), atoms.copy()
+            found.calc = SinglePointCalculator(found, **{**atoms.calc.results, "energy": label.energy})
             self.pure[key] = min(
                 self.pure.get(key, found), found, key=lambda one: (energy_per_atom(one), one.info["id"])
             )
@@ -111,13 +109,6 @@ def pair_figures(sides: Mapping[Side, Sequence[Row]], elements: Sequence[str], c
 def energy_per_atom(atoms: Atoms) -> float:
     """eV, of the label."""
     return float(atoms.calc.results["energy"]) / len(atoms)
-
-
-def _with_energy(atoms: Atoms, energy: float) -> Atoms:
-    """The structure with its label, of which the energy (eV) is this one."""
-    made = atoms.copy()
-    made.calc = SinglePointCalculator(made, **{**atoms.calc.results, "energy": energy})
-    return made
 
 
 def pure_table(pure: Mapping[tuple[Origin, str], Atoms]) -> pa.Table:

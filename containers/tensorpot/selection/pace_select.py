@@ -161,7 +161,17 @@ def _with_projections(
     free, given, dft = parts == "candidate", np.isin(parts, ("given", "dft")), parts == "dft"
     with projections(data.structures(), len(parts), projector, outputs, machine, sizes, features) as found:
         search = Search(found, free, given, dft, params.gamma_tolerance, sizes.one_shot_bytes, machine.progress)
-        return _chosen(data, search, params)
+        if params.method in ("random", "all"):
+            choices, facts = _drawn(data, params), dict[str, Any]()
+        else:
+            chosen = choose(search, _budget(data, params), features, [one.elements for one in data.usable])
+            place_of = {one.id: k for k, one in enumerate(data.usable) if given[k] or free[k]}
+            choices = [Choice(one.id, "given", chosen.weight(place_of[one.id])) for one in _given(data)]
+            choices += [Choice(data.usable[k].id, how, chosen.weight(k)) for k, how in chosen.how.items()]
+            facts = chosen.facts
+        if params.grades:
+            facts["grades"] = _grades(data, search, choices)
+        return choices, facts
 
 
 def _sizes(params: Params, resources: Resources, rows: int, functions: Mapping[str, int]) -> Sizes:
@@ -209,23 +219,6 @@ def _shape(basis: ACEBBasisSet) -> tuple[float, dict[str, int]]:
 def _told(basis: ACEBBasisSet) -> str:
     cutoff, functions = _shape(basis)
     return f"cutoff {cutoff:g} Å, functions {', '.join(f'{name} {count}' for name, count in functions.items())}"
-
-
-def _chosen(data: DataSet, search: Search, params: Params) -> tuple[list[Choice], dict[str, Any]]:
-    if params.method in ("random", "all"):
-        choices, facts = _drawn(data, params), dict[str, Any]()
-    else:
-        choices, facts = _by_projections(data, search, params)
-    if params.grades:
-        facts["grades"] = _grades(data, search, choices)
-    return choices, facts
-
-
-def _by_projections(data: DataSet, search: Search, params: Params) -> tuple[list[Choice], dict[str, Any]]:
-    found = choose(search, _budget(data, params), params.method == "combined", [one.elements for one in data.usable])
-    place_of = {one.id: k for k, one in enumerate(data.usable) if search.given[k] or search.free[k]}
-    given = [Choice(one.id, "given", found.weight(place_of[one.id])) for one in _given(data)]
-    return given + [Choice(data.usable[k].id, how, found.weight(k)) for k, how in found.how.items()], found.facts
 
 
 def _grades(data: DataSet, search: Search, choices: Sequence[Choice]) -> dict[str, Any]:

@@ -13,19 +13,13 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from containers.metrics import errors
-
-if TYPE_CHECKING:
-    import pandas as pd  # the worker's image has none
-
-
-from typing import TYPE_CHECKING
-
 from containers.contract import BadInput
+from containers.metrics import errors
 from containers.tensorpot.student.baseline import Baseline
 from containers.tensorpot.student.calculator import Student
 
 if TYPE_CHECKING:
+    import pandas as pd  # the worker's image has none
     from pyace import ACEBBasisSet
 
 KEPT_METADATA = ("ace_evaluator_version", "pacemaker_version", "tensorpot_version")
