@@ -131,6 +131,7 @@ class _Founders:
     """Founders of the kind of a structure, and the search among them.
 
     A crystal is periodic in one direction at least.
+
     Each comparison is one of whole arrays over the founders that are left. Cells, then a bound that the displacement
     cannot be below, rule out most of them and none that is alike.
     """
