@@ -15,8 +15,8 @@ from itertools import combinations
 import numpy as np
 from ase import Atoms
 from ase.data import atomic_masses, atomic_numbers, chemical_symbols
-from numpy.typing import NDArray
 
+from containers.arrays import Floats, Indices
 from containers.contract import BadInput
 from containers.formats.text import MOST_ATOMS, Lines, too_many
 
@@ -88,7 +88,7 @@ class _File:
         order = np.argsort([floats(row[:1], 1)[0] for row in rows], kind="stable")
         return Atoms(numbers[order], positions=positions[order], cell=self._cell(), pbc=True)
 
-    def _cell(self) -> NDArray[np.float64]:
+    def _cell(self) -> Floats:
         if "avec" in self.header:
             return np.array([floats(self.header.get(name, []), 3) for name in ("avec", "bvec", "cvec")])
         bounds = [floats(self.header.get(f"{axis}lo {axis}hi", []), 2) for axis in "xyz"]
@@ -172,7 +172,7 @@ def element_number(symbol: str) -> int:
     return number
 
 
-def numbers_of_types(types: Sequence[str], elements: Mapping[str, str]) -> NDArray[np.int64]:
+def numbers_of_types(types: Sequence[str], elements: Mapping[str, str]) -> Indices:
     """Atomic numbers of atoms of these types; `elements` is type -> symbol."""
     if unknown := sorted(set(types) - set(elements)):
         known = ", ".join(f"{kind} ({symbol})" for kind, symbol in elements.items())
@@ -210,7 +210,7 @@ def floats(words: Sequence[str], count: int) -> list[float]:
         raise Unreadable(str(error)) from None
 
 
-def tilted_cell(lengths: Sequence[float], tilts: Sequence[float]) -> NDArray[np.float64]:
+def tilted_cell(lengths: Sequence[float], tilts: Sequence[float]) -> Floats:
     """Cell (Å, rows are vectors) of edges along x, y, z and tilts xy, xz, yz."""
     (x, y, z), (xy, xz, yz) = lengths, tilts
     return np.array([[x, 0.0, 0.0], [xy, y, 0.0], [xz, yz, z]])

@@ -13,8 +13,8 @@ from itertools import combinations
 import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
-from numpy.typing import NDArray
 
+from containers.arrays import Floats, Indices
 from containers.contract import BadInput
 from containers.formats.lammps_data import (
     GIVE_ELEMENTS,
@@ -73,7 +73,7 @@ class _Snapshot:
     def __init__(self, lines: Lines) -> None:
         self._lines = lines
         self._count: int | None = None
-        self._box: tuple[NDArray[np.float64], NDArray[np.float64], list[bool]] | None = None
+        self._box: tuple[Floats, Floats, list[bool]] | None = None
         self._columns: dict[str, list[str]] = {}
         while not self._columns:
             self._read(self._line())
@@ -100,7 +100,7 @@ class _Snapshot:
             case _:
                 raise Unreadable(f"an item of a dump of atoms (ITEM: ...) should begin here, not {line[:60]!r}")
 
-    def _read_box(self, words: list[str]) -> tuple[NDArray[np.float64], NDArray[np.float64], list[bool]]:
+    def _read_box(self, words: list[str]) -> tuple[Floats, Floats, list[bool]]:
         """Cell (rows are vectors), its origin, and the periodic directions."""
         flags = words[-3:]
         if len(flags) < 3 or not all(re.fullmatch("[pfsm]{2}", flag) for flag in flags):
@@ -146,7 +146,7 @@ class _Snapshot:
             raise Unreadable("two atoms have the same id")
         return atoms[np.argsort(identities)]
 
-    def _positions(self, cell: NDArray[np.float64], origin: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _positions(self, cell: Floats, origin: Floats) -> Floats:
         for names in CARTESIAN:
             if set(names) <= set(self._columns):
                 return self._floats(names)
@@ -155,14 +155,14 @@ class _Snapshot:
                 return origin + self._floats(names) @ cell
         raise Unreadable(f"no positions (x y z, xs ys zs, ...) among the columns {' '.join(self._columns)[:100]}")
 
-    def _floats(self, names: Sequence[str]) -> NDArray[np.float64]:
+    def _floats(self, names: Sequence[str]) -> Floats:
         """Columns of numbers, [atoms, names]."""
         try:
             return np.array([self._columns[name] for name in names], dtype=float).T
         except ValueError as error:
             raise Unreadable(f"columns {' '.join(names)}: {error}") from None
 
-    def _numbers(self, given: Sequence[str]) -> NDArray[np.int64]:
+    def _numbers(self, given: Sequence[str]) -> Indices:
         """Atomic numbers, [atoms]; the column `element`, else clear masses, else the user's elements of the types.
 
         Two of them that contradict each other are refused, but for LAMMPS's default of `element`.

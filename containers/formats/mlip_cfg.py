@@ -20,8 +20,8 @@ import pyarrow.compute as pc
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import atomic_numbers, chemical_symbols
-from numpy.typing import NDArray
 
+from containers.arrays import Floats, Indices
 from containers.contract import BadInput
 from containers.formats.text import MOST_ATOMS, Lines, too_many
 from containers.structures.state import state_values
@@ -70,7 +70,7 @@ class _Configuration:
         self._size: int | None = None
         self._vectors: list[list[float]] = []
         self._columns: list[str] = []
-        self._data: NDArray[np.float64] | None = None
+        self._data: Floats | None = None
         self._results: dict[str, Any] = {}
         self._virial: list[float] | None = None
         self._features: dict[str, str] = {}
@@ -169,7 +169,7 @@ class _Configuration:
         atoms.calc = SinglePointCalculator(atoms, **self._results)
         return atoms
 
-    def _cell(self) -> tuple[NDArray[np.float64], list[bool]]:
+    def _cell(self) -> tuple[Floats, list[bool]]:
         cell = np.zeros((3, 3))
         cell[: len(self._vectors)] = np.reshape(self._vectors, (-1, 3))
         pbc = [number < len(self._vectors) for number in range(3)]
@@ -181,18 +181,18 @@ class _Configuration:
                 self._fail(f"the feature {PBC} should be three of T and F, it is {self._features[PBC][:60]!r}")
         return cell, pbc
 
-    def _xyz(self, names: Sequence[str]) -> NDArray[np.float64]:
+    def _xyz(self, names: Sequence[str]) -> Floats:
         assert self._data is not None
         return self._data[:, [self._columns.index(name) for name in names]].copy()
 
-    def _positions(self, cell: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _positions(self, cell: Floats) -> Floats:
         if set(CARTESIAN) <= set(self._columns):
             return self._xyz(CARTESIAN)
         if set(DIRECT) <= set(self._columns):
             return self._xyz(DIRECT) @ cell
         return self._fail(f"AtomData has neither cartes_x ... nor direct_x ...: {' '.join(self._columns)}")
 
-    def _elements(self, given: Sequence[str]) -> NDArray[np.int64]:
+    def _elements(self, given: Sequence[str]) -> Indices:
         """Atomic numbers (N,); what the file says goes before what the user says."""
         if "type" not in self._columns:
             self._fail("AtomData has no column `type`")

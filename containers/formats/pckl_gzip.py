@@ -14,8 +14,8 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
-from numpy.typing import NDArray
 
+from containers.arrays import Floats
 from containers.contract import BadInput
 from containers.formats.inert_pickle import Damaged, Record, read_inert, restored
 
@@ -142,7 +142,7 @@ def _atoms(record: Any, others: Mapping[str, Any]) -> Atoms:
     return atoms
 
 
-def _cell(state: Mapping[str, Any]) -> NDArray[np.float64]:
+def _cell(state: Mapping[str, Any]) -> Floats:
     cell = state.get("_cellobj", state.get("_cell"))
     if isinstance(cell, Record) and cell.name == "Cell":
         cell = cell.attributes()["array"]

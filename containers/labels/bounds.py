@@ -13,16 +13,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from ase.data import atomic_numbers, chemical_symbols
-from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 
-from containers.arrays import Floats
+from containers.arrays import Floats, Indices, Mask
 from containers.contract import Closed, StepError
 from containers.labels.ensemble import Labels
 from containers.labels.rows import NOT_FINITE
 from containers.structures.table import flat, list_lengths
-
-Flags = NDArray[np.bool_]
 
 
 class Sanity(Closed):
@@ -59,7 +56,7 @@ class Figures:
         energy: (n,) eV per atom, the reference energies left out. distance: (n,) shortest pair, Å; NaN for none.
     """
 
-    finite: Flags
+    finite: Mask
     norms: Floats
     force: Floats
     deviation: Floats | None
@@ -109,7 +106,7 @@ def _reference(numbers: pa.ChunkedArray, e0s_eV: Mapping[str, float]) -> Floats:
     return energies
 
 
-def _finite_rows(stress: pa.Array) -> Flags:
+def _finite_rows(stress: pa.Array) -> Mask:
     """Whether each stress is finite; one that is null is."""
     known = stress.is_valid().to_numpy(zero_copy_only=False)
     finite = np.ones(len(stress), dtype=bool)
@@ -128,7 +125,7 @@ def broken(figures: Figures, bounds: Sanity, max_force_std: float | None = None)
     return found
 
 
-def _checks(figures: Figures, bounds: Sanity, max_force_std: float | None) -> Iterator[tuple[str, Flags, Floats, str]]:
+def _checks(figures: Figures, bounds: Sanity, max_force_std: float | None) -> Iterator[tuple[str, Mask, Floats, str]]:
     """Kind, which structures break it, their figures, and the reason with a place for the figure."""
     force, energy, distance = bounds.max_force_eV_per_A, bounds.max_energy_eV_per_atom, bounds.min_distance_A
     yield (
@@ -168,7 +165,7 @@ class Histogram:
     """Counts between fixed edges; what lies beyond them counts in the outermost bin."""
 
     edges: Floats
-    counts: NDArray[np.int64] = field(init=False)
+    counts: Indices = field(init=False)
 
     def __post_init__(self) -> None:
         self.counts = np.zeros(len(self.edges) - 1, dtype=np.int64)

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from containers.arrays import Floats
+from containers.arrays import Floats, Indices
 from containers.contract import StepError
 from containers.structures.table import flat, list_lengths
 
@@ -28,7 +27,7 @@ class Labels:
 
     energy: Floats
     forces: Floats
-    counts: NDArray[np.int64]
+    counts: Indices
     stress: pa.Array
     distance: Floats
     energy_std: Floats | None
@@ -87,7 +86,7 @@ def mean_labels(members: Sequence[pa.Table], numbers: pa.ChunkedArray) -> Labels
         )
 
 
-def _check_sizes(member: pa.Table, counts: NDArray[np.int64]) -> None:
+def _check_sizes(member: pa.Table, counts: Indices) -> None:
     lengths = pc.fill_null(pc.list_value_length(member["forces"]), 0).to_numpy()
     if len(wrong := np.flatnonzero((lengths != 3 * counts) | (counts == 0) | pc.is_null(member["energy"]).to_numpy())):
         identity = member["id"][int(wrong[0])].as_py().hex()

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from containers.arrays import Indices, Mask
 from containers.contract import StepError
 
 ID_BYTES = 32
@@ -46,7 +47,7 @@ class IdIndex:
         self._words = words[self._order]
         self._keys = self._words[:, 0].copy()
 
-    def find(self, ids: pa.Array) -> NDArray[np.int64]:
+    def find(self, ids: pa.Array) -> Indices:
         """The place of each of `ids` among those given, counted through all chunks; the first if several, -1 if none.
 
         An id is the digest of a structure, so its first 8 bytes nearly always decide; the other 24 are compared too.
@@ -101,7 +102,7 @@ class LabelRows:
         back[order] = np.arange(len(order))
         return pa.Table.from_batches([pa.concat_batches(parts).take(pa.array(back))], schema=ROWS)
 
-    def _parts(self, places: NDArray[np.int64]) -> list[pa.RecordBatch]:
+    def _parts(self, places: Indices) -> list[pa.RecordBatch]:
         """The rows at sorted `places`, from one file after the other."""
         numbers = np.searchsorted(self._starts, places, side="right") - 1
         parts = []
@@ -136,7 +137,7 @@ def id_words(ids: pa.Array) -> NDArray[np.uint64]:
     return words.astype(np.uint64).reshape(-1, 4)
 
 
-def firsts(ids: pa.Array) -> NDArray[np.bool_]:
+def firsts(ids: pa.Array) -> Mask:
     """Which of binary(32) `ids` come for the first time."""
     places = pa.table({"id": ids, "place": np.arange(len(ids))}).group_by("id").aggregate([("place", "min")])
     first = np.zeros(len(ids), dtype=np.bool_)
@@ -176,7 +177,7 @@ def _binary(ids: pa.Array, start: int) -> pa.Array:
     return pa.Array.from_buffers(pa.binary(ID_BYTES), len(ids), [None, data])
 
 
-def _check_rows(good: NDArray[np.bool_], ids: pa.Array, start: int) -> None:
+def _check_rows(good: Mask, ids: pa.Array, start: int) -> None:
     if not good.all():
         row = int(np.argmin(good))
         raise StepError(f"the id in row {start + row} (from 0) is not of {2 * ID_BYTES} hex digits: {ids[row]}")

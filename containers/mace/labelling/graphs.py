@@ -17,6 +17,7 @@ from ase.data import chemical_symbols
 from matscipy.neighbours import neighbour_list
 from numpy.typing import NDArray
 
+from containers.arrays import Floats, Indices, Mask
 from containers.mace.labelling.batches import Size
 from containers.mace.labelling.predictions import SetAside
 from containers.structures.state import state_values
@@ -33,12 +34,12 @@ class Graph:
     unit_shifts[e] cells away.
     """
 
-    positions: NDArray[np.float64]  # [N, 3] Å, the lowest at 0 in the directions that are not periodic
-    species: NDArray[np.int64]  # [N] place of the element in the model
+    positions: Floats  # [N, 3] Å, the lowest at 0 in the directions that are not periodic
+    species: Indices  # [N] place of the element in the model
     edges: NDArray[np.int32]  # [2, E]
     unit_shifts: NDArray[np.int32]  # [E, 3]
-    cell: NDArray[np.float64]  # [3, 3] Å, see `closed_cell`
-    pbc: NDArray[np.bool_]  # [3]
+    cell: Floats  # [3, 3] Å, see `closed_cell`
+    pbc: Mask  # [3]
     size: Size
     shortest_A: float | None  # shortest edge
     state: Mapping[str, float]  # what else a model may read, where it is not at MACE's default; see `frame_state`
@@ -112,7 +113,7 @@ def _symbols(numbers: Sequence[int]) -> str:
     return ", ".join(chemical_symbols[number] for number in numbers)
 
 
-def closed_cell(atoms: Atoms, r_max: float) -> NDArray[np.float64]:
+def closed_cell(atoms: Atoms, r_max: float) -> Floats:
     """The cell vectors [3, 3] in Å. Along a direction that is not periodic it just holds the atoms: mace-torch's own
     grows with their distance from the origin, and its neighbour list takes gigabytes for a small molecule far away.
     """

@@ -15,8 +15,8 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from mace import data
 from mace.modules import MACE, ScaleShiftMACE
 from mace.tools import AtomicNumberTable, torch_geometric, torch_tools
-from numpy.typing import NDArray
 
+from containers.arrays import Floats
 from containers.contract import Acceleration, Device
 from containers.labels.rows import NOT_FINITE
 from containers.mace.kernels.contraction import use_fast_contractions
@@ -171,18 +171,18 @@ class Labeller:
         return data.AtomicData.from_config(config, z_table=table, cutoff=self.maker.r_max, heads=self.heads)
 
 
-def _float64(tensor: torch.Tensor) -> NDArray[np.float64]:
+def _float64(tensor: torch.Tensor) -> Floats:
     return np.asarray(tensor.detach().cpu().numpy(), dtype=float)
 
 
-def _beyond_atoms(found: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+def _beyond_atoms(found: Mapping[str, Floats]) -> Floats:
     """[structures] eV that a MACE without E0s does not count among its atoms' energies: the embedding's readout."""
     if "interaction_energy" in found:  # a ScaleShiftMACE
         return found["energy"] - found["interaction_energy"]
     return found["contributions"][:, 0]
 
 
-def _stress(virial: NDArray[np.float64], graph: Graph) -> NDArray[np.float64] | None:
+def _stress(virial: Floats, graph: Graph) -> Floats | None:
     """Stress [6] from the virial, not MACE's own stress: that becomes zero silently when it is not finite."""
     if not graph.pbc.all():
         return None

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from ase import Atoms
-from numpy.typing import NDArray
 
+from containers.arrays import Floats
 from containers.contract import StepError
 from containers.mace.kernels.acceleration import PLAIN_HINT
 from containers.mace.labelling.batches import volume
@@ -101,13 +101,13 @@ def _differences(label: Label, answer: Answer, atoms: Atoms) -> list[float]:
     ]
 
 
-def _largest(found: NDArray[np.float64] | None, expected: NDArray[np.float64] | None) -> float:
+def _largest(found: Floats | None, expected: Floats | None) -> float:
     if found is None or expected is None:
         return 0.0
     return float(np.abs(found - expected).max(initial=0.0))
 
 
-def _refusal(largest: NDArray[np.float64], worst: Atoms, name: str, count: int) -> str:
+def _refusal(largest: Floats, worst: Atoms, name: str, count: int) -> str:
     energy, force, stress = largest
     return (
         f"the accelerated teacher differs from the teacher in float64 without acceleration by {energy:.3g} eV/atom,"

@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
+from containers.arrays import Indices, Mask
 from containers.contract import BadInput
 from containers.ingest.checks import check_one_label
 from containers.structures.split import Side, Split, side
@@ -164,7 +164,7 @@ def _check(table: pa.Table) -> None:
             raise BadInput(f"{first['source']}: frame {first['row']} (from 0): {fault}; correct or remove it")
 
 
-def _fits(column: pa.ChunkedArray, lengths: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _fits(column: pa.ChunkedArray, lengths: Indices) -> Mask:
     """Which rows of a column of lists have so many numbers, all finite."""
     found = _lengths(column)
     fits = found == lengths
@@ -172,7 +172,7 @@ def _fits(column: pa.ChunkedArray, lengths: NDArray[np.int64]) -> NDArray[np.boo
     return np.asarray(fits)
 
 
-def _lengths(column: pa.ChunkedArray) -> NDArray[np.int64]:
+def _lengths(column: pa.ChunkedArray) -> Indices:
     return np.asarray(pc.fill_null(pc.list_value_length(column), 0).to_numpy(), dtype=np.int64)
 
 

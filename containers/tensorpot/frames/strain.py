@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 from ase import Atoms
-from numpy.typing import NDArray
 from pydantic import Field
 
+from containers.arrays import Floats
 from containers.contract import BadInput, Closed, Image, Inputs, Machine
 from containers.structures.table import STATE, structure_id, structures_table, write_table
 from containers.tensorpot.dataset.roles import read_roles, read_rows
@@ -96,7 +96,7 @@ def strained_copy(parent: Atoms, number: int, params: Params) -> Atoms:
     return atoms
 
 
-def random_strain(seed: int, params: Params) -> NDArray[np.float64]:
+def random_strain(seed: int, params: Params) -> Floats:
     """A symmetric strain (3, 3) of Frobenius norm `size`."""
     random = np.random.default_rng(seed)
     square = random.normal(size=(3, 3))
