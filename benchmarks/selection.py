@@ -129,24 +129,21 @@ def repeated(pool: Path, copies: int) -> Iterable[Atoms]:
 
 def ours(folder: Path, threads: int) -> None:
     """One pass over `folder`/dataset.parquet, as the step makes it; writes `ours.json`."""
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    from containers.contract import Resources, no_progress
+    from containers.contract import Machine, Resources, no_progress
     from containers.tensorpot.active_set.piece_sizes import sizes_for
-    from containers.tensorpot.active_set.projection_files import Work, projected, scratch
+    from containers.tensorpot.active_set.projection_files import projections
     from containers.tensorpot.active_set.projections import Projector, unfitted_basis
     from containers.tensorpot.selection.d_optimal import Search, first_pass
 
-    data = DataSet(folder / "dataset.parquet", POTENTIAL, Baseline(e0s_eV={"Si": 0.0}))
+    data = DataSet(folder / "dataset.parquet", POTENTIAL.elements, POTENTIAL.cutoff, Baseline(e0s_eV={"Si": 0.0}))
     projector = Projector(unfitted_basis(POTENTIAL))
     sizes = sizes_for(Resources(threads=threads), max(projector.functions.values()))
-    with scratch(folder / "outputs") as files, threadpool_limits(1):
-        found = projected(data.structures(), Work(projector, files, False), threads, sizes.block_rows)
-        free = np.ones(len(data.ids), dtype=bool)
+    machine, free = Machine(Resources(threads=threads)), np.ones(len(data.usable), dtype=bool)
+    with projections(data.structures(), len(free), projector, folder / "outputs", machine, sizes) as found:
         search = Search(found, free, ~free, np.zeros_like(free), TOLERANCE, sizes.one_shot_bytes, no_progress)
         first = first_pass(search, len(free), ranked=False)
         active = first.sets["Si"]
-    told = {"ids": [data.ids[k] for k in first.places], "log_det": active.log_det, "passes": active.passes}
+    told = {"ids": [data.usable[k].id for k in first.places], "log_det": active.log_det, "passes": active.passes}
     (folder / "ours.json").write_text(json.dumps(told | {"environments": active.environments}))
 
 

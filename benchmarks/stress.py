@@ -30,7 +30,7 @@ from ase.io import read
 from containers.contract import Inputs, Machine, Resources
 from containers.structures.split import Split, side
 from containers.structures.table import labels_table, read_atoms, structure_id, write_table
-from containers.tensorpot.dataset.dataset import DATASET
+from containers.tensorpot.dataset.history import DATASET
 from containers.tensorpot.fit.training_data import auto_batch_size
 from containers.tensorpot.frames import frames, strain
 from containers.tensorpot.frames.frame_file import atoms_of_frame, read_frame

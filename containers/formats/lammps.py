@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.data import atomic_masses, atomic_numbers, chemical_symbols
-from numpy.typing import NDArray
 
+from containers.arrays import Floats, Indices
 from containers.contract import BadInput
 from containers.formats.text import MOST_ATOMS, Lines, too_many
 
@@ -104,7 +104,7 @@ def data_frames(lines: Lines, name: str, elements: Sequence[str]) -> Iterator[At
 def _snapshot(lines: Lines, elements: Sequence[str]) -> Atoms:
     """Read one snapshot; the atoms are its last item."""
     count: int | None = None
-    box: tuple[NDArray[np.float64], NDArray[np.float64], list[bool]] | None = None
+    box: tuple[Floats, Floats, list[bool]] | None = None
     while True:
         line = _next_line(lines)
         match line.removeprefix(ITEM).split() if line.startswith(ITEM) else []:
@@ -134,7 +134,7 @@ def _snapshot(lines: Lines, elements: Sequence[str]) -> Atoms:
             raise Unreadable(f"atom {atom} (from 0) has {len(row)} columns instead of {len(columns)}")
     words_of = {column: [row[place] for row in rows] for place, column in enumerate(columns)}
 
-    def numbers(names: Sequence[str]) -> NDArray[np.float64]:
+    def numbers(names: Sequence[str]) -> Floats:
         try:
             return np.array([words_of[name] for name in names], dtype=float).T
         except ValueError as error:
@@ -161,7 +161,7 @@ def _next_line(lines: Lines) -> str:
     return line.strip()
 
 
-def _box(words: list[str], lines: Lines) -> tuple[NDArray[np.float64], NDArray[np.float64], list[bool]]:
+def _box(words: list[str], lines: Lines) -> tuple[Floats, Floats, list[bool]]:
     """Read the cell (Å, rows are vectors), its origin, and the periodic directions."""
     flags = words[-3:]
     if len(flags) < 3 or not all(re.fullmatch("[pfsm]{2}", flag) for flag in flags):
@@ -181,7 +181,7 @@ def _box(words: list[str], lines: Lines) -> tuple[NDArray[np.float64], NDArray[n
     return _tilted_cell((high - low).tolist(), (xy, xz, yz)), low, pbc
 
 
-def _elements_of_dump(columns: Mapping[str, list[str]], given: Sequence[str]) -> NDArray[np.int64]:
+def _elements_of_dump(columns: Mapping[str, list[str]], given: Sequence[str]) -> Indices:
     """Return atomic numbers, [atoms]: of the column `element`, else of clear masses, else of the user's elements.
 
     Two of them that contradict each other are refused, but for LAMMPS's default of `element`.
@@ -308,7 +308,7 @@ def _element_number(symbol: str) -> int:
     return number
 
 
-def _numbers_of_types(types: Sequence[str], elements: Mapping[str, str]) -> NDArray[np.int64]:
+def _numbers_of_types(types: Sequence[str], elements: Mapping[str, str]) -> Indices:
     """Return atomic numbers of atoms of these types; `elements` is type -> symbol."""
     if unknown := sorted(set(types) - set(elements)):
         known = ", ".join(f"{kind} ({symbol})" for kind, symbol in elements.items())
@@ -339,7 +339,7 @@ def _floats(words: Sequence[str], count: int) -> list[float]:
         raise Unreadable(str(error)) from None
 
 
-def _tilted_cell(lengths: Sequence[float], tilts: Sequence[float]) -> NDArray[np.float64]:
+def _tilted_cell(lengths: Sequence[float], tilts: Sequence[float]) -> Floats:
     """Return the cell (Å, rows are vectors) of edges along x, y, z and tilts xy, xz, yz."""
     (x, y, z), (xy, xz, yz) = lengths, tilts
     return np.array([[x, 0.0, 0.0], [xy, y, 0.0], [xz, yz, z]])

@@ -17,8 +17,8 @@ import pyarrow as pa
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import atomic_numbers, chemical_symbols
-from numpy.typing import NDArray
 
+from containers.arrays import Floats, Indices
 from containers.contract import BadInput
 from containers.formats.text import MOST_ATOMS, Lines, atom_lines, exact, too_many
 from containers.structures.state import state_values
@@ -66,9 +66,9 @@ class _Configuration:
         self._size = 0
         self._vectors: list[list[float]] = []
         self._columns: list[str] = []
-        self._data: NDArray[np.float64] | None = None
+        self._data: Floats | None = None
         self._results: dict[str, Any] = {}
-        self._virial: NDArray[np.float64] | None = None
+        self._virial: Floats | None = None
         self._features: dict[str, str] = {}
         while (line := self._line()) != END:
             self._read(line)
@@ -147,7 +147,7 @@ class _Configuration:
         if (data := self._data) is None:
             raise BadInput(f"{self._place}, from line {self._start}: there is no AtomData")
 
-        def columns(names: Sequence[str]) -> NDArray[np.float64]:
+        def columns(names: Sequence[str]) -> Floats:
             return data[:, [self._columns.index(name) for name in names]].copy()
 
         cell = np.zeros((3, 3))
@@ -177,7 +177,7 @@ class _Configuration:
         atoms.calc = SinglePointCalculator(atoms, **self._results)
         return atoms
 
-    def _elements(self, types: NDArray[np.float64], given: Sequence[str]) -> NDArray[np.int64]:
+    def _elements(self, types: Floats, given: Sequence[str]) -> Indices:
         """Return the atomic numbers (N,) of the types."""
         symbols = self._features[ELEMENTS].split() if ELEMENTS in self._features else list(given)
         if not symbols:

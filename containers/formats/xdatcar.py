@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers
-from numpy.typing import NDArray
 
+from containers.arrays import Floats
 from containers.contract import BadInput
 from containers.formats.text import MOST_ATOMS, Lines, too_many
 
@@ -47,7 +47,7 @@ def xdatcar_frames(lines: Lines, name: str) -> Iterator[Atoms]:
             ) from None
 
 
-def _header(lines: Lines) -> tuple[NDArray[np.float64], list[int]]:
+def _header(lines: Lines) -> tuple[Floats, list[int]]:
     """Read the cell (Å) and the atomic numbers from the lines after a title."""
     scale = _floats(lines.take(), "the scale of the cell, one number,", 1)[0]
     cell = np.array([_floats(lines.take(), "a vector of the cell, three numbers,") for _ in range(3)])

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
-from numpy.typing import ArrayLike
 
 from containers.contract import BadInput
 from containers.formats.text import FIX, MOST_ATOMS, too_many
+from containers.structures.cells import bare, heights
 from containers.structures.distances import nearest, shortest_per_pair, touching
 
 SMALLEST_WIDTH = 1e-3
@@ -117,15 +117,11 @@ def _fractional(atoms: Atoms) -> bool:
         return False
     if atoms.cell.rank < 3 or atoms.cell.volume > SPARSEST_A3 * len(atoms):
         return False
-    if 1 / np.linalg.norm(np.linalg.inv(atoms.cell.array), axis=0).max() < NARROWEST_CELL_A:
+    if heights(atoms).min() < NARROWEST_CELL_A:
         return False
-    return _crowded(atoms) and not _crowded(_by_fractions(atoms))
-
-
-def _by_fractions(atoms: Atoms) -> Atoms:
-    """The structure whose fractional coordinates these positions are."""
-    positions = atoms.positions @ atoms.cell.array
-    return Atoms(numbers=atoms.numbers, positions=positions, cell=atoms.cell.array, pbc=atoms.pbc)
+    by_fractions = bare(atoms)
+    by_fractions.positions = atoms.positions @ atoms.cell.array
+    return _crowded(atoms) and not _crowded(by_fractions)
 
 
 def _crowded(atoms: Atoms) -> bool:
@@ -183,20 +179,25 @@ def checked_labels(
     return labels
 
 
-def same_label(energy_eV: float, forces: ArrayLike, other_energy_eV: float, other_forces: ArrayLike) -> bool:
-    """Whether two labels of one structure differ by no more than rounding.
+def check_one_label(first: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+    """Raise `BadInput` when the labels of two rows of one structure differ by more than rounding.
 
     Args:
-        energy_eV: total energy of the first, eV.
-        forces: its forces, eV/Å; N x 3, or as many numbers in one row.
-        other_energy_eV: total energy of the second, eV.
-        other_forces: its forces, in the same order of atoms.
+        first, other: source, row, energy (eV, total), forces (3 N numbers, eV/Å); rows on their way into the data set
+            also have id, origin and version (0: not in the set yet).
     """
-    one, other = np.ravel(forces), np.ravel(other_forces)
-    if one.shape != other.shape:
-        return False
-    per_atom = abs(energy_eV - other_energy_eV) / (len(one) / 3)
-    return bool(per_atom <= SAME_ENERGY_eV_per_atom and np.abs(one - other).max() <= SAME_FORCE_eV_per_A)
+    apart = np.abs(np.subtract(first["forces"], other["forces"]))
+    per_atom = abs(first["energy"] - other["energy"]) / (len(apart) / 3)
+    if per_atom <= SAME_ENERGY_eV_per_atom and apart.max() <= SAME_FORCE_eV_per_A:
+        return
+    since = f" (in the set since version {first['version']})" if first.get("version") else ""
+    which = f" of the same origin ({first['origin']})" if "origin" in first else ""
+    structure = f" (structure {first['id'][:12]})" if "origin" in first else ""
+    raise BadInput(
+        f"{other['source']}: frame {other['row']} (from 0) is the structure of {first['source']}: frame {first['row']}"
+        f" (from 0){since} with another label{which}: energies differ by {per_atom:.3g} eV/atom, forces by up to"
+        f" {apart.max():.3g} eV/Å{structure}; {'remove it' if since else 'remove one of the two'}"
+    )
 
 
 def _name(key: str, quantity: str, prefix: str) -> str:

@@ -12,8 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from ase import Atoms
 
-from containers.contract import BadInput
-from containers.ingest.checks import same_label
+from containers.ingest.checks import check_one_label
 from containers.structures.external_sort import Spool, blocks
 from containers.structures.table import LABELS, STRUCTURES, labels_table, structures_table, write_table
 
@@ -135,17 +134,5 @@ def _each_once(rows: pa.Table) -> pa.Table:
     again = np.concatenate([[False], ids[1:] == ids[:-1]]) if len(ids) else np.empty(0, dtype=bool)
     for place in np.flatnonzero(again).tolist():
         first = int(np.flatnonzero(~again[:place])[-1])
-        _check_same(*rows.take([first, place]).select(["source", "row", "energy", "forces"]).to_pylist())
+        check_one_label(*rows.take([first, place]).select(["source", "row", "energy", "forces"]).to_pylist())
     return rows.filter(pa.array(~again))
-
-
-def _check_same(first: dict[str, Any], other: dict[str, Any]) -> None:
-    if same_label(first["energy"], first["forces"], other["energy"], other["forces"]):
-        return
-    energies = abs(first["energy"] - other["energy"]) / (len(first["forces"]) / 3)
-    apart = np.abs(np.subtract(first["forces"], other["forces"])).max()
-    raise BadInput(
-        f"{other['source']}: frame {other['row']} (from 0) is the structure of {first['source']}: frame {first['row']}"
-        f" (from 0) with another label: energies differ by {energies:.3g} eV/atom, forces by up to {apart:.3g} eV/Å;"
-        " remove one of the two"
-    )

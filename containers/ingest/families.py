@@ -10,15 +10,14 @@ side.
 from __future__ import annotations
 
 import hashlib
-from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from ase import Atoms
-from ase.geometry import complete_cell
 from numpy.typing import NDArray
 
+from containers.structures.cells import lattice
 from containers.structures.table import STATE, atoms_from_table, structure_id
 
 LIKENESS_A = 0.25
@@ -105,7 +104,7 @@ class Families:
         candidates = [self._founders[shape.kind]] if shape.kind in self._founders else []
         last = self._last.get(trajectory)
         if last is not None and last[0].kind == shape.kind:
-            candidates.append(_founders_like(shape))
+            candidates.append(_Founders(shape))
             candidates[-1].add(*last)
         found = [near for one in candidates if (near := one.nearest(shape, self._likeness, self._strain)) is not None]
         return min(found, key=lambda near: near[0])[1] if found else None
@@ -113,7 +112,7 @@ class Families:
     def _settle(self) -> None:
         """Founders are sorted in only when a structure asks: files that name every family pay nothing."""
         for shape, family in self._waiting:
-            founders = self._founders.setdefault(shape.kind, _founders_like(shape))
+            founders = self._founders.setdefault(shape.kind, _Founders(shape))
             # like a structure without a given family, one that is like a founder of its family founds nothing
             if self._every or founders.nearest(shape, self._likeness, self._strain, family) is None:
                 founders.add(shape, family)
@@ -123,19 +122,22 @@ class Families:
 def _shape(atoms: Atoms) -> _Shape:
     periodic = np.asarray(atoms.pbc)
     kind = hashlib.sha256(np.asarray(atoms.numbers, dtype="<i4").tobytes() + periodic.tobytes()).digest()
-    cell = complete_cell(np.where(periodic[:, None], atoms.cell.array, 0.0))
+    cell = lattice(atoms)
     places = (atoms.positions - atoms.positions[0]) @ np.linalg.inv(cell)
     return _Shape(kind, cell, places.astype(np.float32), periodic)
 
 
-class _Founders(ABC):
-    """Founders of one kind, and the search among them.
+class _Founders:
+    """Founders of the kind of a structure, and the search among them.
+
+    A crystal is periodic in one direction at least.
 
     Each comparison is one of whole arrays over the founders that are left. Cells, then a bound that the displacement
     cannot be below, rule out most of them and none that is alike.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, shape: _Shape) -> None:
+        self._crystals = bool(shape.periodic.any())
         self._names: list[str] = []
         self._code_of: dict[str, int] = {}
         self._codes = _Rows(np.int32)
@@ -171,52 +173,33 @@ class _Founders(ABC):
         best = int(np.argmin(squares))
         return float(np.sqrt(squares[best] / len(shape.places))), self._names[self._codes.all[left[best]]]
 
-    @abstractmethod
     def _squares(self, shape: _Shape, places: Floats) -> Floats:
         """Sums of squared displacements (Å²) from founders at `places` [F, N, 3]; [F]."""
-
-    @abstractmethod
-    def _glance(self, shape: _Shape) -> Floats:
-        """The little of a structure that a bound is found from."""
-
-    @abstractmethod
-    def _bounds(self, shape: _Shape, glances: Floats) -> Floats:
-        """Numbers (Å²) that are fast to find and never above `_squares`; [F]."""
-
-
-class _Crystals(_Founders):
-    """Periodic in one direction at least. Displacements are of the nearest image, measured in the asking cell."""
-
-    def _squares(self, shape: _Shape, places: Floats) -> Floats:
-        moved = shape.places - places
-        moved -= np.rint(moved) * shape.periodic.astype(np.float32)
-        apart = (moved.reshape(-1, 3) @ shape.cell.astype(np.float32)).reshape(len(moved), 3 * moved.shape[1])
-        summed = apart @ np.tile(np.eye(3, dtype=np.float32), (moved.shape[1], 1))
-        squares = np.einsum("fi,fi->f", apart, apart) - np.einsum("fi,fi->f", summed, summed) / moved.shape[1]
-        return np.maximum(squares, 0.0)
-
-    def _glance(self, shape: _Shape) -> Floats:
-        """A few atoms: their squares about their own mean are never above all atoms' squares about all atoms' mean."""
-        few = np.linspace(0, len(shape.places) - 1, min(GLANCE, len(shape.places))).astype(int)
-        return shape.places[few]
-
-    def _bounds(self, shape: _Shape, glances: Floats) -> Floats:
-        return self._squares(shape._replace(places=self._glance(shape)), glances)
-
-
-class _Molecules(_Founders):
-    """Not periodic: compared at the best rotation."""
-
-    def _squares(self, shape: _Shape, places: Floats) -> Floats:
-        ours, theirs = _centred(shape.places.astype(float)), _centred(places.astype(float))
+        if self._crystals:  # displacements are of the nearest image, measured in the asking cell
+            moved = shape.places - places
+            moved -= np.rint(moved) * shape.periodic.astype(np.float32)
+            apart = (moved.reshape(-1, 3) @ shape.cell.astype(np.float32)).reshape(len(moved), 3 * moved.shape[1])
+            summed = apart @ np.tile(np.eye(3, dtype=np.float32), (moved.shape[1], 1))
+            squares = np.einsum("fi,fi->f", apart, apart) - np.einsum("fi,fi->f", summed, summed) / moved.shape[1]
+            return np.maximum(squares, 0.0)
+        ours, theirs = _centred(shape.places.astype(float)), _centred(places.astype(float))  # at the best rotation
         best = np.linalg.svd(np.einsum("ni,fnj->fij", ours, theirs), compute_uv=False).sum(axis=1)
         return np.maximum((ours**2).sum() + (theirs**2).sum(axis=(1, 2)) - 2 * best, 0.0)
 
     def _glance(self, shape: _Shape) -> Floats:
-        """Distances from the centre, which no rotation changes."""
+        """Part of a structure that a bound is found from.
+
+        Of a crystal a few atoms: their squares about their own mean are never above all atoms' squares about all atoms'
+        mean. Of a molecule the distances from its centre, which no rotation changes.
+        """
+        if self._crystals:
+            return shape.places[np.linspace(0, len(shape.places) - 1, min(GLANCE, len(shape.places))).astype(int)]
         return np.asarray(np.linalg.norm(_centred(shape.places), axis=1))
 
     def _bounds(self, shape: _Shape, glances: Floats) -> Floats:
+        """Numbers (Å²) that are fast to find and never above `_squares`; [F]."""
+        if self._crystals:
+            return self._squares(shape._replace(places=self._glance(shape)), glances)
         apart = glances - self._glance(shape).astype(np.float32)
         return np.asarray(np.einsum("fn,fn->f", apart, apart))
 
@@ -241,10 +224,6 @@ class _Rows:
     def all(self) -> NDArray[Any]:
         """The rows so far."""
         return self._room[: self._count]
-
-
-def _founders_like(shape: _Shape) -> _Founders:
-    return _Crystals() if shape.periodic.any() else _Molecules()
 
 
 def _centred(places: Floats) -> Floats:

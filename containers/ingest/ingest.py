@@ -23,6 +23,7 @@ from containers.ingest.collection import Collection
 from containers.ingest.constant_energy import ConstantEnergies
 from containers.ingest.families import LIKENESS_A, Families
 from containers.ingest.set_aside import SetAside
+from containers.structures.cells import bare
 from containers.structures.distances import shortest_distance
 from containers.structures.state import Quantity, States, read_state
 from containers.structures.table import STATE, atoms_from_table, read_structures, structure_id
@@ -199,7 +200,7 @@ def _shortest(frame: Frame, name: str, reach: float) -> float:
 def _entry(frame: Frame, name: str, params: Params, families: Families, states: States) -> Atoms:
     """A checked structure with the info of a table row, and its labels when they are wanted."""
     read, place = frame.atoms, frame.place(name)
-    atoms = Atoms(numbers=read.numbers, positions=read.positions, cell=read.cell.array, pbc=read.pbc)
+    atoms = bare(read)
     group, given = (_given(read, key) for key in ("group", "family"))
     if params.energy_key and params.forces_key:
         labels = checked_labels(read, params.energy_key, params.forces_key, params.stress_key, place)

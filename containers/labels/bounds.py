@@ -10,15 +10,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from ase.data import atomic_numbers, chemical_symbols
-from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 
+from containers.arrays import Floats, Indices, Mask
 from containers.contract import Closed, StepError
-from containers.labels.ensemble import Floats, Labels
+from containers.labels.ensemble import Labels
 from containers.labels.rows import NOT_FINITE
 from containers.structures.table import flat, list_lengths
-
-Flags = NDArray[np.bool_]
 
 
 class Sanity(Closed):
@@ -55,7 +53,7 @@ class Figures:
         energy: (n,) eV per atom, the reference energies left out. distance: (n,) shortest pair, Å; NaN for none.
     """
 
-    finite: Flags
+    finite: Mask
     norms: Floats
     force: Floats
     deviation: Floats | None
@@ -146,7 +144,7 @@ class Histogram:
     """Counts between fixed edges; values beyond them count in the outermost bin."""
 
     edges: Floats
-    counts: NDArray[np.int64] = field(init=False)
+    counts: Indices = field(init=False)
 
     def __post_init__(self) -> None:
         self.counts = np.zeros(len(self.edges) - 1, dtype=np.int64)

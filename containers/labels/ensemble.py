@@ -8,12 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
+from containers.arrays import Floats, Indices
 from containers.contract import StepError
 from containers.structures.table import flat, list_lengths
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class Labels:
 
     energy: Floats
     forces: Floats
-    counts: NDArray[np.int64]
+    counts: Indices
     stress: pa.Array
     distance: Floats
     energy_std: Floats | None

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from containers.arrays import Indices, Mask
 from containers.contract import StepError
 
 ID_BYTES = 32
@@ -47,7 +48,7 @@ class IdIndex:
         self._words = words[self._order]
         self._keys = self._words[:, 0].copy()
 
-    def find(self, ids: pa.Array) -> NDArray[np.int64]:
+    def find(self, ids: pa.Array) -> Indices:
         """Return the place of each of `ids` among those given, counted through all chunks: the first, or -1 for none.
 
         An id is the digest of a structure, so its first 8 bytes nearly always decide; the other 24 are compared too.
@@ -133,7 +134,7 @@ def id_words(ids: pa.Array) -> NDArray[np.uint64]:
     return words.astype(np.uint64).reshape(-1, 4)
 
 
-def firsts(ids: pa.Array) -> NDArray[np.bool_]:
+def firsts(ids: pa.Array) -> Mask:
     """Mark those of binary(32) `ids` that come for the first time."""
     places = pa.table({"id": ids, "place": np.arange(len(ids))}).group_by("id").aggregate([("place", "min")])
     first = np.zeros(len(ids), dtype=np.bool_)

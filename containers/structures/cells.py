@@ -1,13 +1,28 @@
-"""Structures repeated until they are large enough to be a piece of matter."""
+"""Cells of structures: the lattice, bare copies, and structures repeated until they are a piece of matter."""
 
 from __future__ import annotations
 
 import numpy as np
 from ase import Atoms
-from numpy.typing import NDArray
+from ase.geometry import complete_cell
+
+from containers.arrays import Floats
 
 
-def heights(atoms: Atoms) -> NDArray[np.float64]:
+def lattice(atoms: Atoms) -> Floats:
+    """Return the cell (3, 3) in Å, with unit vectors perpendicular to the rest in the directions that are not periodic.
+
+    (`student.calculator`, which is published as one file, has its own.)
+    """
+    return np.asarray(complete_cell(np.where(atoms.pbc[:, None], atoms.cell.array, 0.0)), dtype=float)
+
+
+def bare(atoms: Atoms) -> Atoms:
+    """Return a copy with numbers, positions, cell and pbc alone."""
+    return Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell.array, pbc=atoms.pbc)
+
+
+def heights(atoms: Atoms) -> Floats:
     """(3,) Å between opposite faces of the cell."""
     return np.asarray(1 / np.linalg.norm(np.linalg.inv(atoms.cell.array), axis=0), dtype=float)
 
@@ -18,12 +33,13 @@ def grown(atoms: Atoms, count: int, width: float) -> Atoms:
     Always along the lowest height, so that the cell stays as round as it can. The structure is periodic in three
     directions; what it has beside numbers, positions and cell is not kept.
     """
-    bare = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell.array, pbc=True)
+    alone = bare(atoms)
+    alone.pbc = True
     times = np.ones(3, dtype=int)
-    low = heights(bare)
-    while len(bare) * times.prod() < count or (low * times).min() < width:
+    low = heights(alone)
+    while len(alone) * times.prod() < count or (low * times).min() < width:
         times[np.argmin(low * times)] += 1
-    return bare * tuple(times.tolist())
+    return alone * tuple(times.tolist())
 
 
 def is_solid(atoms: Atoms, reach: float) -> bool:

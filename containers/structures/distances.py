@@ -9,11 +9,10 @@ from itertools import combinations_with_replacement
 import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers, covalent_radii
-from ase.geometry import complete_cell
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-Floats = NDArray[np.float64]
+from containers.arrays import Floats, Indices
+from containers.structures.cells import lattice
 
 
 @dataclass(frozen=True)
@@ -27,18 +26,14 @@ class Surroundings:
     """
 
     points: Floats
-    numbers: NDArray[np.int64]
+    numbers: Indices
     atoms: int
-
-
-def periodic_cell(atoms: Atoms) -> Floats:
-    """The cell (3, 3) in Å with unit vectors, perpendicular to the rest, in the directions that are not periodic."""
-    return np.asarray(complete_cell(np.where(atoms.pbc[:, None], atoms.cell.array, 0.0)), dtype=float)
 
 
 def surroundings(atoms: Atoms, reach: float) -> Surroundings:
     """What lies within `reach` (Å) of the atoms; may hold more, never less."""
-    inverse = np.linalg.inv(periodic_cell(atoms))
+    cell = lattice(atoms)
+    inverse = np.linalg.inv(cell)
     reach_scaled = np.where(atoms.pbc, reach * np.linalg.norm(inverse, axis=0), np.inf)
     inside = atoms.positions @ inverse
     inside = np.where(atoms.pbc, inside - np.floor(inside), inside)
@@ -48,7 +43,7 @@ def surroundings(atoms: Atoms, reach: float) -> Surroundings:
     images = (inside[None] + shifts[:, None]).reshape(-1, 3)
     near = np.all((images >= -reach_scaled) & (images <= 1 + reach_scaled), axis=1)
     numbers = np.concatenate([atoms.numbers, np.tile(atoms.numbers, len(shifts))[near]])
-    points = np.concatenate([inside, images[near]]) @ periodic_cell(atoms)
+    points = np.concatenate([inside, images[near]]) @ cell
     return Surroundings(points, numbers, len(atoms))
 
 

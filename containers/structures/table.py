@@ -18,6 +18,8 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from numpy.typing import NDArray
 
+from containers.arrays import Indices
+
 STRUCTURES = pa.schema(
     [
         ("id", pa.string()),
@@ -124,7 +126,7 @@ def flat(column: pa.ChunkedArray) -> NDArray[Any]:
     return np.asarray(values.to_numpy(zero_copy_only=False))
 
 
-def list_lengths(column: pa.ChunkedArray) -> NDArray[np.int64]:
+def list_lengths(column: pa.ChunkedArray) -> Indices:
     """How many numbers each row of a column of lists has; [rows]."""
     return np.asarray(pc.list_value_length(column).to_numpy(), dtype=np.int64)
 

@@ -23,7 +23,8 @@ from scipy.spatial import cKDTree
 
 from containers.contract import Closed, Progress, file_digest, write_atomic
 from containers.labels.rows import binary_ids, firsts
-from containers.structures.distances import periodic_cell, surroundings
+from containers.structures.cells import lattice
+from containers.structures.distances import surroundings
 from containers.structures.table import STRUCTURES, atoms_from_table
 
 ROWS_AT_ONCE = 10_000
@@ -124,11 +125,11 @@ def count_edges(structures: Sequence[Atoms], cutoff: float) -> NDArray[np.int64]
     """
 
     def edges(atoms: Atoms) -> int:
-        volume = abs(np.linalg.det(periodic_cell(atoms))) if np.isfinite(atoms.cell.array).all() else 0.0
+        volume = abs(np.linalg.det(lattice(atoms))) if np.isfinite(atoms.cell.array).all() else 0.0
         if not (volume > 0 and math.isfinite(volume) and np.isfinite(atoms.positions).all()):
             return len(atoms)
         if atoms.pbc.any():
-            reach = cutoff * np.linalg.norm(np.linalg.inv(periodic_cell(atoms)), axis=0)
+            reach = cutoff * np.linalg.norm(np.linalg.inv(lattice(atoms)), axis=0)
             in_reach = float(len(atoms) * np.prod(np.where(atoms.pbc, 2 * np.ceil(reach) + 1, 1.0)))
             if in_reach > MOST_IMAGES:
                 return int(min(in_reach * len(atoms), np.iinfo(np.int32).max))

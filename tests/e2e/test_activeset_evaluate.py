@@ -20,11 +20,11 @@ from containers.contract import BadInput, Inputs, Machine, Resources
 from containers.structures.table import labels_table, structure_id, write_table
 from containers.tensorpot.active_set import pace_activeset
 from containers.tensorpot.evaluation import evaluate
-from containers.tensorpot.frames.frame_file import Labelled, fit_ready, frame, padded, write_frame
+from containers.tensorpot.frames.frame_file import Labelled, fit_ready, frame, write_frame
 from containers.tensorpot.pacemaker.input import Potential
 from containers.tensorpot.student import potential as loading
 from containers.tensorpot.student.baseline import Baseline
-from containers.tensorpot.student.calculator import Student
+from containers.tensorpot.student.calculator import Student, padded
 
 pytestmark = pytest.mark.e2e
 E0 = {"Si": -3.25}

@@ -18,7 +18,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from containers.contract import Inputs, Machine, Resources
 from containers.structures.table import atoms_from_table, labels_table, structure_id, structures_table, write_table
-from containers.tensorpot.dataset.dataset import DATASET
+from containers.tensorpot.dataset.history import DATASET
 from containers.tensorpot.frames import frames as frame_sets
 from containers.tensorpot.frames import strain
 from containers.tensorpot.frames.frame_file import Labelled, fit_ready, frame, read_frame, write_frame

@@ -15,7 +15,8 @@ from typing import TypeVar
 
 import numpy as np
 from ase import Atoms
-from numpy.typing import NDArray
+
+from containers.arrays import Indices
 
 T = TypeVar("T")
 FULL_WINDOW = 8
@@ -49,7 +50,7 @@ def planned(structures: Sequence[Atoms], bound: int) -> list[tuple[int, ...]]:
     return [tuple(order[window.start : window.stop].tolist()) for window in windows(counts[order].tolist(), limit)]
 
 
-def densest_first(structures: Sequence[Atoms]) -> NDArray[np.int64]:
+def densest_first(structures: Sequence[Atoms]) -> Indices:
     """Return the places of the structures by density, then size, then their order."""
     counts = np.array([len(atoms) for atoms in structures])
     volumes = np.array([volume(atoms) for atoms in structures])

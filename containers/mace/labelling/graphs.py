@@ -17,6 +17,7 @@ from ase.data import chemical_symbols
 from matscipy.neighbours import neighbour_list
 from numpy.typing import NDArray
 
+from containers.arrays import Floats, Indices, Mask
 from containers.mace.labelling.batches import GraphSize
 from containers.mace.labelling.predictions import Unlabelled
 from containers.structures.state import state_values
@@ -33,12 +34,12 @@ class Graph:
     unit_shifts[e] cells away.
     """
 
-    positions: NDArray[np.float64]  # [N, 3] Å, the lowest at 0 in the directions that are not periodic
-    species: NDArray[np.int64]  # [N] place of the element in the model
+    positions: Floats  # [N, 3] Å, the lowest at 0 in the directions that are not periodic
+    species: Indices  # [N] place of the element in the model
     edges: NDArray[np.int32]  # [2, E]
     unit_shifts: NDArray[np.int32]  # [E, 3]
-    cell: NDArray[np.float64]  # [3, 3] Å; holds the atoms in the directions that are not periodic
-    pbc: NDArray[np.bool_]  # [3]
+    cell: Floats  # [3, 3] Å; holds the atoms in the directions that are not periodic
+    pbc: Mask  # [3]
     size: GraphSize
     shortest_A: float | None  # shortest edge
     state: Mapping[str, float]  # what else a model may read, where it is not at MACE's default; see `frame_state`
@@ -96,7 +97,7 @@ class GraphMaker:
                 raise
             return NO_MEMORY
 
-    def _graph(self, atoms: Atoms, cell: NDArray[np.float64]) -> Graph:
+    def _graph(self, atoms: Atoms, cell: Floats) -> Graph:
         pbc = atoms.pbc.copy()
         positions = atoms.positions - np.where(pbc, 0, atoms.positions.min(axis=0))  # float32 is finest near 0
         first, second, unit_shifts = neighbour_list("ijS", pbc=pbc, cell=cell, positions=positions, cutoff=self.r_max)

@@ -14,7 +14,7 @@ from pydantic import Field
 from containers.contract import Closed, Image, Inputs, Machine, StepMetrics
 from containers.mace.labelling.batches import DEFAULT_BOUND
 from containers.mace.labelling.predictions import Provenance, answer_rows, first_of_each, set_aside_rows, stub_rows
-from containers.mace.labelling.workers import processes_for
+from containers.processes import processes_for
 from containers.structures.table import atoms_from_table, list_lengths, write_table
 
 IMAGE: Image = "mace"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from containers.arrays import Floats
 from containers.labels.rows import ROWS, binary_ids, firsts
 from containers.structures.table import flat, list_lengths
 
@@ -24,8 +24,8 @@ class Label:
     """Label of one structure: eV, eV/Å [N, 3], eV/Å³ Voigt [6] (None unless fully periodic)."""
 
     energy: float
-    forces: NDArray[np.float64]
-    stress: NDArray[np.float64] | None
+    forces: Floats
+    stress: Floats | None
 
     @property
     def finite(self) -> bool:

@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -49,15 +48,6 @@ class WorkerKilled:
     def __str__(self) -> str:
         cause = " (out of memory?)" if self.signal == signal.SIGKILL else f" ({signal.Signals(self.signal).name})"
         return f"its process was killed twice{cause}"
-
-
-def processes_for(threads: int) -> int:
-    """Return how many processes to fork for so many threads; 0 where that is not safe: the caller then works itself.
-
-    A process with threads must not be forked (locks stay locked in the child), and only Linux is known to bear a fork
-    with torch loaded.
-    """
-    return threads if sys.platform == "linux" and threading.active_count() == 1 else 0
 
 
 class _Worker(Generic[R]):

@@ -10,8 +10,8 @@ import torch
 from ase.data import chemical_symbols
 from mace.modules import MACE
 from mace.modules.extensions import PolarMACE
-from numpy.typing import NDArray
 
+from containers.arrays import Floats
 from containers.contract import BadInput, StepError
 from containers.mace.teacher.description import Teacher
 from containers.structures.state import Quantity, quantity
@@ -62,7 +62,7 @@ def model_heads(model: torch.nn.Module) -> list[str]:
     return list(getattr(model, "heads", None) or ["Default"])
 
 
-def reference_energies(model: torch.nn.Module) -> NDArray[np.float64]:
+def reference_energies(model: torch.nn.Module) -> Floats:
     """Return E0s [heads, elements] in eV, in the model's order. A model keeps them in the type of its weights.
 
     Raises:

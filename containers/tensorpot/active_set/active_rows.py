@@ -11,10 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Indices = NDArray[np.int64]
+from containers.arrays import Floats, Indices
 
 RANK_TOLERANCE = 1e-12
 """Of the largest singular value, columns scaled to length 1: rounding of equal environments gives 1e-15, and 250

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from containers.tensorpot.active_set.active_rows import Floats, Indices, active_rows, column_scale, inverse
+from containers.arrays import Floats, Indices
+from containers.tensorpot.active_set.active_rows import active_rows, column_scale, inverse
 from containers.tensorpot.active_set.projection_files import Rows
 
 SAMPLE = 8

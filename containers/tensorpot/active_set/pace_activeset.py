@@ -9,24 +9,18 @@ itself computes once such a set is loaded.)
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from zipfile import ZipFile, ZipInfo
 
 import numpy as np
-from ase import Atoms
 from pydantic import Field
 
 from containers.contract import Closed, Image, Inputs, Machine
 from containers.tensorpot.active_set.piece_sizes import sizes_for
 from containers.tensorpot.frames.frame_file import read_frame
 from containers.tensorpot.student.potential import load_basis
-
-if TYPE_CHECKING:
-    from pyace import ACEBBasisSet
-
-    from containers.tensorpot.active_set.maxvol import Active
 
 IMAGE: Image = "tensorpot"
 VERSION = 3
@@ -54,10 +48,19 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     that any atom outside the span has a huge grade; such elements are in the metric `deficient_elements`.
     """
     from containers.tensorpot.active_set.active_rows import inverse
+    from containers.tensorpot.active_set.maxvol import active_set
+    from containers.tensorpot.active_set.projection_files import projections
+    from containers.tensorpot.active_set.projections import Projector
 
     basis = load_basis(inputs.one("potential"))
     structures = list(read_frame(inputs.one("train"))["ase_atoms"])
-    sets = _active_sets(basis, structures, outputs, params, machine)
+    projector = Projector(basis, params.projections)
+    sizes = sizes_for(machine.resources, max(projector.functions.values()))
+    with projections(structures, len(structures), projector, outputs, machine, sizes) as found:
+        sets = {
+            name: active_set(rows, params.gamma_tolerance, sizes.one_shot_bytes)
+            for name, rows in found.elements.items()
+        }
     inverses = {name: inverse(active.rows, active.functions) for name, active in sets.items()}
     (outputs / OUTPUTS["asi"]).write_bytes(asi_bytes(inverses))
     return {
@@ -66,32 +69,6 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
         "spanned": {name: len(active.rows) for name, active in sets.items()},
         "deficient_elements": [name for name, active in sets.items() if len(active.rows) < active.functions],
     }
-
-
-def _active_sets(
-    basis: ACEBBasisSet, structures: Sequence[Atoms], outputs: Path, params: Params, machine: Machine
-) -> dict[str, Active]:
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    from containers.tensorpot.active_set.maxvol import active_set
-    from containers.tensorpot.active_set.projection_files import Work, projected, scratch
-    from containers.tensorpot.active_set.projections import Projector
-
-    projector = Projector(basis, params.projections)
-    sizes = sizes_for(machine.resources, max(projector.functions.values()))
-    with scratch(outputs) as folder, threadpool_limits(1):  # processes share the work, not threads
-        work = Work(projector, folder, features=False)
-        found = projected(_told(structures, machine), work, machine.resources.threads, sizes.block_rows)
-        return {
-            name: active_set(rows, params.gamma_tolerance, sizes.one_shot_bytes)
-            for name, rows in found.elements.items()
-        }
-
-
-def _told(structures: Sequence[Atoms], machine: Machine) -> Iterator[Atoms]:
-    for done, atoms in enumerate(structures, 1):
-        yield atoms
-        machine.progress(done, len(structures), "projections")
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:

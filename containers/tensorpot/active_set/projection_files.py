@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import shutil
-import sys
-import threading
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
-from numpy.typing import NDArray
 
-from containers.contract import OutOfMemory
-from containers.processes import die_with_parent
-from containers.tensorpot.active_set.active_rows import Floats, Indices
+from containers.arrays import Floats, Indices, Mask
+from containers.contract import Machine
+from containers.processes import forked_map
+from containers.tensorpot.active_set.piece_sizes import Sizes
 
 if TYPE_CHECKING:
     from containers.tensorpot.active_set.projections import Projector
@@ -41,12 +35,12 @@ class Rows:
     functions: int
     files: tuple[Path, ...]
     owners: tuple[Indices, ...]
-    wanted: NDArray[np.bool_]
+    wanted: Mask
 
     def __len__(self) -> int:
         return sum(int(self.wanted[owners].sum()) for owners in self.owners)
 
-    def of(self, structures: NDArray[np.bool_]) -> Rows:
+    def of(self, structures: Mask) -> Rows:
         """The rows of some structures: a mask over all of them."""
         return replace(self, wanted=structures)
 
@@ -111,19 +105,42 @@ def projected(structures: Iterable[Atoms], work: Work, processes: int, block_row
     """Project structures as they come; files go to `work.folder`.
 
     Args:
-        structures: ready for pyace (see `frames.fit_ready`), of elements of the basis.
-        processes: how many share the work; they are forked, so that nothing is imported again.
+        structures: ready for pyace (see `fit_ready`), of elements of the basis.
+        processes: how many share the work.
         block_rows: atoms of a piece, at most (one structure alone may have more).
 
     Raises:
         OutOfMemory: a process was killed.
     """
-    done = list(_results(_pieces(structures, block_rows), work, processes_for(processes)))
+    done = list(forked_map(work, _pieces(structures, block_rows), processes, "projects structures"))
     count = sum(len(np.unique(np.concatenate(list(one.owners.values())))) for one in done)
     functions = work.projector.functions
     elements = {name: _rows(work.folder, name, functions[name], done, count) for name in sorted(functions)}
     means = [one.features for one in done if one.features is not None]
     return Projected(elements, np.concatenate(means) if means else None)
+
+
+@contextlib.contextmanager
+def projections(
+    structures: Iterable[Atoms],
+    total: int,
+    projector: Projector,
+    outputs: Path,
+    machine: Machine,
+    sizes: Sizes,
+    features: bool = False,
+) -> Iterator[Projected]:
+    """Project about `total` structures with progress; their files lie beside a step's outputs until the block ends."""
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    def counted() -> Iterator[Atoms]:
+        for done, atoms in enumerate(structures, 1):
+            yield atoms
+            machine.progress(done, max(done, total), "projections")
+
+    with scratch(outputs) as folder, threadpool_limits(1):  # processes share the work, not threads
+        work = Work(projector, folder, features)
+        yield projected(counted(), work, machine.resources.threads, sizes.block_rows)
 
 
 @contextlib.contextmanager
@@ -177,44 +194,3 @@ def structure_features(rows: dict[str, Floats], owners: dict[str, Indices], stru
             means[places, first:last] = np.add.reduceat(rows[name], starts, axis=0)
         first = last
     return np.asarray(means / np.reshape(atoms, (-1, 1)), dtype=float)
-
-
-def processes_for(threads: int) -> int:
-    """How many processes to fork; 1 (none) where that is not safe: a process with threads must not be forked."""
-    return threads if sys.platform == "linux" and threading.active_count() == 1 else 1
-
-
-def _results(pieces: Iterator[_Piece], work: Work, processes: int) -> Iterator[_Done]:
-    """What came of each piece, in their order; few wait at a time, so that structures do not pile up."""
-    if processes == 1:
-        yield from map(work, pieces)
-        return
-    context = multiprocessing.get_context("fork")
-    waiting: deque[Future[_Done]] = deque()
-    with ProcessPoolExecutor(processes, context, _begin, (work, die_with_parent())) as pool:
-        try:
-            for piece in pieces:
-                waiting.append(pool.submit(_do, piece))
-                if len(waiting) > processes + 1:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except BrokenProcessPool as error:
-            raise OutOfMemory(
-                "a process that projects structures was killed, most likely for want of memory: give the step more"
-                " memory or fewer threads"
-            ) from error
-
-
-_work: Work
-
-
-def _begin(work: Work, bind: object) -> None:
-    global _work  # a forked process is given its work once, not with every piece
-    if callable(bind):
-        bind()
-    _work = work
-
-
-def _do(piece: _Piece) -> _Done:
-    return _work(piece)

@@ -18,7 +18,7 @@ from pyace.activelearning import compute_number_of_functions
 from pyace.atomicenvironment import aseatoms_to_atomicenvironment
 from pyace.basisextension import construct_bbasisconfiguration
 
-from containers.tensorpot.active_set.active_rows import Floats, Indices
+from containers.arrays import Floats, Indices
 from containers.tensorpot.pacemaker.input import Potential
 
 Kind = Literal["linear", "full"]

@@ -9,12 +9,10 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from numpy.typing import NDArray
 
+from containers.arrays import Floats
 from containers.contract import BadInput
 from containers.metrics import errors
-
-Floats = NDArray[np.float64]
 
 SAME_REFERENCE_eV_per_atom = 0.02
 """Difference up to which the energies count as on one scale; a good teacher differs by 0.01."""

@@ -8,6 +8,7 @@ from itertools import permutations
 
 import numpy as np
 
+from containers.arrays import Floats
 from containers.contract import BadInput
 from containers.tensorpot.baseline.dft_agreement import (
     A_PAIR,
@@ -15,7 +16,6 @@ from containers.tensorpot.baseline.dft_agreement import (
     FEWEST,
     PROPORTIONAL,
     Both,
-    Floats,
     REAL_FORCE_eV_per_A,
     listed,
     rms,

@@ -14,9 +14,9 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 from ase import Atoms
-from numpy.typing import NDArray
 from pydantic import Field
 
+from containers.arrays import Floats, Indices
 from containers.contract import BadInput, Closed
 from containers.structures.distances import nearest, shortest_per_pair, touching
 from containers.structures.table import STRUCTURES, atoms_from_table
@@ -24,8 +24,6 @@ from containers.tensorpot.baseline.rows import Rows
 from containers.tensorpot.frames.frame_file import ENERGY_RANGE, ONE_PLACE
 from containers.tensorpot.student.baseline import PairTerm, pair_names
 from containers.tensorpot.student.calculator import neighbours, pair_terms
-
-Floats = NDArray[np.float64]
 
 ZBL_INNER = 0.5
 """ZBL is whole up to this share of the sum of the covalent radii and zero from that sum on: bonds are longer, so that
@@ -140,7 +138,7 @@ def _depths(
     return dict(zip(pairs, np.clip(solved, *DEPTHS_eV).tolist(), strict=True))
 
 
-def crowded_atoms(atoms: Atoms, distances: Mapping[str, float]) -> NDArray[np.int64]:
+def crowded_atoms(atoms: Atoms, distances: Mapping[str, float]) -> Indices:
     """Those with a neighbour closer than the distance (Å) of their pair."""
     first, second, vectors = neighbours(atoms, max(distances.values()))
     symbols = np.array(atoms.get_chemical_symbols())

@@ -9,15 +9,13 @@ import numpy as np
 import pyarrow as pa
 from ase import Atoms
 from ase.data import atomic_numbers
-from numpy.typing import NDArray
 
+from containers.arrays import Floats, Indices
 from containers.contract import BadInput
 from containers.structures.distances import shortest_distance
 from containers.structures.split import empty_sides_message
 from containers.structures.table import atoms_from_table, flat, list_lengths
 from containers.tensorpot.baseline.rows import Rows
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ def given(e0s_eV: Mapping[str, float], elements: Sequence[str], where: str) -> d
     return {symbol: float(e0s_eV[symbol]) for symbol in elements}
 
 
-def counts_of(numbers: NDArray[np.int64], lengths: NDArray[np.int64], elements: Sequence[str]) -> Floats:
+def counts_of(numbers: Indices, lengths: Indices, elements: Sequence[str]) -> Floats:
     """(S, E) atoms of each element, from all numbers one after the other and the sizes of the S structures."""
     owner = np.repeat(np.arange(len(lengths)), lengths)
     counts = [np.bincount(owner[numbers == atomic_numbers[symbol]], minlength=len(lengths)) for symbol in elements]

@@ -13,12 +13,11 @@ import pyarrow.parquet as pq
 
 from containers.structures.split import Split
 from containers.structures.table import LABELS, STATE, Origin, with_state
-from containers.tensorpot.dataset.admission import Place, Sides
-from containers.tensorpot.dataset.history import WHERE, Base, History
+from containers.tensorpot.dataset.admission import PLACE, Sides, places_in
+from containers.tensorpot.dataset.history import known_places
 
 ROWS = 5000
 """Structures that are held at a time."""
-PLACE = ["id", "source", "row", "family"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Rows:
         for table in self.of_base("teacher", columns):
             yield table.filter(pc.equal(table["side"], "train")).select(columns)
         for table in self._new(columns):
-            train = [self._sides.of(place) == "train" for place in _places(table)]
+            train = [self._sides.of(place) == "train" for place in places_in(table)]
             yield table.filter(pa.array(train, pa.bool_())).select(columns)
 
     def of_base(self, origin: Origin, columns: Sequence[str] = LABELS.names) -> Iterator[pa.Table]:
@@ -59,16 +58,13 @@ class Rows:
         """What the earlier set does not have, with the columns of PLACE."""
         known = self._sides.base.keys
         for table in tables(self.new, sorted({*columns, *PLACE})):
-            fresh = [(place.key, "teacher") not in known for place in _places(table)]
+            fresh = [(place.key, "teacher") not in known for place in places_in(table)]
             yield table.filter(pa.array(fresh, pa.bool_()))
 
     @cached_property
     def _sides(self) -> Sides:
         """Where structures and families are in the earlier set."""
-        base = Base(self.base, History(teachers=()))
-        for table in tables(self.base, WHERE) if self.base else ():
-            base.learn(table)
-        return Sides(self.split, base, pool={})
+        return Sides(self.split, known_places(self.base), pool={})
 
 
 def tables(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
@@ -78,8 +74,3 @@ def tables(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Tabl
         for batch in file.iter_batches(ROWS, columns=there):
             table = pa.Table.from_batches([batch])
             yield with_state(table) if columns is None or STATE in columns else table
-
-
-def _places(table: pa.Table) -> Iterator[Place]:
-    columns = (table[name].to_pylist() for name in PLACE)
-    yield from (Place(bytes.fromhex(identity), *rest) for identity, *rest in zip(*columns, strict=True))

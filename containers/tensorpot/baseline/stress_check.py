@@ -6,12 +6,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from containers.arrays import Floats, Mask
 from containers.contract import BadInput
 from containers.tensorpot.baseline.dft_agreement import FEWEST, PROPORTIONAL, SLOPES, Both, listed
-
-Floats = NDArray[np.float64]
 
 REAL_STRESS_eV_per_A3 = 0.005
 """Root mean square of three components (0.8 GPa) from which the teacher's stress shows a unit. Good teachers are wrong
@@ -177,7 +175,7 @@ def _in_proportion(found: Floats, expected: Floats) -> bool:
     return bool(lengths > 0 and abs(np.sum(found * expected)) >= PROPORTIONAL * lengths)
 
 
-def _real(teacher: Floats) -> NDArray[np.bool_]:
+def _real(teacher: Floats) -> Mask:
     return np.asarray(_lengths(teacher) > np.sqrt(3) * REAL_STRESS_eV_per_A3)
 
 

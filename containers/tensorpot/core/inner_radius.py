@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers
-from numpy.typing import NDArray
 
+from containers.arrays import Floats, Indices
 from containers.contract import BadInput, Closed
 from containers.structures.distances import shortest_distance, shortest_per_pair, touching
 from containers.tensorpot.student.baseline import pair_names
@@ -36,7 +36,6 @@ TOO_FAR = 10.0
 """Extrapolation grade that must not be passed outside the core; pacemaker's value."""
 SCANNED, SCAN_STEP = 50, 0.05  # structures that are compressed, Å between two looks; pacemaker's values
 
-Floats = NDArray[np.float64]
 Terms = Mapping[str, Mapping[str, Any]]
 
 
@@ -192,7 +191,7 @@ def _passing(atoms: Atoms, calculator: Any, cutoff: float) -> dict[str, float]:
     return {}
 
 
-def _nearest_pairs(atoms: Atoms, chosen: NDArray[np.int64], cutoff: float) -> dict[str, float]:
+def _nearest_pairs(atoms: Atoms, chosen: Indices, cutoff: float) -> dict[str, float]:
     first, second, vectors = neighbours(atoms, cutoff)
     distances = np.linalg.norm(vectors, axis=1)
     found: dict[str, float] = {}
@@ -251,7 +250,7 @@ RAISED = 1.0  # Å by which it is raised at most
 RAISED_GENTLY = 0.1  # Å, for a pair that training has no bond of: farther out is what training knows of it
 INWARD_STEP = 0.05  # Å by which it is then lowered
 
-DimerEnergy = Callable[[float, NDArray[np.float64]], NDArray[np.float64]]
+DimerEnergy = Callable[[float, Floats], Floats]
 """Energies (eV) of a pair at distances (Å) when its core takes over at r_in (Å): `energy(r_in, distances)`."""
 
 
@@ -276,19 +275,19 @@ def blend_width(r_in: float) -> float:
     return min(BLEND_SHARE * r_in, WIDEST_BLEND)
 
 
-def distances_inward(start: float, spacing: float = GRID) -> NDArray[np.float64]:
+def distances_inward(start: float, spacing: float = GRID) -> Floats:
     """From `start` down to CLOSEST, both included (Å)."""
     steps = np.arange(int(np.floor((start - CLOSEST) / spacing + 1e-9)), -1, -1)
     grid = np.round(CLOSEST + spacing * steps, 6)
     return grid if grid[0] >= start - 1e-9 else np.concatenate([[start], grid])
 
 
-def rises_inward(energies: NDArray[np.float64]) -> bool:
+def rises_inward(energies: Floats) -> bool:
     """Whether every energy is above the one before, and all are numbers."""
     return bool(np.isfinite(energies).all() and (np.diff(energies) > 0).all())
 
 
-def falls_by(energies: NDArray[np.float64]) -> float:
+def falls_by(energies: Floats) -> float:
     """The largest drop (eV) of energies that are ordered inward below one before; infinity where one is no number."""
     if not np.isfinite(energies).all():
         return float("inf")

@@ -5,6 +5,7 @@ Rows on their way into the data set: whole, and each structure once an origin.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
+from containers.arrays import Indices, Mask
 from containers.contract import BadInput
-from containers.ingest.checks import same_label
+from containers.ingest.checks import check_one_label
 from containers.structures.split import Side, Split, side
 from containers.structures.table import LABELS, Origin, flat
-from containers.tensorpot.dataset.history import AT_ONCE, SHOWN, Base
+from containers.tensorpot.dataset.history import AT_ONCE, Base
 
 Leaks = Literal["refuse", "set_aside"]
 
@@ -37,12 +38,26 @@ class Place(NamedTuple):
         return f"{self.source}: frame {self.row} (from 0)"
 
 
+PLACE = ["id", "source", "row", "family"]
+
+
+def places_in(table: pa.Table | pa.RecordBatch) -> Iterator[Place]:
+    """Every row of a table with the columns of PLACE."""
+    columns = (table[name].to_pylist() for name in PLACE)
+    yield from (Place(bytes.fromhex(one), *rest) for one, *rest in zip(*columns, strict=True))
+
+
 def places(files: Sequence[Path]) -> Iterator[Place]:
-    """Every row of the tables."""
+    """Every row of the files."""
     for path in files:
-        for batch in pq.ParquetFile(path).iter_batches(AT_ONCE, columns=["id", "source", "row", "family"]):
-            columns = (batch[name].to_pylist() for name in ("id", "source", "row", "family"))
-            yield from (Place(bytes.fromhex(one), *rest) for one, *rest in zip(*columns, strict=True))
+        for batch in pq.ParquetFile(path).iter_batches(AT_ONCE, columns=PLACE):
+            yield from places_in(batch)
+
+
+def pool_families(labels: Sequence[Path], dft: Sequence[Path]) -> dict[bytes, str]:
+    """Family of each structure of the pool that DFT labelled too, see `Sides`."""
+    by_dft = {row.key for row in places(dft)}
+    return {row.key: row.family for row in places(labels) if row.key in by_dft}
 
 
 class Reserved:
@@ -145,12 +160,11 @@ def _check(table: pa.Table) -> None:
     }
     for fault, rows in against.items():
         if rows.any():
-            raise BadInput(
-                f"{_place(table.slice(int(np.argmax(rows)), 1).to_pylist()[0])}: {fault}; correct or remove it"
-            )
+            first = table.slice(int(np.argmax(rows)), 1).to_pylist()[0]
+            raise BadInput(f"{first['source']}: frame {first['row']} (from 0): {fault}; correct or remove it")
 
 
-def _fits(column: pa.ChunkedArray, lengths: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _fits(column: pa.ChunkedArray, lengths: Indices) -> Mask:
     """Which rows of a column of lists have so many numbers, all finite."""
     found = _lengths(column)
     fits = found == lengths
@@ -158,7 +172,7 @@ def _fits(column: pa.ChunkedArray, lengths: NDArray[np.int64]) -> NDArray[np.boo
     return np.asarray(fits)
 
 
-def _lengths(column: pa.ChunkedArray) -> NDArray[np.int64]:
+def _lengths(column: pa.ChunkedArray) -> Indices:
     return np.asarray(pc.fill_null(pc.list_value_length(column), 0).to_numpy(), dtype=np.int64)
 
 
@@ -174,22 +188,22 @@ def only_new(rows: pa.Table) -> pa.Table:
     first[1:] = ids[1:] != ids[:-1]
     leaders = np.maximum.accumulate(np.where(first, np.arange(len(ids)), 0))
     for place in np.flatnonzero(~first).tolist():
-        _check_same(*rows.take([int(leaders[place]), place]).to_pylist())
+        check_one_label(*rows.take([int(leaders[place]), place]).to_pylist())
     return rows.filter(pa.array(first & (rows["version"].to_numpy() == NEW)))
 
 
-def _check_same(one: dict[str, Any], other: dict[str, Any]) -> None:
-    if same_label(one["energy"], one["forces"], other["energy"], other["forces"]):
-        return
-    per_atom = abs(one["energy"] - other["energy"]) / len(one["numbers"])
-    apart = np.abs(np.subtract(one["forces"], other["forces"])).max()
-    known = f" (in the set since version {one['version']})" if one["version"] != NEW else ""
-    raise BadInput(
-        f"{_place(other)} is the structure of {_place(one)}{known} with another label of the same origin"
-        f" ({one['origin']}): energies differ by {per_atom:.3g} eV/atom, forces by up to {apart:.3g} eV/Å"
-        f" (structure {one['id'][:SHOWN]}); {'remove it' if known else 'remove one of the two'}"
-    )
+SET_ASIDE = pa.schema(
+    [("id", pa.string()), ("source", pa.string()), ("row", pa.int32()), ("side", pa.string()), ("reason", pa.string())]
+)
 
 
-def _place(row: dict[str, Any]) -> str:
-    return f"{row['source']}: frame {row['row']} (from 0)"
+def aside_table(aside: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """The records of what was set aside as a table, by id and reason."""
+    ordered = sorted(aside, key=lambda one: (one["id"], one["reason"], one["source"], one["row"]))
+    return pa.Table.from_pylist([dict(one) for one in ordered], schema=SET_ASIDE)
+
+
+def why_aside(aside: Iterable[Mapping[str, Any]], sides: Iterable[Side], text: str = "set aside because") -> str:
+    """A sentence with the commonest reason on some sides and its count; empty where nothing was set aside."""
+    reasons = Counter(one["reason"] for one in aside if one["side"] in sides).most_common(1)
+    return f" {reasons[0][1]} {text}: {reasons[0][0]}." if reasons else ""

@@ -30,17 +30,29 @@ from containers.structures.table import Origin, flat, list_lengths, write_table
 from containers.tensorpot.dataset.admission import (
     NEW,
     Leaks,
-    Place,
     Reserved,
     Sides,
+    aside_table,
     check_base,
     checked,
     kept_out,
     only_new,
     places,
+    places_in,
+    pool_families,
+    why_aside,
 )
-from containers.tensorpot.dataset.history import DATASET as DATASET
-from containers.tensorpot.dataset.history import HISTORY, Base, History, Key, Version, digest_of, read_base, row_digests
+from containers.tensorpot.dataset.history import (
+    DATASET,
+    HISTORY,
+    Base,
+    History,
+    Key,
+    Version,
+    digest_of,
+    read_base,
+    row_digests,
+)
 
 IMAGE: Image = "tensorpot"
 VERSION = 4
@@ -51,9 +63,6 @@ INPUTS = {
     "dft_test": Optional("DFT data kept for evaluation (Parquet, LABELS)"),
 }
 OUTPUTS = {"dataset": "dataset.parquet", "set_aside": "set_aside.parquet", "summary": "dataset.json"}
-SET_ASIDE = pa.schema(
-    [("id", pa.string()), ("source", pa.string()), ("row", pa.int32()), ("side", pa.string()), ("reason", pa.string())]
-)
 ORIGINS: dict[Origin, str] = {"dft": "dft", "teacher": "labels"}
 """Origin -> input with its rows, in the order of new rows."""
 
@@ -129,10 +138,12 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
             incoming = _Incoming(spools)
             _admit(inputs, base, params, incoming, machine)
             tally, history = _write(work / OUTPUTS["dataset"], base, incoming)
-        _refuse_empty(tally, incoming, params.split)
+        if empty := [name for name in SIDES if not tally.structures[name]]:
+            families = incoming.families | tally.families.keys()
+            raise BadInput(empty_sides_message(empty, families, params.split) + why_aside(incoming.aside, empty))
         facts = _summary(tally, history, incoming, base, params)
         (work / OUTPUTS["dataset"]).replace(outputs / OUTPUTS["dataset"])
-        write_table(outputs / OUTPUTS["set_aside"], _aside_table(incoming.aside))
+        write_table(outputs / OUTPUTS["set_aside"], aside_table(incoming.aside))
         (outputs / OUTPUTS["summary"]).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
     finally:
         shutil.rmtree(work)
@@ -153,9 +164,7 @@ def _admit(inputs: Inputs, base: Base, params: Params, incoming: _Incoming, mach
     """Spool the rows that may come in, and those of the base with the same id and origin, to compare the labels."""
     reserved = Reserved(places(inputs.all("dft_test")))
     check_base(places(inputs.all("base")), base, reserved)
-    by_dft = {row.key for row in places(inputs.all("dft"))}
-    pool = {row.key: row.family for row in places(inputs.all("labels")) if row.key in by_dft}
-    sides = Sides(params.split, base, pool)
+    sides = Sides(params.split, base, pool_families(inputs.all("labels"), inputs.all("dft")))
     again: set[Key] = set()
     for origin, name in ORIGINS.items():
         done, total = 0, sum(pq.read_metadata(path).num_rows for path in inputs.all(name))
@@ -176,15 +185,14 @@ def _sifted(
 ) -> pa.Table:
     """The rows (schema DATASET) that come in; the others are set aside with the reason."""
     alien = _alien_elements(table, params.elements)
-    columns = (table[name].to_pylist() for name in ("id", "source", "row", "family"))
     kept, chosen = [], []
-    for number, (identity, source, row, family) in enumerate(zip(*columns, strict=True)):
-        place = Place(bytes.fromhex(identity), source, row, family)
+    for number, place in enumerate(places_in(table)):
         on = sides.of(place)
-        incoming.families.add(family)
+        incoming.families.add(place.family)
         reason = alien.get(number) or kept_out(place, origin, on, reserved, params.test_leaks)
         if reason:
-            incoming.aside.append({"id": identity, "source": source, "row": row, "side": on, "reason": reason})
+            found = {"id": place.key.hex(), "source": place.source, "row": place.row, "side": on, "reason": reason}
+            incoming.aside.append(found)
         else:
             kept.append(number)
             chosen.append(on)
@@ -227,21 +235,6 @@ def _new(incoming: _Incoming, number: int) -> Iterator[pa.Table]:
             rows = only_new(part)
             version = pa.array([number] * rows.num_rows, pa.int32())
             yield rows.set_column(rows.schema.get_field_index("version"), "version", version)
-
-
-def _refuse_empty(tally: _Tally, incoming: _Incoming, split: Split) -> None:
-    empty = [name for name in SIDES if not tally.structures[name]]
-    if not empty:
-        return
-    families = incoming.families | tally.families.keys()
-    reasons = Counter(one["reason"] for one in incoming.aside if one["side"] in empty).most_common(1)
-    because = f" {reasons[0][1]} set aside because: {reasons[0][0]}." if reasons else ""
-    raise BadInput(f"{empty_sides_message(empty, families, split)}{because}")
-
-
-def _aside_table(aside: Iterable[dict[str, Any]]) -> pa.Table:
-    ordered = sorted(aside, key=lambda one: (one["id"], one["reason"], one["source"], one["row"]))
-    return pa.Table.from_pylist(ordered, schema=SET_ASIDE)
 
 
 def _summary(tally: _Tally, history: History, incoming: _Incoming, base: Base, params: Params) -> dict[str, Any]:

@@ -79,6 +79,15 @@ class Base:
             self.keys.add((key, origin))
 
 
+def known_places(path: Path | None) -> Base:
+    """Return a base that knows where its structures and families are; its history is not read."""
+    base = Base(path, History(teachers=()))
+    if path:
+        for batch in pq.ParquetFile(path).iter_batches(AT_ONCE, columns=list(WHERE)):
+            base.learn(pa.Table.from_batches([batch]))
+    return base
+
+
 def read_base(files: Sequence[Path], teachers: Sequence[str]) -> Base:
     """What came before; refuses what the `dataset` step did not write, and labels of other teachers.
 

@@ -15,12 +15,13 @@ import numpy as np
 import pyarrow as pa
 from ase import Atoms
 from ase.calculators.calculator import Calculator
-from numpy.typing import NDArray
 
+from containers.arrays import Floats
 from containers.contract import BadInput, Closed, Image, Inputs, Machine
 from containers.metrics import MILLI, errors
+from containers.structures.cells import bare
 from containers.structures.table import write_table
-from containers.tensorpot.frames.frame_file import atoms_of_frame, geometry, read_frame
+from containers.tensorpot.frames.frame_file import atoms_of_frame, read_frame
 from containers.tensorpot.student.baseline import Baseline
 from containers.tensorpot.student.calculator import Student
 from containers.tensorpot.student.committee_calculator import Committee, per_atom
@@ -43,7 +44,6 @@ SPREAD = pa.schema(
         ("energy_error_eV_per_atom", pa.float64()),
     ]
 )
-Floats = NDArray[np.float64]
 
 
 class Params(Closed):
@@ -99,7 +99,7 @@ def _paths(inputs: Inputs) -> tuple[Path, ...]:
 
 def judge(atoms: Atoms, committee: Calculator) -> Judged:
     """Reference (the structure's own calculator) and committee on one structure."""
-    committee.calculate(geometry(atoms))
+    committee.calculate(bare(atoms))
     return _judged(atoms, committee.results)
 
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from numpy.typing import NDArray
 
+from containers.arrays import Floats
 from containers.metrics import errors
 from containers.tensorpot.frames.rows import energy_per_atom
 
@@ -48,7 +48,7 @@ class Judged:
     group: str
     counts: Mapping[str, int]
     energies: tuple[float, float]
-    forces: NDArray[np.float64]
+    forces: Floats
 
     @property
     def shares(self) -> dict[str, float]:

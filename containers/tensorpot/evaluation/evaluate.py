@@ -24,10 +24,11 @@ from pydantic import Field
 
 from containers.contract import BadInput, Closed, Image, Inputs, Machine, Optional, StepMetrics
 from containers.metrics import errors
+from containers.structures.cells import bare
 from containers.structures.distances import nearest
 from containers.structures.table import atoms_from_table, read_atoms, write_table
 from containers.tensorpot.evaluation.error_tables import Judged, Pure, lowest_pure, tables
-from containers.tensorpot.frames.frame_file import ONE_PLACE, atoms_of_frame, geometry, overlap, read_frame
+from containers.tensorpot.frames.frame_file import ONE_PLACE, atoms_of_frame, overlap, read_frame
 from containers.tensorpot.student.baseline import Baseline
 from containers.tensorpot.student.potential import load_student
 
@@ -142,7 +143,7 @@ def _speed(inputs: Inputs, structures: Sequence[Atoms]) -> dict[str, float]:
 
 def compare(atoms: Atoms, student: Calculator) -> Compared:
     """Reference (the structure's own calculator) and student on one structure of any periodicity."""
-    student.calculate(geometry(atoms))
+    student.calculate(bare(atoms))
     results = student.results
     return _compared(atoms, results, np.asarray(results["gamma"], dtype=float))
 

@@ -16,10 +16,10 @@ from ase.data import atomic_masses, covalent_radii
 from ase.md.velocitydistribution import Stationary, force_temperature
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import FIRE
-from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from containers.arrays import Floats, Indices
 from containers.contract import Progress
 from containers.tensorpot.student.calculator import neighbours
 
@@ -32,8 +32,6 @@ LOOK_EVERY = 10
 HYDROGEN_FS, LONGEST_FS = 0.5, 1.0
 """A bond to hydrogen vibrates within 9 to 11 fs, and periods grow with the root of the mass: 20 steps each."""
 
-Floats = NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class Distances:
@@ -45,7 +43,7 @@ class Distances:
         shortest: Å; infinity when there is no pair within `reach`.
     """
 
-    parts: NDArray[np.int64]
+    parts: Indices
     fused: int
     shortest: float
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import gzip
 import pickle
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,11 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from containers.contract import BadInput, StepError
+from containers.structures.cells import bare
 from containers.structures.distances import nearest
-from containers.tensorpot.student.calculator import padded as padded
+from containers.structures.table import Origin
+from containers.tensorpot.student.baseline import Baseline
+from containers.tensorpot.student.calculator import padded, pair_terms
 
 if TYPE_CHECKING:
     import pandas as pd  # the worker's image has none
@@ -64,11 +68,6 @@ class Labelled:
         return self.forces if self.forces_total is None else self.forces_total
 
 
-def geometry(atoms: Atoms) -> Atoms:
-    """A copy with numbers, positions, cell and pbc alone."""
-    return Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell.array, pbc=atoms.pbc)
-
-
 def overlap(atoms: Atoms, distances: np.ndarray) -> str | None:
     """Why no potential can be evaluated on the structure; `distances` (N,) are those of `nearest`."""
     if distances.min() >= ONE_PLACE:
@@ -104,6 +103,36 @@ def energy_problem(corrected: float, atoms: int) -> str | None:
     return f"{per_atom:.4g} eV/atom above the reference energies is outside pacemaker's range of {low:g} to {high:g}"
 
 
+def fit_label(
+    atoms: Atoms, origin: Origin, elements: Sequence[str], cutoff: float, baseline: Baseline, fitted: bool = True
+) -> Labelled | str:
+    """Return what a frame has of a labelled structure, with weight 1, or why pacemaker cannot take it.
+
+    Energies of DFT are brought to the teacher's scale.
+
+    Args:
+        fitted: False for a test structure, which pacemaker never sees: lonely atoms and open cells stay as they are.
+    """
+    if unknown := sorted(set(atoms.get_chemical_symbols()) - set(elements)):
+        return f"has {', '.join(unknown)}, which the potential does not"
+    fit = fit_ready(atoms, cutoff) if fitted else overlap(atoms, nearest(atoms, cutoff)) or bare(atoms)
+    if isinstance(fit, str):
+        return fit
+    forces = atoms.get_forces()
+    energy = baseline.on_teachers_scale(
+        float(atoms.get_potential_energy()), Counter(atoms.get_chemical_symbols()), origin
+    )
+    corrected, to_fit = energy_corrected(energy, atoms, baseline.e0s_eV), forces
+    if baseline.pairs:
+        pair_energy, pair_forces, _ = pair_terms(atoms, {name: p.model_dump() for name, p in baseline.pairs.items()})
+        corrected, to_fit = corrected - pair_energy, forces - pair_forces
+    if reason := energy_problem(corrected, len(atoms)):
+        return reason
+    stress = atoms.calc.results.get("stress") if atoms.pbc.all() else None
+    name, group = str(atoms.info["id"]), str(atoms.info["group"])
+    return Labelled(name, fit, energy, corrected, to_fit, stress, forces_total=forces, group=group)
+
+
 def frame(rows: Sequence[Labelled]) -> pd.DataFrame:
     """The rows as pacemaker's data frame. Weights of 1 throughout are pacemaker's own uniform weighting."""
     import pandas as pd
@@ -111,7 +140,7 @@ def frame(rows: Sequence[Labelled]) -> pd.DataFrame:
     if special := [row.name for row in rows if row.name.startswith("augmented")]:
         raise StepError(f"pacemaker treats names that start with `augmented` specially: {special[0]}")
     columns = {
-        "ase_atoms": [geometry(row.atoms) for row in rows],
+        "ase_atoms": [bare(row.atoms) for row in rows],
         "energy": [float(row.energy) for row in rows],
         "energy_corrected": [float(row.energy_corrected) for row in rows],
         "forces": [np.array(row.forces, dtype=float).reshape(-1, 3) for row in rows],
@@ -148,7 +177,7 @@ def atoms_of_frame(table: pd.DataFrame) -> list[Atoms]:
 
 
 def _labelled_atoms(row: Mapping[Hashable, Any]) -> Atoms:
-    labelled = geometry(row["ase_atoms"])
+    labelled = bare(row["ase_atoms"])
     labelled.info |= {"id": row["name"], "group": row["group"]}
     results = {"energy": row["energy"], "forces": row["forces_total"]}
     if row["stress"] is not None:

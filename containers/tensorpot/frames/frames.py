@@ -15,37 +15,26 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
-from ase import Atoms
 from pydantic import Field, model_validator
 
 from containers.contract import BadInput, Closed, Image, Inputs, Machine, Optional, StepError, StepMetrics
 from containers.formats.extxyz import write_frames
-from containers.structures.distances import nearest
 from containers.structures.split import SIDES, Side
-from containers.structures.table import Origin, atoms_from_table, write_table
-from containers.tensorpot.frames.frame_file import (
-    Labelled,
-    energy_corrected,
-    energy_problem,
-    fit_ready,
-    frame,
-    geometry,
-    overlap,
-    write_frame,
-)
+from containers.structures.table import atoms_from_table, write_table
+from containers.tensorpot.dataset.admission import aside_table
+from containers.tensorpot.dataset.roles import REPLACED, read_roles, read_rows
+from containers.tensorpot.frames.frame_file import Labelled, fit_label, frame, write_frame
 from containers.tensorpot.frames.lammps_structure import SKIN_A, example, most_neighbours, write_structure
 from containers.tensorpot.frames.rows import (
     Read,
     Row,
     as_labelled,
-    aside_table,
     counts,
     energies_less_e0s,
     pair_figures,
@@ -56,7 +45,6 @@ from containers.tensorpot.frames.rows import (
 )
 from containers.tensorpot.frames.weights import energy_weighted
 from containers.tensorpot.student.baseline import Baseline
-from containers.tensorpot.student.calculator import pair_terms
 
 IMAGE: Image = "tensorpot"
 VERSION = 2
@@ -77,7 +65,6 @@ OUTPUTS = {
     "set_aside": "set_aside.parquet",
     "summary": "frames.json",
 }
-AT_ONCE = 1_000  # structures read at a time
 IN_COMMENT = ("side", "origin", "source", "row", "group", "family", "w_energy", "w_forces")
 
 
@@ -119,11 +106,17 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     atom of the training side (cutoff and skin), and the energies of that side less the reference energies.
     """
     baseline = Baseline.read(inputs.one("baseline"))
-    read = read_dataset(inputs.one("dataset"), _chosen(inputs.one("selection")), params, baseline, machine)
-    _refuse_unknown_groups(params.weights, read.groups)
+    selection = pq.read_table(inputs.one("selection"), columns=["id", "weight"])
+    chosen = dict(zip(selection["id"].to_pylist(), selection["weight"].to_pylist(), strict=True))
+    read = read_dataset(inputs.one("dataset"), chosen, params, baseline, machine)
+    if unknown := sorted(set(params.weights) - read.groups):
+        there = ", ".join(repr(group) for group in sorted(read.groups))
+        raise BadInput(f"weights names the group {unknown[0]!r}, which no structure has; there are {there}")
     for path in inputs.all("strains"):
         read_strains(path, params, baseline, read)
-    sides = {name: _of_side(read.rows, name) for name in SIDES}
+    # teacher's, DFT's, then strained ones, each by id: the order in which data came in does not matter
+    rows = sorted(read.rows, key=lambda row: (row.strained, row.origin != "teacher", row.label.name))
+    sides = {name: [row for row in rows if row.side == name] for name in SIDES}
     refuse_empty(sides, read.aside)
     refuse_untrained(sides, read.aside, params.elements)
     if params.energy_weights:
@@ -134,8 +127,8 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     for name in SIDES:
         write_frame(outputs / OUTPUTS[name], frame([row.label for row in sides[name]]))
     with (outputs / OUTPUTS["extxyz"]).open("wb") as file:
-        for rows in sides.values():
-            write_frames(file, as_labelled(rows), IN_COMMENT)
+        for name in sides:
+            write_frames(file, as_labelled(sides[name]), IN_COMMENT)
     write_table(outputs / OUTPUTS["pure"], pure_table(read.pure))
     write_table(outputs / OUTPUTS["set_aside"], aside_table(read.aside))
     pairs = pair_figures(sides, params.elements, params.cutoff)
@@ -182,37 +175,29 @@ def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dic
     return run(inputs, outputs, params, machine)
 
 
-def _chosen(path: Path) -> dict[str, float]:
-    """Weight of every selected structure by its id."""
-    table = pq.read_table(path, columns=["id", "weight"])
-    return dict(zip(table["id"].to_pylist(), table["weight"].to_pylist(), strict=True))
-
-
 def read_dataset(path: Path, chosen: Mapping[str, float], params: Params, baseline: Baseline, machine: Machine) -> Read:
     """Every structure of the data set that a frame takes, a piece of the file at a time.
 
     Args:
         chosen: weight of the selected structures by id; raises `StepError` when the training side lacks one.
     """
-    read, places = Read([], [], set()), _places(path)
-    if strangers := sorted(
-        set(chosen) - {key for key, origin, side in places if (origin, side) == ("teacher", "train")}
-    ):
+    read, roles = Read([], [], set()), read_roles(path)
+    if strangers := sorted(set(chosen) - {role.id for role in roles if role.of_pool}):
         raise StepError(f"the selection names {strangers[0]}, which the training side of the data set does not have")
-    by_dft = {key for key, origin, side in places if origin == "dft" and side != "test"}
-    for done, (atoms, origin, side) in enumerate(_structures(path)):
-        machine.progress(done + 1, len(places), "structures")
+    for done, (role, atoms) in enumerate(zip(roles, read_rows(path), strict=True), 1):
+        machine.progress(done, len(roles), "structures")
         read.groups.add(str(atoms.info["group"]))
-        key = str(atoms.info["id"])
-        row = _kept_out(key, origin, side, by_dft) or _labelled(
-            atoms, origin, side, chosen.get(key, 1.0), params, baseline
-        )
-        if isinstance(row, str):  # also when it could not be selected: nothing goes without a word
-            read.set_aside(atoms, side, row)
+        label: Labelled | str = REPLACED
+        if not role.replaced:
+            label = fit_label(atoms, role.origin, params.elements, params.cutoff, baseline, fitted=role.side != "test")
+        if isinstance(label, str):  # also when it could not be selected: nothing goes without a word
+            read.set_aside(atoms, role.side, label)
             continue
-        read.offer_pure(row, atoms, origin)
-        if origin == "dft" or side != "train" or key in chosen:
-            read.rows.append(Row(atoms, origin, side, row))
+        read.offer_pure(label, atoms, role.origin)
+        if not role.of_pool or role.id in chosen:
+            weight = chosen.get(role.id, 1.0) * params.weights.get(label.group, 1.0)
+            weight *= params.weight_dft if role.origin == "dft" else 1.0
+            read.rows.append(Row(atoms, role.origin, role.side, replace(label, weight=weight)))
     return read
 
 
@@ -220,71 +205,12 @@ def read_strains(path: Path, params: Params, baseline: Baseline, read: Read) -> 
     """Add the strained structures to the training side; a strain that the data set has already is not added."""
     known = {row.label.name for row in read.rows}
     for atoms in atoms_from_table(pq.read_table(path)):
-        row = _labelled(atoms, "teacher", "train", 1.0, params, baseline)
-        if isinstance(row, str):
-            read.set_aside(atoms, "train", row)
-        elif row.name not in known:
-            read.rows.append(Row(atoms, "teacher", "train", row, strained=True))
-
-
-def _places(path: Path) -> list[tuple[str, str, str]]:
-    """Id, origin and side of every row."""
-    return list(
-        zip(*(column.to_pylist() for column in pq.read_table(path, columns=["id", "origin", "side"])), strict=True)
-    )
-
-
-def _structures(path: Path) -> Iterator[tuple[Atoms, Origin, Side]]:
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=AT_ONCE):
-            table = pa.Table.from_batches([batch])
-            yield from zip(atoms_from_table(table), table["origin"].to_pylist(), table["side"].to_pylist(), strict=True)
-
-
-def _kept_out(key: str, origin: Origin, side: Side, by_dft: set[str]) -> str | None:
-    if origin == "dft" and side == "test":
-        return "a DFT structure on the test side of the split: kept from training"
-    if origin == "teacher" and side != "test" and key in by_dft:
-        return "its DFT label is used instead of the teacher's"
-    return None
-
-
-def _labelled(
-    atoms: Atoms, origin: Origin, side: Side, chosen: float, params: Params, baseline: Baseline
-) -> Labelled | str:
-    """The row of a frame, or why there is none; energies of DFT are brought to the teacher's scale."""
-    if unknown := sorted(set(atoms.get_chemical_symbols()) - set(params.elements)):
-        return f"has {', '.join(unknown)}, which the potential does not"
-    fit = _evaluable(atoms, params.cutoff) if side == "test" else fit_ready(atoms, params.cutoff)
-    if isinstance(fit, str):
-        return fit
-    total = atoms.get_potential_energy()
-    energy = baseline.on_teachers_scale(float(total), Counter(atoms.get_chemical_symbols()), origin)
-    forces = atoms.get_forces()
-    corrected, to_fit = energy_corrected(energy, atoms, baseline.e0s_eV), forces
-    if baseline.pairs:
-        pair_energy, pair_forces, _ = pair_terms(atoms, {name: p.model_dump() for name, p in baseline.pairs.items()})
-        corrected, to_fit = corrected - pair_energy, forces - pair_forces
-    if reason := energy_problem(corrected, len(atoms)):
-        return reason
-    stress = atoms.calc.results.get("stress") if atoms.pbc.all() else None
-    weight = (
-        chosen * params.weights.get(str(atoms.info["group"]), 1.0) * (params.weight_dft if origin == "dft" else 1.0)
-    )
-    group = str(atoms.info["group"])
-    return Labelled(str(atoms.info["id"]), fit, energy, corrected, to_fit, stress, weight, forces, group=group)
-
-
-def _evaluable(atoms: Atoms, cutoff: float) -> Atoms | str:
-    """Test structures stay as they are, lonely atoms and open cells too: pacemaker never sees them."""
-    return overlap(atoms, nearest(atoms, cutoff)) or geometry(atoms)
-
-
-def _of_side(rows: Iterable[Row], side: Side) -> list[Row]:
-    """Teacher's, DFT's, then strained ones, each by id: the order in which data came in does not matter."""
-    return sorted(
-        (row for row in rows if row.side == side), key=lambda r: (r.strained, r.origin != "teacher", r.label.name)
-    )
+        label = fit_label(atoms, "teacher", params.elements, params.cutoff, baseline)
+        if isinstance(label, str):
+            read.set_aside(atoms, "train", label)
+        elif label.name not in known:
+            label = replace(label, weight=params.weights.get(label.group, 1.0))
+            read.rows.append(Row(atoms, "teacher", "train", label, strained=True))
 
 
 def stress_weighted(rows: Sequence[Row], params: Params) -> list[Row]:
@@ -295,15 +221,9 @@ def stress_weighted(rows: Sequence[Row], params: Params) -> list[Row]:
         raise StepError("strained structures are given, but loss_stress is 0: leave them out or raise it")
     others = sum(row.label.weight for row in rows if not row.strained)
     factor = params.loss_stress / params.loss_energy * others / strained
-    return [_times(row, factor) if row.strained else row for row in rows]
-
-
-def _times(row: Row, factor: float) -> Row:
-    label = row.label
-    return replace(row, label=replace(label, weight=label.weight * factor, weight_forces=label.w_forces))
-
-
-def _refuse_unknown_groups(weights: Mapping[str, float], groups: Iterable[str]) -> None:
-    if unknown := sorted(set(weights) - set(groups)):
-        there = ", ".join(repr(group) for group in sorted(groups))
-        raise BadInput(f"weights names the group {unknown[0]!r}, which no structure has; there are {there}")
+    return [
+        replace(row, label=replace(row.label, weight=row.label.weight * factor, weight_forces=row.label.w_forces))
+        if row.strained
+        else row
+        for row in rows
+    ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,11 +15,8 @@ from containers.contract import BadInput
 from containers.structures.distances import shortest_per_pair
 from containers.structures.split import SIDES, Side
 from containers.structures.table import Origin, labels_table
-from containers.tensorpot.dataset.dataset import SET_ASIDE
-from containers.tensorpot.frames.frame_file import (
-    Labelled,
-    energy_corrected,
-)
+from containers.tensorpot.dataset.admission import why_aside
+from containers.tensorpot.frames.frame_file import Labelled, energy_corrected
 from containers.tensorpot.student.baseline import pair_names
 
 
@@ -48,7 +44,8 @@ class Read:
     def offer_pure(self, label: Labelled, atoms: Atoms, origin: Origin) -> None:
         """Remember a structure of one element if it is lower in energy an atom than those before it."""
         if len(symbols := set(atoms.get_chemical_symbols())) == 1:
-            key, found = (origin, symbols.pop()), _with_energy(atoms, label.energy)
+            key, found = (origin, symbols.pop()), atoms.copy()
+            found.calc = SinglePointCalculator(found, **{**atoms.calc.results, "energy": label.energy})
             self.pure[key] = min(
                 self.pure.get(key, found), found, key=lambda one: (energy_per_atom(one), one.info["id"])
             )
@@ -63,11 +60,9 @@ def refuse_empty(sides: Mapping[Side, Sequence[Row]], aside: Sequence[Mapping[st
     empty = [name for name in SIDES if all(row.strained for row in sides[name])]
     if not empty:
         return
-    reasons = Counter(one["reason"] for one in aside if one["side"] in empty).most_common(1)
-    because = f" {reasons[0][1]} set aside because: {reasons[0][0]}." if reasons else ""
     raise BadInput(
-        f"no structure is left on the {' and the '.join(empty)} side.{because} Give structures of more families, or"
-        " raise the share of that side in `split`."
+        f"no structure is left on the {' and the '.join(empty)} side.{why_aside(aside, empty)} Give structures of"
+        " more families, or raise the share of that side in `split`."
     )
 
 
@@ -86,8 +81,7 @@ def refuse_untrained(
         if others
         else ""
     )
-    reasons = Counter(one["reason"] for one in aside if one["side"] == "train").most_common(1)
-    because = f" {reasons[0][1]} structures of the training side are set aside: {reasons[0][0]}." if reasons else ""
+    because = why_aside(aside, ("train",), "structures of the training side are set aside")
     raise BadInput(
         f"no structure that is trained on has {', '.join(missing)}, so the potential would know nothing of it.{where}"
         f"{because} Structures whose labels break the bounds of `labels` are not trained on either."
@@ -117,13 +111,6 @@ def energy_per_atom(atoms: Atoms) -> float:
     return float(atoms.calc.results["energy"]) / len(atoms)
 
 
-def _with_energy(atoms: Atoms, energy: float) -> Atoms:
-    """The structure with its label, of which the energy (eV) is this one."""
-    made = atoms.copy()
-    made.calc = SinglePointCalculator(made, **{**atoms.calc.results, "energy": energy})
-    return made
-
-
 def pure_table(pure: Mapping[tuple[Origin, str], Atoms]) -> pa.Table:
     """LABELS and origin, by origin and element; energies of DFT on the teacher's scale."""
     keys = sorted(pure)
@@ -146,12 +133,6 @@ def as_labelled(rows: Sequence[Row]) -> pa.Table:
     for name, values in more.items():
         table = table.append_column(name, pa.array(values))
     return table
-
-
-def aside_table(aside: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """The records as a table, by id and reason."""
-    ordered = sorted(aside, key=lambda one: (one["id"], one["reason"], one["source"], one["row"]))
-    return pa.Table.from_pylist([dict(one) for one in ordered], schema=SET_ASIDE)
 
 
 def side_summary(rows: Sequence[Row], shortest_A: Mapping[str, float]) -> dict[str, Any]:

@@ -8,20 +8,18 @@ A copy is the cell and the positions of its parent times 1 + strain; the strains
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from ase import Atoms
-from numpy.typing import NDArray
 from pydantic import Field
 
+from containers.arrays import Floats
 from containers.contract import BadInput, Closed, Image, Inputs, Machine
-from containers.structures.table import STATE, atoms_from_table, structure_id, structures_table, write_table
+from containers.structures.table import STATE, structure_id, structures_table, write_table
+from containers.tensorpot.dataset.roles import read_roles, read_rows
 
 IMAGE: Image = "tensorpot"
 VERSION = 2
@@ -58,15 +56,17 @@ def to_select(total: int, share: float = SHARE) -> int:
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
     """Write `structures.parquet`; raises `BadInput` when no selected structure is periodic in three directions."""
+    path = inputs.one("dataset")
     chosen = pq.read_table(inputs.one("selection"), columns=["id"])["id"].to_pylist()
-    drawn = _drawn(inputs.one("dataset"), chosen, params)
-    if not drawn:
+    selected, wanted = set(chosen), strained(len(set(chosen)), params.share)
+    rows = read_rows(path, [role.of_pool and role.id in selected for role in read_roles(path)])
+    able = [atoms for atoms in rows if atoms.pbc.all()]
+    if not able:
         raise BadInput(
             f"none of the {len(chosen)} selected structures is periodic in all three directions, so there is no stress"
             " to learn: set loss_stress to 0"
         )
-    parents = _parents(inputs.one("dataset"), drawn)
-    wanted = strained(len(chosen), params.share)
+    parents = sorted(able, key=lambda atoms: _hash(params.seed, atoms.info["id"]))[:wanted]
     made = [strained_copy(parents[k % len(parents)], k // len(parents), params) for k in range(wanted)]
     write_table(
         outputs / OUTPUTS["structures"], structures_table(sorted(made, key=lambda atoms: str(atoms.info["id"])))
@@ -77,26 +77,6 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
     """The same structures: it takes milliseconds."""
     return run(inputs, outputs, params, machine)
-
-
-def _drawn(path: Path, chosen: Iterable[str], params: Params) -> list[str]:
-    """Ids of selected structures that have a stress, in an order of chance, as many as are wanted."""
-    ids = set(chosen)
-    rows = pq.read_table(path, columns=["id", "origin", "side", "pbc"]).to_pylist()
-    able = [
-        row["id"]
-        for row in rows
-        if row["id"] in ids and row["origin"] == "teacher" and row["side"] == "train" and all(row["pbc"])
-    ]
-    return sorted(able, key=lambda key: _hash(params.seed, key))[: strained(len(ids), params.share)]
-
-
-def _parents(path: Path, drawn: list[str]) -> list[Atoms]:
-    """The structures of these ids, in their order."""
-    is_drawn = pc.field("id").isin(drawn) & (pc.field("origin") == "teacher")
-    table = ds.dataset(path).to_table(filter=is_drawn)
-    by_id = {str(atoms.info["id"]): atoms for atoms in atoms_from_table(table)}
-    return [by_id[key] for key in drawn]
 
 
 def strained_copy(parent: Atoms, number: int, params: Params) -> Atoms:
@@ -116,7 +96,7 @@ def strained_copy(parent: Atoms, number: int, params: Params) -> Atoms:
     return atoms
 
 
-def random_strain(seed: int, params: Params) -> NDArray[np.float64]:
+def random_strain(seed: int, params: Params) -> Floats:
     """A symmetric strain (3, 3) of Frobenius norm `size`."""
     random = np.random.default_rng(seed)
     square = random.normal(size=(3, 3))

@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from containers.arrays import Floats
 from containers.structures.split import Side
 from containers.tensorpot.frames.rows import Row
 
@@ -26,8 +26,6 @@ ENERGY_SCALE = 1.0
 FORCE_SCALE = 1.0
 """eV/Å at which its forces count half; pacemaker's DF."""
 DIGITS = 9  # of a share of atoms: compositions that differ less are one
-
-Floats = NDArray[np.float64]
 
 
 def energy_weighted(sides: Mapping[Side, Sequence[Row]]) -> dict[Side, list[Row]]:

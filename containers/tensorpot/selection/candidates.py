@@ -3,121 +3,110 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 from ase import Atoms
 
-from containers.contract import BadInput
-from containers.structures.table import atoms_from_table
-from containers.tensorpot.frames.frame_file import energy_corrected, energy_problem, fit_ready
-from containers.tensorpot.pacemaker.input import Potential
+from containers.contract import BadInput, Progress, no_progress
+from containers.tensorpot.dataset.roles import Role, read_roles, read_rows
+from containers.tensorpot.frames.frame_file import Labelled, fit_label
 from containers.tensorpot.student.baseline import Baseline
-from containers.tensorpot.student.calculator import pair_terms
+from containers.tensorpot.student.calculator import padded
 
-AT_ONCE = 250
-"""Structures read at a time."""
-Role = Literal["candidate", "given", "dft", "validation", "test"]
+Part = Literal["candidate", "given", "dft", "validation", "test"]
 """`given` was selected before; `dft` is a DFT structure of the training side, which is always trained on."""
 
 
-@dataclass
+class Usable(NamedTuple):
+    """One structure that pacemaker could use; `row` is its place in the file."""
+
+    row: int
+    id: str
+    part: Part
+    elements: frozenset[str]
+
+
+@dataclass(frozen=True)
 class DataSet:
     """A file of the dataset step, read a piece at a time.
 
     Attributes:
+        elements, cutoff: of the potential; Å.
         given: ids that were selected before, most important first.
-        ids, roles, elements: of the structures that `structures` has given so far.
     """
 
     path: Path
-    potential: Potential
+    elements: tuple[str, ...]
+    cutoff: float
     baseline: Baseline
     given: tuple[str, ...] = ()
-    ids: list[str] = field(default_factory=list)
-    roles: list[Role] = field(default_factory=list)
-    elements: list[frozenset[str]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        table = pq.read_table(self.path, columns=["id", "origin", "side"])
-        places = list(zip(*(column.to_pylist() for column in table.columns), strict=True))
-        self._by_dft = {key for key, origin, side in places if origin == "dft" and side != "test"}
-        known = {key for key, origin, side in places if (origin, side) == ("teacher", "train")}
-        if strangers := [key for key in self.given if key not in known]:
-            raise BadInput(
-                f"the selection that was given names {strangers[0]}, row {self.given.index(strangers[0])}, which is not"
-                " on the training side of the data set: give the selection and the data set of the same earlier run"
-            )
+    progress: Progress = no_progress
 
     @property
     def rows(self) -> int:
         """All rows of the file, of every side."""
         return int(pq.read_metadata(self.path).num_rows)
 
-    def structures(self) -> Iterator[Atoms]:
-        """What training, validation and test could use, ready for pyace, in the order of the file.
+    @cached_property
+    def usable(self) -> list[Usable]:
+        """What training, validation and test could use, in the order of the file.
 
         Raises:
-            BadInput: nothing is left to choose from; at the end.
+            BadInput: `given` is of another data set, or nothing is left to choose from.
         """
-        given, asked = set(self.given), Counter[str]()
-        for atoms, origin, side in self._rows():
-            asked[side] += 1
-            role = self._role(str(atoms.info["id"]), origin, side, given)
-            if role is None:
-                continue
-            fit = self._usable(atoms, origin == "dft")
-            if isinstance(fit, Atoms):
-                self.ids.append(str(atoms.info["id"]))
-                self.roles.append(role)
-                self.elements.append(frozenset(atoms.get_chemical_symbols()))
-                yield fit
-        if not {"candidate", "given"} & set(self.roles):
+        roles, given, found = read_roles(self.path), set(self.given), list[Usable]()
+        known = {role.id for role in roles if role.of_pool}
+        if strangers := [key for key in self.given if key not in known]:
             raise BadInput(
-                f"no structure is left to choose from: the data set has {asked.total()} labelled structures, of which"
-                f" {asked['train']} are on the training side and none of the teacher's can be used by pacemaker at a"
-                f" cutoff of {self.potential.cutoff:g} Å. Add structures of more families, lower the shares of"
-                " split.validation and split.test, or raise the cutoff."
+                f"the selection that was given names {strangers[0]}, row {self.given.index(strangers[0])}, which is not"
+                " on the training side of the data set: give the selection and the data set of the same earlier run"
             )
+        parts = [_part(role, given) for role in roles]
+        rows = [row for row, part in enumerate(parts) if part]
+        for row, atoms in zip(rows, read_rows(self.path, [part is not None for part in parts]), strict=True):
+            label = fit_label(atoms, roles[row].origin, self.elements, self.cutoff, self.baseline)
+            if (part := parts[row]) and isinstance(label, Labelled):
+                found.append(Usable(row, label.name, part, frozenset(atoms.get_chemical_symbols())))
+            self.progress(row + 1, len(roles), "structures")
+        if not any(one.part in ("candidate", "given") for one in found):
+            raise BadInput(
+                f"no structure is left to choose from: the data set has {len(roles)} labelled structures, of which"
+                f" {Counter(role.side for role in roles)['train']} are on the training side and none of the teacher's"
+                f" can be used by pacemaker at a cutoff of {self.cutoff:g} Å. Add structures of more families, lower"
+                " the shares of split.validation and split.test, or raise the cutoff."
+            )
+        return found
 
-    def _rows(self) -> Iterator[tuple[Atoms, str, str]]:
-        with pq.ParquetFile(self.path) as file:
-            for batch in file.iter_batches(batch_size=AT_ONCE, use_threads=False):  # no threads: processes are forked
-                table = pa.Table.from_batches([batch])
-                sides = table["side"].to_pylist()
-                yield from zip(atoms_from_table(table), table["origin"].to_pylist(), sides, strict=True)
+    def labelled(self, part: Part | None = None) -> Iterator[Atoms]:
+        """Yield the usable structures with their labels as they came; of one part only when given."""
+        wanted = [False] * self.rows
+        for one in self.usable:
+            wanted[one.row] = part is None or one.part == part
+        return read_rows(self.path, wanted)
 
-    def _role(self, key: str, origin: str, side: str, given: set[str]) -> Role | None:
-        if origin == "dft":
-            return "dft" if side == "train" else None
-        if side != "train":
-            return "test" if side == "test" else "validation"
-        if key in self._by_dft:
-            return None  # trained on with its DFT label
-        return "given" if key in given else "candidate"
+    def structures(self) -> Iterator[Atoms]:
+        """Yield the usable structures ready for pyace."""
+        return (padded(atoms, self.cutoff) for atoms in self.labelled())
 
-    def _usable(self, atoms: Atoms, dft: bool) -> Atoms | str:
-        symbols = atoms.get_chemical_symbols()
-        if unknown := sorted(set(symbols) - set(self.potential.elements)):
-            return f"has {', '.join(unknown)}, which the potential does not"
-        origin: Literal["dft", "teacher"] = "dft" if dft else "teacher"
-        energy = self.baseline.on_teachers_scale(float(atoms.get_potential_energy()), Counter(symbols), origin)
-        corrected = energy_corrected(energy, atoms, self.baseline.e0s_eV) - self._pair_energy(atoms)
-        if reason := energy_problem(corrected, len(atoms)):
-            return reason
-        return fit_ready(atoms, self.potential.cutoff)
+    def ids(self, part: Part) -> list[str]:
+        """Ids of the usable structures of one part."""
+        return [one.id for one in self.usable if one.part == part]
 
-    def _pair_energy(self, atoms: Atoms) -> float:
-        if not self.baseline.pairs:
-            return 0.0
-        return pair_terms(atoms, self._pairs())[0]
 
-    def _pairs(self) -> Mapping[str, Mapping[str, Any]]:
-        return {name: term.model_dump() for name, term in self.baseline.pairs.items()}
+def _part(role: Role, given: set[str]) -> Part | None:
+    """Part of a row in the selection; None: it takes none."""
+    if role.side != "train":
+        return role.side if role.origin == "teacher" else None
+    if role.origin == "dft":
+        return "dft"
+    if role.replaced:
+        return None  # trained on with its DFT label
+    return "given" if role.id in given else "candidate"
 
 
 def read_given(path: Path) -> tuple[str, ...]:

@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from containers.arrays import Floats, Indices, Mask
 from containers.contract import BadInput, StepError
 from containers.tensorpot.selection.d_optimal import FirstPass, Search, first_pass, further_passes
 from containers.tensorpot.selection.representatives import (
-    Floats,
-    Indices,
     bulk_choice,
     representation_weights,
     share_d_optimal,
@@ -135,7 +133,7 @@ def _with_bulk(search: Search, how: dict[int, How], most: int, facts: dict[str, 
     return Chosen(how, facts, weights_of(space, train, taken + more, search.dft[train]))
 
 
-def weights_of(space: Floats, train: Indices, chosen: list[int], dft: NDArray[np.bool_]) -> dict[int, float]:
+def weights_of(space: Floats, train: Indices, chosen: list[int], dft: Mask) -> dict[int, float]:
     """Weight of each chosen structure of the pool, for what it stands for there: DFT structures have their own.
 
     Args:

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from containers.structures.split import Side, Split
 from containers.structures.table import STRUCTURES, Origin, atoms_from_table, flat, list_lengths
 from containers.tensorpot.baseline.reference_energies import counts_of, isolated
-from containers.tensorpot.dataset.admission import Place, Sides, places
-from containers.tensorpot.dataset.history import AT_ONCE, WHERE, Base, History
+from containers.tensorpot.dataset.admission import Place, Sides, places_in, pool_families
+from containers.tensorpot.dataset.history import AT_ONCE, known_places
 
 ISOLATED = "it is an isolated atom, which pacemaker drops"
 
@@ -59,7 +59,8 @@ def never_trained(elements: Sequence[str], cutoff: float, tables: Tables, split:
     Args:
         cutoff: of the potential, Å.
     """
-    sides = Sides(split, _learned(tables.base), _pool_families(tables))
+    labels, dft = ([tables.new[origin]] if origin in tables.new else [] for origin in ("teacher", "dft"))
+    sides = Sides(split, known_places(tables.base), pool_families(labels, dft))
     seen, unseen = np.zeros(len(elements), dtype=bool), {element: list[Unseen]() for element in elements}
     for origin, path in _named(tables):
         for batch in pq.ParquetFile(path).iter_batches(AT_ONCE, columns=STRUCTURES.names):
@@ -69,9 +70,9 @@ def never_trained(elements: Sequence[str], cutoff: float, tables: Tables, split:
             whole = has.sum(axis=1) == lengths
             if not (wanted := np.flatnonzero((has[:, ~seen] > 0).any(axis=1))).size:
                 continue
-            lonely = _isolated(table, lengths, cutoff)
+            lonely, here = _isolated(table, lengths, cutoff), list(places_in(table))
             for row in wanted.tolist():
-                found = _looked_at(_place(table, row), origin, sides, whole[row], row in lonely)
+                found = _looked_at(here[row], origin, sides, whole[row], row in lonely)
                 if found is None:
                     seen |= has[row] > 0
                     continue
@@ -104,24 +105,3 @@ def _isolated(table: pa.Table, lengths: np.ndarray, cutoff: float) -> set[int]:
     single = np.flatnonzero(lengths == 1)
     structures = atoms_from_table(table.take(pa.array(single)))
     return {int(row) for row, atoms in zip(single, structures, strict=True) if isolated(atoms, cutoff)}
-
-
-def _place(table: pa.Table, row: int) -> Place:
-    identity, *rest = (table[name][row].as_py() for name in ("id", "source", "row", "family"))
-    return Place(bytes.fromhex(identity), *rest)
-
-
-def _pool_families(tables: Tables) -> dict[bytes, str]:
-    """Family of each structure of the pool that DFT labelled too, see `Sides`."""
-    if "dft" not in tables.new or "teacher" not in tables.new:
-        return {}
-    by_dft = {row.key for row in places([tables.new["dft"]])}
-    return {row.key: row.family for row in places([tables.new["teacher"]]) if row.key in by_dft}
-
-
-def _learned(path: Path | None) -> Base:
-    base = Base(path, History(teachers=()))
-    if path:
-        for batch in pq.ParquetFile(path).iter_batches(AT_ONCE, columns=list(WHERE)):
-            base.learn(pa.Table.from_batches([batch]))
-    return base

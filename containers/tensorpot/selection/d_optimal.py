@@ -10,14 +10,12 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from containers.arrays import Floats, Mask
 from containers.contract import Progress
-from containers.tensorpot.active_set.active_rows import Floats, greedy_order
+from containers.tensorpot.active_set.active_rows import greedy_order
 from containers.tensorpot.active_set.maxvol import Active, active_set
 from containers.tensorpot.active_set.projection_files import Projected
-
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from containers.tensorpot.active_set.active_rows import Floats, Indices, inverse
+from containers.arrays import Floats, Indices, Mask
+from containers.tensorpot.active_set.active_rows import inverse
 from containers.tensorpot.active_set.maxvol import Active, grades
 from containers.tensorpot.selection.d_optimal import Search
 
@@ -16,7 +16,6 @@ EDGES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 5.0, 10.0, 25.0, 100.0, 1e3, 1e6)
 """Of the histogram; the last bin holds everything above too. Above 25 pacemaker advises against going on."""
 INSIDE = 1.01
 """MaxVol stops near 1: what it leaves just above is inside."""
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
-from ase import Atoms
 from pydantic import Field, model_validator
 
 from containers.contract import BadInput, Closed, Image, Inputs, Machine, Optional, Resources, StepMetrics
@@ -114,10 +113,8 @@ class Metrics(StepMetrics):
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
     """Write `selection.parquet`: id, order (from 0, most important first), how, weight."""
     started = time.monotonic()
-    data = _data_set(inputs, params)
+    data = _data_set(inputs, params, machine)
     if params.method in ("random", "all") and not params.grades:
-        for _ in data.structures():
-            pass
         choices, facts = _drawn(data, params), dict[str, Any]()
     else:
         choices, facts = _with_projections(data, inputs, outputs, params, machine)
@@ -126,41 +123,36 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
     """A valid selection, drawn by hash."""
-    data = _data_set(inputs, params)
-    for _ in data.structures():
-        pass
+    data = _data_set(inputs, params, machine)
     choices = _drawn(data, params.model_copy(update={"method": "random"} if params.method != "all" else {}))
     functions = dict.fromkeys(params.potential.elements, params.potential.functions_per_element)
     return _write(outputs, choices, data, {"functions": functions}) | {"seconds": 0.0}
 
 
-def _data_set(inputs: Inputs, params: Params) -> DataSet:
+def _data_set(inputs: Inputs, params: Params, machine: Machine) -> DataSet:
     given = read_given(inputs.one("given")) if inputs.all("given") else ()
-    return DataSet(inputs.one("dataset"), params.potential, Baseline.read(inputs.one("baseline")), given)
+    wanted, baseline = params.potential, Baseline.read(inputs.one("baseline"))
+    return DataSet(inputs.one("dataset"), wanted.elements, wanted.cutoff, baseline, given, machine.progress)
 
 
 def _given(data: DataSet) -> list[Choice]:
     """What was selected before and still can be used, in its order."""
-    usable = {key for key, role in zip(data.ids, data.roles, strict=True) if role == "given"}
+    usable = set(data.ids("given"))
     return [Choice(key, "given") for key in data.given if key in usable]
-
-
-def _left(data: DataSet) -> list[str]:
-    return sorted(key for key, role in zip(data.ids, data.roles, strict=True) if role == "candidate")
 
 
 def _budget(data: DataSet, params: Params) -> int:
     """How many structures to add."""
-    given = data.roles.count("given")
-    return max(0, params.budget(given + data.roles.count("candidate")) - given)
+    given = len(data.ids("given"))
+    return max(0, params.budget(given + len(data.ids("candidate"))) - given)
 
 
 def _drawn(data: DataSet, params: Params) -> list[Choice]:
     if params.method == "all":
-        return _given(data) + [Choice(key, "all") for key in _left(data)]
-    room, elements = _budget(data, params), dict(zip(data.ids, data.elements, strict=True))
-    there = [one for one, role in zip(data.elements, data.roles, strict=True) if role in ("given", "dft")]
-    order = by_hash(_left(data), params.seed)
+        return _given(data) + [Choice(key, "all") for key in sorted(data.ids("candidate"))]
+    room, elements = _budget(data, params), {one.id: one.elements for one in data.usable}
+    there = [one.elements for one in data.usable if one.part in ("given", "dft")]
+    order = by_hash(data.ids("candidate"), params.seed)
     drawn = with_every_element(order, room, elements.__getitem__, set[str]().union(*there))
     if len(drawn) > room:
         raise BadInput(no_room(room, len(drawn)))
@@ -170,21 +162,26 @@ def _drawn(data: DataSet, params: Params) -> list[Choice]:
 def _with_projections(
     data: DataSet, inputs: Inputs, outputs: Path, params: Params, machine: Machine
 ) -> tuple[list[Choice], dict[str, Any]]:
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    from containers.tensorpot.active_set.projection_files import Work, projected, scratch
+    from containers.tensorpot.active_set.projection_files import projections
     from containers.tensorpot.active_set.projections import Projector
 
     projector = Projector(_basis(inputs, params), params.projections)
     sizes = _sizes(params, machine.resources, data.rows, projector.functions)
-    with scratch(outputs) as folder, threadpool_limits(1):  # processes share the work, not threads
-        work = Work(projector, folder, features=params.method == "combined")
-        found = projected(_counted(data, machine), work, machine.resources.threads, sizes.block_rows)
-        roles = np.array(data.roles)
-        free, given = roles == "candidate", np.isin(roles, ("given", "dft"))
-        dft = roles == "dft"
+    features, parts = params.method == "combined", np.array([one.part for one in data.usable])
+    free, given, dft = parts == "candidate", np.isin(parts, ("given", "dft")), parts == "dft"
+    with projections(data.structures(), len(parts), projector, outputs, machine, sizes, features) as found:
         search = Search(found, free, given, dft, params.gamma_tolerance, sizes.one_shot_bytes, machine.progress)
-        return _chosen(data, search, params)
+        if params.method in ("random", "all"):
+            choices, facts = _drawn(data, params), dict[str, Any]()
+        else:
+            chosen = choose(search, _budget(data, params), features, [one.elements for one in data.usable])
+            place_of = {one.id: k for k, one in enumerate(data.usable) if given[k] or free[k]}
+            choices = [Choice(one.id, "given", chosen.weight(place_of[one.id])) for one in _given(data)]
+            choices += [Choice(data.usable[k].id, how, chosen.weight(k)) for k, how in chosen.how.items()]
+            facts = chosen.facts
+        if params.grades:
+            facts["grades"] = _grades(data, search, choices)
+        return choices, facts
 
 
 def _sizes(params: Params, resources: Resources, rows: int, functions: Mapping[str, int]) -> Sizes:
@@ -192,13 +189,6 @@ def _sizes(params: Params, resources: Resources, rows: int, functions: Mapping[s
     combined = params.method == "combined"
     held = features_bytes(resources, rows, sum(functions.values())) if combined else 0
     return sizes_for(resources, max(functions.values()), held)
-
-
-def _counted(data: DataSet, machine: Machine) -> Iterator[Atoms]:
-    total = data.rows
-    for done, atoms in enumerate(data.structures(), 1):
-        yield atoms
-        machine.progress(done, max(done, total), "projections")
 
 
 def _basis(inputs: Inputs, params: Params) -> ACEBBasisSet:
@@ -241,28 +231,11 @@ def _told(basis: ACEBBasisSet) -> str:
     return f"cutoff {cutoff:g} Å, functions {', '.join(f'{name} {count}' for name, count in functions.items())}"
 
 
-def _chosen(data: DataSet, search: Search, params: Params) -> tuple[list[Choice], dict[str, Any]]:
-    if params.method in ("random", "all"):
-        choices, facts = _drawn(data, params), dict[str, Any]()
-    else:
-        choices, facts = _by_projections(data, search, params)
-    if params.grades:
-        facts["grades"] = _grades(data, search, choices)
-    return choices, facts
-
-
-def _by_projections(data: DataSet, search: Search, params: Params) -> tuple[list[Choice], dict[str, Any]]:
-    found = choose(search, _budget(data, params), params.method == "combined", data.elements)
-    place_of = {key: place for place, key in enumerate(data.ids) if search.given[place] or search.free[place]}
-    given = [Choice(one.id, "given", found.weight(place_of[one.id])) for one in _given(data)]
-    return given + [Choice(data.ids[k], how, found.weight(k)) for k, how in found.how.items()], found.facts
-
-
 def _grades(data: DataSet, search: Search, choices: Sequence[Choice]) -> dict[str, Any]:
     """Extrapolation grades of the whole pool and of its test side, before and after."""
-    roles, taken = np.array(data.roles), {choice.id for choice in choices}
-    after = search.given | (search.free & np.array([key in taken for key in data.ids]))
-    groups = {"pool": roles != "dft", "test": roles == "test"}
+    taken = {choice.id for choice in choices}
+    after = search.given | (search.free & np.array([one.id in taken for one in data.usable]))
+    groups = {"pool": ~search.dft, "test": np.array([one.part == "test" for one in data.usable])}
     before = grade_all(search, search.active_sets(search.given)) if search.given.any() else None
     return told(before, grade_all(search, search.active_sets(after)), groups)
 
@@ -278,8 +251,8 @@ def _write(outputs: Path, choices: Sequence[Choice], data: DataSet, facts: dict[
     }
     write_table(outputs / OUTPUTS["selection"], pa.Table.from_pydict(columns, schema=SELECTION))
     return {
-        "candidates": data.roles.count("candidate") + data.roles.count("given"),
-        "dft": data.roles.count("dft"),
+        "candidates": len(data.ids("candidate")) + len(data.ids("given")),
+        "dft": len(data.ids("dft")),
         "given_unusable": len(data.given) - reasons.count("given"),
         "selected": len(choices),
         "how": {how: reasons.count(how) for how in get_args(How) if how in reasons},

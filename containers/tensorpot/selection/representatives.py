@@ -19,16 +19,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from ase import Atoms
-from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
+from containers.arrays import Floats, Indices
 from containers.contract import Machine
 from containers.tensorpot.active_set.piece_sizes import BLOCK_ROWS
-from containers.tensorpot.selection.candidates import DataSet, Role
-
-Floats = NDArray[np.float64]
-Indices = NDArray[np.int64]
+from containers.tensorpot.selection.candidates import DataSet, Part
 
 D_OPTIMAL_PART = 3
 """One in so many structures of the budget is D-optimal. Linear fits have the same errors from a fifth to a half."""
@@ -157,46 +153,35 @@ def _blocks(places: Indices) -> list[Indices]:
     return [places[start : start + BLOCK] for start in range(0, len(places), BLOCK)]
 
 
-PART_IN: tuple[Role, ...] = ("candidate", "given", "dft")
+PART_IN: tuple[Part, ...] = ("candidate", "given", "dft")
 """The training side."""
 
 
 def features_of(data: DataSet, potential: Path, outputs: Path, machine: Machine) -> Floats:
-    """(N, F) mean projections of the structures of a data set, by the basis of a potential; fills `data.ids`."""
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
+    """(N, F) mean projections of the structures of a data set, by the basis of a potential."""
     from containers.tensorpot.active_set.piece_sizes import features_bytes, sizes_for
-    from containers.tensorpot.active_set.projection_files import Work, projected, scratch
+    from containers.tensorpot.active_set.projection_files import projections
     from containers.tensorpot.active_set.projections import Projector
     from containers.tensorpot.student.potential import load_basis
 
     projector = Projector(load_basis(potential))
     held = features_bytes(machine.resources, data.rows, sum(projector.functions.values()))
     sizes = sizes_for(machine.resources, max(projector.functions.values()), held)
-    with scratch(outputs) as folder, threadpool_limits(1):  # processes share the work, not threads
-        work = Work(projector, folder, features=True)
-        found = projected(_told(data, machine), work, machine.resources.threads, sizes.block_rows).features
-    assert found is not None  # asked for
-    return found
-
-
-def _told(data: DataSet, machine: Machine) -> Iterator[Atoms]:
-    rows = data.rows
-    for atoms in data.structures():
-        yield atoms
-        machine.progress(len(data.ids), rows, "projections")
+    with projections(data.structures(), len(data.usable), projector, outputs, machine, sizes, features=True) as found:
+        assert found.features is not None
+        return found.features
 
 
 def representing(data: DataSet, features: Floats, chosen: Sequence[str]) -> dict[str, float]:
     """Weight of each chosen structure by id, mean 1: of how many of the training side it is the nearest chosen one.
 
     Args:
-        features: (N, F) of `data.ids`.
+        features: (N, F) of `data.usable`.
         chosen: most important first; those that the data set cannot use are left out, as DFT structures are.
     """
-    train = [place for place, role in enumerate(data.roles) if role in PART_IN]
-    pool = [k for k, place in enumerate(train) if data.roles[place] != "dft"]
-    place_of = {data.ids[train[k]]: place for place, k in enumerate(pool)}
+    train = [place for place, one in enumerate(data.usable) if one.part in PART_IN]
+    pool = [k for k, place in enumerate(train) if data.usable[place].part != "dft"]
+    place_of = {data.usable[train[k]].id: place for place, k in enumerate(pool)}
     usable = [key for key in chosen if key in place_of]
     space = structure_space(features[np.array(train)])[pool]
     weights = representation_weights(space, [place_of[key] for key in usable])

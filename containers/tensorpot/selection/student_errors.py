@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
 
-from containers.contract import OutOfMemory
-from containers.processes import die_with_parent
-from containers.tensorpot.active_set.projection_files import processes_for
-from containers.tensorpot.frames.frame_file import geometry
+from containers.processes import forked_map
+from containers.structures.cells import bare
 
 if TYPE_CHECKING:
     from containers.tensorpot.student.calculator import Student
@@ -52,30 +48,23 @@ def looked_at(structures: Iterator[Atoms], student: Student, processes: int) -> 
     """What the student does on each, in their order.
 
     Args:
-        processes: how many share the work; they are forked, so that nothing is loaded again.
+        processes: how many share the work.
 
     Raises:
         OutOfMemory: a process was killed.
     """
-    processes = processes_for(processes)
-    if processes == 1:
-        yield from (look(atoms, student) for atoms in structures)
-        return
-    context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(processes, context, _begin, (student, die_with_parent())) as pool:
-        try:
-            while held := list(islice(structures, PIECE * processes)):  # a few at a time: they must not pile up
-                yield from pool.map(_look, held, chunksize=PIECE)
-        except BrokenProcessPool as error:
-            raise OutOfMemory(
-                "a process that looks for weak spots was killed, most likely for want of memory: give the step more"
-                " memory or fewer threads"
-            ) from error
+    pieces = iter(lambda: list(islice(structures, PIECE)), [])
+    for spots in forked_map(partial(_look_each, student), pieces, processes, "looks for weak spots"):
+        yield from spots
+
+
+def _look_each(student: Student, structures: list[Atoms]) -> list[Spot]:
+    return [look(atoms, student) for atoms in structures]
 
 
 def look(atoms: Atoms, student: Student) -> Spot:
     """Student against label on one structure of any periodicity."""
-    student.calculate(geometry(atoms))
+    student.calculate(bare(atoms))
     label, found = atoms.calc.results, student.results
     forces = MILLI * np.abs(np.ravel(found["forces"]) - np.ravel(label["forces"]))
     return Spot(
@@ -90,17 +79,3 @@ def look(atoms: Atoms, student: Student) -> Spot:
         energy=MILLI * abs(float(found["energy"]) - float(label["energy"])) / len(atoms),
         gamma=float(np.max(found["gamma"])),
     )
-
-
-_student: Student
-
-
-def _begin(student: Student, bind: object) -> None:
-    global _student  # a forked process is given the student once, not with every structure
-    if callable(bind):
-        bind()
-    _student = student
-
-
-def _look(atoms: Atoms) -> Spot:
-    return look(atoms, _student)

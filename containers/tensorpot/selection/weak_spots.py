@@ -15,20 +15,18 @@ all weights are 1.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from ase import Atoms
 from pydantic import Field
 
 from containers.contract import Closed, Image, Inputs, Machine, StepMetrics
-from containers.structures.table import atoms_from_table, write_table
-from containers.tensorpot.pacemaker.input import Potential
-from containers.tensorpot.selection.candidates import AT_ONCE, DataSet, read_given
+from containers.structures.table import write_table
+from containers.tensorpot.selection.candidates import DataSet, read_given
 from containers.tensorpot.selection.grades import INSIDE
 from containers.tensorpot.selection.pace_select import SELECTION
 from containers.tensorpot.selection.representatives import features_of, representing
@@ -76,19 +74,15 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
 
     from containers.tensorpot.student.potential import load_student
 
-    data, before = _data_set(inputs, params), _selection(inputs)
+    data, before, spots = _data_set(inputs, params, machine), _selection(inputs), list[Spot]()
     weighted = any(weight != 1 for weight in before["weight"].to_pylist())
-    features = None
-    if weighted:
-        features = features_of(data, inputs.one("potential"), outputs, machine)
-    else:
-        _passed(data)
-    wanted, spots = _candidates(data), list[Spot]()
+    features = features_of(data, inputs.one("potential"), outputs, machine) if weighted else None
+    candidates = len(data.ids("candidate"))
     with threadpool_limits(1):  # processes share the work, not threads
         student = load_student(inputs.one("potential"), inputs.one("asi"), inputs.one("baseline"))
-        for spot in looked_at(labelled(data.path, wanted), student, machine.resources.threads):
+        for spot in looked_at(data.labelled("candidate"), student, machine.resources.threads):
             spots.append(spot)
-            machine.progress(len(spots), len(wanted), "candidates")
+            machine.progress(len(spots), candidates, "candidates")
     chosen = choose(spots, params)
     ids = [*before["id"].to_pylist(), *(spot.id for spot, _ in chosen)]
     weights = representing(data, features, ids) if features is not None else {}
@@ -98,43 +92,20 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
     """The first candidates by id, as if the student erred on them; nothing is evaluated."""
-    data = _data_set(inputs, params)
-    _passed(data)
-    spots = [Spot(key, key, "", "", 1, 1.0, 1.0, 1.0, 1.0, 0.0) for key in sorted(_candidates(data))]
+    candidates = sorted(_data_set(inputs, params, machine).ids("candidate"))
+    spots = [Spot(key, key, "", "", 1, 1.0, 1.0, 1.0, 1.0, 0.0) for key in candidates]
     chosen = choose(spots, params)
     how = _write(_selection(inputs), outputs, {spot.id: how for spot, how in chosen}, {})
     return {"selected": sum(how.values()), "how": how} | figures(spots, chosen, params)
 
 
-def _data_set(inputs: Inputs, params: Params) -> DataSet:
-    asked = Potential(elements=params.elements, cutoff=params.cutoff)
-    selected = read_given(inputs.one("selection"))
-    return DataSet(inputs.one("dataset"), asked, Baseline.read(inputs.one("baseline")), selected)
+def _data_set(inputs: Inputs, params: Params, machine: Machine) -> DataSet:
+    selected, baseline = read_given(inputs.one("selection")), Baseline.read(inputs.one("baseline"))
+    return DataSet(inputs.one("dataset"), params.elements, params.cutoff, baseline, selected, machine.progress)
 
 
 def _selection(inputs: Inputs) -> pa.Table:
     return pq.read_table(inputs.one("selection")).select(SELECTION.names).cast(SELECTION).sort_by("order")
-
-
-def _passed(data: DataSet) -> None:
-    """Fill ids and roles."""
-    for _ in data.structures():
-        pass
-
-
-def _candidates(data: DataSet) -> set[str]:
-    """Ids of what `pace_select` could still take."""
-    return {key for key, role in zip(data.ids, data.roles, strict=True) if role == "candidate"}
-
-
-def labelled(path: Path, wanted: set[str]) -> Iterator[Atoms]:
-    """The teacher's structures of these ids with their labels, a piece of the data set at a time."""
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=AT_ONCE, use_threads=False):  # no threads: processes are forked
-            table = pa.Table.from_batches([batch])
-            rows = zip(table["id"].to_pylist(), table["origin"].to_pylist(), strict=True)
-            mine = [origin == "teacher" and key in wanted for key, origin in rows]
-            yield from atoms_from_table(table.filter(pa.array(mine, pa.bool_())))
 
 
 def score(spot: Spot, params: Params) -> float:

@@ -11,21 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
-from numpy.typing import NDArray
 
-from containers.metrics import errors
-
-if TYPE_CHECKING:
-    import pandas as pd  # the worker's image has none
-
-
-from typing import TYPE_CHECKING
-
+from containers.arrays import Floats
 from containers.contract import BadInput
+from containers.metrics import errors
 from containers.tensorpot.student.baseline import Baseline
 from containers.tensorpot.student.calculator import Student
 
 if TYPE_CHECKING:
+    import pandas as pd  # the worker's image has none
     from pyace import ACEBBasisSet
 
 KEPT_METADATA = ("ace_evaluator_version", "pacemaker_version", "tensorpot_version")
@@ -86,7 +80,7 @@ def write_stripped(configuration: Any, path: Path) -> None:
     configuration.save(str(path))
 
 
-def predict(potential: Any, structures: list[Atoms]) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
+def predict(potential: Any, structures: list[Atoms]) -> tuple[Floats, list[Floats]]:
     """Energies (eV) and forces (eV/Å, each (N, 3)) of the structures, without the E0s.
 
     `potential` is a `BBasisConfiguration` or the path of a .yaml or .yace file, as text.

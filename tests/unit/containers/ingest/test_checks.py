@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,9 @@ from containers.ingest.checks import (
     SAME_ENERGY_eV_per_atom,
     SAME_FORCE_eV_per_A,
     check_lengths,
+    check_one_label,
     check_structure,
     checked_labels,
-    same_label,
 )
 from containers.structures.distances import shortest_distance
 
@@ -252,11 +253,9 @@ def test_a_million_atoms_are_too_many() -> None:
         (0.0, -1.1 * SAME_FORCE_eV_per_A, False),
     ],
 )
-def test_same_label(energy: float, force: float, same: bool) -> None:
+def test_one_label(energy: float, force: float, same: bool) -> None:
     other = FORCES + np.array([[0, 0, 0], [0, force, 0]])
-    assert same_label(-8.0, FORCES, -8.0 + 2 * energy, other) is same  # two atoms
-    assert same_label(-8.0, FORCES.ravel().tolist(), -8.0 + 2 * energy, other) is same
-
-
-def test_labels_of_other_sizes_are_other_labels() -> None:
-    assert not same_label(-8.0, FORCES, -8.0, FORCES[:1])
+    first = {"source": "a", "row": 0, "energy": -8.0, "forces": FORCES.ravel().tolist()}  # two atoms
+    second = {"source": "b", "row": 1, "energy": -8.0 + 2 * energy, "forces": other.ravel().tolist()}
+    with nullcontext() if same else pytest.raises(BadInput, match=r"b: frame 1 .* of a: frame 0 .* another label"):
+        check_one_label(first, second)

@@ -14,7 +14,8 @@ from threading import Event, Thread
 import pytest
 
 from containers.contract import StepError
-from containers.mace.labelling.workers import Crew, Window, WorkerKilled, in_a_process, processes_for
+from containers.mace.labelling.workers import Crew, Window, WorkerKilled, in_a_process
+from containers.processes import processes_for
 
 
 def squares(places: Sequence[int], bound: int) -> list[int]:

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from containers.tensorpot.active_set.active_rows import Floats, inverse
+from containers.arrays import Floats
+from containers.tensorpot.active_set.active_rows import inverse
 from containers.tensorpot.active_set.maxvol import Active, active_set, grades, maxvol_from
 from containers.tensorpot.active_set.projection_files import Rows
 

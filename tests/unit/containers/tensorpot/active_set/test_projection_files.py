@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from ase import Atoms
 
+from containers import processes
+from containers.arrays import Floats, Indices
 from containers.contract import OutOfMemory
-from containers.tensorpot.active_set import projection_files
-from containers.tensorpot.active_set.active_rows import Floats, Indices
 from containers.tensorpot.active_set.projection_files import Projected, Work, projected, scratch
 
 
@@ -46,7 +46,7 @@ class Projector:
 @pytest.fixture(autouse=True)
 def forked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes are forked although other tests of the session have left threads behind (see `processes_for`)."""
-    monkeypatch.setattr(projection_files, "processes_for", lambda threads: threads)
+    monkeypatch.setattr(processes, "processes_for", lambda threads: threads)
 
 
 def structures() -> list[Atoms]:

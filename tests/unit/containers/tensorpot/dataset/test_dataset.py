@@ -22,8 +22,8 @@ from containers.structures.split import SIDES, Side, Split, side
 from containers.structures.table import LABELS, atoms_from_table, labels_table, structure_id, write_table
 from containers.tensorpot.baseline.rows import Rows
 from containers.tensorpot.dataset import dataset
-from containers.tensorpot.dataset.dataset import DATASET, Params
-from containers.tensorpot.dataset.history import HISTORY
+from containers.tensorpot.dataset.dataset import Params
+from containers.tensorpot.dataset.history import DATASET, HISTORY
 
 PARAMS = Params(elements=("Ge", "Si"), teachers=("a" * 64,))
 FAMILIES = {name: [f for f in map(str, range(300)) if side(f, Split()) == name] for name in SIDES}

@@ -21,7 +21,9 @@ from pydantic import ValidationError
 from containers.contract import BadInput, Inputs, Machine, StepError
 from containers.structures.split import SIDES
 from containers.structures.table import labels_table, structure_id, write_table
-from containers.tensorpot.dataset.dataset import DATASET, SET_ASIDE
+from containers.tensorpot.dataset import roles
+from containers.tensorpot.dataset.admission import SET_ASIDE
+from containers.tensorpot.dataset.history import DATASET
 from containers.tensorpot.frames import frames
 from containers.tensorpot.frames.frame_file import read_frame
 from containers.tensorpot.student.baseline import Baseline, PairTerm
@@ -166,7 +168,7 @@ def test_the_order_of_the_data_does_not_change_a_byte(tmp_path: Path) -> None:
 
 def test_pieces_of_the_data_set_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = make(tmp_path / "a")
-    monkeypatch.setattr(frames, "AT_ONCE", 2)
+    monkeypatch.setattr(roles, "AT_ONCE", 2)
     pieces = make(tmp_path / "b")
     assert (whole.outputs / "frames.extxyz").read_bytes() == (pieces.outputs / "frames.extxyz").read_bytes()
 
@@ -209,14 +211,12 @@ def test_open_cells_train_padded_and_lonely_atoms_are_tested(tmp_path: Path) -> 
     assert structure_id(written[slab.info["id"]]) == slab.info["id"]  # as it was labelled, not padded
 
 
-def test_a_dft_label_replaces_the_teachers_unless_the_structure_is_tested(tmp_path: Path) -> None:
-    again, unseen = cell(0, energy=-7.5), cell(20, energy=-7.5)  # the first of the training and of the test side
-    made = make(tmp_path, [(again, "dft", "train"), (unseen, "dft", "test")])
+def test_a_dft_label_replaces_the_teachers(tmp_path: Path) -> None:
+    again = cell(0, energy=-7.5)  # the first of the training side
+    made = make(tmp_path, [(again, "dft", "train")])
     assert made.train(again)["energy"] == -7.5
-    assert made.sides["test"]["energy"].tolist() == [-8.0] * 3
-    assert set(made.aside) == {again.info["id"], unseen.info["id"]}
+    assert set(made.aside) == {again.info["id"]}
     assert "DFT label is used" in made.aside[again.info["id"]]
-    assert "test side" in made.aside[unseen.info["id"]]
 
 
 def test_weights_of_origin_group_and_selection_multiply_alike_on_both_sides(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 
-from containers.tensorpot.frames.frame_file import Labelled, geometry
+from containers.structures.cells import bare
+from containers.tensorpot.frames.frame_file import Labelled
 from containers.tensorpot.frames.lammps_structure import example, most_neighbours, write_structure
 from containers.tensorpot.frames.rows import Row, energies_less_e0s
 from containers.tensorpot.student.calculator import neighbours, padded
@@ -73,7 +74,7 @@ def test_lammps_reads_the_structure_that_was_trained_on(tmp_path: Path, shape: s
     lengths, tilts = np.diag(back.cell), back.cell.array[(1, 2, 2), (0, 0, 1)]
     assert (np.abs(tilts) <= 0.5 * lengths[[0, 0, 1]] + 1e-9).all(), "LAMMPS stops at a strong tilt"
     assert not np.triu(back.cell, 1).any()
-    for ours, theirs in zip(surroundings(atoms), surroundings(geometry(back)), strict=True):
+    for ours, theirs in zip(surroundings(atoms), surroundings(bare(back)), strict=True):
         assert theirs == pytest.approx(ours, abs=1e-9)
 
 

@@ -17,7 +17,7 @@ from ase.stress import voigt_6_to_full_3x3_stress
 
 from containers.contract import BadInput, Inputs, Machine
 from containers.structures.table import STRUCTURES, labels_table, read_atoms, structure_id, write_table
-from containers.tensorpot.dataset.dataset import DATASET
+from containers.tensorpot.dataset.history import DATASET
 from containers.tensorpot.frames import strain
 
 PARAMS = strain.Params()

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
+from containers.arrays import Floats
 from containers.tensorpot.active_set.piece_sizes import BLOCK_ROWS, COMBINED_BYTES
 from containers.tensorpot.selection import representatives
 from containers.tensorpot.selection.representatives import (
-    Floats,
     bulk_choice,
     representation_weights,
     share_d_optimal,

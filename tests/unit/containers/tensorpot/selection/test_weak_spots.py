@@ -15,15 +15,14 @@ from ase.build import bulk
 from ase.calculators.calculator import Calculator
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from containers import processes
 from containers.contract import BadInput, Inputs, Machine
 from containers.structures.table import labels_table, structure_id, write_table
-from containers.tensorpot.pacemaker.input import Potential
-from containers.tensorpot.selection import student_errors
 from containers.tensorpot.selection.candidates import DataSet
 from containers.tensorpot.selection.pace_select import SELECTION
 from containers.tensorpot.selection.representatives import representing
 from containers.tensorpot.selection.student_errors import Spot, look, looked_at
-from containers.tensorpot.selection.weak_spots import Params, choose, figures, labelled, spread, stub
+from containers.tensorpot.selection.weak_spots import Params, choose, figures, spread, stub
 from containers.tensorpot.student.baseline import Baseline
 from containers.tensorpot.student.calculator import Student
 
@@ -105,7 +104,7 @@ def test_a_structure_is_compared_with_its_label() -> None:
 
 
 def test_processes_see_what_one_sees(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(student_errors, "processes_for", lambda wanted: wanted)  # also where other tests left threads
+    monkeypatch.setattr(processes, "processes_for", lambda wanted: wanted)  # also where other tests left threads
     alone = list(looked_at(iter(pool()), student(), 1))
     assert list(looked_at(iter(pool()), student(), 2)) == alone
     assert len({one.id for one in alone}) == 20
@@ -169,16 +168,27 @@ def test_spreading_loses_nothing_and_keeps_the_order_within_a_turn() -> None:
     assert [one.id for one in turned] == ["0", "1", "3", "2", "4", "5", "7", "6", "8"]
 
 
-def test_only_labels_of_the_teacher_that_are_wanted_are_read(tmp_path: Path) -> None:
+def test_each_part_is_read_with_its_own_labels(tmp_path: Path) -> None:
     structures = pool()
     twin = structures[0].copy()
     twin.info |= {"origin": "dft"}
     twin.calc = SinglePointCalculator(twin, energy=-5.0, forces=np.zeros((2, 3)))
-    files = inputs(tmp_path, [*structures, twin], [])
-    wanted = {structures[0].info["id"], structures[7].info["id"]}
-    found = list(labelled(files.one("dataset"), wanted))
-    assert [atoms.info["row"] for atoms in found] == [0, 7]
-    assert found[0].get_potential_energy() == -6.0
+    told = list[tuple[Any, ...]]()
+    given = [atoms.info["id"] for atoms in structures[5:] if atoms.info["side"] == "train"]
+    path = inputs(tmp_path, [*structures, twin], given).one("dataset")
+    data = DataSet(
+        path, ("Si",), 5.0, Baseline(e0s_eV={"Si": -3.0}), tuple(given), lambda *done, **_: told.append(done)
+    )
+    candidates, dft = list(data.labelled("candidate")), list(data.labelled("dft"))
+    assert [atoms.info["row"] for atoms in candidates] == [1, 2]  # row 0 is trained on with its DFT label
+    assert candidates[0].get_potential_energy() == -6.0 + 0.002
+    assert [atoms.get_potential_energy() for atoms in dft] == [-5.0]
+    assert len(list(data.structures())) == len(list(data.structures())) == 20  # a second time too
+    assert (told[0][:2], told[-1][:2], len(told)) == (
+        (2, 21),
+        (21, 21),
+        20,
+    )  # of the rows; what takes no part is passed
 
 
 def added(folder: Path, structures: list[Atoms], selected: list[str], most: int = 4) -> tuple[list[dict], dict]:
@@ -263,14 +273,14 @@ def test_weights_are_anew_what_each_stands_for(tmp_path: Path) -> None:
     train = ids(structures)
     data = DataSet(
         inputs(tmp_path, structures, train[:1]).one("dataset"),
-        Potential(elements=("Si",), cutoff=5.0),
+        ("Si",),
+        5.0,
         Baseline(e0s_eV={"Si": -3.0}),
         (train[0],),
     )
-    list(data.structures())
     assert data.rows == len(structures)
-    near = np.array([[0.0], [1.0]])[[int(key in train[:3]) for key in data.ids]]
-    features = near + 1e-3 * np.arange(len(data.ids))[:, None]
+    near = np.array([[0.0], [1.0]])[[int(one.id in train[:3]) for one in data.usable]]
+    features = near + 1e-3 * np.arange(len(data.usable))[:, None]
     weights = representing(data, features, [train[0], train[5], "gone"])
     assert list(weights) == [train[0], train[5]]
     assert weights[train[0]] == pytest.approx(2 * 3 / 12)  # of the training side alone, mean 1
