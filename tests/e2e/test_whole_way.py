@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import stat
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -163,12 +165,17 @@ def test_pacemaker_finds_in_the_run_folder_what_its_input_names(bench: Bench) ->
         assert (fit / data[key]).read_bytes() == (bench.entry("frames") / f"outputs/{step}.pckl.gzip").read_bytes()
 
 
+def copy_of_repository(folder: Path) -> None:
+    """What the command needs of this repository."""
+    for name in ("flows", "tasks", "containers", "examples"):
+        shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+
+
 def test_another_prefect_server_and_another_place_of_the_repository_change_nothing(
     bench: Bench, tmp_path: Path
 ) -> None:
     elsewhere, moved = tmp_path / "repository", tmp_path / "work"
-    for name in ("flows", "tasks", "containers", "examples"):
-        shutil.copytree(REPOSITORY / name, elsewhere / name, ignore=shutil.ignore_patterns("__pycache__"))
+    copy_of_repository(elsewhere)
     place = subprocess.run(
         [sys.executable, "-c", "import flows.config; print(*flows.__path__)"],
         cwd=elsewhere, env={**bench.environment, "PYTHONPATH": str(elsewhere)}, capture_output=True, text=True,
@@ -176,6 +183,28 @@ def test_another_prefect_server_and_another_place_of_the_repository_change_nothi
     assert str(elsewhere) in place.stdout, "the control: the copy is what runs"
     shutil.copytree(bench.folder, moved)
     assert bench.run(root=moved, repository=elsewhere, home=tmp_path / "prefect") == []
+
+
+def test_the_step_of_the_documentation_runs_in_the_flow(bench: Bench, tmp_path: Path) -> None:
+    """docs/develop/extending.md: its blocks, applied to a copy of the repository."""
+    copy_of_repository(tmp_path)
+    page = (REPOSITORY / "docs" / "develop" / "extending.md").read_text()
+    blocks = re.findall(r"^   ```(python|diff)\n(.*?)^   ```$", page, flags=re.DOTALL | re.MULTILINE)
+    assert [kind for kind, _ in blocks] == ["python", "diff", "diff", "diff", "diff"]
+    for kind, block in blocks:
+        head, _, text = textwrap.dedent(block).partition("\n")
+        path = tmp_path / head.split()[1]
+        if kind == "python":
+            path.write_text(text)
+            continue
+        lines = text.splitlines(keepends=True)
+        before = "".join(line[1:] for line in lines if line[0] != "+")
+        after = "".join(line[1:] for line in lines if line[0] != "-")
+        assert path.read_text().count(before) == 1, f"{path.name} has no such place: {before}"
+        path.write_text(path.read_text().replace(before, after))
+    assert bench.run(repository=tmp_path) == ["closest_pairs"]
+    (pairs,) = bench.folder.glob("store/closest_pairs/*/outputs/pairs.json")
+    assert 2 < json.loads(pairs.read_text())["Si-Si"] < 2.6
 
 
 def test_a_training_option_refits_with_the_same_labels(bench: Bench) -> None:
