@@ -1,6 +1,6 @@
 """Marks ionic steps of DFT programs whose electronic self-consistency did not converge: their labels do not count.
 
-A step is mark_unconverged, not left out: the structures of a pool need no label.
+A step is marked, not left out: the structures of a pool need no label.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ class Metrics(StepMetrics):
     structures: int
     labels: int
     rejected: int
-    rejected_by: dict[str, int]  # by the words of REASONS
+    rejected_by: dict[str, int]  # by the kinds of REJECTIONS
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from errno import EIO
 from itertools import accumulate
 from pathlib import Path
@@ -115,8 +115,9 @@ class LabelFiles:
             if not free:
                 return
             for path in self.fresh.glob(".*"):  # what a killed process had begun to write
-                if path.stat().st_mtime < time.time() - ABANDONED_SECONDS:
-                    path.unlink()
+                with suppress(FileNotFoundError):  # another run has just finished it
+                    if path.stat().st_mtime < time.time() - ABANDONED_SECONDS:
+                        path.unlink()
             ids = self.ids(self.valid())
             rows = {path: sum(map(len, words)) for path, words in ids.items() if path.parent == self.fresh}
             small = sorted(rows, key=lambda path: rows[path])

@@ -6,9 +6,6 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from torch._dynamo.exc import TorchDynamoException
-from torch._inductor.cpp_builder import get_cpp_compiler
-from torch._inductor.exc import InvalidCxxCompiler
 
 from containers.contract import Acceleration, ProgramMissing, StepError
 
@@ -65,8 +62,12 @@ class Compiled(torch.nn.Module):  # type: ignore[misc]  # torch is not followed
     """
 
     def __init__(self, model: torch.nn.Module, device: str) -> None:
+        # these take seconds, which only torch.compile needs
         from mace.tools.compile import prepare
         from mace.tools.scripts_utils import extract_model
+        from torch._dynamo.exc import TorchDynamoException
+        from torch._inductor.cpp_builder import get_cpp_compiler
+        from torch._inductor.exc import InvalidCxxCompiler
 
         try:
             get_cpp_compiler()
@@ -76,7 +77,7 @@ class Compiled(torch.nn.Module):  # type: ignore[misc]  # torch is not followed
                 f" none). {PLAIN_HINT}"
             ) from error
         super().__init__()
-        self.model = model
+        self.model, self.failure = model, TorchDynamoException
         extracted = prepare(extract_model)(model=model, map_location=device).eval().requires_grad_(False)
         self.compiled = torch.compile(extracted, dynamic=True)
 
@@ -93,6 +94,6 @@ class Compiled(torch.nn.Module):  # type: ignore[misc]  # torch is not followed
             batch[name].requires_grad_(True)
         try:
             return self.compiled(batch, training=True, **options)
-        except TorchDynamoException as error:
+        except self.failure as error:
             reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
             raise StepError(f"torch.compile failed with this teacher ({reason}). {PLAIN_HINT}") from error
