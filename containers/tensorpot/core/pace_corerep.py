@@ -112,6 +112,10 @@ def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dic
         "parameters": len(elements),
         "yaml_bytes": (outputs / OUTPUTS["potential"]).stat().st_size,
         "yace_bytes": (outputs / OUTPUTS["yace"]).stat().st_size,
+        "yace_compared_structures": 0,
+        "yace_difference_eV_per_atom": 0.0,
+        **{f"train_energy_{statistic}_meV_per_atom": 0.0 for statistic in ("mae", "rmse", "max")},
+        **{f"train_force_{statistic}_meV_per_A": 0.0 for statistic in ("mae", "rmse", "max")},
     }
 
 

@@ -126,7 +126,11 @@ def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dic
     data = _data_set(inputs, params, machine)
     choices = _drawn(data, params.model_copy(update={"method": "random"} if params.method != "all" else {}))
     functions = dict.fromkeys(params.potential.elements, params.potential.functions_per_element)
-    return _write(outputs, choices, data, {"functions": functions}) | {"seconds": 0.0}
+    facts: dict[str, Any] = {"functions": functions, "seconds": 0.0}
+    if params.method in ("d_optimal", "combined"):
+        volumes = dict.fromkeys(params.potential.elements, 0.0)
+        facts |= {"spanned": functions, "log_det": volumes, "structures_of_one_pass": 0, "passes": 0}
+    return _write(outputs, choices, data, facts)
 
 
 def _data_set(inputs: Inputs, params: Params, machine: Machine) -> DataSet:
