@@ -165,7 +165,7 @@ class Resolved:
 
     @property
     def teachers(self) -> tuple[TeacherCall, ...]:
-        """The teachers as they are asked for labels."""
+        """The teachers with what labelling needs of them."""
         return tuple(
             steps.asked(self.recipe, model, info) for model, info in zip(self.models.values(), self.infos, strict=True)
         )

@@ -34,7 +34,7 @@ UNKNOWN = "would run (its inputs are made by the steps above)"
 
 
 class _Look:
-    """Looks steps up in the place of running them, and collects what is told and written of each."""
+    """Looks up steps instead of running them, and collects the line and the request of each."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []

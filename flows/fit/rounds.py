@@ -129,7 +129,7 @@ def extend(prepared: Prepared, student: Student, run: Run) -> Results:
 
 
 def _made(prepared: Prepared, base: Student, before: State, asked: Extension, run: Run) -> tuple[Student, State]:
-    """Return the student with the sizes that are asked for, from the best potential of `base`, and its state."""
+    """Return the student of the next round, fitted from the best potential of `base`, and its state."""
     pacemaker = prepared.config.pacemaker.model_copy(update={"functions_per_element": asked.functions})
     grown = prepared.with_config(prepared.config.model_copy(update={"pacemaker": pacemaker}))
     training, candidates = base.training, before.candidates

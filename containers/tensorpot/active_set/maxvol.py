@@ -149,7 +149,7 @@ def _picked(found: Floats, owners: Indices, places: Indices, environments: int, 
 
 def _in_passes(active: Active, rows: Rows, tolerance: float, restart: bool) -> Active:
     size, passes = len(rows), 0
-    for passes in range(1, MOST_PASSES + 1):  # noqa: B007  told of
+    for passes in range(1, MOST_PASSES + 1):  # noqa: B007  reported
         found, owners, largest = _foremost(rows, inverse(active.rows, rows.functions))
         if largest <= tolerance:
             break

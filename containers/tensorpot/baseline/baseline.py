@@ -32,7 +32,7 @@ INPUTS = {
     "labels": "the teacher's labels of the pool (Parquet, containers.structures.table.LABELS)",
     "dft": Optional("DFT data that may be trained on (LABELS)"),
     "dft_test": Optional("DFT data that only the evaluation sees (LABELS)"),
-    "base": Optional("baseline.json of an earlier run whose data set this one goes on from"),
+    "base": Optional("baseline.json of an earlier run whose data set this run continues"),
     "base_set": Optional("that data set (Parquet, DATASET), whose labels count beside the new ones"),
     "dft_teacher": Optional("the teacher's labels of the DFT structures (LABELS); some may be missing"),
     "dft_rejected": Optional("why they are (Parquet, containers.labels.pool_labels.REJECTED)"),
