@@ -11,9 +11,9 @@ from pathlib import Path
 
 from containers.contract import Machine, StepError
 from containers.processes import kernel_kills
-from containers.tensorpot.fit.history import FIGURES, MetricsFile, Row, iterations, lowest_end, ranked
+from containers.tensorpot.fit.history import FIGURES, MetricsFile, MetricsRow, iterations, lowest_end, ranked
 from containers.tensorpot.fit.log import FitLog
-from containers.tensorpot.fit.stop_reason import BROKEN_OFF, Ending, Stop, lost, stop
+from containers.tensorpot.fit.stop_reason import BROKEN_OFF, Ending, FitStop, lost, stop
 from containers.tensorpot.fit.working_folder import Checkpoint
 from containers.tensorpot.pacemaker.launcher import kept
 from containers.tensorpot.pacemaker.program import End, run_pacemaker
@@ -34,7 +34,7 @@ class RowsDiffer(StepError):
 
 @dataclass(frozen=True)
 class FitRequest:
-    """What to fit, and within which limits.
+    """A fit and its limits.
 
     Attributes:
         sizes: rows of the frame of each side.
@@ -61,9 +61,9 @@ class FitRun:
 
     work: Path
     ending: Ending
-    stop: Stop
-    train: list[Row]
-    validation: list[Row]
+    stop: FitStop
+    train: list[MetricsRow]
+    validation: list[MetricsRow]
     earlier: Checkpoint = field(default_factory=Checkpoint)
 
     @property
@@ -112,8 +112,16 @@ def follow(program: Sequence[str], work: Path, request: FitRequest, machine: Mac
     """Run pacemaker in `work`. Raises `RowsDiffer` as soon as it counts other rows than it was given."""
     follower = Follower(work, request, machine, earlier)
     kills = kernel_kills()
-    with out_of_time(request.ends_at, follower.end):
+    left_s = None if request.ends_at is None else max(0.0, request.ends_at - time.monotonic())
+    timer = None if left_s is None else threading.Timer(left_s, follower.end.now)  # also while the program says nothing
+    try:
+        if timer:
+            timer.start()
         exit_code = run_pacemaker(program, work, machine.resources, follower.on_line, follower.end)
+    finally:
+        if timer:
+            timer.cancel()
+            timer.join()
     follower.look()  # at what came after the last line
     ending = Ending(
         exit_code,
@@ -121,7 +129,7 @@ def follow(program: Sequence[str], work: Path, request: FitRequest, machine: Mac
         follower.log,
         request.maxiter,
         kernel_killed=None if kills is None else kernel_kills() != kills,
-        out_of_time=follower.end.asked and exit_code != 0,
+        out_of_time=follower.end.requested and exit_code != 0,
         min_fall=request.min_fall,
         functions=request.functions,
         cycles=request.cycles,
@@ -131,24 +139,8 @@ def follow(program: Sequence[str], work: Path, request: FitRequest, machine: Mac
 
 def nothing_left(work: Path, earlier: Checkpoint) -> FitRun:
     """Return the run of a fit that was interrupted when all its iterations were done: pacemaker is not started."""
-    done = Stop("max_iterations", "all iterations had been done when the fit was interrupted")
+    done = FitStop("max_iterations", "all iterations had been done when the fit was interrupted")
     return FitRun(work, Ending(0, (), FitLog(), earlier.iterations), done, [], [], earlier)
-
-
-class out_of_time:  # noqa: N801  used like a function
-    """Ends the program when its time is over, also while it says nothing."""
-
-    def __init__(self, at: float | None, end: End) -> None:
-        self.timer = None if at is None else threading.Timer(max(0.0, at - time.monotonic()), end.now)
-
-    def __enter__(self) -> None:
-        if self.timer:
-            self.timer.start()
-
-    def __exit__(self, *_: object) -> None:
-        if self.timer:
-            self.timer.cancel()
-            self.timer.join()
 
 
 class Follower:
@@ -175,7 +167,7 @@ class Follower:
         return self.look() if "Iteration" in line or "Initial" in line else True
 
     def look(self) -> bool:
-        """Read what is new in the metrics, report it, remove potentials; False when the fit is lost.
+        """Read what is new in the metrics, report its finite numbers, remove potentials; False when the fit is lost.
 
         pacemaker writes the row of an iteration, then that of the validation frame, then keeps the potential. Looked
         at in the opposite order, no potential lacks its error and no look at the validation frame its iteration.
@@ -189,18 +181,14 @@ class Follower:
             best = [iteration for iteration in ranked(errors) if iteration in potentials][:BEST]
             for iteration in set(potentials) - set(list(potentials)[:LATEST]) - set(best):
                 potentials[iteration].unlink()
-            self._report()
+            last, request, at = self.train.rows[-1], self.request, self.earlier.iterations + iterations(self.train.rows)
+            begun = len({row.part for row in self.train.rows})
+            ahead = request.maxiter - last.step_iteration
+            ahead += request.maxiter * max(0, request.steps * request.cycles - begun)
+            found = {"iteration": float(at), "microseconds_per_atom": last.microseconds_per_atom}
+            for side, rows in (("train", self.train.rows), ("validation", self.validation.rows)):
+                found |= {f"{side}_{name}": getattr(row, name) for row in rows[-1:] for name in FIGURES}
+            figures = {name: value for name, value in found.items() if value is not None and math.isfinite(value)}
+            text = f"loss {last.loss:.3e}, force RMSE {last.force_rmse_meV_per_A:.1f} meV/Å"
+            self.machine.progress(at, at + max(0, ahead), text, figures)
         return True
-
-    def _report(self) -> None:
-        """Report the progress with the latest figures of both sides, finite numbers alone."""
-        last, request, at = self.train.rows[-1], self.request, self.earlier.iterations + iterations(self.train.rows)
-        begun = len({row.part for row in self.train.rows})
-        ahead = request.maxiter - last.step_iteration
-        ahead += request.maxiter * max(0, request.steps * request.cycles - begun)
-        found = {"iteration": float(at), "microseconds_per_atom": last.microseconds_per_atom}
-        for side, rows in (("train", self.train.rows), ("validation", self.validation.rows)):
-            found |= {f"{side}_{name}": getattr(row, name) for row in rows[-1:] for name in FIGURES}
-        figures = {name: value for name, value in found.items() if value is not None and math.isfinite(value)}
-        text = f"loss {last.loss:.3e}, force RMSE {last.force_rmse_meV_per_A:.1f} meV/Å"
-        self.machine.progress(at, at + max(0, ahead), text, figures)

@@ -6,7 +6,7 @@ another file. The live figures and the metrics have them. Pure, but for reading 
 
 Iterations are ranked by the geometric mean of the MAE of energies and of forces on the validation frame: a potential
 with half the energy error and forces a tenth worse is the better one, whatever the units. Squares would not say so: one
-structure with forces some eV/Å off rules the loss and the RMSE alike, and a stage that was to lower the energies kept
+structure with forces some eV/Å off rules both the loss and the RMSE, and a stage that was to lower the energies kept
 one of its first potentials. Only potentials of one fit are compared by it, see `flows.fit.verdict.badness` for others.
 """
 
@@ -42,7 +42,7 @@ HISTORY = pa.schema(
 
 
 @dataclass(frozen=True)
-class Row:
+class MetricsRow:
     """One line of a metrics file: pacemaker's `iter_num` restarts at every step of a ladder and every cycle.
 
     What only our launcher's columns give is None in a file of plain pacemaker.
@@ -74,10 +74,10 @@ class MetricsFile:
     """A metrics file that grows. Each line is read once; one without its end is being written, and left for later."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.rows = path, list[Row]()
+        self.path, self.rows = path, list[MetricsRow]()
         self._read, self._names = 0, list[str]()
 
-    def follow(self) -> list[Row]:
+    def follow(self) -> list[MetricsRow]:
         """Read on and return the new rows, which `rows` has too. None while the file does not exist."""
         if not self.path.is_file():
             return []
@@ -89,36 +89,31 @@ class MetricsFile:
         lines = [line.split() for line in whole.decode().splitlines() if line.strip()]
         if lines and not self._names:
             self._names = lines.pop(0)
-        new = [_row(dict(zip(self._names, line, strict=False))) for line in lines]
+        new = []
+        for line in lines:
+            cells = dict(zip(self._names, line, strict=False))
+            figures = {name: factor * float(cells[key]) for name, (key, factor) in FIGURES.items() if key in cells}
+            if float(cells.get("eval_time", 0)) > 0:  # it is 0 for the validation frame
+                figures["microseconds_per_atom"] = 1e6 * float(cells["eval_time"]) / float(cells["nat"])
+            part = {"ladder_step": int(cells["ladder_step"]), "cycle": int(cells["cycle_step"])}
+            evaluations = int(cells.get("eval_count", 0))
+            new.append(MetricsRow(step_iteration=int(cells["iter_num"]), evaluations=evaluations, **part, **figures))
         self.rows += new
         return new
 
 
-def _row(cells: Mapping[str, str]) -> Row:
-    figures = {name: factor * float(cells[column]) for name, (column, factor) in FIGURES.items() if column in cells}
-    if float(cells.get("eval_time", 0)) > 0:  # it is 0 for the validation frame
-        figures["microseconds_per_atom"] = 1e6 * float(cells["eval_time"]) / float(cells["nat"])
-    return Row(
-        ladder_step=int(cells["ladder_step"]),
-        cycle=int(cells["cycle_step"]),
-        step_iteration=int(cells["iter_num"]),
-        evaluations=int(cells.get("eval_count", 0)),
-        **figures,
-    )
-
-
-def iterations(rows: Sequence[Row]) -> int:
+def iterations(rows: Sequence[MetricsRow]) -> int:
     """Count the iterations over all steps of a ladder and all cycles: the rows beyond iteration 0."""
     return sum(row.step_iteration > 0 for row in rows)
 
 
-def lowest_end(rows: Sequence[Row]) -> int:
+def lowest_end(rows: Sequence[MetricsRow]) -> int:
     """Count the iterations up to the end of the cycle with the lowest last loss, in the last step of the ladder."""
     ends = {row.part: (row.loss, iterations(rows[:place])) for place, row in enumerate(rows, start=1)}
     return min(end for part, end in ends.items() if part[0] == rows[-1].ladder_step)[1]
 
 
-def last_step(rows: Sequence[Row]) -> list[Row]:
+def last_step(rows: Sequence[MetricsRow]) -> list[MetricsRow]:
     """Return the rows of the last step of the ladder, or of the last cycle; all rows of a fit without either."""
     return [row for row in rows if row.part == rows[-1].part]
 
@@ -129,7 +124,7 @@ def measure(energy_mae: float | None, force_mae: float | None, kappa: float) -> 
     return energy if kappa == 0 else force if kappa == 1 else math.sqrt(energy * force)
 
 
-def errors_by_iteration(train: Sequence[Row], validation: Sequence[Row]) -> dict[int, float]:
+def errors_by_iteration(train: Sequence[MetricsRow], validation: Sequence[MetricsRow]) -> dict[int, float]:
     """Map iterations, counted on as in the history, to `measure` on the validation frame.
 
     All steps of a ladder count, as all are offered. Iteration 0 of a step or cycle is the end of the one before.
@@ -147,7 +142,9 @@ def ranked(errors: Mapping[int, float]) -> list[int]:
     return sorted((n for n, error in errors.items() if error == error), key=lambda n: (errors[n], n))
 
 
-def history_table(train: Sequence[Row], validation: Sequence[Row], before: pa.Table | None = None) -> pa.Table:
+def history_table(
+    train: Sequence[MetricsRow], validation: Sequence[MetricsRow], before: pa.Table | None = None
+) -> pa.Table:
     """Join both sides with the iterations counted on, after those of `before` (an interrupted run's).
 
     A later look at the same iteration replaces an earlier one. The first look of a fit that was resumed repeats the
@@ -166,7 +163,7 @@ def history_table(train: Sequence[Row], validation: Sequence[Row], before: pa.Ta
     return pa.Table.from_pylist(sorted(earlier + new, key=lambda row: (row["iteration"], row["side"])), schema=HISTORY)
 
 
-def _counted_on(train: Sequence[Row], rows: Sequence[Row]) -> list[tuple[int, Row]]:
+def _counted_on(train: Sequence[MetricsRow], rows: Sequence[MetricsRow]) -> list[tuple[int, MetricsRow]]:
     """Pair rows of either side with their iteration over all steps of the ladder and all cycles.
 
     pacemaker looks at the validation frame once more after the last iteration of a part and calls that look one

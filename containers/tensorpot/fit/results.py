@@ -1,24 +1,25 @@
-"""What a fit leaves: its last potential, its best one, and their errors. Needs pyace, imported inside the functions."""
+"""Results of a fit: its last potential, its best one, and their errors. Needs pyace, imported inside the functions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from containers.contract import StepError
 from containers.tensorpot.fit.follow import FitRun
 from containers.tensorpot.fit.history import measure
 from containers.tensorpot.fit.training_data import Counts, Frames
+from containers.tensorpot.student import potential as fitted
 
-LAST = ("energy_mae_meV_per_atom", "force_mae_meV_per_A")  # told of the last potential too
+LAST = ("energy_mae_meV_per_atom", "force_mae_meV_per_A")  # reported of the last potential too
 Errors = Mapping[str, float | None]
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A potential with its iteration, and what it does on the validation frame."""
+    """A potential with its iteration and its errors on the validation frame."""
 
     iteration: int
     path: Path
@@ -27,31 +28,38 @@ class Kept:
 
 
 def first_whole(candidates: Sequence[tuple[int, Path]], run: FitRun, counts: Counts) -> tuple[int, Path] | None:
-    """The first potential that loads, has the shape of this fit, and gives numbers."""
-    from containers.tensorpot.student.potential import usable
-
-    shapes = run.shapes
-    return next(((n, path) for n, path in candidates if usable(path, shapes, counts.probe)), None)
-
-
-def last_whole(run: FitRun, counts: Counts) -> tuple[int, Path] | None:
-    """The last whole potential and its iteration; None when there is nothing to go on from."""
-    return first_whole(run.latest(), run, counts)
+    """Return the first potential that loads, has the shape of this fit, and gives numbers; None when none does."""
+    return next(((n, path) for n, path in candidates if fitted.usable(path, run.shapes, counts.probe)), None)
 
 
 def write_results(
-    found: tuple[int, Path], run: FitRun, frames: Frames, counts: Counts, kappa: float, last_to: Path, best_to: Path
+    found: tuple[int, Path],
+    run: FitRun,
+    frames: Frames,
+    counts: Counts,
+    share: float | Literal["auto"],
+    last_to: Path,
+    best_to: Path,
 ) -> dict[str, Any]:
-    """Write the last potential (`found`) and the best one without time and user; what they are worth.
+    """Write the last potential (`found`) and the best one without time and user; return their errors.
 
     Both are loaded and compared with the validation frame again: which one is better does not rest on pacemaker's
-    word.
+    word. Raises `StepError` when pacemaker chose the force share and its log does not say which.
     """
-    from containers.tensorpot.student import potential as fitted
+    logged = run.ending.log.kappa if run.ending.log.kappa is not None else run.earlier.kappa
+    kappa = logged if share == "auto" else float(share)
+    if kappa is None:
+        raise StepError("pacemaker was to choose kappa by itself, and its log does not tell which one it took")
 
-    last = _kept(found, last_to, frames, kappa)
+    def measured(candidate: tuple[int, Path], path: Path) -> Kept:
+        fitted.write_stripped(fitted.load(candidate[1]), path)
+        errors = fitted.errors_on(path, frames.read("validation"))
+        error = measure(errors["energy_mae_meV_per_atom"], errors["force_mae_meV_per_A"], kappa)
+        return Kept(candidate[0], path, errors, error)
+
+    last = measured(found, last_to)
     liked = first_whole(run.best(), run, counts)
-    best = last if liked is None else _kept(liked, best_to, frames, kappa)
+    best = last if liked is None else measured(liked, best_to)
     if not best.error < last.error:
         best = last
     best_to.write_bytes(best.path.read_bytes())
@@ -64,22 +72,3 @@ def write_results(
         "functions": functions,
         "parameters": parameters,
     }
-
-
-def _kept(found: tuple[int, Path], path: Path, frames: Frames, kappa: float) -> Kept:
-    from containers.tensorpot.student import potential as fitted
-
-    fitted.write_stripped(fitted.load(found[1]), path)
-    errors = fitted.errors_on(path, frames.read("validation"))
-    error = measure(errors["energy_mae_meV_per_atom"], errors["force_mae_meV_per_A"], kappa)
-    return Kept(found[0], path, errors, error)
-
-
-def kappa_used(run: FitRun, asked: float | str) -> float:
-    """The force share of the fit; raises `StepError` when pacemaker chose one and did not say which."""
-    told = run.ending.log.kappa if run.ending.log.kappa is not None else run.earlier.kappa
-    if isinstance(asked, float | int):
-        return float(asked)
-    if told is None:
-        raise StepError("pacemaker was to choose kappa by itself, and its log does not tell which one it took")
-    return told

@@ -9,7 +9,7 @@ diverged         a loss that is no number; or the last RISING losses all above  
                  RISE times the smallest before them; or the last loss above
                  the first of its step or cycle (the optimisers never go up)
 time_limit       we ended it because its time was nearly over                    our own doing
-out_of_memory    it failed and spoke of memory, or SIGKILL came and the kernel   words and the kernel's count, only
+out_of_memory    it failed and named memory, or SIGKILL came and the kernel      words and the kernel's count, only
                  counts a process ended for memory (or counts none at all)       with a failed exit
 killed           another signal, or SIGKILL that was not the kernel's            the exit code
 max_iterations,  early stopping by the validation frame met the end of a fit     the rows: all iterations done,
@@ -19,12 +19,12 @@ crashed          any other failed exit; or exit 0 without closing line or rows  
 converged        closing line of success, and the loss has fallen; or no way     words, if the loss has fallen or
                  down found while the loss was flat: over the last FLAT          is flat
                  iterations it fell by less than FLATNESS of itself
-max_iterations   as many iterations in the last step as were asked for           the rows
+max_iterations   as many iterations in the last step as were requested           the rows
 early_stop       pacemaker says so, and the last loss fell no faster than the    words, if the last fall agrees
                  limit (where the limit is on the train loss)
 stalled          everything else: words of success without a lower loss, no way  the rows
                  down found while the loss still fell, iterations that are
-                 spoken of and were not done
+                 announced and were not done
 ===============  ==============================================================  ================================
 """
 
@@ -35,7 +35,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from containers.tensorpot.fit.history import Row, last_step
+from containers.tensorpot.fit.history import MetricsRow, last_step
 from containers.tensorpot.fit.log import FitLog
 
 StopReason = Literal[
@@ -50,7 +50,7 @@ StopReason = Literal[
     "out_of_memory",
 ]
 BROKEN_OFF: tuple[StopReason, ...] = ("diverged", "crashed", "killed", "out_of_memory")
-"""Ends that nobody asked for: only an interim potential may be left."""
+"""Ends that nobody requested: only an interim potential may be left."""
 
 ALL_DONE = "all iterations that were asked for"
 
@@ -64,20 +64,20 @@ FLAT, FLATNESS = 5, 1e-6  # iterations, share of the loss
 
 @dataclass(frozen=True)
 class Ending:
-    """What is known when pacemaker has ended.
+    """State of a fit when pacemaker has ended.
 
     Attributes:
         rows: of the train side, of this run alone.
-        maxiter: iterations asked for in a step of the ladder or a cycle; those that remained, after an interruption.
+        maxiter: iterations requested in a step of the ladder or a cycle; those that remained, after an interruption.
         kernel_killed: whether the kernel ended a process for memory meanwhile; None: unknown.
         out_of_time: we ended it because its time was nearly over.
-        min_fall: share of the loss by which every iteration was to lower it; None: no early stop was asked for.
+        min_fall: share of the loss by which every iteration was to lower it; None: no early stop.
         functions: of the whole basis, where a ladder leads; None: there is no ladder.
-        cycles: asked for in this run.
+        cycles: requested in this run.
     """
 
     exit_code: int
-    rows: tuple[Row, ...]
+    rows: tuple[MetricsRow, ...]
     log: FitLog
     maxiter: int
     kernel_killed: bool | None = None
@@ -87,28 +87,47 @@ class Ending:
     cycles: int = 1
 
 
-class Stop(NamedTuple):
+class FitStop(NamedTuple):
     """Why a fit ended, and by which criterion that was decided."""
 
     reason: StopReason
     criterion: str
 
 
-def stop(ending: Ending) -> Stop:
-    """The reason and its criterion; see the table above."""
-    if risen := rising(ending.rows):
-        return Stop("diverged", risen)
+def stop(ending: Ending) -> FitStop:
+    """Return the reason and its criterion; see the table above."""
+    rows, log = last_step(ending.rows), ending.log
+    if lost_because := lost(ending.rows):
+        return FitStop("diverged", lost_because)
+    if rows and rows[-1].loss > (1 + ABOVE) * rows[0].loss:
+        return FitStop("diverged", f"the last loss ({rows[-1].loss:.6g}) is above the first ({rows[0].loss:.6g})")
     if ending.out_of_time:
-        return Stop("time_limit", "the time for this step was nearly over")
+        return FitStop("time_limit", "the time for this step was nearly over")
     if ending.exit_code != 0:
         return _failed(ending)
-    if ending.log.closing is None or not ending.rows:
-        return Stop("crashed", "exit code 0, but no closing line of the optimiser or no iteration in its metrics")
-    return _ended_itself(ending)
+    if log.closing is None or not rows:
+        return FitStop("crashed", "exit code 0, but no closing line of the optimiser or no iteration in its metrics")
+    done = rows[-1].step_iteration
+    if log.closing.success and log.closing.status == 0:
+        if rows[-1].loss < rows[0].loss:
+            return FitStop("converged", f"the optimiser's own tolerance was reached ({log.closing.message})")
+        return FitStop("stalled", "the optimiser speaks of success, but the loss has not fallen")
+    if done >= ending.maxiter:
+        return FitStop("max_iterations", ALL_DONE)
+    if log.early_stop:
+        least = ending.min_fall  # None where the limit is on the validation side
+        if least is None or len(rows) < 2 or rows[-2].loss - rows[-1].loss <= least * rows[-2].loss * (1 + ABOVE):
+            return FitStop("early_stop", "the loss fell more slowly than asked for over the iterations of patience")
+    elif len(rows) > FLAT and rows[-1].loss < rows[0].loss:
+        fall = (rows[-1 - FLAT].loss - rows[-1].loss) / rows[-1 - FLAT].loss
+        if fall < FLATNESS:
+            flat = f"no way down, and over the last {FLAT} iterations the loss fell by {fall:.1e} of it"
+            return FitStop("converged", flat)
+    return FitStop("stalled", f"ended after {done} of {ending.maxiter} iterations ({log.closing.message})")
 
 
-def lost(rows: Sequence[Row]) -> str:
-    """Why a running fit is lost, in words; empty when it is not."""
+def lost(rows: Sequence[MetricsRow]) -> str:
+    """Return why a running fit is lost, in words; empty when it is not."""
     if bad := next((row for row in rows if not math.isfinite(row.loss)), None):
         return f"the loss of iteration {bad.step_iteration} is no number ({bad.loss})"
     losses = [row.loss for row in last_step(rows)]
@@ -118,63 +137,18 @@ def lost(rows: Sequence[Row]) -> str:
     return ""
 
 
-def rising(rows: Sequence[Row]) -> str:
-    """Why the losses of a fit that has ended have diverged, in words; empty when they have not."""
-    steps = [row.loss for row in last_step(rows)]
-    if not (risen := lost(rows)) and steps and steps[-1] > (1 + ABOVE) * steps[0]:
-        return f"the last loss ({steps[-1]:.6g}) is above the first ({steps[0]:.6g})"
-    return risen
-
-
-def _failed(ending: Ending) -> Stop:
-    """A plain SIGKILL is most often the kernel's; it is told from somebody's where the kernel counts its own."""
-    code = ending.exit_code
+def _failed(ending: Ending) -> FitStop:
+    """Return the reason of a failed exit. A plain SIGKILL counts as the kernel's unless the kernel counted none."""
+    code, rows = ending.exit_code, ending.rows
     if ending.log.memory_refused:
-        return Stop("out_of_memory", f"pacemaker said that it was refused memory, and ended with exit code {code}")
+        return FitStop("out_of_memory", f"pacemaker said that it was refused memory, and ended with exit code {code}")
     if code in SIGKILLED and ending.kernel_killed is not False:
-        return Stop("out_of_memory", "SIGKILL, and the kernel ends processes that way for memory")
+        return FitStop("out_of_memory", "SIGKILL, and the kernel ends processes that way for memory")
     if code in KILLED:
-        return Stop("killed", f"a signal from somebody else (exit code {code})")
-    if ending.log.early_stop_too_late and ending.rows and _in_last_part(ending):
-        reached = ending.rows[-1].step_iteration >= ending.maxiter
+        return FitStop("killed", f"a signal from somebody else (exit code {code})")
+    whole_basis = ending.functions is None or [shape[0] for shape in ending.log.shapes[-1:]] == [ending.functions]
+    if ending.log.early_stop_too_late and rows and whole_basis and rows[-1].cycle + 1 >= ending.cycles:
+        reached = rows[-1].step_iteration >= ending.maxiter
         fell = "the validation loss fell more slowly than asked for; pacemaker crashes when it finds that at the end"
-        return Stop("max_iterations", f"{ALL_DONE}; {fell}") if reached else Stop("early_stop", fell)
-    return Stop("crashed", f"pacemaker failed with exit code {code}")
-
-
-def _in_last_part(ending: Ending) -> bool:
-    """Whether the whole basis was fitted, in the last cycle."""
-    whole = ending.functions is None or [shape[0] for shape in ending.log.shapes[-1:]] == [ending.functions]
-    return whole and ending.rows[-1].cycle + 1 >= ending.cycles
-
-
-def _ended_itself(ending: Ending) -> Stop:
-    rows = last_step(ending.rows)
-    closing, done, fallen = ending.log.closing, rows[-1].step_iteration, rows[-1].loss < rows[0].loss
-    assert closing is not None
-    if closing.success and closing.status == 0:
-        if fallen:
-            return Stop("converged", f"the optimiser's own tolerance was reached ({closing.message})")
-        return Stop("stalled", "the optimiser speaks of success, but the loss has not fallen")
-    if done >= ending.maxiter:
-        return Stop("max_iterations", ALL_DONE)
-    if ending.log.early_stop and _slow(rows, ending.min_fall):
-        return Stop("early_stop", "the loss fell more slowly than asked for over the iterations of patience")
-    if not ending.log.early_stop and (fall := _flat(rows)) is not None:
-        return Stop("converged", f"no way down, and over the last {FLAT} iterations the loss fell by {fall:.1e} of it")
-    return Stop("stalled", f"ended after {done} of {ending.maxiter} iterations ({closing.message})")
-
-
-def _slow(rows: list[Row], min_fall: float | None) -> bool:
-    """Whether the last iteration lowered the loss by less than asked for; the train side's limit may be None."""
-    if min_fall is None or len(rows) < 2:
-        return True
-    return (rows[-2].loss - rows[-1].loss) <= min_fall * rows[-2].loss * (1 + ABOVE)
-
-
-def _flat(rows: list[Row]) -> float | None:
-    """The share by which the loss fell over the last FLAT iterations, if it is below FLATNESS."""
-    if len(rows) <= FLAT or not rows[-1].loss < rows[0].loss:
-        return None
-    fall = (rows[-1 - FLAT].loss - rows[-1].loss) / rows[-1 - FLAT].loss
-    return fall if fall < FLATNESS else None
+        return FitStop("max_iterations", f"{ALL_DONE}; {fell}") if reached else FitStop("early_stop", fell)
+    return FitStop("crashed", f"pacemaker failed with exit code {code}")

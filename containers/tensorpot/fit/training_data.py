@@ -1,4 +1,4 @@
-"""The frames of a fit: counted, drawn with replacement where a committee asks for it, and given to pacemaker.
+"""The frames of a fit: counted, drawn with replacement for a committee, and given to pacemaker.
 
 How many structures pacemaker evaluates at a time: as many as are fast, fewer where memory is short. Pure.
 
@@ -94,7 +94,7 @@ def counted(frames: Frames, cutoff: float) -> Counts:
 
 
 def check_labels(side: str, frame: pd.DataFrame) -> None:
-    """Refuse labels of which no loss can be made, whatever the potential: the sum of their squares is no number."""
+    """Raise `BadInput` for labels that give no loss, whatever the potential: the sum of their squares is no number."""
     for name, energy, forces in zip(frame["name"], frame["energy_corrected"], frame["forces"], strict=True):
         with np.errstate(over="ignore"):
             squares = np.square(energy) + np.square(forces).sum()
@@ -120,9 +120,9 @@ PROGRAM_BYTES = 1100 * 2**20
 BYTES_PER_PAIR = 90 * 10**6
 """The graph, for every ordered pair of elements. Measured at 250 functions: 72 to 94 MB, for 2 to 9 elements."""
 BYTES_PER_NEIGHBOUR = 8_400
-"""Of every atom of a batch: what the rows of 28 and of 60 neighbours differ by."""
+"""An atom of a batch: difference of the rows of 28 and of 60 neighbours."""
 BYTES_PER_FUNCTION = 1_400
-"""Of every atom of a batch: what order 4 needs; order 3 takes half of it."""
+"""An atom of a batch: order 4; order 3 takes half of it."""
 NEIGHBOURS = 50
 """Where nobody counted them: a dense metal at 5 Å has 45, silicon 28."""
 

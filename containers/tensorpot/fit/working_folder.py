@@ -26,12 +26,13 @@ from ase import Atoms
 
 from containers.contract import BadInput
 from containers.structures.table import write_table
-from containers.tensorpot.fit.history import MetricsFile, Row, errors_by_iteration, history_table, iterations
+from containers.tensorpot.fit.history import MetricsFile, MetricsRow, errors_by_iteration, history_table, iterations
 from containers.tensorpot.fit.log import FitLog
 from containers.tensorpot.fit.training_data import Frames
 from containers.tensorpot.pacemaker.input import START_FILE, PacemakerInput, Potential, Start
 from containers.tensorpot.pacemaker.launcher import kept
 from containers.tensorpot.pacemaker.program import INPUT_FILE
+from containers.tensorpot.student import potential as fitted
 
 LEFT = "left"  # beside `work`, see tasks.store.results
 STATE, HISTORY_BEFORE = "earlier.json", "earlier.parquet"
@@ -61,7 +62,7 @@ class Checkpoint:
     kappa: float | None = None
     potential: Path | None = None
 
-    def errors_with(self, train: Sequence[Row], validation: Sequence[Row]) -> dict[int, float]:
+    def errors_with(self, train: Sequence[MetricsRow], validation: Sequence[MetricsRow]) -> dict[int, float]:
         """Map all iterations to validation errors: those before, and those of the rows of the next run."""
         new = errors_by_iteration(train, validation)
         return {**self.errors, **{self.iterations + n: error for n, error in new.items()}}
@@ -69,8 +70,6 @@ class Checkpoint:
 
 def read_left(run: Path, probe: Atoms) -> Checkpoint | None:
     """Return the state that the run folder's `left` holds; None when it has no whole potential. Needs pyace."""
-    from containers.tensorpot.student.potential import usable
-
     left = run / LEFT
     if left.is_symlink() or not left.is_dir():
         return None
@@ -84,11 +83,19 @@ def read_left(run: Path, probe: Atoms) -> Checkpoint | None:
     train, validation = (MetricsFile(left / name).follow() for name in ("metrics.txt", "test_metrics.txt"))
     shapes = tuple(dict.fromkeys((*before.shapes, *log.shapes)))
     most = before.iterations + iterations(train)
-    found = next(((n, path) for n, path in kept(left).items() if n <= most and usable(path, shapes, probe)), None)
+    found = next(
+        ((n, path) for n, path in kept(left).items() if n <= most and fitted.usable(path, shapes, probe)), None
+    )
     if found is None:
         return None
     iteration, path = found
-    done = _up_to(train, iteration - before.iterations)
+    last, counted = iteration - before.iterations, 0
+    done = list[MetricsRow]()  # up to that iteration; not the beginning of a part after it
+    for row in train:
+        counted += row.step_iteration > 0
+        if counted > last or (done and counted == last and row.part != done[-1].part):
+            break
+        done.append(row)
     if not done:
         return replace(before, iterations=iteration, shapes=shapes, potential=path)
     ends = {row.part: row.step_iteration for row in done}
@@ -103,17 +110,6 @@ def read_left(run: Path, probe: Atoms) -> Checkpoint | None:
         kappa=log.kappa or before.kappa,
         potential=path,
     )
-
-
-def _up_to(train: Sequence[Row], last: int) -> list[Row]:
-    """Return the rows up to an iteration, counted on over a ladder; not the beginning of a part after it."""
-    rows, done = list[Row](), 0
-    for row in train:
-        done += row.step_iteration > 0
-        if done > last or (rows and done == last and row.part != rows[-1].part):
-            break
-        rows.append(row)
-    return rows
 
 
 def _read_state(left: Path) -> Checkpoint:
@@ -137,8 +133,6 @@ def hand_over(run: Path, earlier: Checkpoint, folder: Path) -> None:
 
     The launcher counts on from the latest kept potential, which is the one of `earlier.iterations`.
     """
-    from containers.tensorpot.student import potential as fitted
-
     assert earlier.potential is not None
     fitted.write_stripped(fitted.load(earlier.potential), folder / START_FILE)  # a count of cycles would end it at once
     state = {
@@ -161,8 +155,6 @@ def kind_of_start(potential: Potential, start: Path | None) -> Start:
     """Return how pacemaker can start from `start`; raises `BadInput` when it cannot."""
     if start is None:
         return "fresh"
-    from containers.tensorpot.student import potential as fitted
-
     if (configuration := fitted.load(start)) is None:
         raise BadInput(f"start: {start} is no B-basis of pacemaker")
     if fitted.has_core(configuration):

@@ -26,21 +26,21 @@ OnLine = Callable[[str], bool]
 
 
 class Cancelled(StepError):
-    """Somebody asked the step to end (SIGTERM). What it had done is taken up by the next run of the same request."""
+    """The step was ended from outside (SIGTERM). What it had done is taken up by the next run of the same request."""
 
 
 class End:
     """Lets another thread end the program."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self._lock = threading.Lock()
         self._process: Child | None = None
 
     def now(self) -> None:
         """End the program; one that has not started yet ends as soon as it does."""
         with self._lock:
-            self.asked = True
+            self.requested = True
             if self._process is not None:
                 self._process.end()
 
@@ -49,7 +49,7 @@ class End:
         """While the block lasts, `now` ends this program."""
         with self._lock:
             self._process = process
-            if self.asked:
+            if self.requested:
                 process.end()
         try:
             yield
@@ -99,7 +99,7 @@ def fit_program() -> tuple[str, ...]:
 
 
 def check_device(resources: Resources) -> None:
-    """Raise `StepError` when a GPU is asked for and TensorFlow sees none: it would take the CPU without a word."""
+    """Raise `StepError` when a GPU is required and TensorFlow sees none: it would take the CPU without a word."""
     if resources.device == "cpu":
         return
     with child_process([sys.executable, "-c", SEES_A_GPU], child_environment(resources)) as process:
@@ -114,7 +114,7 @@ def run_pacemaker(
 ) -> int:
     """Run `program input.yaml` in `folder`, hand every line of its output to `on_line`, return its exit code.
 
-    A negative code is the signal that ended it (STOPPED_BY_US when `on_line` or `end` asked for it). The child and
+    A negative code is the signal that ended it (STOPPED_BY_US when `on_line` or `end` required it). The child and
     its children are dead when this returns or raises, and when this process dies.
     """
     # its predictions and pictures are left out: errors are computed on the exported potential

@@ -14,7 +14,6 @@ from containers.mace.labelling import mace_label
 from containers.mace.teacher.teacher_fetch import FOUNDATION_MODELS
 from containers.step import execute
 from containers.tensorpot.fit import pace_train
-from containers.tensorpot.fit import pace_train as pace_train_stub
 from flows.config.loading import load_config
 from flows.config.schema import DistillConfig
 from flows.distill import dry_run
@@ -169,15 +168,15 @@ def test_every_stage_is_told_and_what_follows_is_that_of_the_best(
 ) -> None:
     """Stubs of all kappas are equal; here the second stage has the smaller error, and the best potential."""
     config = load_config(example, (STAGES, "train.max_attempts=1"))
-    real, stages = pace_train_stub.write_stub, ["pace_train stage 1 attempt 1", "pace_train stage 2 attempt 1"]
+    real, stages = pace_train.stub, ["pace_train stage 1 attempt 1", "pace_train stage 2 attempt 1"]
 
-    def differing(outputs: Path, names: dict[str, str], params: Any, input_yaml: str) -> dict[str, Any]:
-        metrics = real(outputs, names, params, input_yaml)
-        with (outputs / names["best"]).open("a") as file:
+    def differing(inputs: Any, outputs: Path, params: Any, machine: Any) -> dict[str, Any]:
+        metrics = real(inputs, outputs, params, machine)
+        with (outputs / pace_train.OUTPUTS["best"]).open("a") as file:
             file.write(f"# kappa {params.loss.kappa}\n")
         return {**metrics, "validation_force_mae_meV_per_A": 1000 * params.loss.kappa}
 
-    monkeypatch.setattr(pace_train, "write_stub", differing)
+    monkeypatch.setattr(pace_train, "stub", differing)
     plan = dry_run.plan(config, workspace)
     assert plan.splitlines()[-1].startswith("train.maxiter has no effect beside train.stages"), "the example has one"
     config = load_config(example, (STAGES, "train.max_attempts=1", "train.maxiter=150"))

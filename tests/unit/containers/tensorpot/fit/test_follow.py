@@ -11,7 +11,7 @@ import pytest
 from containers.contract import Machine, Resources
 from containers.tensorpot.fit.follow import FitRequest, FitRun, Follower, RowsDiffer, follow
 from containers.tensorpot.fit.log import FitLog
-from containers.tensorpot.fit.stop_reason import Ending, Stop
+from containers.tensorpot.fit.stop_reason import Ending, FitStop
 from containers.tensorpot.fit.working_folder import Checkpoint
 from containers.tensorpot.pacemaker.launcher import kept
 
@@ -169,6 +169,6 @@ def test_the_best_of_an_earlier_step_of_a_ladder_is_kept_and_offered(tmp_path: P
             (tmp_path / f"kept_{done:06d}.yaml").write_text(f"{step}-{n}")
         follower.look()
     ending = Ending(0, (), FitLog(), 9)
-    course = FitRun(tmp_path, ending, Stop("max_iterations", ""), follower.train.rows, follower.validation.rows)
+    course = FitRun(tmp_path, ending, FitStop("max_iterations", ""), follower.train.rows, follower.validation.rows)
     assert [(n, path.read_text()) for n, path in course.best()] == [(2, "0-2"), (4, "0-4")]
     assert list(kept(tmp_path)) == [13, 12, 11, 4, 2]

@@ -7,7 +7,7 @@ from pathlib import Path
 from containers.tensorpot.fit.history import (
     HISTORY,
     MetricsFile,
-    Row,
+    MetricsRow,
     errors_by_iteration,
     history_table,
     iterations,
@@ -26,14 +26,14 @@ ladder_step cycle_step iter_num loss                   e_loss_contrib         f_
 """
 
 
-def row(step: int, iteration: int, loss: float = 1.0) -> Row:
-    return Row(step, iteration, loss, 0.1, 0.9, 10.0, 20.0, 15.0)
+def row(step: int, iteration: int, loss: float = 1.0) -> MetricsRow:
+    return MetricsRow(step, iteration, loss, 0.1, 0.9, 10.0, 20.0, 15.0)
 
 
 def test_rows_are_in_milli_units(tmp_path: Path) -> None:
     (tmp_path / "metrics.txt").write_text(TEXT)
     first, second = MetricsFile(tmp_path / "metrics.txt").follow()
-    assert first == Row(0, 0, 1.25, 0.25, 1.0, 500.0, 750.0, 375.0, regularisation_loss=0.0)
+    assert first == MetricsRow(0, 0, 1.25, 0.25, 1.0, 500.0, 750.0, 375.0, regularisation_loss=0.0)
     assert second.force_mae_meV_per_A == 250.0
 
 
@@ -121,11 +121,11 @@ def test_history_has_its_schema_and_only_numbers() -> None:
     assert history_table([], []).num_rows == 0
 
 
-def look(step: int, iteration: int, energy: float = 10.0, force: float = 40.0, cycle: int = 0) -> Row:
-    return Row(step, iteration, 99.0, 0.1, 0.2, 99.0, 99.0, force, cycle, energy_mae_meV_per_atom=energy)
+def look(step: int, iteration: int, energy: float = 10.0, force: float = 40.0, cycle: int = 0) -> MetricsRow:
+    return MetricsRow(step, iteration, 99.0, 0.1, 0.2, 99.0, 99.0, force, cycle, energy_mae_meV_per_atom=energy)
 
 
-def error(row: Row) -> float:
+def error(row: MetricsRow) -> float:
     """The measure of a single look at the validation frame."""
     return errors_by_iteration([row], [row])[row.step_iteration]
 

@@ -9,9 +9,9 @@ from typing import Any, cast
 import pytest
 
 from containers.tensorpot.fit.follow import FINAL, FitRun
-from containers.tensorpot.fit.history import Row
+from containers.tensorpot.fit.history import MetricsRow
 from containers.tensorpot.fit.log import Closing, FitLog
-from containers.tensorpot.fit.results import last_whole, write_results
+from containers.tensorpot.fit.results import first_whole, write_results
 from containers.tensorpot.fit.stop_reason import Ending, stop
 from containers.tensorpot.fit.working_folder import Checkpoint
 from containers.tensorpot.student import potential
@@ -19,8 +19,8 @@ from containers.tensorpot.student import potential
 SHAPE = (30, 156)
 
 
-def row(iteration: int, loss: float, cycle: int, error: float = 1.0) -> Row:
-    return Row(0, iteration, loss, 1.0, 1.0, error, error, error, cycle, energy_mae_meV_per_atom=error)
+def row(iteration: int, loss: float, cycle: int, error: float = 1.0) -> MetricsRow:
+    return MetricsRow(0, iteration, loss, 1.0, 1.0, error, error, error, cycle, energy_mae_meV_per_atom=error)
 
 
 @pytest.fixture(autouse=True)
@@ -40,12 +40,12 @@ def potentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(potential, "shape_of", lambda configuration: SHAPE)
 
 
-def written(work: Path, train: list[Row], validation: list[Row]) -> dict[str, Any]:
+def written(work: Path, train: list[MetricsRow], validation: list[MetricsRow]) -> dict[str, Any]:
     """Metrics, and what both files hold."""
     ending = Ending(0, tuple(train), FitLog(closing=Closing(False, 1, "Maximum", 9)), 2)
     run = FitRun(work, ending, stop(ending), train, validation, Checkpoint(shapes=(SHAPE,)))
     frames, counts = cast(Any, SimpleNamespace(read=lambda side: None)), cast(Any, SimpleNamespace(probe=None))
-    last = last_whole(run, counts)
+    last = first_whole(run.latest(), run, counts)
     assert last is not None
     told = write_results(last, run, frames, counts, 0.3, work / "interim.yaml", work / "best.yaml")
     return told | {name: (work / f"{name}.yaml").read_text() for name in ("interim", "best")}

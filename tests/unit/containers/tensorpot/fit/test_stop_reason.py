@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 import pytest
 
-from containers.tensorpot.fit.history import MetricsFile, Row
+from containers.tensorpot.fit.history import MetricsFile, MetricsRow
 from containers.tensorpot.fit.log import Closing, FitLog
 from containers.tensorpot.fit.stop_reason import FLAT, RISE, RISING, Ending, StopReason, lost, stop
 
@@ -18,7 +18,7 @@ STOPPED = Closing(False, 99, "`callback` raised `StopIteration`.", 9)
 def ending(
     losses: list[float], exit_code: int = 0, maxiter: int = 10, kernel_killed: bool | None = False, **log: Any
 ) -> Ending:
-    rows = tuple(Row(0, number, loss, 0, 0, 0, 0, 0) for number, loss in enumerate(losses))
+    rows = tuple(MetricsRow(0, number, loss, 0, 0, 0, 0, 0) for number, loss in enumerate(losses))
     return Ending(exit_code, rows, FitLog(**log), maxiter, kernel_killed)
 
 
@@ -57,7 +57,9 @@ def test_reason(given: Ending, reason: str) -> None:
 
 
 def test_the_iterations_of_the_last_ladder_step_count() -> None:
-    rows = tuple(Row(step, number, 4.0 - step - number / 10, 0, 0, 0, 0, 0) for step in (0, 1) for number in range(4))
+    rows = tuple(
+        MetricsRow(step, number, 4.0 - step - number / 10, 0, 0, 0, 0, 0) for step in (0, 1) for number in range(4)
+    )
     log = FitLog(closing=USED_UP)
     assert stop(Ending(0, rows, log, 3)).reason == "max_iterations"
     assert stop(Ending(0, rows, log, 6)).reason == "stalled"
@@ -135,14 +137,14 @@ def test_there_is_a_replay_of_every_reason() -> None:
 
 
 def test_a_running_fit_is_lost_when_its_losses_keep_high_and_not_at_one_step_up() -> None:
-    rows = [Row(0, number, loss, 0, 0, 0, 0, 0) for number, loss in enumerate(RISEN)]
+    rows = [MetricsRow(0, number, loss, 0, 0, 0, 0, 0) for number, loss in enumerate(RISEN)]
     assert lost(rows)
     assert not lost(rows[:-1])
-    assert not lost([*rows[: len(DOWN)], Row(0, 7, 50.0, 0, 0, 0, 0, 0), Row(0, 8, 2.0, 0, 0, 0, 0, 0)])
+    assert not lost([*rows[: len(DOWN)], MetricsRow(0, 7, 50.0, 0, 0, 0, 0, 0), MetricsRow(0, 8, 2.0, 0, 0, 0, 0, 0)])
 
 
 def test_a_new_step_of_a_ladder_may_begin_higher() -> None:
-    rows = [Row(0, number, loss, 0, 0, 0, 0, 0) for number, loss in enumerate(DOWN)]
-    rows += [Row(1, number, 8.0 - number, 0, 0, 0, 0, 0) for number in range(RISING + 1)]
+    rows = [MetricsRow(0, number, loss, 0, 0, 0, 0, 0) for number, loss in enumerate(DOWN)]
+    rows += [MetricsRow(1, number, 8.0 - number, 0, 0, 0, 0, 0) for number in range(RISING + 1)]
     assert not lost(rows)
     assert stop(Ending(0, tuple(rows), FitLog(closing=USED_UP), RISING)).reason == "max_iterations"
