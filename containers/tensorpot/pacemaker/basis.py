@@ -1,11 +1,10 @@
 """The basis of the student: pacemaker's `potential` section from a preset, with overrides, or the user's own. Pure.
 
-The user's own `potential` section, checked: pacemaker ignores what it does not know.
+It also checks the user's own section: pacemaker ignores what it does not know.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from itertools import combinations
@@ -17,6 +16,7 @@ from containers.contract import BadInput, Closed
 from containers.tensorpot.pacemaker.basis_functions import (
     KINDS,
     NUMBER_KEY,
+    SYMBOL,
     BasisFunctions,
     basis_functions,
     blocks_per_element,
@@ -93,6 +93,8 @@ class Potential(Closed):
                 )
             return {"deltaSplineBins": 0.001, **self.b_basis}
         radial, angular = shape(self.b_basis, self.cutoff, len(self.elements))
+        kinds = largest_blocks(len(self.elements), self.order, self.functions_per_element)
+        names = ["ALL"] if kinds == len(self.elements) else KINDS[:kinds]  # ALL where each block gets enough
         section = {
             "deltaSplineBins": 0.001,  # Å
             "elements": list(self.elements),
@@ -116,17 +118,11 @@ class Potential(Closed):
                 NUMBER_KEY: self.functions_per_element,
                 **{
                     name: {"nradmax_by_orders": radial[: self.order], "lmax_by_orders": angular[: self.order]}
-                    for name in self._blocks()
+                    for name in names
                 },
             },
         }
         return overridden(section, self.overrides, self.cutoff, self.order)
-
-    def _blocks(self) -> list[str]:
-        """Names of the blocks with functions: ALL where each block gets enough, else the blocks of few elements."""
-        elements = len(self.elements)
-        kinds = largest_blocks(elements, self.order, self.functions_per_element)
-        return ["ALL"] if kinds == elements else list(KINDS[:kinds])
 
     def functions(self) -> BasisFunctions:
         """Functions and parameters of the basis; raises `BadInput` like `section`."""
@@ -156,10 +152,9 @@ class Potential(Closed):
             return None
         if isinstance(self.b_basis, dict):
             return int(number) * len(self.elements)
-        blocks = blocks_per_element(
-            len(self.elements), largest_blocks(len(self.elements), self.order, self.functions_per_element)
-        )
-        return int(number) // blocks * blocks * len(self.elements)
+        elements = len(self.elements)
+        blocks = blocks_per_element(elements, largest_blocks(elements, self.order, self.functions_per_element))
+        return int(number) // blocks * blocks * elements
 
 
 def largest_blocks(elements: int, order: int, functions: int) -> int:
@@ -186,7 +181,7 @@ def shape(preset: Preset, cutoff: float, elements: int) -> tuple[list[int], list
     an Å for pairs, one an Å plus one for triplets, so that a longer reach is not a blurred one (5 Å gives `medium`).
     It offers one element at order 3: 353 functions at 3 Å, 403 at 5 Å, 434 at 6 Å. With several elements every
     order from 3 on loses one radial function for each further element, because the combinations of elements
-    multiply what is offered (asked for 250 functions an element at 5 Å, two elements get 250, three 248, four 240).
+    multiply what is offered (of 250 requested functions an element at 5 Å, two elements get 250, three 248, four 240).
     """
     name = "medium" if preset == "mace" else preset
     radial, angular = (list(numbers) for numbers in SHAPES[name])
@@ -202,66 +197,64 @@ BLOCKS: dict[str, type[Block]] = {"embeddings": Embedding, "bonds": Bond, "funct
 WORDS = {
     "embeddings": {"ALL", "UNARY"},
     "bonds": {"ALL", "UNARY", "BINARY"},
-    "functions": {"ALL", "UNARY", "BINARY", "TERNARY", "QUATERNARY", "QUINARY"},
+    "functions": {"ALL", *KINDS},
 }
 CORE_KEYS = {"core-repulsion", "r_in", "delta_in", "inner_cutoff_type"}
-SYMBOL = re.compile("[A-Z][a-z]?")
-
 WHERE = "b_basis: the potential section"
 
 
 def check_section(section: Mapping[str, Any], elements: tuple[str, ...], cutoff: float) -> None:
     """Raise `BadInput` when the user's own potential section is incomplete, unknown in part, or contradicts us."""
-    _only(section, SECTION_KEYS, WHERE)
+    _check_keys(section, SECTION_KEYS, WHERE)
     if missing := sorted(SECTION_KEYS - {"deltaSplineBins"} - set(section)):
         raise BadInput(f"{WHERE} has no {', '.join(missing)}; add it or choose a preset (mace, small, medium, large)")
-    _check_elements(section["elements"], elements)
-    _check_width(section.get("deltaSplineBins", 0.001))
-    for part in BLOCKS:
+    given, width = section["elements"], section.get("deltaSplineBins", 0.001)
+    if not isinstance(given, list | tuple) or not all(isinstance(symbol, str) for symbol in given):
+        raise BadInput(f"{WHERE}, elements must be a list of chemical symbols, not {given!r}")
+    if sorted(given) != sorted(elements):
+        raise BadInput(f"{WHERE} has the elements {list(given)}, the config {list(elements)}: make them equal")
+    if isinstance(width, bool) or not isinstance(width, int | float) or not 0 < width < 1:
+        raise BadInput(f"{WHERE}, deltaSplineBins must be a number (Å) between 0 and 1, not {width!r}")
+    for part, model in BLOCKS.items():
         if not isinstance(section[part], Mapping):
             raise BadInput(f"{WHERE}, {part} must be a mapping, not {section[part]!r}")
         for name, block in section[part].items():
             place = f"{WHERE}, {part}.{name}"
             if part == "functions" and name == NUMBER_KEY:
-                _check_number(block, place)
+                if isinstance(block, bool) or not isinstance(block, int) or block < 1:
+                    raise BadInput(f"{place} must be a whole number from 1, not {block!r}")
             else:
-                _check_name(str(name), part, elements, place)
-                _check_block(block, BLOCKS[part], place)
-    _check_mirrored(section["functions"], elements)
-    _check_cutoffs(section["bonds"], cutoff)
+                _check_block(str(name), block, part, model, elements, place)
+    functions = section["functions"]
+    for pair in combinations(elements, 2):  # the trainer fails on blocks with other numbers of functions of order 1
+        names = "".join(pair), "".join(reversed(pair))
+        one, other = (
+            {**functions.get("ALL", {}), **functions.get("BINARY", {}), **functions.get(name, {})} for name in names
+        )
+        if one != other:
+            raise BadInput(
+                f"{WHERE}, functions: {names[0]} and {names[1]} differ, which pacemaker's trainer cannot fit:"
+                " give both the same"
+            )
+    reach = {name: bond["rcut"] for name, bond in section["bonds"].items() if "rcut" in bond}
+    if not reach or max(reach.values()) != cutoff:
+        raise BadInput(
+            f"{WHERE}: the largest bonds.*.rcut must be the cutoff of the config ({cutoff:g} Å), it has {reach}."
+            " Make them equal."
+        )
 
 
-def _check_elements(given: Any, elements: tuple[str, ...]) -> None:
-    if not isinstance(given, list | tuple) or not all(isinstance(symbol, str) for symbol in given):
-        raise BadInput(f"{WHERE}, elements must be a list of chemical symbols, not {given!r}")
-    if sorted(given) != sorted(elements):
-        raise BadInput(f"{WHERE} has the elements {list(given)}, the config {list(elements)}: make them equal")
-
-
-def _check_width(width: Any) -> None:
-    if isinstance(width, bool) or not isinstance(width, int | float) or not 0 < width < 1:
-        raise BadInput(f"{WHERE}, deltaSplineBins must be a number (Å) between 0 and 1, not {width!r}")
-
-
-def _check_number(number: Any, where: str) -> None:
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise BadInput(f"{where} must be a whole number from 1, not {number!r}")
-
-
-def _check_name(name: str, part: str, elements: tuple[str, ...], where: str) -> None:
-    """A block of an element that the potential lacks would be added or passed over in silence."""
+def _check_block(name: str, block: Any, part: str, model: type[Block], elements: tuple[str, ...], where: str) -> None:
+    """Check one block. pacemaker would add or pass over a block of an element that the potential lacks in silence."""
     symbols = SYMBOL.findall(name)
     if name not in WORDS[part] and ("".join(symbols) != name or not set(symbols) <= set(elements)):
         words = ", ".join(sorted(WORDS[part]))
         raise BadInput(f"{where}: a block is named by symbols of {', '.join(elements)} in a row, or by {words}")
-
-
-def _check_block(block: Any, model: type[Block], where: str) -> None:
     if not isinstance(block, Mapping):
         raise BadInput(f"{where} must be a mapping, not {block!r}")
     if core := sorted(CORE_KEYS & set(block)):
         raise BadInput(f"{where} sets {', '.join(core)}: leave it out, reference_potential decides the core repulsion")
-    _only(block, set(model.model_fields), where)
+    _check_keys(block, set(model.model_fields), where)
     try:
         model.model_validate(block)
     except ValidationError as error:
@@ -270,33 +263,10 @@ def _check_block(block: Any, model: type[Block], where: str) -> None:
         raise BadInput(f"{place}: {first['msg']}, not {first['input']!r}") from None
 
 
-def _only(mapping: Mapping[str, Any], known: set[str], where: str) -> None:
+def _check_keys(mapping: Mapping[str, Any], known: set[str], where: str) -> None:
     if unknown := sorted(str(key) for key in set(mapping) - known):
         near = get_close_matches(unknown[0], known, n=1)
         raise BadInput(
             f"{where} has keys pacemaker would ignore: {', '.join(unknown)};"
             + (f" did you mean {near[0]}?" if near else f" known are {', '.join(sorted(known))}")
-        )
-
-
-def _check_mirrored(functions: Mapping[str, Any], elements: tuple[str, ...]) -> None:
-    """The trainer fails on a pair whose two blocks differ in the number of functions of order 1."""
-    for pair in combinations(elements, 2):
-        names = "".join(pair), "".join(reversed(pair))
-        shapes = [
-            {**functions.get("ALL", {}), **functions.get("BINARY", {}), **functions.get(name, {})} for name in names
-        ]
-        if shapes[0] != shapes[1]:
-            raise BadInput(
-                f"{WHERE}, functions: {names[0]} and {names[1]} differ, which pacemaker's trainer cannot fit:"
-                " give both the same"
-            )
-
-
-def _check_cutoffs(bonds: Mapping[str, Mapping[str, Any]], cutoff: float) -> None:
-    reach = {name: bond["rcut"] for name, bond in bonds.items() if "rcut" in bond}
-    if not reach or max(reach.values()) != cutoff:
-        raise BadInput(
-            f"{WHERE}: the largest bonds.*.rcut must be the cutoff of the config ({cutoff:g} Å), it has {reach}."
-            " Make them equal."
         )

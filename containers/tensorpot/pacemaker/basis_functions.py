@@ -37,7 +37,7 @@ class Radial:
     angular: int = 0
 
     def widest(self, other: Radial) -> Radial:
-        """As many as either has."""
+        """Return as many as either has."""
         return Radial(max(self.base, other.base), max(self.higher, other.higher), max(self.angular, other.angular))
 
     @property
@@ -98,9 +98,17 @@ def basis_functions(section: Mapping[str, Any]) -> BasisFunctions:
         for place, needed in found:
             for pair in ((block[0], members[place]), (members[place], block[0])):
                 radial[pair] = radial.get(pair, Radial()).widest(needed)
-    for pair in radial:
-        radial[pair] = radial[pair].widest(_set_by_hand(section["bonds"], pair))
-    densities = {element: _embedding(section["embeddings"], element) for element in section["elements"]}
+    for pair, needed in radial.items():  # a bond keeps what it names itself
+        merged: dict[str, Any] = {}
+        kind = "UNARY" if pair[0] == pair[1] else "BINARY"
+        for name in ("ALL", kind, "".join(dict.fromkeys(pair)), "".join(pair[::-1])):
+            merged |= section["bonds"].get(name, {})
+        named = Radial(merged.get("nradbase", 0), merged.get("nradmax", 0), merged.get("lmax", 0))
+        radial[pair] = needed.widest(named)
+    densities = {}
+    for element in section["elements"]:
+        named_by = (section["embeddings"].get(name, {}).get("ndensity") for name in (element, "UNARY", "ALL"))
+        densities[element] = next((number for number in named_by if number is not None), 1)
     return BasisFunctions(blocks, radial, densities)
 
 
@@ -127,20 +135,6 @@ def _shapes(functions: Mapping[str, Any], elements: Sequence[str]) -> dict[Block
 
 def _shape(block: Mapping[str, Any]) -> Shape:
     return tuple(block["nradmax_by_orders"]), tuple(block["lmax_by_orders"])
-
-
-def _embedding(embeddings: Mapping[str, Any], element: str) -> int:
-    named = (embeddings.get(name, {}).get("ndensity") for name in (element, "UNARY", "ALL"))
-    return next((number for number in named if number is not None), 1)
-
-
-def _set_by_hand(bonds: Mapping[str, Any], pair: tuple[str, str]) -> Radial:
-    """What a bond names itself; pyace keeps it."""
-    names = ("ALL", "UNARY" if pair[0] == pair[1] else "BINARY", "".join(dict.fromkeys(pair)), "".join(pair[::-1]))
-    merged: dict[str, Any] = {}
-    for name in names:
-        merged |= bonds.get(name, {})
-    return Radial(merged.get("nradbase", 0), merged.get("nradmax", 0), merged.get("lmax", 0))
 
 
 @lru_cache
@@ -204,18 +198,11 @@ def _couplings(groups: tuple[tuple[int, ...], ...]) -> int:
     weights = Counter({0: 1})
     for group in groups:
         for angular, times in Counter(group).items():
-            own = _symmetric_weights(angular, times)
-            weights = Counter(
-                _summed((one + other, count * ways) for one, count in weights.items() for other, ways in own)
-            )
+            before, weights = weights, Counter()
+            for other, ways in _symmetric_weights(angular, times):
+                for one, count in before.items():
+                    weights[one + other] += count * ways
     return weights[0] - weights[1]
-
-
-def _summed(pairs: Iterator[tuple[int, int]]) -> dict[int, int]:
-    sums: dict[int, int] = {}
-    for key, number in pairs:
-        sums[key] = sums.get(key, 0) + number
-    return sums
 
 
 @lru_cache

@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, model_validator
 from containers.contract import BadInput, Closed
 
 HIGHEST_L = (0, 10, 6, 4, 3, 2, 2, 1, 1, 1, 1, 1)
-"""Of order 1, 2, ...: the largest angular momentum of which python-ace 0.4.0rc1 has functions. It is silent beyond."""
+"""Largest angular momentum of orders 1, 2, ... with functions in python-ace 0.4.0rc1, which is silent beyond."""
 FS_PARAMETERS = (1.0, 1.0, 1.0, 0.5, 1.0, 0.75, 1.0, 2.0)
 """Prefactor and exponent of the densities of an atom: a linear one, a square root, two more powers."""
 
@@ -27,7 +27,7 @@ class Block(Closed):
     model_config = ConfigDict(strict=True)
 
     def given(self) -> dict[str, Any]:
-        """What was set."""
+        """Return the values that were set."""
         return self.model_dump(exclude_none=True)
 
 
@@ -90,7 +90,7 @@ class OwnFunctions(Functions):
 
 
 class Overrides(Closed):
-    """What differs from the preset for single elements (`Al`) and pairs (`Al-Ni`, alphabetic).
+    """Differences from the preset for single elements (`Al`) and pairs (`Al-Ni`, alphabetic).
 
     `functions` of an element are those among atoms of its own kind, `functions` of a pair those of just these two
     elements, with either in the centre.
@@ -106,7 +106,7 @@ class Overrides(Closed):
 
 
 def overridden(section: dict[str, Any], overrides: Overrides, cutoff: float, order: int) -> dict[str, Any]:
-    """The section of a preset with the overrides; `BadInput` where they do not fit the potential.
+    """Return the section of a preset with the overrides; `BadInput` where they do not fit the potential.
 
     Args:
         section: `potential` section whose parts have `ALL` only.
@@ -116,23 +116,31 @@ def overridden(section: dict[str, Any], overrides: Overrides, cutoff: float, ord
     elements: list[str] = section["elements"]
     for part, name in overrides.names():
         _check_name(part, name, elements)
-    _check_reach(overrides.bonds, elements, cutoff)
+    reach = {name: bond.rcut for name, bond in overrides.bonds.items() if bond.rcut is not None}
+    for name, rcut in reach.items():
+        if rcut > cutoff:
+            raise BadInput(f"overrides.bonds.{name}.rcut is {rcut:g} Å, more than pacemaker.cutoff, {cutoff:g} Å")
+    if len(reach) == len(elements) * (len(elements) + 1) // 2 and max(reach.values()) < cutoff:
+        raise BadInput(f"overrides.bonds: no pair reaches pacemaker.cutoff, {cutoff:g} Å: lower it to the longest rcut")
+    functions = {}
     for name, block in overrides.functions.items():
         if len(block.nradmax_by_orders) > order:
             raise BadInput(
                 f"overrides.functions.{name} has {len(block.nradmax_by_orders)} orders, the potential has {order}:"
                 " raise pacemaker.order"
             )
+        for symbols in (name.split("-"), name.split("-")[::-1]):  # a pair has one shape with either in the centre
+            functions["".join(symbols)] = block.given()
     return {
         **section,
         "embeddings": section["embeddings"] | {name: _embedding(name, e) for name, e in overrides.embeddings.items()},
         "bonds": section["bonds"] | {name.replace("-", ""): bond.given() for name, bond in overrides.bonds.items()},
-        "functions": section["functions"] | _function_blocks(overrides.functions),
+        "functions": section["functions"] | functions,
     }
 
 
 def at_random(section: Mapping[str, Any]) -> dict[str, Any]:
-    """The section with all coefficients random (normal, 1e-4, by the seed) instead of zero."""
+    """Return the section with all coefficients random (normal, 1e-4, by the seed) instead of zero."""
     blocks = {
         name: {**block, "coefs_init": "random"} if isinstance(block, Mapping) else block
         for name, block in section["functions"].items()
@@ -154,16 +162,6 @@ def _check_name(part: str, name: str, elements: Sequence[str]) -> None:
         raise BadInput(f"overrides.functions.{name}: write {symbols[0]}")
 
 
-def _check_reach(bonds: Mapping[str, Bond], elements: Sequence[str], cutoff: float) -> None:
-    reach = {name: bond.rcut for name, bond in bonds.items() if bond.rcut is not None}
-    for name, rcut in reach.items():
-        if rcut > cutoff:
-            raise BadInput(f"overrides.bonds.{name}.rcut is {rcut:g} Å, more than pacemaker.cutoff, {cutoff:g} Å")
-    pairs = len(elements) * (len(elements) + 1) // 2
-    if len(reach) == pairs and max(reach.values()) < cutoff:
-        raise BadInput(f"overrides.bonds: no pair reaches pacemaker.cutoff, {cutoff:g} Å: lower it to the longest rcut")
-
-
 def _embedding(name: str, embedding: Embedding) -> dict[str, Any]:
     given = embedding.given()
     if (densities := embedding.ndensity) is None or "fs_parameters" in given:
@@ -171,14 +169,3 @@ def _embedding(name: str, embedding: Embedding) -> dict[str, Any]:
     if 2 * densities > len(FS_PARAMETERS):
         raise BadInput(f"overrides.embeddings.{name} has {densities} densities: give fs_parameters, two for each")
     return given | {"fs_parameters": list(FS_PARAMETERS[: 2 * densities])}
-
-
-def _function_blocks(functions: Mapping[str, Functions]) -> dict[str, dict[str, Any]]:
-    """By pacemaker's names; a pair has the same shape with either in the centre, see above."""
-    return {
-        block: functions[name].given() for name in functions for block in {"".join(name.split("-")), _mirrored(name)}
-    }
-
-
-def _mirrored(name: str) -> str:
-    return "".join(reversed(name.split("-")))

@@ -55,14 +55,14 @@ _Representer.add_representer(float, _Representer.represent_float)
 
 
 class Regularisation(Closed):
-    """What keeps the coefficients small; the defaults are pacemaker's own."""
+    """Regularisation of the coefficients; the defaults are pacemaker's own."""
 
     l1: float = Field(1e-8, ge=0, description="L1 regularisation of the coefficients")
     l2: float = Field(1e-8, ge=0, description="L2 regularisation of the coefficients")
 
 
 class Loss(Regularisation):
-    """What the fit minimises. pacemaker knows one number for the balance, kappa."""
+    """Loss of the fit. pacemaker knows one number for the balance of energies and forces, kappa."""
 
     kappa: Kappa = Field(
         0.3, description="share of the forces, more starves the energies; auto: by the variances of both"
@@ -115,7 +115,7 @@ class Minimisation(Schedule):
 
 
 class Randomness(Closed):
-    """What chance decides in a fit, as the config's `train` has it too."""
+    """Choices by chance in a fit, as the config's `train` has them too."""
 
     seed: int = Field(42, ge=0, le=2**32 - 1, description="seed of the selection and of pacemaker")
     coefficients: Literal["zero", "random"] = Field(
@@ -175,13 +175,24 @@ class PacemakerInput(Closed):
     start: Start = "fresh"
 
     def sections(self) -> dict[str, Any]:
-        """The content of the file."""
-        check_blocks(own_fit(self.fit.fit), self.potential.elements)
+        """Return the content of the file."""
+        own = own_fit(self.fit.fit)
+        check_blocks(own, self.potential.elements)
+        potential: str | dict[str, Any] = START_FILE
+        section = self.potential.section()
+        if self.start != "continue":
+            drawn = at_random(section) if self.fit.coefficients == "random" else section
+            potential = drawn | ({"initial_potential": START_FILE} if self.start == "extend" else {})
+        fit, trained = self.fit.section(laddered=self.start != "continue"), own.trainable_parameters
+        if "ALL" not in section["functions"] and trained in (None, "func", "radial", "ALL"):
+            names = KINDS[: max(len(block) for block in self.potential.functions().blocks)]
+            every = list(names) if trained in (None, "ALL") else dict.fromkeys(names, trained)
+            fit["trainable_parameters"] = every  # by name: without ALL, pacemaker would permute all elements
         return {
             "seed": self.fit.seed,
             "data": {"filename": TRAIN_FILE, "test_filename": VALIDATION_FILE},
-            "potential": self._potential(),
-            "fit": self.fit.section(laddered=self.start != "continue") | self._trained(),
+            "potential": potential,
+            "fit": fit,
             "backend": {
                 "evaluator": "tensorpot",
                 "batch_size": self.batch_size,
@@ -191,26 +202,8 @@ class PacemakerInput(Closed):
             },
         }
 
-    def _trained(self) -> dict[str, Any]:
-        """Name the blocks that are fitted where the potential has not ALL: pacemaker permutes all elements for that."""
-        trained = own_fit(self.fit.fit).trainable_parameters
-        functions = self.potential.section()["functions"]
-        if "ALL" in functions or trained not in (None, "func", "radial", "ALL"):
-            return {}
-        largest = max(len(block) for block in self.potential.functions().blocks)
-        names = KINDS[:largest]
-        return {"trainable_parameters": list(names) if trained in (None, "ALL") else dict.fromkeys(names, trained)}
-
-    def _potential(self) -> str | dict[str, Any]:
-        if self.start == "continue":
-            return START_FILE
-        section = self.potential.section()
-        if self.fit.coefficients == "random":
-            section = at_random(section)
-        return section | ({"initial_potential": START_FILE} if self.start == "extend" else {})
-
     def text(self) -> str:
-        """The file, block style, keys in the order of `sections`; readers of YAML 1.1 and 1.2 read the same."""
+        """Return the file, block style, keys in the order of `sections`; readers of YAML 1.1 and 1.2 read the same."""
         writer = YAML(typ="safe", pure=True)
         writer.Representer = _Representer
         writer.default_flow_style = None

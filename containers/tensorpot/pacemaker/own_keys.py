@@ -13,7 +13,6 @@ parallel_mode and n_workers.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Literal, TypeVar
@@ -21,6 +20,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import Field, ValidationError
 
 from containers.contract import BadInput, Closed
+from containers.tensorpot.pacemaker.basis_functions import KINDS, SYMBOL
 
 _STEADY = "the flow adds further cycles and noise itself when a fit needs them, see train.max_attempts"
 _SMALLER = "the flow makes the batch smaller itself, and says so, when memory is short"
@@ -58,9 +58,6 @@ OPTIONS_OF = {
     "BFGS": ("gtol", "xrtol", "c1", "c2"),
     "L-BFGS-B": ("gtol", "ftol", "maxcor", "maxls", "maxfun"),
 }
-
-BLOCK_WORDS = {"ALL", "UNARY", "BINARY", "TERNARY", "QUATERNARY", "QUINARY"}
-SYMBOL = re.compile("[A-Z][a-z]?")
 
 
 class Options(Closed):
@@ -122,7 +119,7 @@ Model = TypeVar("Model", bound=Closed)
 
 
 def own_fit(keys: Mapping[str, Any]) -> OwnFit:
-    """The user's part of `fit`; raises `BadInput` for an unknown key, one that the flow decides, or a wrong value."""
+    """Return the user's part of `fit`; `BadInput` for an unknown key, one that the flow decides, or a wrong value."""
     refuse_strange(keys, set(OwnFit.model_fields), FIT_DECIDED, "fit")
     for part, model, decided in (("loss", OwnLoss, LOSS_DECIDED), ("options", Options, OPTIONS_DECIDED)):
         if isinstance(keys.get(part), Mapping):
@@ -131,7 +128,7 @@ def own_fit(keys: Mapping[str, Any]) -> OwnFit:
 
 
 def own_backend(keys: Mapping[str, Any]) -> OwnBackend:
-    """The user's part of `backend`; raises `BadInput` like `own_fit`."""
+    """Return the user's part of `backend`; raises `BadInput` like `own_fit`."""
     refuse_strange(keys, set(OwnBackend.model_fields), BACKEND_DECIDED, "backend")
     return _validated(OwnBackend, keys, "backend")
 
@@ -142,7 +139,7 @@ def check_blocks(own: OwnFit, elements: Sequence[str]) -> None:
     names = [trained] if isinstance(trained, str) else list(trained or [])
     for name in names if trained not in ("func", "radial") else []:
         symbols = SYMBOL.findall(name)
-        if name not in BLOCK_WORDS and ("".join(symbols) != name or not set(symbols) <= set(elements)):
+        if name not in ("ALL", *KINDS) and ("".join(symbols) != name or not set(symbols) <= set(elements)):
             raise BadInput(
                 f"fit.trainable_parameters names {name!r}: write func, radial, ALL, UNARY, BINARY, ... or symbols of"
                 f" {', '.join(elements)} in a row"
@@ -150,10 +147,7 @@ def check_blocks(own: OwnFit, elements: Sequence[str]) -> None:
 
 
 def options_for(optimizer: str, options: Options | None) -> dict[str, Any] | None:
-    """Options for one optimizer; pacemaker's own ones are kept, which given options would replace.
-
-    None where there are none that this optimizer knows.
-    """
+    """Return options for one optimizer, None where none is for it; pacemaker's own, which they replace, are kept."""
     given = {} if options is None else options.model_dump(exclude_none=True, include=set(OPTIONS_OF[optimizer]))
     return {"gtol": 1e-8, "disp": True, **given} if given else None
 

@@ -81,7 +81,7 @@ def _cancel(number: int, frame: FrameType | None) -> None:
 
 
 def find_program(name: str = PROGRAM) -> Path:
-    """The program beside this interpreter, else on the PATH; raises `ProgramMissing`."""
+    """Return the program beside this interpreter, else on the PATH; raises `ProgramMissing`."""
     beside = Path(sys.executable).parent / name
     found = str(beside) if beside.is_file() else shutil.which(name)
     if found is None:
