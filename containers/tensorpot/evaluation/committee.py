@@ -1,4 +1,4 @@
-"""`committee`: how far students that differ by chance alone are from each other, and what that tells of their error.
+"""`committee`: the spread of students that differ by chance alone, and how it goes with their error.
 
 On the test structures, against the teacher. Deviations are population standard deviations over the students; those
 of forces, and their errors, are per Cartesian component: the root of an atom's mean square.
@@ -47,11 +47,11 @@ SPREAD = pa.schema(
 
 
 class Params(Closed):
-    """A committee is asked in one way."""
+    """A committee has no settings."""
 
 
 @dataclass(frozen=True)
-class Judged:
+class Deviation:
     """One test structure of N atoms.
 
     Attributes:
@@ -75,19 +75,19 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     paths, baseline = _paths(inputs), Baseline.read(inputs.one("baseline")).model_dump()
     together = Committee([Student(PyACECalculator(load_basis(path)), baseline) for path in paths])
     structures = atoms_of_frame(read_frame(inputs.one("test")))
-    judged = []
+    found = []
     for place, atoms in enumerate(structures, start=1):
-        judged.append(judge(atoms, together))
+        found.append(judge(atoms, together))
         machine.progress(place, len(structures), f"{len(paths)} students")
-    return _write(outputs, judged, len(paths))
+    return _write(outputs, found, len(paths))
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
-    """Students that all agree with the teacher."""
+    """Write the spread of students that all agree with the teacher."""
     structures = atoms_of_frame(read_frame(inputs.one("test")))
     agreed = {"energy_std": 0.0, "force_std": 0.0}
-    judged = [_judged(atoms, {**atoms.calc.results, **agreed}) for atoms in structures]
-    return _write(outputs, judged, len(_paths(inputs)))
+    found = [_deviation(atoms, {**atoms.calc.results, **agreed}) for atoms in structures]
+    return _write(outputs, found, len(_paths(inputs)))
 
 
 def _paths(inputs: Inputs) -> tuple[Path, ...]:
@@ -97,25 +97,25 @@ def _paths(inputs: Inputs) -> tuple[Path, ...]:
     return paths
 
 
-def judge(atoms: Atoms, committee: Calculator) -> Judged:
-    """Reference (the structure's own calculator) and committee on one structure."""
+def judge(atoms: Atoms, committee: Calculator) -> Deviation:
+    """Compare reference (the structure's own calculator) and committee on one structure."""
     committee.calculate(bare(atoms))
-    return _judged(atoms, committee.results)
+    return _deviation(atoms, committee.results)
 
 
-def _judged(atoms: Atoms, said: dict[str, Any]) -> Judged:
+def _deviation(atoms: Atoms, predicted: dict[str, Any]) -> Deviation:
     reference, count = atoms.calc.results, len(atoms)
-    return Judged(
+    return Deviation(
         id=str(atoms.info["id"]),
-        energies=(reference["energy"] / count, said["energy"] / count),
-        forces=(np.asarray(reference["forces"]), np.asarray(said["forces"])),
-        energy_std=said["energy_std"] / count,
-        force_std=np.broadcast_to(np.asarray(said["force_std"], dtype=float), count),
+        energies=(reference["energy"] / count, predicted["energy"] / count),
+        forces=(np.asarray(reference["forces"]), np.asarray(predicted["forces"])),
+        energy_std=predicted["energy_std"] / count,
+        force_std=np.broadcast_to(np.asarray(predicted["force_std"], dtype=float), count),
     )
 
 
-def figures(judged: Sequence[Judged], students: int) -> dict[str, Any]:
-    """Counts, spread, errors of the mean, and how spread and error go together.
+def figures(judged: Sequence[Deviation], students: int) -> dict[str, Any]:
+    """Return counts, spread, errors of the mean, and how spread and error go together.
 
     A correlation is None where one of the two is the same everywhere; `_pearson` is that of the values, `_spearman`
     that of their ranks. `force_rmse_over_std`: by how much errors exceed deviations (1: they are as large).
@@ -126,12 +126,16 @@ def figures(judged: Sequence[Judged], students: int) -> dict[str, Any]:
     pairs = [np.concatenate([one.forces[k] for one in judged]) for k in (0, 1)]
     energies = [[one.energies[k] for one in judged] for k in (0, 1)]
     spread = float(np.sqrt((stds**2).mean()))
+
+    def mean_and_max(values: Floats) -> dict[str, float]:
+        return {"mean": MILLI * float(values.mean()), "max": MILLI * float(values.max())}
+
     return {
         "students": students,
         "structures": len(judged),
         "atoms": len(stds),
-        **{f"force_std_{key}_meV_per_A": value for key, value in _mean_and_max(stds).items()},
-        **{f"energy_std_{key}_meV_per_atom": value for key, value in _mean_and_max(energy_stds).items()},
+        **{f"force_std_{key}_meV_per_A": value for key, value in mean_and_max(stds).items()},
+        **{f"energy_std_{key}_meV_per_atom": value for key, value in mean_and_max(energy_stds).items()},
         **errors("force", "meV_per_A", *pairs),
         **errors("energy", "meV_per_atom", *energies),
         **{f"force_std_error_{key}": value for key, value in _correlations(stds, wrong).items()},
@@ -140,18 +144,14 @@ def figures(judged: Sequence[Judged], students: int) -> dict[str, Any]:
     }
 
 
-def _forces(judged: Sequence[Judged]) -> tuple[Floats, Floats]:
-    """Deviation and error of the force on every atom."""
+def _forces(judged: Sequence[Deviation]) -> tuple[Floats, Floats]:
+    """Return deviation and error of the force on every atom."""
     wrong = [per_atom(one.forces[1] - one.forces[0]) for one in judged]
     return np.concatenate([one.force_std for one in judged]), np.concatenate(wrong)
 
 
-def _mean_and_max(values: Floats) -> dict[str, float]:
-    return {"mean": MILLI * float(values.mean()), "max": MILLI * float(values.max())}
-
-
 def _correlations(one: Floats, other: Floats) -> dict[str, float | None]:
-    """Pearson's and Spearman's; None where there is none."""
+    """Return Pearson's and Spearman's; None where there is none."""
     from scipy.stats import pearsonr, spearmanr
 
     if len(one) < 2 or np.ptp(one) == 0 or np.ptp(other) == 0:
@@ -159,7 +159,7 @@ def _correlations(one: Floats, other: Floats) -> dict[str, float | None]:
     return {"pearson": float(pearsonr(one, other).statistic), "spearman": float(spearmanr(one, other).statistic)}
 
 
-def _write(outputs: Path, judged: Sequence[Judged], students: int) -> dict[str, Any]:
+def _write(outputs: Path, judged: Sequence[Deviation], students: int) -> dict[str, Any]:
     stds, wrong = _forces(judged)
     counts = [len(one.force_std) for one in judged]
     columns = {

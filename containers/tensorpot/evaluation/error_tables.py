@@ -7,7 +7,7 @@ own energies of the same structures, so reference energies (E0) cancel.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -17,14 +17,13 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from containers.arrays import Floats
 from containers.metrics import errors
 from containers.tensorpot.frames.rows import energy_per_atom
 
 MOST_ROWS = 12
 """Rows of a table by composition; more compositions than these are put together."""
 BINS = 10
-"""Of the second element's share, where two elements have more compositions than MOST_ROWS."""
+"""Rows by the second element's share, where two elements have more compositions than MOST_ROWS."""
 OTHERS = "others"
 COLUMNS = (
     "energy_mae_meV_per_atom",
@@ -36,37 +35,32 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One structure: what it is made of, and reference and student on it.
+class Compared:
+    """One structure: reference and student.
 
     Attributes:
+        values: quantity (energy_eV_per_atom, force_eV_per_A, stress_eV_per_A3) -> (reference, predicted), flat arrays
+            of equal length.
+        gamma: (N,) extrapolation grade of each atom.
+        group: class of the structure; empty where it has none.
         counts: atoms by element.
-        energies: eV/atom of reference and student.
-        forces: (2, N, 3) eV/Å of reference and student.
     """
 
+    id: str
+    values: dict[str, tuple[np.ndarray, np.ndarray]]
+    gamma: np.ndarray
     group: str
     counts: Mapping[str, int]
-    energies: tuple[float, float]
-    forces: Floats
 
     @property
-    def shares(self) -> dict[str, float]:
-        """Share of the atoms by element."""
-        atoms = sum(self.counts.values())
-        return {element: count / atoms for element, count in self.counts.items()}
-
-
-@dataclass(frozen=True)
-class Pure:
-    """The structure that stands for an element: energies (eV/atom) of reference and student, and its id."""
-
-    id: str
-    energies: tuple[float, float]
+    def energies(self) -> tuple[float, float]:
+        """eV/atom of reference and student."""
+        reference, predicted = self.values["energy_eV_per_atom"]
+        return float(reference[0]), float(predicted[0])
 
 
 def lowest_pure(structures: Iterable[Atoms]) -> dict[str, Atoms]:
-    """For each element the structure of the lowest energy an atom by its own label; of equals the first."""
+    """Return for each element the structure of the lowest energy an atom by its own label; of equals the first."""
     found: dict[str, Atoms] = {}
     for atoms in structures:
         if len(symbols := set(atoms.get_chemical_symbols())) == 1:
@@ -76,18 +70,32 @@ def lowest_pure(structures: Iterable[Atoms]) -> dict[str, Atoms]:
     return found
 
 
-def tables(judged: Sequence[Judged], pure: Mapping[str, Pure]) -> dict[str, Any]:
-    """`by_group` and `by_composition` (rows with name, structures, atoms, COLUMNS), and `formation_energies`.
+def tables(compared: Sequence[Compared], pure: Mapping[str, Compared]) -> dict[str, Any]:
+    """Return `by_group`, `by_composition` (rows with name, structures, atoms, COLUMNS), and `formation_energies`.
 
-    Without the structure of an element, formation energies of what contains it are None, and `missing` names it.
+    Args:
+        pure: by element, the structure that stands for it. Without one, formation energies of what contains the
+            element are None, and `missing` names it.
     """
-    name_of = composition_names([one.counts for one in judged])
-    elements = sorted({element for one in judged for element in one.counts})
+    name_of = composition_names([one.counts for one in compared])
+    elements = sorted({element for one in compared for element in one.counts})
+
+    def place(composition: str) -> tuple[int, str]:
+        """Order of a table: the first element alone, shares rising, the others by name, OTHERS last."""
+        if composition == OTHERS:
+            return 3, composition
+        pure_of_two = len(elements) == 2 and composition in elements
+        return 2 * elements.index(composition) if pure_of_two else 1, composition
+
+    by_group, by_composition = defaultdict[str, list[Compared]](list), defaultdict[str, list[Compared]](list)
+    for one in compared:
+        by_group[one.group or "(none)"].append(one)
+        by_composition[name_of(one.counts)].append(one)
     return {
-        "by_group": _rows(judged, pure, lambda one: one.group or "(none)", sorted),
-        "by_composition": _rows(judged, pure, lambda one: name_of(one.counts), composition_order(elements)),
+        "by_group": [_row(name, by_group[name], pure) for name in sorted(by_group)],
+        "by_composition": [_row(name, by_composition[name], pure) for name in sorted(by_composition, key=place)],
         "formation_energies": {
-            **_formation_errors(judged, pure),
+            **_formation_errors(compared, pure),
             "relative_to": {
                 element: {
                     "id": pure[element].id,
@@ -103,7 +111,7 @@ def tables(judged: Sequence[Judged], pure: Mapping[str, Pure]) -> dict[str, Any]
 
 
 def formula(counts: Mapping[str, int]) -> str:
-    """The reduced formula with the elements in alphabetic order: AlNi3."""
+    """Return the reduced formula with the elements in alphabetic order: AlNi3."""
     whole = reduce(gcd, counts.values())
     return "".join(
         element + (str(counts[element] // whole) if counts[element] != whole else "") for element in sorted(counts)
@@ -111,7 +119,7 @@ def formula(counts: Mapping[str, int]) -> str:
 
 
 def composition_names(all_counts: Sequence[Mapping[str, int]]) -> Callable[[Mapping[str, int]], str]:
-    """How compositions are named, in at most MOST_ROWS names.
+    """Return the function that names compositions in at most MOST_ROWS names.
 
     The reduced formula; where two elements have too many formulas, the share of the second one in tenths; where more
     elements have, the most frequent formulas, and OTHERS.
@@ -120,68 +128,42 @@ def composition_names(all_counts: Sequence[Mapping[str, int]]) -> Callable[[Mapp
     elements = sorted({element for counts in all_counts for element in counts})
     if len(formulas) <= MOST_ROWS:
         return formula
-    if len(elements) == 2:
-        return lambda counts: _tenth(counts, elements)
     frequent = sorted(formulas, key=lambda name: (-formulas[name], name))[: MOST_ROWS - 1]
-    return lambda counts: name if (name := formula(counts)) in frequent else OTHERS
+
+    def in_tenths(counts: Mapping[str, int]) -> str:
+        second, atoms = counts.get(elements[1], 0), sum(counts.values())
+        if second in (0, atoms):
+            return elements[second == atoms]
+        low = min(BINS * second // atoms, BINS - 1)
+        return f"{100 * low // BINS:02d} to {100 * (low + 1) // BINS} % {elements[1]}"
+
+    return in_tenths if len(elements) == 2 else lambda counts: n if (n := formula(counts)) in frequent else OTHERS
 
 
-def composition_order(elements: Sequence[str]) -> Callable[[Iterable[str]], list[str]]:
-    """Names in the order of a table: the first element alone, shares rising, the others by name, OTHERS last."""
-
-    def key(name: str) -> tuple[int, str]:
-        if name == OTHERS:
-            return (3, name)
-        if len(elements) == 2 and name in elements:
-            return (2 * elements.index(name), name)
-        return (1, name)
-
-    return lambda names: sorted(names, key=key)
-
-
-def _tenth(counts: Mapping[str, int], elements: Sequence[str]) -> str:
-    second = counts.get(elements[1], 0)
-    atoms = sum(counts.values())
-    if second in (0, atoms):
-        return elements[second == atoms]
-    low = min(BINS * second // atoms, BINS - 1)
-    return f"{100 * low // BINS:02d} to {100 * (low + 1) // BINS} % {elements[1]}"
-
-
-def _rows(
-    judged: Sequence[Judged],
-    pure: Mapping[str, Pure],
-    name: Callable[[Judged], str],
-    ordered: Callable[[Iterable[str]], list[str]],
-) -> list[dict[str, Any]]:
-    members: dict[str, list[Judged]] = {}
-    for one in judged:
-        members.setdefault(name(one), []).append(one)
-    return [{"name": key, **_errors(members[key], pure)} for key in ordered(members)]
-
-
-def _errors(judged: Sequence[Judged], pure: Mapping[str, Pure]) -> dict[str, Any]:
-    energies = np.array([one.energies for one in judged])
-    forces = np.concatenate([one.forces.reshape(2, -1) for one in judged], axis=1)
+def _row(name: str, compared: Sequence[Compared], pure: Mapping[str, Compared]) -> dict[str, Any]:
+    forces = (
+        np.concatenate(values) for values in zip(*(one.values["force_eV_per_A"] for one in compared), strict=True)
+    )
     found = {
-        **errors("energy", "meV_per_atom", *energies.T),
-        **_formation_errors(judged, pure),
+        **errors("energy", "meV_per_atom", *np.array([one.energies for one in compared]).T),
+        **_formation_errors(compared, pure),
         **errors("force", "meV_per_A", *forces),
     }
-    atoms = sum(sum(one.counts.values()) for one in judged)
-    return {"structures": len(judged), "atoms": atoms, **{key: found[key] for key in COLUMNS}}
+    atoms = sum(sum(one.counts.values()) for one in compared)
+    return {"name": name, "structures": len(compared), "atoms": atoms, **{key: found[key] for key in COLUMNS}}
 
 
-def _formation_errors(judged: Sequence[Judged], pure: Mapping[str, Pure]) -> dict[str, float | None]:
-    """Of the structures whose elements all have a structure of their own."""
-    known = [formation_energies(one, pure) for one in judged if set(one.counts) <= set(pure)]
-    return errors("formation_energy", "meV_per_atom", *np.array(known).reshape(-1, 2).T)
-
-
-def formation_energies(one: Judged, pure: Mapping[str, Pure]) -> tuple[float, float]:
-    """eV/atom, of reference and student."""
-    reference, student = (
-        one.energies[k] - sum(share * pure[element].energies[k] for element, share in one.shares.items())
-        for k in (0, 1)
+def _formation_errors(compared: Sequence[Compared], pure: Mapping[str, Compared]) -> dict[str, float | None]:
+    """Return the errors over the structures whose elements all have a structure of their own."""
+    known = np.array(
+        [
+            [
+                energy
+                - sum(count / sum(one.counts.values()) * pure[name].energies[k] for name, count in one.counts.items())
+                for k, energy in enumerate(one.energies)
+            ]
+            for one in compared
+            if set(one.counts) <= set(pure)
+        ]
     )
-    return reference, student
+    return errors("formation_energy", "meV_per_atom", *known.reshape(-1, 2).T)

@@ -1,4 +1,4 @@
-"""Molecular dynamics at constant energy, and what tells a sound potential from one that falls apart. Needs ASE alone.
+"""Molecular dynamics at constant energy, and the signs of a potential that falls apart. Needs ASE alone.
 
 A potential that is the derivative of one smooth energy keeps the total energy under velocity Verlet. Where it has a
 hole, atoms fall into one another and the fall heats the rest; where its forces end too early, atoms leave.
@@ -6,7 +6,6 @@ hole, atoms fall into one another and the fall heats the rest; where its forces 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +23,7 @@ from containers.contract import Progress
 from containers.tensorpot.student.calculator import neighbours
 
 FUSED = 0.5
-"""Of the sum of the covalent radii. So near, the nuclei alone repel by tens of eV; no thermal motion gets there."""
+"""Share of the covalent radii's sum. So near, the nuclei alone repel by tens of eV; no thermal motion gets there."""
 HOT = 10.0
 """Times the first temperature. In equilibrium it falls; only energy out of a hole raises it so far."""
 LOOK_EVERY = 10
@@ -35,7 +34,7 @@ HYDROGEN_FS, LONGEST_FS = 0.5, 1.0
 
 @dataclass(frozen=True)
 class Distances:
-    """What the distances between atoms tell of a structure.
+    """Parts and short pairs of a structure.
 
     Attributes:
         parts: (P,) atoms of each part, the largest first; atoms within `reach` of one another are of one part.
@@ -60,18 +59,18 @@ def distances(atoms: Atoms, reach: float) -> Distances:
 
 
 def lost_atoms(now: Distances, begun: Distances) -> int:
-    """Atoms that left for good: in no part as large as there were in the beginning, the largest first."""
+    """Count atoms that left for good: in no part as large as there were in the beginning, the largest first."""
     return int(now.parts[len(begun.parts) :].sum())
 
 
 def timestep(atoms: Atoms) -> float:
-    """fs: 20 steps for the fastest vibration that the lightest atom can have."""
+    """Return the fs of 20 steps for the fastest vibration that the lightest atom can have."""
     lightest = atomic_masses[atoms.numbers].min()
     return float(min(LONGEST_FS, HYDROGEN_FS * np.sqrt(lightest / atomic_masses[1])))
 
 
 @dataclass
-class Run:
+class DynamicsRun:
     """A run and its series, an entry a step from the start on.
 
     Attributes:
@@ -139,8 +138,8 @@ class Run:
         return self.unstable_because is None
 
 
-def relax(run: Run, steps: int, force: float) -> int:
-    """Move the atoms downhill, the cell kept, to a largest force of `force` eV/Å or for `steps`; steps taken.
+def relax(run: DynamicsRun, steps: int, force: float) -> int:
+    """Move the atoms downhill, the cell kept, to a largest force of `force` eV/Å or for `steps`; return steps taken.
 
     What training drew aside would otherwise heat the run by its own fall. Ends where the run becomes unstable.
     """
@@ -159,7 +158,7 @@ def relax(run: Run, steps: int, force: float) -> int:
 
 
 def heat(atoms: Atoms, temperature_K: float, seed: int) -> None:
-    """Velocities of exactly this temperature by chance, and no drift of the whole.
+    """Give velocities of exactly this temperature by chance, and no drift of the whole.
 
     (Its rotation is left: in a periodic cell there is none, and on a cluster's energy it has no effect.)
     """
@@ -169,29 +168,23 @@ def heat(atoms: Atoms, temperature_K: float, seed: int) -> None:
     force_temperature(atoms, temperature_K)
 
 
-def constant_energy(run: Run, steps: int, progress: Progress) -> None:
-    """Velocity Verlet for so many steps, or until the run is unstable."""
-    for step in _steps(run, steps):
+def constant_energy(run: DynamicsRun, steps: int, progress: Progress) -> None:
+    """Run velocity Verlet for so many steps, or until the run is unstable."""
+    for step, _ in enumerate(VelocityVerlet(run.atoms, timestep=run.timestep_fs * units.fs).irun(steps)):
+        if not run.note():
+            return
         hot = run.temperature_K[-1] > HOT * run.temperature_K[0]
         if (hot or step == steps or step % LOOK_EVERY == 0) and not run.look():
             return
         if hot:
-            told = f"the temperature rose from {run.temperature_K[0]:.0f} to {run.temperature_K[-1]:.0f} K"
-            run.unstable_because = f"{told} within {step} steps"
+            risen = f"the temperature rose from {run.temperature_K[0]:.0f} to {run.temperature_K[-1]:.0f} K"
+            run.unstable_because = f"{risen} within {step} steps"
             return
         progress(step, steps, "molecular dynamics")
 
 
-def _steps(run: Run, steps: int) -> Iterator[int]:
-    """The steps of the run, noted, as long as there are numbers."""
-    for step, _ in enumerate(VelocityVerlet(run.atoms, timestep=run.timestep_fs * units.fs).irun(steps)):
-        if not run.note():
-            return
-        yield step
-
-
-def thinned(run: Run, points: int) -> dict[str, Any]:
-    """The series at no more than `points` evenly spread steps, the first among them; energies in eV/atom."""
+def thinned(run: DynamicsRun, points: int) -> dict[str, Any]:
+    """Return the series at no more than `points` evenly spread steps, the first among them; energies in eV/atom."""
     every = slice(None, None, max(1, -(-len(run.potential_eV) // points)))
     atoms = len(run.atoms)
     return {

@@ -1,7 +1,7 @@
 """`stability`: the gate before a potential is called converged, molecular dynamics at constant energy with the student.
 
 It begins with the training structure that is lowest in energy, repeated, relaxed and heated. Errors on single
-structures do not tell what this does: whether the forces are those of one smooth energy, and whether atoms that move
+structures do not show what this does: whether the forces are those of one smooth energy, and whether atoms that move
 by themselves stay apart and together.
 """
 
@@ -17,7 +17,14 @@ from pydantic import Field
 
 from containers.contract import Closed, Image, Inputs, Machine, StepMetrics
 from containers.structures.cells import grown, is_solid
-from containers.tensorpot.evaluation.molecular_dynamics import Run, constant_energy, heat, relax, thinned, timestep
+from containers.tensorpot.evaluation.molecular_dynamics import (
+    DynamicsRun,
+    constant_energy,
+    heat,
+    relax,
+    thinned,
+    timestep,
+)
 from containers.tensorpot.frames.frame_file import energy_corrected, read_frame
 from containers.tensorpot.student.baseline import Baseline
 
@@ -37,7 +44,7 @@ RELAX_STEPS, RELAX_FORCE = 100, 0.05
 """Steps downhill at most, and the largest force (eV/Å) at which they end."""
 POINTS = 200  # of the series
 LEVELS = (1, 5, 25)
-"""Extrapolation grades whose share of steps is told: beyond 1 it extrapolates, beyond 5 one looks, beyond 25 one
+"""Extrapolation grades whose share of steps is reported: beyond 1 it extrapolates, beyond 5 one looks, beyond 25 one
 stops."""
 
 
@@ -65,7 +72,7 @@ class Metrics(StepMetrics):
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
-    """Write `stability.json`; `stable` tells, and `unstable_because` says why not."""
+    """Write `stability.json`; `stable` is the verdict, and `unstable_because` says why not."""
     from containers.tensorpot.student.potential import load_student
 
     student = load_student(inputs.one("potential"), inputs.one("asi"), inputs.one("baseline"))
@@ -73,7 +80,7 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     structure, name = first_structure(read_frame(inputs.one("train")), Baseline.read(inputs.one("baseline")), cutoff)
     atoms = grown(structure, params.atoms, 2 * cutoff)
     atoms.calc = student
-    seen = Run(atoms, cutoff, timestep(atoms) if params.timestep_fs == "auto" else params.timestep_fs)
+    seen = DynamicsRun(atoms, cutoff, timestep(atoms) if params.timestep_fs == "auto" else params.timestep_fs)
     relaxed = relax(seen, RELAX_STEPS, RELAX_FORCE)
     if seen.unstable_because is None:
         heat(atoms, params.temperature_K, params.seed)
@@ -82,10 +89,15 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
-    """A run in which nothing happened."""
-    times = [0.0, params.picoseconds]
+    """Write a run in which nothing happened."""
     still = [0.0, 0.0]
-    series = {"potential_energy_eV_per_atom": still, "total_energy_eV_per_atom": still, "gamma": still}
+    series = {
+        "potential_energy_eV_per_atom": still,
+        "total_energy_eV_per_atom": still,
+        "gamma": still,
+        "time_ps": [0.0, params.picoseconds],
+        "temperature_K": [params.temperature_K] * 2,
+    }
     metrics = {
         "stable": True,
         "unstable_because": None,
@@ -101,16 +113,15 @@ def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dic
         **{f"gamma_share_above_{level}": 0.0 for level in LEVELS},
         "relaxation_steps": 0,
     }
-    series |= {"time_ps": times, "temperature_K": [params.temperature_K] * 2}
     return _write(outputs, "stub", metrics, series)
 
 
 def first_structure(frame: pd.DataFrame, baseline: Baseline, cutoff: float) -> tuple[Atoms, str]:
-    """Where the run begins: of the training structures that are solid, of those with most elements, the one lowest in
-    energy per atom over the reference energies; and its name.
+    """Return the structure with which the run begins, and its name: of the solid training structures, of those with
+    most elements, the one lowest in energy per atom over the reference energies.
 
-    It is nearest to where matter of this kind stays, so that the temperature asked for is the one that it has. Energies
-    of different compositions compare badly: most elements come first because their pairs are what can go wrong.
+    It is nearest to where matter of this kind stays, so that it has the temperature of the params. Energies of
+    different compositions compare badly: most elements come first because their pairs are what can go wrong.
     """
 
     def place(row: Any) -> tuple[bool, int, float, str]:
@@ -124,10 +135,12 @@ def first_structure(frame: pd.DataFrame, baseline: Baseline, cutoff: float) -> t
     return chosen.ase_atoms, str(chosen.name_)
 
 
-def figures(seen: Run, params: Params) -> dict[str, Any]:
-    """What the run showed, and whether that is sound; None where it ended before there was anything."""
-    drift, gamma = seen.drift_meV_per_atom_per_ps, np.asarray(seen.gamma)
-    because = seen.unstable_because or _drifts(drift, params.max_drift_meV_per_atom_per_ps)
+def figures(seen: DynamicsRun, params: Params) -> dict[str, Any]:
+    """Return the figures of the run and its verdict; None where it ended before there was anything."""
+    drift, gamma, bound = seen.drift_meV_per_atom_per_ps, np.asarray(seen.gamma), params.max_drift_meV_per_atom_per_ps
+    because = seen.unstable_because
+    if because is None and drift is not None and abs(drift) > bound:
+        because = f"the total energy drifts by {drift:.3g} meV/atom/ps, more than {bound:g}"
     shares = {f"gamma_share_above_{level}": float((gamma > level).mean()) if len(gamma) else None for level in LEVELS}
     return {
         "stable": because is None,
@@ -145,13 +158,7 @@ def figures(seen: Run, params: Params) -> dict[str, Any]:
     }
 
 
-def _drifts(drift: float | None, bound: float) -> str | None:
-    if drift is None or abs(drift) <= bound:
-        return None
-    return f"the total energy drifts by {drift:.3g} meV/atom/ps, more than {bound:g}"
-
-
 def _write(outputs: Path, structure: str, metrics: dict[str, Any], series: dict[str, Any]) -> dict[str, Any]:
-    told = {"structure": structure, "metrics": metrics, "series": series}
-    (outputs / OUTPUTS["stability"]).write_text(json.dumps(told, indent=1, sort_keys=True, allow_nan=False) + "\n")
+    report = {"structure": structure, "metrics": metrics, "series": series}
+    (outputs / OUTPUTS["stability"]).write_text(json.dumps(report, indent=1, sort_keys=True, allow_nan=False) + "\n")
     return {**metrics, "structure": structure}

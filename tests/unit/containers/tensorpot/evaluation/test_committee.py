@@ -84,7 +84,7 @@ def labelled(positions: list[list[float]], k: float, name: str) -> Atoms:
     return atoms
 
 
-def judged(k: float) -> list[committee.Judged]:
+def judged(k: float) -> list[committee.Deviation]:
     members = Committee([Spring(1.0), Spring(3.0)])
     structures = [[[0, 0, 1.0]], [[0, 0, 2.0], [0, 1.5, 0]], [[3.0, 0, 0]]]
     return [committee.judge(labelled(one, k, str(place)), members) for place, one in enumerate(structures)]

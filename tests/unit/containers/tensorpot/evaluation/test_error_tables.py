@@ -7,16 +7,18 @@ import pytest
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from containers.tensorpot.evaluation.error_tables import MOST_ROWS, Judged, Pure, composition_names, lowest_pure, tables
-
-PURE = {"Al": Pure("al", (-3.0, -3.1)), "Ni": Pure("ni", (-5.0, -4.8))}
+from containers.tensorpot.evaluation.error_tables import MOST_ROWS, Compared, composition_names, lowest_pure, tables
 
 
-def judged(counts: dict[str, int], reference: float, student: float, group: str = "", force: float = 0.0) -> Judged:
+def judged(counts: dict[str, int], reference: float, student: float, group: str = "", force: float = 0.0) -> Compared:
     """Energies in eV/atom; the student's forces are off by `force` (eV/Å) in every component."""
     atoms = sum(counts.values())
-    forces = np.stack([np.zeros((atoms, 3)), np.full((atoms, 3), force)])
-    return Judged(group, counts, (reference, student), forces)
+    energies, forces = (np.array([reference]), np.array([student])), (np.zeros(3 * atoms), np.full(3 * atoms, force))
+    values = {"energy_eV_per_atom": energies, "force_eV_per_A": forces}
+    return Compared("", values, np.zeros(atoms), group, counts)
+
+
+PURE = {"Al": judged({"Al": 1}, -3.0, -3.1), "Ni": judged({"Ni": 1}, -5.0, -4.8)}
 
 
 def test_errors_are_those_of_each_group_and_composition() -> None:

@@ -12,7 +12,7 @@ from ase.calculators.calculator import Calculator, all_changes
 
 from containers.contract import no_progress
 from containers.tensorpot.evaluation.molecular_dynamics import (
-    Run,
+    DynamicsRun,
     constant_energy,
     distances,
     heat,
@@ -57,10 +57,10 @@ def springs(sites: np.ndarray, constant: float) -> Field:
     return field
 
 
-def ran(atoms: Atoms, field: Field, steps: int, temperature_K: float = 300.0) -> Run:
+def ran(atoms: Atoms, field: Field, steps: int, temperature_K: float = 300.0) -> DynamicsRun:
     """A run at constant energy with steps of 1 fs."""
     atoms.calc = Toy(field)
-    run = Run(atoms, REACH, 1.0)
+    run = DynamicsRun(atoms, REACH, 1.0)
     heat(atoms, temperature_K, 7)
     constant_energy(run, steps, no_progress)
     return run
@@ -163,14 +163,14 @@ def test_relaxing_goes_downhill_and_reports_what_fell_apart() -> None:
     sites = atoms.positions.copy()
     atoms.rattle(0.1, seed=1)
     atoms.calc = Toy(springs(sites, 5.0))
-    run = Run(atoms, REACH, 1.0)
+    run = DynamicsRun(atoms, REACH, 1.0)
     steps = relax(run, 100, 0.05)
     assert 0 < steps < 100
     assert run.unstable_because is None
     assert np.linalg.norm(atoms.get_forces(), axis=1).max() < 0.05
     pair = Atoms("Si2", [[0, 0, 0], [2.3, 0, 0]], cell=[20] * 3, pbc=True)
     pair.calc = Toy(lambda positions, _: (0.0, np.array([[1.0, 0, 0], [-1.0, 0, 0]])))
-    fallen = Run(pair, REACH, 1.0)
+    fallen = DynamicsRun(pair, REACH, 1.0)
     relax(fallen, 100, 0.05)
     assert str(fallen.unstable_because).startswith("while it was relaxed: atoms fused")
 
@@ -210,4 +210,4 @@ def test_a_calculator_without_grades_is_no_stable_one() -> None:
     atoms = silicon()
     atoms.calc = Ungraded(springs(atoms.positions.copy(), 1.0))
     with pytest.raises(KeyError, match="gamma"):
-        Run(atoms, REACH, 1.0).note()
+        DynamicsRun(atoms, REACH, 1.0).note()

@@ -16,7 +16,7 @@ from ase.calculators.calculator import Calculator
 
 from containers.contract import Inputs, Machine
 from containers.tensorpot.evaluation import stability
-from containers.tensorpot.evaluation.molecular_dynamics import Run
+from containers.tensorpot.evaluation.molecular_dynamics import DynamicsRun
 from containers.tensorpot.frames.frame_file import Labelled, frame, write_frame
 from containers.tensorpot.student import potential
 from containers.tensorpot.student.baseline import Baseline, PairTerm
@@ -129,7 +129,7 @@ def test_steps_too_long_for_a_stiff_potential_are_told_and_shorter_ones_are_soun
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_drift_up_or_down_fails_the_gate(sign: int) -> None:
-    run = Run(bulk("Cu", cubic=True) * (2, 1, 1), CUTOFF, 1.0)
+    run = DynamicsRun(bulk("Cu", cubic=True) * (2, 1, 1), CUTOFF, 1.0)
     run.potential_eV = [sign * 8 * 1.5e-6 * step for step in range(1001)]
     run.kinetic_eV = run.temperature_K = [0.0] * 1001
     run.gamma = [0.0] * 500 + [6.0] * 501
