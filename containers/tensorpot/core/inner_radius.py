@@ -1,8 +1,6 @@
-"""Give a fitted potential its core: r_in of every pair of elements, chosen with the potential itself.
+"""Give a fitted potential its core, where repulsion alone takes over from the fit: r_in of every pair of elements.
 
-Needs pyace, imported inside the functions.
-
-The core of a potential: where repulsion alone takes over from the fit. Pure.
+r_in is chosen with the potential itself. Needs pyace, imported inside the functions.
 
 Below `r_in - blend_width(r_in)` a pair has the universal screened nuclear repulsion (Ziegler, Biersack, Littmark
 1985), or the pair terms of a difference; above `r_in` the fit, between them a blend. pacemaker's own blend is 0.1 Å
@@ -16,7 +14,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +21,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers
 
-from containers.arrays import Floats, Indices
+from containers.arrays import Floats
 from containers.contract import BadInput, Closed
 from containers.structures.distances import shortest_distance, shortest_per_pair, touching
 from containers.tensorpot.student.baseline import pair_names
@@ -35,6 +32,16 @@ VACUUM = 3.0  # times the cutoff: the cell of a dimer
 TOO_FAR = 10.0
 """Extrapolation grade that must not be passed outside the core; pacemaker's value."""
 SCANNED, SCAN_STEP = 50, 0.05  # structures that are compressed, Å between two looks; pacemaker's values
+
+BLEND_SHARE, WIDEST_BLEND = 0.25, 0.4  # of r_in, Å
+GRID = 0.01  # Å, on which the dimer's energy must rise
+CLOSEST = 0.5  # Å, down to which it must rise
+MARGIN = 0.1  # Å outside r_in, from where it must rise
+LEVEL_eV = 1e-9  # a smaller fall is rounding
+STEP = 0.02  # Å by which r_in is raised
+RAISED = 1.0  # Å by which it is raised at most
+RAISED_GENTLY = 0.1  # Å, for a pair that training has no bond of: farther out is what training knows of it
+INWARD_STEP = 0.05  # Å by which it is then lowered
 
 Terms = Mapping[str, Mapping[str, Any]]
 
@@ -59,13 +66,13 @@ class Core:
         return cutoff_of(self.bare)
 
     def given(self, r_in: Mapping[str, float]) -> Any:
-        """A copy of the potential whose core takes over at r_in (Å, by pair)."""
+        """Return a copy of the potential whose core takes over at r_in (Å, by pair)."""
         configuration = self.bare.copy()
         set_cores(configuration, r_in, whole=not self.terms)
         return configuration
 
     def dimer(self, r_in: Mapping[str, float], pair: str, distances: Floats) -> tuple[Floats, Floats]:
-        """Energies (eV) and forces along the pair (eV/Å, positive when it is pushed apart) of all terms together."""
+        """Return energies (eV) and forces along the pair (eV/Å, positive: pushed apart) of all terms together."""
         made = dimers(pair, distances, VACUUM * self.cutoff)
         energies, forces = predict(self.given(r_in), made)
         apart = np.array([each[1, 0] for each in forces])
@@ -78,7 +85,7 @@ class Core:
 def add_core(
     potential: Core, asi: Path, given_r_in: Mapping[str, float] | None, gamma_quantile: float
 ) -> tuple[Any, dict[str, PairCore]]:
-    """The potential with a core for every pair of elements, and the choice for each pair by name (`Al-Ni`).
+    """Return the potential with a core for every pair of elements, and the choice for each pair by name (`Al-Ni`).
 
     r_in is as given, or the largest of the shortest distance of the data and that where γ passes TOO_FAR, raised until
     the dimer's energy rises. A pair that the data do not have begins at the sum of the covalent radii, and one that
@@ -103,7 +110,7 @@ def add_core(
 
 
 def _choose(potential: Core, start: Mapping[str, float], pair: str, shortest: float | None) -> float:
-    """r_in (Å) of one pair from `start`; `shortest` is its shortest distance in the training frame.
+    """Return r_in (Å) of one pair from `start`; `shortest` is its shortest distance in the training frame.
 
     Where its dimer rises from no r_in, the core replaces as little of the data as it can.
     """
@@ -120,7 +127,7 @@ def _choose(potential: Core, start: Mapping[str, float], pair: str, shortest: fl
 
 
 def _unseen(pair: str, cutoff: float) -> float:
-    """Where the core of a pair begins that the data do not show (Å): the sum of the covalent radii, in the cutoff."""
+    """Return where the core of a pair without data begins (Å): the sum of the covalent radii, in the cutoff."""
     return min(touching(pair), cutoff - MARGIN)
 
 
@@ -141,7 +148,7 @@ def set_cores(configuration: Any, r_in: Mapping[str, float], whole: bool) -> Non
     """Let the core take over inside r_in (Å, by pair): ZBL when `whole`, else nothing, so that the potential fades.
 
     pyace blends the energy of an atom by its closest neighbour and leaves its projections alone, so that the
-    extrapolation grade still tells of atoms inside the core.
+    extrapolation grade still shows atoms inside the core.
     """
     from pyace.generalfit import setup_zbl_inner_core_repulsion
 
@@ -154,54 +161,45 @@ def set_cores(configuration: Any, r_in: Mapping[str, float], whole: bool) -> Non
 
 
 def dimers(pair: str, distances: Floats, box: float) -> list[Atoms]:
-    """Two atoms at each distance (Å), alone in a cell of `box` Å."""
-    place = partial(Atoms, pair.split("-"), cell=[box] * 3, pbc=True)
-    return [place(positions=[[0, 0, 0], [distance, 0, 0]]) for distance in distances]
+    """Return two atoms at each distance (Å), alone in a cell of `box` Å."""
+    places = ([[0, 0, 0], [distance, 0, 0]] for distance in distances)
+    return [Atoms(pair.split("-"), place, cell=[box] * 3, pbc=True) for place in places]
 
 
 def gamma_distances(potential: Core, asi: Path, quantile: float) -> dict[str, float]:
-    """Where the extrapolation grade passes TOO_FAR as atoms come closer: Å by pair.
+    """Return where the extrapolation grade passes TOO_FAR as atoms come closer: Å by pair.
 
     As pacemaker's `pace_corerep` does, training structures are compressed evenly until an atom's grade passes; its
-    distance to its nearest neighbour counts for their pair. `quantile` of these is returned: 0 the innermost.
+    distance to its nearest neighbour counts for their pair, of a structure the largest. `quantile` of these is
+    returned: 0 the innermost.
     """
     from pyace import PyACECalculator
 
-    calculator = PyACECalculator(potential.bare)
+    calculator, cutoff = PyACECalculator(potential.bare), potential.cutoff
     calculator.set_active_set(str(asi))
-    by_distance = sorted(potential.structures, key=lambda atoms: shortest_distance(atoms, potential.cutoff))
-    scanned = by_distance[:: max(1, -(-len(by_distance) // SCANNED))]
+    by_distance = sorted(potential.structures, key=lambda atoms: shortest_distance(atoms, cutoff))
     found: defaultdict[str, list[float]] = defaultdict(list)
-    for atoms in scanned:
-        for pair, distance in _passing(atoms, calculator, potential.cutoff).items():
-            found[pair].append(distance)
+    for atoms in by_distance[:: max(1, -(-len(by_distance) // SCANNED))]:
+        before = shortest_distance(atoms, cutoff)
+        for shortest in np.arange(before, CLOSEST, -SCAN_STEP):
+            squeezed = atoms.copy()
+            squeezed.set_cell(atoms.cell.array * shortest / before, scale_atoms=True)
+            calculator.calculate(squeezed)
+            beyond = np.flatnonzero(np.asarray(calculator.results["gamma"]) >= TOO_FAR)
+            if not beyond.size:
+                continue
+            first, second, vectors = neighbours(squeezed, cutoff)
+            distances, passed = np.linalg.norm(vectors, axis=1), dict[str, float]()
+            for atom in beyond:
+                mine = np.flatnonzero(first == atom)
+                if mine.size:
+                    closest = mine[np.argmin(distances[mine])]
+                    pair = "-".join(sorted((squeezed.symbols[atom], squeezed.symbols[second[closest]])))
+                    passed[pair] = max(passed.get(pair, 0.0), float(distances[closest]))
+            for pair, distance in passed.items():
+                found[pair].append(distance)
+            break
     return {pair: float(np.quantile(distances, quantile)) for pair, distances in sorted(found.items())}
-
-
-def _passing(atoms: Atoms, calculator: Any, cutoff: float) -> dict[str, float]:
-    """Largest distance of each pair at the first compression at which atoms pass TOO_FAR; empty if none does."""
-    before = shortest_distance(atoms, cutoff)
-    for shortest in np.arange(before, CLOSEST, -SCAN_STEP):
-        squeezed = atoms.copy()
-        squeezed.set_cell(atoms.cell.array * shortest / before, scale_atoms=True)
-        calculator.calculate(squeezed)
-        beyond = np.flatnonzero(np.asarray(calculator.results["gamma"]) >= TOO_FAR)
-        if beyond.size:
-            return _nearest_pairs(squeezed, beyond, cutoff)
-    return {}
-
-
-def _nearest_pairs(atoms: Atoms, chosen: Indices, cutoff: float) -> dict[str, float]:
-    first, second, vectors = neighbours(atoms, cutoff)
-    distances = np.linalg.norm(vectors, axis=1)
-    found: dict[str, float] = {}
-    for atom in chosen:
-        mine = np.flatnonzero(first == atom)
-        if mine.size:
-            closest = mine[np.argmin(distances[mine])]
-            pair = "-".join(sorted((atoms.symbols[atom], atoms.symbols[second[closest]])))
-            found[pair] = max(found.get(pair, 0.0), float(distances[closest]))
-    return found
 
 
 def _pair_core(
@@ -209,17 +207,22 @@ def _pair_core(
 ) -> PairCore:
     distances = distances_inward(max(r_in[pair] + MARGIN, shortest or 0.0))
     energies, forces = potential.dimer(r_in, pair, distances)
-    first, second = (atomic_numbers[symbol] for symbol in pair.split("-"))
-    zbl_energies, zbl_slopes = zbl(first, second, distances)
-    altered = shortest is not None and r_in[pair] > shortest
+    one, other = (atomic_numbers[symbol] for symbol in pair.split("-"))
+    zbl_energies, zbl_slopes = zbl(one, other, distances)
+    inside, total = 0, 1
+    if shortest is not None and r_in[pair] > shortest:  # some of the data are altered
+        total = 0
+        for atoms in potential.structures:
+            first, second, vectors = neighbours(atoms, potential.cutoff)
+            of_pair = vectors[(atoms.numbers[first] == one) & (atoms.numbers[second] == other)]
+            inside += int((np.linalg.norm(of_pair, axis=1) < r_in[pair]).sum())
+            total += len(of_pair)
     return PairCore(
         r_in_A=r_in[pair],
         delta_in_A=blend_width(r_in[pair]),
         shortest_distance_A=shortest,
         gamma_10_distance_A=gamma_10,
-        share_of_pairs_inside=share_inside(potential.structures, pair, r_in[pair], potential.cutoff)
-        if altered
-        else 0.0,
+        share_of_pairs_inside=inside / total,
         falls_eV=falls_by(energies),
         distance_A=tuple(distances.tolist()),
         energy_eV=tuple(energies.tolist()),
@@ -228,27 +231,6 @@ def _pair_core(
         zbl_force_eV_per_A=tuple((-zbl_slopes).tolist()),
     )
 
-
-def share_inside(structures: Sequence[Atoms], pair: str, r_in: float, cutoff: float) -> float:
-    """Neighbours of this pair of elements closer than r_in (Å) over those inside the cutoff."""
-    one, other = (atomic_numbers[symbol] for symbol in pair.split("-"))
-    inside = total = 0
-    for atoms in structures:
-        first, second, vectors = neighbours(atoms, cutoff)
-        of_pair = vectors[(atoms.numbers[first] == one) & (atoms.numbers[second] == other)]
-        inside, total = inside + int((np.linalg.norm(of_pair, axis=1) < r_in).sum()), total + len(of_pair)
-    return inside / total
-
-
-BLEND_SHARE, WIDEST_BLEND = 0.25, 0.4  # of r_in, Å
-GRID = 0.01  # Å, on which the dimer's energy must rise
-CLOSEST = 0.5  # Å, down to which it must rise
-MARGIN = 0.1  # Å outside r_in, from where it must rise
-LEVEL_eV = 1e-9  # a smaller fall is rounding
-STEP = 0.02  # Å by which r_in is raised
-RAISED = 1.0  # Å by which it is raised at most
-RAISED_GENTLY = 0.1  # Å, for a pair that training has no bond of: farther out is what training knows of it
-INWARD_STEP = 0.05  # Å by which it is then lowered
 
 DimerEnergy = Callable[[float, Floats], Floats]
 """Energies (eV) of a pair at distances (Å) when its core takes over at r_in (Å): `energy(r_in, distances)`."""
@@ -260,7 +242,7 @@ class PairCore(Closed):
     r_in_A: float
     delta_in_A: float  # width of the blend
     shortest_distance_A: float | None  # of the training frame; None when it has no such pair inside the cutoff
-    gamma_10_distance_A: float | None  # where the extrapolation grade passes 10; None when no scan of the pair tells
+    gamma_10_distance_A: float | None  # where the extrapolation grade passes 10; None when no scan of the pair shows it
     share_of_pairs_inside: float  # pairs of the training frame closer than r_in: their energies are altered
     falls_eV: float  # by how much the energy falls on the way in; 0: it rises, or is level outside r_in
     distance_A: tuple[float, ...]
@@ -271,7 +253,7 @@ class PairCore(Closed):
 
 
 def blend_width(r_in: float) -> float:
-    """Over how many Å inside r_in the fit gives way to its core."""
+    """Return the Å inside r_in over which the fit gives way to its core."""
     return min(BLEND_SHARE * r_in, WIDEST_BLEND)
 
 
@@ -283,19 +265,19 @@ def distances_inward(start: float, spacing: float = GRID) -> Floats:
 
 
 def rises_inward(energies: Floats) -> bool:
-    """Whether every energy is above the one before, and all are numbers."""
+    """Return whether every energy is above the one before, and all are numbers."""
     return bool(np.isfinite(energies).all() and (np.diff(energies) > 0).all())
 
 
 def falls_by(energies: Floats) -> float:
-    """The largest drop (eV) of energies that are ordered inward below one before; infinity where one is no number."""
+    """Return the largest drop (eV) below an energy farther out, of energies ordered inward; infinity for no number."""
     if not np.isfinite(energies).all():
         return float("inf")
     return float((np.maximum.accumulate(energies) - energies).max())
 
 
 def candidates(start: float, cutoff: float, raised: float = RAISED) -> Iterator[float]:
-    """The r_in (Å) to try, from `start` outward by up to `raised`, each within the cutoff."""
+    """Yield the r_in (Å) to try, from `start` outward by up to `raised`, each within the cutoff."""
     for count in range(round(raised / STEP) + 1):
         r_in = float(np.floor((start + STEP * count) * 1e6)) / 1e6  # rounded up, it would be inside the data
         if r_in <= cutoff - STEP:
@@ -303,18 +285,16 @@ def candidates(start: float, cutoff: float, raised: float = RAISED) -> Iterator[
 
 
 def choose_r_in(start: float, cutoff: float, energy: DimerEnergy) -> float | None:
-    """The first r_in from `start` outward with which the dimer's energy rises strictly to CLOSEST; None if none does.
+    """Return the first r_in outward with which the dimer's energy rises strictly to CLOSEST; None if none does.
 
-    It must rise from MARGIN outside r_in. Looked at on half of GRID.
+    It must rise from MARGIN outside r_in, on half of GRID.
     """
-    for r_in in candidates(start, cutoff):
-        if rises_inward(energy(r_in, distances_inward(r_in + MARGIN, GRID / 2))):
-            return r_in
-    return None
+    tried = candidates(start, cutoff)
+    return next((r for r in tried if rises_inward(energy(r, distances_inward(r + MARGIN, GRID / 2)))), None)
 
 
 def choose_gentle_r_in(start: float, innermost: float, cutoff: float, energy: DimerEnergy) -> float:
-    """r_in (Å) for a pair that training never sees at bonding distances, or whose dimer rises from no r_in.
+    """Return r_in (Å) for a pair that training never sees at bonding distances, or whose dimer rises from no r_in.
 
     No r_in is refused. The first one wins whose dimer never falls on the way in:
     from `start` outward by RAISED_GENTLY, then inward to `innermost`. A flat energy outside r_in is right for a pair

@@ -40,7 +40,7 @@ STUB_R_IN = 1.5  # Å
 
 
 class Params(Closed):
-    """What repels atoms that come closer than the training data."""
+    """Repulsion of atoms that come closer than the training data."""
 
     core: Literal["none", "zbl", "reference"] = Field(
         "zbl", description="zbl: ZBL takes over; reference: the potential fades and leaves the pair terms alone"
@@ -73,7 +73,6 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
 
     Raises `BadInput`, and `ExportDiffers` when the .yace differs by more than 1e-5 eV/atom on a training structure.
     """
-    from containers.tensorpot.core import inner_radius
     from containers.tensorpot.student import potential as fitted
     from containers.tensorpot.student.yace import write_yace
 
@@ -84,9 +83,14 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     structures, made = list(frame["ase_atoms"]), bare
     cores: dict[str, core.PairCore] = {}
     if params.core != "none":
+        if params.core == "reference" and not baseline.pairs:
+            raise BadInput("core: reference needs pair terms, the baseline has none: set core: zbl or none")
+        if params.core == "zbl" and baseline.pairs:
+            raise BadInput("core: zbl would count repulsion twice, the baseline has pair terms: set core: reference")
+        terms = {pair: term.model_dump() for pair, term in baseline.pairs.items()}
         given = None if params.r_in_A == "auto" else params.r_in_A
-        potential = inner_radius.Core(bare, structures, _terms(params, baseline))
-        made, cores = inner_radius.add_core(potential, inputs.one("asi"), given, params.gamma_quantile)
+        potential = core.Core(bare, structures, terms)
+        made, cores = core.add_core(potential, inputs.one("asi"), given, params.gamma_quantile)
     fitted.write_stripped(made, outputs / OUTPUTS["potential"])
     exported = write_yace(outputs / OUTPUTS["potential"], outputs / OUTPUTS["yace"], structures)
     errors = fitted.errors_on(outputs / OUTPUTS["potential"], frame)
@@ -99,14 +103,14 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
-    """The interim potential as it is, with curves of ZBL alone."""
+    """Write the interim potential as it is, with curves of ZBL alone."""
     baseline = Baseline.read(inputs.one("baseline"))
     elements = sorted(baseline.e0s_eV)
     shutil.copyfile(inputs.one("interim"), outputs / OUTPUTS["potential"])
     (outputs / OUTPUTS["yace"]).write_text(json.dumps({"elements": elements, "functions": {}}))
-    pairs = pair_names(elements) if params.core != "none" else []
+    cores = {pair: _stub_core(pair) for pair in pair_names(elements)} if params.core != "none" else {}
     return {
-        **_write(outputs, {pair: _stub_core(pair) for pair in pairs}, baseline),
+        **_write(outputs, cores, baseline),
         "bonded_dimer_falls_eV": {},
         "functions": dict.fromkeys(elements, 1),
         "parameters": len(elements),
@@ -119,16 +123,13 @@ def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dic
     }
 
 
-def _terms(params: Params, baseline: Baseline) -> dict[str, dict[str, Any]]:
-    if params.core == "reference" and not baseline.pairs:
-        raise BadInput("core: reference needs pair terms, the baseline has none: set core: zbl or none")
-    if params.core == "zbl" and baseline.pairs:
-        raise BadInput("core: zbl would count repulsion twice, the baseline has pair terms: set core: reference")
-    return {pair: term.model_dump() for pair, term in baseline.pairs.items()}
-
-
 def _write(outputs: Path, cores: dict[str, core.PairCore], baseline: Baseline) -> dict[str, Any]:
-    pairs = {name: pair.model_dump(mode="json") for name, pair in cores.items()}
+    pairs, over_zbl = {}, {}
+    for name, pair in cores.items():
+        pairs[name] = pair.model_dump(mode="json")
+        inside = np.array(pair.distance_A) <= pair.r_in_A
+        forces, zbl_forces = np.array(pair.force_eV_per_A)[inside], np.array(pair.zbl_force_eV_per_A)[inside]
+        over_zbl[name] = float((forces / zbl_forces).max())
     (outputs / OUTPUTS["core_repulsion"]).write_text(json.dumps({"pairs": pairs}, indent=1) + "\n")
     (outputs / OUTPUTS["reference_table"]).write_text(table_text(baseline.pairs))
     return {
@@ -137,12 +138,12 @@ def _write(outputs: Path, cores: dict[str, core.PairCore], baseline: Baseline) -
         "share_of_pairs_inside": {name: pair.share_of_pairs_inside for name, pair in cores.items()},
         "dimer_rises": {name: pair.falls_eV < core.LEVEL_eV for name, pair in cores.items()},
         "dimer_falls_eV": {name: pair.falls_eV for name, pair in cores.items()},
-        "largest_force_over_zbl": {name: _over_zbl(pair) for name, pair in cores.items()},
+        "largest_force_over_zbl": over_zbl,  # inside r_in: how stiff the blend is
     }
 
 
 def bonded_falls(cores: dict[str, core.PairCore], params: Params, baseline: Baseline) -> dict[str, float]:
-    """By how much (eV) the dimer falls on the way in, by pair: a hole in a potential that has the pair's bonds.
+    """Return how far (eV) the dimer falls on the way in, by pair: a hole in a potential that has the pair's bonds.
 
     A pair with a given r_in is the user's choice. A Lennard-Jones well may lie inside the data: inside it is a wall.
     """
@@ -155,12 +156,6 @@ def bonded_falls(cores: dict[str, core.PairCore], params: Params, baseline: Base
         and pair not in given
         and (pair not in baseline.pairs or baseline.pairs[pair].form != "lj")
     }
-
-
-def _over_zbl(pair: core.PairCore) -> float:
-    """The largest force inside r_in over ZBL's: how stiff the blend is."""
-    inside = np.array(pair.distance_A) <= pair.r_in_A
-    return float((np.array(pair.force_eV_per_A)[inside] / np.array(pair.zbl_force_eV_per_A)[inside]).max())
 
 
 def _stub_core(pair: str) -> core.PairCore:
