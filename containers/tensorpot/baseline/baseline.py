@@ -1,4 +1,4 @@
-"""`baseline`: what is taken from every label before the fit and given back after it.
+"""`baseline`: constants and pair energies, taken from every label before the fit and given back after it.
 
 Reference energies (E0) of the elements; constants that bring DFT energies to the teacher's zero; and, where the student
 learns a difference, the pair potential that is taken off.
@@ -6,7 +6,7 @@ learns a difference, the pair potential that is taken off.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from containers.tensorpot.baseline import dft_agreement, pair_potentials
 from containers.tensorpot.baseline import reference_energies as energies
 from containers.tensorpot.baseline.force_check import check_forces
 from containers.tensorpot.baseline.pair_potentials import LennardJones, Reference
-from containers.tensorpot.baseline.rows import Rows
+from containers.tensorpot.baseline.rows import BaselineLabels
 from containers.tensorpot.baseline.stress_check import check_stress
 from containers.tensorpot.student.baseline import Baseline, E0Source, PairTerm, pair_names
 
@@ -67,7 +67,7 @@ class Params(Closed):
 
     @property
     def takes_pairs(self) -> bool:
-        """Whether the student learns the difference to a pair potential."""
+        """True where the student learns the difference to a pair potential."""
         return self.reference_potential == "lj" or (self.reference_potential == "zbl" and self.difference)
 
 
@@ -88,40 +88,40 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     `teacher_test_*` on those of the test files), and the range of the corrected energies where a pair potential is
     taken off.
     """
-    rows = Rows(inputs.one("labels"), next(iter(inputs.all("base_set")), None), params.split)
+    labels = BaselineLabels(inputs.one("labels"), next(iter(inputs.all("base_set")), None), params.split)
     earlier = Baseline.read(inputs.one("base")) if inputs.all("base") else None
     constants, compared, figures = _dft_offsets(inputs, params, earlier)
-    e0s, source = _e0s(inputs, rows, params, constants)
-    pairs = _pairs(rows, params, e0s)
+    e0s, source = _e0s(inputs, labels, params, constants)
+    if params.reference_potential == "lj" and params.lj == "auto":
+        pairs = pair_potentials.fitted_lj(labels, e0s, params.elements, params.cutoff)
+    else:
+        pairs = _given_pairs(params, params.lj if isinstance(params.lj, dict) else {})
     found = Baseline(e0s_eV=e0s, e0s_from=source, dft_offsets_eV=constants, dft_compared=compared, pairs=pairs)
-    found.write(outputs / OUTPUTS["baseline"])
     if pairs:
-        figures |= pair_potentials.check_range(pair_potentials.shifts(rows, pairs, e0s))
-    return {**_told(e0s, source, constants, pairs), **figures}
+        figures |= pair_potentials.check_range(pair_potentials.shifts(labels, pairs, e0s))
+    return {**_write(outputs, found), **figures}
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
-    """The given or the teacher's E0s, no offsets; no label is read."""
+    """Write the given or the teacher's E0s, no offsets; no label is read."""
     source: E0Source = "given" if isinstance(params.e0s, dict) else "teacher"
     e0s = energies.given(params.e0s if isinstance(params.e0s, dict) else params.teacher_e0s_eV, params.elements, "e0s")
     depth = LennardJones(epsilon_eV=0.01, sigma_A=2.0)
     parameters = dict.fromkeys(pair_names(params.elements), depth)
     pairs = _given_pairs(params, params.lj if isinstance(params.lj, dict) else parameters)
-    Baseline(e0s_eV=e0s, e0s_from=source, pairs=pairs).write(outputs / OUTPUTS["baseline"])
-    figures: dict[str, Any] = {**dft_agreement.not_compared([], [], {})}
+    figures: dict[str, Any] = {"dft_compared": 0, "dft_warnings": [], **dft_agreement.not_compared([], [], {})}
     for side in ("teacher", "teacher_test"):
         figures |= {f"{side}_{name}": value for name, value in dft_agreement.teachers_errors([], {}).items()}
-    return {**_told(e0s, source, {}, pairs), "dft_compared": 0, "dft_warnings": [], **figures}
+    return _write(outputs, Baseline(e0s_eV=e0s, e0s_from=source, pairs=pairs)) | figures
 
 
-def _told(
-    e0s: dict[str, float], source: E0Source, constants: dict[str, float], pairs: dict[str, PairTerm]
-) -> dict[str, Any]:
+def _write(outputs: Path, found: Baseline) -> dict[str, Any]:
+    found.write(outputs / OUTPUTS["baseline"])
     return {
-        "e0s_eV": e0s,
-        "e0s_from": source,
-        "dft_offsets_eV": constants,
-        "pairs": {name: term.model_dump(mode="json") for name, term in pairs.items()},
+        "e0s_eV": found.e0s_eV,
+        "e0s_from": found.e0s_from,
+        "dft_offsets_eV": found.dft_offsets_eV,
+        "pairs": {name: term.model_dump(mode="json") for name, term in found.pairs.items()},
     }
 
 
@@ -132,91 +132,76 @@ def _read(inputs: Inputs, name: str) -> list[Atoms]:
 def _dft_offsets(
     inputs: Inputs, params: Params, earlier: Baseline | None
 ) -> tuple[dict[str, float], int, dict[str, Any]]:
-    """Constants (eV an atom) to take from DFT energies, empty where none are needed, on how many training structures
-    they were found, and the teacher's errors.
+    """Return constants (eV an atom) to take from DFT energies, empty where none are needed, on how many training
+    structures they were found, and the teacher's errors.
 
-    Those of an earlier run stay where it had DFT data: they are in the set, on that zero.
+    Those of an earlier run stay where it had DFT data: they are in the set, on that zero. Isolated atoms are left out:
+    a MACE model is unreliable there.
     """
-    answers = _read(inputs, "dft_teacher")
-    dft = {name: [one for one in _read(inputs, name) if _compared(one, params)] for name in ("dft", "dft_test")}
-    train, test = (dft_agreement.matched(structures, answers) for structures in dft.values())
-    dft_agreement.check_units([*train, *test])
-    warnings = [*check_forces([*train, *test]), *check_stress([*train, *test])]
-    settled, figures = earlier.dft_compared if earlier else 0, dict[str, Any]()
+    by_teacher = _read(inputs, "dft_teacher")
+    dft = {
+        name: [
+            one
+            for one in _read(inputs, name)
+            if set(one.get_chemical_symbols()) <= set(params.elements) and not energies.isolated(one, params.cutoff)
+        ]
+        for name in ("dft", "dft_test")
+    }
+    train, test = (dft_agreement.matched(structures, by_teacher) for structures in dft.values())
+    both = [*train, *test]
+    dft_agreement.check_units(both)
+    warnings = [*check_forces(both), *check_stress(both)]
+    settled = earlier.dft_compared if earlier else 0
+    constants: dict[str, float] = {}
+    figures: dict[str, Any] = {"dft_compared": len(train or test)}
     if earlier and settled:
         constants = dict(earlier.dft_offsets_eV)
-        figures["dft_compared"] = len(train or test)
         if train:
             dft_agreement.check_zero(train, params.elements, constants, "DFT training files", "earlier run's DFT data")
-    else:
-        constants, figures = _offsets(train or test, params)
+    elif judged := train or test:
+        found, before, after = dft_agreement.offsets(judged, params.elements)
+        dft_agreement.check_energies(judged, found)
+        figures["dft_difference_q75_meV_per_atom"] = 1000 * before
+        figures["dft_difference_q75_after_offsets_meV_per_atom"] = 1000 * after
+        if dft_agreement.other_reference(before, after):
+            if params.dft_energies == "refuse":
+                raise BadInput(dft_agreement.refused(found, before, after, len(judged)))
+            constants = found
     if test and (train or settled):
         dft_agreement.check_zero(test, params.elements, constants, "DFT test files", "DFT training files")
-    if both := [*train, *test]:
-        more = dft_agreement.offsets(both, params.elements)[0]
-        warnings += dft_agreement.check_outliers(both, more)
+    if both:
+        warnings += dft_agreement.check_outliers(both, dft_agreement.offsets(both, params.elements)[0])
     figures["dft_warnings"] = warnings
-    figures |= dft_agreement.not_compared([*dft["dft"], *dft["dft_test"]], answers, _reasons(inputs))
+    rejected = [pq.read_table(path, columns=["id", "reason"]) for path in inputs.all("dft_rejected")]
+    reasons = {row["id"]: row["reason"] for table in rejected for row in table.to_pylist()}
+    figures |= dft_agreement.not_compared([*dft["dft"], *dft["dft_test"]], by_teacher, reasons)
     figures |= {f"teacher_{name}": value for name, value in dft_agreement.teachers_errors(train, constants).items()}
     figures |= {f"teacher_test_{name}": value for name, value in dft_agreement.teachers_errors(test, constants).items()}
     return constants, settled + len(train), figures
 
 
-def _reasons(inputs: Inputs) -> dict[str, str]:
-    """Why the teacher has no label of a DFT structure, by id."""
-    tables = [pq.read_table(path, columns=["id", "reason"]) for path in inputs.all("dft_rejected")]
-    return {row["id"]: row["reason"] for table in tables for row in table.to_pylist()}
-
-
-def _compared(atoms: Atoms, params: Params) -> bool:
-    """Teachers know no isolated atoms unless they were taught them: what they say of them shows no other reference."""
-    return set(atoms.get_chemical_symbols()) <= set(params.elements) and not energies.isolated(atoms, params.cutoff)
-
-
-def _offsets(both: Sequence[dft_agreement.Both], params: Params) -> tuple[dict[str, float], dict[str, Any]]:
-    if not both:
-        return {}, {"dft_compared": 0}
-    constants, before, after = dft_agreement.offsets(both, params.elements)
-    dft_agreement.check_energies(both, constants)
-    figures = {
-        "dft_compared": len(both),
-        "dft_difference_q75_meV_per_atom": 1000 * before,
-        "dft_difference_q75_after_offsets_meV_per_atom": 1000 * after,
-    }
-    if not dft_agreement.other_reference(before, after):
-        return {}, figures
-    if params.dft_energies == "refuse":
-        raise BadInput(dft_agreement.refused(constants, before, after, len(both)))
-    return constants, figures
-
-
-def _e0s(inputs: Inputs, rows: Rows, params: Params, constants: dict[str, float]) -> tuple[dict[str, float], E0Source]:
+def _e0s(
+    inputs: Inputs, labels: BaselineLabels, params: Params, constants: dict[str, float]
+) -> tuple[dict[str, float], E0Source]:
     elements = params.elements
     if isinstance(params.e0s, dict):
         return energies.given(params.e0s, elements, "reference_energies"), "given"
     if params.e0s == "isolated_atoms":
-        found = _isolated(inputs, rows, params.cutoff, constants)
+        found = _isolated(inputs, labels, params.cutoff, constants)
         return energies.of_isolated_atoms(found, elements, params.cutoff), "isolated_atoms"
     teachers = energies.given(params.teacher_e0s_eV, elements, "the teacher")
     if params.e0s == "teacher":
         return teachers, "teacher"
-    data = energies.training_compositions(rows, elements)
-    return energies.by_least_squares(data, teachers, elements), "least_squares"
+    return energies.by_least_squares(labels, teachers, elements), "least_squares"
 
 
-def _isolated(inputs: Inputs, rows: Rows, cutoff: float, constants: dict[str, float]) -> Iterator[Atoms]:
-    """DFT's on the teacher's scale, then the teacher's; of each the earlier set's first, so that its E0s stay."""
+def _isolated(inputs: Inputs, labels: BaselineLabels, cutoff: float, constants: dict[str, float]) -> Iterator[Atoms]:
+    """Yield DFT's on the teacher's scale, then the teacher's; of each the earlier set's first, so that its E0s stay."""
     new = (atoms for atoms in _read(inputs, "dft") if energies.isolated(atoms, cutoff))
-    for atoms in chain(energies.lone_atoms(rows.of_base("dft"), cutoff), new):
+    for atoms in chain(energies.lone_atoms(labels.of_base("dft"), cutoff), new):
         atoms.calc.results["energy"] -= constants.get(atoms.get_chemical_symbols()[0], 0.0)
         yield atoms
-    yield from energies.lone_atoms(rows.of_teacher(), cutoff)
-
-
-def _pairs(rows: Rows, params: Params, e0s: dict[str, float]) -> dict[str, PairTerm]:
-    if params.reference_potential == "lj" and params.lj == "auto":
-        return pair_potentials.fitted_lj(rows, e0s, params.elements, params.cutoff)
-    return _given_pairs(params, params.lj if isinstance(params.lj, dict) else {})
+    yield from energies.lone_atoms(labels.of_teacher(), cutoff)
 
 
 def _given_pairs(params: Params, parameters: dict[str, LennardJones]) -> dict[str, PairTerm]:

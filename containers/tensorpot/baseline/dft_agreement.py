@@ -25,11 +25,11 @@ SLOPES = (1 / 3, 3.0)
 PROPORTIONAL = 0.9
 """Cosine above which two sets of numbers are in one proportion."""
 REAL_FORCE_eV_per_A, REAL_ENERGY_eV_per_atom = 0.1, 0.01
-"""Root mean squares above which the teacher's forces, and its energies about their mean, tell a unit."""
+"""Root mean squares above which the teacher's forces, and its energies about their mean, show a unit."""
 A_PAIR = 2
-"""Atoms whose forces are in proportion whatever the teacher says: a factor tells a unit only if it is one's."""
+"""Atoms of a dimer: its forces are always parallel, so only an exact unit factor counts as evidence."""
 FEWEST = 5
-"""Energies of one composition, or frames with forces, from which a unit, a sign or an order is told."""
+"""Energies of one composition, or frames with forces, from which a unit, a sign or an order is judged."""
 OUTLIER_SPREADS = 10.0
 """Energies are set apart beyond so many standard deviations (by the median absolute deviation), and beyond FAR."""
 SHOWN = 5  # frames that a message lists
@@ -59,22 +59,18 @@ class Both:
     teacher: Mapping[str, Any]
 
     @property
-    def place(self) -> str:
-        """File and frame, the beginning of a message."""
-        return _place(self.atoms)
-
-    @property
     def difference(self) -> float:
         """DFT energy less the teacher's, eV/atom."""
         return float(self.atoms.calc.results["energy"] - self.teacher["energy"]) / len(self.atoms)
 
 
-def _place(atoms: Atoms) -> str:
+def place_of(atoms: Atoms) -> str:
+    """File and frame, the beginning of a message."""
     return f"{atoms.info['source']}, frame {atoms.info['row']} (from 0)"
 
 
 def matched(dft: Sequence[Atoms], by_teacher: Sequence[Atoms]) -> list[Both]:
-    """The DFT structures that the teacher labelled too."""
+    """Return the DFT structures that the teacher labelled too."""
     answers = {atoms.info["id"]: atoms.calc.results for atoms in by_teacher}
     return [Both(atoms, answers[atoms.info["id"]]) for atoms in dft if atoms.info["id"] in answers]
 
@@ -82,7 +78,7 @@ def matched(dft: Sequence[Atoms], by_teacher: Sequence[Atoms]) -> list[Both]:
 def not_compared(
     dft: Sequence[Atoms], by_teacher: Sequence[Atoms], reasons: Mapping[str, str]
 ) -> dict[str, int | str | None]:
-    """How many DFT structures no check of units or zero saw, because the teacher has no label of them.
+    """Count the DFT structures that no check of units or zero saw, because the teacher has no label of them.
 
     Args:
         reasons: why, by id.
@@ -94,7 +90,7 @@ def not_compared(
     left = [atoms for atoms in dft if atoms.info["id"] not in answered]
     first = min(left, key=lambda atoms: (atoms.info["source"], atoms.info["row"]), default=None)
     because = reasons.get(first.info["id"], "the teacher has no label of it") if first else ""
-    return {"dft_not_compared": len(left), "dft_not_compared_first": f"{_place(first)}: {because}" if first else None}
+    return {"dft_not_compared": len(left), "dft_not_compared_first": f"{place_of(first)}: {because}" if first else None}
 
 
 def check_units(both: Sequence[Both]) -> None:
@@ -104,42 +100,43 @@ def check_units(both: Sequence[Both]) -> None:
         if factor is not None and len(one.atoms) <= A_PAIR and not _likely(factor, UNITS):
             continue  # a teacher that is wrong at a short distance
         if factor is not None and rms(one.teacher["forces"]) > REAL_FORCE_eV_per_A:
-            raise BadInput(f"{one.place}: its forces are {_suggest(factor, 'eV/Å', UNITS)}")
+            raise BadInput(f"{place_of(one.atoms)}: its forces are {_suggest(factor, 'eV/Å', UNITS)}")
     files: defaultdict[str, list[Both]] = defaultdict(list)
-    alike: defaultdict[tuple[str, str], list[Both]] = defaultdict(list)
+    same_formula: defaultdict[tuple[str, str], list[Both]] = defaultdict(list)
     for one in both:
         files[one.atoms.info["source"]].append(one)
-        alike[one.atoms.info["source"], one.atoms.get_chemical_formula(empirical=True)].append(one)
+        same_formula[one.atoms.info["source"], one.atoms.get_chemical_formula(empirical=True)].append(one)
     for source, ones in files.items():
         if min(abs(one.difference) for one in ones) > FAR_eV_per_atom and (unit := _explaining(ones)):
             raise BadInput(f"{source}: its energies are given in {unit}, as it seems. Give eV throughout.")
-    for (source, _), ones in alike.items():
-        if len(ones) >= FEWEST and (factor := _energy_factor(ones)) is not None:
+    for (source, _), ones in same_formula.items():
+        dft, teacher = _energies(ones)
+        if len(ones) < FEWEST or np.std(teacher) <= REAL_ENERGY_eV_per_atom:
+            continue
+        if (factor := _proportion(dft - np.median(dft), teacher - np.median(teacher))) is not None:
             raise BadInput(f"{source}: its energies vary {_suggest(factor, 'eV', ENERGY_UNITS)}")
 
 
 def rms(forces: Floats) -> float:
-    """Root mean square of all numbers."""
+    """Return the root mean square of all numbers."""
     return float(np.sqrt(np.mean(np.square(forces))))
 
 
 def listed(ones: Sequence[Both]) -> str:
-    """Their frames, for a message."""
+    """Return their frames, for a message."""
     more = f" and {len(ones) - SHOWN} more" if len(ones) > SHOWN else ""
     return f"frames {', '.join(str(one.atoms.info['row']) for one in ones[:SHOWN])}{more}, from 0"
 
 
-def _energy_factor(ones: Sequence[Both]) -> float | None:
-    """DFT energies per atom about their median over the teacher's, when that is no teacher's error."""
-    dft = np.array([one.atoms.calc.results["energy"] / len(one.atoms) for one in ones])
-    teacher = np.array([one.teacher["energy"] / len(one.atoms) for one in ones])
-    if np.std(teacher) <= REAL_ENERGY_eV_per_atom:
-        return None
-    return _proportion(dft - np.median(dft), teacher - np.median(teacher))
+def _energies(ones: Sequence[Both]) -> tuple[Floats, Floats]:
+    """Return DFT's and the teacher's energies, eV/atom."""
+    sizes = np.array([len(one.atoms) for one in ones])
+    dft = np.array([one.atoms.calc.results["energy"] for one in ones])
+    return dft / sizes, np.array([one.teacher["energy"] for one in ones]) / sizes
 
 
 def _proportion(found: Floats, expected: Floats) -> float | None:
-    """`found` over `expected` when they are proportional by a factor outside SLOPES."""
+    """Return `found` over `expected` when they are proportional by a factor outside SLOPES."""
     product, lengths = float(found @ expected), float(np.linalg.norm(found) * np.linalg.norm(expected))
     if lengths == 0 or product < PROPORTIONAL * lengths:
         return None
@@ -154,7 +151,7 @@ def _suggest(factor: float, unit: str, units: Mapping[str, float]) -> str:
 
 
 def _likely(factor: float, units: Mapping[str, float]) -> str | None:
-    """The unit that a factor suggests, if any."""
+    """Return the unit that a factor suggests, if any."""
     near = {name: abs(np.log(size * factor)) for name, size in units.items()}
     likely = min(near, key=near.__getitem__)
     return likely if near[likely] < np.log(NEAR) else None
@@ -163,14 +160,14 @@ def _likely(factor: float, units: Mapping[str, float]) -> str | None:
 def offsets(
     both: Sequence[Both], elements: Sequence[str], taken: Mapping[str, float] | None = None
 ) -> tuple[dict[str, float], float, float]:
-    """DFT energy less the teacher's, as a constant for each element.
+    """Fit DFT energy less the teacher's by a constant for each element.
 
     Args:
         taken: constants (eV an atom) that are taken from the DFT energies before.
 
     Returns:
         eV an atom by element, and the MOST_OF_THEM quantile of the differences before and after (eV/atom). Structures
-        that fit badly count less; what the compositions do not tell apart is shared with the smallest constants.
+        that fit badly count less; where the compositions do not distinguish elements, the constants are the smallest ones.
     """
     symbols = [one.atoms.get_chemical_symbols() for one in both]
     shares = np.array([[names.count(element) / len(names) for element in elements] for names in symbols])
@@ -195,11 +192,11 @@ def check_energies(both: Sequence[Both], constants: Mapping[str, float]) -> None
         if one.atoms.calc.results["energy"] == 0.0:
             continue  # in no unit
         if abs(one.difference - shift) >= FAR_eV_per_atom and (unit := _explaining([one], shift)):
-            raise BadInput(f"{one.place}: its energy is given in {unit}, as it seems. Give eV throughout.")
+            raise BadInput(f"{place_of(one.atoms)}: its energy is given in {unit}, as it seems. Give eV throughout.")
 
 
 def check_outliers(both: Sequence[Both], constants: Mapping[str, float]) -> list[str]:
-    """Warnings for energies far from all others'; refuses them where the teacher knows the frame by its forces.
+    """Warn of energies far from all others'; refuses them where the teacher knows the frame by its forces.
 
     The difference to the teacher, less the constants, is judged by its median absolute deviation over all frames and
     by FAR: compressed cells are 0.2 eV/atom off with a usable teacher, and stay.
@@ -223,41 +220,41 @@ def check_outliers(both: Sequence[Both], constants: Mapping[str, float]) -> list
         )
     for one, value in ((both[place], left[place]) for place in np.flatnonzero(apart > limit)):
         forces, teacher = one.atoms.calc.results["forces"], one.teacher["forces"]
-        size = rms(teacher)
-        told = (
-            f"{one.place}: its energy is {value:+.3g} eV/atom from the teacher's (less a constant for each element),"
+        size, place = rms(teacher), place_of(one.atoms)
+        finding = (
+            f"{place}: its energy is {value:+.3g} eV/atom from the teacher's (less a constant for each element),"
             f" where most of {len(both)} structures are within {spread:.2g}"
         )
         if one.atoms.calc.results["energy"] == 0.0:
-            raise BadInput(f"{told}: it is 0 eV, which is no energy. Give it, or remove the frame.")
+            raise BadInput(f"{finding}: it is 0 eV, which is no energy. Give it, or remove the frame.")
         if size > REAL_FORCE_eV_per_A and rms(forces - teacher) < EXPLAINED * size:
-            raise BadInput(f"{told}, and its forces agree with the teacher's. Correct the energy or remove the frame.")
-        warnings.append(f"{told}. Look at the frame: its energy may be wrong, or the teacher does not know it")
+            raise BadInput(
+                f"{finding}, and its forces agree with the teacher's. Correct the energy or remove the frame."
+            )
+        warnings.append(f"{finding}. Look at the frame: its energy may be wrong, or the teacher does not know it")
     return warnings
 
 
 def _shift(one: Both, constants: Mapping[str, float]) -> float:
-    """eV/atom: constants of the elements in the mean over the atoms."""
+    """Return the mean over the atoms of the elements' constants, eV/atom."""
     return sum(constants.get(symbol, 0.0) for symbol in one.atoms.get_chemical_symbols()) / len(one.atoms)
 
 
 def _explaining(ones: Sequence[Both], shift: float = 0.0) -> str | None:
-    """The unit in which every DFT energy, less a shift (eV/atom), agrees with the teacher's."""
-    sizes = np.array([len(one.atoms) for one in ones])
-    dft = np.array([one.atoms.calc.results["energy"] for one in ones]) / sizes
-    teacher = np.array([one.teacher["energy"] for one in ones]) / sizes
+    """Return the unit in which every DFT energy, less a shift (eV/atom), agrees with the teacher's."""
+    dft, teacher = _energies(ones)
     worst = {unit: float(np.abs(dft * factor - shift - teacher).max()) for unit, factor in ENERGY_UNITS.items()}
     likely = min(worst, key=worst.__getitem__)
     return likely if worst[likely] < AGREES_eV_per_atom else None
 
 
 def other_reference(before: float, after: float) -> bool:
-    """Whether differences (eV/atom, before and after `offsets`) show another zero of energy."""
+    """Return whether differences (eV/atom, before and after `offsets`) show another zero of energy."""
     return before > SAME_REFERENCE_eV_per_atom and after < EXPLAINED * before
 
 
 def refused(constants: Mapping[str, float], before: float, after: float, structures: int) -> str:
-    """The message when DFT energies have another zero than the teacher's."""
+    """Return the message when DFT energies have another zero than the teacher's."""
     listed = ", ".join(f"{symbol} {value:+.4f}" for symbol, value in constants.items())
     return (
         f"the DFT energies have another zero than the teacher's: most of {structures} common structures differ by up to"
@@ -287,7 +284,7 @@ def check_zero(
 
 
 def teachers_errors(both: Sequence[Both], constants: Mapping[str, float]) -> dict[str, float | None]:
-    """The teacher against DFT, after the constants: about the best that a student of this teacher can do."""
+    """Compare the teacher with DFT, after the constants: about the best that a student of this teacher can do."""
     energies = np.array([one.difference - _shift(one, constants) for one in both])
     forces = [np.ravel(one.atoms.calc.results["forces"]) - np.ravel(one.teacher["forces"]) for one in both]
     force = np.concatenate([np.zeros(0), *forces])

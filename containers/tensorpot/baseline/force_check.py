@@ -8,7 +8,6 @@ from itertools import permutations
 
 import numpy as np
 
-from containers.arrays import Floats
 from containers.contract import BadInput
 from containers.tensorpot.baseline.dft_agreement import (
     A_PAIR,
@@ -31,7 +30,7 @@ STRONG_eV_per_A = 0.3
 
 
 def check_forces(both: Sequence[Both]) -> list[str]:
-    """Warnings for forces that hardly are those of the structures; what is certain is refused.
+    """Warn of forces that hardly are those of the structures; what is certain is refused.
 
     Judged for each file, over frames in which the teacher's forces are real. Frames of one or two atoms have a
     direction but no order, and are in proportion whatever the teacher says: they count in the median alone.
@@ -51,7 +50,11 @@ def check_forces(both: Sequence[Both]) -> list[str]:
                 f" {rms(empty[0].teacher['forces']):.2g} eV/Å: they were not computed. Give the forces, or remove the"
                 " frames."
             )
-        cosines = np.array([_cosine(one.atoms.calc.results["forces"], one.teacher["forces"]) for one in ones])
+        cosines = np.zeros(len(ones))
+        for place, one in enumerate(ones):
+            forces, teacher = one.atoms.calc.results["forces"], one.teacher["forces"]
+            lengths = float(np.linalg.norm(forces) * np.linalg.norm(teacher))
+            cosines[place] = float(np.sum(np.multiply(forces, teacher))) / lengths if lengths else 0.0
         middle = float(np.median(cosines))
         several = [(one, cosine) for one, cosine in zip(ones, cosines, strict=True) if len(one.atoms) > A_PAIR]
         turned = [one for one, cosine in several if cosine <= -PROPORTIONAL]
@@ -93,7 +96,7 @@ def check_forces(both: Sequence[Both]) -> list[str]:
 
 
 def _force_order(ones: Sequence[Both]) -> str | None:
-    """How the forces would have to be reordered to agree with the teacher's, if an order does it."""
+    """Return the order of the forces that agrees with the teacher's, if there is one."""
     if len(ones) < FEWEST:
         return None
     left: defaultdict[str, list[float]] = defaultdict(list)
@@ -111,8 +114,3 @@ def _force_order(ones: Sequence[Both]) -> str | None:
     medians = {name: float(np.median(shares)) for name, shares in left.items()}
     best = min(medians, key=medians.__getitem__)
     return best if medians[best] < EXPLAINED * min(1.0, medians[""]) else None
-
-
-def _cosine(one: Floats, other: Floats) -> float:
-    lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
-    return float(np.sum(np.multiply(one, other))) / lengths if lengths else 0.0

@@ -20,7 +20,7 @@ from containers.arrays import Floats, Indices
 from containers.contract import BadInput, Closed
 from containers.structures.distances import nearest, shortest_per_pair, touching
 from containers.structures.table import STRUCTURES, atoms_from_table
-from containers.tensorpot.baseline.rows import Rows
+from containers.tensorpot.baseline.rows import BaselineLabels
 from containers.tensorpot.frames.frame_file import ENERGY_RANGE, ONE_PLACE
 from containers.tensorpot.student.baseline import PairTerm, pair_names
 from containers.tensorpot.student.calculator import neighbours, pair_terms
@@ -50,7 +50,7 @@ class LennardJones(Closed):
 
 
 def zbl_terms(elements: Sequence[str], cutoff: float) -> dict[str, PairTerm]:
-    """ZBL of every pair, switched off inside the cutoff (Å)."""
+    """Return ZBL of every pair, switched off inside the cutoff (Å)."""
     outer = {pair: min(touching(pair), cutoff) for pair in pair_names(elements)}
     return {
         pair: PairTerm(form="zbl", inner_A=ZBL_INNER * reach, outer_A=reach) for pair, reach in sorted(outer.items())
@@ -58,7 +58,7 @@ def zbl_terms(elements: Sequence[str], cutoff: float) -> dict[str, PairTerm]:
 
 
 def lj_terms(parameters: Mapping[str, LennardJones], elements: Sequence[str], cutoff: float) -> dict[str, PairTerm]:
-    """The given parameters for every pair; raises `BadInput` when one is missing or belongs to no pair."""
+    """Return the given parameters for every pair; raises `BadInput` when one is missing or belongs to no pair."""
     named = {"-".join(sorted(pair.split("-"))): values for pair, values in parameters.items()}
     pairs = pair_names(elements)
     if missing := [pair for pair in pairs if pair not in named]:
@@ -72,30 +72,41 @@ def _lj(epsilon: float, sigma: float, cutoff: float) -> PairTerm:
     return PairTerm(form="lj", epsilon_eV=epsilon, sigma_A=sigma, inner_A=LJ_INNER * cutoff, outer_A=cutoff)
 
 
-def fitted_lj(rows: Rows, e0s_eV: Mapping[str, float], elements: Sequence[str], cutoff: float) -> dict[str, PairTerm]:
-    """Lennard-Jones terms from the labels of the training side; raises `BadInput` when no pair of atoms is near.
+def fitted_lj(
+    labels: BaselineLabels, e0s_eV: Mapping[str, float], elements: Sequence[str], cutoff: float
+) -> dict[str, PairTerm]:
+    """Fit Lennard-Jones terms to the labels of the training side; raises `BadInput` when no pair of atoms is near.
 
     A pair that is nowhere within the cutoff there has ZBL instead: a well would be an invented bond.
     """
-    known = _sample(rows, elements)
-    typical = _typical_distances(known, cutoff)
+    known = _sample(labels, elements)
+    near: defaultdict[str, list[float]] = defaultdict(list)
+    for atoms in known:
+        for pair, distance in shortest_per_pair([atoms], cutoff).items():
+            near[pair].append(distance)
+    typical = {pair: float(np.quantile(distances, CLOSE)) for pair, distances in near.items()}
     if not typical:
         raise BadInput("lj: auto needs structures whose atoms are nearer than the cutoff: give epsilon_eV and sigma_A")
     unit = {pair: _lj(1.0, distance / 2 ** (1 / 6), cutoff) for pair, distance in typical.items()}
     depths = _depths(known, unit, typical)
     terms = {pair: term.model_copy(update={"epsilon_eV": depths[pair]}) for pair, term in unit.items()}
-    share = _allowed_share(shifts(rows, terms, e0s_eV))
+    low, high = ENERGY_RANGE  # the depths are shared down until every structure in range stays in it
+    found = shifts(labels, terms, e0s_eV)
+    bare, taken = found[(found[:, 0] >= low) & (found[:, 0] <= high)].T
+    room = np.where(taken > 0, bare - low, high - bare)
+    most = float((room[taken != 0] / np.abs(taken[taken != 0])).min(initial=np.inf))
+    share = 1.0 if most >= 1 else 0.99 * most
     fitted = {pair: _lj(share * depths[pair], float(term.sigma_A or 0), cutoff) for pair, term in terms.items()}
     return dict(sorted({**zbl_terms(elements, cutoff), **fitted}.items()))
 
 
-def _sample(rows: Rows, elements: Sequence[str]) -> list[Atoms]:
-    """At most FITTED_FROM usable structures of the training side, every n-th; no others are held with their labels."""
-    geometries = (atoms_from_table(table) for table in rows.training(STRUCTURES.names))
+def _sample(labels: BaselineLabels, elements: Sequence[str]) -> list[Atoms]:
+    """Return every n-th usable structure of the training side, at most FITTED_FROM; only these are held with labels."""
+    geometries = (atoms_from_table(table) for table in labels.training(STRUCTURES.names))
     places = np.flatnonzero([_usable(atoms, elements) for structures in geometries for atoms in structures])
     chosen = places[:: max(1, -(-len(places) // FITTED_FROM))]
     found, start = list[Atoms](), 0
-    for table in rows.training():
+    for table in labels.training():
         here = chosen[(chosen >= start) & (chosen < start + table.num_rows)]
         found += atoms_from_table(table.take(pa.array(here - start)))
         start += table.num_rows
@@ -103,24 +114,15 @@ def _sample(rows: Rows, elements: Sequence[str]) -> list[Atoms]:
 
 
 def _usable(atoms: Atoms, elements: Container[str]) -> bool:
-    """Whether it can enter a fit: of the elements, with no two atoms in one place."""
+    """Return whether it can enter a fit: of the elements, with no two atoms in one place."""
     known = all(symbol in elements for symbol in set(atoms.get_chemical_symbols()))
     return known and bool(nearest(atoms, 2 * ONE_PLACE).min() >= ONE_PLACE)
-
-
-def _typical_distances(structures: Sequence[Atoms], cutoff: float) -> dict[str, float]:
-    """A low quantile over the structures of the shortest distance (Å) of each pair, where it is within the cutoff."""
-    found: defaultdict[str, list[float]] = defaultdict(list)
-    for atoms in structures:
-        for pair, distance in shortest_per_pair([atoms], cutoff).items():
-            found[pair].append(distance)
-    return {pair: float(np.quantile(distances, CLOSE)) for pair, distances in found.items()}
 
 
 def _depths(
     structures: Sequence[Atoms], unit: Mapping[str, PairTerm], typical: Mapping[str, float]
 ) -> dict[str, float]:
-    """Depths (eV) that fit the forces of crowded atoms."""
+    """Return depths (eV) that fit the forces of crowded atoms."""
     from scipy.optimize import nnls
 
     pairs = list(typical)
@@ -139,7 +141,7 @@ def _depths(
 
 
 def crowded_atoms(atoms: Atoms, distances: Mapping[str, float]) -> Indices:
-    """Those with a neighbour closer than the distance (Å) of their pair."""
+    """Return the atoms with a neighbour closer than the distance (Å) of their pair."""
     first, second, vectors = neighbours(atoms, max(distances.values()))
     symbols = np.array(atoms.get_chemical_symbols())
     pairs = ["-".join(sorted(pair)) for pair in zip(symbols[first].tolist(), symbols[second].tolist(), strict=True)]
@@ -147,35 +149,22 @@ def crowded_atoms(atoms: Atoms, distances: Mapping[str, float]) -> Indices:
     return np.unique(first[np.linalg.norm(vectors, axis=1) < limits])
 
 
-def shifts(rows: Rows, terms: Mapping[str, PairTerm], e0s_eV: Mapping[str, float]) -> Floats:
-    """(S, 2): energy less E0s, and energy of the pair terms, of every usable structure with the teacher's label,
-    eV/atom."""
+def shifts(labels: BaselineLabels, terms: Mapping[str, PairTerm], e0s_eV: Mapping[str, float]) -> Floats:
+    """Return (S, 2): energy less E0s, and energy of the pair terms, of every usable structure with the teacher's
+    label, eV/atom."""
     plain = {pair: term.model_dump() for pair, term in terms.items()}
-    found = [np.zeros((0, 2))]
-    for table in rows.of_teacher():
-        usable = [atoms for atoms in atoms_from_table(table) if _usable(atoms, e0s_eV)]
-        found.append(np.array([_shift(atoms, plain, e0s_eV) for atoms in usable]).reshape(-1, 2))
-    return np.concatenate(found)
-
-
-def _shift(atoms: Atoms, terms: Mapping[str, Any], e0s_eV: Mapping[str, float]) -> tuple[float, float]:
-    e0 = sum(e0s_eV[symbol] for symbol in atoms.get_chemical_symbols())
-    taken = pair_terms(atoms, terms)[0]
-    return (atoms.calc.results["energy"] - e0) / len(atoms), taken / len(atoms)
-
-
-def _allowed_share(found: Floats) -> float:
-    """The largest share, up to 1, of the pair energies that leaves every structure in range that was in range."""
-    low, high = ENERGY_RANGE
-    bare, taken = found[(found[:, 0] >= low) & (found[:, 0] <= high)].T
-    room = np.where(taken > 0, bare - low, high - bare)
-    shares = room[taken != 0] / np.abs(taken[taken != 0])
-    most = float(shares.min(initial=np.inf))
-    return 1.0 if most >= 1 else 0.99 * most
+    found = list[tuple[float, float]]()
+    for table in labels.of_teacher():
+        for atoms in atoms_from_table(table):
+            if _usable(atoms, e0s_eV):
+                e0 = sum(e0s_eV[symbol] for symbol in atoms.get_chemical_symbols())
+                taken = pair_terms(atoms, plain)[0]
+                found.append(((atoms.calc.results["energy"] - e0) / len(atoms), taken / len(atoms)))
+    return np.array(found, dtype=float).reshape(-1, 2)
 
 
 def check_range(found: Floats) -> dict[str, Any]:
-    """Figures of the corrected energies; raises `BadInput` when the pair terms push too many structures out."""
+    """Return figures of the corrected energies; raises `BadInput` when the pair terms push too many structures out."""
     low, high = ENERGY_RANGE
     corrected = found[:, 0] - found[:, 1]
     inside = (found[:, 0] >= low) & (found[:, 0] <= high)

@@ -21,7 +21,7 @@ ROWS = 5000
 
 
 @dataclass(frozen=True)
-class Rows:
+class BaselineLabels:
     """Labelled structures in the order of their files, ROWS at a time; those of the earlier set come first.
 
     Attributes:
@@ -35,14 +35,14 @@ class Rows:
     split: Split
 
     def of_teacher(self, columns: Sequence[str] = LABELS.names) -> Iterator[pa.Table]:
-        """The teacher's labels of every side; a new row of a structure that the earlier set has is left out."""
+        """Yield the teacher's labels of every side; a new row of a structure that the earlier set has is left out."""
         for table in self.of_base("teacher", columns):
             yield table.select(columns)
         for table in self._new(columns):
             yield table.select(columns)
 
     def training(self, columns: Sequence[str] = LABELS.names) -> Iterator[pa.Table]:
-        """Those on the training side, also what the data set leaves out because it is like a DFT test structure."""
+        """Yield the training side, also structures that the data set leaves out as near duplicates of DFT test ones."""
         for table in self.of_base("teacher", columns):
             yield table.filter(pc.equal(table["side"], "train")).select(columns)
         for table in self._new(columns):
@@ -50,12 +50,12 @@ class Rows:
             yield table.filter(pa.array(train, pa.bool_())).select(columns)
 
     def of_base(self, origin: Origin, columns: Sequence[str] = LABELS.names) -> Iterator[pa.Table]:
-        """The earlier set's rows of one origin, with `origin` and `side`."""
+        """Yield the earlier set's rows of one origin, with `origin` and `side`."""
         for table in tables(self.base, [*columns, "origin", "side"]) if self.base else ():
             yield table.filter(pc.equal(table["origin"], origin))
 
     def _new(self, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """What the earlier set does not have, with the columns of PLACE."""
+        """Yield the rows that the earlier set does not have, with the columns of PLACE."""
         known = self._sides.base.keys
         for table in tables(self.new, sorted({*columns, *PLACE})):
             fresh = [(place.key, "teacher") not in known for place in places_in(table)]
@@ -68,7 +68,7 @@ class Rows:
 
 
 def tables(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """The rows of a Parquet file in its order, ROWS at a time."""
+    """Yield the rows of a Parquet file in its order, ROWS at a time."""
     with pq.ParquetFile(path, pre_buffer=False) as file:  # buffered, it would hold all that was read until the end
         there = [name for name in columns if name in file.schema_arrow.names] if columns else None
         for batch in file.iter_batches(ROWS, columns=there):

@@ -29,14 +29,14 @@ ORDERS = {"xx yy zz xy yz zx (VASP)": (1, 2, 0), "xx yy zz xy xz yz (LAMMPS)": (
 TRIANGLES = {"xx xy xz yy yz zz": (0, 3, 5, 4, 2, 1), "xx xy yy xz yz zz": (0, 2, 5, 4, 3, 1)}
 """Order of six numbers -> places of ASE's xx yy zz yz xz xy among them."""
 MANY = 0.2
-"""Share of the frames that tell from which a few of another sign are more than a teacher's errors."""
+"""Share of the frames with real stress from which those of another sign are more than a teacher's errors."""
 OTHER_SIGN = "eV/Å³ with the other sign (positive under pressure)"
 ORDERED = "are in the order {}, as it seems. Give xx yy zz yz xz xy, or nine numbers."
 GIVE = "Give eV/Å³ with ASE's sign (positive under tension) throughout, or set dft.stress_key: null"
 
 
 def check_stress(both: Sequence[Both]) -> list[str]:
-    """Warnings for frames whose stress may have the other sign; what is certain is refused.
+    """Warn of frames whose stress may have the other sign; what is certain is refused.
 
     Unit and sign are judged by xx, yy and zz, for each file and then for each frame; frames without the teacher's
     stress are left out.
@@ -51,10 +51,11 @@ def check_stress(both: Sequence[Both]) -> list[str]:
         if "stress" in one.atoms.calc.results and one.teacher.get("stress") is not None:
             files[one.atoms.info["source"]].append(one)
     for source, ones in files.items():
-        dft, teacher = (np.array(stresses).reshape(-1, 6) for stresses in zip(*map(_stresses, ones), strict=True))
+        dft = np.array([one.atoms.calc.results["stress"] for one in ones], dtype=float).reshape(-1, 6)
+        teacher = np.array([one.teacher["stress"] for one in ones], dtype=float).reshape(-1, 6)
         volumes = np.array([one.atoms.get_volume() for one in ones])
         real = _real(teacher[:, :3])
-        if zero := [one for one, stress, tells in zip(ones, dft, real, strict=True) if tells and not stress.any()]:
+        if zero := [one for one, stress, judged in zip(ones, dft, real, strict=True) if judged and not stress.any()]:
             raise BadInput(
                 f"{source}: the stress of {len(zero)} frames is exactly zero ({listed(zero)}), where the teacher's is"
                 f" not: it was not computed. {GIVE}, or leave it out of these frames."
@@ -71,7 +72,7 @@ def check_stress(both: Sequence[Both]) -> list[str]:
 
 
 def _single_frames(source: str, ones: Sequence[Both], dft: Floats, teacher: Floats, volumes: Floats) -> list[str]:
-    """Warnings for frames of another sign than the rest; refuses frames in another unit, and many of another sign.
+    """Warn of frames of another sign than the rest; refuses frames in another unit, and many of another sign.
 
     Args:
         dft, teacher: xx yy zz of each structure, [n, 3].
@@ -90,20 +91,16 @@ def _single_frames(source: str, ones: Sequence[Both], dft: Floats, teacher: Floa
     warnings = list[str]()
     for kind, places in found.items():
         name = (named(places) if places else None) or "another unit"
-        told = f"{source}: the stress of {len(places)} of {len(ones)} frames looks like {name}{_size(name)}"
-        told += f" ({listed([ones[place] for place in places])})"
+        finding = f"{source}: the stress of {len(places)} of {len(ones)} frames looks like {name}{_size(name)}"
+        finding += f" ({listed([ones[place] for place in places])})"
         if places and (kind == "large" or (len(places) >= FEWEST and len(places) >= MANY * len(real))):
-            raise BadInput(f"{told}. {GIVE}.")
-        warnings += [f"{told}; the teacher may also be wrong there"] if places else []
+            raise BadInput(f"{finding}. {GIVE}.")
+        warnings += [f"{finding}; the teacher may also be wrong there"] if places else []
     return warnings
 
 
-def _stresses(one: Both) -> tuple[Floats, Floats]:
-    return np.asarray(one.atoms.calc.results["stress"], dtype=float), np.asarray(one.teacher["stress"], dtype=float)
-
-
 def _unit(dft: Floats, teacher: Floats, volumes: Floats) -> str | None:
-    """What a message says of a unit or sign that is another; None where nothing shows one.
+    """Return the words of a message for another unit or sign; None where nothing shows one.
 
     Args:
         dft, teacher: xx yy zz of each structure, [n, 3].
@@ -119,8 +116,10 @@ def _unit(dft: Floats, teacher: Floats, volumes: Floats) -> str | None:
         if name := _explaining({name: found * size for name, size in guesses.items()}, found, expected):
             if np.ptp(guesses[name]) or guesses[name][0] != -1 or len(found) >= FEWEST:  # few frames show no sign
                 return f"{times}; it looks like {name}{_size(name)}"
-        elif len(found) >= FEWEST and _in_proportion(found, expected) and not SLOPES[0] <= factor <= SLOPES[1]:
-            return times
+        elif len(found) >= FEWEST and not SLOPES[0] <= factor <= SLOPES[1]:
+            lengths = np.linalg.norm(found) * np.linalg.norm(expected)
+            if lengths > 0 and abs(np.sum(found * expected)) >= PROPORTIONAL * lengths:
+                return times
     largest = float(np.median(_lengths(dft) / np.maximum(_lengths(teacher), np.sqrt(3) * REAL_STRESS_eV_per_A3)))
     if len(dft) < FEWEST or largest < FAR:
         return None
@@ -132,7 +131,7 @@ def _unit(dft: Floats, teacher: Floats, volumes: Floats) -> str | None:
 
 
 def _guesses(volumes: Floats) -> dict[str, Floats]:
-    """What the numbers may be -> the factors that make eV/Å³ with ASE's sign of them, [n, 1]."""
+    """Return for each kind of numbers the factors that make eV/Å³ with ASE's sign of them, [n, 1]."""
     per_volume = 1 / volumes[:, None]
     ones = np.ones_like(per_volume)
     return {
@@ -150,7 +149,7 @@ def _size(name: str) -> str:
 
 
 def _order(dft: Floats, teacher: Floats) -> str | None:
-    """The order in which the last three numbers agree with the teacher's yz xz xy, where the given one does not."""
+    """Return the order in which the last three numbers agree with the teacher's yz xz xy; None where the given does."""
     real = _real(teacher)
     if real.sum() < FEWEST:
         return None
@@ -159,20 +158,15 @@ def _order(dft: Floats, teacher: Floats) -> str | None:
 
 
 def _explaining(guesses: Mapping[str, Floats], found: Floats, expected: Floats) -> str | None:
-    """The guess that most structures agree with, if it leaves EXPLAINED of what the numbers as they are leave."""
-    left = {name: _left(guess, expected) for name, guess in guesses.items()}
-    best = min(left, key=left.__getitem__)
-    return best if left[best] < EXPLAINED * min(1.0, _left(found, expected)) else None
+    """Return the guess that most structures agree with, if it leaves EXPLAINED of what the plain numbers leave."""
 
+    def left(guess: Floats) -> float:
+        """Return the median over the structures of the difference as a share of what is expected."""
+        return float(np.median(_lengths(guess - expected) / _lengths(expected)))
 
-def _left(guess: Floats, expected: Floats) -> float:
-    """Median over the structures of the difference as a share of what is expected."""
-    return float(np.median(_lengths(guess - expected) / _lengths(expected)))
-
-
-def _in_proportion(found: Floats, expected: Floats) -> bool:
-    lengths = np.linalg.norm(found) * np.linalg.norm(expected)
-    return bool(lengths > 0 and abs(np.sum(found * expected)) >= PROPORTIONAL * lengths)
+    shares = {name: left(guess) for name, guess in guesses.items()}
+    best = min(shares, key=shares.__getitem__)
+    return best if shares[best] < EXPLAINED * min(1.0, left(found)) else None
 
 
 def _real(teacher: Floats) -> Mask:

@@ -22,6 +22,7 @@ from containers.tensorpot.baseline.dft_agreement import (
     not_compared,
     offsets,
     other_reference,
+    place_of,
     refused,
     teachers_errors,
 )
@@ -181,7 +182,7 @@ def test_structures_are_matched_by_id_and_the_rest_is_counted() -> None:
         atoms.calc = SinglePointCalculator(atoms, **one.teacher)
         answers.append(atoms)
     found = matched(dft, answers)
-    assert [one.place for one in found] == [f"dft.xyz, frame {row} (from 0)" for row in range(3)]
+    assert [place_of(one.atoms) for one in found] == [f"dft.xyz, frame {row} (from 0)" for row in range(3)]
     figures = not_compared(dft, answers, {"id3": "too large a force"})
     assert figures == {"dft_not_compared": 1, "dft_not_compared_first": "dft.xyz, frame 3 (from 0): too large a force"}
 

@@ -20,7 +20,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from containers.contract import BadInput, Inputs, Machine
 from containers.structures.split import SIDES, Side, Split, side
 from containers.structures.table import LABELS, atoms_from_table, labels_table, structure_id, write_table
-from containers.tensorpot.baseline.rows import Rows
+from containers.tensorpot.baseline.rows import BaselineLabels
 from containers.tensorpot.dataset import dataset
 from containers.tensorpot.dataset.dataset import Params
 from containers.tensorpot.dataset.history import DATASET, HISTORY
@@ -374,6 +374,6 @@ def test_a_base_from_before_there_were_states_grows(tmp_path: Path) -> None:
     states = dict(zip(second.table["id"].to_pylist(), second.table["state"].to_pylist(), strict=True))
     assert {key for key, state in states.items() if state} == {charged.info["id"]}
     assert len(states) == first.table.num_rows + 1
-    rows = Rows(tmp_path / "second" / "labels.parquet", first.path, Split())
+    rows = BaselineLabels(tmp_path / "second" / "labels.parquet", first.path, Split())
     assert sum(table.num_rows for table in rows.of_teacher()) == len(states)
     assert {*chain.from_iterable(table["state"].to_pylist() for table in rows.of_teacher())} == {"", "total_charge=1"}
