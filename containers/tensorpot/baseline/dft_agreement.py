@@ -167,7 +167,7 @@ def offsets(
 
     Returns:
         eV an atom by element, and the MOST_OF_THEM quantile of the differences before and after (eV/atom). Structures
-        that fit badly count less; where the compositions do not distinguish elements, the constants are the smallest ones.
+        that fit badly count less; where compositions do not distinguish elements, the smallest constants are taken.
     """
     symbols = [one.atoms.get_chemical_symbols() for one in both]
     shares = np.array([[names.count(element) / len(names) for element in elements] for names in symbols])

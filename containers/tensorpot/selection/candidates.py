@@ -1,4 +1,4 @@
-"""The structures of a data set as the selection sees them: what each is for, and whether pacemaker could use it."""
+"""The structures of a data set as the selection sees them: the part of each, and whether pacemaker could use it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class DataSet:
 
     @cached_property
     def usable(self) -> list[Usable]:
-        """What training, validation and test could use, in the order of the file.
+        """Usable structures of training, validation and test, in the order of the file.
 
         Raises:
             BadInput: `given` is of another data set, or nothing is left to choose from.

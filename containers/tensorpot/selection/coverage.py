@@ -51,7 +51,7 @@ class Tables:
 
 
 def never_trained(elements: Sequence[str], cutoff: float, tables: Tables, split: Split) -> dict[str, list[Unseen]]:
-    """Elements that no structure of the training side has -> the structures that have them, on whatever side.
+    """Return for each element that no structure of the training side has the structures with it, of whatever side.
 
     Labels that are rejected, atoms without neighbours in larger structures and copies of DFT test structures are not
     known yet: the `frames` step looks again.
@@ -62,7 +62,9 @@ def never_trained(elements: Sequence[str], cutoff: float, tables: Tables, split:
     labels, dft = ([tables.new[origin]] if origin in tables.new else [] for origin in ("teacher", "dft"))
     sides = Sides(split, known_places(tables.base), pool_families(labels, dft))
     seen, unseen = np.zeros(len(elements), dtype=bool), {element: list[Unseen]() for element in elements}
-    for origin, path in _named(tables):
+    files: list[tuple[Origin | None, Path]] = [*tables.new.items()]
+    files += [(None, path) for path in (tables.base, tables.dft_test) if path]
+    for origin, path in files:
         for batch in pq.ParquetFile(path).iter_batches(AT_ONCE, columns=STRUCTURES.names):
             table = pa.Table.from_batches([batch])
             lengths = list_lengths(table["numbers"])
@@ -70,9 +72,11 @@ def never_trained(elements: Sequence[str], cutoff: float, tables: Tables, split:
             whole = has.sum(axis=1) == lengths
             if not (wanted := np.flatnonzero((has[:, ~seen] > 0).any(axis=1))).size:
                 continue
-            lonely, here = _isolated(table, lengths, cutoff), list(places_in(table))
+            single = np.flatnonzero(lengths == 1)
+            alone = zip(single.tolist(), atoms_from_table(table.take(pa.array(single))), strict=True)
+            lonely, here = {row for row, atoms in alone if isolated(atoms, cutoff)}, list(places_in(table))
             for row in wanted.tolist():
-                found = _looked_at(here[row], origin, sides, whole[row], row in lonely)
+                found = _unseen(here[row], origin, sides, whole[row], row in lonely)
                 if found is None:
                     seen |= has[row] > 0
                     continue
@@ -81,13 +85,8 @@ def never_trained(elements: Sequence[str], cutoff: float, tables: Tables, split:
     return {element: unseen[element] for place, element in enumerate(elements) if not seen[place]}
 
 
-def _named(tables: Tables) -> list[tuple[Origin | None, Path]]:
-    named: list[tuple[Origin | None, Path]] = [*tables.new.items()]
-    return named + [(None, path) for path in (tables.base, tables.dft_test) if path]
-
-
-def _looked_at(place: Place, origin: Origin | None, sides: Sides, whole: bool, lonely: bool) -> Unseen | None:
-    """Why training does not see a structure; None when it does.
+def _unseen(place: Place, origin: Origin | None, sides: Sides, whole: bool, lonely: bool) -> Unseen | None:
+    """Return why training does not see a structure; None when it does.
 
     Args:
         origin: None for rows of a base, and for DFT test data.
@@ -99,9 +98,3 @@ def _looked_at(place: Place, origin: Origin | None, sides: Sides, whole: bool, l
         return Unseen(place, "test", "it is DFT test data", settled)
     reason = ISOLATED if lonely else "" if whole else "it has elements that the potential does not have"
     return Unseen(place, side, reason, settled) if reason or side != "train" else None
-
-
-def _isolated(table: pa.Table, lengths: np.ndarray, cutoff: float) -> set[int]:
-    single = np.flatnonzero(lengths == 1)
-    structures = atoms_from_table(table.take(pa.array(single)))
-    return {int(row) for row, atoms in zip(single, structures, strict=True) if isolated(atoms, cutoff)}

@@ -20,7 +20,7 @@ from containers.tensorpot.active_set.projection_files import Projected
 
 @dataclass(frozen=True)
 class Search:
-    """Where D-optimal structures are looked for.
+    """Structures among which D-optimal ones are searched.
 
     Attributes:
         projected: of N structures.
@@ -39,7 +39,7 @@ class Search:
     progress: Progress
 
     def active_sets(self, structures: Mask, start: dict[str, Active] | None = None) -> dict[str, Active]:
-        """Of every element over the rows of some structures (a mask)."""
+        """Return the active set of every element over the rows of some structures (a mask)."""
         return {
             name: active_set(
                 rows.of(structures), self.tolerance, self.one_shot_bytes, None if start is None else start[name]
@@ -50,7 +50,7 @@ class Search:
 
 @dataclass(frozen=True)
 class FirstPass:
-    """What one pass of MaxVol over everything gives.
+    """Result of one pass of MaxVol over everything.
 
     Attributes:
         places: structures that hold active environments, most important first.
@@ -69,7 +69,7 @@ class FirstPass:
 
 
 def first_pass(search: Search, most: int, ranked: bool) -> FirstPass:
-    """One pass over the rows of what is free and given.
+    """Make one pass over the rows of what is free and given.
 
     Args:
         most: where there are more structures than this, they are in the order of what they add.
@@ -85,8 +85,8 @@ def first_pass(search: Search, most: int, ranked: bool) -> FirstPass:
 
 
 def further_passes(search: Search, chosen: list[int], count: int) -> tuple[list[int], int]:
-    """`count` more structures (fewer when none is left) by MaxVol over those that are not chosen yet, pass by pass, and
-    how many passes that took."""
+    """Return `count` more structures (fewer when none is left) by MaxVol over those not chosen yet, pass by pass, and
+    the number of passes."""
     left, more, passes = search.free.copy(), list[int](), 0
     while len(more) < count:
         left[chosen + more] = False
@@ -99,18 +99,13 @@ def further_passes(search: Search, chosen: list[int], count: int) -> tuple[list[
 
 
 def _in_order(search: Search, sets: dict[str, Active], most: int, ranked: bool) -> list[int]:
-    """Places of the free structures that hold active environments, by how many they hold; when there are more than
-    `most`, by how much each adds to those before it."""
+    """Return places of the free structures that hold active environments, by how many they hold; when there are more
+    than `most`, by `greedy_order`: the coordinates of the elements stand side by side."""
     owners = (owner for active in sets.values() for owner in active.owners.tolist())
     counts = Counter(owner for owner in owners if search.free[owner])
     places = sorted(counts, key=lambda place: (-counts[place], place))
     if len(places) <= most and not ranked:
         return places
-    return _by_addition(search, sets, places)
-
-
-def _by_addition(search: Search, sets: dict[str, Active], places: list[int]) -> list[int]:
-    """`places` by `greedy_order`; the coordinates of the elements stand side by side."""
     index = {place: k for k, place in enumerate(places)}
     own: list[list[int]] = [[] for _ in places]
     given, first = list[int](), 0
@@ -121,22 +116,20 @@ def _by_addition(search: Search, sets: dict[str, Active], places: list[int]) -> 
     back: dict[str, Floats] = {name: np.asarray(np.linalg.pinv(one.rows), dtype=float) for name, one in sets.items()}
 
     def coordinates(k: int) -> Floats:
-        return _coordinates(search, back, places[k])
+        """Return (n, R) of the rows of one structure in terms of all active rows.
+
+        Read anew for each: those of all would need more memory than everything else, by the elements' number squared.
+        """
+        mask = np.zeros(len(search.free), dtype=bool)
+        mask[places[k]] = True
+        blocks, before = list[Floats](), 0
+        for name, matrix in back.items():
+            after = before + matrix.shape[1]
+            for rows, _ in search.projected.elements[name].of(mask).pieces():
+                blocks.append(np.pad(rows @ matrix, ((0, 0), (before, first - after))))
+            before = after
+        return np.concatenate(blocks)
 
     mine = [np.array(one, dtype=np.int64) for one in own]
     order = greedy_order(coordinates, first, mine, np.array(given, dtype=np.int64))
     return [places[k] for k in order]
-
-
-def _coordinates(search: Search, back: dict[str, Floats], place: int) -> Floats:
-    """(n, R) of the rows of one structure in terms of all active rows. Read anew for each structure: those of all would
-    need more memory than everything else, by the square of the number of elements."""
-    mask = np.zeros(len(search.free), dtype=bool)
-    mask[place] = True
-    blocks, first, total = list[Floats](), 0, sum(matrix.shape[1] for matrix in back.values())
-    for name, matrix in back.items():
-        last = first + matrix.shape[1]
-        for rows, _ in search.projected.elements[name].of(mask).pieces():
-            blocks.append(np.pad(rows @ matrix, ((0, 0), (first, total - last))))
-        first = last
-    return np.concatenate(blocks)

@@ -13,7 +13,7 @@ from containers.tensorpot.active_set.maxvol import Active, grades
 from containers.tensorpot.selection.d_optimal import Search
 
 EDGES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 5.0, 10.0, 25.0, 100.0, 1e3, 1e6)
-"""Of the histogram; the last bin holds everything above too. Above 25 pacemaker advises against going on."""
+"""Edges of the histogram; the last bin holds everything above too. Above 25 pacemaker advises to stop."""
 INSIDE = 1.01
 """MaxVol stops near 1: what it leaves just above is inside."""
 
@@ -27,7 +27,7 @@ class Grades:
 
 
 def grade_all(search: Search, sets: dict[str, Active]) -> Grades:
-    """The grade of every atom against these active sets."""
+    """Return the grade of every atom against these active sets."""
     found = [
         (piece, owners)
         for name, active in sets.items()
@@ -36,16 +36,8 @@ def grade_all(search: Search, sets: dict[str, Active]) -> Grades:
     return Grades(np.concatenate([values for values, _ in found]), np.concatenate([owners for _, owners in found]))
 
 
-def told(before: Grades | None, after: Grades, groups: dict[str, Mask]) -> dict[str, Any]:
-    """For each group of structures the summary before (None without any structure to begin with) and after."""
-    return {
-        name: {"before": None if before is None else summary(before, mask), "after": summary(after, mask)}
-        for name, mask in groups.items()
-    }
-
-
 def summary(found: Grades, structures: Mask) -> dict[str, Any] | None:
-    """Figures of the atoms of some structures; None when there are none. Shares are of atoms."""
+    """Return figures of the atoms of some structures; None when there are none. Shares are of atoms."""
     mine = structures[found.owners]
     values = found.values[mine]
     if not len(values):

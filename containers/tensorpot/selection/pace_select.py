@@ -1,17 +1,17 @@
-"""`pace_select`: which of the labelled structures to train on.
+"""`pace_select`: choose the labelled structures to train on.
 
 MaxVol looks at the projections of every atom on the basis that is going to be fitted and finds, element by element, the
 environments that span the largest volume; the structures that hold them are D-optimal and guard the tails. The combined
-method fills the rest of the budget with structures that represent the bulk (see `bulk`). Only the training side takes
-part; DFT structures of that side and what was selected before are in the set from the beginning. Whatever the method,
-every element that the training side has is in what is selected.
+method fills the rest of the budget with structures that represent the pool (see `representatives`). Only the training
+side takes part; DFT structures of that side and what was selected before are in the set from the beginning. Whatever
+the method, every element that the training side has is in what is selected.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -27,7 +27,7 @@ from containers.tensorpot.pacemaker.input import Potential
 from containers.tensorpot.selection.candidates import DataSet, read_given
 from containers.tensorpot.selection.combined import How, choose, no_room, with_every_element
 from containers.tensorpot.selection.d_optimal import Search
-from containers.tensorpot.selection.grades import grade_all, told
+from containers.tensorpot.selection.grades import grade_all, summary
 from containers.tensorpot.student.baseline import Baseline
 
 if TYPE_CHECKING:
@@ -95,11 +95,6 @@ class Choice:
     weight: float = 1.0
 
 
-def by_hash(ids: Iterable[str], seed: int) -> list[str]:
-    """The ids in an order that depends on the seed and on each id alone."""
-    return sorted(ids, key=lambda key: hashlib.sha256(f"fill:{seed}:{key}".encode()).hexdigest())
-
-
 class Metrics(StepMetrics):
     """Figures of the selection."""
 
@@ -122,7 +117,7 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
-    """A valid selection, drawn by hash."""
+    """Write a valid selection, drawn by hash."""
     data = _data_set(inputs, params, machine)
     choices = _drawn(data, params.model_copy(update={"method": "random"} if params.method != "all" else {}))
     functions = dict.fromkeys(params.potential.elements, params.potential.functions_per_element)
@@ -140,13 +135,13 @@ def _data_set(inputs: Inputs, params: Params, machine: Machine) -> DataSet:
 
 
 def _given(data: DataSet) -> list[Choice]:
-    """What was selected before and still can be used, in its order."""
+    """Return what was selected before and still can be used, in its order."""
     usable = set(data.ids("given"))
     return [Choice(key, "given") for key in data.given if key in usable]
 
 
 def _budget(data: DataSet, params: Params) -> int:
-    """How many structures to add."""
+    """Return how many structures to add."""
     given = len(data.ids("given"))
     return max(0, params.budget(given + len(data.ids("candidate"))) - given)
 
@@ -156,7 +151,9 @@ def _drawn(data: DataSet, params: Params) -> list[Choice]:
         return _given(data) + [Choice(key, "all") for key in sorted(data.ids("candidate"))]
     room, elements = _budget(data, params), {one.id: one.elements for one in data.usable}
     there = [one.elements for one in data.usable if one.part in ("given", "dft")]
-    order = by_hash(data.ids("candidate"), params.seed)
+    # an order that depends on the seed and on each id alone
+    hashes = {key: hashlib.sha256(f"fill:{params.seed}:{key}".encode()).hexdigest() for key in data.ids("candidate")}
+    order = sorted(hashes, key=hashes.__getitem__)
     drawn = with_every_element(order, room, elements.__getitem__, set[str]().union(*there))
     if len(drawn) > room:
         raise BadInput(no_room(room, len(drawn)))
@@ -184,19 +181,25 @@ def _with_projections(
             choices += [Choice(data.usable[k].id, how, chosen.weight(k)) for k, how in chosen.how.items()]
             facts = chosen.facts
         if params.grades:
-            facts["grades"] = _grades(data, search, choices)
+            ids = {choice.id for choice in choices}
+            chosen_places = given | (free & np.array([one.id in ids for one in data.usable]))
+            before = grade_all(search, search.active_sets(given)) if given.any() else None
+            after = grade_all(search, search.active_sets(chosen_places))
+            facts["grades"] = {
+                name: {"before": None if before is None else summary(before, mask), "after": summary(after, mask)}
+                for name, mask in (("pool", ~dft), ("test", parts == "test"))
+            }
         return choices, facts
 
 
 def _sizes(params: Params, resources: Resources, rows: int, functions: Mapping[str, int]) -> Sizes:
-    """Of the pieces; what the limit cannot hold is refused before the work."""
-    combined = params.method == "combined"
-    held = features_bytes(resources, rows, sum(functions.values())) if combined else 0
+    """Return sizes of the pieces; refuses what the limit cannot hold before the work."""
+    held = features_bytes(resources, rows, sum(functions.values())) if params.method == "combined" else 0
     return sizes_for(resources, max(functions.values()), held)
 
 
 def _basis(inputs: Inputs, params: Params) -> ACEBBasisSet:
-    """The basis of the potential that was given, else the one that pacemaker would set up."""
+    """Return the basis of the potential that was given, else the one that pacemaker would set up."""
     from containers.tensorpot.active_set.projections import unfitted_basis
     from containers.tensorpot.student.potential import load_basis
 
@@ -217,35 +220,26 @@ def _basis(inputs: Inputs, params: Params) -> ACEBBasisSet:
     unfitted = unfitted_basis(params.potential)
     if _shape(basis) != _shape(unfitted):
         raise BadInput(
-            f"{path} has another basis ({_told(basis)}) than the one to be fitted ({_told(unfitted)}): give a potential"
-            " of the same basis"
+            f"{path} has another basis ({_describe(basis)}) than the one to be fitted ({_describe(unfitted)}): give a"
+            " potential of the same basis"
         )
     return basis
 
 
 def _shape(basis: ACEBBasisSet) -> tuple[float, dict[str, int]]:
-    """Cutoff (Å), and functions by element."""
+    """Return cutoff (Å), and functions by element."""
     from containers.tensorpot.active_set.projections import functions_per_element
 
     return float(basis.cutoffmax), functions_per_element(basis)
 
 
-def _told(basis: ACEBBasisSet) -> str:
+def _describe(basis: ACEBBasisSet) -> str:
     cutoff, functions = _shape(basis)
     return f"cutoff {cutoff:g} Å, functions {', '.join(f'{name} {count}' for name, count in functions.items())}"
 
 
-def _grades(data: DataSet, search: Search, choices: Sequence[Choice]) -> dict[str, Any]:
-    """Extrapolation grades of the whole pool and of its test side, before and after."""
-    taken = {choice.id for choice in choices}
-    after = search.given | (search.free & np.array([one.id in taken for one in data.usable]))
-    groups = {"pool": ~search.dft, "test": np.array([one.part == "test" for one in data.usable])}
-    before = grade_all(search, search.active_sets(search.given)) if search.given.any() else None
-    return told(before, grade_all(search, search.active_sets(after)), groups)
-
-
 def _write(outputs: Path, choices: Sequence[Choice], data: DataSet, facts: dict[str, Any]) -> dict[str, Any]:
-    """Write the selection; the metrics."""
+    """Write the selection; return the metrics."""
     reasons = [choice.how for choice in choices]
     columns = {
         "id": [choice.id for choice in choices],

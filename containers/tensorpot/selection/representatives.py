@@ -1,30 +1,29 @@
-"""The part of a combined selection that serves the bulk of the pool, and what every chosen structure stands for.
+"""Representatives of the pool in a combined selection, and the number of structures that each chosen one stands for.
 
 D-optimal structures guard the tails and are no picture of the pool: alone they pull the mean errors off. So they get a
 share of the budget only; the rest are representatives of the pool, and each chosen structure weighs in the fit as many
 structures as it is the nearest chosen one of, so that the loss of the few estimates the loss of all. The measurements
 behind every choice here are in docs/use/selection.md.
 
+A selection that has grown by its errors is no picture of the pool either: at full weight the new ones can pull the mean
+errors off. So a weighted selection is weighted anew, by the rule of the first one. docs/use/extension.md has the
+figures, which are mixed.
+
 Pure numpy and scipy. Nothing is drawn at random, and no result depends on how the work is cut into blocks.
-
-Weights of a selection that has grown: each structure counts for what it stands for, as `pace_select` has it.
-
-What was added by its errors is no picture of the pool: at full weight it can pull the mean errors off. So a selection
-that is weighted is weighted anew, by the rule of the first one. docs/use/extension.md has the figures, which are mixed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from containers.arrays import Floats, Indices
+from containers.arrays import Floats, Indices, Mask
 from containers.contract import Machine
 from containers.tensorpot.active_set.piece_sizes import BLOCK_ROWS
-from containers.tensorpot.selection.candidates import DataSet, Part
+from containers.tensorpot.selection.candidates import DataSet
 
 D_OPTIMAL_PART = 3
 """One in so many structures of the budget is D-optimal. Linear fits have the same errors from a fifth to a half."""
@@ -42,18 +41,18 @@ AUDIENCE_EACH = 8
 
 
 def share_d_optimal(budget: int, maxvol_size: int) -> int:
-    """How many of `budget` new structures MaxVol chooses, when its pass gives `maxvol_size`; the rest is bulk."""
+    """Return how many of `budget` new structures MaxVol chooses, when its pass gives `maxvol_size`."""
     return min(maxvol_size, budget // D_OPTIMAL_PART)
 
 
 def structure_space(features: Floats) -> Floats:
-    """(N, R) principal components, largest first, of the columns brought to mean 0 and variance 1.
+    """Return (N, R) principal components, largest first, of the columns brought to mean 0 and variance 1.
 
     Takes little more memory than it gives back: the features are scaled BLOCK_ROWS structures at a time.
 
     Args:
         features: (N, F) one row a structure: the sums of its atoms' projections, each element in columns of its own,
-            divided by the number of all its atoms. These are what a linear model makes the energy an atom of.
+            divided by the number of all its atoms. A linear model makes the energy an atom of these.
     """
     means = features.mean(axis=0)
     spread = np.sqrt(sum(np.square(rows - means).sum(axis=0) for rows in _several(features)) / len(features))
@@ -64,28 +63,22 @@ def structure_space(features: Floats) -> Floats:
     def scaled() -> Iterator[Floats]:
         return ((rows[:, varies] - means[varies]) / spread[varies] for rows in _several(features))
 
-    axes = _principal(scaled())
+    variances, axes = np.linalg.eigh(sum(rows.T @ rows for rows in scaled()))
+    explained = np.cumsum(variances[::-1]) / variances.sum()
+    axes = axes[:, ::-1][:, : int(np.searchsorted(explained, KEPT_VARIANCE)) + 1]
     space = np.empty((len(features), axes.shape[1]))
     for rows, place in zip(scaled(), _several(space), strict=True):
         np.matmul(rows, axes, out=place)
     return space
 
 
-def _principal(scaled: Iterable[Floats]) -> Floats:
-    """(F, R) axes that keep KEPT_VARIANCE of rows (n, F), largest first."""
-    variances, axes = np.linalg.eigh(sum(rows.T @ rows for rows in scaled))
-    explained = np.cumsum(variances[::-1]) / variances.sum()
-    kept = int(np.searchsorted(explained, KEPT_VARIANCE)) + 1
-    return axes[:, ::-1][:, :kept]
-
-
 def _several(rows: Floats) -> Iterator[Floats]:
-    """Views of BLOCK_ROWS rows, one after the other."""
+    """Yield views of BLOCK_ROWS rows, one after the other."""
     return (rows[start : start + BLOCK_ROWS] for start in range(0, len(rows), BLOCK_ROWS))
 
 
 def bulk_choice(space: Floats, chosen: Sequence[int], count: int) -> list[int]:
-    """Places of `count` more structures, most important first.
+    """Choose the places of `count` more structures, most important first.
 
     Each is the one that shortens most the way from every structure of the pool to its nearest chosen one, summed over
     the pool (k-medians, greedily; with nothing chosen yet the first is the medoid). Of equals the first place is
@@ -99,20 +92,29 @@ def bulk_choice(space: Floats, chosen: Sequence[int], count: int) -> list[int]:
     """
     if count > (free := len(space) - len(set(chosen))):
         raise ValueError(f"{count} structures are asked for and {free} are left")
-    audience = space[:: _stride(len(space), count)]
-    reach = _reach(audience, space, chosen)
+    audience = space[:: max(1, len(space) // max(AUDIENCE, AUDIENCE_EACH * count))]
+    # (A,) distance to the nearest chosen one; with none chosen a distance that no two have
+    reach = np.full(len(audience), 2.0 * float(np.linalg.norm(space, axis=1).max(initial=0.0)))
+    for block in _blocks(np.asarray(chosen, dtype=np.int64)):
+        reach = np.minimum(reach, cdist(space[block], audience).min(axis=0))
     bounds = np.full(len(space), np.inf)  # of what each would gain: gains only fall as others are chosen
     bounds[list(chosen)] = -np.inf
     picked: list[int] = []
     while len(picked) < count:
-        picked.append(_most_useful(space, audience, reach, bounds))
+        exact = np.zeros(len(bounds), dtype=bool)
+        while not exact[top := int(bounds.argmax())]:  # renew the largest bounds until an exact gain is on top
+            stale = np.flatnonzero(~exact & (bounds > -np.inf))
+            block = np.sort(stale[np.argsort(-bounds[stale], kind="stable")[:BLOCK]])
+            bounds[block] = np.maximum(reach - cdist(space[block], audience), 0.0).sum(axis=1)
+            exact[block] = True
+        picked.append(top)
         bounds[picked[-1]] = -np.inf
         reach = np.minimum(reach, cdist(space[picked[-1:]], audience)[0])
     return picked
 
 
 def representation_weights(space: Floats, chosen: Sequence[int]) -> Floats:
-    """(K,) weights of the K chosen places, mean 1: of how many of the N structures each is the nearest chosen
+    """Return (K,) weights of the K chosen places, mean 1: of how many of the N structures each is the nearest chosen
     one, to the power REPRESENTATION.
 
     A chosen structure always stands for itself; others at equal distance go to the first in `chosen`.
@@ -126,39 +128,30 @@ def representation_weights(space: Floats, chosen: Sequence[int]) -> Floats:
     return np.asarray(weights / weights.mean(), dtype=float)
 
 
-def _stride(pool: int, count: int) -> int:
-    return max(1, pool // max(AUDIENCE, AUDIENCE_EACH * count))
-
-
-def _reach(audience: Floats, space: Floats, chosen: Sequence[int]) -> Floats:
-    """(A,) distance to the nearest chosen one; with none chosen a distance that no two have."""
-    reach = np.full(len(audience), 2.0 * float(np.linalg.norm(space, axis=1).max(initial=0.0)))
-    for block in _blocks(np.asarray(chosen, dtype=np.int64)):
-        reach = np.minimum(reach, cdist(space[block], audience).min(axis=0))
-    return reach
-
-
-def _most_useful(space: Floats, audience: Floats, reach: Floats, bounds: Floats) -> int:
-    """The place of largest gain. Renews `bounds` from the largest on, until an exact gain is on top."""
-    exact = np.zeros(len(bounds), dtype=bool)
-    while not exact[top := int(bounds.argmax())]:
-        stale = np.flatnonzero(~exact & (bounds > -np.inf))
-        block = np.sort(stale[np.argsort(-bounds[stale], kind="stable")[:BLOCK]])
-        bounds[block] = np.maximum(reach - cdist(space[block], audience), 0.0).sum(axis=1)
-        exact[block] = True
-    return top
-
-
 def _blocks(places: Indices) -> list[Indices]:
     return [places[start : start + BLOCK] for start in range(0, len(places), BLOCK)]
 
 
-PART_IN: tuple[Part, ...] = ("candidate", "given", "dft")
-"""The training side."""
+def weights_of(space: Floats, train: Indices, chosen: list[int], dft: Mask) -> dict[int, float]:
+    """Return the weight of each chosen structure of the pool, for what it stands for there; DFT ones have their own.
+
+    Args:
+        space: (N, R) of the training side.
+        train: (N,) the structures' places elsewhere, by which the weights are given.
+        chosen: rows of `space`.
+        dft: (N,) which rows are DFT structures.
+    """
+    pool = np.flatnonzero(~dft)
+    place_in = {int(k): place for place, k in enumerate(pool)}
+    weighed = [k for k in chosen if k in place_in]
+    if not weighed:
+        return {}
+    weights = representation_weights(space[pool], [place_in[k] for k in weighed])
+    return {int(train[k]): float(one) for k, one in zip(weighed, weights, strict=True)}
 
 
 def features_of(data: DataSet, potential: Path, outputs: Path, machine: Machine) -> Floats:
-    """(N, F) mean projections of the structures of a data set, by the basis of a potential."""
+    """Return (N, F) mean projections of the structures of a data set, by the basis of a potential."""
     from containers.tensorpot.active_set.piece_sizes import features_bytes, sizes_for
     from containers.tensorpot.active_set.projection_files import projections
     from containers.tensorpot.active_set.projections import Projector
@@ -173,16 +166,15 @@ def features_of(data: DataSet, potential: Path, outputs: Path, machine: Machine)
 
 
 def representing(data: DataSet, features: Floats, chosen: Sequence[str]) -> dict[str, float]:
-    """Weight of each chosen structure by id, mean 1: of how many of the training side it is the nearest chosen one.
+    """Return the weight of each chosen structure by id, mean 1, see `weights_of`.
 
     Args:
         features: (N, F) of `data.usable`.
         chosen: most important first; those that the data set cannot use are left out, as DFT structures are.
     """
-    train = [place for place, one in enumerate(data.usable) if one.part in PART_IN]
-    pool = [k for k, place in enumerate(train) if data.usable[place].part != "dft"]
-    place_of = {data.usable[train[k]].id: place for place, k in enumerate(pool)}
-    usable = [key for key in chosen if key in place_of]
-    space = structure_space(features[np.array(train)])[pool]
-    weights = representation_weights(space, [place_of[key] for key in usable])
-    return dict(zip(usable, weights.tolist(), strict=True))
+    train = np.array([k for k, one in enumerate(data.usable) if one.part in ("candidate", "given", "dft")])
+    row_of = {data.usable[place].id: row for row, place in enumerate(train)}
+    dft = np.array([data.usable[place].part == "dft" for place in train])
+    rows = [row_of[key] for key in chosen if key in row_of]
+    weights = weights_of(structure_space(features[train]), train, rows, dft)
+    return {data.usable[place].id: weight for place, weight in weights.items()}

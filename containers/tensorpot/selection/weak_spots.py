@@ -15,23 +15,33 @@ all weights are 1.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from ase import Atoms
 from pydantic import Field
 
 from containers.contract import Closed, Image, Inputs, Machine, StepMetrics
+from containers.metrics import MILLI
+from containers.processes import forked_map
+from containers.structures.cells import bare
 from containers.structures.table import write_table
 from containers.tensorpot.selection.candidates import DataSet, read_given
 from containers.tensorpot.selection.grades import INSIDE
 from containers.tensorpot.selection.pace_select import SELECTION
 from containers.tensorpot.selection.representatives import features_of, representing
-from containers.tensorpot.selection.student_errors import Spot, looked_at
 from containers.tensorpot.student.baseline import Baseline
+
+if TYPE_CHECKING:
+    from containers.tensorpot.student.calculator import Student
 
 IMAGE: Image = "tensorpot"
 VERSION = 2
@@ -46,6 +56,8 @@ OUTPUTS = {"selection": "selection.parquet"}  # select.SELECTION: the rows that 
 How = Literal["extrapolates", "error"]
 SHOWN = 5
 """Candidates that the metrics name."""
+PIECE = 20
+"""Structures that a process is given at a time."""
 
 
 class Params(Closed):
@@ -59,6 +71,28 @@ class Params(Closed):
     of_family: int = Field(2, ge=1, description="of one family before the next: its copies are much alike")
 
 
+@dataclass(frozen=True)
+class Spot:
+    """Errors of the student on one candidate.
+
+    Attributes:
+        force_mae, force_rmse, force_max: meV/Å, of the Cartesian components.
+        energy: meV/atom, absolute error.
+        gamma: largest extrapolation grade of its atoms.
+    """
+
+    id: str
+    family: str
+    group: str
+    place: str
+    atoms: int
+    force_mae: float
+    force_rmse: float
+    force_max: float
+    energy: float
+    gamma: float
+
+
 class Metrics(StepMetrics):
     """Figures of the selection with what was added."""
 
@@ -69,7 +103,7 @@ class Metrics(StepMetrics):
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
-    """Write `selection.parquet`; the metrics tell what the student does on the candidates and what was added."""
+    """Write `selection.parquet`; the metrics have the errors on the candidates and what was added."""
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     from containers.tensorpot.student.potential import load_student
@@ -80,23 +114,21 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     candidates = len(data.ids("candidate"))
     with threadpool_limits(1):  # processes share the work, not threads
         student = load_student(inputs.one("potential"), inputs.one("asi"), inputs.one("baseline"))
-        for spot in looked_at(data.labelled("candidate"), student, machine.resources.threads):
+        for spot in evaluate_each(data.labelled("candidate"), student, machine.resources.threads):
             spots.append(spot)
             machine.progress(len(spots), candidates, "candidates")
     chosen = choose(spots, params)
     ids = [*before["id"].to_pylist(), *(spot.id for spot, _ in chosen)]
     weights = representing(data, features, ids) if features is not None else {}
-    how = _write(before, outputs, {spot.id: how for spot, how in chosen}, weights)
-    return {"selected": sum(how.values()), "how": how} | figures(spots, chosen, params)
+    return _write(before, outputs, chosen, weights) | figures(spots, chosen, params)
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
-    """The first candidates by id, as if the student erred on them; nothing is evaluated."""
+    """Add the first candidates by id, as if the student erred on them; nothing is evaluated."""
     candidates = sorted(_data_set(inputs, params, machine).ids("candidate"))
     spots = [Spot(key, key, "", "", 1, 1.0, 1.0, 1.0, 1.0, 0.0) for key in candidates]
     chosen = choose(spots, params)
-    how = _write(_selection(inputs), outputs, {spot.id: how for spot, how in chosen}, {})
-    return {"selected": sum(how.values()), "how": how} | figures(spots, chosen, params)
+    return _write(_selection(inputs), outputs, chosen, {}) | figures(spots, chosen, params)
 
 
 def _data_set(inputs: Inputs, params: Params, machine: Machine) -> DataSet:
@@ -108,13 +140,50 @@ def _selection(inputs: Inputs) -> pa.Table:
     return pq.read_table(inputs.one("selection")).select(SELECTION.names).cast(SELECTION).sort_by("order")
 
 
+def evaluate_each(structures: Iterator[Atoms], student: Student, processes: int) -> Iterator[Spot]:
+    """Yield the student's errors on each structure, in their order.
+
+    Args:
+        processes: how many share the work.
+
+    Raises:
+        OutOfMemory: a process was killed.
+    """
+    pieces = iter(lambda: list(islice(structures, PIECE)), [])
+    for spots in forked_map(partial(_evaluate_piece, student), pieces, processes, "looks for weak spots"):
+        yield from spots
+
+
+def _evaluate_piece(student: Student, structures: list[Atoms]) -> list[Spot]:
+    return [evaluate_one(atoms, student) for atoms in structures]
+
+
+def evaluate_one(atoms: Atoms, student: Student) -> Spot:
+    """Compare student and label on one structure of any periodicity."""
+    student.calculate(bare(atoms))
+    label, found = atoms.calc.results, student.results
+    forces = MILLI * np.abs(np.ravel(found["forces"]) - np.ravel(label["forces"]))
+    return Spot(
+        id=str(atoms.info["id"]),
+        family=str(atoms.info["family"] or atoms.info["id"]),
+        group=str(atoms.info["group"]),
+        place=f"{atoms.info['source']}, row {atoms.info['row']}",
+        atoms=len(atoms),
+        force_mae=float(forces.mean()),
+        force_rmse=float(np.sqrt((forces**2).mean())),
+        force_max=float(forces.max()),
+        energy=MILLI * abs(float(found["energy"]) - float(label["energy"])) / len(atoms),
+        gamma=float(np.max(found["gamma"])),
+    )
+
+
 def score(spot: Spot, params: Params) -> float:
-    """The larger of force RMSE and energy error, each in units of its limit."""
+    """Return the larger of force RMSE and energy error, each in units of its limit."""
     return max(spot.force_rmse / params.force_limit_meV_per_A, spot.energy / params.energy_limit_meV_per_atom)
 
 
 def choose(spots: Sequence[Spot], params: Params) -> list[tuple[Spot, How]]:
-    """What is added and why: those that extrapolate first. Equals by id, so the order of the rows means nothing."""
+    """Return what to add and why: those that extrapolate first. Ties go by id: the order of the rows means nothing."""
     far = sorted((spot for spot in spots if spot.gamma > INSIDE), key=lambda spot: (-spot.gamma, spot.id))
     chosen: list[tuple[Spot, How]] = [
         (spot, "extrapolates") for spot in spread(far, Counter(), params.of_family)[: params.structures // 2]
@@ -127,7 +196,7 @@ def choose(spots: Sequence[Spot], params: Params) -> list[tuple[Spot, How]]:
 
 
 def spread(order: Sequence[Spot], held: Mapping[str, int], of_family: int) -> list[Spot]:
-    """The same spots: the first `of_family` of each family in their order, then the next `of_family` of each, ...
+    """Sort the spots: the first `of_family` of each family in their order, then the next `of_family` of each, ...
 
     Args:
         held: how many of a family are taken already.
@@ -139,24 +208,21 @@ def spread(order: Sequence[Spot], held: Mapping[str, int], of_family: int) -> li
     return [order[place] for place in sorted(range(len(order)), key=turns.__getitem__)]
 
 
-def _write(before: pa.Table, outputs: Path, added: Mapping[str, How], weights: Mapping[str, float]) -> dict[str, int]:
-    """Write the rows that were there, then the new ones; how many there are by reason."""
+def _write(
+    before: pa.Table, outputs: Path, chosen: Sequence[tuple[Spot, How]], weights: Mapping[str, float]
+) -> dict[str, Any]:
+    """Write the rows that were there, then the new ones; return how many there are, also by reason."""
     first = max(before["order"].to_pylist(), default=-1) + 1
-    columns = {
-        "id": list(added),
-        "order": list(range(first, first + len(added))),
-        "how": list(added.values()),
-        "weight": [1.0] * len(added),
-    }
-    rows = pa.concat_tables([before, pa.Table.from_pydict(columns, schema=SELECTION)]).to_pylist()
+    new = [{"id": spot.id, "order": n, "how": how, "weight": 1.0} for n, (spot, how) in enumerate(chosen, first)]
+    rows = before.to_pylist() + new
     for row in rows:
         row["weight"] = weights.get(row["id"], row["weight"])
     write_table(outputs / OUTPUTS["selection"], pa.Table.from_pylist(rows, schema=SELECTION))
-    return dict(sorted(Counter(row["how"] for row in rows).items()))
+    return {"selected": len(rows), "how": dict(sorted(Counter(row["how"] for row in rows).items()))}
 
 
 def figures(spots: Sequence[Spot], chosen: Sequence[tuple[Spot, How]], params: Params) -> dict[str, Any]:
-    """Metrics: counts, errors of the candidates and of what was added, and the worst of all (rows from 0)."""
+    """Return counts, errors of the candidates and of what was added, and the worst of all (rows from 0)."""
     worst = sorted(spots, key=lambda spot: (-score(spot, params), spot.id))[:SHOWN]
     added_by = Counter(how for _, how in chosen)
     return {
@@ -181,7 +247,7 @@ def figures(spots: Sequence[Spot], chosen: Sequence[tuple[Spot, How]], params: P
 
 
 def _errors(name: str, spots: Sequence[Spot]) -> dict[str, float | None]:
-    """Errors and grades over some structures; None where there are none."""
+    """Return errors and grades over some structures; None where there are none."""
     keys = ("force_mae_meV_per_A", "force_max_meV_per_A", "energy_mae_meV_per_atom", "gamma_max", "share_above_1")
     if not spots:
         return {f"{name}_{key}": None for key in keys}

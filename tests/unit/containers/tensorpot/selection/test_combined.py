@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from containers.tensorpot.selection.combined import weights_of
+from containers.tensorpot.selection.representatives import weights_of
 
 
 def test_dft_structures_are_not_stood_for() -> None:

@@ -21,8 +21,16 @@ from containers.structures.table import labels_table, structure_id, write_table
 from containers.tensorpot.selection.candidates import DataSet
 from containers.tensorpot.selection.pace_select import SELECTION
 from containers.tensorpot.selection.representatives import representing
-from containers.tensorpot.selection.student_errors import Spot, look, looked_at
-from containers.tensorpot.selection.weak_spots import Params, choose, figures, spread, stub
+from containers.tensorpot.selection.weak_spots import (
+    Params,
+    Spot,
+    choose,
+    evaluate_each,
+    evaluate_one,
+    figures,
+    spread,
+    stub,
+)
 from containers.tensorpot.student.baseline import Baseline
 from containers.tensorpot.student.calculator import Student
 
@@ -94,7 +102,7 @@ def names(chosen: list[tuple[Spot, Any]]) -> list[str]:
 
 def test_a_structure_is_compared_with_its_label() -> None:
     atoms = pool()[3]
-    found = look(atoms, student())
+    found = evaluate_one(atoms, student())
     assert found.force_mae == pytest.approx(100 / 6)  # 0.1 eV/Å on one of six components
     assert found.force_rmse == pytest.approx(100 / np.sqrt(6))
     assert found.force_max == pytest.approx(100)
@@ -105,8 +113,8 @@ def test_a_structure_is_compared_with_its_label() -> None:
 
 def test_processes_see_what_one_sees(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "processes_for", lambda wanted: wanted)  # also where other tests left threads
-    alone = list(looked_at(iter(pool()), student(), 1))
-    assert list(looked_at(iter(pool()), student(), 2)) == alone
+    alone = list(evaluate_each(iter(pool()), student(), 1))
+    assert list(evaluate_each(iter(pool()), student(), 2)) == alone
     assert len({one.id for one in alone}) == 20
 
 
