@@ -15,7 +15,7 @@ import numpy as np
 from containers.arrays import Floats, Indices
 
 RANK_TOLERANCE = 1e-12
-"""Of the largest singular value, columns scaled to length 1: rounding of equal environments gives 1e-15, and 250
+"""Share of the largest singular value, columns scaled to length 1: rounding of equal environments gives 1e-15, and 250
 functions on varied silicon 5e-8."""
 OUTSIDE = 1e-10
 """Volume given to the directions that no row has: a row that leaves the span by more than this share of the largest
@@ -29,7 +29,7 @@ NEW = 1e-6
 
 @dataclass(frozen=True)
 class Span:
-    """What a set of rows spans.
+    """Span of a set of rows.
 
     Attributes:
         scale: (F,) length of each column, 1 where it is zero.
@@ -43,12 +43,12 @@ class Span:
 
     @property
     def complete(self) -> bool:
-        """Whether the rows span every function."""
+        """True where the rows span every function."""
         return self.inside.shape[0] == self.inside.shape[1]
 
 
 def span(rows: Floats) -> Span:
-    """What `rows` (N, F) span, N and F at least 1."""
+    """Return the span of `rows` (N, F), N and F at least 1."""
     scale = column_scale(rows)
     triangle = np.linalg.qr(rows / scale, mode="r")
     _, singular, directions = np.linalg.svd(triangle, full_matrices=False)
@@ -57,38 +57,31 @@ def span(rows: Floats) -> Span:
 
 
 def column_scale(rows: Floats) -> Floats:
-    """(F,) length of each column, 1 where it is zero."""
+    """Return (F,) the length of each column, 1 where it is zero."""
     lengths = np.linalg.norm(rows, axis=0)
     return np.where(lengths > 0, lengths, 1.0)
 
 
 def active_rows(rows: Floats, tolerance: float) -> Indices:
-    """Indices of the rows of largest volume: as many as the rank of `rows` (N, F).
+    """Return indices of the rows of largest volume: as many as the rank of `rows` (N, F).
 
     Rows that span everything go to pyace's MaxVol as they are, others in the coordinates of their span.
     """
     from pyace.maxvol import maxvol
 
-    if len(rows) == 0:
-        return np.zeros(0, dtype=np.int64)
-    seen = _coordinates(rows)
-    if seen.shape[1] == 0:
+    seen = rows
+    # a share of them may span every function already: no need to factorise them all
+    if len(rows) and not span(rows[:: max(1, len(rows) // (SAMPLE * rows.shape[1]))]).complete:
+        spanned = span(rows)
+        seen = rows if spanned.complete else rows / spanned.scale @ (spanned.inside / spanned.lengths)
+    if not seen.size:
         return np.zeros(0, dtype=np.int64)
     picked, _ = maxvol(np.ascontiguousarray(seen), tol=tolerance, max_iters=MAXVOL_SWAPS)
     return np.asarray(picked, dtype=np.int64)
 
 
-def _coordinates(rows: Floats) -> Floats:
-    """The rows themselves when they span every function, else their coordinates (N, R) in what they span."""
-    sample = rows[:: max(1, len(rows) // (SAMPLE * rows.shape[1]))]
-    if span(sample).complete:  # a share of them already does: no need to factorise them all
-        return rows
-    spanned = span(rows)
-    return rows if spanned.complete else rows / spanned.scale @ (spanned.inside / spanned.lengths)
-
-
 def inverse(active: Floats, functions: int) -> Floats:
-    """(F, F) matrix that gives the extrapolation grade: `abs(row @ inverse).max()`.
+    """Return the (F, F) matrix that gives the extrapolation grade: `abs(row @ inverse).max()`.
 
     Args:
         active: (R, F) active rows, R at most F.
@@ -106,7 +99,7 @@ def inverse(active: Floats, functions: int) -> Floats:
 
 
 def greedy_order(coordinates: Callable[[int], Floats], size: int, active: list[Indices], given: Indices) -> list[int]:
-    """Structures by how much they add to those before them.
+    """Sort structures by how much they add to those before them.
 
     Args:
         coordinates: of a structure by its place: those (n, R) of all its rows in terms of the active rows.
@@ -126,11 +119,7 @@ def greedy_order(coordinates: Callable[[int], Floats], size: int, active: list[I
         chosen = left.pop(best)
         order.append(chosen)
         if gains[best] > 0:
-            missing = _without(missing, coordinates(chosen))
+            _, singular, directions = np.linalg.svd(coordinates(chosen) @ missing, full_matrices=False)
+            new = directions[singular > NEW * max(1.0, float(singular.max(initial=0.0)))]
+            missing = missing - new.T @ new
     return order
-
-
-def _without(missing: Floats, rows: Floats) -> Floats:
-    _, singular, directions = np.linalg.svd(rows @ missing, full_matrices=False)
-    new = directions[singular > NEW * max(1.0, float(singular.max(initial=0.0)))]
-    return missing - new.T @ new

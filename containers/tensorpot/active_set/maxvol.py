@@ -55,22 +55,22 @@ class Active:
 
     @property
     def scarce(self) -> bool:
-        """Whether there are fewer environments than functions, so that MaxVol has no choice."""
+        """True where there are fewer environments than functions, so that MaxVol has no choice."""
         return self.environments < self.functions
 
     @property
     def complete(self) -> bool:
-        """Whether the rows span every function."""
+        """True where the rows span every function."""
         return len(self.rows) == self.functions
 
     @property
     def log_det(self) -> float | None:
-        """Of the square matrix of the rows; None where they do not span every function."""
+        """Logarithm of the rows' determinant; None where they do not span every function."""
         return float(np.linalg.slogdet(self.rows)[1]) if self.complete else None
 
 
 def active_set(rows: Rows, tolerance: float, one_shot_bytes: int, start: Active | None = None) -> Active:
-    """Rows of largest volume: no row, written in terms of them, has a coefficient above `tolerance`.
+    """Find the rows of largest volume: no row, written in terms of them, has a coefficient above `tolerance`.
 
     Args:
         tolerance: at least 1.
@@ -78,16 +78,25 @@ def active_set(rows: Rows, tolerance: float, one_shot_bytes: int, start: Active 
         start: an active set of some of the rows; its rows are replaced only where that enlarges the volume.
     """
     size = len(rows)
-    if start is None or not len(start.rows):
-        if 8 * size * rows.functions <= one_shot_bytes:
-            found, owners = rows.together()
-            return _picked(found, owners, active_rows(found, tolerance), size)
-        return _in_passes(_sample(rows, tolerance), rows, tolerance, restart=True)
-    return _in_passes(start, rows, tolerance, restart=False)
+    if start is not None and len(start.rows):
+        return _in_passes(start, rows, tolerance, restart=False)
+    if 8 * size * rows.functions <= one_shot_bytes:
+        found, owners = rows.together()
+        return _picked(found, owners, active_rows(found, tolerance), size)
+    step = max(1, size // (SAMPLE * rows.functions))
+    sample, sample_owners, seen = list[Floats](), list[Indices](), 0
+    for found, owners in rows.pieces():
+        here = slice(-seen % step, None, step)
+        sample.append(found[here].copy())  # a view would keep the whole piece
+        sample_owners.append(owners[here])
+        seen += len(found)
+    found = np.concatenate(sample)
+    drawn = _picked(found, np.concatenate(sample_owners), active_rows(found, tolerance), size)
+    return _in_passes(drawn, rows, tolerance, restart=True)
 
 
 def grades(rows: Rows, grading: Floats) -> Iterator[tuple[Floats, Indices]]:
-    """Piece by piece the extrapolation grades (n,) of the rows and the places of their structures.
+    """Yield piece by piece the extrapolation grades (n,) of the rows and the places of their structures.
 
     Args:
         grading: (F, F), see `active_rows.inverse`.
@@ -97,7 +106,7 @@ def grades(rows: Rows, grading: Floats) -> Iterator[tuple[Floats, Indices]]:
 
 
 def maxvol_from(rows: Floats, start: Indices, tolerance: float) -> Indices:
-    """Places of the rows of largest volume that swaps one at a time lead to.
+    """Return places of the rows of largest volume to which swaps one at a time lead.
 
     Args:
         rows: (N, F).
@@ -105,42 +114,20 @@ def maxvol_from(rows: Floats, start: Indices, tolerance: float) -> Indices:
     """
     picked = start.copy()
     for _ in range(MOST_ROUNDS):
-        if _swap(rows @ _right_inverse(rows[picked]), picked, tolerance) < FRESH:
-            break
+        scale = column_scale(rows[picked])  # columns of any size are borne
+        coefficients = rows @ np.asarray(
+            np.linalg.pinv(rows[picked] / scale, rcond=1e-15) / scale[:, None], dtype=float
+        )
+        for _ in range(FRESH):
+            row, column = divmod(int(np.abs(coefficients).argmax()), coefficients.shape[1])
+            pivot = coefficients[row, column]
+            if abs(pivot) <= tolerance:
+                return picked
+            change = coefficients[row].copy()
+            change[column] -= 1.0
+            coefficients -= np.outer(coefficients[:, column] / pivot, change)
+            picked[column] = row
     return picked
-
-
-def _swap(coefficients: Floats, picked: Indices, tolerance: float) -> int:
-    """Up to FRESH swaps, each of the largest coefficient; changes both arrays and returns how many there were."""
-    for done in range(FRESH):
-        row, column = divmod(int(np.abs(coefficients).argmax()), coefficients.shape[1])
-        pivot = coefficients[row, column]
-        if abs(pivot) <= tolerance:
-            return done
-        change = coefficients[row].copy()
-        change[column] -= 1.0
-        coefficients -= np.outer(coefficients[:, column] / pivot, change)
-        picked[column] = row
-    return FRESH
-
-
-def _right_inverse(rows: Floats) -> Floats:
-    """(F, R) matrix that gives the coefficients of a row of their span; columns of any size are borne."""
-    scale = column_scale(rows)
-    return np.asarray(np.linalg.pinv(rows / scale, rcond=1e-15) / scale[:, None], dtype=float)
-
-
-def _sample(rows: Rows, tolerance: float) -> Active:
-    size = len(rows)
-    step = max(1, size // (SAMPLE * rows.functions))
-    sample, owners, seen = [], [], 0
-    for found, of in rows.pieces():
-        here = slice(-seen % step, None, step)
-        sample.append(found[here].copy())  # a view would keep the whole piece
-        owners.append(of[here])
-        seen += len(found)
-    found = np.concatenate(sample)
-    return _picked(found, np.concatenate(owners), active_rows(found, tolerance), size)
 
 
 def _picked(found: Floats, owners: Indices, places: Indices, environments: int, passes: int = 0) -> Active:
@@ -161,7 +148,7 @@ def _in_passes(active: Active, rows: Rows, tolerance: float, restart: bool) -> A
 
 
 def _foremost(rows: Rows, grading: Floats) -> tuple[Floats, Indices, float]:
-    """The KEPT rows per function of largest grade, largest first, their owners, and the largest grade."""
+    """Return the KEPT rows per function of largest grade, largest first, their owners, and the largest grade."""
     most = KEPT * rows.functions
     kept, owners, marks = np.zeros((0, rows.functions)), np.zeros(0, dtype=np.int64), np.zeros(0)
     for found, of in rows.pieces():
@@ -182,7 +169,7 @@ def _foremost(rows: Rows, grading: Floats) -> tuple[Floats, Indices, float]:
 
 
 def _better(active: Active, found: Floats, owners: Indices, tolerance: float, restart: bool) -> Active | None:
-    """A larger volume among the active rows and others, or None.
+    """Return a larger volume among the active rows and others, or None.
 
     A fresh start over both leaves the local maximum that single swaps are caught in; where it does not help, or is not
     wanted because the active rows shall stay where they can, they are swapped.
@@ -192,13 +179,10 @@ def _better(active: Active, found: Floats, owners: Indices, tolerance: float, re
     scale, before = column_scale(joined), len(active.rows)
     if restart or not active.complete:
         fresh = _picked(joined, of, active_rows(joined, tolerance), active.environments)
-        if len(fresh.rows) > before or (restart and _volume(fresh.rows, scale) > _volume(active.rows, scale)):
+        # logarithm of the volume that the rows span
+        new, old = (np.log(np.linalg.svd(one.rows / scale, compute_uv=False)).sum() for one in (fresh, active))
+        if len(fresh.rows) > before or (restart and new > old):
             return fresh
     start = np.arange(before, dtype=np.int64)
     places = maxvol_from(joined, start, tolerance)
     return None if (places == start).all() else _picked(joined, of, places, active.environments)
-
-
-def _volume(rows: Floats, scale: Floats) -> float:
-    """Logarithm of the volume that the rows (R, F) span."""
-    return float(np.log(np.linalg.svd(rows / scale, compute_uv=False)).sum())

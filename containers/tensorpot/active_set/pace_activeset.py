@@ -72,7 +72,7 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
-    """A readable `.asi` with one function an element."""
+    """Write a readable `.asi` with one function an element."""
     symbols = sorted({symbol for atoms in read_frame(inputs.one("train"))["ase_atoms"] for symbol in atoms.symbols})
     (outputs / OUTPUTS["asi"]).write_bytes(asi_bytes(dict.fromkeys(symbols, np.eye(1))))
     ones = dict.fromkeys(symbols, 1)
@@ -80,7 +80,7 @@ def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dic
 
 
 def asi_bytes(inverses: Mapping[str, np.ndarray]) -> bytes:
-    """The inverse active sets as pacemaker's `.asi`: an uncompressed npz with one (F, F) array an element.
+    """Return the inverse active sets as pacemaker's `.asi`: an uncompressed npz with one (F, F) array an element.
 
     Not by `np.savez`: it writes members of unknown size, whose headers differ between releases of Python 3.11.
     """

@@ -1,4 +1,4 @@
-"""How much memory a step may use: the container's limit, not the host's."""
+"""Sizes of pieces that keep a step within its memory: the container's limit, not the host's."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from containers.memory import memory_limit
 PROGRAM_BYTES = 256 * 2**20
 """Python with numpy, pandas, pyarrow and pyace (180 MB measured) and the tables of ids."""
 PROCESS_BYTES = 48 * 2**20
-"""What a forked process does not share (25 MB measured), its structures included."""
+"""A forked process's own part (25 MB measured), its structures included."""
 BLOCK_ROWS = 2048
 """Environments in one piece, or structures: large enough for fast products, small beside everything else."""
 ONE_SHOT_BYTES = 32 * 2**20
 """Projections of an element that are looked at all at once, exactly as pacemaker's own programs do."""
 FEWEST_ROWS = 16
 FEATURE_BYTES = 8
-"""Of a structure's mean projection on one function."""
+"""A structure's mean projection on one function."""
 COMBINED_BYTES = 3 * FEATURE_BYTES
-"""Of a function and structure while the combined method compares structures, at most: the means of all, those of the
+"""A function and structure while the combined method compares structures, at most: the means of all, those of the
 training side, and the principal components of these: at most as many, a quarter on silicon."""
 
 
@@ -38,7 +38,7 @@ class Sizes:
 
 
 def features_bytes(resources: Resources, structures: int, functions: int) -> int:
-    """Bytes of the means by which the combined method compares structures: they stay beside the pieces.
+    """Return bytes of the means by which the combined method compares structures: they stay beside the pieces.
 
     Args:
         structures: N, how many are compared at most.
@@ -61,7 +61,7 @@ def features_bytes(resources: Resources, structures: int, functions: int) -> int
 
 
 def sizes_for(resources: Resources, functions: int, held: int = 0) -> Sizes:
-    """Sizes that keep within the limit.
+    """Return sizes that keep within the limit.
 
     Args:
         functions: the most basis functions (columns) that an element has.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,11 +41,11 @@ class Rows:
         return sum(int(self.wanted[owners].sum()) for owners in self.owners)
 
     def of(self, structures: Mask) -> Rows:
-        """The rows of some structures: a mask over all of them."""
+        """Return the rows of some structures: a mask over all of them."""
         return replace(self, wanted=structures)
 
     def pieces(self) -> Iterator[tuple[Floats, Indices]]:
-        """Rows and their owners, in the order of the structures."""
+        """Yield rows and their owners, in the order of the structures."""
         for file, owners in zip(self.files, self.owners, strict=True):
             keep = self.wanted[owners]
             if keep.all():
@@ -54,7 +54,7 @@ class Rows:
                 yield np.load(file)[keep], owners[keep]
 
     def together(self) -> tuple[Floats, Indices]:
-        """Everything at once: only where that is little."""
+        """Return everything at once: only where that is little."""
         size, first = len(self), 0
         rows, owners = np.zeros((size, self.functions)), np.zeros(size, dtype=np.int64)
         for found, of in self.pieces():
@@ -71,34 +71,44 @@ class Projected:
     features: Floats | None
 
 
-@dataclass(frozen=True)
-class _Piece:
-    number: int
-    first: int
-    structures: list[Atoms]
-
-
-@dataclass(frozen=True)
-class _Done:
-    owners: dict[str, Indices]
-    features: Floats | None
+Piece = tuple[int, int, list[Atoms]]
+"""Number of a piece, place of its first structure, and its structures."""
+Done = tuple[dict[str, Indices], Floats | None]
+"""Owners by element, and means, of the structures of a piece."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a process needs to project structures into `folder`."""
+    """Projection of structures into `folder`, as a process does it."""
 
     projector: Projector
     folder: Path
     features: bool
 
-    def __call__(self, piece: _Piece) -> _Done:
-        rows, owners = self.projector.project(piece.structures)
+    def __call__(self, piece: Piece) -> Done:
+        """Write the rows of a piece; return their owners and, with `features`, the structures' means.
+
+        Means are (structures, D) sums of the atoms' projections over the number of all atoms, each element in its own
+        columns.
+        """
+        number, first, structures = piece
+        rows, owners = self.projector.project(structures)
         for name, found in rows.items():
             if len(found):
-                np.save(_file(self.folder, piece.number, name), found)
-        means = structure_features(rows, owners, len(piece.structures)) if self.features else None
-        return _Done({name: places + piece.first for name, places in owners.items()}, means)
+                np.save(_file(self.folder, number, name), found)
+        shifted = {name: places + first for name, places in owners.items()}
+        if not self.features:
+            return shifted, None
+        atoms = sum(np.bincount(owners[name], minlength=len(structures)) for name in sorted(rows))
+        means = np.zeros((len(structures), sum(rows[name].shape[1] for name in rows)))
+        begin = 0
+        for name in sorted(rows):
+            end = begin + rows[name].shape[1]
+            if len(rows[name]):  # rows of one structure follow each other
+                places, starts = np.unique(owners[name], return_index=True)
+                means[places, begin:end] = np.add.reduceat(rows[name], starts, axis=0)
+            begin = end
+        return shifted, np.asarray(means / np.reshape(atoms, (-1, 1)), dtype=float)
 
 
 def projected(structures: Iterable[Atoms], work: Work, processes: int, block_rows: int) -> Projected:
@@ -113,10 +123,13 @@ def projected(structures: Iterable[Atoms], work: Work, processes: int, block_row
         OutOfMemory: a process was killed.
     """
     done = list(forked_map(work, _pieces(structures, block_rows), processes, "projects structures"))
-    count = sum(len(np.unique(np.concatenate(list(one.owners.values())))) for one in done)
-    functions = work.projector.functions
-    elements = {name: _rows(work.folder, name, functions[name], done, count) for name in sorted(functions)}
-    means = [one.features for one in done if one.features is not None]
+    count = sum(len(np.unique(np.concatenate(list(owners.values())))) for owners, _ in done)
+    elements = {}
+    for name, functions in sorted(work.projector.functions.items()):
+        here = {number: owners[name] for number, (owners, _) in enumerate(done) if len(owners[name])}
+        files = tuple(_file(work.folder, number, name) for number in here)
+        elements[name] = Rows(functions, files, tuple(here.values()), np.ones(count, dtype=bool))
+    means = [features for _, features in done if features is not None]
     return Projected(elements, np.concatenate(means) if means else None)
 
 
@@ -145,7 +158,7 @@ def projections(
 
 @contextlib.contextmanager
 def scratch(outputs: Path) -> Iterator[Path]:
-    """A folder for the files beside a step's outputs, gone at the end."""
+    """Make a folder for the files beside a step's outputs, gone at the end."""
     folder = outputs.parent / "work" / "projections"
     shutil.rmtree(folder, ignore_errors=True)  # of an attempt that was killed
     folder.mkdir(parents=True)
@@ -155,42 +168,17 @@ def scratch(outputs: Path) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def _rows(folder: Path, name: str, functions: int, done: Sequence[_Done], count: int) -> Rows:
-    here = [number for number, one in enumerate(done) if len(one.owners[name])]
-    files = tuple(_file(folder, number, name) for number in here)
-    return Rows(functions, files, tuple(done[number].owners[name] for number in here), np.ones(count, dtype=bool))
-
-
 def _file(folder: Path, number: int, element: str) -> Path:
     return folder / f"{number:06d}-{element}.npy"
 
 
-def _pieces(structures: Iterable[Atoms], most: int) -> Iterator[_Piece]:
+def _pieces(structures: Iterable[Atoms], most: int) -> Iterator[Piece]:
     number, first, held, atoms = 0, 0, list[Atoms](), 0
     for structure in structures:
         if held and atoms + len(structure) > most:
-            yield _Piece(number, first, held)
+            yield number, first, held
             number, first, held, atoms = number + 1, first + len(held), [], 0
         held.append(structure)
         atoms += len(structure)
     if held:
-        yield _Piece(number, first, held)
-
-
-def structure_features(rows: dict[str, Floats], owners: dict[str, Indices], structures: int) -> Floats:
-    """(structures, D) sums of the atoms' projections over the number of all atoms, each element in its own columns.
-
-    Args:
-        rows, owners: what `project` gave.
-        structures: how many structures there are.
-    """
-    atoms = sum(np.bincount(owners[name], minlength=structures) for name in sorted(rows))
-    means = np.zeros((structures, sum(rows[name].shape[1] for name in rows)))
-    first = 0
-    for name in sorted(rows):
-        last = first + rows[name].shape[1]
-        if len(rows[name]):  # rows of one structure follow each other
-            places, starts = np.unique(owners[name], return_index=True)
-            means[places, first:last] = np.add.reduceat(rows[name], starts, axis=0)
-        first = last
-    return np.asarray(means / np.reshape(atoms, (-1, 1)), dtype=float)
+        yield number, first, held

@@ -25,12 +25,12 @@ Kind = Literal["linear", "full"]
 
 
 def unfitted_basis(potential: Potential) -> ACEBBasisSet:
-    """The basis as pacemaker sets it up before a fit (its `target_potential.yaml`); coefficients are zero."""
+    """Return the basis as pacemaker sets it up before a fit (its `target_potential.yaml`); coefficients are zero."""
     return ACEBBasisSet(construct_bbasisconfiguration(deepcopy(potential.section())))
 
 
 def functions_per_element(basis: ACEBBasisSet, kind: Kind = "linear") -> dict[str, int]:
-    """Number of columns of the projections by element, in the order of the basis."""
+    """Return the number of columns of the projections by element, in the order of the basis."""
     numbers = dict(zip(basis.elements_name, map(int, compute_number_of_functions(basis)), strict=True))
     if kind == "linear":
         return numbers
@@ -39,7 +39,7 @@ def functions_per_element(basis: ACEBBasisSet, kind: Kind = "linear") -> dict[st
 
 
 class Projector:
-    """Projects structures on one basis. Its evaluator is set up once: that takes as long as some structures do."""
+    """Projection of structures on one basis. Its evaluator is set up once: that takes as long as some structures do."""
 
     def __init__(self, basis: ACEBBasisSet, kind: Kind = "linear") -> None:
         self.functions = functions_per_element(basis, kind)
@@ -48,29 +48,25 @@ class Projector:
         self._calculator = ACECalculator(self._evaluator)
 
     def project(self, structures: Sequence[Atoms]) -> tuple[dict[str, Floats], dict[str, Indices]]:
-        """Element -> (N, F) projections of its atoms, and element -> (N,) places of their structures."""
+        """Return by element the (N, F) projections of its atoms, and the (N,) places of their structures."""
         found: dict[str, list[Floats]] = {name: [] for name in self.functions}
         owners: dict[str, list[int]] = {name: [] for name in self.functions}
         for place, atoms in enumerate(structures):
-            for symbol, of_element in self._rows(atoms).items():
-                found[symbol].append(of_element)
-                owners[symbol] += [place] * len(of_element)
+            environment = aseatoms_to_atomicenvironment(atoms, self._basis.cutoffmax, self._basis.elements_to_index_map)
+            self._calculator.compute(environment, compute_projections=True)
+            projections, slopes = self._calculator.projections, self._calculator.dF_drhos
+            symbols = np.array(atoms.get_chemical_symbols())
+            for symbol in sorted(set(symbols.tolist())):
+                mine = np.flatnonzero(symbols == symbol).tolist()
+                linear = np.array([projections[k] for k in mine])
+                if self._kind == "full":
+                    # pyace's own `dE_dc` is this product, but it is zero until an active set of this size is loaded
+                    of_density = np.array([slopes[k] for k in mine])
+                    linear = (of_density[:, :, None] * linear[:, None, :]).reshape(len(mine), -1)
+                found[symbol].append(linear)
+                owners[symbol] += [place] * len(mine)
         rows = {name: np.concatenate([np.zeros((0, size)), *found[name]]) for name, size in self.functions.items()}
         return rows, {name: np.array(owners[name], dtype=np.int64) for name in owners}
-
-    def _rows(self, atoms: Atoms) -> dict[str, Floats]:
-        environment = aseatoms_to_atomicenvironment(atoms, self._basis.cutoffmax, self._basis.elements_to_index_map)
-        self._calculator.compute(environment, compute_projections=True)
-        projections, slopes, rows = self._calculator.projections, self._calculator.dF_drhos, {}
-        symbols = np.array(atoms.get_chemical_symbols())
-        for symbol in sorted(set(symbols.tolist())):
-            places = np.flatnonzero(symbols == symbol).tolist()
-            rows[symbol] = np.array([projections[k] for k in places])
-            if self._kind == "full":
-                # pyace's own `dE_dc` is this product, but it is zero until an active set of this size has been loaded
-                of_density = np.array([slopes[k] for k in places])
-                rows[symbol] = (of_density[:, :, None] * rows[symbol][:, None, :]).reshape(len(places), -1)
-        return rows
 
 
 def project(
