@@ -1,7 +1,4 @@
-"""Where a structure belongs in the data set: its side, or why it may not come in.
-
-Rows on their way into the data set: whole, and each structure once an origin.
-"""
+"""Admission to the data set: the side of a structure, or why it may not come in; each structure once an origin."""
 
 from __future__ import annotations
 
@@ -39,23 +36,28 @@ class Place(NamedTuple):
 
 
 PLACE = ["id", "source", "row", "family"]
+NEW = 0
+"""`version` of a row that is not known to be in the set."""
+SET_ASIDE = pa.schema(
+    [("id", pa.string()), ("source", pa.string()), ("row", pa.int32()), ("side", pa.string()), ("reason", pa.string())]
+)
 
 
 def places_in(table: pa.Table | pa.RecordBatch) -> Iterator[Place]:
-    """Every row of a table with the columns of PLACE."""
+    """Yield every row of a table with the columns of PLACE."""
     columns = (table[name].to_pylist() for name in PLACE)
     yield from (Place(bytes.fromhex(one), *rest) for one, *rest in zip(*columns, strict=True))
 
 
 def places(files: Sequence[Path]) -> Iterator[Place]:
-    """Every row of the files."""
+    """Yield every row of the files."""
     for path in files:
         for batch in pq.ParquetFile(path).iter_batches(AT_ONCE, columns=PLACE):
             yield from places_in(batch)
 
 
 def pool_families(labels: Sequence[Path], dft: Sequence[Path]) -> dict[bytes, str]:
-    """Family of each structure of the pool that DFT labelled too, see `Sides`."""
+    """Return the family of each structure of the pool that DFT labelled too, see `Sides`."""
     by_dft = {row.key for row in places(dft)}
     return {row.key: row.family for row in places(labels) if row.key in by_dft}
 
@@ -71,7 +73,7 @@ class Reserved:
             self._families.setdefault(row.family, row)
 
     def like(self, row: Place) -> str | None:
-        """What `row` has in common with the test set; None for nothing."""
+        """Return what `row` has in common with the test set; None for nothing."""
         if row.key in self._ids:
             return f"is {self._ids[row.key]} of the DFT test files"
         if row.family in self._families:
@@ -81,7 +83,7 @@ class Reserved:
 
 @dataclass(frozen=True)
 class Sides:
-    """Decides the side of each structure.
+    """Rule for the side of each structure.
 
     Attributes:
         split: decides about families that are new.
@@ -94,7 +96,7 @@ class Sides:
     pool: Mapping[bytes, str]
 
     def of(self, row: Place) -> Side:
-        """The side of a row."""
+        """Return the side of a row."""
         if row.key in self.base.sides:
             return self.base.sides[row.key]
         family = self.pool.get(row.key, row.family)
@@ -102,7 +104,7 @@ class Sides:
 
 
 def kept_out(row: Place, origin: Origin, wanted: Side, reserved: Reserved, leaks: Leaks) -> str | None:
-    """Why a new row is set aside; None when it comes in.
+    """Return why a new row is set aside; None when it comes in.
 
     Raises:
         BadInput: a DFT structure that would be trained on is in the test set, or like one there.
@@ -129,12 +131,8 @@ def check_base(rows: Iterator[Place], base: Base, reserved: Reserved) -> None:
             )
 
 
-NEW = 0
-"""`version` of a row that is not known to be in the set."""
-
-
 def checked(files: Iterable[Path]) -> Iterator[pa.Table]:
-    """The rows of tables in turns (schema LABELS).
+    """Yield the rows of tables in turns (schema LABELS).
 
     Raises:
         BadInput: a label does not fit its structure or is not finite; names file and frame.
@@ -143,29 +141,26 @@ def checked(files: Iterable[Path]) -> Iterator[pa.Table]:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(AT_ONCE, columns=LABELS.names):
                 table = pa.Table.from_batches([batch]).cast(LABELS)
-                _check(table)
+                atoms = _lengths(table["numbers"])
+                energies = np.asarray(table["energy"].to_numpy(zero_copy_only=False), dtype=float)  # null becomes NaN
+                stresses = 6 * np.asarray(table["stress"].is_valid(), dtype=np.int64)
+                faults = {
+                    "it has no atoms": atoms == 0,
+                    "its energy is missing or not finite": ~np.isfinite(energies),
+                    "it does not have one finite position (3 numbers) an atom": ~_fits(table["positions"], 3 * atoms),
+                    "it does not have one finite force (3 numbers) an atom": ~_fits(table["forces"], 3 * atoms),
+                    "its stress is not finite": ~_fits(table["stress"], stresses),
+                }
+                for fault, rows in faults.items():
+                    if rows.any():
+                        first = table.slice(int(np.argmax(rows)), 1).to_pylist()[0]
+                        place = f"{first['source']}: frame {first['row']} (from 0)"
+                        raise BadInput(f"{place}: {fault}; correct or remove it")
                 yield table
 
 
-def _check(table: pa.Table) -> None:
-    atoms = _lengths(table["numbers"])
-    energies = np.asarray(table["energy"].to_numpy(zero_copy_only=False), dtype=float)  # null becomes NaN
-    stresses = 6 * np.asarray(table["stress"].is_valid(), dtype=np.int64)
-    against = {
-        "it has no atoms": atoms == 0,
-        "its energy is missing or not finite": ~np.isfinite(energies),
-        "it does not have one finite position (3 numbers) an atom": ~_fits(table["positions"], 3 * atoms),
-        "it does not have one finite force (3 numbers) an atom": ~_fits(table["forces"], 3 * atoms),
-        "its stress is not finite": ~_fits(table["stress"], stresses),
-    }
-    for fault, rows in against.items():
-        if rows.any():
-            first = table.slice(int(np.argmax(rows)), 1).to_pylist()[0]
-            raise BadInput(f"{first['source']}: frame {first['row']} (from 0): {fault}; correct or remove it")
-
-
 def _fits(column: pa.ChunkedArray, lengths: Indices) -> Mask:
-    """Which rows of a column of lists have so many numbers, all finite."""
+    """Return which rows of a column of lists have so many numbers, all finite."""
     found = _lengths(column)
     fits = found == lengths
     fits[np.searchsorted(np.cumsum(found), np.flatnonzero(~np.isfinite(flat(column))), side="right")] = False
@@ -177,7 +172,7 @@ def _lengths(column: pa.ChunkedArray) -> Indices:
 
 
 def only_new(rows: pa.Table) -> pa.Table:
-    """Of rows of one origin, sorted by id, with those of the set among them: those that are not in the set, once.
+    """Return the rows that are not in the set, once, of rows of one origin with those of the set among them.
 
     Raises:
         BadInput: a structure has two labels; names both.
@@ -192,18 +187,13 @@ def only_new(rows: pa.Table) -> pa.Table:
     return rows.filter(pa.array(first & (rows["version"].to_numpy() == NEW)))
 
 
-SET_ASIDE = pa.schema(
-    [("id", pa.string()), ("source", pa.string()), ("row", pa.int32()), ("side", pa.string()), ("reason", pa.string())]
-)
-
-
 def aside_table(aside: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """The records of what was set aside as a table, by id and reason."""
+    """Return the records of what was set aside as a table, by id and reason."""
     ordered = sorted(aside, key=lambda one: (one["id"], one["reason"], one["source"], one["row"]))
     return pa.Table.from_pylist([dict(one) for one in ordered], schema=SET_ASIDE)
 
 
 def why_aside(aside: Iterable[Mapping[str, Any]], sides: Iterable[Side], text: str = "set aside because") -> str:
-    """A sentence with the commonest reason on some sides and its count; empty where nothing was set aside."""
+    """Return a sentence with the commonest reason on some sides and its count; empty where nothing was set aside."""
     reasons = Counter(one["reason"] for one in aside if one["side"] in sides).most_common(1)
     return f" {reasons[0][1]} {text}: {reasons[0][0]}." if reasons else ""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain
@@ -68,7 +68,7 @@ ORIGINS: dict[Origin, str] = {"dft": "dft", "teacher": "labels"}
 
 
 class Params(Closed):
-    """What the set may hold."""
+    """Content and rules of the set."""
 
     elements: tuple[str, ...] = Field(min_length=1, description="elements of the potential")
     split: Split = Field(Split(), description="shares of the sides, for families that no earlier set has placed")
@@ -97,7 +97,7 @@ class _Incoming:
 
 @dataclass
 class _Tally:
-    """What is in the set, counted while it is written."""
+    """Content of the set, counted while it is written."""
 
     digests: list[bytes] = field(default_factory=list)
     rows: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # origin, side, group
@@ -134,7 +134,10 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     try:
         base = read_base(inputs.all("base"), params.teachers)
         with ExitStack() as stack:
-            spools = {origin: stack.enter_context(_spool(work / origin)) for origin in ORIGINS}
+            spools = {}
+            for origin in ORIGINS:
+                (work / origin).mkdir()
+                spools[origin] = stack.enter_context(Spool(work / origin, DATASET))
             incoming = _Incoming(spools)
             _admit(inputs, base, params, incoming, machine)
             tally, history = _write(work / OUTPUTS["dataset"], base, incoming)
@@ -147,17 +150,17 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
         (outputs / OUTPUTS["summary"]).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
     finally:
         shutil.rmtree(work)
-    return _metrics(tally, history, incoming)
+    counts: dict[str, Any] = {f"{name}_structures": len(tally.structures[name]) for name in SIDES}
+    for origin in get_args(Origin):
+        counts[f"{origin}_rows"] = sum(count for (of, _, _), count in tally.rows.items() if of == origin)
+        counts[f"new_{origin}_rows"] = tally.came[origin]
+    version = {"version": len(history.versions), "digest": history.versions[-1].digest}
+    return counts | version | {"families": len(tally.families), "set_aside": len(incoming.aside)}
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
-    """The same: the step needs no heavy package and takes milliseconds on little data."""
+    """Do the same: the step needs no heavy package and takes milliseconds on little data."""
     return run(inputs, outputs, params, machine)
-
-
-def _spool(folder: Path) -> Spool:
-    folder.mkdir()
-    return Spool(folder, DATASET)
 
 
 def _admit(inputs: Inputs, base: Base, params: Params, incoming: _Incoming, machine: Machine) -> None:
@@ -183,13 +186,21 @@ def _admit(inputs: Inputs, base: Base, params: Params, incoming: _Incoming, mach
 def _sifted(
     table: pa.Table, origin: Origin, sides: Sides, reserved: Reserved, params: Params, incoming: _Incoming
 ) -> pa.Table:
-    """The rows (schema DATASET) that come in; the others are set aside with the reason."""
-    alien = _alien_elements(table, params.elements)
+    """Return the rows (schema DATASET) that come in; the others are set aside with the reason."""
+    numbers = flat(table["numbers"])
+    owners = np.repeat(np.arange(table.num_rows), list_lengths(table["numbers"]))
+    unknown = ~np.isin(numbers, [atomic_numbers[element] for element in params.elements])
+    alien: dict[int, set[str]] = {}  # elements that the potential does not have, by row
+    for owner, atomic_number in set(zip(owners[unknown].tolist(), numbers[unknown].tolist(), strict=True)):
+        alien.setdefault(owner, set()).add(chemical_symbols[atomic_number])
     kept, chosen = [], []
     for number, place in enumerate(places_in(table)):
         on = sides.of(place)
         incoming.families.add(place.family)
-        reason = alien.get(number) or kept_out(place, origin, on, reserved, params.test_leaks)
+        if number in alien:
+            reason: str | None = f"has {', '.join(sorted(alien[number]))}, which the potential does not"
+        else:
+            reason = kept_out(place, origin, on, reserved, params.test_leaks)
         if reason:
             found = {"id": place.key.hex(), "source": place.source, "row": place.row, "side": on, "reason": reason}
             incoming.aside.append(found)
@@ -202,22 +213,14 @@ def _sifted(
     return rows.cast(DATASET)
 
 
-def _alien_elements(table: pa.Table, elements: Iterable[str]) -> dict[int, str]:
-    """Row -> what is said of the elements that the potential does not have."""
-    numbers = flat(table["numbers"])
-    owners = np.repeat(np.arange(table.num_rows), list_lengths(table["numbers"]))
-    alien = ~np.isin(numbers, [atomic_numbers[element] for element in elements])
-    found: dict[int, set[str]] = {}
-    for owner, number in set(zip(owners[alien].tolist(), numbers[alien].tolist(), strict=True)):
-        found.setdefault(owner, set()).add(chemical_symbols[number])
-    return {row: f"has {', '.join(sorted(symbols))}, which the potential does not" for row, symbols in found.items()}
-
-
 def _write(path: Path, base: Base, incoming: _Incoming) -> tuple[_Tally, History]:
     """Write base and new rows; their versions and digest go into the file's metadata."""
     tally, number = _Tally(), len(base.history.versions) + 1
     with pq.ParquetWriter(path, DATASET, compression="zstd") as writer:
-        for block in blocks(chain(base.tables(), _new(incoming, number))):
+        new = (rows for spool in incoming.spools.values() for rows in map(only_new, spool.parts()))
+        place = DATASET.get_field_index("version")
+        numbered = (rows.set_column(place, "version", pa.array([number] * rows.num_rows, pa.int32())) for rows in new)
+        for block in blocks(chain(base.tables(), numbered)):
             tally.count(block, number)
             writer.write_table(block)
         history = base.history
@@ -228,17 +231,8 @@ def _write(path: Path, base: Base, incoming: _Incoming) -> tuple[_Tally, History
     return tally, history
 
 
-def _new(incoming: _Incoming, number: int) -> Iterator[pa.Table]:
-    """The new rows, sorted by origin and id."""
-    for spool in incoming.spools.values():
-        for part in spool.parts():
-            rows = only_new(part)
-            version = pa.array([number] * rows.num_rows, pa.int32())
-            yield rows.set_column(rows.schema.get_field_index("version"), "version", version)
-
-
 def _summary(tally: _Tally, history: History, incoming: _Incoming, base: Base, params: Params) -> dict[str, Any]:
-    """What `dataset.json` says. Counts are of rows; a structure with labels of both origins has two."""
+    """Return the content of `dataset.json`. Counts are of rows; a structure with labels of both origins has two."""
     rows: dict[str, Any] = {origin: {name: {} for name in SIDES} for origin in get_args(Origin)}
     for (origin, on, group), count in tally.rows.items():
         rows[origin][on][group] = count
@@ -255,12 +249,3 @@ def _summary(tally: _Tally, history: History, incoming: _Incoming, base: Base, p
         "split": params.split.model_dump(),
         "families_on_another_side_than_split_says": elsewhere,  # an earlier set placed them, and they stay
     }
-
-
-def _metrics(tally: _Tally, history: History, incoming: _Incoming) -> dict[str, Any]:
-    counts: dict[str, Any] = {f"{name}_structures": len(tally.structures[name]) for name in SIDES}
-    for origin in get_args(Origin):
-        counts[f"{origin}_rows"] = sum(count for (of, _, _), count in tally.rows.items() if of == origin)
-        counts[f"new_{origin}_rows"] = tally.came[origin]
-    version = {"version": len(history.versions), "digest": history.versions[-1].digest}
-    return counts | version | {"families": len(tally.families), "set_aside": len(incoming.aside)}

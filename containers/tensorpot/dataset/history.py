@@ -1,4 +1,4 @@
-"""An accumulated data set as a file: its columns, its versions, and what is known of its rows before more come in."""
+"""An accumulated data set as a file: its columns, its versions, and the places of its rows before more come in."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Base:
     digests: list[bytes] = field(default_factory=list)
 
     def tables(self) -> Iterator[pa.Table]:
-        """Its rows in their order."""
+        """Yield its rows in their order."""
         if self.path is not None:
             for batch in pq.ParquetFile(self.path).iter_batches(AT_ONCE):
                 yield with_state(pa.Table.from_batches([batch])).cast(DATASET)
@@ -89,14 +89,24 @@ def known_places(path: Path | None) -> Base:
 
 
 def read_base(files: Sequence[Path], teachers: Sequence[str]) -> Base:
-    """What came before; refuses what the `dataset` step did not write, and labels of other teachers.
+    """Read the set that came before; refuses what `dataset` did not write, and labels of other teachers.
 
     Raises:
         BadInput: another file, one that was changed since, or one with labels of other teachers.
     """
     if not files:
         return Base(None, History(teachers=tuple(sorted(teachers))))
-    base = Base(files[0], _history(files[0]))
+    path = files[0]
+    try:
+        with pq.ParquetFile(path) as file:
+            if not with_state(file.schema_arrow.empty_table()).schema.equals(DATASET):
+                raise ValueError(f"its columns are {', '.join(file.schema_arrow.names)}")
+            history = History.model_validate_json((file.metadata.metadata or {}).get(HISTORY, b"no history"))
+    except (pa.ArrowException, OSError, ValidationError, ValueError) as error:
+        raise BadInput(
+            f"base set {path.name}: not a data set of an earlier run ({error}); give the dataset.parquet of that run"
+        ) from error
+    base = Base(path, history)
     if set(base.history.teachers) != set(teachers):
         raise BadInput(
             f"the teacher's labels of the base set are by {_shown(base.history.teachers)}, those of this run by"
@@ -108,22 +118,10 @@ def read_base(files: Sequence[Path], teachers: Sequence[str]) -> Base:
         base.digests.extend(row_digests(table))
     if digest_of(base.digests) != base.history.versions[-1].digest:
         raise BadInput(
-            f"base set {files[0].name}: its rows are not those of its last version, so the file was changed since;"
+            f"base set {path.name}: its rows are not those of its last version, so the file was changed since;"
             " give the file as the earlier run wrote it"
         )
     return base
-
-
-def _history(path: Path) -> History:
-    try:
-        with pq.ParquetFile(path) as file:
-            if not with_state(file.schema_arrow.empty_table()).schema.equals(DATASET):
-                raise ValueError(f"its columns are {', '.join(file.schema_arrow.names)}")
-            return History.model_validate_json((file.metadata.metadata or {}).get(HISTORY, b"no history"))
-    except (pa.ArrowException, OSError, ValidationError, ValueError) as error:
-        raise BadInput(
-            f"base set {path.name}: not a data set of an earlier run ({error}); give the dataset.parquet of that run"
-        ) from error
 
 
 def _shown(teachers: Iterable[str]) -> str:
@@ -131,12 +129,12 @@ def _shown(teachers: Iterable[str]) -> str:
 
 
 def digest_of(rows: Iterable[bytes]) -> str:
-    """Of a set, from those of its rows: the same in whatever order and in how many versions they came."""
+    """Return the digest of a set from those of its rows, the same in any order and any number of versions."""
     return hashlib.sha256(b"".join(sorted(rows))).hexdigest()
 
 
 def row_digests(table: pa.Table) -> list[bytes]:
-    """sha256 of id, origin and label of each row (schema DATASET)."""
+    """Return the sha256 of id, origin and label of each row (schema DATASET)."""
     ends = 3 * np.cumsum(list_lengths(table["numbers"]))
     forces = np.asarray(flat(table["forces"]), dtype="<f8")
     stresses = iter(np.asarray(flat(table["stress"]), dtype="<f8").reshape(-1, 6))

@@ -1,4 +1,4 @@
-"""Decide what each row of a data set is for: selection, strained copies, weak spots and frames share this answer."""
+"""Use of each row of a data set: selection, strained copies, weak spots and frames share this answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""pacemaker's frames (`.pckl.gzip`): what may enter one, and the way there and back without loss.
+"""pacemaker's frames (`.pckl.gzip`): structures that may enter one, and the way there and back without loss.
 
 Columns: `ase_atoms`, `energy_corrected` (eV, total less the reference energies and the pair terms), `forces` (N, 3)
 eV/Å, less the pair terms, `name` (the structure's id), `w_energy`, `w_forces` (one number an atom), and for our own
@@ -15,10 +15,10 @@ from __future__ import annotations
 import gzip
 import pickle
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
@@ -69,14 +69,14 @@ class Labelled:
 
 
 def overlap(atoms: Atoms, distances: np.ndarray) -> str | None:
-    """Why no potential can be evaluated on the structure; `distances` (N,) are those of `nearest`."""
+    """Return why no potential can be evaluated on the structure; `distances` (N,) are those of `nearest`."""
     if distances.min() >= ONE_PLACE:
         return None
     return f"atom {int(distances.argmin())} (from 0) and another are in one place ({distances.min():.2g} Å apart)"
 
 
 def fit_ready(atoms: Atoms, cutoff: float) -> Atoms | str:
-    """The structure as pacemaker takes it (see `padded`), or why it would drop it."""
+    """Return the structure as pacemaker takes it (see `padded`), or why it would drop it."""
     distances = nearest(atoms, cutoff)
     if reason := overlap(atoms, distances):
         return reason
@@ -87,7 +87,7 @@ def fit_ready(atoms: Atoms, cutoff: float) -> Atoms | str:
 
 
 def energy_corrected(energy: float, atoms: Atoms, e0s_eV: Mapping[str, float]) -> float:
-    """eV: the total energy less the reference energies; raises `BadInput` where one is missing."""
+    """Return the total energy less the reference energies (eV); raises `BadInput` where one is missing."""
     symbols = atoms.get_chemical_symbols()
     if missing := sorted(set(symbols) - set(e0s_eV)):
         raise BadInput(f"no reference energy is given for {', '.join(missing)}: add it to e0s_eV (eV an atom)")
@@ -95,7 +95,7 @@ def energy_corrected(energy: float, atoms: Atoms, e0s_eV: Mapping[str, float]) -
 
 
 def energy_problem(corrected: float, atoms: int) -> str | None:
-    """Why this corrected energy (eV, of so many atoms) cannot enter a frame."""
+    """Return why this corrected energy (eV, of so many atoms) cannot enter a frame."""
     low, high = ENERGY_RANGE
     per_atom = corrected / atoms
     if low <= per_atom <= high:
@@ -134,7 +134,7 @@ def fit_label(
 
 
 def frame(rows: Sequence[Labelled]) -> pd.DataFrame:
-    """The rows as pacemaker's data frame. Weights of 1 throughout are pacemaker's own uniform weighting."""
+    """Return the rows as pacemaker's data frame. Weights of 1 throughout are pacemaker's own uniform weighting."""
     import pandas as pd
 
     if special := [row.name for row in rows if row.name.startswith("augmented")]:
@@ -151,11 +151,9 @@ def frame(rows: Sequence[Labelled]) -> pd.DataFrame:
         "w_energy": [float(row.weight) for row in rows],
         "w_forces": [np.full(len(row.atoms), row.w_forces) for row in rows],
     }
-    return pd.DataFrame({key: pd.Series(values, dtype=_dtype(key)) for key, values in columns.items()})
-
-
-def _dtype(column: str) -> str:
-    return "float64" if column in ("energy", "energy_corrected", "w_energy") else "object"
+    numbers = ("energy", "energy_corrected", "w_energy")
+    dtypes = {key: "float64" if key in numbers else "object" for key in columns}
+    return pd.DataFrame({key: pd.Series(values, dtype=dtypes[key]) for key, values in columns.items()})
 
 
 def write_frame(path: Path, table: pd.DataFrame) -> None:
@@ -172,15 +170,12 @@ def read_frame(path: Path) -> pd.DataFrame:
 
 
 def atoms_of_frame(table: pd.DataFrame) -> list[Atoms]:
-    """The structures with the labels as calculators (total energy, forces, stress); ids and groups in `info`."""
-    return [_labelled_atoms(row) for row in table.to_dict("records")]
-
-
-def _labelled_atoms(row: Mapping[Hashable, Any]) -> Atoms:
-    labelled = bare(row["ase_atoms"])
-    labelled.info |= {"id": row["name"], "group": row["group"]}
-    results = {"energy": row["energy"], "forces": row["forces_total"]}
-    if row["stress"] is not None:
-        results["stress"] = row["stress"]
-    labelled.calc = SinglePointCalculator(labelled, **results)
-    return labelled
+    """Return the structures with labels as calculators (total energy, forces, stress); ids and groups in `info`."""
+    structures = []
+    for row in table.to_dict("records"):
+        atoms = bare(row["ase_atoms"])
+        atoms.info |= {"id": row["name"], "group": row["group"]}
+        stress = {} if row["stress"] is None else {"stress": row["stress"]}
+        atoms.calc = SinglePointCalculator(atoms, energy=row["energy"], forces=row["forces_total"], **stress)
+        structures.append(atoms)
+    return structures

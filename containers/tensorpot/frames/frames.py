@@ -1,4 +1,4 @@
-"""`frames`: what pacemaker trains on and stops by, and the test frame that it never sees.
+"""`frames`: the structures that pacemaker trains on and stops by, and the test frame that it never sees.
 
 The training frame has the selected structures of the pool, the DFT structures of the training side, and strained
 copies with the teacher's labels; the other frames have their whole side. A DFT label replaces the teacher's label of
@@ -20,25 +20,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
+from ase.calculators.singlepoint import SinglePointCalculator
 from pydantic import Field, model_validator
 
 from containers.contract import BadInput, Closed, Image, Inputs, Machine, Optional, StepError, StepMetrics
 from containers.formats.extxyz import write_frames
-from containers.structures.split import SIDES, Side
-from containers.structures.table import atoms_from_table, write_table
+from containers.structures.split import SIDES
+from containers.structures.table import atoms_from_table, labels_table, write_table
 from containers.tensorpot.dataset.admission import aside_table
 from containers.tensorpot.dataset.roles import REPLACED, read_roles, read_rows
 from containers.tensorpot.frames.frame_file import Labelled, fit_label, frame, write_frame
 from containers.tensorpot.frames.lammps_structure import SKIN_A, example, most_neighbours, write_structure
 from containers.tensorpot.frames.rows import (
     Read,
-    Row,
+    TrainingRow,
     as_labelled,
-    counts,
     energies_less_e0s,
+    energy_per_atom,
     pair_figures,
-    pure_table,
     refuse_empty,
     refuse_untrained,
     side_summary,
@@ -69,7 +70,7 @@ IN_COMMENT = ("side", "origin", "source", "row", "group", "family", "w_energy", 
 
 
 class Params(Closed):
-    """What the frames hold."""
+    """Content of the frames."""
 
     elements: tuple[str, ...] = Field(min_length=1, description="elements of the potential")
     cutoff: float = Field(gt=0, description="Å; cutoff of the potential")
@@ -102,7 +103,7 @@ class Metrics(StepMetrics):
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
     """Write the three frames, all sides as extended XYZ, a structure for LAMMPS, what was set aside, and `frames.json`.
 
-    The metrics are `counts`, where the structure for LAMMPS comes from, the most neighbours that LAMMPS lists for an
+    The metrics are counts, where the structure for LAMMPS comes from, the most neighbours that LAMMPS lists for an
     atom of the training side (cutoff and skin), and the energies of that side less the reference energies.
     """
     baseline = Baseline.read(inputs.one("baseline"))
@@ -129,15 +130,32 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     with (outputs / OUTPUTS["extxyz"]).open("wb") as file:
         for name in sides:
             write_frames(file, as_labelled(sides[name]), IN_COMMENT)
-    write_table(outputs / OUTPUTS["pure"], pure_table(read.pure))
+    origins, structures = [origin for origin, _ in sorted(read.pure)], [read.pure[key] for key in sorted(read.pure)]
+    pure = labels_table(structures).append_column("origin", pa.array(origins, pa.string()))
+    write_table(outputs / OUTPUTS["pure"], pure)
     write_table(outputs / OUTPUTS["set_aside"], aside_table(read.aside))
     pairs = pair_figures(sides, params.elements, params.cutoff)
-    facts = summary(sides, read.aside, params, baseline, pairs)
+    figures = {}
+    for name in SIDES:
+        shortest = {pair: one[name]["shortest_A"] for pair, one in pairs.items() if one[name]["structures"]}
+        figures[name] = side_summary(sides[name], shortest)
+    facts = {
+        "sides": figures,
+        "pairs": pairs,
+        "set_aside": dict(sorted(Counter(str(one["side"]) for one in read.aside).items())),
+        "baseline": baseline.model_dump(mode="json"),
+        **params.model_dump(
+            mode="json", include={"weight_dft", "weights", "energy_weights", "loss_energy", "loss_stress"}
+        ),
+    }
     (outputs / OUTPUTS["summary"]).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
     shown = example(sides["train"])
     write_structure(outputs / OUTPUTS["structure"], shown.label.atoms, params.elements)
     return {
-        **counts(sides, read.aside),
+        **{f"{name}_{key}": figures[name][key] for name in SIDES for key in ("structures", "atoms")},
+        "set_aside": len(read.aside),
+        "strained_structures": figures["train"]["strained"],
+        "dft_structures": figures["train"]["dft"],
         "lammps_structure": f"{shown.atoms.info['source']}, row {shown.atoms.info['row']} (from 0)",
         "lammps_neighbours": most_neighbours([row.label.atoms for row in sides["train"]], params.cutoff + SKIN_A),
         "pairs": pairs,
@@ -145,43 +163,18 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     }
 
 
-def summary(
-    sides: Mapping[Side, Sequence[Row]],
-    aside: Sequence[Mapping[str, Any]],
-    params: Params,
-    baseline: Baseline,
-    pairs: Mapping[str, Any],
-) -> dict[str, Any]:
-    """What `frames.json` says: counts, ranges and shortest distances (Å) of each side, pairs, weights, the baseline."""
-    return {
-        "sides": {
-            name: side_summary(
-                sides[name],
-                {pair: one[name]["shortest_A"] for pair, one in pairs.items() if one[name]["structures"]},
-            )
-            for name in SIDES
-        },
-        "pairs": pairs,
-        "set_aside": dict(sorted(Counter(str(one["side"]) for one in aside).items())),
-        "baseline": baseline.model_dump(mode="json"),
-        **params.model_dump(
-            mode="json", include={"weight_dft", "weights", "energy_weights", "loss_energy", "loss_stress"}
-        ),
-    }
-
-
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
-    """The same frames: the step needs no heavy package and takes milliseconds on little data."""
+    """Make the same frames: the step needs no heavy package and takes milliseconds on little data."""
     return run(inputs, outputs, params, machine)
 
 
 def read_dataset(path: Path, chosen: Mapping[str, float], params: Params, baseline: Baseline, machine: Machine) -> Read:
-    """Every structure of the data set that a frame takes, a piece of the file at a time.
+    """Read every structure of the data set that a frame takes, a piece of the file at a time.
 
     Args:
         chosen: weight of the selected structures by id; raises `StepError` when the training side lacks one.
     """
-    read, roles = Read([], [], set()), read_roles(path)
+    read, roles = Read(), read_roles(path)
     if strangers := sorted(set(chosen) - {role.id for role in roles if role.of_pool}):
         raise StepError(f"the selection names {strangers[0]}, which the training side of the data set does not have")
     for done, (role, atoms) in enumerate(zip(roles, read_rows(path), strict=True), 1):
@@ -193,11 +186,15 @@ def read_dataset(path: Path, chosen: Mapping[str, float], params: Params, baseli
         if isinstance(label, str):  # also when it could not be selected: nothing goes without a word
             read.set_aside(atoms, role.side, label)
             continue
-        read.offer_pure(label, atoms, role.origin)
+        if len(symbols := set(atoms.get_chemical_symbols())) == 1:
+            key, alone = (role.origin, symbols.pop()), atoms.copy()
+            alone.calc = SinglePointCalculator(alone, **{**atoms.calc.results, "energy": label.energy})
+            lowest = read.pure.get(key, alone)
+            read.pure[key] = min(lowest, alone, key=lambda one: (energy_per_atom(one), one.info["id"]))
         if not role.of_pool or role.id in chosen:
             weight = chosen.get(role.id, 1.0) * params.weights.get(label.group, 1.0)
             weight *= params.weight_dft if role.origin == "dft" else 1.0
-            read.rows.append(Row(atoms, role.origin, role.side, replace(label, weight=weight)))
+            read.rows.append(TrainingRow(atoms, role.origin, role.side, replace(label, weight=weight)))
     return read
 
 
@@ -210,20 +207,20 @@ def read_strains(path: Path, params: Params, baseline: Baseline, read: Read) -> 
             read.set_aside(atoms, "train", label)
         elif label.name not in known:
             label = replace(label, weight=params.weights.get(label.group, 1.0))
-            read.rows.append(Row(atoms, "teacher", "train", label, strained=True))
+            read.rows.append(TrainingRow(atoms, "teacher", "train", label, strained=True))
 
 
-def stress_weighted(rows: Sequence[Row], params: Params) -> list[Row]:
-    """The training rows, the strained ones weighing loss_stress / loss_energy times what the others weigh in all."""
+def stress_weighted(rows: Sequence[TrainingRow], params: Params) -> list[TrainingRow]:
+    """Return the training rows; the strained ones weigh loss_stress / loss_energy times as much as all the others."""
     if not (strained := sum(row.label.weight for row in rows if row.strained)):
         return list(rows)
     if params.loss_stress == 0:
         raise StepError("strained structures are given, but loss_stress is 0: leave them out or raise it")
     others = sum(row.label.weight for row in rows if not row.strained)
     factor = params.loss_stress / params.loss_energy * others / strained
-    return [
-        replace(row, label=replace(row.label, weight=row.label.weight * factor, weight_forces=row.label.w_forces))
-        if row.strained
-        else row
-        for row in rows
-    ]
+    found = list(rows)
+    for place, row in enumerate(rows):
+        if row.strained:
+            label = replace(row.label, weight=row.label.weight * factor, weight_forces=row.label.w_forces)
+            found[place] = replace(row, label=label)
+    return found

@@ -1,4 +1,4 @@
-"""A training structure for the LAMMPS input, and how many neighbours LAMMPS lists for an atom.
+"""A training structure for the LAMMPS input, and the number of neighbours that LAMMPS lists for an atom.
 
 Source: the LAMMPS manual, pages read_data, neighbor, Howto_triclinic.
 """
@@ -12,20 +12,20 @@ import numpy as np
 from ase import Atoms
 from ase.io.lammpsdata import write_lammps_data
 
-from containers.tensorpot.frames.rows import Row
+from containers.tensorpot.frames.rows import TrainingRow
 from containers.tensorpot.student.calculator import neighbours
 
 SKIN_A = 2.0
 """LAMMPS's default in units metal: it lists neighbours within the cutoff and this."""
 
 
-def example(rows: Sequence[Row]) -> Row:
-    """The row with the most elements; of these one periodic in three directions, with the lowest energy an atom.
+def example(rows: Sequence[TrainingRow]) -> TrainingRow:
+    """Return the row with the most elements; of these one periodic in three directions, with the lowest energy an atom.
 
     Molecular dynamics that begins with it begins calmly.
     """
 
-    def place(row: Row) -> tuple[int, bool, float, str]:
+    def place(row: TrainingRow) -> tuple[int, bool, float, str]:
         atoms = row.label.atoms
         per_atom = row.label.energy_corrected / len(atoms)
         return -len(set(atoms.numbers.tolist())), not row.atoms.pbc.all(), per_atom, row.label.name
@@ -47,7 +47,7 @@ def write_structure(path: Path, atoms: Atoms, elements: Sequence[str]) -> None:
 
 
 def most_neighbours(structures: Iterable[Atoms], reach: float) -> int:
-    """The largest number of neighbours of an atom within `reach` (Å), over all structures."""
+    """Return the largest number of neighbours of an atom within `reach` (Å), over all structures."""
     return max(
         int(np.bincount(neighbours(atoms, reach)[0], minlength=len(atoms)).max(initial=0)) for atoms in structures
     )

@@ -1,4 +1,4 @@
-"""The structures of the three frames between reading and writing, and what is told of them."""
+"""The structures of the three frames between reading and writing, and their figures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from ase import Atoms
-from ase.calculators.singlepoint import SinglePointCalculator
 
 from containers.contract import BadInput
 from containers.structures.distances import shortest_per_pair
@@ -21,8 +20,8 @@ from containers.tensorpot.student.baseline import pair_names
 
 
 @dataclass(frozen=True)
-class Row:
-    """A structure with its label on its way into a frame; `label` is what pacemaker is given of it."""
+class TrainingRow:
+    """A structure with its label on its way into a frame; pacemaker is given `label`."""
 
     atoms: Atoms
     origin: Origin
@@ -33,29 +32,20 @@ class Row:
 
 @dataclass
 class Read:
-    """What was read: rows for the frames, records of SET_ASIDE, the groups that there are, and by origin and element
-    the structure of this element alone that is lowest in energy an atom."""
+    """Rows for the frames, records of SET_ASIDE, the groups that there are, and by origin and element the structure of
+    this element alone that is lowest in energy an atom."""
 
-    rows: list[Row]
-    aside: list[dict[str, Any]]
-    groups: set[str]
+    rows: list[TrainingRow] = field(default_factory=list)
+    aside: list[dict[str, Any]] = field(default_factory=list)
+    groups: set[str] = field(default_factory=set)
     pure: dict[tuple[Origin, str], Atoms] = field(default_factory=dict)
-
-    def offer_pure(self, label: Labelled, atoms: Atoms, origin: Origin) -> None:
-        """Remember a structure of one element if it is lower in energy an atom than those before it."""
-        if len(symbols := set(atoms.get_chemical_symbols())) == 1:
-            key, found = (origin, symbols.pop()), atoms.copy()
-            found.calc = SinglePointCalculator(found, **{**atoms.calc.results, "energy": label.energy})
-            self.pure[key] = min(
-                self.pure.get(key, found), found, key=lambda one: (energy_per_atom(one), one.info["id"])
-            )
 
     def set_aside(self, atoms: Atoms, side: Side, reason: str) -> None:
         """Remember why a structure is in no frame."""
         self.aside.append({key: atoms.info[key] for key in ("id", "source", "row")} | {"side": side, "reason": reason})
 
 
-def refuse_empty(sides: Mapping[Side, Sequence[Row]], aside: Sequence[Mapping[str, Any]]) -> None:
+def refuse_empty(sides: Mapping[Side, Sequence[TrainingRow]], aside: Sequence[Mapping[str, Any]]) -> None:
     """Raise `BadInput` when a side has no structure; strained ones do not count."""
     empty = [name for name in SIDES if all(row.strained for row in sides[name])]
     if not empty:
@@ -67,7 +57,7 @@ def refuse_empty(sides: Mapping[Side, Sequence[Row]], aside: Sequence[Mapping[st
 
 
 def refuse_untrained(
-    sides: Mapping[Side, Sequence[Row]], aside: Sequence[Mapping[str, Any]], elements: Sequence[str]
+    sides: Mapping[Side, Sequence[TrainingRow]], aside: Sequence[Mapping[str, Any]], elements: Sequence[str]
 ) -> None:
     """Raise `BadInput` when no structure of the training frame has an element of the potential."""
     trained = {symbol for row in sides["train"] for symbol in row.atoms.get_chemical_symbols()}
@@ -89,8 +79,8 @@ def refuse_untrained(
     )
 
 
-def pair_figures(sides: Mapping[Side, Sequence[Row]], elements: Sequence[str], cutoff: float) -> dict[str, Any]:
-    """What each side has of every pair of elements within the cutoff (Å): structures, and the shortest distance (Å).
+def pair_figures(sides: Mapping[Side, Sequence[TrainingRow]], elements: Sequence[str], cutoff: float) -> dict[str, Any]:
+    """Count each side's structures with every pair of elements within the cutoff (Å); the shortest distance (Å).
 
     `{"Al-Ni": {"train": {"structures": 12, "shortest_A": 2.31}, ...}}`; None where a side has no such pair.
     """
@@ -107,20 +97,13 @@ def pair_figures(sides: Mapping[Side, Sequence[Row]], elements: Sequence[str], c
 
 
 def energy_per_atom(atoms: Atoms) -> float:
-    """eV, of the label."""
+    """Return the label's energy, eV/atom."""
     return float(atoms.calc.results["energy"]) / len(atoms)
 
 
-def pure_table(pure: Mapping[tuple[Origin, str], Atoms]) -> pa.Table:
-    """LABELS and origin, by origin and element; energies of DFT on the teacher's scale."""
-    keys = sorted(pure)
-    table = labels_table([pure[key] for key in keys])
-    return table.append_column("origin", pa.array([origin for origin, _ in keys], pa.string()))
-
-
-def as_labelled(rows: Sequence[Row]) -> pa.Table:
-    """LABELS of the rows as they came (not padded, forces with the pair terms; energies of DFT on the teacher's scale),
-    with side, origin, w_energy and w_forces."""
+def as_labelled(rows: Sequence[TrainingRow]) -> pa.Table:
+    """Return LABELS of the rows as they came (not padded, forces with the pair terms; energies of DFT on the teacher's
+    scale), with side, origin, w_energy and w_forces."""
     table = labels_table([row.atoms for row in rows])
     energies = pa.array([row.label.energy for row in rows], pa.float64())
     table = table.set_column(table.schema.get_field_index("energy"), "energy", energies)
@@ -135,8 +118,8 @@ def as_labelled(rows: Sequence[Row]) -> pa.Table:
     return table
 
 
-def side_summary(rows: Sequence[Row], shortest_A: Mapping[str, float]) -> dict[str, Any]:
-    """Counts, ranges of what is fitted (eV/atom, eV/Å) and the shortest distances (Å) by pair of one side."""
+def side_summary(rows: Sequence[TrainingRow], shortest_A: Mapping[str, float]) -> dict[str, Any]:
+    """Return counts, ranges of what is fitted (eV/atom, eV/Å) and the shortest distances (Å) by pair of one side."""
     labels = [row.label for row in rows]
     per_atom = [label.energy_corrected / len(label.atoms) for label in labels]
     return {
@@ -151,19 +134,10 @@ def side_summary(rows: Sequence[Row], shortest_A: Mapping[str, float]) -> dict[s
     }
 
 
-def counts(sides: Mapping[Side, Sequence[Row]], aside: Sequence[object]) -> dict[str, Any]:
-    """Metrics: structures and atoms of each side, what was set aside, strained and DFT structures in training."""
-    found = {f"{name}_structures": len(sides[name]) for name in SIDES}
-    found |= {f"{name}_atoms": sum(len(row.label.atoms) for row in sides[name]) for name in SIDES}
-    strained = sum(row.strained for row in sides["train"])
-    dft = sum(row.origin == "dft" for row in sides["train"])
-    return found | {"set_aside": len(aside), "strained_structures": strained, "dft_structures": dft}
-
-
 def energies_less_e0s(
-    rows: Sequence[Row], elements: Sequence[str], e0s_eV: Mapping[str, float]
+    rows: Sequence[TrainingRow], elements: Sequence[str], e0s_eV: Mapping[str, float]
 ) -> dict[str, float | None]:
-    """Median of (total energy - Σ E0) / atoms in eV/atom: of `all` rows, and for each element weighted by its share.
+    """Return the median of (total energy - Σ E0) / atoms in eV/atom: of `all` rows, and by element, weighted by share.
 
     Isolated atoms' E0s leave the binding energy. E0s that are averages over such structures leave about zero.
     """
@@ -174,15 +148,10 @@ def energies_less_e0s(
         symbol: np.array([row.atoms.get_chemical_symbols().count(symbol) / len(row.atoms) for row in rows])
         for symbol in elements
     }
-    return {
-        name: _weighted_median(per_atom, weights) for name, weights in {"all": np.ones(len(rows)), **shares}.items()
-    }
-
-
-def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float | None:
-    """None where no weight is above zero."""
-    if not weights.any():
-        return None
-    order = np.argsort(values, kind="stable")
-    passed = np.cumsum(weights[order])
-    return float(values[order][np.searchsorted(passed, passed[-1] / 2)])
+    order = np.argsort(per_atom, kind="stable")
+    medians = dict[str, float | None]()
+    for name, weights in {"all": np.ones(len(rows)), **shares}.items():
+        passed = np.cumsum(weights[order])
+        median = per_atom[order][np.searchsorted(passed, passed[-1] / 2)] if weights.any() else None
+        medians[name] = None if median is None else float(median)
+    return medians

@@ -30,7 +30,7 @@ INPUTS = {
 OUTPUTS = {"structures": "structures.parquet"}  # containers.structures.STRUCTURES, by id
 
 SHARE = 0.3
-"""Of the training structures; see docs/use/weights_and_stress.md for the measurements behind this and the sizes."""
+"""Share of the training structures. docs/use/weights_and_stress.md has the measurements behind this and the sizes."""
 
 
 class Params(Closed):
@@ -45,12 +45,12 @@ class Params(Closed):
 
 
 def strained(selected: int, share: float = SHARE) -> int:
-    """How many strained structures belong to so many selected ones; at least one."""
+    """Return how many strained structures belong to so many selected ones; at least one."""
     return max(1, round(selected * share / (1 - share)))
 
 
 def to_select(total: int, share: float = SHARE) -> int:
-    """The largest selection that makes at most `total` structures with its strained ones; at least one."""
+    """Return the largest selection that makes at most `total` structures with its strained ones; at least one."""
     return max((count for count in range(1, total) if count + strained(count, share) <= total), default=1)
 
 
@@ -75,12 +75,12 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
-    """The same structures: it takes milliseconds."""
+    """Make the same structures: it takes milliseconds."""
     return run(inputs, outputs, params, machine)
 
 
 def strained_copy(parent: Atoms, number: int, params: Params) -> Atoms:
-    """The parent under its strain of this number, with id, source, group and family."""
+    """Return the parent under its strain of this number, with id, source, group and family."""
     seed = int(_hash(params.seed, f"{parent.info['id']}:{number}"), 16)
     change = np.eye(3) + random_strain(seed, params)
     atoms = Atoms(parent.numbers, parent.positions @ change, cell=parent.cell.array @ change, pbc=parent.pbc)
@@ -97,7 +97,7 @@ def strained_copy(parent: Atoms, number: int, params: Params) -> Atoms:
 
 
 def random_strain(seed: int, params: Params) -> Floats:
-    """A symmetric strain (3, 3) of Frobenius norm `size`."""
+    """Return a symmetric strain (3, 3) of Frobenius norm `size`."""
     random = np.random.default_rng(seed)
     square = random.normal(size=(3, 3))
     strain = (square + square.T) / 2 + params.isotropic * random.normal() * np.eye(3)

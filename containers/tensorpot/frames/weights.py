@@ -1,4 +1,4 @@
-"""How much each structure of a frame counts in the loss beyond its group, its origin and its selection. Pure.
+"""Weights of structures in the loss by energy and forces, beside those of group, origin and selection. Pure.
 
 A squared loss is ruled by the few structures that are far from everything else: a compressed cell some eV/atom above
 the ground state, atoms pushed against each other. So a structure counts less, the higher it is in energy and the
@@ -19,7 +19,7 @@ import numpy as np
 
 from containers.arrays import Floats
 from containers.structures.split import Side
-from containers.tensorpot.frames.rows import Row
+from containers.tensorpot.frames.rows import TrainingRow
 
 ENERGY_SCALE = 1.0
 """eV/atom above the hull at which a structure counts a quarter; pacemaker's DE."""
@@ -28,18 +28,22 @@ FORCE_SCALE = 1.0
 DIGITS = 9  # of a share of atoms: compositions that differ less are one
 
 
-def energy_weighted(sides: Mapping[Side, Sequence[Row]]) -> dict[Side, list[Row]]:
-    """The sides with less weight on high energies and large forces in training and validation; test as it is."""
-    fitted = [row for name in ("train", "validation") for row in sides[name]]
-    heights = iter(above_hull(shares_of(fitted), np.array([_per_atom(row) for row in fitted])))
+def energy_weighted(sides: Mapping[Side, Sequence[TrainingRow]]) -> dict[Side, list[TrainingRow]]:
+    """Return the sides with less weight on high energies and large forces in training and validation; test as it is."""
+    labels = [row.label for name in ("train", "validation") for row in sides[name]]
+    symbols = [label.atoms.get_chemical_symbols() for label in labels]
+    elements = sorted({symbol for each in symbols for symbol in each})
+    shares = np.array([[each.count(element) / len(each) for element in elements] for each in symbols])
+    # the hull takes care of reference energies
+    heights = iter(above_hull(shares, np.array([label.energy / len(label.atoms) for label in labels])))
     found = {name: list(rows) for name, rows in sides.items()}
     for name in ("train", "validation"):
         found[name] = [weighted(row, float(next(heights))) for row in sides[name]]
     return found
 
 
-def weighted(row: Row, height: float) -> Row:
-    """The row with its weights times the factors; `height` is eV/atom above the hull."""
+def weighted(row: TrainingRow, height: float) -> TrainingRow:
+    """Return the row with its weights times the factors; `height` is eV/atom above the hull."""
     label = row.label
     by_energy = 1 / (1 + max(height, 0.0) / ENERGY_SCALE) ** 2
     square = float(np.square(label.label_forces).sum()) / len(label.atoms)
@@ -48,15 +52,8 @@ def weighted(row: Row, height: float) -> Row:
     return replace(row, label=replace(label, weight=weight, weight_forces=label.w_forces * by_energy * by_force))
 
 
-def shares_of(rows: Sequence[Row]) -> Floats:
-    """(N, E) share of each element in each structure, elements in alphabetic order."""
-    symbols = [row.label.atoms.get_chemical_symbols() for row in rows]
-    elements = sorted({symbol for each in symbols for symbol in each})
-    return np.array([[each.count(element) / len(each) for element in elements] for each in symbols])
-
-
 def above_hull(shares: Floats, energies: Floats) -> Floats:
-    """(N,) eV/atom by which energies (N,) are above their lower convex hull over composition (N, E)."""
+    """Return (N,) eV/atom by which energies (N,) are above their lower convex hull over composition (N, E)."""
     from scipy.optimize import linprog
 
     points, place = np.unique(shares.round(DIGITS), axis=0, return_inverse=True)
@@ -67,7 +64,3 @@ def above_hull(shares: Floats, energies: Floats) -> Floats:
         return energies - lowest[place]
     hull = [linprog(lowest, A_eq=points.T, b_eq=point, method="highs").fun for point in points]
     return energies - np.minimum(np.array(hull), lowest)[place]
-
-
-def _per_atom(row: Row) -> float:
-    return row.label.energy / len(row.label.atoms)  # the hull takes care of reference energies

@@ -13,17 +13,17 @@ from ase.build import bulk, fcc111, molecule
 from containers.structures.cells import bare
 from containers.tensorpot.frames.frame_file import Labelled
 from containers.tensorpot.frames.lammps_structure import example, most_neighbours, write_structure
-from containers.tensorpot.frames.rows import Row, energies_less_e0s
+from containers.tensorpot.frames.rows import TrainingRow, energies_less_e0s
 from containers.tensorpot.student.calculator import neighbours, padded
 
 CUTOFF = 5.0
 
 
-def row(atoms: Atoms, energy_corrected: float, energy: float = 0.0) -> Row:
+def row(atoms: Atoms, energy_corrected: float, energy: float = 0.0) -> TrainingRow:
     label = Labelled(
         str(atoms.symbols), padded(atoms, CUTOFF), energy, energy_corrected, np.zeros((len(atoms), 3)), None
     )
-    return Row(atoms, "teacher", "train", label)
+    return TrainingRow(atoms, "teacher", "train", label)
 
 
 def rattled(atoms: Atoms) -> Atoms:

@@ -8,19 +8,19 @@ from ase import Atoms
 
 from containers.structures.split import Side
 from containers.tensorpot.frames.frame_file import Labelled
-from containers.tensorpot.frames.rows import Row
+from containers.tensorpot.frames.rows import TrainingRow
 from containers.tensorpot.frames.weights import above_hull, energy_weighted
 
 
-def row(symbols: str, per_atom: float, force: float = 0.0, side: Side = "train", weight: float = 1.0) -> Row:
+def row(symbols: str, per_atom: float, force: float = 0.0, side: Side = "train", weight: float = 1.0) -> TrainingRow:
     """A structure with this energy (eV/atom) and the same force (eV/Å) on every atom."""
     atoms = Atoms(symbols, positions=[[2.5 * k, 0, 0] for k in range(len(Atoms(symbols)))])
     forces = np.tile([force, 0.0, 0.0], (len(atoms), 1))
     label = Labelled(symbols, atoms, per_atom * len(atoms), per_atom * len(atoms), forces, None, weight)
-    return Row(atoms, "teacher", side, label)
+    return TrainingRow(atoms, "teacher", side, label)
 
 
-def weights(*rows: Row) -> list[tuple[float, float]]:
+def weights(*rows: TrainingRow) -> list[tuple[float, float]]:
     """Weights of energy and forces of training rows."""
     done = energy_weighted({"train": rows, "validation": [], "test": []})
     return [(one.label.weight, one.label.w_forces) for one in done["train"]]
@@ -43,7 +43,7 @@ def test_the_hull_is_over_composition_so_reference_energies_do_not_matter() -> N
 
 
 def test_test_structures_decide_nothing_and_validation_has_the_same_rule() -> None:
-    sides: dict[Side, list[Row]] = {
+    sides: dict[Side, list[TrainingRow]] = {
         "train": [row("Ni2", -5.0)],
         "validation": [row("Ni2", -4.0, side="validation")],
         "test": [row("Ni2", -9.0, force=3.0, side="test")],
