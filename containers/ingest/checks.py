@@ -1,4 +1,4 @@
-"""What a structure or a label from outside must satisfy; each failure is one sentence with its place."""
+"""Checks of structures and labels from outside; each failure is one sentence with its place."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NEAR_A = 4.0  # as far as distances are looked for
 HIDDEN = ("numbers", "positions", "group", "family")
 
 AUTO = "auto"
-"""As a key: REF_energy and REF_forces where a frame has one of them, else what the file's format calls so."""
+"""As a key: REF_energy and REF_forces where a frame has one of them, else the names of the file's format."""
 REFERENCE = "REF_"
 
 SAME_ENERGY_eV_per_atom = 1e-5
@@ -44,7 +44,7 @@ NARROWEST_CELL_A = 1.5
 """Perpendicular width; real cells are wider (beryllium: 1.98), and narrower ones make fractions and Å the same."""
 SPARSEST_A3 = 150.0
 """Volume of an atom; caesium has 115. A molecule in a large box is sparser, and in fractions of its box so dense that
-`CLOSEST_A` tells; two atoms that were pushed together in one would else look like fractions of a sound structure."""
+`CLOSEST_A` shows it; two atoms pushed together in one would otherwise look like fractions of a sound structure."""
 LARGEST_FORCE_eV_per_A = 1000.0
 LARGEST_ENERGY_eV_per_atom = 1e6  # all electrons of the heaviest elements: 0.8e6
 NET_FORCE_eV_per_A = 0.1
@@ -78,59 +78,6 @@ def check_structure(atoms: Atoms, place: str) -> None:
         where = " ".join(map(str, atoms.positions[first].tolist()))
         why = "is beyond 1e6 Å" if np.isfinite(atoms.positions[first]).all() else "is not finite"
         raise BadInput(f"{place}: atom {first} (from 0) has a position that {why} ({where}); {FIX}")
-    _check_cell(atoms, place)
-
-
-def check_lengths(atoms: Atoms, shortest: float, place: str) -> None:
-    """Raise `BadInput` when the distances can only be in another unit than Å, or are fractions of the cell.
-
-    Args:
-        atoms: a structure that `check_structure` passes.
-        shortest: its shortest distance, Å, or infinity; most structures need no more than that.
-        place: file and frame, the beginning of the message.
-    """
-    if _fractional(atoms):
-        raise BadInput(
-            f"{place}: every coordinate is at most about 1 and atoms are {nearest(atoms, TOUCHING_A).min():.3g} Å"
-            " apart, while as fractions of the cell the positions are a sound structure: these look like fractional"
-            " coordinates; multiply them by the cell (ASE: atoms.set_scaled_positions), give positions in Å. Where they"
-            " are in Å, shift the atoms by half the cell"
-        )
-    if shortest >= CLOSEST_A or (len(atoms) <= 2 and not atoms.pbc.any()):  # a dimer may be pushed together on purpose
-        return
-    farthest = float(nearest(atoms, CLOSEST_A).max())
-    if np.isfinite(farthest):
-        raise BadInput(
-            f"{place}: every atom has a neighbour within {farthest:.3g} Å: lengths in nm or fractional coordinates"
-            " would explain it; give positions and cell in Å"
-        )
-
-
-def _fractional(atoms: Atoms) -> bool:
-    """Whether the positions make sense as fractions of the cell alone.
-
-    A crowded structure is not enough, neither are positions up to 1 Å: a small molecule in a corner has them. What is
-    taken for fractions wrongly is two atoms that are pushed together in a small box: the message says what then helps.
-    """
-    low, high = WITHIN
-    if len(atoms) < 2 or not atoms.pbc.any() or atoms.positions.min() < low or atoms.positions.max() > high:
-        return False
-    if atoms.cell.rank < 3 or atoms.cell.volume > SPARSEST_A3 * len(atoms):
-        return False
-    if heights(atoms).min() < NARROWEST_CELL_A:
-        return False
-    by_fractions = bare(atoms)
-    by_fractions.positions = atoms.positions @ atoms.cell.array
-    return _crowded(atoms) and not _crowded(by_fractions)
-
-
-def _crowded(atoms: Atoms) -> bool:
-    """Whether two atoms are nearer than CROWDED allows."""
-    pairs = shortest_per_pair([atoms], TOUCHING_A)
-    return any(distance < CROWDED * touching(pair) for pair, distance in pairs.items())
-
-
-def _check_cell(atoms: Atoms, place: str) -> None:
     if not np.isfinite(atoms.cell.array).all():
         raise BadInput(f"{place}: the cell is not finite ({atoms.cell.array.ravel().tolist()}); {FIX}")
     if np.abs(atoms.cell.array).max() > FARTHEST_A:
@@ -151,27 +98,81 @@ def _check_cell(atoms: Atoms, place: str) -> None:
         )
 
 
+def _crowded(atoms: Atoms) -> bool:
+    """Return whether two atoms are nearer than CROWDED allows."""
+    pairs = shortest_per_pair([atoms], TOUCHING_A)
+    return any(distance < CROWDED * touching(pair) for pair, distance in pairs.items())
+
+
+def check_lengths(atoms: Atoms, shortest: float, place: str) -> None:
+    """Raise `BadInput` when the distances can only be in another unit than Å, or are fractions of the cell.
+
+    Args:
+        atoms: a structure that `check_structure` passes.
+        shortest: its shortest distance, Å, or infinity; most structures need no more than that.
+        place: file and frame, the beginning of the message.
+    """
+    low, high = WITHIN
+    inside = len(atoms) > 1 and atoms.pbc.any() and atoms.positions.min() >= low and atoms.positions.max() <= high
+    solid = inside and atoms.cell.rank == 3 and atoms.cell.volume <= SPARSEST_A3 * len(atoms)
+    by_fractions = bare(atoms)
+    by_fractions.positions = atoms.positions @ atoms.cell.array
+    # A crowded structure is not enough, neither are positions up to 1 Å: a small molecule in a corner has them. What is
+    # taken for fractions wrongly is two atoms pushed together in a small box: the message says what then helps.
+    if solid and heights(atoms).min() >= NARROWEST_CELL_A and _crowded(atoms) and not _crowded(by_fractions):
+        raise BadInput(
+            f"{place}: every coordinate is at most about 1 and atoms are {nearest(atoms, TOUCHING_A).min():.3g} Å"
+            " apart, while as fractions of the cell the positions are a sound structure: these look like fractional"
+            " coordinates; multiply them by the cell (ASE: atoms.set_scaled_positions), give positions in Å. Where they"
+            " are in Å, shift the atoms by half the cell"
+        )
+    if shortest >= CLOSEST_A or (len(atoms) <= 2 and not atoms.pbc.any()):  # a dimer may be pushed together on purpose
+        return
+    farthest = float(nearest(atoms, CLOSEST_A).max())
+    if np.isfinite(farthest):
+        raise BadInput(
+            f"{place}: every atom has a neighbour within {farthest:.3g} Å: lengths in nm or fractional coordinates"
+            " would explain it; give positions and cell in Å"
+        )
+
+
 def checked_labels(
     atoms: Atoms, energy_key: str, forces_key: str, stress_key: str | None, place: str
 ) -> dict[str, Any]:
-    """Labels of one structure, looked for in info, arrays and calculator results.
+    """Return the labels of one structure, searched in info, arrays and calculator results.
 
     Each key is a name or `auto` (see `AUTO`).
 
     Returns:
-        `energy` (eV, total), `forces` (N x 3, eV/Å) and, when asked for, present and the structure is periodic in all
-        three directions, `stress` (6, eV/Å³, ASE sign, Voigt xx yy zz yz xz xy).
+        `energy` (eV, total), `forces` (N x 3, eV/Å) and, with `stress_key`, where it is present and the structure is
+        periodic in all three directions, `stress` (6, eV/Å³, ASE sign, Voigt xx yy zz yz xz xy).
 
     Raises:
         BadInput: energy or forces missing, of another shape, not finite, of another unit; forces that do not sum to
             about zero where no atom is fixed. Missing forces of a single atom are zero.
     """
-    found = _everything(atoms)
+    # info and arrays win: ASE moves keys of its own (`energy`, `forces`, `stress`) to the calculator
+    found = {**({} if atoms.calc is None else atoms.calc.results), **atoms.arrays, **atoms.info}
     prefix = REFERENCE if any(f"{REFERENCE}{name}" in found for name in ("energy", "forces")) else ""
-    energy = _energy(found, _name(energy_key, "energy", prefix), len(atoms), place)
-    forces = _forces(found, _name(forces_key, "forces", prefix), len(atoms), place)
-    if not atoms.constraints:  # some programs write zero for atoms that are held
-        _check_sum(forces, _name(forces_key, "forces", prefix), place)
+    key, by_forces = _name(energy_key, "energy", prefix), _name(forces_key, "forces", prefix)
+    numbers = _numbers(found, key, "energy_key", place)
+    if numbers.shape not in ((), (1,)):
+        raise BadInput(f"{place}: {key} must be one number, its shape is {numbers.shape}; {FIX}")
+    energy = float(numbers.reshape(()))
+    if abs(energy) / len(atoms) > LARGEST_ENERGY_eV_per_atom:
+        per_atom = energy / len(atoms)
+        raise BadInput(
+            f"{place}: {key} is {per_atom:.3g} eV per atom; meV or J/mol would explain it: give the total in eV"
+        )
+    forces = _forces(found, by_forces, len(atoms), place)
+    net, mean = float(np.linalg.norm(forces.mean(axis=0))), float(np.linalg.norm(forces, axis=1).mean())
+    # some programs write zero for atoms that are held
+    if not atoms.constraints and net > max(NET_FORCE_eV_per_A, NET_FORCE_SHARE * mean):
+        raise BadInput(
+            f"{place}: {by_forces} do not sum to zero: {net:.3g} eV/Å per atom, where their mean length is {mean:.3g};"
+            " atoms are missing, forces belong to another structure or are gradients of another unit, or some atoms"
+            " are held (then say so in the file, by move_mask or constraints); correct or remove the frame"
+        )
     labels: dict[str, Any] = {"energy": energy, "forces": forces}
     stress = _name(stress_key, "stress", prefix) if stress_key else None
     if stress is not None and found.get(stress) is not None and atoms.pbc.all():
@@ -204,18 +205,6 @@ def _name(key: str, quantity: str, prefix: str) -> str:
     return f"{prefix}{quantity}" if key == AUTO else key
 
 
-def _energy(found: Mapping[str, Any], key: str, atoms: int, place: str) -> float:
-    numbers = _numbers(found, key, "energy_key", place)
-    if numbers.shape not in ((), (1,)):
-        raise BadInput(f"{place}: {key} must be one number, its shape is {numbers.shape}; {FIX}")
-    energy = float(numbers.reshape(()))
-    if abs(energy) / atoms > LARGEST_ENERGY_eV_per_atom:
-        raise BadInput(
-            f"{place}: {key} is {energy / atoms:.3g} eV per atom; meV or J/mol would explain it: give the total in eV"
-        )
-    return energy
-
-
 def _forces(found: Mapping[str, Any], key: str, atoms: int, place: str) -> np.ndarray:
     if atoms == 1 and found.get(key) is None:  # alone, or with its own images on all sides: nothing pulls it
         return np.zeros((1, 3))
@@ -230,23 +219,6 @@ def _forces(found: Mapping[str, Any], key: str, atoms: int, place: str) -> np.nd
             f" meV/Å would explain it: give eV/Å, or remove the frame"
         )
     return forces
-
-
-def _check_sum(forces: np.ndarray, key: str, place: str) -> None:
-    net = float(np.linalg.norm(forces.mean(axis=0)))
-    mean = float(np.linalg.norm(forces, axis=1).mean())
-    if net > max(NET_FORCE_eV_per_A, NET_FORCE_SHARE * mean):
-        raise BadInput(
-            f"{place}: {key} do not sum to zero: {net:.3g} eV/Å per atom, where their mean length is {mean:.3g};"
-            " atoms are missing, forces belong to another structure or are gradients of another unit, or some atoms"
-            " are held (then say so in the file, by move_mask or constraints); correct or remove the frame"
-        )
-
-
-def _everything(atoms: Atoms) -> Mapping[str, Any]:
-    """Info and arrays first: ASE moves keys of its own (`energy`, `forces`, `stress`) to the calculator."""
-    results = {} if atoms.calc is None else atoms.calc.results
-    return {**results, **atoms.arrays, **atoms.info}
 
 
 def _numbers(found: Mapping[str, Any], key: str, setting: str, place: str) -> np.ndarray:
@@ -268,14 +240,9 @@ def _numbers(found: Mapping[str, Any], key: str, setting: str, place: str) -> np
     except ValueError as error:
         raise BadInput(f"{place}: {key}: {error}; {FIX}") from error
     if not np.isfinite(numbers).all():
-        raise BadInput(f"{place}: {key} is not finite{_first_bad(numbers)}; {FIX}")
+        first = f" at atom {int(np.argmax(~np.isfinite(numbers).all(axis=1)))} (from 0)" if numbers.ndim == 2 else ""
+        raise BadInput(f"{place}: {key} is not finite{first}; {FIX}")
     return numbers
-
-
-def _first_bad(numbers: np.ndarray) -> str:
-    if numbers.ndim != 2:
-        return ""
-    return f" at atom {int(np.argmax(~np.isfinite(numbers).all(axis=1)))} (from 0)"
 
 
 def _voigt(stress: np.ndarray, key: str, place: str) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -86,16 +85,11 @@ class Collection:
     def write(self, structures: Path, duplicates: Path) -> None:
         """Write both tables; raises `BadInput` for a structure with two labels, before anything is written there."""
         self._pack()
-        with self._spool, ExitStack() as stack:
-            rows = (_each_once(part) for part in self._spool.parts())
-            made = self._folder / structures.name
-            writer = stack.enter_context(pq.ParquetWriter(made, self._spool.schema, compression="zstd"))
-            for block in blocks(rows):
+        made = self._folder / structures.name
+        with self._spool, pq.ParquetWriter(made, self._spool.schema, compression="zstd") as writer:
+            for block in blocks(_each_once(part) for part in self._spool.parts()):
                 writer.write_table(block)
         made.replace(structures)
-        write_table(duplicates, self._duplicates_table())
-
-    def _duplicates_table(self) -> pa.Table:
         kept = [self._kept[identity] for identity, _, _ in self._duplicates]
         columns = {
             "id": [identity.hex() for identity, _, _ in self._duplicates],
@@ -104,10 +98,10 @@ class Collection:
             "kept_source": [self._names[file] for file, _ in kept],
             "kept_row": [row for _, row in kept],
         }
-        return pa.Table.from_pydict(columns, schema=DUPLICATES)
+        write_table(duplicates, pa.Table.from_pydict(columns, schema=DUPLICATES))
 
     def metrics(self) -> dict[str, Any]:
-        """Figures of the collection."""
+        """Return the figures of the collection."""
         return {
             "structures": len(self._kept),
             "atoms": self._atoms,
@@ -129,7 +123,7 @@ class Collection:
 
 
 def _each_once(rows: pa.Table) -> pa.Table:
-    """The first row of each id, of rows sorted by id; raises `BadInput` where a later one has another label."""
+    """Return the first row of each id, of rows sorted by id; raises `BadInput` where a later one has another label."""
     ids = rows["id"].to_numpy(zero_copy_only=False)
     again = np.concatenate([[False], ids[1:] == ids[:-1]]) if len(ids) else np.empty(0, dtype=bool)
     for place in np.flatnonzero(again).tolist():

@@ -62,7 +62,7 @@ class ConstantEnergies:
 
 
 def _same(one: Atoms, other: Atoms) -> bool:
-    """Whether two structures may be one, turned, moved or with its atoms in another order."""
+    """Return whether two structures may be one, turned, moved or with its atoms in another order."""
     if sorted(one.numbers) != sorted(other.numbers):
         return False
     forces, others = (np.sort(np.linalg.norm(atoms.calc.results["forces"], axis=1)) for atoms in (one, other))

@@ -1,8 +1,8 @@
-"""Families by likeness: near copies of one structure get one family, so that the split keeps them on one side.
+"""Families of near duplicates, which get one family, so that the split keeps them on one side.
 
-Two structures are alike when they have the same elements in the same order and the same periodic directions, a strain
-leads from one cell to the other, and the atoms, moved with the cell, are displaced little. Shifting, rotating or
-mirroring the whole structure changes nothing, as it changes nothing for a potential; another order of the atoms, or
+Two structures are near duplicates when they have the same elements in the same order and the same periodic directions,
+a strain leads from one cell to the other, and the atoms, moved with the cell, are displaced little. Shifting, rotating
+or mirroring the whole structure changes nothing, as it changes nothing for a potential; another order of the atoms, or
 other vectors of the same lattice, are not recognised. Families are never merged: that would move structures to another
 side.
 """
@@ -23,7 +23,7 @@ from containers.structures.table import STATE, atoms_from_table, structure_id
 LIKENESS_A = 0.25
 """Å. Found by measurement (docs/use/datasets.md)."""
 STRAIN = 0.2
-"""Largest Frobenius norm of the Green strain between the cells of structures that are alike."""
+"""Largest Frobenius norm of the Green strain between the cells of near duplicates."""
 BLOCK = 2_000  # rows of a table at once
 GLANCE = 16  # atoms of a crystal compared first
 
@@ -31,7 +31,7 @@ Floats = NDArray[np.floating]
 
 
 class _Shape(NamedTuple):
-    """What of a structure is compared."""
+    """Compared properties of a structure."""
 
     kind: bytes  # digest of the elements in their order and of the periodic directions
     cell: Floats  # [3, 3], Å; unit vectors in the directions that are not periodic
@@ -40,10 +40,10 @@ class _Shape(NamedTuple):
 
 
 class Families:
-    """Gives each structure a family, in the order of calls; what was said once is never changed by a later call.
+    """Families of structures, in the order of calls; a later call never changes an earlier answer.
 
     Args:
-        likeness_A: largest root mean square displacement (Å) of structures that are alike; 0 turns likeness off.
+        likeness_A: largest root mean square displacement (Å) of near duplicates; 0 turns the search off.
         strain: largest strain between their cells.
         every: compare with every structure that is learned, not with the founders of its family alone. It finds the
             copy of a copy, for the time of a comparison with all of them.
@@ -74,16 +74,16 @@ class Families:
                     self._waiting.append((_shape(atoms), family))
 
     def family(self, atoms: Atoms, given: str, trajectory: str, joins: bool = False) -> str:
-        """The family of a structure.
+        """Return the family of a structure.
 
-        It is the one it had before; else the given one; else that of the nearest structure that is alike, among all
-        founders and the frame before it; else it founds one, named by its content id.
+        It is the one it had before; else the given one; else that of the nearest near duplicate, among all founders
+        and the frame before it, of equally near ones the first founder; else it founds one, named by its content id.
 
         Args:
             atoms: positions and cell in Å; `info` has the state where it is not the default.
-            given: what its file says; "" for nothing.
+            given: family in its file; "" for none.
             trajectory: name of its file; a frame is compared with the frame before it in the same file.
-            joins: whether a structure that is alike goes before a given family that nothing known has.
+            joins: whether a near duplicate goes before a given family that nothing known has.
         """
         identity = structure_id(atoms, atoms.info.get(STATE, ""))
         if not self._likeness:
@@ -91,16 +91,21 @@ class Families:
         shape, key = _shape(atoms), bytes.fromhex(identity)
         if key not in self._known:
             settled = given and (not joins or given in self._learned)
-            alike = None if settled else self._alike(shape, trajectory)
-            self._known[key] = alike or given or identity
-            if not alike:
+            found = None if settled else self._of_near_duplicate(shape, trajectory)
+            self._known[key] = found or given or identity
+            if not found:
                 self._waiting.append((shape, self._known[key]))
         self._last[trajectory] = (shape, self._known[key])
         return self._known[key]
 
-    def _alike(self, shape: _Shape, trajectory: str) -> str | None:
-        """The family of the nearest structure that is alike; of equally near ones the first founder."""
-        self._settle()
+    def _of_near_duplicate(self, shape: _Shape, trajectory: str) -> str | None:
+        # founders are sorted in only here: files that name every family pay nothing
+        for founder, family in self._waiting:
+            founders = self._founders.setdefault(founder.kind, _Founders(founder))
+            # skip near copies of a founder of the same family
+            if self._every or founders.nearest(founder, self._likeness, self._strain, family) is None:
+                founders.add(founder, family)
+        self._waiting = []
         candidates = [self._founders[shape.kind]] if shape.kind in self._founders else []
         last = self._last.get(trajectory)
         if last is not None and last[0].kind == shape.kind:
@@ -108,15 +113,6 @@ class Families:
             candidates[-1].add(*last)
         found = [near for one in candidates if (near := one.nearest(shape, self._likeness, self._strain)) is not None]
         return min(found, key=lambda near: near[0])[1] if found else None
-
-    def _settle(self) -> None:
-        """Founders are sorted in only when a structure asks: files that name every family pay nothing."""
-        for shape, family in self._waiting:
-            founders = self._founders.setdefault(shape.kind, _Founders(shape))
-            # like a structure without a given family, one that is like a founder of its family founds nothing
-            if self._every or founders.nearest(shape, self._likeness, self._strain, family) is None:
-                founders.add(shape, family)
-        self._waiting = []
 
 
 def _shape(atoms: Atoms) -> _Shape:
@@ -132,8 +128,8 @@ class _Founders:
 
     A crystal is periodic in one direction at least.
 
-    Each comparison is one of whole arrays over the founders that are left. Cells, then a bound that the displacement
-    cannot be below, rule out most of them and none that is alike.
+    Each comparison is one of whole arrays over the founders that are left. Cells, then a lower bound of the
+    displacement, rule out most of them and no near duplicate.
     """
 
     def __init__(self, shape: _Shape) -> None:
@@ -141,7 +137,7 @@ class _Founders:
         self._names: list[str] = []
         self._code_of: dict[str, int] = {}
         self._codes = _Rows(np.int32)
-        self._metrics = _Rows(np.float64)
+        self._metrics = _Rows(np.float64)  # inverses of cell cellᵀ, 1/Å²
         self._places = _Rows(np.float32)
         self._glances = _Rows(np.float32)
 
@@ -158,15 +154,27 @@ class _Founders:
     def nearest(
         self, shape: _Shape, likeness: float, strain: float, family: str | None = None
     ) -> tuple[float, str] | None:
-        """Displacement (Å) and family of the nearest founder that is alike, if any; of `family` only when given."""
+        """Return displacement (Å) and family of the nearest near duplicate, if any; of `family` only when given.
+
+        Cells are compared by the Frobenius norms of the Green strains that lead to `shape`'s; no rotation changes them.
+        With the deformation gradient F, twice the strain is F Fᵀ - 1, and F Fᵀ has the eigenvalues of
+        metric⁻¹ cell cellᵀ.
+        """
         if family is not None and family not in self._code_of:
             return None
         largest = len(shape.places) * likeness**2
         left = np.arange(len(self._codes.all))
         if family is not None:
             left = np.flatnonzero(self._codes.all == self._code_of[family])
-        left = left[_strains(self._metrics.all[left], shape.cell) <= strain]
-        left = left[self._bounds(shape, self._glances.all[left]) <= largest]
+        stretches = (self._metrics.all[left].reshape(-1, 3) @ (shape.cell @ shape.cell.T)).reshape(-1, 3, 3)
+        squares = np.einsum("fij,fji->f", stretches, stretches) - 2 * np.einsum("fii->f", stretches) + 3
+        left = left[np.sqrt(np.maximum(squares, 0.0)) / 2 <= strain]
+        if self._crystals:  # lower bounds of the squares (Å²), which are fast to find
+            bounds = self._squares(shape._replace(places=self._glance(shape)), self._glances.all[left])
+        else:
+            apart = self._glances.all[left] - self._glance(shape).astype(np.float32)
+            bounds = np.asarray(np.einsum("fn,fn->f", apart, apart))
+        left = left[bounds <= largest]
         squares = self._squares(shape, self._places.all[left])
         if not len(left) or squares.min() > largest:
             return None
@@ -174,7 +182,7 @@ class _Founders:
         return float(np.sqrt(squares[best] / len(shape.places))), self._names[self._codes.all[left[best]]]
 
     def _squares(self, shape: _Shape, places: Floats) -> Floats:
-        """Sums of squared displacements (Å²) from founders at `places` [F, N, 3]; [F]."""
+        """Return sums of squared displacements (Å²) from founders at `places` [F, N, 3]; [F]."""
         if self._crystals:  # displacements are of the nearest image, measured in the asking cell
             moved = shape.places - places
             moved -= np.rint(moved) * shape.periodic.astype(np.float32)
@@ -187,21 +195,14 @@ class _Founders:
         return np.maximum((ours**2).sum() + (theirs**2).sum(axis=(1, 2)) - 2 * best, 0.0)
 
     def _glance(self, shape: _Shape) -> Floats:
-        """Part of a structure that a bound is found from.
+        """Return the part of a structure for a lower bound.
 
-        Of a crystal a few atoms: their squares about their own mean are never above all atoms' squares about all atoms'
-        mean. Of a molecule the distances from its centre, which no rotation changes.
+        Of a crystal a few atoms: the displacement of a subset about its own mean never exceeds that of all atoms. Of a
+        molecule the distances from its centre, which no rotation changes.
         """
         if self._crystals:
             return shape.places[np.linspace(0, len(shape.places) - 1, min(GLANCE, len(shape.places))).astype(int)]
         return np.asarray(np.linalg.norm(_centred(shape.places), axis=1))
-
-    def _bounds(self, shape: _Shape, glances: Floats) -> Floats:
-        """Numbers (Å²) that are fast to find and never above `_squares`; [F]."""
-        if self._crystals:
-            return self._squares(shape._replace(places=self._glance(shape)), glances)
-        apart = glances - self._glance(shape).astype(np.float32)
-        return np.asarray(np.einsum("fn,fn->f", apart, apart))
 
 
 class _Rows:
@@ -228,17 +229,3 @@ class _Rows:
 
 def _centred(places: Floats) -> Floats:
     return places - places.mean(axis=-2, keepdims=True)
-
-
-def _strains(metrics: Floats, cell: Floats) -> Floats:
-    """Frobenius norms of the Green strains that lead from cells to `cell`; no rotation changes them. [F]
-
-    With the deformation gradient F, twice the strain is F Fᵀ - 1, and F Fᵀ has the eigenvalues of metric⁻¹ cell cellᵀ.
-
-    Args:
-        metrics: inverses of cell cellᵀ, [F, 3, 3], 1/Å².
-        cell: rows are the vectors, Å.
-    """
-    stretches = (metrics.reshape(-1, 3) @ (cell @ cell.T)).reshape(-1, 3, 3)
-    squares = np.einsum("fij,fji->f", stretches, stretches) - 2 * np.einsum("fii->f", stretches) + 3
-    return np.asarray(np.sqrt(np.maximum(squares, 0.0)) / 2)

@@ -6,7 +6,7 @@ Structures pass through in turns: they wait on disk, and memory holds their ids 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,11 +39,11 @@ INPUTS = {
 }
 OUTPUTS = {"structures": "structures.parquet", "duplicates": "duplicates.parquet", "set_aside": "set_aside.parquet"}
 
-TELL_EVERY = 200  # frames
+REPORT_EVERY = 200  # frames
 
 
 class Params(Closed):
-    """What `ingest` is told."""
+    """Files and keys."""
 
     file_names: tuple[str, ...] = Field(
         min_length=1, description="the user's names of the files, in their order; ending = format, and `source`"
@@ -98,7 +98,7 @@ class Params(Closed):
 
     @property
     def labelled(self) -> bool:
-        """Whether the files hold reference labels that are to be read."""
+        """True where the files hold reference labels that are to be read."""
         return self.energy_key is not None
 
 
@@ -127,16 +127,25 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     work = outputs.parent / "work"
     work.mkdir(exist_ok=True)
     try:
-        (families, states), given = _learned(inputs.all("known"), params), 0
+        families, states = Families(params.likeness_A, every=params.compare == "every"), States(params.reads)
+        for path in inputs.all("known"):
+            families.learn(table := read_structures(path))
+            for atoms in atoms_from_table(table) if params.reads else ():
+                place = f"{atoms.info['source']}: frame {atoms.info['row']} (from 0)"
+                states.learn(structure_id(atoms), atoms.info.get(STATE, ""), place)
+        given = 0
         collection = Collection(params.file_names, params.labelled, work)
         aside, energies = SetAside(), ConstantEnergies()
-        for frame, number in _told(_frames(inputs, params, work), inputs, params.file_names, machine):
+        for frame, number in _frames(inputs, params, work, machine):
             name = params.file_names[number]
             if params.labelled and (reason := frame.atoms.info.get(UNCONVERGED)):
                 aside.add(name, frame.row, str(reason))
                 continue
-            given += bool(_given(frame.atoms, "family"))
-            shortest = _shortest(frame, name, collection.reach)
+            given += bool(str(frame.atoms.info.get("family", "")))
+            place = frame.place(name)
+            check_structure(frame.atoms, place)
+            shortest = shortest_distance(frame.atoms, max(collection.reach, CLOSEST_A))
+            check_lengths(frame.atoms, shortest, place)
             entry = _entry(frame, name, params, families, states)
             aside.keep(name)
             if params.labelled:
@@ -152,56 +161,28 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     return collection.metrics() | aside.metrics() | figures
 
 
-def _learned(known: Sequence[Path], params: Params) -> tuple[Families, States]:
-    """What is known of families and states before the files are read."""
-    families, states = Families(params.likeness_A, every=params.compare == "every"), States(params.reads)
-    for path in known:
-        families.learn(table := read_structures(path))
-        if params.reads:
-            for atoms in atoms_from_table(table):
-                place = f"{atoms.info['source']}: frame {atoms.info['row']} (from 0)"
-                states.learn(structure_id(atoms), atoms.info.get(STATE, ""), place)
-    return families, states
-
-
-def _frames(inputs: Inputs, params: Params, work: Path) -> Iterator[tuple[Frame, int]]:
-    """Every frame with the number of its file."""
+def _frames(inputs: Inputs, params: Params, work: Path, machine: Machine) -> Iterator[tuple[Frame, int]]:
+    """Yield every frame with the number of its file; report how many bytes are read."""
     from containers.formats.reading import read_frames  # here, because the flow imports this module for Params only
 
-    files = inputs.all("files")
-    if len(files) != len(params.file_names):
-        raise BadInput(f"{len(files)} files were given but {len(params.file_names)} file_names")
-    for number, (path, name) in enumerate(zip(files, params.file_names, strict=True)):
+    files, names = inputs.all("files"), params.file_names
+    if len(files) != len(names):
+        raise BadInput(f"{len(files)} files were given but {len(names)} file_names")
+    sizes, count = [path.stat().st_size if path.is_file() else 0 for path in files], 0
+    for number, (path, name) in enumerate(zip(files, names, strict=True)):
         for frame in read_frames(path, name, work, params.type_elements):
+            if count % REPORT_EVERY == 0:
+                machine.progress(sum(sizes[:number]) + frame.bytes_read, sum(sizes), f"{count} structures, {name}")
+            count += 1
             yield frame, number
-
-
-def _told(
-    frames: Iterator[tuple[Frame, int]], inputs: Inputs, names: Sequence[str], machine: Machine
-) -> Iterator[tuple[Frame, int]]:
-    """The same; tells how many bytes are read as they pass."""
-    sizes = [path.stat().st_size if path.is_file() else 0 for path in inputs.all("files")]
-    for count, (frame, number) in enumerate(frames):
-        if count % TELL_EVERY == 0:
-            machine.progress(sum(sizes[:number]) + frame.bytes_read, sum(sizes), f"{count} structures, {names[number]}")
-        yield frame, number
     machine.progress(sum(sizes), sum(sizes), "read")
 
 
-def _shortest(frame: Frame, name: str, reach: float) -> float:
-    """The shortest distance (Å) up to `reach` of a structure, which is checked."""
-    place = frame.place(name)
-    check_structure(frame.atoms, place)
-    shortest = shortest_distance(frame.atoms, max(reach, CLOSEST_A))
-    check_lengths(frame.atoms, shortest, place)
-    return shortest
-
-
 def _entry(frame: Frame, name: str, params: Params, families: Families, states: States) -> Atoms:
-    """A checked structure with the info of a table row, and its labels when they are wanted."""
+    """Return a checked structure with the info of a table row, and its labels when they are wanted."""
     read, place = frame.atoms, frame.place(name)
     atoms = bare(read)
-    group, given = (_given(read, key) for key in ("group", "family"))
+    group, given = (str(read.info.get(key, "")) for key in ("group", "family"))
     if params.energy_key and params.forces_key:
         labels = checked_labels(read, params.energy_key, params.forces_key, params.stress_key, place)
         atoms.calc = SinglePointCalculator(atoms, **labels)
@@ -214,18 +195,15 @@ def _entry(frame: Frame, name: str, params: Params, families: Families, states: 
     return atoms
 
 
-def _given(read: Atoms, key: str) -> str:
-    """What a frame says in its own file; empty for nothing."""
-    return str(read.info.get(key, ""))
-
-
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
-    """Forty strained silicon cells, whatever the files hold; with labels when they are wanted."""
+    """Write forty strained silicon cells, whatever the files hold; with labels when they are wanted."""
     work = outputs.parent / "work"
     work.mkdir(exist_ok=True)
     collection = Collection(params.file_names, params.labelled, work)
     for row in range(40):
-        atoms = _stub_cell(5.2 + 0.01 * row + 0.004 * params.labelled)
+        half = (5.2 + 0.01 * row + 0.004 * params.labelled) / 2
+        cell = [[0.0, half, half], [half, 0.0, half], [half, half, 0.0]]
+        atoms = Atoms("Si2", positions=[[0.0] * 3, [half / 2] * 3], cell=cell, pbc=True)
         name = params.file_names[0]
         atoms.info = {"id": structure_id(atoms), "source": name, "row": row, "group": "stub", "family": f"stub{row}"}
         if params.labelled:
@@ -236,9 +214,3 @@ def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dic
     shutil.rmtree(work)
     figures = {"frames_with_given_family": 40, "states": States({}).metrics()}
     return collection.metrics() | SetAside().metrics() | figures
-
-
-def _stub_cell(lattice_constant: float) -> Atoms:
-    half = lattice_constant / 2
-    cell = [[0.0, half, half], [half, 0.0, half], [half, half, 0.0]]
-    return Atoms("Si2", positions=[[0.0] * 3, [half / 2] * 3], cell=cell, pbc=True)

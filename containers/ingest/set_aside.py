@@ -28,7 +28,7 @@ class SetAside:
         self._used.add(name)
 
     def check(self) -> None:
-        """Raise `BadInput` for the first file of which no frame is left."""
+        """Raise `BadInput` for the first file without a frame left."""
         for row in self._rows:
             if row["source"] not in self._used:
                 raise BadInput(
@@ -41,7 +41,7 @@ class SetAside:
         write_table(path, pa.Table.from_pylist(self._rows, schema=SET_ASIDE))
 
     def metrics(self) -> dict[str, int | str | None]:
-        """`unconverged`: how many; `unconverged_first`: file, frame and reason of the first, or None."""
+        """Return `unconverged`: how many; `unconverged_first`: file, frame and reason of the first, or None."""
         return {"unconverged": len(self._rows), "unconverged_first": _sentence(self._rows[0]) if self._rows else None}
 
 

@@ -23,12 +23,12 @@ def bare(atoms: Atoms) -> Atoms:
 
 
 def heights(atoms: Atoms) -> Floats:
-    """(3,) Å between opposite faces of the cell."""
+    """Return (3,) Å between opposite faces of the cell."""
     return np.asarray(1 / np.linalg.norm(np.linalg.inv(atoms.cell.array), axis=0), dtype=float)
 
 
 def grown(atoms: Atoms, count: int, width: float) -> Atoms:
-    """The structure repeated to `count` atoms or more and `width` Å or more between opposite faces.
+    """Repeat the structure to `count` atoms or more and `width` Å or more between opposite faces.
 
     Always along the lowest height, so that the cell stays as round as it can. The structure is periodic in three
     directions; what it has beside numbers, positions and cell is not kept.
@@ -43,7 +43,7 @@ def grown(atoms: Atoms, count: int, width: float) -> Atoms:
 
 
 def is_solid(atoms: Atoms, reach: float) -> bool:
-    """Whether matter goes on in three directions: no slab of `reach` Å without an atom is parallel to a face.
+    """Return whether matter continues in three directions: no slab of `reach` Å without an atom is parallel to a face.
 
     A cluster or surface that is padded with empty space is periodic by name only.
     """

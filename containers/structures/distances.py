@@ -31,7 +31,7 @@ class Surroundings:
 
 
 def surroundings(atoms: Atoms, reach: float) -> Surroundings:
-    """What lies within `reach` (Å) of the atoms; may hold more, never less."""
+    """Return the atoms and images within `reach` (Å) of the atoms; may hold more, never less."""
     cell = lattice(atoms)
     inverse = np.linalg.inv(cell)
     reach_scaled = np.where(atoms.pbc, reach * np.linalg.norm(inverse, axis=0), np.inf)
@@ -48,7 +48,7 @@ def surroundings(atoms: Atoms, reach: float) -> Surroundings:
 
 
 def nearest(atoms: Atoms, reach: float) -> Floats:
-    """(N,) distance in Å from each atom to its nearest neighbour or image; infinity where none is within `reach`."""
+    """Return (N,) Å from each atom to its nearest neighbour or image; infinity where none is within `reach`."""
     around = surroundings(atoms, reach)
     tree = cKDTree(around.points)
     found, _ = tree.query(around.points[: around.atoms], k=[2], distance_upper_bound=reach)
@@ -56,30 +56,26 @@ def nearest(atoms: Atoms, reach: float) -> Floats:
 
 
 def shortest_distance(atoms: Atoms, reach: float) -> float:
-    """The shortest distance in Å between two atoms or an atom and an image; infinity when none is within `reach`."""
+    """Return the shortest distance in Å between two atoms or an atom and an image; infinity beyond `reach`."""
     return float(nearest(atoms, reach).min())
 
 
 def shortest_per_pair(structures: Iterable[Atoms], reach: float) -> dict[str, float]:
-    """Shortest distance in Å of every pair of elements that comes within `reach`, keys like `Al-Ni`, sorted."""
+    """Return the shortest distance in Å of every pair of elements within `reach`, keys like `Al-Ni`, sorted."""
     shortest: dict[str, float] = {}
     for atoms in structures:
-        for pair, distance in _pairs(atoms, reach):
-            shortest[pair] = min(distance, shortest.get(pair, np.inf))
+        around = surroundings(atoms, reach)
+        symbols = dict(zip(atoms.numbers.tolist(), atoms.get_chemical_symbols(), strict=True))
+        for first, second in combinations_with_replacement(sorted(symbols, key=symbols.__getitem__), 2):
+            tree = cKDTree(around.points[around.numbers == second])
+            centres = around.points[: around.atoms][atoms.numbers == first]
+            found, _ = tree.query(centres, k=[2 if first == second else 1], distance_upper_bound=reach)
+            if np.isfinite(found.min()):
+                pair = f"{symbols[first]}-{symbols[second]}"
+                shortest[pair] = min(float(found.min()), shortest.get(pair, np.inf))
     return dict(sorted(shortest.items()))
 
 
-def _pairs(atoms: Atoms, reach: float) -> Iterable[tuple[str, float]]:
-    around = surroundings(atoms, reach)
-    symbols = dict(zip(atoms.numbers.tolist(), atoms.get_chemical_symbols(), strict=True))
-    for first, second in combinations_with_replacement(sorted(symbols, key=symbols.__getitem__), 2):
-        tree = cKDTree(around.points[around.numbers == second])
-        centres = around.points[: around.atoms][atoms.numbers == first]
-        found, _ = tree.query(centres, k=[2 if first == second else 1], distance_upper_bound=reach)
-        if np.isfinite(found.min()):
-            yield f"{symbols[first]}-{symbols[second]}", float(found.min())
-
-
 def touching(pair: str) -> float:
-    """The sum of the covalent radii of a pair such as `Al-Ni`, Å."""
+    """Return the sum of the covalent radii of a pair such as `Al-Ni`, Å."""
     return float(sum(covalent_radii[atomic_numbers[symbol]] for symbol in pair.split("-")))

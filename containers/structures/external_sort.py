@@ -20,7 +20,7 @@ ATOMS = 1_000_000  # of a block, at most, unless one structure has more
 
 
 class Spool:
-    """Rows on disk until they are asked for in the order of their ids. A context: the files close with it.
+    """Rows on disk until they are read in the order of their ids. A context: the files close with it.
 
     Attributes:
         schema: of the rows.
@@ -58,7 +58,7 @@ class Spool:
         return self._folder / f"part{part:02}.arrow"
 
     def parts(self) -> Iterator[pa.Table]:
-        """All rows, sorted by id, those of one id in the order in which they came; each id in one table only."""
+        """Yield all rows, sorted by id, those of one id in the order in which they came; each id in one table only."""
         self._open.close()
         for part in sorted(self._files):
             with pa.OSFile(str(self._path(part))) as source:
@@ -69,22 +69,18 @@ class Spool:
 
 
 def blocks(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """The same rows in blocks whose borders depend on the rows alone, not on how the tables part them."""
+    """Yield the same rows in blocks whose borders depend on the rows alone, not on how the tables part them."""
     waiting: list[pa.Table] = []
     atoms = np.empty(0, dtype=np.int64)
     for table in tables:
         waiting.append(table)
         atoms = np.concatenate([atoms, list_lengths(table["numbers"])])
-        while rows := _full(atoms):
+        while len(atoms):
+            most = max(1, int(np.searchsorted(np.cumsum(atoms[: ROWS + 1]), ATOMS, side="right")))
+            if (rows := min(most, ROWS)) >= len(atoms):
+                break  # they do not fill a block yet
             joined = pa.concat_tables(waiting)
             yield joined.slice(0, rows).combine_chunks()
             waiting, atoms = [joined.slice(rows)], atoms[rows:]
     if len(atoms):
         yield pa.concat_tables(waiting).combine_chunks()
-
-
-def _full(atoms: np.ndarray) -> int:
-    """How many of the waiting rows fill a block; 0 while they do not."""
-    most = max(1, int(np.searchsorted(np.cumsum(atoms[: ROWS + 1]), ATOMS, side="right")))
-    rows = min(most, ROWS)
-    return rows if rows < len(atoms) else 0

@@ -1,4 +1,4 @@
-"""Which side of the data a structure is on: decided by its family's name and the config alone, so it never changes."""
+"""Side of the data of a structure: decided by its family's name and the config alone, so it never changes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Split(Closed):
 
 
 def side(family: str, split: Split) -> Side:
-    """The side of every structure of `family`. Uniform in the family's name; independent of the pool's size."""
+    """Return the side of every structure of `family`. Uniform in the family's name; independent of the pool's size."""
     if family in split.train:
         return "train"
     place = int.from_bytes(hashlib.sha256(f"split:{family}".encode()).digest()[:8], "big") / 2**64
@@ -42,13 +42,13 @@ def side(family: str, split: Split) -> Side:
 
 
 def empty_sides(families: Iterable[str], split: Split) -> list[Side]:
-    """The sides on which no family is."""
+    """Return the sides on which no family is."""
     taken = {side(family, split) for family in families}
     return [name for name in SIDES if name not in taken]
 
 
 def empty_sides_message(empty: Iterable[Side], families: Iterable[str], split: Split) -> str:
-    """What is told when sides are empty, with the mend."""
+    """Return the message for empty sides, with the fix."""
     counts = Counter(side(family, split) for family in families)
     shares = ", ".join(f"{counts[name]} {name}" for name in SIDES)
     return (

@@ -1,11 +1,12 @@
-"""What a teacher reads of a frame beside its geometry (total charge, total spin), as numbers and as text.
+"""Inputs of a teacher beside the geometry of a frame (total charge, total spin), as numbers and as text.
 
 A *state* is text such as `total_charge=1 total_spin=2`: the quantities that are not at MACE's defaults, sorted by name.
-Empty: all are. It is part of a structure's content id. A student has no such input, so it cannot tell states apart.
+Empty: all are. It is part of a structure's content id. A student has no such input, so it cannot distinguish states.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
@@ -18,7 +19,7 @@ from pydantic import Field
 from containers.contract import BadInput, Closed
 
 DEFAULTS = {"total_charge": 0.0, "total_spin": 1.0, "elec_temp": 0.0, "external_field": 0.0}
-"""What mace-torch takes where a frame says nothing (`mace.data.AtomicData.from_config`, 0.3.16)."""
+"""Values of mace-torch where a frame says nothing (`mace.data.AtomicData.from_config`, 0.3.16)."""
 SPELLINGS = {"total_charge": ("total_charge", "charge"), "total_spin": ("total_spin", "spin", "multiplicity")}
 """Keys of a frame, by MACE's name. MACE's total spin is the multiplicity 2S + 1, as in OMol25; a closed shell has 1."""
 NEAR = {
@@ -48,11 +49,11 @@ class Quantity(Closed):
     whole: bool = Field(False, description="the teacher knows whole numbers only")
 
     def value(self, name: str, info: Mapping[str, Any], place: str) -> float:
-        """The number in a frame's `info`; raises `BadInput` for none, two that differ, or one that is not known."""
+        """Return the number in a frame's `info`; `BadInput` for none, two that differ, or one that is not known."""
         found = {key: _number(info[key], key, place) for key in self.keys if info.get(key) is not None}
         if len(set(found.values())) > 1:
-            told = ", ".join(f"{key}={_text(value)}" for key, value in found.items())
-            raise BadInput(f"{place}: {told} are one quantity ({name}) with different values; keep one of them")
+            different = ", ".join(f"{key}={_text(value)}" for key, value in found.items())
+            raise BadInput(f"{place}: {different} are one quantity ({name}) with different values; keep one of them")
         value = next(iter(found.values()), self.default)
         if value is None:
             raise BadInput(f"{place}: the teacher reads {name} of each frame; write {name}=... into its comment line")
@@ -62,55 +63,50 @@ class Quantity(Closed):
                     f"{place}: {key}={_text(other)} is not read as {name}, which would be {_text(value)}; write"
                     f" {self.keys[0]}={_text(other)}, or remove it"
                 )
-        self._check(value, next(iter(found), name), place)
+        given = f"{place}: {next(iter(found), name)}={_text(value)}"
+        if self.lowest is not None and value < self.lowest:
+            raise BadInput(f"{given}, but this teacher knows {_text(self.lowest)} and more only")
+        if self.highest is not None and value > self.highest:
+            raise BadInput(f"{given}, but this teacher knows up to {_text(self.highest)} only")
+        if self.whole and value != round(value):
+            raise BadInput(f"{given}, but this teacher knows whole numbers only")
         if name == "total_spin" and value < 1:
             raise BadInput(
-                f"{place}: {next(iter(found), name)}={_text(value)}, but the total spin is the multiplicity 2S + 1,"
-                " which begins at 1: write 1 for a closed shell, 2 for one unpaired electron"
+                f"{given}, but the total spin is the multiplicity 2S + 1, which begins at 1: write 1 for a closed"
+                " shell, 2 for one unpaired electron"
             )
         return value
 
-    def _check(self, value: float, key: str, place: str) -> None:
-        if self.lowest is not None and value < self.lowest:
-            raise BadInput(f"{place}: {key}={_text(value)}, but this teacher knows {_text(self.lowest)} and more only")
-        if self.highest is not None and value > self.highest:
-            raise BadInput(f"{place}: {key}={_text(value)}, but this teacher knows up to {_text(self.highest)} only")
-        if self.whole and value != round(value):
-            raise BadInput(f"{place}: {key}={_text(value)}, but this teacher knows whole numbers only")
-
 
 Reads = Mapping[str, Quantity]
-"""What a teacher reads of a frame, by MACE's name."""
+"""Quantities that a teacher reads of a frame, by MACE's name."""
 
 
 def quantity(name: str, key: str | None = None, **limits: Any) -> Quantity:
-    """The quantity that MACE calls `name`, with its usual spellings and the `key` that a model was trained with."""
+    """Return the quantity that MACE calls `name`, with its usual spellings and the `key` of a model's training."""
     keys = (*SPELLINGS.get(name, (name,)), *((key,) if key else ()))
     return Quantity(keys=tuple(dict.fromkeys(keys)), default=DEFAULTS.get(name), **limits)
 
 
 def union(every: Iterable[Reads]) -> dict[str, Quantity]:
-    """What the members of a committee read together; of one that several read, only what all of them know."""
+    """Return what the members of a committee read together; of one that several read, the values that all know."""
     joint: dict[str, Quantity] = {}
     for name, one in (item for reads in every for item in reads.items()):
-        joint[name] = _narrower(joint[name], one) if name in joint else one
+        before = joint.get(name, one)
+        lows = [each.lowest for each in (before, one) if each.lowest is not None]
+        highs = [each.highest for each in (before, one) if each.highest is not None]
+        joint[name] = Quantity(
+            keys=tuple(dict.fromkeys((*before.keys, *one.keys))),
+            default=before.default,
+            lowest=max(lows, default=None),
+            highest=min(highs, default=None),
+            whole=before.whole or one.whole,
+        )
     return dict(sorted(joint.items()))
 
 
-def _narrower(one: Quantity, other: Quantity) -> Quantity:
-    lows = [each.lowest for each in (one, other) if each.lowest is not None]
-    highs = [each.highest for each in (one, other) if each.highest is not None]
-    return Quantity(
-        keys=tuple(dict.fromkeys((*one.keys, *other.keys))),
-        default=one.default,
-        lowest=max(lows, default=None),
-        highest=min(highs, default=None),
-        whole=one.whole or other.whole,
-    )
-
-
 def read_state(info: Mapping[str, Any], reads: Reads, place: str) -> str:
-    """The state of a frame for a teacher that reads `reads`.
+    """Return the state of a frame for a teacher that reads `reads`.
 
     Args:
         info: of the frame; our own tables have the state as text.
@@ -120,26 +116,26 @@ def read_state(info: Mapping[str, Any], reads: Reads, place: str) -> str:
         BadInput: a quantity is missing that has no default, is no number, is given twice with two values, or is beyond
             what the teacher knows.
     """
-    told = {**state_values(info.get("state")), **info}
-    values = {name: reads[name].value(name, told, place) for name in sorted(reads)}
+    given = {**state_values(info.get("state")), **info}
+    values = {name: reads[name].value(name, given, place) for name in sorted(reads)}
     return " ".join(f"{name}={_text(value)}" for name, value in values.items() if value != reads[name].default)
 
 
 def state_values(state: object) -> dict[str, float]:
-    """The numbers of a state by name; none of what is no state."""
+    """Return the numbers of a state by name; none of what is no state."""
     parts = state.split() if isinstance(state, str) else []
     found = [PART.fullmatch(part) for part in parts]
     return {match[1]: float(match[2]) for match in found if match} if all(found) else {}
 
 
 def whole_state(state: str, reads: Reads) -> str:
-    """A state and what is at its default, for people."""
+    """Return a state and what is at its default, for people."""
     values = {name: one.default for name, one in reads.items()} | state_values(state)
     return " ".join(f"{name}={_text(value)}" for name, value in sorted(values.items()) if value is not None)
 
 
 def _number(value: object, key: str, place: str) -> float:
-    """Of what a reader made of a word: a number, an array of one, or text."""
+    """Return the number in a word as a reader gives it: a number, an array of one, or text."""
     numbers = np.atleast_1d(np.asarray(value))
     if numbers.size > 1 and numbers.dtype.kind in "iuf" and not numbers.any():
         return 0.0
@@ -159,7 +155,7 @@ class States:
     """The states of frames as they pass, for the refusal and the warnings that they need.
 
     Args:
-        reads: what the teacher reads of a frame.
+        reads: quantities that the teacher reads of a frame.
     """
 
     def __init__(self, reads: Reads) -> None:
@@ -187,8 +183,12 @@ class States:
 
     def count(self, atoms: Atoms, state: str, place: str) -> None:
         """Count a frame of the files, with the info that it has there."""
-        if ignored := self._ignored(atoms.info):
-            self._note("not_read", f"{ignored} in {place}")
+        for name in SPELLINGS:  # a charge or a spin that the teacher does not read, the first
+            usual = (0.0,) if name == "total_charge" else USUAL_SPINS
+            near = {} if name in self._reads else near_keys(name, atoms.info)
+            if ignored := [f"{key}={value:g}" for key, value in near.items() if value not in usual]:
+                self._note("not_read", f"{ignored[0]} in {place}")
+                break
         if not self._reads:
             return
         self._states[state] += 1
@@ -205,18 +205,9 @@ class States:
         self._noted[kind] += 1
         self._first.setdefault(kind, what)
 
-    def _ignored(self, info: Mapping[str, Any]) -> str | None:
-        """A charge or a spin of a frame that the teacher does not read, if there is one."""
-        for name in SPELLINGS:
-            usual = (0.0,) if name == "total_charge" else USUAL_SPINS
-            for key, value in near_keys(name, info).items() if name not in self._reads else ():
-                if value not in usual:
-                    return f"{key}={value:g}"
-        return None
-
     def metrics(self) -> dict[str, Any]:
-        """Figures for the flow's warnings (`flows.states`): frames by state, compositions in several states, frames
-        that do not say a quantity, whose spin their electrons cannot have, whose charge or spin is not read."""
+        """Return figures for the flow's warnings: frames by state, compositions in several states, frames that lack a
+        quantity, whose spin their electrons cannot have, whose charge or spin is not read."""
         several = sorted(formula for formula, states in self._of_formula.items() if len(states) > 1)
         return {
             "frames": {whole_state(state, self._reads): count for state, count in self._states.most_common(SHOWN)},
@@ -229,14 +220,10 @@ class States:
 
 
 def near_keys(name: str, info: Mapping[str, Any]) -> dict[str, float]:
-    """Keys of a frame that mean the quantity of this name, in any spelling, and their numbers."""
-    found = {key: _plain(info[key]) for key in info if str(key).lower() in NEAR.get(name, ())}
-    return {key: value for key, value in found.items() if value is not None}
-
-
-def _plain(value: object) -> float | None:
-    """A number, or None where a word of that name means something else."""
-    try:
-        return _number(value, "", "")
-    except BadInput:
-        return None
+    """Return keys of a frame that mean the quantity of this name, in any spelling, and their numbers."""
+    found = dict[str, float]()
+    for key in info:
+        if str(key).lower() in NEAR.get(name, ()):
+            with contextlib.suppress(BadInput):  # a word of that name may mean something else
+                found[key] = _number(info[key], "", "")
+    return found

@@ -42,6 +42,7 @@ LABELS = pa.schema(
         ("stress", pa.list_(pa.float64(), 6)),  # null unless periodic in all three directions
     ]
 )
+Origin = Literal["teacher", "dft"]
 KEPT_INFO = ("id", "source", "row", "group", "family")
 STATE = "state"
 
@@ -59,7 +60,7 @@ def structure_id(atoms: Atoms, state: str = "") -> str:
 
 
 def structures_table(structures: Sequence[Atoms]) -> pa.Table:
-    """One row a structure; `info` must have the keys of KEPT_INFO (see `ingest`), and STATE where it is no default."""
+    """Return one row a structure; `info` has the keys of KEPT_INFO (see `ingest`), and STATE where it is no default."""
     return pa.Table.from_pydict(_columns(structures), schema=STRUCTURES)
 
 
@@ -84,7 +85,7 @@ def _columns(structures: Sequence[Atoms]) -> dict[str, list[object]]:
 
 
 def atoms_from_table(table: pa.Table) -> list[Atoms]:
-    """The structures of a table in its order; labels come as a `SinglePointCalculator`, float64 untouched."""
+    """Return the structures of a table in its order; labels come as a `SinglePointCalculator`, float64 untouched."""
     rows = zip(*(table.column(key).to_pylist() for key in KEPT_INFO), strict=True)
     ends = np.cumsum(list_lengths(table.column("numbers"))).tolist()
     numbers, positions = flat(table.column("numbers")), flat(table.column("positions")).reshape(-1, 3)
@@ -97,54 +98,49 @@ def atoms_from_table(table: pa.Table) -> list[Atoms]:
         for atoms, state in zip(structures, table.column(STATE).to_pylist(), strict=True):
             atoms.info |= {STATE: state} if state else {}
     if "energy" in table.column_names:
-        _give_labels(structures, table, ends)
+        forces = flat(table.column("forces")).reshape(-1, 3)
+        stresses = iter(flat(table.column("stress")).reshape(-1, 6))
+        energies, stressed = table.column("energy").to_pylist(), table.column("stress").is_valid().to_pylist()
+        for atoms, start, end, energy, has_stress in zip(
+            structures, [0, *ends], ends, energies, stressed, strict=False
+        ):
+            results = {"energy": energy, "forces": forces[start:end].copy()}
+            if has_stress:
+                results["stress"] = next(stresses).copy()
+            atoms.calc = SinglePointCalculator(atoms, **results)
     return structures
 
 
 def with_state(table: pa.Table) -> pa.Table:
-    """The same; a table from before there were states gets the default ones, behind `family`."""
+    """Return the same; a table from before there were states gets the default ones, behind `family`."""
     if STATE in table.column_names:
         return table
     place = table.schema.get_field_index("family") + 1
     return table.add_column(place, STRUCTURES.field(STATE), pa.array([""] * table.num_rows, pa.string()))
 
 
-def _give_labels(structures: Sequence[Atoms], table: pa.Table, ends: Sequence[int]) -> None:
-    forces = flat(table.column("forces")).reshape(-1, 3)
-    stresses = iter(flat(table.column("stress")).reshape(-1, 6))
-    energies, stressed = table.column("energy").to_pylist(), table.column("stress").is_valid().to_pylist()
-    for atoms, start, end, energy, has_stress in zip(structures, [0, *ends], ends, energies, stressed, strict=False):
-        results = {"energy": energy, "forces": forces[start:end].copy()}
-        if has_stress:
-            results["stress"] = next(stresses).copy()
-        atoms.calc = SinglePointCalculator(atoms, **results)
-
-
 def flat(column: pa.ChunkedArray) -> NDArray[Any]:
-    """All numbers of a column of lists one after the other; rows that are null give none."""
+    """Return all numbers of a column of lists one after the other; rows that are null give none."""
     values = column.combine_chunks().flatten()
     return np.asarray(values.to_numpy(zero_copy_only=False))
 
 
 def list_lengths(column: pa.ChunkedArray) -> Indices:
-    """How many numbers each row of a column of lists has; [rows]."""
+    """Return how many numbers each row of a column of lists has; [rows]."""
     return np.asarray(pc.list_value_length(column).to_numpy(), dtype=np.int64)
 
 
 def read_structures(path: Path) -> pa.Table:
-    """The columns of STRUCTURES of a Parquet file; one from before there were states gets the default ones."""
+    """Read the columns of STRUCTURES of a Parquet file; one from before there were states gets the default ones."""
     there = [name for name in STRUCTURES.names if name in pq.read_schema(path).names]
     return with_state(pq.read_table(path, columns=there))
 
 
 def read_atoms(path: Path) -> list[Atoms]:
-    """Every structure of a Parquet file."""
+    """Read every structure of a Parquet file."""
     return atoms_from_table(pq.read_table(path))
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Parquet whose bytes depend on the table alone."""
+    """Write Parquet whose bytes depend on the table alone."""
     pq.write_table(table, path, compression="zstd", row_group_size=10_000)
-
-
-Origin = Literal["teacher", "dft"]

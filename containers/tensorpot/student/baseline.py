@@ -1,4 +1,4 @@
-"""What is taken from the labels before the fit and added again after it: reference energies, and a pair potential.
+"""Energies taken from the labels before the fit and added again after it: reference energies, and a pair potential.
 
 The pair potential is there only where the student learns a difference (delta learning).
 """
@@ -41,15 +41,15 @@ class Baseline(Closed):
 
     @classmethod
     def read(cls, path: Path) -> Baseline:
-        """What `write` wrote."""
+        """Read the file of `write`."""
         return cls.model_validate_json(path.read_bytes())
 
     def write(self, path: Path) -> None:
-        """As JSON."""
+        """Write as JSON."""
         path.write_text(self.model_dump_json(indent=1) + "\n")
 
     def on_teachers_scale(self, energy: float, counts: Mapping[str, int], origin: Origin) -> float:
-        """eV: a total energy of DFT on the teacher's scale; the teacher's own is unchanged."""
+        """Return a total energy (eV) of DFT on the teacher's scale; the teacher's own is unchanged."""
         if origin == "teacher":
             return energy
         return energy - sum(self.dft_offsets_eV.get(symbol, 0.0) * count for symbol, count in sorted(counts.items()))

@@ -1,6 +1,6 @@
 """The pair terms as a table for LAMMPS's `pair_style table`. Pure. Source: the LAMMPS manual, page pair_table.
 
-LAMMPS interpolates in the squared distance. With RSQ spacing and as many points as its style asks for it takes our
+LAMMPS interpolates in the squared distance. With RSQ spacing and as many points as its style requires it takes our
 values as they are and runs cubic splines through them.
 """
 
@@ -14,31 +14,25 @@ from containers.tensorpot.student.baseline import PairTerm
 from containers.tensorpot.student.calculator import pair_term
 
 POINTS = 10_000
-"""Of every table; `pair_style table spline` must be given the same number."""
+"""Points of every table; `pair_style table spline` must be given the same number."""
 CLOSEST = 0.2
 """Å, where a table begins: LAMMPS stops when two atoms come closer."""
 NO_TERMS = "# No pair terms: the potential alone is the student.\n"
 
 
 def table_text(pairs: Mapping[str, PairTerm]) -> str:
-    """The file: a section for each pair, named as the pair; one comment when there is no pair."""
+    """Return the file: a section for each pair, named as the pair; one comment when there is no pair."""
     if not pairs:
         return NO_TERMS
-    head = "# UNITS: metal\n# What the student's energies leave out: distance (Å), energy (eV), force (eV/Å).\n"
-    return head + "".join(_section(name, term) for name, term in pairs.items())
-
-
-def _section(name: str, term: PairTerm) -> str:
-    squares = np.linspace(CLOSEST**2, term.outer_A**2, POINTS)
-    distances = np.sqrt(squares)
-    energies, slopes = pair_term(name, term.model_dump(), distances)
-    curvature = [_force_slope(name, term, end) for end in (CLOSEST, term.outer_A)]
-    head = f"\n{name}\nN {POINTS} RSQ {CLOSEST!r} {term.outer_A!r} FPRIME {curvature[0]!r} {curvature[1]!r}\n\n"
-    rows = zip(range(1, POINTS + 1), distances.tolist(), energies.tolist(), (-slopes).tolist(), strict=True)
-    return head + "".join(f"{n} {r:.15g} {energy:.17g} {force:.17g}\n" for n, r, energy, force in rows)
-
-
-def _force_slope(name: str, term: PairTerm, distance: float, step: float = 1e-5) -> float:
-    """Derivative of the force, eV/Å², as the spline wants it at its ends."""
-    _, slopes = pair_term(name, term.model_dump(), np.array([distance - step, distance + step]))
-    return float(-(slopes[1] - slopes[0]) / (2 * step))
+    text = "# UNITS: metal\n# What the student's energies leave out: distance (Å), energy (eV), force (eV/Å).\n"
+    for name, term in pairs.items():
+        distances = np.sqrt(np.linspace(CLOSEST**2, term.outer_A**2, POINTS))
+        energies, slopes = pair_term(name, term.model_dump(), distances)
+        ends, step = [], 1e-5  # derivatives of the force, eV/Å², as the spline wants them at its ends
+        for end in (CLOSEST, term.outer_A):
+            _, (before, after) = pair_term(name, term.model_dump(), np.array([end - step, end + step]))
+            ends.append(float(-(after - before) / (2 * step)))
+        text += f"\n{name}\nN {POINTS} RSQ {CLOSEST!r} {term.outer_A!r} FPRIME {ends[0]!r} {ends[1]!r}\n\n"
+        rows = zip(range(1, POINTS + 1), distances.tolist(), energies.tolist(), (-slopes).tolist(), strict=True)
+        text += "".join(f"{n} {r:.15g} {energy:.17g} {force:.17g}\n" for n, r, energy, force in rows)
+    return text

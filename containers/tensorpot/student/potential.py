@@ -26,7 +26,7 @@ KEPT_METADATA = ("ace_evaluator_version", "pacemaker_version", "tensorpot_versio
 
 
 def load(path: Path) -> Any:
-    """The `BBasisConfiguration` of a B-basis file; None when the file is cut off or none of pyace's."""
+    """Return the `BBasisConfiguration` of a B-basis file; None when the file is cut off or none of pyace's."""
     from pyace import BBasisConfiguration
 
     try:
@@ -36,36 +36,36 @@ def load(path: Path) -> Any:
 
 
 def shape_of(configuration: Any) -> tuple[int, int]:
-    """Numbers of functions and of parameters."""
+    """Return the numbers of functions and of parameters."""
     return configuration.total_number_of_functions, len(configuration.get_all_coeffs())
 
 
 def functions_offered(section: dict[str, Any]) -> int:
-    """Functions of the basis that pacemaker makes of a potential section."""
+    """Count the functions of the basis that pacemaker makes of a potential section."""
     from pyace.basisextension import construct_bbasisconfiguration
 
     return int(construct_bbasisconfiguration(section).total_number_of_functions)
 
 
 def has_core(configuration: Any) -> bool:
-    """Whether a core repulsion was added."""
+    """Return whether a core repulsion was added."""
     return any(block.inner_cutoff_type == "zbl" or block.r_in > 0 for block in configuration.funcspecs_blocks)
 
 
 def elements_of(configuration: Any) -> tuple[str, ...]:
-    """Chemical symbols, sorted."""
+    """Return the chemical symbols, sorted."""
     return tuple(sorted({element for block in configuration.funcspecs_blocks for element in block.elements_vec}))
 
 
 def cutoff_of(configuration: Any) -> float:
-    """The largest rcut (Å)."""
+    """Return the largest rcut (Å)."""
     return float(max(block.rcutij for block in configuration.funcspecs_blocks if len(block.elements_vec) <= 2))
 
 
 def usable(path: Path, shapes: Iterable[tuple[int, int]], probe: Atoms) -> bool:
-    """Whether a file holds a whole potential of one of these shapes, with finite energy and forces on `probe`.
+    """Return whether a file holds a whole potential of one of these shapes, with finite energy and forces on `probe`.
 
-    A file that its program was writing when it died is whole by chance only; the shapes tell.
+    A file that its program was writing when it died is whole by chance only; the shapes show it.
     """
     if not path.is_file() or (configuration := load(path)) is None or shape_of(configuration) not in set(shapes):
         return False
@@ -81,7 +81,7 @@ def write_stripped(configuration: Any, path: Path) -> None:
 
 
 def predict(potential: Any, structures: list[Atoms]) -> tuple[Floats, list[Floats]]:
-    """Energies (eV) and forces (eV/Å, each (N, 3)) of the structures, without the E0s.
+    """Predict energies (eV) and forces (eV/Å, each (N, 3)) of the structures, without the E0s.
 
     `potential` is a `BBasisConfiguration` or the path of a .yaml or .yace file, as text.
     """
@@ -98,7 +98,7 @@ def predict(potential: Any, structures: list[Atoms]) -> tuple[Floats, list[Float
 
 
 def errors_on(potential: Path, frame: pd.DataFrame) -> dict[str, float | None]:
-    """Errors against a pacemaker frame: energies in meV/atom, force components in meV/Å."""
+    """Return errors against a pacemaker frame: energies in meV/atom, force components in meV/Å."""
     structures = list(frame["ase_atoms"])
     atoms = np.array([len(structure) for structure in structures])
     energies, forces = predict(str(potential), structures)
@@ -111,7 +111,7 @@ def errors_on(potential: Path, frame: pd.DataFrame) -> dict[str, float | None]:
 
 
 def load_student(potential: Path, asi: Path, baseline: Path) -> Student:
-    """The student as an ASE calculator that also gives `gamma`: total energies on the teacher's scale."""
+    """Load the student as an ASE calculator that also gives `gamma`: total energies on the teacher's scale."""
     from pyace import PyACECalculator
 
     ace = PyACECalculator(load_basis(potential))
@@ -120,7 +120,7 @@ def load_student(potential: Path, asi: Path, baseline: Path) -> Student:
 
 
 def load_basis(path: Path) -> ACEBBasisSet:
-    """The B-basis in a potential file; `BadInput` when it is none."""
+    """Load the B-basis in a potential file; `BadInput` when it is none."""
     from pyace import ACEBBasisSet, BBasisConfiguration
 
     try:

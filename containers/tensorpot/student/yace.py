@@ -29,7 +29,7 @@ class ExportDiffers(StepError):
 
 
 def write_yace(potential: Path, yace: Path, structures: Sequence[Atoms]) -> dict[str, Any]:
-    """Write the .yace of a .yaml; the metrics of both files.
+    """Write the .yace of a .yaml; return the metrics of both files.
 
     They are compared on up to PROBES of the structures (as a frame has them), evenly spread from the smallest to the
     largest, both included. Raises `ExportDiffers`.
@@ -48,10 +48,11 @@ def write_yace(potential: Path, yace: Path, structures: Sequence[Atoms]) -> dict
             f"{yace.name} differs from {potential.name} by {differences[worst]:.2e} eV/atom on a training structure of"
             f" {counts[worst]} atoms (allowed {TOLERANCE:g})"
         )
+    each = zip(basis.elements_name, basis.basis_rank1, basis.basis, strict=True)
     return {
         "yace_difference_eV_per_atom": float(differences[worst]),
         "yace_compared_structures": len(probes),
-        "functions": functions_of(basis),
+        "functions": {name: len(pairs) + len(many) for name, pairs, many in each},  # of each element
         "parameters": len(basis.all_coeffs),
         "yaml_bytes": potential.stat().st_size,
         "yace_bytes": yace.stat().st_size,
@@ -59,20 +60,14 @@ def write_yace(potential: Path, yace: Path, structures: Sequence[Atoms]) -> dict
 
 
 def spread(structures: Sequence[Atoms], count: int) -> list[Atoms]:
-    """So many of the structures at most, evenly spread over their order by size."""
+    """Return so many of the structures at most, evenly spread over their order by size."""
     by_size = sorted(structures, key=len)
     places = np.unique(np.linspace(0, len(by_size) - 1, min(count, len(by_size))).round().astype(int))
     return [by_size[place] for place in places]
 
 
-def functions_of(basis: Any) -> dict[str, int]:
-    """Basis functions of each element of an `ACEBBasisSet`."""
-    each = zip(basis.elements_name, basis.basis_rank1, basis.basis, strict=True)
-    return {name: len(pairs) + len(many) for name, pairs, many in each}
-
-
 def us_per_atom(yace: Path, structures: Sequence[Atoms]) -> float:
-    """µs of one core for energy and forces of an atom: the cost of the student in LAMMPS.
+    """Measure the µs of one core for energy and forces of an atom: the cost of the student in LAMMPS.
 
     By the evaluator that LAMMPS takes (`pair_style pace recursive`), on the largest of the structures, repeated to
     TIMED_ATOMS atoms or more; the median of REPEATS evaluations. Neighbours are found before: LAMMPS keeps its list
