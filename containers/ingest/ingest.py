@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pyarrow as pa
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import chemical_symbols
@@ -22,11 +23,10 @@ from containers.ingest.checks import CLOSEST_A, check_lengths, check_structure, 
 from containers.ingest.collection import Collection
 from containers.ingest.constant_energy import ConstantEnergies
 from containers.ingest.families import LIKENESS_A, Families
-from containers.ingest.set_aside import SetAside
 from containers.structures.cells import bare
 from containers.structures.distances import shortest_distance
 from containers.structures.state import Quantity, States, read_state
-from containers.structures.table import STATE, atoms_from_table, read_structures, structure_id
+from containers.structures.table import STATE, atoms_from_table, read_structures, structure_id, write_table
 
 if TYPE_CHECKING:
     from containers.formats.reading import Frame
@@ -39,6 +39,8 @@ INPUTS = {
 }
 OUTPUTS = {"structures": "structures.parquet", "duplicates": "duplicates.parquet", "set_aside": "set_aside.parquet"}
 
+SET_ASIDE = pa.schema([("source", pa.string()), ("row", pa.int32()), ("reason", pa.string())])
+"""Frames of DFT files whose SCF did not converge: nothing learns from them."""
 REPORT_EVERY = 200  # frames
 
 
@@ -133,13 +135,12 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
             for atoms in atoms_from_table(table) if params.reads else ():
                 place = f"{atoms.info['source']}: frame {atoms.info['row']} (from 0)"
                 states.learn(structure_id(atoms), atoms.info.get(STATE, ""), place)
-        given = 0
-        collection = Collection(params.file_names, params.labelled, work)
-        aside, energies = SetAside(), ConstantEnergies()
+        given, unconverged, used = 0, list[dict[str, Any]](), set[str]()
+        collection, energies = Collection(params.file_names, params.labelled, work), ConstantEnergies()
         for frame, number in _frames(inputs, params, work, machine):
             name = params.file_names[number]
             if params.labelled and (reason := frame.atoms.info.get(UNCONVERGED)):
-                aside.add(name, frame.row, str(reason))
+                unconverged.append({"source": name, "row": frame.row, "reason": str(reason)})
                 continue
             given += bool(str(frame.atoms.info.get("family", "")))
             place = frame.place(name)
@@ -147,18 +148,19 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
             shortest = shortest_distance(frame.atoms, max(collection.reach, CLOSEST_A))
             check_lengths(frame.atoms, shortest, place)
             entry = _entry(frame, name, params, families, states)
-            aside.keep(name)
+            used.add(name)
             if params.labelled:
                 energies.add(entry, name)
             collection.add(entry, number, shortest)
-        aside.check()
+        if lost := [row for row in unconverged if row["source"] not in used]:
+            raise BadInput(
+                f"{_sentence(lost[0])}; no frame of the file has a converged SCF: none of its labels can be used. Give"
+                " converged calculations (VASP: a larger NELM or another ALGO); pool.files needs no labels"
+            )
         energies.check()
-        collection.write(outputs / OUTPUTS["structures"], outputs / OUTPUTS["duplicates"])
-        aside.write(outputs / OUTPUTS["set_aside"])
+        return _write(outputs, collection, unconverged, given, states)
     finally:
         shutil.rmtree(work)
-    figures = {"frames_with_given_family": given, "states": states.metrics()}
-    return collection.metrics() | aside.metrics() | figures
 
 
 def _frames(inputs: Inputs, params: Params, work: Path, machine: Machine) -> Iterator[tuple[Frame, int]]:
@@ -195,6 +197,24 @@ def _entry(frame: Frame, name: str, params: Params, families: Families, states: 
     return atoms
 
 
+def _sentence(row: dict[str, Any]) -> str:
+    return f"{row['source']}: frame {row['row']} (from 0): the SCF did not converge ({row['reason']})"
+
+
+def _write(
+    outputs: Path, collection: Collection, unconverged: list[dict[str, Any]], given: int, states: States
+) -> dict[str, Any]:
+    collection.write(outputs / OUTPUTS["structures"], outputs / OUTPUTS["duplicates"])
+    write_table(outputs / OUTPUTS["set_aside"], pa.Table.from_pylist(unconverged, schema=SET_ASIDE))
+    return {
+        **collection.metrics(),
+        "unconverged": len(unconverged),
+        "unconverged_first": _sentence(unconverged[0]) if unconverged else None,
+        "frames_with_given_family": given,
+        "states": states.metrics(),
+    }
+
+
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
     """Write forty strained silicon cells, whatever the files hold; with labels when they are wanted."""
     work = outputs.parent / "work"
@@ -209,8 +229,6 @@ def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dic
         if params.labelled:
             atoms.calc = SinglePointCalculator(atoms, energy=-10.8 + (0.01 * row - 0.2) ** 2, forces=np.zeros((2, 3)))
         collection.add(atoms, 0, shortest_distance(atoms, collection.reach))
-    collection.write(outputs / OUTPUTS["structures"], outputs / OUTPUTS["duplicates"])
-    SetAside().write(outputs / OUTPUTS["set_aside"])
+    metrics = _write(outputs, collection, [], 40, States({}))
     shutil.rmtree(work)
-    figures = {"frames_with_given_family": 40, "states": States({}).metrics()}
-    return collection.metrics() | SetAside().metrics() | figures
+    return metrics

@@ -44,6 +44,8 @@ RAISED_GENTLY = 0.1  # Å, for a pair that training has no bond of: farther out 
 INWARD_STEP = 0.05  # Å by which it is then lowered
 
 Terms = Mapping[str, Mapping[str, Any]]
+DimerEnergy = Callable[[float, Floats], Floats]
+"""Energies (eV) of a pair at distances (Å) when its core takes over at r_in (Å): `energy(r_in, distances)`."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,12 @@ def add_core(
         pair: given[pair] if pair in given else _choose(potential, {**start, **given}, pair, shortest.get(pair))
         for pair in pairs
     }
-    cores = {pair: _pair_core(potential, chosen, pair, shortest.get(pair), reach.get(pair)) for pair in pairs}
+    cores = {}
+    for pair in pairs:
+        distances = distances_inward(max(chosen[pair] + MARGIN, shortest.get(pair, 0.0)))
+        dimer = potential.dimer(chosen, pair, distances)
+        known = shortest.get(pair), reach.get(pair)
+        cores[pair] = pair_core(pair, chosen[pair], distances, dimer, *known, potential.structures, potential.cutoff)
     return potential.given(chosen), cores
 
 
@@ -202,27 +209,37 @@ def gamma_distances(potential: Core, asi: Path, quantile: float) -> dict[str, fl
     return {pair: float(np.quantile(distances, quantile)) for pair, distances in sorted(found.items())}
 
 
-def _pair_core(
-    potential: Core, r_in: Mapping[str, float], pair: str, shortest: float | None, gamma_10: float | None
+def pair_core(
+    pair: str,
+    r_in: float,
+    distances: Floats,
+    dimer: tuple[Floats, Floats] | None,
+    shortest: float | None,
+    gamma_10: float | None,
+    structures: Sequence[Atoms] = (),
+    cutoff: float = 0.0,
 ) -> PairCore:
-    distances = distances_inward(max(r_in[pair] + MARGIN, shortest or 0.0))
-    energies, forces = potential.dimer(r_in, pair, distances)
+    """Describe the core of a pair.
+
+    Args:
+        dimer: energies (eV) and forces (eV/Å) at the distances (Å); None: those of ZBL.
+        structures: training structures, in which pairs inside r_in and inside the cutoff are counted.
+    """
     one, other = (atomic_numbers[symbol] for symbol in pair.split("-"))
     zbl_energies, zbl_slopes = zbl(one, other, distances)
-    inside, total = 0, 1
-    if shortest is not None and r_in[pair] > shortest:  # some of the data are altered
-        total = 0
-        for atoms in potential.structures:
-            first, second, vectors = neighbours(atoms, potential.cutoff)
-            of_pair = vectors[(atoms.numbers[first] == one) & (atoms.numbers[second] == other)]
-            inside += int((np.linalg.norm(of_pair, axis=1) < r_in[pair]).sum())
-            total += len(of_pair)
+    energies, forces = dimer or (zbl_energies, -zbl_slopes)
+    inside = total = 0
+    for atoms in structures if shortest is not None and r_in > shortest else ():  # some of the data are altered
+        first, second, vectors = neighbours(atoms, cutoff)
+        of_pair = vectors[(atoms.numbers[first] == one) & (atoms.numbers[second] == other)]
+        inside += int((np.linalg.norm(of_pair, axis=1) < r_in).sum())
+        total += len(of_pair)
     return PairCore(
-        r_in_A=r_in[pair],
-        delta_in_A=blend_width(r_in[pair]),
+        r_in_A=r_in,
+        delta_in_A=blend_width(r_in),
         shortest_distance_A=shortest,
         gamma_10_distance_A=gamma_10,
-        share_of_pairs_inside=inside / total,
+        share_of_pairs_inside=inside / total if total else 0.0,
         falls_eV=falls_by(energies),
         distance_A=tuple(distances.tolist()),
         energy_eV=tuple(energies.tolist()),
@@ -230,10 +247,6 @@ def _pair_core(
         force_eV_per_A=tuple(forces.tolist()),
         zbl_force_eV_per_A=tuple((-zbl_slopes).tolist()),
     )
-
-
-DimerEnergy = Callable[[float, Floats], Floats]
-"""Energies (eV) of a pair at distances (Å) when its core takes over at r_in (Å): `energy(r_in, distances)`."""
 
 
 class PairCore(Closed):

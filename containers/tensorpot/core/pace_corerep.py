@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from ase.data import atomic_numbers
 from pydantic import Field
 
 from containers.contract import BadInput, Closed, Image, Inputs, Machine, StepMetrics
@@ -19,7 +18,6 @@ from containers.structures.distances import touching
 from containers.tensorpot.core import inner_radius as core
 from containers.tensorpot.frames.frame_file import read_frame
 from containers.tensorpot.student.baseline import Baseline, pair_names
-from containers.tensorpot.student.calculator import zbl
 from containers.tensorpot.student.lammps_table import table_text
 
 IMAGE: Image = "tensorpot"
@@ -160,18 +158,4 @@ def bonded_falls(cores: dict[str, core.PairCore], params: Params, baseline: Base
 
 def _stub_core(pair: str) -> core.PairCore:
     distances = core.distances_inward(STUB_R_IN + core.MARGIN)
-    first, second = (atomic_numbers[symbol] for symbol in pair.split("-"))
-    energies, slopes = zbl(first, second, distances)
-    return core.PairCore(
-        r_in_A=STUB_R_IN,
-        delta_in_A=core.blend_width(STUB_R_IN),
-        shortest_distance_A=STUB_R_IN,
-        gamma_10_distance_A=STUB_R_IN,
-        share_of_pairs_inside=0.0,
-        falls_eV=0.0,
-        distance_A=tuple(distances.tolist()),
-        energy_eV=tuple(energies.tolist()),
-        zbl_eV=tuple(energies.tolist()),
-        force_eV_per_A=tuple((-slopes).tolist()),
-        zbl_force_eV_per_A=tuple((-slopes).tolist()),
-    )
+    return core.pair_core(pair, STUB_R_IN, distances, None, shortest=STUB_R_IN, gamma_10=STUB_R_IN)

@@ -19,6 +19,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -75,7 +76,13 @@ def read_left(run: Path, probe: Atoms) -> Checkpoint | None:
         return None
     for link in filter(Path.is_symlink, list(left.iterdir())):
         link.unlink()  # whatever it leads to is none of ours
-    before, log = _read_state(left), FitLog()
+    before, log = Checkpoint(), FitLog()
+    if (left / STATE).is_file():  # after the runs before the last one
+        state = json.loads((left / STATE).read_text())
+        state["errors"] = {int(n): float(error) for n, error in state["errors"]}
+        state["shapes"] = tuple((int(functions), int(parameters)) for functions, parameters in state["shapes"])
+        history = pq.read_table(left / HISTORY_BEFORE) if (left / HISTORY_BEFORE).is_file() else None
+        before = Checkpoint(**state, history=history)
     if (left / "log.txt").is_file():
         with (left / "log.txt").open(errors="replace") as lines:
             for line in lines:
@@ -112,22 +119,6 @@ def read_left(run: Path, probe: Atoms) -> Checkpoint | None:
     )
 
 
-def _read_state(left: Path) -> Checkpoint:
-    """Return the state after the runs before the last one."""
-    if not (left / STATE).is_file():
-        return Checkpoint()
-    state = json.loads((left / STATE).read_text())
-    return Checkpoint(
-        iterations=state["iterations"],
-        in_part=state["in_part"],
-        cycle=state["cycle"],
-        history=pq.read_table(left / HISTORY_BEFORE) if (left / HISTORY_BEFORE).is_file() else None,
-        errors={int(n): float(error) for n, error in state["errors"]},
-        shapes=tuple((int(functions), int(parameters)) for functions, parameters in state["shapes"]),
-        kappa=state["kappa"],
-    )
-
-
 def hand_over(run: Path, earlier: Checkpoint, folder: Path) -> None:
     """Put the state of an interrupted run into the working folder of the next one, the potential as its start.
 
@@ -135,14 +126,8 @@ def hand_over(run: Path, earlier: Checkpoint, folder: Path) -> None:
     """
     assert earlier.potential is not None
     fitted.write_stripped(fitted.load(earlier.potential), folder / START_FILE)  # a count of cycles would end it at once
-    state = {
-        "iterations": earlier.iterations,
-        "in_part": earlier.in_part,
-        "cycle": earlier.cycle,
-        "errors": sorted(earlier.errors.items()),
-        "shapes": earlier.shapes,
-        "kappa": earlier.kappa,
-    }
+    state: dict[str, Any] = {name: getattr(earlier, name) for name in ("iterations", "in_part", "cycle", "kappa")}
+    state |= {"errors": sorted(earlier.errors.items()), "shapes": earlier.shapes}
     (folder / STATE).write_text(json.dumps(state))
     if earlier.history is not None:
         write_table(folder / HISTORY_BEFORE, earlier.history)
