@@ -39,7 +39,7 @@ CROWDED = 0.7
 atoms are not taken for neighbours: N2 is at 0.77, H2 at 1.19, silicon at 1.06; fractional coordinates are below 0.5."""
 TOUCHING_A = 4.0  # beyond CROWDED of the largest atoms
 WITHIN = (-0.6, 1.1)
-"""Where fractional coordinates lie, from 0 to 1 or about 0, also of atoms shaken across the border of the cell."""
+"""Range of fractional coordinates, from 0 to 1 or about 0, also of atoms shaken across the border of the cell."""
 NARROWEST_CELL_A = 1.5
 """Perpendicular width; real cells are wider (beryllium: 1.98), and narrower ones make fractions and Å the same."""
 SPARSEST_A3 = 150.0

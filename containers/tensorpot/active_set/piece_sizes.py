@@ -26,7 +26,7 @@ training side, and the principal components of these: at most as many, a quarter
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large the pieces are: the same on every machine unless memory is short.
+    """Sizes of the pieces: the same on every machine unless memory is short.
 
     Attributes:
         block_rows: environments in one piece.

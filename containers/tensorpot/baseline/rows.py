@@ -63,7 +63,7 @@ class BaselineLabels:
 
     @cached_property
     def _sides(self) -> Sides:
-        """Where structures and families are in the earlier set."""
+        """Sides of structures and families in the earlier set."""
         return Sides(self.split, known_places(self.base), pool={})
 
 

@@ -271,7 +271,7 @@ def blend_width(r_in: float) -> float:
 
 
 def distances_inward(start: float, spacing: float = GRID) -> Floats:
-    """From `start` down to CLOSEST, both included (Å)."""
+    """Return distances from `start` down to CLOSEST, both included (Å)."""
     steps = np.arange(int(np.floor((start - CLOSEST) / spacing + 1e-9)), -1, -1)
     grid = np.round(CLOSEST + spacing * steps, 6)
     return grid if grid[0] >= start - 1e-9 else np.concatenate([[start], grid])

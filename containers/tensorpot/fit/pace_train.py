@@ -83,7 +83,7 @@ class Params(Fit):
 
 
 class Metrics(StepMetrics):
-    """How the fit ended, and the errors of its best potential; None where there is no number."""
+    """End of the fit, and errors of its best potential; None where there is no number."""
 
     stop_reason: str
     stop_criterion: str

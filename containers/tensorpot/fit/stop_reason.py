@@ -1,4 +1,4 @@
-"""Why a fit ended, decided from its numbers, its closing line and its exit code together. Pure.
+"""Reason why a fit ended, decided from its numbers, its closing line and its exit code together. Pure.
 
 The first line that holds decides:
 
@@ -88,7 +88,7 @@ class Ending:
 
 
 class FitStop(NamedTuple):
-    """Why a fit ended, and by which criterion that was decided."""
+    """Reason why a fit ended, and the criterion that decided it."""
 
     reason: StopReason
     criterion: str

@@ -52,7 +52,7 @@ class Frames:
     bootstrap: int | None = None
 
     def read(self, side: str) -> pd.DataFrame:
-        """The frame of a side, as the fit sees it."""
+        """Read the frame of a side, as the fit sees it."""
         frame = read_frame(self.inputs.one(side))
         return drawn(frame, self.bootstrap) if side == "train" and self.bootstrap is not None else frame
 
@@ -67,7 +67,7 @@ class Frames:
 
 @dataclass(frozen=True)
 class Counts:
-    """How large the frames are.
+    """Sizes of the frames.
 
     Attributes:
         sizes: rows of each side.
@@ -124,7 +124,7 @@ BYTES_PER_NEIGHBOUR = 8_400
 BYTES_PER_FUNCTION = 1_400
 """An atom of a batch: order 4; order 3 takes half of it."""
 NEIGHBOURS = 50
-"""Where nobody counted them: a dense metal at 5 Å has 45, silicon 28."""
+"""Default where they are not counted: a dense metal at 5 Å has 45, silicon 28."""
 
 
 def fixed_bytes(elements: int, parameters: int, optimizer: str) -> int:

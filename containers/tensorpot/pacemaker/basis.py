@@ -76,7 +76,7 @@ class Potential(Closed):
     overrides: Overrides = Field(Overrides(), description="what differs from the preset for elements and pairs")
 
     def section(self) -> dict[str, Any]:
-        """The `potential` section of input.yaml.
+        """Return the `potential` section of input.yaml.
 
         Raises `BadInput` when the user's own section or the overrides contradict `elements`, `cutoff` or `order`.
         """
@@ -125,7 +125,7 @@ class Potential(Closed):
         return overridden(section, self.overrides, self.cutoff, self.order)
 
     def functions(self) -> BasisFunctions:
-        """Functions and parameters of the basis; raises `BadInput` like `section`."""
+        """Count functions and parameters of the basis; raises `BadInput` like `section`."""
         return basis_functions(self.section())
 
     def check_functions(self) -> None:
@@ -146,7 +146,7 @@ class Potential(Closed):
         )
 
     def functions_asked(self) -> int | None:
-        """Functions of all elements together, as far as they can be dealt evenly; None without a number."""
+        """Return the functions of all elements together, as far as they can be dealt evenly; None without a number."""
         functions = self.section()["functions"]
         if (number := functions.get(NUMBER_KEY)) is None:
             return None
@@ -158,7 +158,7 @@ class Potential(Closed):
 
 
 def largest_blocks(elements: int, order: int, functions: int) -> int:
-    """Elements of the largest blocks that get functions.
+    """Return the number of elements of the largest blocks that get functions.
 
     A block of k elements has functions from order k - 1 on; with empty ones, pacemaker would lose their share. Blocks
     of three elements or more are left out where each block would get fewer than FEWEST_OF_A_BLOCK.
@@ -175,7 +175,7 @@ def largest_blocks(elements: int, order: int, functions: int) -> int:
 
 
 def shape(preset: Preset, cutoff: float, elements: int) -> tuple[list[int], list[int]]:
-    """Radial functions and highest angular momentum of the orders 1 to 6.
+    """Return radial functions and highest angular momentum of the orders 1 to 6.
 
     `mace` is `medium` with the radial resolution of orders 1 and 2 set by the teacher's cutoff (Å): three functions
     an Å for pairs, one an Å plus one for triplets, so that a longer reach is not a blurred one (5 Å gives `medium`).

@@ -113,12 +113,12 @@ def basis_functions(section: Mapping[str, Any]) -> BasisFunctions:
 
 
 def blocks_per_element(elements: int, kinds: int) -> int:
-    """Blocks with one element in the centre, of up to `kinds` elements."""
+    """Count the blocks with one element in the centre, of up to `kinds` elements."""
     return sum(comb(elements - 1, others) for others in range(min(kinds, elements)))
 
 
 def _shapes(functions: Mapping[str, Any], elements: Sequence[str]) -> dict[Block, Shape]:
-    """The shape of every block; a name of elements wins over UNARY, BINARY, ..., and these over ALL."""
+    """Return the shape of every block; a name of elements wins over UNARY, BINARY, ..., and these over ALL."""
     sizes = range(1, len(elements) + 1) if "ALL" in functions else []
     named = {size: functions[kind] for size, kind in enumerate(KINDS, 1) if kind in functions}
     shapes: dict[Block, Shape] = {}
@@ -139,7 +139,7 @@ def _shape(block: Mapping[str, Any]) -> Shape:
 
 @lru_cache
 def _taken(centre: int, elements: int, shape: Shape, most: int | None) -> tuple[int, tuple[tuple[int, Radial], ...]]:
-    """Functions that a block takes, and what they need of the pairs of the centre, by place of the neighbour.
+    """Count the functions that a block takes; return what they need of the pairs of the centre, by neighbour.
 
     Args:
         centre: place of the central element among the sorted elements of the block.
@@ -169,7 +169,7 @@ class _Row:
 
 
 def _rows(centre: int, elements: int, shape: Shape) -> Iterator[_Row]:
-    """All functions of a block in the order of pyace."""
+    """Yield all functions of a block in the order of pyace."""
     for order, (radial, angular) in enumerate(zip(*shape, strict=True), 1):
         for places in combinations_with_replacement(range(elements), order):
             if {centre, *places} != set(range(elements)):
@@ -183,7 +183,7 @@ def _rows(centre: int, elements: int, shape: Shape) -> Iterator[_Row]:
 
 @lru_cache
 def _angular(same: tuple[int, ...], highest: int) -> tuple[tuple[tuple[int, ...], int], ...]:
-    """Angular momenta of a product of neighbours, and how many ways couple them to an even scalar.
+    """Return angular momenta of a product of neighbours, and the number of ways that couple them to an even scalar.
 
     Args:
         same: how many neighbours share element and radial function, group by group.
@@ -194,7 +194,7 @@ def _angular(same: tuple[int, ...], highest: int) -> tuple[tuple[tuple[int, ...]
 
 
 def _couplings(groups: tuple[tuple[int, ...], ...]) -> int:
-    """Scalars in a product of angular momenta that is symmetric in those of a group: weights 0 less weights 1."""
+    """Count scalars in a product of angular momenta that is symmetric in those of a group: weights 0 less weights 1."""
     weights = Counter({0: 1})
     for group in groups:
         for angular, times in Counter(group).items():
@@ -207,5 +207,5 @@ def _couplings(groups: tuple[tuple[int, ...], ...]) -> int:
 
 @lru_cache
 def _symmetric_weights(angular: int, times: int) -> tuple[tuple[int, int], ...]:
-    """Weights of the symmetric power of an angular momentum, and how often each comes."""
+    """Return weights of the symmetric power of an angular momentum, and how often each comes."""
     return tuple(Counter(map(sum, combinations_with_replacement(range(-angular, angular + 1), times))).items())

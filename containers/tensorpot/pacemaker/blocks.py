@@ -1,4 +1,4 @@
-"""The blocks of pacemaker's `potential` section, and what a config changes in single ones.
+"""The blocks of pacemaker's `potential` section, and the changes of a config in single ones.
 
 Words of pacemaker (python-ace 0.4.0rc1): a block of `functions` is named by its central element and the other elements
 among the neighbours, `ALL` and `UNARY`, `BINARY`, ... stand for many, and the more special one wins. The block `AlNi`

@@ -67,7 +67,7 @@ def with_every_element(
 
 
 def choose(search: Search, most: int, combined: bool, elements: Sequence[AbstractSet[str]]) -> Chosen:
-    """At most `most` of the free structures, every element of them among what is chosen and given.
+    """Choose at most `most` of the free structures, every element of them among what is chosen and given.
 
     Args:
         elements: chemical symbols of each structure.
