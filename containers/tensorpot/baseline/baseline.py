@@ -97,9 +97,10 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     else:
         pairs = _given_pairs(params, params.lj if isinstance(params.lj, dict) else {})
     found = Baseline(e0s_eV=e0s, e0s_from=source, dft_offsets_eV=constants, dft_compared=compared, pairs=pairs)
+    metrics = _write(outputs, found)
     if pairs:
         figures |= pair_potentials.check_range(pair_potentials.shifts(labels, pairs, e0s))
-    return {**_write(outputs, found), **figures}
+    return metrics | figures
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
