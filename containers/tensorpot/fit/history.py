@@ -95,9 +95,14 @@ class MetricsFile:
             figures = {name: factor * float(cells[key]) for name, (key, factor) in FIGURES.items() if key in cells}
             if float(cells.get("eval_time", 0)) > 0:  # it is 0 for the validation frame
                 figures["microseconds_per_atom"] = 1e6 * float(cells["eval_time"]) / float(cells["nat"])
-            part = {"ladder_step": int(cells["ladder_step"]), "cycle": int(cells["cycle_step"])}
-            evaluations = int(cells.get("eval_count", 0))
-            new.append(MetricsRow(step_iteration=int(cells["iter_num"]), evaluations=evaluations, **part, **figures))
+            row = MetricsRow(
+                ladder_step=int(cells["ladder_step"]),
+                cycle=int(cells["cycle_step"]),
+                step_iteration=int(cells["iter_num"]),
+                evaluations=int(cells.get("eval_count", 0)),
+                **figures,
+            )
+            new.append(row)
         self.rows += new
         return new
 
