@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def drawn(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Draw as many rows with replacement as the frame has.
+    """As many rows drawn with replacement as the frame has.
 
     A row drawn several times is there once with so many times its weights, which gives the same loss for less work;
     about 37 % of the rows are not drawn and left out.
