@@ -126,8 +126,9 @@ def hand_over(run: Path, earlier: Checkpoint, folder: Path) -> None:
     """
     assert earlier.potential is not None
     fitted.write_stripped(fitted.load(earlier.potential), folder / START_FILE)  # a count of cycles would end it at once
-    state: dict[str, Any] = {name: getattr(earlier, name) for name in ("iterations", "in_part", "cycle", "kappa")}
-    state |= {"errors": sorted(earlier.errors.items()), "shapes": earlier.shapes}
+    names = ("iterations", "in_part", "cycle", "errors", "shapes", "kappa")
+    state: dict[str, Any] = {name: getattr(earlier, name) for name in names}
+    state["errors"] = sorted(earlier.errors.items())
     (folder / STATE).write_text(json.dumps(state))
     if earlier.history is not None:
         write_table(folder / HISTORY_BEFORE, earlier.history)
