@@ -74,9 +74,15 @@ class Core:
         return configuration
 
     def dimer(self, r_in: Mapping[str, float], pair: str, distances: Floats) -> tuple[Floats, Floats]:
-        """Return energies (eV) and forces along the pair (eV/Å, positive: pushed apart) of all terms together."""
-        made = dimers(pair, distances, VACUUM * self.cutoff)
-        energies, forces = predict(self.given(r_in), made)
+        """Return energies (eV) and forces along the pair (eV/Å, positive: pushed apart) of all terms together.
+
+        Only the blocks of its own elements are taken, so that the time does not grow with the other elements.
+        """
+        elements = set(pair.split("-"))
+        part = self.bare.copy()
+        part.funcspecs_blocks = [block for block in part.funcspecs_blocks if elements.issuperset(block.elements_vec)]
+        set_cores(part, {one: r for one, r in r_in.items() if elements.issuperset(one.split("-"))}, not self.terms)
+        energies, forces = predict(part, dimers(pair, distances, VACUUM * self.cutoff))
         apart = np.array([each[1, 0] for each in forces])
         if pair in self.terms:
             added, slopes = pair_term(pair, self.terms[pair], distances)
