@@ -1,0 +1,97 @@
+"""Which crystals a potential is judged on: those of the config, or the lowest in energy of each composition.
+
+Needs pymatgen and spglib, imported inside the functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.calculator import Calculator
+from pydantic import Field
+
+from containers.contract import BadInput, Closed, StepError
+from containers.properties.measure import relaxed
+from containers.structures.cells import bare, is_solid
+
+COARSE_A = 0.2
+"""Å by which atoms of a labelled structure may lie off a symmetric place; the teacher relaxes what comes out."""
+FINE_A = 1e-3  # Å, of a relaxed crystal
+GAP_A = 6.0  # Å without an atom: a surface, no crystal
+LARGEST = 16  # atoms of a primitive cell that is found by itself: larger ones are disordered or cost too much
+
+
+class Prototype(Closed):
+    """A crystal by the name of its structure."""
+
+    structure: Literal["fcc", "bcc", "hcp", "sc", "diamond", "zincblende", "rocksalt", "cesiumchloride", "fluorite", "wurtzite"]
+    formula: str = Field(description="Si, NiAl, GaAs: elements in the order of ASE's `bulk`")
+    a_A: float = Field(gt=0, description="Å; lattice constant to begin with, the teacher relaxes it")
+    c_A: float | None = Field(None, gt=0, description="Å; of hcp and wurtzite")
+
+    def atoms(self) -> Atoms:
+        """Build the primitive cell. Raises `BadInput` for a formula that does not fit the structure."""
+        try:
+            return bulk(self.formula, self.structure, a=self.a_A, c=self.c_A)
+        except (ValueError, RuntimeError, KeyError) as error:
+            raise BadInput(f"no {self.structure} crystal of {self.formula}: {error}") from None
+
+
+def lowest_of_each_composition(labelled: Iterable[Atoms]) -> list[Atoms]:
+    """Return the crystal of the lowest energy (of its calculator) of each composition, primitive, small cells first.
+
+    Left out are slabs and clusters, and cells without symmetry of more than LARGEST atoms.
+    """
+    lowest: dict[str, Atoms] = {}
+    for atoms in labelled:
+        name = atoms.symbols.formula.reduce()[0].format("hill")
+        energy = atoms.get_potential_energy() / len(atoms)
+        if is_solid(atoms, GAP_A) and (
+            name not in lowest or energy < lowest[name].get_potential_energy() / len(lowest[name])
+        ):
+            lowest[name] = atoms
+    found = [primitive(atoms, COARSE_A) for atoms in lowest.values()]
+    return sorted((one for one in found if len(one) <= LARGEST), key=lambda one: (len(set(one.numbers)), len(one)))
+
+
+def primitive(atoms: Atoms, tolerance_A: float) -> Atoms:
+    """Return the primitive standard cell that symmetry gives within a tolerance; the same where spglib finds none."""
+    import spglib
+
+    cell = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
+    found = spglib.standardize_cell(cell, to_primitive=True, symprec=tolerance_A)
+    if found is None:
+        return bare(atoms)
+    lattice, positions, numbers = found
+    return Atoms(numbers=numbers, scaled_positions=positions, cell=lattice, pbc=True)
+
+
+def at_rest(
+    crystals: Iterable[Atoms], calculator: Calculator, at_most: int
+) -> Iterator[tuple[Atoms, str]]:
+    """Yield relaxed, distinct crystals, `at_most` of them; a crystal that does not relax comes with the reason.
+
+    A crystal is the same as another when composition, space group and volume agree (to 2 %).
+    """
+    import spglib
+
+    seen: list[tuple[str, int, float]] = []
+    for atoms in crystals:
+        if len(seen) >= at_most:
+            return
+        name = atoms.symbols.formula.reduce()[0].format("hill")
+        try:
+            found = primitive(relaxed(atoms, calculator), FINE_A)
+        except StepError as error:
+            yield atoms, str(error)
+            continue
+        cell = (found.cell.array, found.get_scaled_positions(), found.numbers)
+        number = spglib.get_symmetry_dataset(cell, symprec=FINE_A).number
+        volume = found.get_volume() / len(found)
+        if any(name == other and number == group and abs(volume / old - 1) < 0.02 for other, group, old in seen):
+            continue
+        seen.append((name, number, volume))
+        yield found, ""

@@ -1,0 +1,251 @@
+"""Properties of crystals and molecules from any ASE calculator: the same code for teacher and student.
+
+matcalc does the physics (equation of state, elastic constants, phonons, vacancies, surfaces), ASE relaxes. Needs both,
+imported inside the functions. All lengths in Å, energies in eV, in total: the E0s are in the calculator's energies.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator
+from pydantic import Field
+
+from containers.contract import Closed, StepError
+
+FORCE_TOLERANCE = 1e-3  # eV/Å, of relaxed crystals and of atoms in strained cells
+DEFECT_TOLERANCE = 0.01  # eV/Å, of vacancies and surfaces
+RELAX_STEPS = 500
+STRAINS = (-0.01, -0.005, 0.005, 0.01)  # normal and engineering shear
+"""Strains of the elastic constants: small enough for the linear range, and none of those of training structures."""
+VOLUME_STRAIN = 0.05  # half the range of the equation of state
+EV_PER_A2_IN_J_PER_M2 = 16.021766
+IMAGINARY_THz = -0.1
+"""Frequencies below count as imaginary; the acoustic ones at Γ scatter around zero."""
+
+ELASTIC = {
+    "cubic": ("11", "12", "44"),
+    "hexagonal": ("11", "12", "13", "33", "44"),
+    "trigonal": ("11", "12", "13", "14", "33", "44"),
+    "tetragonal": ("11", "12", "13", "33", "44", "66"),
+    "orthorhombic": ("11", "12", "13", "22", "23", "33", "44", "55", "66"),
+}
+"""Independent elastic constants by crystal system (Nye, Physical Properties of Crystals); others have all 21."""
+ALL_ELASTIC = tuple(f"{row}{column}" for row in range(1, 7) for column in range(row, 7))
+
+
+class Settings(Closed):
+    """What is measured, and in which cells."""
+
+    elastic: bool = Field(True, description="elastic constants, with relaxed atoms")
+    phonons: bool = Field(True, description="phonon frequencies on a mesh and along the bands")
+    vacancies: bool = Field(True, description="formation energy of a vacancy of each element")
+    surfaces: bool = Field(True, description="energies of the faces of low index")
+    supercell_A: float = Field(10.0, gt=0, description="Å; least width of the cells of phonons and vacancies")
+    slab_A: float = Field(10.0, gt=0, description="Å; least thickness of a slab")
+    vacuum_A: float = Field(15.0, gt=0, description="Å between slabs; more than the reach of the teacher")
+
+
+class Crystal(Closed):
+    """A relaxed crystal and what was measured on it. A property that failed is None, and `failed` says why."""
+
+    formula: str
+    space_group: str
+    cell_A: tuple[tuple[float, float, float], ...]  # primitive
+    numbers: tuple[int, ...]
+    scaled_positions: tuple[tuple[float, float, float], ...]
+    lattice_A: dict[str, float]  # a, b, c of the conventional cell
+    energy_eV_per_atom: float
+    volume_A3_per_atom: float
+    bulk_modulus_GPa: float | None = None
+    equation_of_state: tuple[tuple[float, float], ...] | None = None  # Å³/atom, eV/atom
+    elastic_GPa: dict[str, float] | None = None  # C11, ...
+    frequencies_THz: tuple[tuple[float, ...], ...] | None = None  # on the mesh, by q point
+    bands_THz: tuple[tuple[float, ...], ...] | None = None  # along the path
+    band_path: tuple[tuple[str, float], ...] | None = None  # names of special points and where they stand
+    band_x: tuple[float, ...] | None = None
+    imaginary_share: float | None = None  # of the modes on the mesh
+    vacancy_eV: dict[str, float] | None = None  # by element; of several sites the lowest
+    surface_J_per_m2: dict[str, float] | None = None  # by Miller index, of the lowest termination
+    failed: dict[str, str] = {}
+
+
+def relaxed(atoms: Atoms, calculator: Calculator, cell: bool = True) -> Atoms:
+    """Return the structure at rest, with its symmetry kept, and its cell too where `cell`.
+
+    Raises `StepError` when forces stay above FORCE_TOLERANCE for RELAX_STEPS.
+    """
+    from ase.constraints import FixSymmetry
+    from ase.filters import FrechetCellFilter
+    from ase.optimize import LBFGS
+
+    found = atoms.copy()
+    found.calc = calculator
+    if atoms.pbc.all():
+        found.set_constraint(FixSymmetry(found))
+    optimizer = LBFGS(FrechetCellFilter(found) if cell and atoms.pbc.all() else found, logfile=None)
+    if not optimizer.run(fmax=FORCE_TOLERANCE, steps=RELAX_STEPS):
+        raise StepError(f"{atoms.get_chemical_formula()} does not come to rest within {RELAX_STEPS} steps")
+    found.set_constraint()
+    return found
+
+
+def measure(
+    crystal: Atoms, calculator: Calculator, settings: Settings, chemical_potentials: Mapping[str, float]
+) -> Crystal:
+    """Relax a crystal (primitive cell) and measure what the settings say.
+
+    Args:
+        chemical_potentials: eV/atom of elements, for the vacancies of a compound.
+
+    Raises `StepError` when the crystal itself does not relax or changes its space group.
+    """
+    from pymatgen.io.ase import AseAtomsAdaptor
+    from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
+
+    rest = relaxed(crystal, calculator)
+    structure = AseAtomsAdaptor.get_structure(rest)
+    symmetry = SpacegroupAnalyzer(structure, symprec=1e-3)
+    conventional = symmetry.get_conventional_standard_structure()
+    energy = rest.get_potential_energy() / len(rest)
+    tasks: dict[str, Callable[[], dict[str, Any]]] = {
+        "equation of state": lambda: equation_of_state(structure, calculator),
+    }
+    if settings.elastic:
+        tasks["elastic constants"] = lambda: elastic(conventional, symmetry.get_crystal_system(), calculator)
+    if settings.phonons:
+        tasks["phonons"] = lambda: phonons(rest, structure, calculator, settings)
+    if settings.vacancies:
+        tasks["vacancies"] = lambda: vacancies(structure, calculator, settings, chemical_potentials)
+    if settings.surfaces:
+        tasks["surfaces"] = lambda: surfaces(conventional, calculator, settings, energy)
+    found: dict[str, Any] = {}
+    failed: dict[str, str] = {}
+    for name, task in tasks.items():
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                found |= task()
+        except (StepError, ValueError, RuntimeError, ArithmeticError, np.linalg.LinAlgError) as error:
+            failed[name] = f"{type(error).__name__}: {error}"
+    return Crystal(
+        formula=structure.composition.reduced_formula,
+        space_group=symmetry.get_space_group_symbol(),
+        cell_A=_rows(rest.cell.array),
+        numbers=tuple(map(int, rest.numbers)),
+        scaled_positions=_rows(rest.get_scaled_positions()),
+        lattice_A=dict(zip("abc", map(float, conventional.lattice.abc), strict=True)),
+        energy_eV_per_atom=float(energy),
+        volume_A3_per_atom=float(rest.get_volume() / len(rest)),
+        failed=failed,
+        **found,
+    )
+
+
+def equation_of_state(structure: Any, calculator: Calculator) -> dict[str, Any]:
+    """Return the Birch-Murnaghan bulk modulus and the energies over the volume, per atom."""
+    from matcalc import EOSCalc
+
+    made = EOSCalc(calculator, relax_structure=False, allow_shape_change=False, max_abs_strain=VOLUME_STRAIN)
+    found = made.calc(structure)
+    curve = sorted(zip(found["eos"]["volumes"], found["eos"]["energies"], strict=True))
+    atoms = len(structure)
+    return {
+        "bulk_modulus_GPa": float(found["bulk_modulus_bm"]),
+        "equation_of_state": tuple((float(volume) / atoms, float(energy) / atoms) for volume, energy in curve),
+    }
+
+
+def elastic(conventional: Any, system: str, calculator: Calculator) -> dict[str, Any]:
+    """Return the independent elastic constants (GPa) of the conventional cell in IEEE axes; atoms relax in each strain.
+
+    A strain moves the atoms of a cell against each other where symmetry allows it: C44 of silicon is 80 GPa with
+    relaxed atoms and 106 without (example teacher).
+    """
+    from matcalc import ElasticityCalc
+
+    made = ElasticityCalc(
+        calculator, norm_strains=STRAINS, shear_strains=STRAINS, fmax=FORCE_TOLERANCE, relax_structure=False,
+        relax_deformed_structures=True, units_GPa=True,
+    )  # fmt: skip
+    tensor = made.calc(conventional)["elastic_tensor"]
+    symmetric = tensor.convert_to_ieee(conventional).fit_to_structure(conventional)
+    voigt = np.asarray(symmetric.voigt)
+    names = ELASTIC.get(system, ALL_ELASTIC)
+    return {"elastic_GPa": {f"C{name}": float(voigt[int(name[0]) - 1, int(name[1]) - 1]) for name in names}}
+
+
+def phonons(rest: Atoms, structure: Any, calculator: Calculator, settings: Settings) -> dict[str, Any]:
+    """Return the frequencies (THz; imaginary ones are negative) on a mesh and along the bands of the primitive cell."""
+    from matcalc import PhononCalc
+
+    off = dict.fromkeys(("write_force_constants", "write_band_structure", "write_total_dos", "write_phonon"), False)
+    made = PhononCalc(calculator, relax_structure=False, min_length=settings.supercell_A, **off)
+    found = made.calc(structure)
+    path = rest.cell.bandpath(npoints=120)
+    phonon = found["phonon"]
+    phonon.run_band_structure([path.kpts])
+    x, special, names = path.get_linear_kpoint_axis()
+    mesh = np.asarray(found["frequencies"])
+    return {
+        "frequencies_THz": _rows(np.sort(mesh, axis=1)),
+        "bands_THz": _rows(np.sort(np.asarray(phonon.band_structure.frequencies[0]), axis=1)),
+        "band_x": tuple(map(float, x)),
+        "band_path": tuple((str(name), float(at)) for name, at in zip(names, special, strict=True)),
+        "imaginary_share": float((mesh < IMAGINARY_THz).mean()),
+    }
+
+
+def vacancies(
+    structure: Any, calculator: Calculator, settings: Settings, chemical_potentials: Mapping[str, float]
+) -> dict[str, Any]:
+    """Return the formation energy (eV) of a vacancy of each element, the lowest of its sites.
+
+    Raises `StepError` for a compound without the chemical potential of an element.
+    """
+    from matcalc import DefectCalc
+
+    elements = sorted(element.symbol for element in structure.composition.elements)
+    if len(elements) > 1 and (missing := [one for one in elements if one not in chemical_potentials]):
+        raise StepError(f"no crystal of {', '.join(missing)} alone gives its chemical potential; add one to the crystals")
+    made = DefectCalc(
+        calculator, relax_bulk=False, fmax=DEFECT_TOLERANCE, max_steps=RELAX_STEPS,
+        chemical_potentials={one: chemical_potentials[one] for one in elements} if len(elements) > 1 else None,
+    )  # fmt: skip
+    found: dict[str, float] = {}
+    for defect in made.calc_defects(structure, min_length=settings.supercell_A):
+        element = next(iter(defect["element_changes"]))
+        energy = float(defect["formation_energy"])
+        found[element] = min(found.get(element, energy), energy)
+    return {"vacancy_eV": dict(sorted(found.items()))}
+
+
+def surfaces(conventional: Any, calculator: Calculator, settings: Settings, energy: float) -> dict[str, Any]:
+    """Return the energies (J/m²) of the distinct faces with indices up to 1, each of its lowest termination.
+
+    Slabs have two equal sides where the crystal allows it, and relax at the crystal's lattice.
+    """
+    from matcalc import SurfaceCalc
+    from pymatgen.core.surface import SlabGenerator, get_symmetrically_distinct_miller_indices
+
+    made = SurfaceCalc(calculator, fmax=DEFECT_TOLERANCE, max_steps=RELAX_STEPS, optimizer="LBFGS")
+    found: dict[str, float] = {}
+    for index in get_symmetrically_distinct_miller_indices(conventional, 1):
+        slabs = SlabGenerator(
+            conventional, index, settings.slab_A, settings.vacuum_A, center_slab=True, primitive=True
+        ).get_slabs(symmetrize=True)
+        energies = [
+            float(made.calc({"slab": slab, "bulk_energy_per_atom": energy, "final_bulk": conventional})["surface_energy"])
+            for slab in slabs
+        ]
+        if energies:
+            found["".join(map(str, index))] = min(energies) * EV_PER_A2_IN_J_PER_M2
+    return {"surface_J_per_m2": found}
+
+
+def _rows(values: Any) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(float(value) for value in row) for row in values)

@@ -1,0 +1,78 @@
+"""Structures that put elastic constants into forces: frozen long waves, and strained cells.
+
+A strain of one percent changes the energy of an atom by less than a fit's error. A sine wave of displacements with the
+same strain shows as forces of some 0.1 eV/Å, which a fit does follow: force = C q² u V (stiffness, wave vector,
+displacement, volume of an atom).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+
+from containers.arrays import Floats
+from containers.structures.cells import heights
+
+FACES = ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1), (0, 1, 1), (1, 1, 1))
+EV_PER_A3_IN_GPa = 160.21766208
+
+
+@dataclass(frozen=True)
+class Wave:
+    """A frozen wave: planes of a crystal displaced as a sine along their normal."""
+
+    structure: Atoms
+    miller: tuple[int, int, int]
+    polarisation: int  # 0 along the normal, 1 and 2 across it
+    amplitude_A: float
+    length_A: float
+
+
+def directions(conventional: Atoms) -> list[tuple[int, int, int]]:
+    """Return the Miller indices of FACES that symmetry does not make equal."""
+    from pymatgen.core.surface import get_symmetrically_distinct_miller_indices
+    from pymatgen.io.ase import AseAtomsAdaptor
+
+    found = get_symmetrically_distinct_miller_indices(AseAtomsAdaptor.get_structure(conventional), 1)
+    return [(int(h), int(k), int(m)) for h, k, m in found]
+
+
+def stiffness(tensor_GPa: Floats, normal: Floats, direction: Floats) -> float:
+    """Return n·C·n along the displacement (GPa), from the elastic tensor (3, 3, 3, 3)."""
+    return float(np.einsum("ijkl,j,k,i,l", tensor_GPa, normal, normal, direction, direction))
+
+
+def waves(
+    conventional: Atoms, length_A: float, force_eV_per_A: float, stiffness_GPa: Mapping[int, float] | float
+) -> Iterator[Wave]:
+    """Yield waves of at least `length_A` along each distinct direction, in three polarisations.
+
+    The amplitude is what gives the largest force wanted, at most a tenth of the shortest distance of atoms.
+    """
+    from pymatgen.core.surface import SlabGenerator
+    from pymatgen.io.ase import AseAtomsAdaptor
+
+    volume = conventional.get_volume() / len(conventional)
+    distances = conventional.get_all_distances(mic=True)
+    shortest = distances[distances > 0].min() if (distances > 0).any() else volume ** (1 / 3)
+    for miller in directions(conventional):
+        oriented = SlabGenerator(AseAtomsAdaptor.get_structure(conventional), miller, 1, 1).oriented_unit_cell
+        one = Atoms(
+            [site.specie.symbol for site in oriented], scaled_positions=oriented.frac_coords, cell=oriented.lattice.matrix,
+            pbc=True,
+        )  # fmt: skip
+        cell = one * (1, 1, int(np.ceil(length_A / heights(one)[2])))  # the first two axes lie in the plane
+        length = heights(cell)[2]
+        normal = np.cross(cell.cell[0], cell.cell[1])
+        normal = normal / np.linalg.norm(normal)
+        across = cell.cell[0] / np.linalg.norm(cell.cell[0])
+        for number, axis in enumerate((normal, across, np.cross(normal, across))):
+            stiff = stiffness_GPa if isinstance(stiffness_GPa, float) else stiffness_GPa[number]
+            amplitude = force_eV_per_A / (stiff / EV_PER_A3_IN_GPa * (2 * np.pi / length) ** 2 * volume)
+            amplitude = min(amplitude, 0.1 * shortest)
+            moved = cell.copy()
+            moved.positions += amplitude * np.sin(2 * np.pi * cell.get_scaled_positions()[:, 2])[:, None] * axis
+            yield Wave(moved, miller, number, float(amplitude), float(length))
