@@ -29,7 +29,7 @@ demo: $(READY)  ## distil the bundled silicon example into runs/silicon/ (at mos
 	$(BIN)/python -m flows.distill
 
 test: $(READY)  ## every test that needs no Docker and no root; lists the others (at most 12 minutes on 2 cores)
-	$(BIN)/python -m pytest -n 2 --durations=25 --without-engine
+	$(BIN)/python -m pytest -n 3 --durations=25 --without-engine
 
 test-unit: $(READY)  ## the fast tests only
 	$(BIN)/python -m pytest tests/unit
@@ -37,7 +37,7 @@ test-unit: $(READY)  ## the fast tests only
 check: $(READY)  ## what CI runs: lint, images, every test (at most 35 minutes on 2 cores; needs a Docker engine)
 	$(MAKE) --jobs 2 --output-sync=target lint images
 	$(BIN)/python -m containers.versions
-	$(BIN)/python -m pytest -n 2 --durations=25
+	$(BIN)/python -m pytest -n 3 --durations=25
 
 images:  ## build the container images mace, tensorpot, worker (needs only a Docker engine; VARIANT=cuda for GPUs)
 	@VARIANT='$(VARIANT)' BASE_IMAGE='$(BASE_IMAGE)' WHEELS='$(WHEELS)' deployments/images.sh

@@ -5,10 +5,13 @@ Only `--without-engine` leaves out the tests of containers: a missing engine is 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,8 +27,14 @@ ENGINE = (
     "tests/integration/test_worker_container.py",
 )
 """They look at all containers of the engine: a run that starts removes what dead runs have left."""
-KILLS = ("tests/e2e/test_fit_faults.py", "tests/e2e/test_pace_train.py", "tests/e2e/test_repair.py")
-"""They look at the kernel's count of kills, which containers that run out of memory raise."""
+KILLS = (
+    "tests/e2e/engine/test_deaths.py",
+    "tests/e2e/test_fit_faults.py",
+    "tests/e2e/test_labelling_faults.py",
+    "tests/e2e/test_pace_train.py",
+    "tests/e2e/test_repair.py",
+)
+"""They raise the kernel's count of processes killed for memory, or look at it: one test at a time."""
 ORDER = ("tests/integration/", "tests/e2e/", "tests/unit/")
 """The longest begin first; the fast ones fill the end."""
 
@@ -54,6 +63,17 @@ def _lacking(config: pytest.Config) -> Iterator[tuple[str, str]]:
             yield program, f"{program} is not installed"
 
 
+@pytest.fixture(autouse=True)
+def alone_with_the_count_of_kills(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let one worker at a time run a test of KILLS."""
+    if not request.node.nodeid.startswith(KILLS):
+        yield
+        return
+    with (Path(tempfile.gettempdir()) / f"distill-tests-{os.geteuid()}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for marker, reason in _lacking(config):
         for item in items:
@@ -75,12 +95,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """`pytest -n 2`: one worker runs all of a file; one runs all that share the engine, one all that share a server."""
+    """`pytest -n 3`: one worker runs all of a file; one runs all that share the engine, one all that share a server."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            if nodeid.startswith(ENGINE if config.getoption("--without-engine") else (*ENGINE, *KILLS)):
+            if nodeid.startswith(ENGINE):
                 return "engine"
             return "server" if nodeid.startswith(SERVER) else nodeid.partition("::")[0]
 
