@@ -5,7 +5,7 @@ Needs pymatgen and spglib, imported inside the functions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Literal
 
 from ase import Atoms
@@ -27,7 +27,9 @@ LARGEST = 16  # atoms of a primitive cell that is found by itself: larger ones a
 class Prototype(Closed):
     """A crystal by the name of its structure."""
 
-    structure: Literal["fcc", "bcc", "hcp", "sc", "diamond", "zincblende", "rocksalt", "cesiumchloride", "fluorite", "wurtzite"]
+    structure: Literal[
+        "fcc", "bcc", "hcp", "sc", "diamond", "zincblende", "rocksalt", "cesiumchloride", "fluorite", "wurtzite"
+    ]
     formula: str = Field(description="Si, NiAl, GaAs: elements in the order of ASE's `bulk`")
     a_A: float = Field(gt=0, description="Å; lattice constant to begin with, the teacher relaxes it")
     c_A: float | None = Field(None, gt=0, description="Å; of hcp and wurtzite")
@@ -69,29 +71,28 @@ def primitive(atoms: Atoms, tolerance_A: float) -> Atoms:
     return Atoms(numbers=numbers, scaled_positions=positions, cell=lattice, pbc=True)
 
 
-def at_rest(
-    crystals: Iterable[Atoms], calculator: Calculator, at_most: int
-) -> Iterator[tuple[Atoms, str]]:
-    """Yield relaxed, distinct crystals, `at_most` of them; a crystal that does not relax comes with the reason.
+def distinct(crystals: Iterable[Atoms], calculator: Calculator, at_most: int, left_out: dict[str, str]) -> list[Atoms]:
+    """Return the first relaxed, distinct crystals, primitive; one that does not relax goes to `left_out` with the reason.
 
-    A crystal is the same as another when composition, space group and volume agree (to 2 %).
+    Two are the same when composition and space group are, and the volume to 2 %.
     """
     import spglib
 
+    kept: list[Atoms] = []
     seen: list[tuple[str, int, float]] = []
     for atoms in crystals:
-        if len(seen) >= at_most:
-            return
-        name = atoms.symbols.formula.reduce()[0].format("hill")
+        if len(kept) >= at_most:
+            break
+        formula = atoms.get_chemical_formula(empirical=True)
         try:
             found = primitive(relaxed(atoms, calculator), FINE_A)
         except StepError as error:
-            yield atoms, str(error)
+            left_out[formula] = str(error)
             continue
         cell = (found.cell.array, found.get_scaled_positions(), found.numbers)
-        number = spglib.get_symmetry_dataset(cell, symprec=FINE_A).number
+        group = int(spglib.get_symmetry_dataset(cell, symprec=FINE_A).number)
         volume = found.get_volume() / len(found)
-        if any(name == other and number == group and abs(volume / old - 1) < 0.02 for other, group, old in seen):
-            continue
-        seen.append((name, number, volume))
-        yield found, ""
+        if not any(formula == name and group == number and abs(volume / old - 1) < 0.02 for name, number, old in seen):
+            kept.append(found)
+            seen.append((formula, group, volume))
+    return kept

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 from pydantic import Field
 
-from containers.contract import Closed, StepError
+from containers.contract import Closed, Progress, StepError, no_progress
 
 FORCE_TOLERANCE = 1e-3  # eV/Å, of relaxed crystals and of atoms in strained cells
 DEFECT_TOLERANCE = 0.01  # eV/Å, of vacancies and surfaces
@@ -24,6 +25,7 @@ STRAINS = (-0.01, -0.005, 0.005, 0.01)  # normal and engineering shear
 """Strains of the elastic constants: small enough for the linear range, and none of those of training structures."""
 VOLUME_STRAIN = 0.05  # half the range of the equation of state
 EV_PER_A2_IN_J_PER_M2 = 16.021766
+MESH = (6, 6, 6)  # q points of the primitive cell
 IMAGINARY_THz = -0.1
 """Frequencies below count as imaginary; the acoustic ones at Γ scatter around zero."""
 
@@ -61,7 +63,7 @@ class Crystal(Closed):
     lattice_A: dict[str, float]  # a, b, c of the conventional cell
     energy_eV_per_atom: float
     volume_A3_per_atom: float
-    bulk_modulus_GPa: float | None = None
+    bulk_GPa: dict[str, float] | None = None  # B
     equation_of_state: tuple[tuple[float, float], ...] | None = None  # Å³/atom, eV/atom
     elastic_GPa: dict[str, float] | None = None  # C11, ...
     frequencies_THz: tuple[tuple[float, ...], ...] | None = None  # on the mesh, by q point
@@ -72,6 +74,50 @@ class Crystal(Closed):
     vacancy_eV: dict[str, float] | None = None  # by element; of several sites the lowest
     surface_J_per_m2: dict[str, float] | None = None  # by Miller index, of the lowest termination
     failed: dict[str, str] = {}
+
+    @property
+    def name(self) -> str:
+        """Formula and space group: `Si Fd-3m`."""
+        return f"{self.formula} {self.space_group}"
+
+    def atoms(self) -> Atoms:
+        """The primitive cell."""
+        return Atoms(numbers=self.numbers, scaled_positions=self.scaled_positions, cell=self.cell_A, pbc=True)
+
+
+class Properties(Closed):
+    """What one calculator gives for the crystals."""
+
+    crystals: tuple[Crystal, ...]
+    left_out: dict[str, str] = {}  # crystals by formula -> the reason
+
+    @classmethod
+    def read(cls, path: Path) -> Properties:
+        """Read a `properties.json`."""
+        return cls.model_validate_json(path.read_bytes())
+
+
+def measure_all(
+    crystals: Sequence[Atoms], calculator: Calculator, settings: Settings, progress: Progress = no_progress
+) -> Properties:
+    """Measure crystals in their order. Those of elements give the chemical potentials, whatever their place."""
+    order = sorted(range(len(crystals)), key=lambda place: len(set(crystals[place].numbers)))
+    potentials: dict[str, float] = {}
+    found: dict[int, Crystal] = {}
+    left_out: dict[str, str] = {}
+    for done, place in enumerate(order):
+        formula = crystals[place].get_chemical_formula(empirical=True)
+        progress(done, len(order), formula)
+        try:
+            crystal = measure(crystals[place], calculator, settings, potentials)
+        except StepError as error:
+            left_out[formula] = str(error)
+            continue
+        found[place] = crystal
+        if len(symbols := set(crystals[place].symbols)) == 1:
+            energy = crystal.energy_eV_per_atom
+            potentials[symbols.pop()] = min(energy, potentials.get(crystals[place].symbols[0], energy))
+    return Properties(crystals=tuple(found[place] for place in sorted(found)), left_out=left_out)
 
 
 def relaxed(atoms: Atoms, calculator: Calculator, cell: bool = True) -> Atoms:
@@ -155,7 +201,7 @@ def equation_of_state(structure: Any, calculator: Calculator) -> dict[str, Any]:
     curve = sorted(zip(found["eos"]["volumes"], found["eos"]["energies"], strict=True))
     atoms = len(structure)
     return {
-        "bulk_modulus_GPa": float(found["bulk_modulus_bm"]),
+        "bulk_GPa": {"B": float(found["bulk_modulus_bm"])},
         "equation_of_state": tuple((float(volume) / atoms, float(energy) / atoms) for volume, energy in curve),
     }
 
@@ -190,7 +236,8 @@ def phonons(rest: Atoms, structure: Any, calculator: Calculator, settings: Setti
     phonon = found["phonon"]
     phonon.run_band_structure([path.kpts])
     x, special, names = path.get_linear_kpoint_axis()
-    mesh = np.asarray(found["frequencies"])
+    phonon.run_mesh(MESH, is_mesh_symmetry=False, is_gamma_center=True)  # the same points for teacher and student
+    mesh = np.asarray(phonon.mesh.frequencies)
     return {
         "frequencies_THz": _rows(np.sort(mesh, axis=1)),
         "bands_THz": _rows(np.sort(np.asarray(phonon.band_structure.frequencies[0]), axis=1)),
@@ -211,7 +258,9 @@ def vacancies(
 
     elements = sorted(element.symbol for element in structure.composition.elements)
     if len(elements) > 1 and (missing := [one for one in elements if one not in chemical_potentials]):
-        raise StepError(f"no crystal of {', '.join(missing)} alone gives its chemical potential; add one to the crystals")
+        raise StepError(
+            f"no crystal of {', '.join(missing)} alone gives its chemical potential; add one to the crystals"
+        )
     made = DefectCalc(
         calculator, relax_bulk=False, fmax=DEFECT_TOLERANCE, max_steps=RELAX_STEPS,
         chemical_potentials={one: chemical_potentials[one] for one in elements} if len(elements) > 1 else None,
@@ -227,7 +276,8 @@ def vacancies(
 def surfaces(conventional: Any, calculator: Calculator, settings: Settings, energy: float) -> dict[str, Any]:
     """Return the energies (J/m²) of the distinct faces with indices up to 1, each of its lowest termination.
 
-    Slabs have two equal sides where the crystal allows it, and relax at the crystal's lattice.
+    A slab has the composition of its crystal, so that no chemical potential enters; where its two sides differ, the
+    energy is their mean. Atoms relax, the lattice is the crystal's.
     """
     from matcalc import SurfaceCalc
     from pymatgen.core.surface import SlabGenerator, get_symmetrically_distinct_miller_indices
@@ -237,10 +287,13 @@ def surfaces(conventional: Any, calculator: Calculator, settings: Settings, ener
     for index in get_symmetrically_distinct_miller_indices(conventional, 1):
         slabs = SlabGenerator(
             conventional, index, settings.slab_A, settings.vacuum_A, center_slab=True, primitive=True
-        ).get_slabs(symmetrize=True)
+        ).get_slabs()
         energies = [
-            float(made.calc({"slab": slab, "bulk_energy_per_atom": energy, "final_bulk": conventional})["surface_energy"])
+            float(
+                made.calc({"slab": slab, "bulk_energy_per_atom": energy, "final_bulk": conventional})["surface_energy"]
+            )
             for slab in slabs
+            if slab.composition.reduced_formula == conventional.composition.reduced_formula
         ]
         if energies:
             found["".join(map(str, index))] = min(energies) * EV_PER_A2_IN_J_PER_M2

@@ -24,11 +24,23 @@ EV_PER_A3_IN_GPa = 160.21766208
 class Wave:
     """A frozen wave: planes of a crystal displaced as a sine along their normal."""
 
-    structure: Atoms
+    rest: Atoms  # the cell without the wave
+    axis: Floats  # (3,) of the displacements
     miller: tuple[int, int, int]
     polarisation: int  # 0 along the normal, 1 and 2 across it
     amplitude_A: float
     length_A: float
+
+    @property
+    def structure(self) -> Atoms:
+        """The displaced cell."""
+        return self.at(self.amplitude_A)
+
+    def at(self, amplitude_A: float) -> Atoms:
+        """Return the cell displaced by another amplitude."""
+        moved = self.rest.copy()
+        moved.positions += amplitude_A * np.sin(2 * np.pi * moved.get_scaled_positions()[:, 2])[:, None] * self.axis
+        return moved
 
 
 def directions(conventional: Atoms) -> list[tuple[int, int, int]]:
@@ -73,6 +85,4 @@ def waves(
             stiff = stiffness_GPa if isinstance(stiffness_GPa, float) else stiffness_GPa[number]
             amplitude = force_eV_per_A / (stiff / EV_PER_A3_IN_GPa * (2 * np.pi / length) ** 2 * volume)
             amplitude = min(amplitude, 0.1 * shortest)
-            moved = cell.copy()
-            moved.positions += amplitude * np.sin(2 * np.pi * cell.get_scaled_positions()[:, 2])[:, None] * axis
-            yield Wave(moved, miller, number, float(amplitude), float(length))
+            yield Wave(cell, axis, miller, number, float(amplitude), float(length))

@@ -1,0 +1,77 @@
+"""Step `teacher_properties`: the crystals that a potential is judged on, and the teacher's properties of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from containers.contract import Closed, Image, Inputs, Machine, Optional, StepMetrics
+from containers.properties.crystals import Prototype, distinct, lowest_of_each_composition
+from containers.properties.measure import Properties, Settings, measure_all
+from containers.structures.table import read_atoms
+
+IMAGE: Image = "mace"
+VERSION = 1
+INPUTS = {
+    "model": "the teacher, a MACE model; several are a committee",
+    "structures": Optional("labelled structures to choose crystals from (Parquet of LABELS)"),
+    "crystals": Optional("crystals of the user's files (Parquet of STRUCTURES)"),
+}
+OUTPUTS = {"properties": "properties.json"}
+
+
+class Params(Closed):
+    """Which crystals, and what is measured on them."""
+
+    head: str = Field(description="readout of the teacher, one of those in teacher.json (see `choose_head`)")
+    prototypes: tuple[Prototype, ...] = Field((), description="crystals by the name of their structure")
+    at_most: int = Field(6, ge=0, description="crystals that are taken from the labelled structures")
+    settings: Settings = Settings()
+
+
+class Metrics(StepMetrics):
+    """What the flow reads."""
+
+    crystals: int
+
+
+def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
+    """Relax the crystals with the teacher, measure them, and write `properties.json`.
+
+    Crystals of elements come first: they give the chemical potentials of the others' vacancies. All arithmetic is
+    float64.
+
+    Raises:
+        BadInput: a file is not a MACE model, or a prototype does not fit its formula.
+    """
+    from mace.calculators import MACECalculator
+
+    from containers.mace.teacher.model import load_model
+
+    device = machine.resources.device
+    models = [load_model(path, device) for path in inputs.all("model")]
+    teacher = MACECalculator(models=models, device=device, default_dtype="float64", head=params.head)
+    given = [prototype.atoms() for prototype in params.prototypes]
+    given += [atoms for path in inputs.all("crystals") for atoms in read_atoms(path)]
+    left_out: dict[str, str] = {}
+    chosen = distinct(given, teacher, len(given), left_out)
+    if inputs.all("structures"):
+        chosen += distinct(
+            lowest_of_each_composition(read_atoms(inputs.one("structures"))), teacher, params.at_most, left_out
+        )
+    properties = measure_all(chosen, teacher, params.settings, machine.progress)
+    return write(outputs, properties.model_copy(update={"left_out": {**left_out, **properties.left_out}}))
+
+
+def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
+    """Write one crystal without properties."""
+    return write(outputs, Properties(crystals=()))
+
+
+def write(outputs: Path, properties: Properties) -> dict[str, Any]:
+    """Write the properties; return the metrics."""
+    (outputs / OUTPUTS["properties"]).write_text(properties.model_dump_json(indent=1))
+    failed = {crystal.name: crystal.failed for crystal in properties.crystals if crystal.failed}
+    return {"crystals": len(properties.crystals), "failed": failed, "left_out": properties.left_out}

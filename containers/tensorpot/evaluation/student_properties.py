@@ -1,0 +1,57 @@
+"""Step `student_properties`: the student's properties of the teacher's crystals, by the same code, beside the teacher's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from containers.contract import Closed, Image, Inputs, Machine, StepMetrics
+from containers.properties.compare import deviations
+from containers.properties.measure import Properties, Settings, measure_all
+
+IMAGE: Image = "tensorpot"
+VERSION = 1
+INPUTS = {
+    "potential": "the student (B-basis .yaml)",
+    "asi": "its active set (.asi)",
+    "baseline": "what the fit left out (baseline.json)",
+    "properties": "the teacher's (properties.json of teacher_properties)",
+}
+OUTPUTS = {"student_properties": "student_properties.json", "deviations": "deviations.json"}
+
+
+class Params(Closed):
+    """What is measured: the same as for the teacher."""
+
+    settings: Settings = Settings()
+
+
+class Metrics(StepMetrics):
+    """What the flow reads."""
+
+    deviations: list[dict[str, Any]]  # of `Deviation`
+
+
+def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
+    """Relax the teacher's crystals with the student, measure them, and write them beside the teacher's."""
+    from containers.tensorpot.student.potential import load_student
+
+    student = load_student(inputs.one("potential"), inputs.one("asi"), inputs.one("baseline"))
+    teacher = Properties.read(inputs.one("properties"))
+    crystals = [crystal.atoms() for crystal in teacher.crystals]
+    return write(outputs, teacher, measure_all(crystals, student, params.settings, machine.progress))
+
+
+def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
+    """Write the teacher's properties as the student's."""
+    teacher = Properties.read(inputs.one("properties"))
+    return write(outputs, teacher, teacher)
+
+
+def write(outputs: Path, teacher: Properties, student: Properties) -> dict[str, Any]:
+    """Write both outputs; return the metrics."""
+    (outputs / OUTPUTS["student_properties"]).write_text(student.model_dump_json(indent=1))
+    rows = [row.model_dump() for row in deviations(teacher, student)]
+    (outputs / OUTPUTS["deviations"]).write_text(json.dumps(rows, indent=1) + "\n")
+    return {"deviations": rows, "left_out": student.left_out}
