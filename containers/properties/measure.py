@@ -23,7 +23,8 @@ DEFECT_TOLERANCE = 0.01  # eV/Å, of vacancies and surfaces
 RELAX_STEPS = 500
 STRAINS = (-0.01, -0.005, 0.005, 0.01)  # normal and engineering shear
 """Strains of the elastic constants: small enough for the linear range, and none of those of training structures."""
-VOLUME_STRAIN = 0.05  # half the range of the equation of state
+LENGTH_STRAIN = 0.02  # half the range of the fit of the equation of state: 6 % of the volume
+CURVE_STRAIN = 0.08  # half the range of its curve
 EV_PER_A2_IN_J_PER_M2 = 16.021766
 MESH = (6, 6, 6)  # q points of the primitive cell
 IMAGINARY_THz = -0.1
@@ -159,7 +160,7 @@ def measure(
     conventional = symmetry.get_conventional_standard_structure()
     energy = rest.get_potential_energy() / len(rest)
     tasks: dict[str, Callable[[], dict[str, Any]]] = {
-        "equation of state": lambda: equation_of_state(structure, calculator),
+        "equation of state": lambda: equation_of_state(rest, structure, calculator),
     }
     if settings.elastic:
         tasks["elastic constants"] = lambda: elastic(conventional, symmetry.get_crystal_system(), calculator)
@@ -176,7 +177,9 @@ def measure(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 found |= task()
-        except (StepError, ValueError, RuntimeError, ArithmeticError, np.linalg.LinAlgError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # a potential that is wrong makes the libraries fail in any way
             failed[name] = f"{type(error).__name__}: {error}"
     return Crystal(
         formula=structure.composition.reduced_formula,
@@ -192,17 +195,20 @@ def measure(
     )
 
 
-def equation_of_state(structure: Any, calculator: Calculator) -> dict[str, Any]:
+def equation_of_state(rest: Atoms, structure: Any, calculator: Calculator) -> dict[str, Any]:
     """Return the Birch-Murnaghan bulk modulus and the energies over the volume, per atom."""
     from matcalc import EOSCalc
 
-    made = EOSCalc(calculator, relax_structure=False, allow_shape_change=False, max_abs_strain=VOLUME_STRAIN)
-    found = made.calc(structure)
-    curve = sorted(zip(found["eos"]["volumes"], found["eos"]["energies"], strict=True))
-    atoms = len(structure)
+    made = EOSCalc(calculator, relax_structure=False, allow_shape_change=False, max_abs_strain=LENGTH_STRAIN)
+    curve = []
+    for strain in np.linspace(-CURVE_STRAIN, CURVE_STRAIN, 17):
+        scaled = rest.copy()
+        scaled.set_cell(rest.cell.array * (1 + strain), scale_atoms=True)
+        scaled.calc = calculator
+        curve.append((scaled.get_volume() / len(rest), scaled.get_potential_energy() / len(rest)))
     return {
-        "bulk_GPa": {"B": float(found["bulk_modulus_bm"])},
-        "equation_of_state": tuple((float(volume) / atoms, float(energy) / atoms) for volume, energy in curve),
+        "bulk_GPa": {"B": float(made.calc(structure)["bulk_modulus_bm"])},
+        "equation_of_state": tuple((float(volume), float(energy)) for volume, energy in curve),
     }
 
 

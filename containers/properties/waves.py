@@ -7,7 +7,7 @@ displacement, volume of an atom).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,14 +52,7 @@ def directions(conventional: Atoms) -> list[tuple[int, int, int]]:
     return [(int(h), int(k), int(m)) for h, k, m in found]
 
 
-def stiffness(tensor_GPa: Floats, normal: Floats, direction: Floats) -> float:
-    """Return n·C·n along the displacement (GPa), from the elastic tensor (3, 3, 3, 3)."""
-    return float(np.einsum("ijkl,j,k,i,l", tensor_GPa, normal, normal, direction, direction))
-
-
-def waves(
-    conventional: Atoms, length_A: float, force_eV_per_A: float, stiffness_GPa: Mapping[int, float] | float
-) -> Iterator[Wave]:
+def waves(conventional: Atoms, length_A: float, force_eV_per_A: float, stiffness_GPa: float) -> Iterator[Wave]:
     """Yield waves of at least `length_A` along each distinct direction, in three polarisations.
 
     The amplitude is what gives the largest force wanted, at most a tenth of the shortest distance of atoms.
@@ -82,7 +75,6 @@ def waves(
         normal = normal / np.linalg.norm(normal)
         across = cell.cell[0] / np.linalg.norm(cell.cell[0])
         for number, axis in enumerate((normal, across, np.cross(normal, across))):
-            stiff = stiffness_GPa if isinstance(stiffness_GPa, float) else stiffness_GPa[number]
-            amplitude = force_eV_per_A / (stiff / EV_PER_A3_IN_GPa * (2 * np.pi / length) ** 2 * volume)
+            amplitude = force_eV_per_A / (stiffness_GPa / EV_PER_A3_IN_GPa * (2 * np.pi / length) ** 2 * volume)
             amplitude = min(amplitude, 0.1 * shortest)
             yield Wave(cell, axis, miller, number, float(amplitude), float(length))
