@@ -42,9 +42,6 @@ def test_another_error_keeps_its_traceback() -> None:
     kept = record(ZeroDivisionError("a bug"))
     assert ShortErrors().filter(kept)
     assert "ZeroDivisionError: a bug" in written(kept)
-
-
-def test_a_record_without_an_error_stays() -> None:
     kept = record(None)
     assert ShortErrors().filter(kept)
     assert written(kept) == "Finished: badly"
@@ -61,10 +58,6 @@ def test_settings_and_filters_hold_in_the_block_and_are_put_back() -> None:
         assert all(any(isinstance(one, ShortErrors) for one in group) for group in filters())
     assert filters() == before
     assert PREFECT_SERVER_ANALYTICS_ENABLED.value() is analytics
-
-
-def test_they_are_put_back_after_an_error() -> None:
-    before, analytics = filters(), PREFECT_SERVER_ANALYTICS_ENABLED.value()
     with pytest.raises(UserError), command_line_run():
         raise UserError("no")
     assert filters() == before
@@ -107,8 +100,5 @@ def test_a_temporary_server_that_does_not_start_is_one_sentence() -> None:
         raise said
     with pytest.raises(RuntimeError, match="another"), command_line_run():
         raise RuntimeError("another")
-
-
-def test_a_server_that_is_too_slow_to_answer_is_one_sentence() -> None:
     with pytest.raises(DistillError, match=r"did not answer \(timed out\).*Run again"), command_line_run():
         raise httpx.ReadTimeout("timed out")

@@ -64,6 +64,8 @@ def test_what_was_kept_stays_as_it_is(kept: Path, monkeypatch) -> None:
 def test_no_request_is_2_without_a_traceback(tmp_path: Path, capsys) -> None:
     assert repeat.main([str(tmp_path)]) == 2
     assert "no readable request.json" in capsys.readouterr().err
+    assert repeat.main([]) == 2
+    assert "python -m tasks.repeat FOLDER" in capsys.readouterr().err
 
 
 def test_a_runner_that_cannot_start_is_told(kept: Path) -> None:
@@ -77,8 +79,3 @@ def test_a_wrong_setting_is_2_and_named(kept: Path, monkeypatch, capsys, name: s
     monkeypatch.setenv(name, value)
     assert repeat.main([str(kept)]) == 2
     assert name in capsys.readouterr().err
-
-
-def test_without_a_folder_it_says_how(capsys) -> None:
-    assert repeat.main([]) == 2
-    assert "python -m tasks.repeat FOLDER" in capsys.readouterr().err

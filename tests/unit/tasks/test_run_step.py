@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import pytest
 
@@ -16,11 +17,25 @@ def with_params(call: StepCall, **params: str) -> StepCall:
     return call.model_copy(update={"params": {**call.params, **params}})
 
 
-def test_bad_input_ends_with_exit_code_2_and_one_sentence(workspace: Workspace, call: StepCall) -> None:
+def test_bad_input_is_one_sentence_and_a_failure_keeps_its_folder_is_not_cached_and_says_how_to_repeat_it(
+    workspace: Workspace, call: StepCall
+) -> None:
     with pytest.raises(StepFailed) as caught:
         run_step(with_params(call, fail="input"), workspace)
     assert caught.value.exit_code == 2
     assert str(caught.value) == "shout: row 3 of it is wrong"
+    with pytest.raises(StepFailed) as caught:
+        run_step(with_params(call, fail="the disk is on fire"), workspace)
+    error = caught.value
+    assert (error.exit_code, error.kind) == (1, "RuntimeError")
+    assert (error.folder / "request.json").is_file()
+    assert f"DISTILL_RUNNER=in_process python -m tasks.repeat {error.folder}" in str(error)
+    assert "the disk is on fire" in str(error)
+    failing = with_params(call, fail="once")
+    for _ in range(2):
+        with pytest.raises(StepFailed):
+            run_step(failing, workspace)
+    assert look_up(failing, workspace) is None
 
 
 def test_an_old_result_is_read_without_what_only_newer_ones_report(workspace: Workspace, call: StepCall) -> None:
@@ -35,16 +50,6 @@ def test_an_old_result_is_read_without_what_only_newer_ones_report(workspace: Wo
         print(read.lines)
 
 
-def test_a_failure_keeps_its_folder_and_says_how_to_repeat_it(workspace: Workspace, call: StepCall) -> None:
-    with pytest.raises(StepFailed) as caught:
-        run_step(with_params(call, fail="the disk is on fire"), workspace)
-    error = caught.value
-    assert (error.exit_code, error.kind) == (1, "RuntimeError")
-    assert (error.folder / "request.json").is_file()
-    assert f"DISTILL_RUNNER=in_process python -m tasks.repeat {error.folder}" in str(error)
-    assert "the disk is on fire" in str(error)
-
-
 def test_a_step_that_somebody_ended_is_no_failure(workspace: Workspace, call: StepCall) -> None:
     """`except StepFailed` goes on with something else; nobody does after this one. It survives the way to a worker."""
     with pytest.raises(StepCancelled) as caught:
@@ -53,23 +58,19 @@ def test_a_step_that_somebody_ended_is_no_failure(workspace: Workspace, call: St
     assert type(pickle.loads(pickle.dumps(caught.value))) is StepCancelled
 
 
-def test_a_failure_is_not_cached(workspace: Workspace, call: StepCall) -> None:
-    failing = with_params(call, fail="once")
-    for _ in range(2):
-        with pytest.raises(StepFailed):
-            run_step(failing, workspace)
-    assert look_up(failing, workspace) is None
-
-
 def test_progress_reaches_the_caller(workspace: Workspace, call: StepCall) -> None:
     seen: list[tuple[float, float, str]] = []
     run_step(call, workspace, lambda done, total, text="": seen.append((done, total, text)))
     assert seen == [(1, 2, "half")]
 
 
-def test_look_up_computes_nothing(workspace: Workspace, call: StepCall) -> None:
+def test_look_up_computes_nothing_and_stub_results_have_keys_of_their_own(workspace: Workspace, call: StepCall) -> None:
     assert look_up(call, workspace) is None
-    done = run_step(call, workspace)
+    stubbed = workspace.model_copy(update={"settings": Settings(runner="stub")})
+    stub, done = run_step(call, stubbed), run_step(call, workspace)
+    assert stub.key != done.key
+    assert not done.cached
+    assert stubbed.store.path(stub.file("text")).read_text() == "stub"
     found = look_up(call, workspace)
     assert found is not None
     assert (found.key, found.cached) == (done.key, True)
@@ -84,14 +85,6 @@ def test_the_key_depends_on_content_not_on_place_or_machine(workspace, call, tmp
     moved.write_text("hellp")
     changed = call.model_copy(update={"inputs": {"text": (external(moved),)}})
     assert request_of(changed, workspace).key != key
-
-
-def test_stub_results_have_keys_of_their_own(workspace: Workspace, call: StepCall) -> None:
-    stubbed = workspace.model_copy(update={"settings": Settings(runner="stub")})
-    stub, real = run_step(call, stubbed), run_step(call, workspace)
-    assert stub.key != real.key
-    assert not real.cached
-    assert stubbed.store.path(stub.file("text")).read_text() == "stub"
 
 
 def test_a_missing_file_of_the_users_is_named(tmp_path) -> None:
@@ -110,9 +103,14 @@ def test_a_file_in_the_place_of_the_run_folder_is_told(tmp_path) -> None:
     (tmp_path / "runs" / "mine").write_text("")
     with pytest.raises(UserError, match="in the way"):
         workspace.run_folder("mine")
-
-
-def test_a_work_root_that_is_a_file_is_refused(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="--work-root"):
         open_workspace(tmp_path / "file", Settings())
+
+
+def test_no_two_runs_have_one_name(tmp_path: Path) -> None:
+    """A run removes the containers that are labelled with its name."""
+    opened = {open_workspace(tmp_path, Settings()).run_id for _ in range(3)}
+    made = {Workspace(root=tmp_path, settings=Settings()).run_id for _ in range(3)}
+    assert len(opened | made) == 6
+    assert open_workspace(tmp_path, Settings(), run_id="of the flow").run_id == "of the flow"

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
 from containers.contract import StepError
-from containers.labels.bounds import Sanity, broken, measure
+from containers.labels.bounds import ENERGY_EDGES, FORCE_EDGES, Figures, Histogram, Sanity, Tally, broken, measure
 from containers.labels.ensemble import Labels
 
 NUMBERS = pa.chunked_array([pa.array([[14, 14], [8]], pa.list_(pa.int32()))])
@@ -30,19 +32,14 @@ def reasons(given: Labels, max_force_std=None, **bounds) -> dict[int, dict[str, 
     return broken(measure(NUMBERS, given, E0S), Sanity(**bounds), max_force_std)
 
 
-def test_energies_are_per_atom_and_without_the_reference():
+def test_figures_are_energies_an_atom_without_the_reference_and_the_longest_force():
     figures = measure(NUMBERS, labels(energy=(-7.0, 1.0)), E0S)
     assert figures.energy.tolist() == [0.5, 3.0]
-
-
-def test_the_largest_force_is_the_longest_vector_of_each_structure():
     figures = measure(NUMBERS, labels(forces=[[3, 4, 0], [0, 0, 1], [2, 3, 6]]), E0S)
     assert figures.norms.tolist() == [5.0, 1.0, 7.0]
     assert figures.force.tolist() == [5.0, 7.0]
-
-
-def test_good_labels_break_nothing():
-    assert reasons(labels()) == {}
+    with pytest.raises(StepError, match="no reference energy of O"):
+        measure(NUMBERS, labels(), {"Si": -4.0})
 
 
 def test_a_figure_at_the_bound_is_good_and_one_beyond_it_is_named_with_the_setting():
@@ -59,11 +56,16 @@ def test_a_figure_at_the_bound_is_good_and_one_beyond_it_is_named_with_the_setti
             " (labels.max_energy_eV_per_atom)"
         },
     }
-
-
-def test_an_energy_far_below_the_reference_is_out_of_bounds_too():
+    # an energy far below the reference is out of bounds too
     assert set(reasons(labels(energy=(-8.0, -103.0)))) == {1}
     assert set(reasons(labels(energy=(-8.0, -103.0)), max_energy_eV_per_atom=200.0)) == set()
+    # the committee's bound is on the deviation of a force vector
+    spread = labels(forces_std=[[0, 0, 0.1], [0, 0, 0], [0.1, 0.2, 0.2]])
+    assert reasons(spread) == {}
+    assert reasons(spread, max_force_std=0.31) == {}
+    assert reasons(spread, max_force_std=0.2) == {
+        1: {"committee": "the committee disagrees: force deviation 0.3 eV/Å, at most 0.2 (teacher.max_force_std)"}
+    }
 
 
 @pytest.mark.parametrize(
@@ -80,20 +82,6 @@ def test_a_label_that_is_not_finite_is_named_and_its_neighbour_is_left_alone(cha
     assert reasons(labels(**change)) == {0: {"not_finite": "the teacher's label is not finite"}}
 
 
-def test_the_committee_s_bound_is_on_the_deviation_of_a_force_vector():
-    spread = labels(forces_std=[[0, 0, 0.1], [0, 0, 0], [0.1, 0.2, 0.2]])
-    assert reasons(spread) == {}
-    assert reasons(spread, max_force_std=0.31) == {}
-    assert reasons(spread, max_force_std=0.2) == {
-        1: {"committee": "the committee disagrees: force deviation 0.3 eV/Å, at most 0.2 (teacher.max_force_std)"}
-    }
-
-
-def test_an_element_without_reference_energy_is_an_error():
-    with pytest.raises(StepError, match="no reference energy of O"):
-        measure(NUMBERS, labels(), {"Si": -4.0})
-
-
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -107,3 +95,42 @@ def test_an_element_without_reference_energy_is_an_error():
 def test_wrong_bounds_are_refused(wrong):
     with pytest.raises(ValidationError):
         Sanity(**wrong)
+
+
+# ---- histograms and extremes
+
+
+def of_single_atoms(norms, energy) -> Figures:
+    """Structures of one atom each."""
+    each = np.array(norms, dtype=float)
+    return Figures(np.isfinite(each), each, each, None, np.array(energy, dtype=float), np.full(len(each), np.nan))
+
+
+def test_a_histogram_has_a_bin_for_every_value_and_is_cut_to_what_is_filled():
+    for edges in (FORCE_EDGES, ENERGY_EDGES):
+        assert (np.diff(edges) > 0).all()
+        histogram = Histogram(edges)
+        histogram.add(np.array([-1e9, 0.0, *edges, 1e9, np.nan, np.inf]))
+        assert histogram.counts.sum() == 3 + len(edges)
+    values = np.random.default_rng(0).lognormal(size=1000)
+    histogram = Histogram(FORCE_EDGES)
+    histogram.add(values[:400])
+    histogram.add(values[400:])
+    plain = histogram.plain()
+    assert plain["counts"] == np.histogram(values, plain["edges"])[0].tolist()
+    assert sum(plain["counts"]) == 1000
+    assert plain["counts"][0] > 0
+    assert plain["counts"][-1] > 0
+    assert Histogram(FORCE_EDGES).plain() == {"edges": [], "counts": []}
+
+
+def test_extremes_leave_out_what_is_not_finite_and_hold_over_batches():
+    tally = Tally()
+    tally.measure(of_single_atoms([1.0, np.inf], [0.5, np.nan]))
+    tally.measure(of_single_atoms([0.25], [-3.0]))
+    metrics = tally.metrics()
+    assert metrics["largest_force_eV_per_A"] == 1.0
+    assert (metrics["lowest_energy_eV_per_atom"], metrics["highest_energy_eV_per_atom"]) == (-3.0, 0.5)
+    assert "shortest_distance_A" not in metrics
+    assert sum(metrics["force_histogram_eV_per_A"]["counts"]) == 2
+    json.dumps(metrics, allow_nan=False)

@@ -48,33 +48,22 @@ def test_mean_and_population_deviation_of_three():
     assert [len(row) for row in labels.columns()["forces_std"].to_pylist()] == [6, 3]
 
 
-def test_a_stress_that_one_member_lacks_is_no_stress():
+def test_stress_needs_all_members_a_distance_one_and_a_reason_names_its_teacher():
     forces = [[0.0] * 6, [0.0] * 3]
     labels = mean_labels([member([0, 0], forces, [STRESS, STRESS]), member([0, 0], forces, [None, STRESS])], NUMBERS)
     assert labels.stress.to_pylist() == [None, STRESS]
-
-
-def test_the_shortest_distance_is_that_of_the_member_who_sees_it():
-    forces = [[0.0] * 6, [0.0] * 3]
     far, near = (member([0, 0], forces, distances=seen) for seen in ([2.5, None], [None, None]))
     assert np.array_equal(mean_labels([near, far], NUMBERS).distance, [2.5, np.nan], equal_nan=True)
-
-
-def test_reasons_name_their_teacher_when_there_are_several():
-    forces = [[0.0] * 6, [0.0] * 3]
     good, bad = member([0, 0], forces), member([0, 0], forces, reasons=(None, "unknown element O"))
     assert refusals([bad]) == [None, "unknown element O"]
     assert refusals([good, bad]) == [None, "teacher 2 of 2: unknown element O"]
     assert refusals([bad, bad])[1] == "teacher 1 of 2: unknown element O; teacher 2 of 2: unknown element O"
+    none = NUMBERS.slice(0, 0)
+    labels = mean_labels([ROWS.empty_table(), ROWS.empty_table()], none)
+    assert [len(column) for column in labels.columns().values()] == [0] * 5
 
 
 @pytest.mark.parametrize("forces", [([0.0] * 3, [0.0] * 6), ([0.0] * 6, [])])
 def test_a_label_of_another_structure_is_refused(forces):
     with pytest.raises(StepError, match=r"does not fit it: \d force components for \d atoms"):
         mean_labels([member([0, 0], forces)], NUMBERS)
-
-
-def test_no_structures_are_fine():
-    none = NUMBERS.slice(0, 0)
-    labels = mean_labels([ROWS.empty_table(), ROWS.empty_table()], none)
-    assert [len(column) for column in labels.columns().values()] == [0] * 5

@@ -54,18 +54,12 @@ def all_there(store: LabelStore, answers: Any, numbers: Any = ALL) -> bool:
         return bool(LabelRows(paths).take(answers.ids(numbers)).equals(answers.rows(numbers)))
 
 
-def test_few_files_are_left_alone(store, answers) -> None:
+def test_few_files_are_left_alone(store, answers, monkeypatch) -> None:
+    store.compact()
+    assert not store.folder.exists()
     fill(store, answers, shards=MOST_FRESH)
     store.compact()
     assert len(fresh(store)) == MOST_FRESH
-
-
-def test_a_store_that_is_not_there_is_left_so(store) -> None:
-    store.compact()
-    assert not store.folder.exists()
-
-
-def test_many_files_become_one(store, answers, monkeypatch) -> None:
     monkeypatch.setattr(files, "BATCH_ROWS", 4 * SHARD)  # whatever the shards were, batches are of a good size
     fill(store, answers)
     store.compact()

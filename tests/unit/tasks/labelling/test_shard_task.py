@@ -118,7 +118,4 @@ def test_a_failure_is_told_also_where_there_are_no_links(
 def test_a_gpu_without_a_name_has_one_all_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert machine_name(Settings(cores=2, device="cuda")) == "cuda, acceleration none"
-
-
-def test_other_cores_are_another_machine() -> None:
     assert machine_name(Settings(cores=1)) != machine_name(Settings(cores=2))

@@ -38,7 +38,7 @@ def commands(text: str) -> list[str]:
     return [line for line in lines if line]
 
 
-def test_runs_one_point_with_this_potential(text: str) -> None:
+def test_runs_one_point_with_this_potential_and_says_the_rest_in_comments(text: str) -> None:
     assert commands(text) == [
         "units metal",
         "atom_style atomic",
@@ -51,31 +51,16 @@ def test_runs_one_point_with_this_potential(text: str) -> None:
         "thermo 10",
         "run 0",
     ]
-
-
-def test_says_that_energies_exclude_the_e0s_and_gives_every_digit(text: str) -> None:
     assert "Energies exclude the reference energies" in text
     assert "#   Al: -0.1 eV" in text
     assert "#   Ni: -0.2500000000000001 eV" in text
-
-
-def test_says_how_to_get_such_a_lammps_and_warns_of_too_many_neighbours_for_a_gpu(text: str, with_pairs: str) -> None:
-    assert "conda install -c conda-forge lammps" in text
-    assert "up to 120 neighbours" in text
-    assert "WARNING" not in text
-    assert "up to 381 neighbours" in with_pairs
-    assert "WARNING: pace/kk on a GPU stops above about 380" in with_pairs.replace("\n# ", " ")
-    assert max(map(len, (text + with_pairs).splitlines())) <= 120
-
-
-def test_own_structure_and_extrapolation_grade_are_comments(text: str) -> None:
     assert f"# A structure of the training set: {FROM}." in text
     assert "exactly 2 atom types: 1 = Al, 2 = Ni" in text
     assert "# pair_style pace/extrapolation" in text
     assert "# pair_coeff * * potential.yaml potential.asi Al Ni" in text
 
 
-def test_with_pair_terms_their_tables_are_laid_over_the_potential(with_pairs: str) -> None:
+def test_with_pair_terms_their_tables_are_laid_over_the_potential(with_pairs: str, text: str) -> None:
     assert [line for line in commands(with_pairs) if line.startswith("pair_")] == [
         f"pair_style hybrid/overlay pace recursive table spline {POINTS}",
         "pair_coeff * * pace potential.yace Ni Al",
@@ -86,3 +71,9 @@ def test_with_pair_terms_their_tables_are_laid_over_the_potential(with_pairs: st
     assert f"# pair_style hybrid/overlay pace/extrapolation table spline {POINTS}" in with_pairs
     assert "# pair_coeff * * pace/extrapolation potential.yaml potential.asi Ni Al" in with_pairs
     assert with_pairs.count("pair_coeff 1 2 table reference.table Al-Ni") == 2
+    assert "conda install -c conda-forge lammps" in text
+    assert "up to 120 neighbours" in text
+    assert "WARNING" not in text
+    assert "up to 381 neighbours" in with_pairs
+    assert "WARNING: pace/kk on a GPU stops above about 380" in with_pairs.replace("\n# ", " ")
+    assert max(map(len, (text + with_pairs).splitlines())) <= 120

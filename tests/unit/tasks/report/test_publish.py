@@ -42,23 +42,18 @@ def folder(finished: RunSummary, tmp_path: Path) -> Path:
     return tmp_path / "runs" / "silicon"
 
 
-def test_the_folder_has_every_file_and_no_other(folder: Path, tmp_path: Path) -> None:
+def test_the_folder_has_every_file_as_a_copy_and_its_manifest_names_what_they_came_from(
+    folder: Path, tmp_path: Path, finished: RunSummary
+) -> None:
     assert folder == tmp_path / "runs" / "silicon"
     assert files_of(folder) == EVERY_FILE
-
-
-def test_store_files_are_copied_under_the_names_of_the_run(finished: RunSummary, folder: Path) -> None:
     for name, source in ((name, finished.files[name]) for name in PUBLISHED):
         assert (folder / name).read_bytes() == source.read_bytes()
         assert not (folder / name).samefile(source)
-
-
-def test_editing_the_run_folder_leaves_the_store_alone(finished: RunSummary, folder: Path) -> None:
+    potential = (folder / "potential.yaml").read_text()
     (folder / "potential.yaml").write_text("edited")
     assert finished.files["potential.yaml"].read_text() == "content of potential.yaml\n"
-
-
-def test_manifest_names_what_the_result_came_from(finished: RunSummary, folder: Path) -> None:
+    (folder / "potential.yaml").write_text(potential)
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["files"] == {name: file_digest(folder / name) for name in EVERY_FILE - {"manifest.json"}}
     assert manifest["config"] == finished.config
@@ -75,7 +70,7 @@ def test_manifest_names_what_the_result_came_from(finished: RunSummary, folder: 
     assert manifest["seconds"]["pool_labels"] == 12.34
 
 
-def test_report_has_the_promised_figures(folder: Path) -> None:
+def test_report_has_the_promised_figures(folder: Path, finished: RunSummary) -> None:
     report = json.loads((folder / "report.json").read_text())
     rejected_by = {"force": 2, "distance": 1}
     assert report["labels"] == {"computed": 200, "reused": 102, "rejected": 2, "rejected_by": rejected_by}
@@ -98,18 +93,12 @@ def test_report_has_the_promised_figures(folder: Path) -> None:
     )
     assert (report["converged"], report["not_converged_because"]) == (True, None)
     assert report["core_repulsion"]["Si-Si"]["r_in_A"] == 1.9
-
-
-def test_report_without_dft_data(finished: RunSummary) -> None:
-    evaluation = json.loads(finished.files["evaluation"].read_text())
-    finished.files["evaluation"].write_text(json.dumps({**evaluation, "dft": None}))
-    assert report_json(finished)["fidelity"]["dft"] is None
-
-
-def test_an_unconverged_run_says_why(finished: RunSummary) -> None:
     worse = finished.model_copy(update={"converged": False, "not_converged_because": "force MAE 130 is above 120"})
     report = report_json(worse)
     assert (report["converged"], report["not_converged_because"]) == (False, "force MAE 130 is above 120")
+    evaluation = json.loads(finished.files["evaluation"].read_text())
+    finished.files["evaluation"].write_text(json.dumps({**evaluation, "dft": None}))
+    assert report_json(RunSummary.model_validate(finished.model_dump()))["fidelity"]["dft"] is None
 
 
 def test_not_a_number_of_a_diverged_fit_becomes_none(finished: RunSummary, tmp_path: Path) -> None:
@@ -135,9 +124,6 @@ def test_publishing_twice_gives_the_same_bytes(finished: RunSummary, folder: Pat
     before = {name: (folder / name).read_bytes() for name in files_of(folder)}
     publish(finished, folder, no_pictures)
     assert {name: (folder / name).read_bytes() for name in files_of(folder)} == before
-
-
-def test_a_store_file_that_vanished_leaves_the_old_folder(finished: RunSummary, folder: Path) -> None:
     finished.files["potential.asi"].unlink()
     with pytest.raises(StoreError, match=r"potential\.asi"):
         publish(finished, folder, no_pictures)

@@ -43,9 +43,6 @@ def test_exit_0_without_a_report_is_a_failure(tmp_path: Path, call: StepCall) ->
     with pytest.raises(StepFailed, match="without a report") as caught:
         run_step(call, workspace)
     assert "all is well" in caught.value.log_tail
-
-
-def test_a_missing_interpreter_is_named(tmp_path: Path, call: StepCall) -> None:
     workspace = subprocess_workspace(tmp_path, tensorpot_python=tmp_path / "nowhere")
     with pytest.raises(StepFailed, match="DISTILL_TENSORPOT_PYTHON"):
         run_step(call, workspace)
@@ -74,24 +71,24 @@ def test_threads_and_progress_go_through(tmp_path: Path, call: StepCall) -> None
     assert "threads=2,2" in caught.value.log_tail
 
 
-@pytest.mark.parametrize("said", ["[[[[" * 5000, '["a", null, {}]', "[1, NaN, null]", "[1, 2]", '[1, 1e999, "x"]', "{"])
-def test_progress_that_is_none_is_a_line_of_the_log(said: str) -> None:
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        *(
+            (said, None)
+            for said in ("[[[[" * 5000, '["a", null, {}]', "[1, NaN, null]", "[1, 2]", '[1, 1e999, "x"]', "{")
+        ),
+        ('[1, 2, "half", {"loss": 0.5}]', (1, 2, "half", {"loss": 0.5})),
+        ('[1, 2, "\\u001b[2J"]', (1, 2, "?[2J")),  # it commands no terminal
+    ],
+)
+def test_progress_goes_through_and_what_is_none_is_a_line_of_the_log(
+    said: str, told: tuple[object, ...] | None
+) -> None:
     log: list[str] = []
     seen: list[object] = []
-    follow(f"@progress {said}", log.append, lambda *told: seen.append(told))
-    assert (log, seen) == ([f"@progress {said}"], [])
-
-
-def test_figures_go_through_where_there_are_some() -> None:
-    seen: list[tuple[object, ...]] = []
-    follow('@progress [1, 2, "half", {"loss": 0.5}]', print, lambda *told: seen.append(told))
-    assert seen == [(1, 2, "half", {"loss": 0.5})]
-
-
-def test_progress_commands_no_terminal() -> None:
-    seen: list[tuple[float, float, str]] = []
-    follow('@progress [1, 2, "\\u001b[2J"]', print, lambda *told: seen.append(told))
-    assert seen == [(1, 2, "?[2J")]
+    follow(f"@progress {said}", log.append, lambda *given: seen.append(given))
+    assert (log, seen) == (([], [told]) if told else ([f"@progress {said}"], []))
 
 
 def test_a_log_does_not_grow_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

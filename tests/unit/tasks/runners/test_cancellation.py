@@ -93,6 +93,9 @@ def test_a_step_that_comes_too_late_does_not_start(run_id: str) -> None:
     assert entered == []
     with pytest.raises(RunEnded):
         refuse_ended(run_id)
+    with endable(lambda: pytest.fail("ended")):
+        end_running(run_id)
+    refuse_ended(None)
 
 
 def test_a_step_that_has_ended_by_itself_is_not_ended_again(run_id: str) -> None:
@@ -111,12 +114,6 @@ def test_the_failure_of_a_step_that_is_ended_is_not_told_as_its_own(run_id: str)
 
     with pytest.raises(RunEnded):
         followed()
-
-
-def test_steps_outside_of_a_run_are_never_ended(run_id: str) -> None:
-    with endable(lambda: pytest.fail("ended")):
-        end_running(run_id)
-    refuse_ended(None)
 
 
 def test_a_step_that_takes_too_long_is_ended_and_its_failure_is_the_time() -> None:

@@ -92,9 +92,6 @@ def test_image_files_that_are_missing_are_told_before_the_first_step(tmp_path: P
 def test_a_run_gets_the_device_that_was_found(tmp_path: Path, programs: Path) -> None:
     with ready(workspace(tmp_path, Settings(device="auto"))) as machine:
         assert machine.settings.device == "cpu"
-
-
-def test_a_flow_inside_of_its_command_does_not_look_again(tmp_path: Path, programs: Path) -> None:
     ends_with(programs / "nvidia-smi", 0)
     python = ends_with(programs / "python", 0)
     place = workspace(tmp_path, Settings(device="auto", mace_python=python, tensorpot_python=python))

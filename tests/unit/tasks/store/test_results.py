@@ -25,15 +25,11 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
-def test_a_result_is_computed_once(workspace: Workspace, call: StepCall) -> None:
+def test_a_result_is_computed_once_and_leaves_nothing_in_the_work_folder(workspace: Workspace, call: StepCall) -> None:
     first, second = run_step(call, workspace), run_step(call, workspace)
     assert (first.cached, second.cached) == (False, True)
     assert first.outputs == second.outputs
     assert workspace.store.path(first.file("text")).read_text() == "HELLO"
-
-
-def test_nothing_is_left_in_the_work_folder(workspace: Workspace, call: StepCall) -> None:
-    run_step(call, workspace)
     assert list((workspace.store.root / "work").iterdir()) == []
 
 

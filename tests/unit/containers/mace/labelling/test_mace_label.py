@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -65,16 +62,3 @@ def test_the_stub_answers_100_000_structures_in_seconds(tmp_path):
 def test_wrong_parameters_are_refused(wrong):
     with pytest.raises(ValidationError):
         Params(**wrong)
-
-
-def test_the_step_modules_load_no_heavy_library():
-    teacher, labelling = (
-        ("description", "teacher_fetch", "teacher_info"),
-        ("batches", "mace_label", "predictions", "workers"),
-    )
-    names = [*(f"teacher.{name}" for name in teacher), *(f"labelling.{name}" for name in labelling)]
-    imports = "; ".join(f"import containers.mace.{name}" for name in names)
-    script = f"import sys; {imports}; print({{'torch', 'mace', 'e3nn', 'prefect'}} & set(sys.modules))"
-    repository = Path(__file__).parents[5]
-    result = subprocess.run([sys.executable, "-c", script], cwd=repository, capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "set()"

@@ -38,7 +38,7 @@ def labelled() -> Predictions:
     return Predictions(ANSWERS, [26, None, 5, 0], [2.5, None, 2.0, None], bound=8000)
 
 
-def test_a_row_has_a_label_with_every_digit_or_a_reason():
+def test_a_row_has_a_label_with_every_digit_or_a_reason_and_a_structure_set_aside_is_no_row():
     rows = answer_rows(STRUCTURES, labelled(), HOW)
     assert rows.schema == ROWS
     first, second, third = rows.to_pylist()
@@ -52,21 +52,17 @@ def test_a_row_has_a_label_with_every_digit_or_a_reason():
     assert [second[name] for name in ("energy", "forces", "stress", "edges", "min_distance_A")] == [None] * 5
     assert (third["energy"], third["stress"], third["edges"]) == (2.0, None, 0)
     assert third["id"].hex() == STRUCTURES["id"][3].as_py()
-
-
-def test_a_structure_set_aside_is_no_row():
     aside = set_aside_rows(STRUCTURES, ANSWERS)
     assert aside.schema == SET_ASIDE
     assert aside.to_pylist() == [{"id": bytes.fromhex(STRUCTURES["id"][2].as_py()), "reason": "too large"}]
-
-
-def test_set_aside_travels_between_processes():
+    # set aside it travels between processes
     back = pickle.loads(pickle.dumps(Unlabelled("too large")))
     assert isinstance(back, Unlabelled)
     assert back == "too large"
-
-
-def test_no_rows_give_tables_of_the_same_schema():
+    assert binary_ids(STRUCTURES["id"].slice(1, 2)).to_pylist() == [
+        bytes.fromhex(name) for name in STRUCTURES["id"].to_pylist()[1:3]
+    ]
+    # no rows give tables of the same schema
     assert answer_rows(table(), Predictions.empty(0, 8000), HOW).schema == ROWS
     assert set_aside_rows(table(), []).schema == SET_ASIDE
     assert stub_rows(table()).schema == ROWS
@@ -96,12 +92,6 @@ def test_stub_rows_have_the_sizes_of_their_structures():
     assert rows["stress"].to_pylist() == [[0.0] * 6, None, None]
     assert rows["edges"].null_count == rows["min_distance_A"].null_count == rows["reason"].null_count == 3
     assert set(rows["mace_version"].to_pylist()) == {"stub"}
-
-
-def test_ids_are_bytes():
-    assert binary_ids(STRUCTURES["id"].slice(1, 2)).to_pylist() == [
-        bytes.fromhex(name) for name in STRUCTURES["id"].to_pylist()[1:3]
-    ]
 
 
 @pytest.mark.parametrize(

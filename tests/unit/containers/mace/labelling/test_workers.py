@@ -85,20 +85,14 @@ def test_killing_windows_do_not_lower_the_bound_of_the_others_without_end(tmp_pa
     bounds = {line.split("] ")[0]: int(line.split()[-1]) for line in (tmp_path / "log").read_text().splitlines()}
     assert bounds["[44, 45, 46, 47"] == 500  # a whole window
     assert bounds["[36"] < 500  # a piece
-
-
-def test_a_given_bound_below_the_lowest_stays():
     with Crew(killed_by({0}), 1, bound=300) as crew:
         done_by(crew, windows(1))
     assert crew.bound == 300
 
 
-def test_a_crash_is_named_by_its_signal():
+def test_the_pieces_of_a_window_have_smaller_bounds_and_a_last_try_and_a_crash_is_named_by_its_signal(tmp_path):
     with Crew(killed_by({0}, how=signal.SIGUSR1), 1) as crew:
         assert str(done_by(crew, windows(1))[0]) == "its process was killed twice (SIGUSR1)"
-
-
-def test_the_pieces_of_a_window_have_smaller_bounds_and_a_last_try(tmp_path):
     with Crew(killed_by({2}, tmp_path / "log"), 1, bound=800) as crew:
         done_by(crew, windows(1))
     assert (tmp_path / "log").read_text().splitlines() == [
@@ -153,12 +147,10 @@ def test_what_the_work_raises_is_raised_and_no_process_stays():
         done_by(crew, windows(1))
     assert multiprocessing.active_children() == []
 
-
-def test_a_process_that_ends_by_itself_is_an_error():
-    def work(places: Sequence[int], bound: int) -> list[int]:
+    def ends(places: Sequence[int], bound: int) -> list[int]:
         os._exit(3)
 
-    with pytest.raises(StepError, match="exit code 3"), Crew(work, 1) as crew:
+    with pytest.raises(StepError, match="exit code 3"), Crew(ends, 1) as crew:
         done_by(crew, windows(1))
 
 

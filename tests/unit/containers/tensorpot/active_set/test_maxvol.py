@@ -52,16 +52,13 @@ def test_many_swaps_stay_exact() -> None:
     values = np.concatenate([1e-4 * rng.normal(size=(60, 60)) + 1e-6 * np.eye(60), rng.normal(size=(3000, 60))])
     picked = maxvol_from(values, np.arange(60), 1.0001)
     assert np.abs(values @ np.linalg.inv(values[picked])).max() <= 1.0001 + 1e-9
-
-
-def test_independent_rows_of_a_smaller_span_stay_independent() -> None:
     values = rows()[:, :5] @ np.random.default_rng(1).normal(size=(5, FUNCTIONS))
     picked = maxvol_from(values, np.arange(5), 1.01)
     assert np.linalg.matrix_rank(values[picked]) == 5
     assert np.abs(values @ np.linalg.pinv(values[picked])).max() <= 1.01 + 1e-6
 
 
-def test_what_comes_out_does_not_depend_on_the_pieces(tmp_path: Path) -> None:
+def test_what_comes_out_does_not_depend_on_the_pieces_and_a_start_that_needs_nothing_is_kept(tmp_path: Path) -> None:
     values = rows()
     start = Active(values[:FUNCTIONS], np.arange(FUNCTIONS) // 2, FUNCTIONS)
     whole = active_set(on_disk(tmp_path / "a", values, SIZE), 1.01, 0, start)
@@ -72,18 +69,14 @@ def test_what_comes_out_does_not_depend_on_the_pieces(tmp_path: Path) -> None:
     assert whole.environments == SIZE
     for row, owner in zip(whole.rows, whole.owners, strict=True):
         assert (values[2 * owner : 2 * owner + 2] == row).all(axis=1).any()
-
-
-def test_a_start_that_needs_nothing_is_kept(tmp_path: Path) -> None:
-    values = rows()
     best = values[maxvol_from(values, np.arange(FUNCTIONS), 1.0)]
     start = Active(best, np.zeros(FUNCTIONS, dtype=np.int64), FUNCTIONS)
-    again = active_set(on_disk(tmp_path / "a", values, 100), 1.01, 0, start)
+    again = active_set(on_disk(tmp_path / "c", values, 100), 1.01, 0, start)
     np.testing.assert_array_equal(again.rows, best)
     assert again.passes == 1
 
 
-def test_rows_of_some_structures_alone(tmp_path: Path) -> None:
+def test_rows_of_some_structures_alone_and_active_rows_have_grade_one(tmp_path: Path) -> None:
     values = rows()
     wanted = np.zeros(SIZE // 2, dtype=bool)
     wanted[[3, 250]] = True
@@ -92,12 +85,8 @@ def test_rows_of_some_structures_alone(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found, values[[6, 7, 500, 501]])
     assert owners.tolist() == [3, 3, 250, 250]
     assert len(some) == 4
-
-
-def test_active_rows_have_grade_one(tmp_path: Path) -> None:
-    values = rows()
     grading = inverse(values[:FUNCTIONS], FUNCTIONS)
-    found = list(grades(on_disk(tmp_path / "a", values, 99), grading))
+    found = list(grades(on_disk(tmp_path / "b", values, 99), grading))
     np.testing.assert_allclose(np.concatenate([part for part, _ in found]), np.abs(values @ grading).max(axis=1))
     np.testing.assert_array_equal(np.concatenate([owners for _, owners in found]), np.arange(SIZE) // 2)
     assert found[0][0][:FUNCTIONS] == pytest.approx(1.0)

@@ -81,7 +81,7 @@ def test_rows_owners_and_means_are_the_same_however_the_work_is_shared(tmp_path:
     np.testing.assert_array_equal(alone.elements["Si"].together()[0], shared.elements["Si"].together()[0])
 
 
-def test_structures_do_not_pile_up(tmp_path: Path) -> None:
+def test_structures_do_not_pile_up_and_a_killed_process_is_told(tmp_path: Path) -> None:
     taken: list[int] = []
 
     def counted() -> Iterator[Atoms]:
@@ -91,12 +91,9 @@ def test_structures_do_not_pile_up(tmp_path: Path) -> None:
 
     make(tmp_path / "a", counted(), 2)
     assert taken[-1] > 50  # files are written while structures still come
-
-
-def test_a_killed_process_is_told(tmp_path: Path) -> None:
     fatal = Atoms("Si", positions=[[666.0, 0, 0]])
     with pytest.raises(OutOfMemory, match="was killed, most likely for want of memory"):
-        make(tmp_path / "a", iter([*structures(), fatal, *structures()]), 2)
+        make(tmp_path / "b", iter([*structures(), fatal, *structures()]), 2)
 
 
 def test_scratch_is_gone_at_the_end_and_cleans_up_after_a_killed_attempt(tmp_path: Path) -> None:

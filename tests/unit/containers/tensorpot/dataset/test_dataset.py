@@ -146,12 +146,8 @@ def test_the_set_grows_and_old_rows_stay_first_and_unchanged(tmp_path: Path) -> 
     assert second.facts["came_in"] == {"dft": 1, "teacher": 9}
     assert [version["teacher"] for version in second.facts["history"]] == [9, 9]
     assert second.facts["history"][0]["digest"] == first.facts["digest"] != second.facts["digest"]
-
-
-def test_rows_of_the_base_stay_when_the_pool_no_longer_has_them(tmp_path: Path) -> None:
-    first = make(tmp_path / "1", pool())
-    second = make(tmp_path / "2", [on("train", 400)], base=first)
-    assert second.table.num_rows == 10
+    third = make(tmp_path / "3", [on("train", 400)], base=first)
+    assert third.table.num_rows == old + 1, "rows of the base stay when the pool no longer has them"
 
 
 def test_merging_the_same_again_changes_no_byte(tmp_path: Path) -> None:
@@ -160,6 +156,9 @@ def test_merging_the_same_again_changes_no_byte(tmp_path: Path) -> None:
     assert again.path.read_bytes() == first.path.read_bytes()
     assert again.metrics["version"] == 1
     assert again.metrics["new_teacher_rows"] == again.metrics["new_dft_rows"] == 0
+    # the same label rounded is the same
+    again = make(tmp_path / "3", pool(), base=first, dft=[on("train", 100, 9, energy=-8.00001)])
+    assert again.path.read_bytes() == first.path.read_bytes()
 
 
 def test_the_order_of_what_comes_at_once_changes_no_byte(tmp_path: Path) -> None:
@@ -200,12 +199,6 @@ def test_two_labels_of_one_origin_are_refused_and_both_named(tmp_path: Path) -> 
     refused(tmp_path / "4", r"forces by up to 0\.0002 eV/Å", pool(), base=base, dft=[forces])
 
 
-def test_the_same_label_rounded_is_the_same_and_the_first_stays(tmp_path: Path) -> None:
-    base = make(tmp_path / "1", pool(), dft=[on("train", 100, 9)])
-    again = make(tmp_path / "2", pool(), base=base, dft=[on("train", 100, 9, energy=-8.00001)])
-    assert again.path.read_bytes() == base.path.read_bytes()
-
-
 def test_teacher_and_dft_may_both_label_a_structure_on_the_pools_side(tmp_path: Path) -> None:
     structures = pool()
     theirs = cell(0, FAMILIES["validation"][8], energy=-7.5)  # the first structure of the pool
@@ -214,16 +207,13 @@ def test_teacher_and_dft_may_both_label_a_structure_on_the_pools_side(tmp_path: 
     assert made.sides("dft") == {structures[0].info["id"]: "train"}
     assert made.sides("teacher")[structures[0].info["id"]] == "train"
     assert "test side" in made.aside[unseen.info["id"]]
-
-
-def test_a_structure_of_the_base_keeps_its_side_whatever_family_a_file_gives_it(tmp_path: Path) -> None:
-    structures = pool()
-    base = make(tmp_path / "1", structures)
-    made = make(tmp_path / "2", structures[3:], base=base, dft=[cell(0, FAMILIES["validation"][8])])
+    # a structure of the base keeps its side whatever family a file gives it
+    base = make(tmp_path / "base", structures)
+    made = make(tmp_path / "grown", structures[3:], base=base, dft=[cell(0, FAMILIES["validation"][8])])
     assert made.sides("dft") == {structures[0].info["id"]: "train"}
 
 
-def test_sides_stay_when_the_shares_change(tmp_path: Path) -> None:
+def test_sides_stay_when_the_shares_change_or_the_pool_grows(tmp_path: Path) -> None:
     base = make(tmp_path / "1", pool())
     wide = PARAMS.model_copy(update={"split": Split(validation=0.05, test=0.9)})
     kin = on("train", 700)  # of a family that the base has on its training side
@@ -235,11 +225,7 @@ def test_sides_stay_when_the_shares_change(tmp_path: Path) -> None:
     assert made.sides("teacher")[stranger.info["id"]] == side(FAMILIES["train"][50], wide.split)
     assert made.facts["families_on_another_side_than_split_says"] > 0
     assert base.facts["families_on_another_side_than_split_says"] == 0
-
-
-def test_a_growing_pool_moves_nothing(tmp_path: Path) -> None:
-    before = make(tmp_path / "1", pool()).sides("teacher")
-    after = make(tmp_path / "2", pool(900) + pool()).sides("teacher")
+    after = make(tmp_path / "3", pool(900) + pool()).sides("teacher")
     assert {key: after[key] for key in before} == before
 
 
@@ -284,14 +270,10 @@ def test_a_base_that_trained_on_the_test_files_is_refused(tmp_path: Path, test: 
     make(tmp_path / "3", pool(), base=base, dft_test=[on("test", 20)])
 
 
-def test_a_base_of_another_teacher_is_refused(tmp_path: Path) -> None:
+def test_a_base_of_another_teacher_no_data_set_or_one_that_was_changed_is_refused(tmp_path: Path) -> None:
     base = make(tmp_path / "1", pool())
     other = PARAMS.model_copy(update={"teachers": ("b" * 64,)})
     refused(tmp_path / "2", "aaaaaaaaaaaa, .*bbbbbbbbbbbb .*new set", pool(), base=base, params=other)
-
-
-def test_a_base_that_is_no_data_set_or_was_changed_is_refused(tmp_path: Path) -> None:
-    base = make(tmp_path / "1", pool())
     metadata = pq.ParquetFile(base.path).metadata.metadata
     table = base.table
     energies = pa.array([*table["energy"].to_pylist()[:-1], -9.0])
@@ -299,13 +281,13 @@ def test_a_base_that_is_no_data_set_or_was_changed_is_refused(tmp_path: Path) ->
     with pq.ParquetWriter(base.path, DATASET) as writer:
         writer.write_table(table)
         writer.add_key_value_metadata({key: value for key, value in metadata.items() if key != b"ARROW:schema"})
-    refused(tmp_path / "2", "was changed since", pool(), base=base)
+    refused(tmp_path / "3", "was changed since", pool(), base=base)
     pq.write_table(table, base.path)
-    refused(tmp_path / "3", "dataset.parquet: not a data set", pool(), base=base)
+    refused(tmp_path / "4", "dataset.parquet: not a data set", pool(), base=base)
     write_table(base.path, labels_table(pool()))
-    refused(tmp_path / "4", "its columns are id, numbers", pool(), base=base)
+    refused(tmp_path / "5", "its columns are id, numbers", pool(), base=base)
     base.path.write_bytes(b"PAR1")
-    refused(tmp_path / "5", "not a data set", pool(), base=base)
+    refused(tmp_path / "6", "not a data set", pool(), base=base)
 
 
 @pytest.mark.parametrize(
@@ -333,18 +315,16 @@ def test_elements_that_the_potential_lacks_are_set_aside(tmp_path: Path) -> None
     made = make(tmp_path, [*pool(), alien])
     assert made.aside == {alien.info["id"]: "has C, O, which the potential does not"}
     assert alien.info["id"] not in made.table["id"].to_pylist()
+    # an empty side says why its structures were set aside
+    structures = [atoms for atoms in pool() if side(atoms.info["family"], Split()) != "validation"]
+    alien = labelled(Atoms("C"), FAMILIES["validation"][4])
+    refused(tmp_path / "empty", r"1 set aside because: has C, which", [*structures, alien])
 
 
 @pytest.mark.parametrize("name", SIDES)
 def test_an_empty_side_names_the_families_and_the_mend(tmp_path: Path, name: Side) -> None:
     structures = [atoms for atoms in pool() if side(atoms.info["family"], Split()) != name]
     refused(tmp_path, rf"on the {name} side.* 6 families .*0 {name}.*raise the share", structures)
-
-
-def test_an_empty_side_says_why_its_structures_were_set_aside(tmp_path: Path) -> None:
-    structures = [atoms for atoms in pool() if side(atoms.info["family"], Split()) != "validation"]
-    alien = labelled(Atoms("C"), FAMILIES["validation"][4])
-    refused(tmp_path, r"1 set aside because: has C, which", [*structures, alien])
 
 
 def test_ten_thousand_structures_pass_in_blocks(tmp_path: Path) -> None:

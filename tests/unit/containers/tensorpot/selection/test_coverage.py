@@ -50,9 +50,6 @@ def test_an_element_that_nothing_has_or_that_is_an_isolated_atom_alone(tmp_path:
     assert unseen(tmp_path) == {"Au": ""}
     assert ISOLATED in unseen(tmp_path, named(Atoms("Au"), ON["train"]))["Au"]
     assert ISOLATED in unseen(tmp_path, named(Atoms("Au", cell=[20] * 3, pbc=True), ON["train"]))["Au"]
-
-
-def test_structures_with_strange_elements_do_not_count(tmp_path: Path) -> None:
     assert "elements that the potential does not have" in unseen(tmp_path, structure("AuNi", "train"))["Au"]
 
 

@@ -113,12 +113,23 @@ def test_only_the_training_side_takes_part(tmp_path: Path) -> None:
     assert metrics["candidates"] == metrics["selected"] == metrics["how"]["all"] == len(ids) < len(structures)
 
 
-def test_random_is_by_hash_whatever_the_order(tmp_path: Path) -> None:
+def test_random_is_by_hash_whatever_the_order_a_larger_set_contains_the_smaller_and_the_budget_may_be_a_share(
+    tmp_path: Path,
+) -> None:
     wanted = params(max_structures=5)
     first = selection(tmp_path, pool(), wanted)[:2]
     assert first == selection(tmp_path, pool()[::-1], wanted)[:2]
     assert len(first[0]) == 5
     assert first != selection(tmp_path, pool(), wanted.model_copy(update={"seed": 1}))[:2]
+    few, _, _ = selection(tmp_path, pool(), params(max_structures=5))
+    more, _, _ = selection(tmp_path, pool(), params(max_structures=9))
+    assert more[:5] == few
+    structures = pool()
+    ids, _, _ = selection(tmp_path, structures, params(fraction=0.25))
+    assert len(ids) == round(0.25 * len(training(structures)))
+    for wrong in ({"max_structures": None}, {"max_structures": 3, "fraction": 0.5}):
+        with pytest.raises(ValidationError, match="either max_structures or fraction"):
+            params(**wrong)
 
 
 def test_every_element_is_drawn_where_the_budget_allows(tmp_path: Path) -> None:
@@ -129,21 +140,6 @@ def test_every_element_is_drawn_where_the_budget_allows(tmp_path: Path) -> None:
     assert len(few) == 3
     with pytest.raises(BadInput, match=r"room for 1 new structures, but 2 are needed"):
         selection(tmp_path, structures, params(max_structures=1, potential=both))
-
-
-def test_a_larger_random_set_contains_the_smaller(tmp_path: Path) -> None:
-    few, _, _ = selection(tmp_path, pool(), params(max_structures=5))
-    more, _, _ = selection(tmp_path, pool(), params(max_structures=9))
-    assert more[:5] == few
-
-
-def test_the_budget_is_a_number_or_a_share_and_not_both(tmp_path: Path) -> None:
-    structures = pool()
-    ids, _, _ = selection(tmp_path, structures, params(fraction=0.25))
-    assert len(ids) == round(0.25 * len(training(structures)))
-    for wrong in ({"max_structures": None}, {"max_structures": 3, "fraction": 0.5}):
-        with pytest.raises(ValidationError, match="either max_structures or fraction"):
-            params(**wrong)
 
 
 def test_what_was_selected_stays_first_and_counts_in_the_budget(tmp_path: Path) -> None:
@@ -191,9 +187,7 @@ def test_structures_pacemaker_cannot_use_are_no_candidates(tmp_path: Path) -> No
     assert hot.info["id"] not in ids
     ids, _, _ = selection(tmp_path, structures, params(method="all"), baseline=Baseline(e0s_eV={"Si": 900.0}))
     assert ids == [hot.info["id"]]
-
-
-def test_pair_terms_are_taken_off_before_the_energy_is_judged(tmp_path: Path) -> None:
+    # pair terms are taken off before the energy is judged
     structures = pool()
     close = structures[0]
     close.positions[1] = close.positions[0] + [0.35, 0, 0]
@@ -277,9 +271,6 @@ def test_span_counts_directions_not_rows() -> None:
     assert span(copies).inside.shape == (6, 3)
     assert span(rng.normal(size=(50, 6))).complete
     assert span(np.zeros((4, 6))).inside.shape == (6, 0)
-
-
-def test_inverse_gives_grade_one_to_active_rows_and_huge_outside() -> None:
     rng = np.random.default_rng(1)
     active = rng.normal(size=(3, 5)) * [1, 10, 1000, 1, 0.1]
     grade = inverse(active, 5)
@@ -294,14 +285,11 @@ def test_inverse_gives_grade_one_to_active_rows_and_huge_outside() -> None:
 NONE = np.zeros(0, dtype=np.int64)
 
 
-def test_copies_add_nothing_to_the_first() -> None:
+def test_copies_add_nothing_to_the_first_or_to_what_is_given() -> None:
     same = np.eye(4)[:3]  # three structures hold the same three rows, the active ones spread over them
     different = np.eye(4)[3:]
     order = greedy_order([same, same, different].__getitem__, 4, [np.array([0, 1]), np.array([2]), np.array([3])], NONE)
     assert order == [0, 2, 1]
-
-
-def test_what_is_given_counts_before_the_first() -> None:
     held, own = [np.eye(4)[:2], np.eye(4)[2:3]], [np.array([0, 1]), np.array([2])]
     assert greedy_order(held.__getitem__, 4, own, NONE) == [0, 1]
     assert greedy_order(held.__getitem__, 4, own, np.array([3])) == [0, 1]

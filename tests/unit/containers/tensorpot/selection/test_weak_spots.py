@@ -122,6 +122,10 @@ def test_errors_are_ranked_in_units_of_their_limits() -> None:
     found = [spot("force", force=150), spot("energy", energy=20), spot("both", force=90, energy=9), spot("good")]
     assert names(choose(found, PARAMS)) == ["energy", "force", "both", "good"]
     assert {how for _, how in choose(found, PARAMS)} == {"error"}
+    found = [spot(str(k), force=k, gamma=1.005) for k in range(1, 9)]  # what MaxVol leaves just above 1 is inside
+    assert names(choose(found, PARAMS)) == ["8", "7", "6", "5"]
+    found = [spot("far", gamma=50), spot("bad", force=500)]
+    assert names(choose(found, PARAMS.model_copy(update={"structures": 1}))) == ["bad"]
 
 
 def test_half_are_those_that_extrapolate_most() -> None:
@@ -136,28 +140,19 @@ def test_half_are_those_that_extrapolate_most() -> None:
     ]
 
 
-def test_where_nothing_extrapolates_all_are_by_error() -> None:
-    found = [spot(str(k), force=k, gamma=1.005) for k in range(1, 9)]  # what MaxVol leaves just above 1 is inside
-    assert names(choose(found, PARAMS)) == ["8", "7", "6", "5"]
-
-
-def test_one_structure_is_by_error() -> None:
-    found = [spot("far", gamma=50), spot("bad", force=500)]
-    assert names(choose(found, PARAMS.model_copy(update={"structures": 1}))) == ["bad"]
-
-
 def test_a_family_waits_until_the_others_had_their_turn() -> None:
     copies = [spot(f"copy {k}", "one", force=1000 - k) for k in range(6)]
     others = [spot("other", "two", force=5), spot("third", "three", force=4)]
     assert names(choose(copies + others, PARAMS)) == ["copy 0", "copy 1", "other", "third"]
     assert len(choose(copies, PARAMS)) == 4  # nothing else is there
-
-
-def test_what_extrapolates_counts_in_its_family() -> None:
     far = [spot(f"far {k}", "one", gamma=9 - k) for k in range(2)]
     copies = [spot(f"copy {k}", "one", force=1000 - k) for k in range(3)]
     others = [spot(str(k), str(k), force=10 - k) for k in range(2)]
     assert names(choose(far + copies + others, PARAMS)) == ["far 0", "far 1", "0", "1"]
+    found = [spot(str(k), "ab"[k % 2]) for k in range(9)]
+    turned = spread(found, {"a": 1}, 2)
+    assert sorted(one.id for one in turned) == [str(k) for k in range(9)]
+    assert [one.id for one in turned] == ["0", "1", "3", "2", "4", "5", "7", "6", "8"]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -167,13 +162,6 @@ def test_the_order_of_the_rows_means_nothing(seed: int) -> None:
     shuffled = [found[int(k)] for k in rng.permutation(30)]
     params = PARAMS.model_copy(update={"structures": 12})
     assert choose(shuffled, params) == choose(found, params)
-
-
-def test_spreading_loses_nothing_and_keeps_the_order_within_a_turn() -> None:
-    found = [spot(str(k), "ab"[k % 2]) for k in range(9)]
-    turned = spread(found, {"a": 1}, 2)
-    assert sorted(one.id for one in turned) == [str(k) for k in range(9)]
-    assert [one.id for one in turned] == ["0", "1", "3", "2", "4", "5", "7", "6", "8"]
 
 
 def test_each_part_is_read_with_its_own_labels(tmp_path: Path) -> None:
@@ -220,13 +208,25 @@ def test_the_selection_grows_and_keeps_what_it_had(tmp_path: Path) -> None:
     assert len({row["id"] for row in rows}) == 7
     assert (metrics["candidates"], metrics["added"], metrics["selected"]) == (9, 4, 7)
     assert metrics["how"] == {"bulk": 3, "error": 4}
+    rows, metrics = added(tmp_path, structures, ids(structures))
+    assert len(rows) == 12
+    assert (metrics["candidates"], metrics["added"], metrics["added_by"]) == (0, 0, {})
+    assert metrics["candidate_force_mae_meV_per_A"] is None
+    with pytest.raises(BadInput, match="no such id, row 0"):
+        added(tmp_path, pool(), ["no such id"])
 
 
-def test_validation_and_test_sides_are_never_candidates(tmp_path: Path) -> None:
+def test_neither_other_sides_nor_what_dft_labelled_are_candidates(tmp_path: Path) -> None:
     structures = pool()
     rows, metrics = added(tmp_path, structures, [], most=1000)
     assert {row["id"] for row in rows} == set(ids(structures))
     assert metrics["added"] == metrics["candidates"] == 12
+    twin = structures[0].copy()
+    twin.info |= {"origin": "dft"}
+    twin.calc = SinglePointCalculator(twin, energy=-6.0, forces=np.zeros((2, 3)))
+    rows, metrics = added(tmp_path, [*structures, twin], [], most=1000)
+    assert metrics["candidates"] == 11
+    assert twin.info["id"] not in {row["id"] for row in rows}
 
 
 def test_what_pacemaker_could_not_take_is_no_candidate(tmp_path: Path) -> None:
@@ -240,29 +240,6 @@ def test_what_pacemaker_could_not_take_is_no_candidate(tmp_path: Path) -> None:
         structures.append(atoms)
     _, metrics = added(tmp_path, structures, [])
     assert metrics["candidates"] == 12
-
-
-def test_a_structure_that_dft_labelled_is_no_candidate(tmp_path: Path) -> None:
-    structures = pool()
-    twin = structures[0].copy()
-    twin.info |= {"origin": "dft"}
-    twin.calc = SinglePointCalculator(twin, energy=-6.0, forces=np.zeros((2, 3)))
-    rows, metrics = added(tmp_path, [*structures, twin], [], most=1000)
-    assert metrics["candidates"] == 11
-    assert twin.info["id"] not in {row["id"] for row in rows}
-
-
-def test_with_everything_selected_nothing_is_added(tmp_path: Path) -> None:
-    structures = pool()
-    rows, metrics = added(tmp_path, structures, ids(structures))
-    assert len(rows) == 12
-    assert (metrics["candidates"], metrics["added"], metrics["added_by"]) == (0, 0, {})
-    assert metrics["candidate_force_mae_meV_per_A"] is None
-
-
-def test_a_selection_of_another_data_set_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="no such id, row 0"):
-        added(tmp_path, pool(), ["no such id"])
 
 
 def test_figures_weigh_forces_by_atoms() -> None:
