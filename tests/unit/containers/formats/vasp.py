@@ -68,7 +68,7 @@ def vasprun(structures: Sequence[Atoms], electronic: Sequence[int] = (), nelm: i
         full = -stress[[0, 5, 4, 5, 1, 3, 4, 3, 2]].reshape(3, 3) * GPA * 10_000
         named = {"e_fr_energy": energy - 9, "e_wo_entrp": energy - 5, "e_0_energy": energy}
         energies = "".join(f"<i name='{key}'>{value}</i>" for key, value in named.items())
-        text += "<calculation>" + f"<scstep><energy>{energies}</energy></scstep>" * count + structure_xml(atoms)
+        text += "<calculation>" + f"<scstep><energy>{energies}</energy></scstep>\n" * count + structure_xml(atoms)
         text += varray("forces", atoms.calc.results["forces"]) + varray("stress", full)
         text += f"<energy>{energies}</energy></calculation>\n"
     return text + "</modeling>\n"

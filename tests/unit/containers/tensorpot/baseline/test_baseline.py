@@ -442,8 +442,9 @@ def dimers(count: int) -> list[Atoms]:
     return made
 
 
-def test_lennard_jones_is_fitted_to_every_nth_usable_structure(tmp_path: Path) -> None:
-    structures = dimers(1300)
+def test_lennard_jones_is_fitted_to_every_nth_usable_structure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pair_potentials, "FITTED_FROM", 50)
+    structures = dimers(130)
     chosen = [atoms for atoms in structures if atoms.get_distance(0, 1) > 1][::3]
     assert len(chosen) <= pair_potentials.FITTED_FROM < len(structures) * 6 / 7 / 2
     asked = params(reference_potential="lj", e0s=E0)

@@ -18,6 +18,7 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from containers.contract import BadInput, Inputs, Machine
+from containers.structures import external_sort
 from containers.structures.split import SIDES, Side, Split, side
 from containers.structures.table import LABELS, atoms_from_table, labels_table, structure_id, write_table
 from containers.tensorpot.baseline.rows import BaselineLabels
@@ -327,11 +328,12 @@ def test_an_empty_side_names_the_families_and_the_mend(tmp_path: Path, name: Sid
     refused(tmp_path, rf"on the {name} side.* 6 families .*0 {name}.*raise the share", structures)
 
 
-def test_ten_thousand_structures_pass_in_blocks(tmp_path: Path) -> None:
+def test_structures_pass_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """More than one block of rows, and every row once, in order."""
+    monkeypatch.setattr(external_sort, "ROWS", 500)
     first = bulk("Si")
     structures = []
-    for number in range(10_500):
+    for number in range(900):
         atoms = first.copy()
         atoms.positions[1, 0] += 1e-5 * number
         structures.append(labelled(atoms, f"family{number % 700}", row=number))

@@ -67,10 +67,6 @@ def test_every_iteration_is_told_with_the_figures_of_both_sides(tmp_path: Path) 
     assert (figures["train_force_mae_meV_per_A"], figures["validation_force_mae_meV_per_A"]) == (15.0, 25.0)
     assert figures["validation_energy_mae_meV_per_atom"] == 4.5
     assert (figures["validation_energy_max_meV_per_atom"], figures["validation_force_max_meV_per_A"]) == (40.5, 50.5)
-
-
-def test_each_copy_is_of_its_iteration(tmp_path: Path) -> None:
-    course, _ = followed(tmp_path, BEGIN + LOOK + CLOSE)
     assert {n: path.read_text() for n, path in kept(tmp_path).items()} == {n: f"potential {n}\n" for n in (1, 2, 3)}
     assert [n for n, _ in course.latest()] == [3, 2, 1]
     assert [n for n, _ in course.best()] == [2]

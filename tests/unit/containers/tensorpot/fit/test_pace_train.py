@@ -45,28 +45,9 @@ def test_the_stub_writes_what_is_declared_in_the_form_of_the_real_thing(tmp_path
     assert yaml.load(outputs / "input.yaml")["fit"]["maxiter"] == 5
     assert [block["speciesblock"] for block in yaml.load(outputs / "interim.yaml")["species"]] == ["Al", "Ni"]
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
-
-
-@pytest.mark.parametrize("core", [True, False])
-def test_the_input_has_the_section_if_and_only_if_the_setting_asks(core: bool) -> None:
-    asked = pace_train.pacemaker_input(PARAMS.model_copy(update={"core": core}), 10, 100, "fresh")
-    fit = YAML(typ="safe", pure=True).load(asked.text())["fit"]
-    assert fit.get("repulsion") == ("auto" if core else None)
-    assert ("repulsion" in asked.text()) is core
-
-
-def test_the_stub_twice_gives_the_same_bytes(tmp_path: Path) -> None:
-    stubbed(tmp_path / "one")
     stubbed(tmp_path / "two")
     for name in pace_train.OUTPUTS.values():
-        assert file_digest(tmp_path / "one" / name) == file_digest(tmp_path / "two" / name)
-
-
-def test_nothing_heavy_is_imported() -> None:
-    code = "import sys, containers.tensorpot.fit.pace_train, flows.fit.repairs; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "containers.tensorpot.fit.follow" in done.stdout.split()
-    assert not {"tensorflow", "pyace", "tensorpotential", "torch", "prefect"} & set(done.stdout.split())
+        assert file_digest(outputs / name) == file_digest(tmp_path / "two" / name)
 
 
 def test_an_automatic_batch_fits_the_memory() -> None:
@@ -78,8 +59,6 @@ def test_an_automatic_batch_fits_the_memory() -> None:
     near, far = (pace_train.pacemaker_input(PARAMS, 300, 15000, "fresh", memory, n).batch_size for n in (28, 209))
     assert near > far
 
-
-def test_a_share_is_of_the_automatic_batch_alone_and_never_nothing() -> None:
     def batch(size: object, share: float) -> int:
         given = PARAMS.model_copy(update={"batch_size": size, "batch_share": share})
         return pace_train.pacemaker_input(given, 300, 15000, "fresh").batch_size
@@ -88,7 +67,11 @@ def test_a_share_is_of_the_automatic_batch_alone_and_never_nothing() -> None:
     assert batch(8, 0.5) == 8
 
 
-def test_chance_and_cycles_reach_the_input() -> None:
+def test_core_chance_and_cycles_reach_the_input() -> None:
+    for core in (True, False):
+        plain = pace_train.pacemaker_input(PARAMS.model_copy(update={"core": core}), 10, 100, "fresh").text()
+        assert YAML(typ="safe", pure=True).load(plain)["fit"].get("repulsion") == ("auto" if core else None)
+        assert ("repulsion" in plain) is core
     asked = PARAMS.model_copy(update={"coefficients": "random", "cycles": 3, "noise": 0.05, "seed": 7})
     sections = YAML(typ="safe", pure=True).load(pace_train.pacemaker_input(asked, 10, 100, "fresh").text())
     blocks = [block for name, block in sections["potential"]["functions"].items() if isinstance(block, dict)]
@@ -104,9 +87,6 @@ def test_a_fit_ends_before_its_time_is_over(limit: float | None, ends: float | N
 def test_a_missing_program_is_told_with_the_mend() -> None:
     with pytest.raises(ProgramMissing, match="python-ace"):
         find_program("pacemaker-that-is-not-there")
-
-
-def test_the_child_sees_threads_and_no_gpu() -> None:
     environment = child_environment(Resources(threads=3))
     assert environment["TF_NUM_INTRAOP_THREADS"] == environment["OMP_NUM_THREADS"] == "3"
     assert environment["TF_NUM_INTEROP_THREADS"] == "3"

@@ -42,6 +42,21 @@ def leave(run: Path, text: str, copies: list[int], looks: str = "") -> Path:
     return left
 
 
+def left_in(run: Path) -> Checkpoint:
+    """Read what is left, which is something."""
+    found = read_left(run, PROBE)
+    assert found is not None
+    return found
+
+
+def next_run(run: Path, earlier: Checkpoint) -> Path:
+    """The folder of a run that takes up what was left in `run`."""
+    new = run / "next" / "left"
+    new.mkdir(parents=True)
+    hand_over(run, earlier, new)
+    return new.parent
+
+
 @pytest.fixture(autouse=True)
 def potentials(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file is a whole potential unless it says that it is broken."""
@@ -54,44 +69,43 @@ def test_nothing_left_is_nothing_to_take_up(tmp_path: Path) -> None:
     assert read_left(tmp_path, PROBE) is None
     leave(tmp_path, metrics((0, 0, 3)), [])
     assert read_left(tmp_path, PROBE) is None
-
-
-def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
     leave(tmp_path / "elsewhere", metrics((0, 0, 3)), [3])
-    (tmp_path / "left").symlink_to(tmp_path / "elsewhere" / "left")
-    assert read_left(tmp_path, PROBE) is None
+    (tmp_path / "run" / "left").symlink_to(tmp_path / "elsewhere" / "left")
+    assert read_left(tmp_path / "run", PROBE) is None
 
 
-def test_it_goes_on_from_the_last_whole_copy_and_forgets_what_came_after(tmp_path: Path) -> None:
+def test_a_run_resumes_from_the_last_whole_copy_of_its_step_and_cycle(tmp_path: Path) -> None:
     left = leave(tmp_path, metrics((0, 0, 9)), [6, 7, 8], looks=line(0, 0, 0, 9) + line(0, 0, 5, 8) + line(0, 0, 8, 7))
     (left / "kept_000008.yaml").write_text("broken")
-    earlier = read_left(tmp_path, PROBE)
-    assert earlier is not None
+    earlier = left_in(tmp_path)
     assert (earlier.iterations, earlier.in_part, earlier.cycle) == (7, 7, 0)
     assert (earlier.shapes, earlier.kappa) == (((30, 156),), 0.25)
     assert earlier.errors == {5: pytest.approx(8.0)}
     assert earlier.history is not None
     assert max(earlier.history["iteration"].to_pylist()) == 7
-
-
-def test_a_copy_beyond_the_last_row_is_not_believed(tmp_path: Path) -> None:
-    leave(tmp_path, metrics((0, 0, 4)), [3, 5])
-    earlier = read_left(tmp_path, PROBE)
-    assert earlier is not None
+    # a copy beyond the last row is not believed
+    leave(tmp_path / "beyond", metrics((0, 0, 4)), [3, 5])
+    earlier = left_in(tmp_path / "beyond")
     assert earlier.iterations == 3
+    # a later step of a ladder counts its own iterations
+    leave(tmp_path / "ladder", metrics((0, 0, 5), (1, 0, 3)), [8], looks=line(0, 0, 5, 8) + line(1, 0, 2, 4))
+    earlier = left_in(tmp_path / "ladder")
+    assert (earlier.iterations, earlier.in_part) == (8, 3)
+    assert earlier.errors == {5: pytest.approx(8.0), 7: pytest.approx(4.0)}
+    # the end of a cycle is of that cycle also when the next has begun
+    leave(tmp_path / "cycle", metrics((0, 0, 20), (0, 1, 0)), [20])
+    earlier = left_in(tmp_path / "cycle")
+    assert (earlier.iterations, earlier.in_part, earlier.cycle) == (20, 20, 0)
 
 
 def test_an_interruption_of_what_was_taken_up_counts_on(tmp_path: Path) -> None:
     leave(tmp_path, metrics((0, 0, 9)), [2, 7], looks=line(0, 0, 2, 4))
-    first = read_left(tmp_path, PROBE)
-    assert first is not None
-    new = tmp_path / "second" / "left"
-    new.mkdir(parents=True)
-    hand_over(tmp_path, first, new)
-    assert (new / "start.yaml").read_text() == "potential 7"
-    leave(tmp_path / "second", metrics((0, 0, 5)), [11], looks=line(0, 0, 4, 2))
-    second = read_left(tmp_path / "second", PROBE)
-    assert second is not None
+    first = left_in(tmp_path)
+    run = next_run(tmp_path, first)
+    assert (run / "left" / "start.yaml").read_text() == "potential 7"
+    leave(run, metrics((0, 0, 5)), [11], looks=line(0, 0, 4, 2))
+    second = left_in(run)
     assert (second.iterations, second.in_part) == (11, 11)
     assert second.errors == {2: pytest.approx(4.0), 11: pytest.approx(2.0)}
     assert second.history is not None
@@ -101,23 +115,11 @@ def test_an_interruption_of_what_was_taken_up_counts_on(tmp_path: Path) -> None:
 
 def test_one_that_was_killed_before_its_first_iteration_hands_on_what_it_was_given(tmp_path: Path) -> None:
     leave(tmp_path, metrics((0, 0, 9)), [7])
-    first = read_left(tmp_path, PROBE)
-    assert first is not None
-    new = tmp_path / "second" / "left"
-    new.mkdir(parents=True)
-    hand_over(tmp_path, first, new)
-    second = read_left(tmp_path / "second", PROBE)
-    assert second is not None
+    first = left_in(tmp_path)
+    run = next_run(tmp_path, first)
+    second = left_in(run)
     assert (second.iterations, second.in_part, second.kappa) == (7, 7, 0.25)
     assert second.history == first.history
-
-
-def next_run(run: Path, earlier: Checkpoint) -> Path:
-    """The folder of a run that takes up what was left in `run`."""
-    new = run / "next" / "left"
-    new.mkdir(parents=True)
-    hand_over(run, earlier, new)
-    return new.parent
 
 
 def test_a_step_of_a_ladder_that_began_anew_counts_its_own_iterations(
@@ -126,16 +128,14 @@ def test_a_step_of_a_ladder_that_began_anew_counts_its_own_iterations(
     """Killed in a step, the ladder goes on with the next one; killed in that, the rest of it is done."""
     asked = given(maxiter=50, ladder_step=30)
     leave(tmp_path, metrics((0, 0, 50), (1, 0, 40)), [90])
-    first = read_left(tmp_path, PROBE)
-    assert first is not None
+    first = left_in(tmp_path)
     monkeypatch.setattr(working_folder, "kind_of_start", lambda potential, start: "extend")
     remaining, first = working_folder.what_remains(asked, first)
     assert remaining is not None
     assert (remaining.start, remaining.fit.maxiter, first.iterations) == ("extend", 50, 90)
     run = next_run(tmp_path, first)
     leave(run, metrics((0, 0, 20)), [110])
-    second = read_left(run, PROBE)
-    assert second is not None
+    second = left_in(run)
     assert (second.iterations, second.in_part) == (110, 20)
     monkeypatch.setattr(working_folder, "kind_of_start", lambda potential, start: "continue")
     remaining, _ = working_folder.what_remains(asked, second)
@@ -145,20 +145,11 @@ def test_a_step_of_a_ladder_that_began_anew_counts_its_own_iterations(
 
 def test_two_interruptions_of_cycles_keep_all_validation_errors(tmp_path: Path) -> None:
     leave(tmp_path, metrics((0, 0, 30)), [20, 30], looks=line(0, 0, 20, 4))
-    first = read_left(tmp_path, PROBE)
-    assert first is not None
+    first = left_in(tmp_path)
     run = next_run(tmp_path, first)
     leave(run, metrics((0, 0, 5), (0, 1, 3)), [37], looks=line(0, 1, 2, 8))
-    second = read_left(run, PROBE)
-    assert second is not None
+    second = left_in(run)
     assert second.errors == {20: pytest.approx(4.0), 37: pytest.approx(8.0)}
-
-
-def test_the_end_of_a_cycle_is_of_that_cycle_also_when_the_next_has_begun(tmp_path: Path) -> None:
-    leave(tmp_path, metrics((0, 0, 20), (0, 1, 0)), [20])
-    earlier = read_left(tmp_path, PROBE)
-    assert earlier is not None
-    assert (earlier.iterations, earlier.in_part, earlier.cycle) == (20, 20, 0)
 
 
 @pytest.mark.parametrize("name", ["metrics.txt", "log.txt", "earlier.json", "earlier.parquet"])
@@ -170,14 +161,6 @@ def test_no_link_is_read_whatever_its_name(name: str, tmp_path: Path) -> None:
     read_left(tmp_path, PROBE)
     assert not (left / name).exists()
     assert (tmp_path / "secret").read_text() == "none of ours"
-
-
-def test_a_later_step_of_a_ladder_counts_its_own_iterations(tmp_path: Path) -> None:
-    leave(tmp_path, metrics((0, 0, 5), (1, 0, 3)), [8], looks=line(0, 0, 5, 8) + line(1, 0, 2, 4))
-    earlier = read_left(tmp_path, PROBE)
-    assert earlier is not None
-    assert (earlier.iterations, earlier.in_part) == (8, 3)
-    assert earlier.errors == {5: pytest.approx(8.0), 7: pytest.approx(4.0)}
 
 
 def given(maxiter: int = 20, cycles: int = 1, **more: object) -> PacemakerInput:
@@ -222,8 +205,7 @@ def test_a_fit_without_an_interruption_is_asked_for_as_it_is() -> None:
 def test_rows_that_were_cut_off_are_not_read_twice(tmp_path: Path) -> None:
     """The joined history has each iteration once, also when the copy is older than the rows."""
     leave(tmp_path, metrics((0, 0, 9)), [7])
-    earlier = read_left(tmp_path, PROBE)
-    assert earlier is not None
+    earlier = left_in(tmp_path)
     (tmp_path / "metrics.txt").write_text(metrics((0, 0, 4)))
     file = MetricsFile(tmp_path / "metrics.txt")
     table = history_table(file.follow(), [], earlier.history)
