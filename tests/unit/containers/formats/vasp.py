@@ -60,7 +60,7 @@ def vasprun(structures: Sequence[Atoms], electronic: Sequence[int] = (), nelm: i
     text = "<?xml version='1.0'?>\n<modeling>\n<kpoints><varray name='kpointlist'><v>0 0 0</v></varray>"
     text += "<varray name='weights'><v>1</v></varray></kpoints>\n<parameters>"
     if nelm is not None:
-        text += f"<i type='int' name='NELM'>{nelm:6}</i>\n <i type='int' name='NELMDL'>    -5</i>\n"
+        text += f'<i type="int" name="NELM">{nelm:6}</i>\n <i type="int" name="NELMDL">    -5</i>\n'
     text += f"</parameters>\n<atominfo><array name='atoms'><set>{names}</set></array></atominfo>\n"
     text += structure_xml(structures[0], "initialpos") + "\n"
     for atoms, count in zip(structures, electronic or repeat(1), strict=False):
