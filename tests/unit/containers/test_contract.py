@@ -1,4 +1,4 @@
-"""Requests and their keys, reports and their seals, and the small tools of the contract."""
+"""Requests and their keys, reports and their seals, what a step may import, and errors of a prediction."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_key_depends_on_everything_else(changes: dict[str, Any]) -> None:
     assert key(**changes) != key()
 
 
-def test_every_field_of_a_request_is_either_in_the_key_or_known_not_to_be() -> None:
+def test_every_field_is_in_the_key_or_known_not_to_be_and_survives_json() -> None:
     assert set(Request.model_fields) == {"step", "version", "lock", "params", "inputs", "stub", "resources", "sources"}
     request = Request.model_validate(REQUEST)
     assert Request.model_validate_json(request.model_dump_json()).key == request.key
@@ -105,7 +105,7 @@ def report() -> Report:
     ).sealed()
 
 
-def test_a_sealed_report_is_intact_also_after_a_file() -> None:
+def test_a_sealed_report_is_intact_and_one_without_a_seal_is_not() -> None:
     assert report().intact
     assert Report.model_validate_json(report().model_dump_json(indent=1)).intact
     assert not report().model_copy(update={"seal": ""}).intact
@@ -129,14 +129,17 @@ def test_the_seal_covers_the_content(change: dict[str, Any]) -> None:
     assert not report().model_copy(update=change).intact
 
 
-def test_inputs_by_name() -> None:
+def test_inputs_by_name_and_one_form_of_json_for_equal_values() -> None:
     inputs = Inputs({"files": (Path("/a"), Path("/b")), "model": (Path("/m"),)})
     assert inputs.all("files") == (Path("/a"), Path("/b"))
     assert inputs.all("absent") == ()
     assert inputs.one("model") == Path("/m")
+    assert canonical_json({"b": 1, "a": [True, None, 1.5]}) == b'{"a":[true,null,1.5],"b":1}'
+    with pytest.raises(ValueError, match="Out of range"):
+        canonical_json(float("nan"))
 
 
-def test_an_unknown_step_is_refused_with_the_list() -> None:
+def test_a_step_is_found_by_name_and_an_unknown_one_refused_with_the_list() -> None:
     with pytest.raises(StepError, match=r"no step is called 'lable'.*mace_label"):
         load_step("lable")
     module = load_step("ingest")
@@ -164,13 +167,7 @@ def test_a_module_loads_no_heavy_library(modules: list[str], heavy: set[str]) ->
     assert not heavy & set(done.stdout.split())
 
 
-def test_canonical_json_is_one_form_for_equal_values() -> None:
-    assert canonical_json({"b": 1, "a": [True, None, 1.5]}) == b'{"a":[true,null,1.5],"b":1}'
-    with pytest.raises(ValueError, match="Out of range"):
-        canonical_json(float("nan"))
-
-
-def test_write_atomic_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:
+def test_write_atomic_leaves_nothing_beside_and_digests_are_sha256(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     write_atomic(path, b"old")
     write_atomic(path, b"new")

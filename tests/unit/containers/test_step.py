@@ -150,7 +150,7 @@ def test_other_outputs_than_declared_fail(
     assert words in error.message
 
 
-def test_a_changed_input_is_refused_before_anything_is_written(fake: ModuleType, folder: Path) -> None:
+def test_a_changed_or_missing_input_is_refused_before_anything_is_written(fake: ModuleType, folder: Path) -> None:
     (folder.parent / "text.txt").write_text("abd")
     error = failure(folder)
     assert error.kind == "BadInput"
@@ -219,7 +219,7 @@ def test_running_out_of_memory_and_another_environment_fail_as_such(
     assert failure(folder).message == "mace differs"
 
 
-def test_main_ends_with_2_without_a_traceback_for_bad_input_with_1_for_a_bug_and_with_0(
+def test_main_ends_with_2_for_bad_input_with_1_for_a_bug_and_with_0(
     fake: ModuleType, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake.__dict__["run"] = raising(BadInput("pool.xyz: frame 3 (from 0): zero atoms"))

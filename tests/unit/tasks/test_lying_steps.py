@@ -88,35 +88,37 @@ def test_it_is_refused(lie: str, call: StepCall, workspace: Workspace, monkeypat
     assert words in str(failure(told_by, call, workspace, monkeypatch))
 
 
-def test_an_ok_report_does_not_mend_a_bad_exit(call: StepCall, workspace: Workspace, monkeypatch) -> None:
-    assert "did not end well (exit code 9)" in str(failure(lambda folder: None, call, workspace, monkeypatch, 9))
+def linked_log(folder: Path) -> None:
+    (folder / "report.json").unlink()
+    link(folder, "log.txt")
 
 
-def test_a_log_that_is_a_link_is_not_shown(call: StepCall, workspace: Workspace, monkeypatch) -> None:
-    def lie(folder: Path) -> None:
-        (folder / "report.json").unlink()
-        link(folder, "log.txt")
-
-    assert SECRET not in str(failure(lie, call, workspace, monkeypatch))
+def endless(folder: Path) -> None:
+    for name in ("report.json", "log.txt"):
+        with (folder / name).open("wb") as file:
+            file.truncate(1 << 40)  # a sparse terabyte
 
 
-def test_endless_files_are_not_read_whole(call: StepCall, workspace: Workspace, monkeypatch) -> None:
-    def lie(folder: Path) -> None:
-        for name in ("report.json", "log.txt"):
-            with (folder / name).open("wb") as file:
-                file.truncate(1 << 40)  # a sparse terabyte
-
-    assert "without a report" in str(failure(lie, call, workspace, monkeypatch))
+def commanding(folder: Path) -> None:
+    (folder / "log.txt").write_text("\x1b[2Jgone\n")
+    (folder / "report.json").unlink()
 
 
-def test_what_would_command_a_terminal_is_not_printed(call: StepCall, workspace: Workspace, monkeypatch) -> None:
-    def lie(folder: Path) -> None:
-        (folder / "log.txt").write_text("\x1b[2Jgone\n")
-        (folder / "report.json").unlink()
-
-    told = str(failure(lie, call, workspace, monkeypatch))
-    assert "\x1b" not in told
-    assert "?[2Jgone" in told
+@pytest.mark.parametrize(
+    ("lie", "code", "words", "never"),
+    [
+        (lambda folder: None, 9, "did not end well (exit code 9)", SECRET),  # an ok report does not change a bad exit
+        (linked_log, 0, "without a report", SECRET),
+        (endless, 0, "without a report", SECRET),  # endless files are not read whole
+        (commanding, 0, "?[2Jgone", "\x1b"),
+    ],
+)
+def test_its_words_are_not_trusted(
+    lie: Callable[[Path], object], code: int, words: str, never: str, call: StepCall, workspace: Workspace, monkeypatch
+) -> None:
+    told = str(failure(lie, call, workspace, monkeypatch, code))
+    assert words in told
+    assert never not in told
 
 
 def arm(path: Path) -> None:
@@ -125,15 +127,12 @@ def arm(path: Path) -> None:
 
 
 def test_a_program_of_another_s_rights_loses_them(call: StepCall, workspace: Workspace, monkeypatch) -> None:
-    monkeypatch.setattr(run, "runner_of", lambda workspace: Lying(lambda folder: arm(folder / "outputs" / "text.txt")))
-    artefact = run_step(call, workspace)
-    assert (workspace.store.path(artefact.file("text")).stat().st_mode & 0o7777) == 0o755
-
-
-def test_so_does_that_of_a_step_that_failed(call: StepCall, workspace: Workspace, monkeypatch) -> None:
     kept = failure(lambda folder: arm(folder / "more"), call, workspace, monkeypatch, 1).folder
     assert (kept / "more").stat().st_mode & 0o7777 == 0o755
     assert kept.stat().st_mode & 0o077 == 0
+    monkeypatch.setattr(run, "runner_of", lambda workspace: Lying(lambda folder: arm(folder / "outputs" / "text.txt")))
+    artefact = run_step(call, workspace)
+    assert (workspace.store.path(artefact.file("text")).stat().st_mode & 0o7777) == 0o755
 
 
 def test_an_honest_step_is_published(call: StepCall, workspace: Workspace, monkeypatch) -> None:

@@ -38,7 +38,7 @@ def test_a_told_error_is_one_line(error: Exception, line: str) -> None:
     assert written(shortened) == line
 
 
-def test_another_error_keeps_its_traceback() -> None:
+def test_another_error_keeps_its_traceback_and_a_plain_record_stays() -> None:
     kept = record(ZeroDivisionError("a bug"))
     assert ShortErrors().filter(kept)
     assert "ZeroDivisionError: a bug" in written(kept)
@@ -94,7 +94,7 @@ def test_an_address_that_is_none_is_refused(url: str) -> None:
         check_server()
 
 
-def test_a_temporary_server_that_does_not_start_is_one_sentence() -> None:
+def test_a_server_that_does_not_start_or_answer_is_one_sentence() -> None:
     said = RuntimeError("Timed out while attempting to connect to ephemeral Prefect API server.")
     with pytest.raises(DistillError, match="did not start within 120 s"), command_line_run():
         raise said

@@ -61,7 +61,7 @@ def test_what_was_kept_stays_as_it_is(kept: Path, monkeypatch) -> None:
     assert {path: path.read_bytes() for path in kept.rglob("*") if path.is_file()} == before
 
 
-def test_no_request_is_2_without_a_traceback(tmp_path: Path, capsys) -> None:
+def test_no_request_and_no_folder_are_2_without_a_traceback(tmp_path: Path, capsys) -> None:
     assert repeat.main([str(tmp_path)]) == 2
     assert "no readable request.json" in capsys.readouterr().err
     assert repeat.main([]) == 2

@@ -147,7 +147,7 @@ def test_children_carry_the_mark_of_the_guard() -> None:
         ("USER", "ada", "ada"),
     ],
 )
-def test_the_repository_is_first_on_the_path_and_there_is_always_a_user_name(
+def test_a_step_has_our_path_first_and_always_a_user_name(
     monkeypatch: pytest.MonkeyPatch, name: str, before: str | None, after: str
 ) -> None:
     monkeypatch.delenv(name, raising=False)

@@ -83,14 +83,12 @@ def test_labels_of_the_structure_s_own_calculator_and_total_forces(tmp_path: Pat
         np.testing.assert_array_equal(atoms.calc.results["forces"], np.ones((len(atoms), 3)))
 
 
-def test_names_of_numpy_1_and_pandas_1_are_understood(tmp_path: Path) -> None:
+def test_names_and_layouts_of_older_numpy_and_pandas_are_understood(tmp_path: Path) -> None:
     """Their pickles differ in where the same functions lay."""
     content = pickle.dumps(table(), protocol=3).replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
     assert b"numpy.core.multiarray" in content
     assert len(list(frame_rows(packed(content, tmp_path / "t"), "t"))) == 2
-
-
-def test_the_layout_of_pandas_before_1_3(tmp_path: Path) -> None:
+    # the layout of pandas before 1.3
     frame = table()
     blocks = [{"values": block.values, "mgr_locs": block.mgr_locs.as_array} for block in frame._mgr.blocks]
     state = (None, None, None, {"0.14.1": {"axes": list(frame._mgr.axes), "blocks": blocks}})

@@ -70,6 +70,7 @@ def table(step: int) -> list[str]:
 
 def run(folder: Path, name: str, text: str, **keys: Any) -> tuple[list[int], list[tuple[int, str]], dict[str, Any]]:
     """Rows that are kept; rows that are set aside, with the reason; metrics."""
+    folder.mkdir(exist_ok=True)
     (folder / name).write_text(text)
     outputs = folder / "outputs"
     outputs.mkdir()
@@ -129,21 +130,17 @@ def test_the_last_step_that_nelm_allows_may_converge(tmp_path: Path) -> None:
     assert [row for row, _ in aside] == [2]
 
 
-def test_a_file_without_a_converged_step_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"^OUTCAR: frame 0 \(from 0\): the SCF did not converge .*VASP: a larger NELM"):
-        run(tmp_path, "OUTCAR", outcar(steps(2), [(60, NOT_REACHED), (60, NOT_REACHED)], 60), **AUTO)
-    assert list((tmp_path / "outputs").iterdir()) == []
-
-
-def test_a_program_that_names_no_step_spoils_its_file(tmp_path: Path) -> None:
+def test_a_file_without_a_converged_step_or_of_a_program_that_names_no_step_is_refused(tmp_path: Path) -> None:
     text = "#P\n Entering Gaussian System, Link 0=g16\n" + GAUSSIAN
-    (tmp_path / "good").mkdir()
     assert run(tmp_path / "good", "si.log", text, **AUTO)[0] == [0]
     text = text.replace(" SCF Done", " >>>>>>>>>> Convergence criterion not met.\n SCF Done")
     with pytest.raises(
         BadInput, match=r"^si\.log: frame 0 .*\(line \d+ says: Convergence criterion not met; the format"
     ):
         run(tmp_path, "si.log", text, **AUTO)
+    with pytest.raises(BadInput, match=r"^OUTCAR: frame 0 \(from 0\): the SCF did not converge .*VASP: a larger NELM"):
+        run(tmp_path / "none", "OUTCAR", outcar(steps(2), [(60, NOT_REACHED), (60, NOT_REACHED)], 60), **AUTO)
+    assert list((tmp_path / "none" / "outputs").iterdir()) == []
 
 
 GAUSSIAN = """ #p pbe force

@@ -1,4 +1,4 @@
-"""What structures and labels must satisfy; whole files are in test_ingest and test_readers."""
+"""What structures and labels must satisfy; whole files are in test_ingest and test_reading."""
 
 from __future__ import annotations
 
@@ -83,12 +83,6 @@ def test_a_single_atom_needs_no_forces(forces_key: str) -> None:
     atoms = dimer(REF_energy=-0.8)
     with pytest.raises(BadInput, match="no 'REF_forces'"):
         checked_labels(atoms, "auto", forces_key, None, "f")
-
-
-def test_nine_numbers_of_stress_are_a_symmetric_tensor() -> None:
-    upper = [1.0, 0.5, 0.4, 0.0, 2.0, 0.3, 0.0, 0.0, 3.0]
-    with pytest.raises(BadInput, match="the nine numbers of stress are no symmetric tensor"):
-        checked_labels(dimer(REF_energy=0.0, stress=np.array(upper)), "energy", "forces", "stress", "f")
 
 
 # ---- sums and units

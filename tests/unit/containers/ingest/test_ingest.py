@@ -117,6 +117,9 @@ def test_ids_and_rows_have_the_state_that_the_teacher_reads(tmp_path: Path, inge
     pool = molecules(tmp_path, "pool.xyz", (1, 2, 1.0), (0, 1, 1.1), (1, 2, 1.0))
     read, plain = ingested(pool, reads=OMOL), ingested(pool)
     assert (read.metrics["structures"], read.metrics["duplicates"]) == (2, 1)
+    again = ingested(read.outputs / "structures.parquet", names=("again.parquet",), reads=OMOL)
+    for column in ("id", "state"):
+        assert again.table[column].to_pylist() == read.table[column].to_pylist()
     charged, neutral = read.structures
     assert charged.info["state"] == "total_charge=1 total_spin=2"
     assert "state" not in neutral.info
@@ -126,14 +129,6 @@ def test_ids_and_rows_have_the_state_that_the_teacher_reads(tmp_path: Path, inge
     assert set(plain.table["state"].to_pylist()) == {""}
     assert plain.metrics["states"]["noted"] == {"not_read": 2}
     assert read.metrics["states"]["frames"] == {"total_charge=1 total_spin=2": 2, "total_charge=0 total_spin=1": 1}
-
-
-def test_our_own_tables_give_the_state_back(tmp_path: Path, ingested: Ingest) -> None:
-    pool = molecules(tmp_path, "pool.xyz", (1, 2, 1.0), (-1, 1, 1.1))
-    first = ingested(pool, reads=OMOL)
-    again = ingested(first.outputs / "structures.parquet", names=("again.parquet",), reads=OMOL)
-    assert again.table["id"].to_pylist() == first.table["id"].to_pylist()
-    assert again.table["state"].to_pylist() == first.table["state"].to_pylist()
 
 
 @pytest.mark.parametrize("apart", [False, True], ids=["one file", "known table"])
@@ -159,12 +154,6 @@ def test_a_known_table_without_states_is_read(tmp_path: Path, ingested: Ingest) 
     assert found.metrics["structures"] == 1
     with pytest.raises(BadInput, match=r"has the geometry of pool.xyz: frame 0"):
         ingested(molecules(tmp_path, "new.xyz", (1, 2, 1.0)), known=(old,), reads=OMOL)
-
-
-def test_two_charges_of_one_frame_are_refused_with_the_frame(tmp_path: Path, ingested: Ingest) -> None:
-    pool = text_file(tmp_path, OH.format(charge=0, spin="1 total_charge=1", length=1.0))
-    with pytest.raises(BadInput, match=r"pool.extxyz: frame 0 .*total_charge=1, charge=0 are one quantity"):
-        ingested(pool, reads=OMOL)
 
 
 # ---- the good way
@@ -197,9 +186,7 @@ def test_extended_xyz_keeps_content_group_and_family(tmp_path: Path, ingested: I
     np.testing.assert_array_equal(second.positions, crystal(1.0).positions)
 
 
-def test_group_and_family_are_text_and_a_structure_without_them_is_its_own_family(
-    tmp_path: Path, ingested: Ingest
-) -> None:
+def test_group_and_family_are_text_and_default_to_the_structure_s_own(tmp_path: Path, ingested: Ingest) -> None:
     (atoms,) = ingested(text_file(tmp_path, "1\n\nSi 0 0 0\n", "plain.xyz")).structures
     assert atoms.info["group"] == ""
     assert atoms.info["family"] == atoms.info["id"]
@@ -209,9 +196,7 @@ def test_group_and_family_are_text_and_a_structure_without_them_is_its_own_famil
     assert (atoms.info["group"], atoms.info["family"]) == ("300", "7")
 
 
-def test_rows_are_sorted_by_id_and_the_order_of_files_their_names_and_a_second_run_change_nothing(
-    tmp_path: Path, ingested: Ingest
-) -> None:
+def test_the_order_and_names_of_files_and_a_second_run_change_nothing(tmp_path: Path, ingested: Ingest) -> None:
     first = text_file(tmp_path, frames(0, 1, 1, 0), "a.extxyz")
     second = text_file(tmp_path, frames(2, 3), "b.extxyz")
     one, again, other = ingested(first, second), ingested(first, second), ingested(second, first)
@@ -414,7 +399,7 @@ def twice(folder: Path, energy: float, force: float) -> list[Path]:
     return [folder / "a.extxyz", folder / "b.extxyz"]
 
 
-def test_a_structure_with_two_labels_is_an_error_that_names_both(tmp_path: Path, ingested: Ingest) -> None:
+def test_two_labels_of_a_structure_are_an_error_and_the_same_one_a_duplicate(tmp_path: Path, ingested: Ingest) -> None:
     for number, (energy, force) in enumerate([(2e-3, 0.0), (0.0, 0.002)]):
         (tmp_path / str(number)).mkdir()
         with pytest.raises(
@@ -423,9 +408,6 @@ def test_a_structure_with_two_labels_is_an_error_that_names_both(tmp_path: Path,
             ingested(*twice(tmp_path / str(number), energy, force), **DFT_KEYS)
         assert f"{energy / 2:.3g} eV/atom, forces by up to {force:.3g} eV/Å" in str(caught.value)
     assert list((tmp_path / "run0" / "outputs").iterdir()) == []
-
-
-def test_the_same_label_again_is_a_duplicate(tmp_path: Path, ingested: Ingest) -> None:
     result = ingested(*twice(tmp_path, 1e-6, 1e-5), **DFT_KEYS)
     assert [(one["source"], one["row"], one["kept_source"]) for one in result.duplicates] == [
         ("b.extxyz", 1, "a.extxyz")
@@ -471,15 +453,13 @@ def test_likeness_finds_the_families_that_no_file_names(tmp_path: Path, ingested
     assert third.info["family"] == third.info["id"]
     apart = ingested(tmp_path / "pool.extxyz", likeness_A=0.0).structures
     assert [atoms.info["family"] for atoms in apart] == [atoms.info["id"] for atoms in apart]
-
-
-def test_known_structures_keep_and_found_families(tmp_path: Path, ingested: Ingest) -> None:
+    # known structures keep and found families
     known = rattled(0)
     known.info["family"] = "mine"
     write(tmp_path / "known.extxyz", known)
     table = ingested(tmp_path / "known.extxyz").outputs / "structures.parquet"
-    write(tmp_path / "pool.extxyz", [rattled(1), rattled(0)])
-    found = ingested(tmp_path / "pool.extxyz", known=(table,)).structures
+    write(tmp_path / "again.extxyz", [rattled(1), rattled(0)])
+    found = ingested(tmp_path / "again.extxyz", known=(table,)).structures
     assert [atoms.info["family"] for atoms in found] == ["mine", "mine"]
 
 

@@ -180,7 +180,7 @@ def test_a_committee_gives_the_mean_and_its_deviations(bench, pool):
     assert all("the committee disagrees" in reason for reason in bench.rejected().values())
 
 
-def test_a_member_s_refusal_and_a_label_that_is_not_finite_reject_the_structure_and_name_the_member(bench, pool):
+def test_a_member_that_refuses_or_gives_no_finite_label_is_named(bench, pool):
     bench.store(FIRST, [row(atoms) for atoms in pool])
     refused = {"energy": None, "forces": None, "stress": None, "reason": "unknown element C"}
     bench.store(SECOND, [row(atoms, **(refused if atoms.info["row"] == 2 else {})) for atoms in pool])
@@ -221,19 +221,15 @@ def test_batches_and_files_change_no_label_and_two_runs_give_the_same_bytes(benc
     assert file_digest(bench.outputs / "labels.cfg") == whole["cfg"]
 
 
-def test_a_pool_without_a_good_label_is_refused_with_counts_and_settings(bench, pool):
+def test_a_pool_without_labels_structures_or_a_row_and_files_of_another_teacher_are_refused(bench, pool):
     bench.store(FIRST, [row(atoms, forces=np.full(6, 1e3)) for atoms in pool[:6]])
     with pytest.raises(
         BadInput,
         match=r"none of the 7 structures .* 6 with too large a force \(labels.max_force_eV_per_A\), 1 that did not fit",
     ):
         bench.run(pool, unlabelled={pool[6].info["id"]: "does not fit"})
-
-
-def test_no_structures_a_structure_without_a_row_and_files_of_another_teacher_are_errors(bench, pool):
     with pytest.raises(BadInput, match="no structure in the pool"):
         bench.run([])
-    bench.store(FIRST, [row(atoms) for atoms in pool[:-1]])
     with pytest.raises(StepError, match=pool[-1].info["id"]):
         bench.run(pool)
     bench.store(SECOND, [row(atoms) for atoms in pool], "b.arrow")

@@ -54,7 +54,7 @@ def all_there(store: LabelStore, answers: Any, numbers: Any = ALL) -> bool:
         return bool(LabelRows(paths).take(answers.ids(numbers)).equals(answers.rows(numbers)))
 
 
-def test_few_files_are_left_alone(store, answers, monkeypatch) -> None:
+def test_few_files_are_left_alone_and_many_become_one(store, answers, monkeypatch) -> None:
     store.compact()
     assert not store.folder.exists()
     fill(store, answers, shards=MOST_FRESH)

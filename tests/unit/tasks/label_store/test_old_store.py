@@ -60,13 +60,10 @@ def test_no_label_is_computed_again(root: Path, tmp_path: Path, monkeypatch: pyt
         assert LabelRows(paths).take(structures.ids).equals(before)
 
 
-def test_its_calibration_is_known(root: Path) -> None:
+def test_its_calibration_is_known_and_its_results_are_found_by_their_keys(root: Path) -> None:
     known = labels(root).calibration("a machine")
     assert known is not None
     assert known.edges_per_batch == 8000
-
-
-def test_its_results_are_found_by_their_keys(root: Path) -> None:
     (entry,) = (root / "store" / "ingest").iterdir()
     request = Request.model_validate_json((entry / "request.json").read_bytes())
     report = Workspace(root=root, settings=Settings()).store.peek(request)

@@ -62,9 +62,7 @@ def test_rows_that_the_step_set_aside_stay_missing(store: LabelStore, answers) -
     assert len(fresh(store)) == 1
 
 
-def test_a_spoilt_shard_leaves_nothing_and_a_work_root_that_cannot_be_written_is_named(
-    store: LabelStore, answers, tmp_path: Path
-) -> None:
+def test_a_spoilt_shard_and_a_work_root_that_cannot_be_written(store: LabelStore, answers, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"row 0 \(from 0\)"):
         store.commit(answers.file([1]), answers.ids([2]), answers.atoms([2]))
     assert not store.folder.exists()

@@ -115,7 +115,7 @@ def test_a_failure_is_told_also_where_there_are_no_links(
         label_shard.fn(shard, asked, workspace)
 
 
-def test_a_gpu_without_a_name_has_one_all_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_machine_is_named_by_its_gpu_and_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert machine_name(Settings(cores=2, device="cuda")) == "cuda, acceleration none"
     assert machine_name(Settings(cores=1)) != machine_name(Settings(cores=2))

@@ -1,4 +1,4 @@
-"""The pool as places, and the files of shards."""
+"""The pool as places, the files of shards, and neighbour pairs against ASE's own list."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StructurePool:
     return StructurePool(tmp_path / "structures.parquet")
 
 
-def test_an_id_that_comes_twice_has_one_place(pool: StructurePool, tmp_path: Path) -> None:
+def test_places_of_a_pool_are_its_first_ids_with_their_edges(pool: StructurePool, tmp_path: Path) -> None:
     assert [identity.hex() for identity in pool.ids.to_pylist()] == [MADE[row].info["id"] for row in SINGLE]
     assert pool.atoms.tolist() == [len(MADE[row]) for row in SINGLE]
     places = np.array([1, 3, 7])
@@ -87,7 +87,7 @@ def test_edges_are_those_of_the_neighbour_list(name: str) -> None:
     assert count_edges([atoms], CUTOFF).tolist() == [len(neighbor_list("i", atoms, CUTOFF))]
 
 
-def test_a_left_handed_cell_has_the_pairs_of_the_same_lattice_right_handed() -> None:
+def test_edges_of_left_handed_several_and_dense_cells() -> None:
     right = rattled(Atoms("Si2", [[0, 0, 0], [1, 1, 1]], cell=[[3.1, 0, 0], [0, 3, 0], [0, 0, 4.2]], pbc=True))
     left = Atoms(right.numbers, right.positions, cell=right.cell.array[[1, 0, 2]], pbc=True)
     assert count_edges([left], CUTOFF) == count_edges([right], CUTOFF) == len(neighbor_list("i", right, CUTOFF))

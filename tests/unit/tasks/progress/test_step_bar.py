@@ -1,3 +1,5 @@
+"""The bar of a step, and the line and table of a running fit."""
+
 from __future__ import annotations
 
 import io
@@ -60,7 +62,7 @@ def test_strange_numbers_do_not_break_the_bar(terminal: io.StringIO, done: float
 FIT = {"iteration": 3.0, "train_loss": 0.5, "train_force_rmse_meV_per_A": 45.0, "validation_force_rmse_meV_per_A": 47.0}
 
 
-def test_a_fit_s_figures_stand_in_the_bar(terminal: io.StringIO, clock: Any) -> None:
+def test_a_fit_s_figures_stand_in_the_bar_and_stay_in_the_log(terminal: io.StringIO, clock: Any) -> None:
     with redirect_stderr(terminal), shown_progress("pace_train attempt 2", lambda line: None) as progress:
         progress(3, 4, "words", FIT)
     drawn = terminal.getvalue()
@@ -90,7 +92,7 @@ FIGURES = {
 }  # fmt: skip
 
 
-def test_the_line_for_a_terminal() -> None:
+def test_the_line_of_a_fit_for_a_terminal() -> None:
     told = words(FIGURES)
     assert told == (
         "iteration 10: loss 1.23e-02 (forces 81 %), RMSE/MAE/worst: forces 45.1/30.5/– (validation 1,234/–/–) meV/Å,"
@@ -132,7 +134,7 @@ def test_the_table_has_each_figure_at_its_side() -> None:
     assert "| 30.5 (at 10) | 29 |" in markdown(live, "fit", "")
 
 
-def test_a_validation_that_is_told_again_is_no_new_point() -> None:
+def test_curves_grow_by_new_figures_and_known_ones_stay() -> None:
     live = LiveFit()
     for iteration in range(10, 20):
         live.take({**FIGURES, "iteration": float(iteration), "train_loss": 1 / iteration})
@@ -152,7 +154,7 @@ def test_a_validation_that_is_told_again_is_no_new_point() -> None:
     assert set(live.known) == set(FIGURES)
 
 
-def test_how_far_it_is() -> None:
+def test_how_far_a_fit_is_and_how_it_ended() -> None:
     assert course(40, 40, 150, 200.0, 0.2, False) == (
         "Iteration 40 of at most 150, 3 min 20 s, at most 9 min 10 s left"
     )

@@ -1,4 +1,4 @@
-"""The page stands alone, escapes what it is given, and shows the figures that decide."""
+"""The page stands alone, escapes what it is given, and shows the figures that decide, attempts and rounds too."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_the_page_says_what_the_reference_energies_are(
     assert ("do not read cohesive" in text) == ("averages" in told)
 
 
-def test_scarce_elements_are_noted(finished: RunSummary) -> None:
+def test_scarce_elements_and_pair_terms_are_noted(finished: RunSummary) -> None:
     assert "too few environments" not in page(finished, {})
     scarce = SelectionCounts(pool=9, candidates=9, set_aside=0, selected=9, scarce_elements=("Ni", "Re"))
     assert (

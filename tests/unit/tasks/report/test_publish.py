@@ -42,9 +42,7 @@ def folder(finished: RunSummary, tmp_path: Path) -> Path:
     return tmp_path / "runs" / "silicon"
 
 
-def test_the_folder_has_every_file_as_a_copy_and_its_manifest_names_what_they_came_from(
-    folder: Path, tmp_path: Path, finished: RunSummary
-) -> None:
+def test_the_folder_has_a_copy_of_every_file_and_a_manifest(folder: Path, tmp_path: Path, finished: RunSummary) -> None:
     assert folder == tmp_path / "runs" / "silicon"
     assert files_of(folder) == EVERY_FILE
     for name, source in ((name, finished.files[name]) for name in PUBLISHED):
@@ -120,7 +118,9 @@ def test_pictures_reach_the_page_and_the_artifacts(finished: RunSummary, tmp_pat
     assert max(map(len, texts.values())) < 1_000_000
 
 
-def test_publishing_twice_gives_the_same_bytes(finished: RunSummary, folder: Path) -> None:
+def test_publishing_twice_gives_the_same_bytes_and_a_vanished_file_the_old_folder(
+    finished: RunSummary, folder: Path
+) -> None:
     before = {name: (folder / name).read_bytes() for name in files_of(folder)}
     publish(finished, folder, no_pictures)
     assert {name: (folder / name).read_bytes() for name in files_of(folder)} == before

@@ -122,7 +122,7 @@ def test_a_folder_that_was_never_published_is_kept_whole(tmp_path: Path, exchang
     assert (target / f"{MANIFEST}.edited").read_text() == "not of ours"
 
 
-def test_a_link_is_followed_a_file_in_the_way_refused_and_a_failure_leaves_the_old_folder(tmp_path: Path) -> None:
+def test_links_are_followed_files_refused_and_a_failure_leaves_the_old_folder(tmp_path: Path) -> None:
     (tmp_path / "disk" / "silicon").mkdir(parents=True)
     link = tmp_path / "silicon"
     link.symlink_to(tmp_path / "disk" / "silicon")

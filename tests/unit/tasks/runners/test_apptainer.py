@@ -81,7 +81,7 @@ def test_a_root_has_no_privileges_inside(uid: int, dropped: bool, monkeypatch: p
     assert ("--no-privs" in command(SIF, FOLDER, request())) == dropped
 
 
-def test_variables_of_the_user_do_not_change_the_container(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_of_the_user_stay_outside_and_proxies_are_for_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("APPTAINER_BIND", "APPTAINERENV_OMP_NUM_THREADS", "SINGULARITY_WRITABLE", "APPTAINER_TMPDIR"):
         monkeypatch.setenv(name, "theirs")
     seen = environment(request(threads=3))
@@ -165,7 +165,7 @@ def test_progress_log_and_exit_code_come_through(tmp_path: Path, stand_in: Any) 
     assert (folder / "log.txt").read_text() == "threads 2\nFATAL: no mount\n"
 
 
-def test_an_image_file_that_is_missing_is_told_with_the_commands_that_make_it(
+def test_a_missing_image_file_or_apptainer_is_named_with_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(StepFailed) as caught:

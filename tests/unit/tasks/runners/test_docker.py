@@ -1,4 +1,4 @@
-"""The parts of the docker runner that need no engine; the rest is in tests/e2e/engine."""
+"""The parts of the docker runner that need no engine, and who owns a container; the rest is in tests/e2e/engine."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_lines_whatever_the_borders_of_the_chunks(chunks: list[bytes], expected:
     assert list(lines(chunks)) == expected
 
 
-def test_a_line_is_told_before_the_next_chunk_comes() -> None:
+def test_a_line_comes_before_the_next_chunk_and_an_endless_one_in_parts() -> None:
     def chunks() -> Iterator[bytes]:
         yield b"first\nsec"
         raise AssertionError("not asked for yet")
@@ -206,7 +206,7 @@ def options(asked: Request, **settings: Any) -> dict[str, Any]:
     return runner._options(client, built(), Path("/work/ingest-1"), asked)
 
 
-def test_a_container_is_closed_but_for_its_folder() -> None:
+def test_a_container_is_closed_limited_in_memory_and_has_a_gpu_on_request() -> None:
     made = options(request(Path("/data/pool.xyz"), threads=2))
     assert (made["network_mode"], made["read_only"], made["cap_drop"]) == ("none", True, ["ALL"])
     assert made["security_opt"] == ["no-new-privileges"]
@@ -327,7 +327,7 @@ def test_a_process_that_proc_hides_is_taken_to_live(monkeypatch: pytest.MonkeyPa
     assert not is_gone(owner())
 
 
-def test_labels_and_back() -> None:
+def test_labels_of_an_owner_are_read_back_and_others_refused() -> None:
     assert Owner.of({**this_process().labels(), "other": "label"}) == this_process()
     labels = this_process().labels()
     for name in labels:

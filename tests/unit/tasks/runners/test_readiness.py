@@ -89,7 +89,7 @@ def test_image_files_that_are_missing_are_told_before_the_first_step(tmp_path: P
         pass
 
 
-def test_a_run_gets_the_device_that_was_found(tmp_path: Path, programs: Path) -> None:
+def test_a_run_gets_the_device_that_was_found_once(tmp_path: Path, programs: Path) -> None:
     with ready(workspace(tmp_path, Settings(device="auto"))) as machine:
         assert machine.settings.device == "cpu"
     ends_with(programs / "nvidia-smi", 0)

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
-from tests.unit.tasks.pictures import ink
 
 from tasks.report.plots import BLUE, GREY, ORANGE
 from tasks.studies.committee import CommitteeStudent, CommitteeSummary
@@ -27,6 +26,7 @@ from tasks.studies.sweep import (
     front,
     sweep_picture,
 )
+from tests.unit.tasks.pictures import ink
 
 
 def student(name: str, force: float, cost: float | None, stable: bool | None = True, **changes: Any) -> SweptStudent:
@@ -67,7 +67,7 @@ def test_the_cheapest_is_the_fastest_of_those_within_the_share(within: float, na
     assert choose(ALL, "best", within).name == "dear"
 
 
-def test_an_unstable_student_is_taken_only_when_all_are() -> None:
+def test_an_unstable_or_untimed_student_is_taken_only_when_there_is_no_other() -> None:
     wild = student("wild", 1.0, 1.0, stable=False)
     assert choose([*ALL, wild], "best", 0.1).name == "dear"
     assert choose([*ALL, wild], "cheapest", 9.0).name == "fast"
@@ -84,7 +84,7 @@ def test_front_rest_and_the_taken_one_are_drawn() -> None:
     assert sweep_picture(ALL, "good") != png
 
 
-def test_many_students_are_drawn_with_the_names_of_the_front_alone() -> None:
+def test_the_front_alone_is_named_and_a_student_without_a_time_not_drawn() -> None:
     many = [student(f"s{n}", 100.0 + n, 10.0 + n) for n in range(40)]
     renamed = [one.model_copy(update={"name": f"{one.name} renamed"}) if n else one for n, one in enumerate(many)]
     assert sweep_picture(many, "s0") == sweep_picture(renamed, "s0")

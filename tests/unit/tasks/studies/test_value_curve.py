@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.unit.tasks.pictures import ink
 
 from tasks.report.plots import BLUE, GREY, ORANGE
 from tasks.studies.value_curve import (
@@ -16,6 +15,7 @@ from tasks.studies.value_curve import (
     ValueCurve,
     value_picture,
 )
+from tests.unit.tasks.pictures import ink
 
 
 def point(method: str, structures: int, seed: int = 1, error: float = 50.0) -> Point:
@@ -33,7 +33,7 @@ def curve() -> ValueCurve:
     return ValueCurve(name="si<b>", config={}, points=(*points, point("all", 1000)))
 
 
-def test_every_method_is_drawn(curve: ValueCurve) -> None:
+def test_every_method_and_the_spread_of_random_choices_are_drawn(curve: ValueCurve) -> None:
     png = value_picture(curve.points)
     assert min(ink(png, colour) for colour in (BLUE, ORANGE, GREY)) > 50
     without = value_picture([one for one in curve.points if one.method != "combined"])

@@ -107,7 +107,7 @@ def test_the_probe_is_spread_over_size_and_density_and_the_same_every_time():
     assert probe_structures([Atoms(), broken, flat]) == [flat]
 
 
-def test_no_acceleration_is_the_model_itself():
+def test_no_acceleration_is_the_model_itself_and_another_class_is_refused():
     model = object()
     assert accelerated(model, "none", "float32", "cpu") is model
     with pytest.raises(StepError, match=r"this teacher is a object\. DISTILL_ACCELERATION=none"):

@@ -1,3 +1,5 @@
+"""Windows, batches and plans, and the calibration of a batch's bound."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -29,13 +31,10 @@ def sizes(*edges: int) -> dict[int, GraphSize]:
     return {place: GraphSize(1, count) for place, count in enumerate(edges)}
 
 
-def test_windows_cover_all_in_order_within_the_limit():
+def test_windows_are_in_order_within_the_limit_and_batches_sorted():
     assert windows([4, 4, 4, 9, 1], 8) == [range(2), range(2, 3), range(3, 4), range(4, 5)]
     assert windows([], 8) == []
     assert windows([0, 0], 8) == [range(2)]
-
-
-def test_batches_are_sorted_bounded_and_a_large_one_is_alone():
     assert batches(sizes(50, 3, 4, 2, 200), 60) == [[3, 1, 2, 0], [4]]
     assert batches({}, 60) == []
     # atoms without edges count, so that a batch of them ends
@@ -56,7 +55,7 @@ def in_memory_of(edges: dict[int, GraphSize], limit: int):
     return compute, calls
 
 
-def test_memory_that_ends_halves_the_bound_and_keeps_what_is_done():
+def test_memory_that_ends_halves_the_bound_and_gives_up_what_fits_nowhere():
     pool = sizes(10, 10, 10, 10, 10)
     compute, calls = in_memory_of(pool, 25)
     done, too_large, bound = compute_in_batches(pool, 1000, compute)
@@ -129,7 +128,7 @@ def test_the_fastest_bound_is_found(at):
     assert calibrate(peak(at), HIGHEST_BOUND_CPU, still).best == at
 
 
-def test_bounds_within_the_limits_are_timed_twice_and_a_smaller_wins_where_the_larger_is_hardly_faster():
+def test_bounds_are_timed_twice_and_a_smaller_wins_where_the_larger_is_hardly_faster():
     assert BatchCalibration({8000: 100.0, 16_000: 102.0, 4000: 90.0}).best == 8000
     assert BatchCalibration({8000: 100.0, 16_000: 104.0, 4000: 90.0}).best == 16_000
     assert BatchCalibration().best == DEFAULT_BOUND

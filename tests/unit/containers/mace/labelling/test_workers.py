@@ -78,7 +78,7 @@ def test_what_kills_its_process_is_found_by_halving_and_the_rest_is_done():
     assert crew.bound == 2000  # halved by each of the two windows, not by their pieces
 
 
-def test_killing_windows_do_not_lower_the_bound_of_the_others_without_end(tmp_path):
+def test_killing_windows_lower_the_bound_within_limits(tmp_path):
     with Crew(killed_by(set(range(0, 40, 4)), tmp_path / "log"), 1, bound=8000) as crew:
         done_by(crew, windows(12))
     assert crew.bound == 500
@@ -90,7 +90,7 @@ def test_killing_windows_do_not_lower_the_bound_of_the_others_without_end(tmp_pa
     assert crew.bound == 300
 
 
-def test_the_pieces_of_a_window_have_smaller_bounds_and_a_last_try_and_a_crash_is_named_by_its_signal(tmp_path):
+def test_pieces_have_smaller_bounds_and_a_last_try_and_a_crash_its_signal(tmp_path):
     with Crew(killed_by({0}, how=signal.SIGUSR1), 1) as crew:
         assert str(done_by(crew, windows(1))[0]) == "its process was killed twice (SIGUSR1)"
     with Crew(killed_by({2}, tmp_path / "log"), 1, bound=800) as crew:
@@ -139,7 +139,7 @@ def test_memory_that_python_itself_misses_counts_as_a_kill():
     assert len(found) == 11
 
 
-def test_what_the_work_raises_is_raised_and_no_process_stays():
+def test_what_the_work_raises_and_a_process_that_ends_by_itself_are_errors():
     def work(places: Sequence[int], bound: int) -> list[int]:
         raise StepError(f"odd structure {places[0]}")
 
@@ -162,12 +162,9 @@ def test_an_idle_process_that_is_killed_costs_nothing_but_a_new_one():
         assert done_by(crew, windows(5)) == {place: place**2 for place in range(20)}
 
 
-def test_work_in_a_process_of_its_own():
+def test_work_in_a_process_of_its_own_which_one_with_threads_never_forks():
     assert in_a_process(os.getpid) != os.getpid()
     assert in_a_process(lambda: os.kill(os.getpid(), signal.SIGKILL)) == WorkerKilled(signal.SIGKILL)
-
-
-def test_a_process_with_threads_is_not_forked():
     if sys.platform != "linux":
         assert processes_for(4) == 0
         return

@@ -1,3 +1,5 @@
+"""The description of a teacher, its heads, and its download."""
+
 from __future__ import annotations
 
 from pathlib import Path

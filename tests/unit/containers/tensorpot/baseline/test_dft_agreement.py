@@ -1,4 +1,4 @@
-"""DFT energies and forces beside the teacher's: units, zeros, and teachers that are merely wrong."""
+"""DFT energies, forces and stress beside the teacher's: units, signs, zeros, and teachers that are merely wrong."""
 
 from __future__ import annotations
 
@@ -94,18 +94,15 @@ def test_forces_of_another_sign_or_order_are_refused(words: str, change: Callabl
         check_forces(changed(several(error=0.2), change))
 
 
-def test_forces_sorted_by_element_are_named() -> None:
-    mixed = [both(row, "SiCSiC", error=0.2) for row in range(6)]
-    with pytest.raises(BadInput, match="its forces are sorted by chemical "):
-        check_forces(changed(mixed, lambda forces: forces[[1, 3, 0, 2]]))  # C, C, Si, Si
-
-
-def test_some_frames_of_another_sign_are_refused_and_few_are_a_warning() -> None:
+def test_some_frames_of_another_sign_or_order_are_refused_and_few_are_a_warning() -> None:
     with pytest.raises(BadInput, match=r"5 of 15 frames point against .*\(frames 10, 11, 12, 13, 14, from 0"):
         check_forces([*several(error=0.2), *(both(row, forces=-1) for row in range(10, 15))])
     (warning,) = check_forces([*several(error=0.2), both(10, forces=-1)])
     assert "the forces of 1 of 11 frames point against the teacher's (frames 10, from 0" in warning
     assert check_forces([both(0, forces=-1)])
+    mixed = [both(row, "SiCSiC", error=0.2) for row in range(6)]
+    with pytest.raises(BadInput, match="its forces are sorted by chemical "):
+        check_forces(changed(mixed, lambda forces: forces[[1, 3, 0, 2]]))  # C, C, Si, Si
 
 
 def test_forces_of_other_structures_are_a_warning_and_a_poor_teacher_is_none() -> None:

@@ -1,3 +1,5 @@
+"""Where the core begins, the stub of the core step, and the table of the pair terms."""
+
 from __future__ import annotations
 
 import json
@@ -133,6 +135,17 @@ LJ = PairTerm(form="lj", epsilon_eV=0.2, sigma_A=2.1, inner_A=4.0, outer_A=5.0)
 ZBL = PairTerm(form="zbl", inner_A=1.1, outer_A=2.2)
 
 
+class Hole:
+    """A fit whose dimer attracts outside every core."""
+
+    cutoff = 5.0
+
+    def dimer(self, r_in: dict[str, float], pair: str, distances: Any) -> tuple[Any, Any]:
+        """Energies that fall on the way in to r_in, and rise inside it."""
+        energies = np.where(distances > r_in[pair], distances, 50.0 - distances)
+        return energies, energies
+
+
 def stubbed(folder: Path, core: str, baseline: Baseline) -> dict[str, object]:
     outputs = folder / "outputs"
     outputs.mkdir(parents=True)
@@ -184,27 +197,13 @@ def test_a_table_has_a_section_for_each_pair_with_our_values() -> None:
         assert rows[-1, 2:].tolist() == [0.0, 0.0]
 
 
-def test_a_given_r_in_is_of_a_known_pair_and_inside_the_cutoff() -> None:
+def test_a_given_r_in_is_checked_and_a_bonded_pair_that_never_rises_gets_a_core() -> None:
     assert check_r_in({"Ni-Al": 1.6}, ["Al-Al", "Al-Ni"], 5.0) == {"Al-Ni": 1.6}
     with pytest.raises(BadInput, match="r_in_A has Si-Si; the pairs of the potential are Al-Al"):
         check_r_in({"Si-Si": 1.6}, ["Al-Al"], 5.0)
     with pytest.raises(BadInput, match=r"r_in_A of Al-Al is 5 Å: give one between 0\.5 Å and the cutoff, 5 Å"):
         check_r_in({"Al-Al": 5.0}, ["Al-Al"], 5.0)
-
-
-class Hole:
-    """A fit whose dimer attracts outside every core."""
-
-    cutoff = 5.0
-
-    def dimer(self, r_in: dict[str, float], pair: str, distances: Any) -> tuple[Any, Any]:
-        """Energies that fall on the way in to r_in, and rise inside it."""
-        energies = np.where(distances > r_in[pair], distances, 50.0 - distances)
-        return energies, energies
-
-
-def test_a_bonded_pair_that_never_rises_gets_a_core_all_the_same() -> None:
-    """A run that ends there would lose its fit and its report: the verdict names the pair."""
+    # A run that ends there would lose its fit and its report: the verdict names the pair.
     chosen = _choose(Hole(), {"Cu-Cu": 2.3}, "Cu-Cu", 2.2)
     assert 2.2 <= chosen <= 2.3
 

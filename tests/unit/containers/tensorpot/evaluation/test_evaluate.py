@@ -1,4 +1,4 @@
-"""The figures of an evaluation, and the stubs of evaluation and active set."""
+"""The figures of an evaluation and its tables by group, and the stubs of evaluation and active set."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def labelled(atoms: Atoms, energy: float, stress: bool = True) -> Atoms:
     return atoms
 
 
-def test_errors_have_reference_energies_and_units_right() -> None:
+def test_errors_have_reference_energies_units_and_pair_terms_right() -> None:
     compared = evaluate.compare(labelled(bulk("Si"), energy=-8.02), student())
     found = evaluate.figures([compared])
     assert found["energy_mae_meV_per_atom"] == pytest.approx(10.0)  # (-1 - 3) against -4.01 eV/atom

@@ -79,7 +79,7 @@ def test_springs_keep_their_energy_and_share_it_evenly() -> None:
     assert len(run.times_ps) == len(run.total_eV) == round(10 * period_fs) + 1
 
 
-def test_the_drift_is_the_slope_of_the_total_energy() -> None:
+def test_the_drift_is_the_slope_of_the_total_energy_over_three_points_or_more() -> None:
     """Without forces the kinetic energy stays, and the energy grows by what the toy adds a step: 0.01 meV each fs."""
 
     def field(positions: np.ndarray, call: int) -> tuple[float, np.ndarray]:
@@ -91,7 +91,7 @@ def test_the_drift_is_the_slope_of_the_total_energy() -> None:
     assert ran(atoms, springs(atoms.positions.copy(), 5.0), 1).drift_meV_per_atom_per_ps is None
 
 
-def test_atoms_on_inverted_springs_heat_until_the_run_ends() -> None:
+def test_heating_atoms_and_energies_that_are_no_number_end_the_run() -> None:
     atoms = silicon()
     run = ran(atoms, springs(atoms.positions.copy(), -30.0), 2000)
     assert "the temperature rose from 300 to" in str(run.unstable_because)
@@ -107,7 +107,7 @@ def test_atoms_on_inverted_springs_heat_until_the_run_ends() -> None:
     assert np.isfinite(run.total_eV).all()
 
 
-def test_atoms_that_attract_without_a_core_fuse() -> None:
+def test_atoms_that_attract_without_a_core_fuse_and_one_that_is_pushed_out_is_lost() -> None:
     atoms = Atoms("Si2", [[0, 0, 0], [2.3, 0, 0]], cell=[20] * 3, pbc=True)
 
     def field(positions: np.ndarray, _: int) -> tuple[float, np.ndarray]:
@@ -118,20 +118,17 @@ def test_atoms_that_attract_without_a_core_fuse() -> None:
     assert run.fused == 2
     assert "atoms fused, 2 of them: two are" in str(run.unstable_because)
     assert run.shortest_A < 1.11  # half of twice silicon's covalent radius
-
-
-def test_an_atom_that_is_pushed_out_is_lost() -> None:
     atoms = Atoms("Si3", [[0, 0, 0], [2.3, 0, 0], [1.1, 2.0, 0]], cell=[60] * 3, pbc=True)
 
-    def field(positions: np.ndarray, _: int) -> tuple[float, np.ndarray]:
+    def push(positions: np.ndarray, _: int) -> tuple[float, np.ndarray]:
         return -0.2 * float(positions[1, 0]), np.array([[0, 0, 0], [0.2, 0, 0], [0, 0, 0]])
 
-    run = ran(atoms, field, 2000)
+    run = ran(atoms, push, 2000)
     assert run.lost == 1
     assert run.unstable_because == "atoms got lost, 1 of them: over 4 Å from the others"
 
 
-def test_parts_that_were_apart_from_the_start_are_not_lost_and_a_pair_that_leaves_is() -> None:
+def test_lost_atoms_are_those_that_leave_and_distances_see_images() -> None:
     cluster = Atoms("Si4", [[0, 0, 0], [2, 0, 0], [4, 0, 0], [6, 0, 0]], cell=[80] * 3, pbc=True)
     two = cluster.copy()
     two.positions += 30

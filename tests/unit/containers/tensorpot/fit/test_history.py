@@ -30,7 +30,7 @@ def row(step: int, iteration: int, loss: float = 1.0) -> MetricsRow:
     return MetricsRow(step, iteration, loss, 0.1, 0.9, 10.0, 20.0, 15.0)
 
 
-def test_rows_are_in_milli_units_cycles_are_parts_and_the_columns_of_the_launcher_are_read(tmp_path: Path) -> None:
+def test_rows_are_in_milli_units_with_their_part_and_the_launcher_s_columns(tmp_path: Path) -> None:
     (tmp_path / "metrics.txt").write_text(TEXT)
     first, second = MetricsFile(tmp_path / "metrics.txt").follow()
     assert first == MetricsRow(0, 0, 1.25, 0.25, 1.0, 500.0, 750.0, 375.0, regularisation_loss=0.0)
@@ -111,7 +111,7 @@ def error(row: MetricsRow) -> float:
     return errors_by_iteration([row], [row])[row.step_iteration]
 
 
-def test_half_the_energy_error_is_worth_more_than_a_tenth_of_the_forces() -> None:
+def test_the_measure_weighs_energies_and_forces_and_ranks_the_best_first() -> None:
     assert error(look(0, 1, 10, 40)) == 20.0
     assert error(look(0, 2, 5, 44)) < error(look(0, 1, 10, 40))
     assert error(replace(look(0, 1), force_loss=0.0)) == measure(10, 40, 0.0) == 10
@@ -120,7 +120,7 @@ def test_half_the_energy_error_is_worth_more_than_a_tenth_of_the_forces() -> Non
     assert ranked({10: 3.0, 20: 1.0, 30: float("nan"), 40: 2.0, 50: 1.0}) == [20, 50, 40, 10]
 
 
-def test_the_look_after_the_end_is_of_the_last_iteration_and_the_first_of_none() -> None:
+def test_looks_are_of_their_iterations_in_all_steps_and_cycles() -> None:
     train = [look(0, n) for n in range(8)]
     validation = [look(0, 0), look(0, 5, 10, 40), look(0, 8, 10, 10)]
     assert errors_by_iteration(train, validation) == {5: 20.0, 7: 10.0}

@@ -50,7 +50,7 @@ def test_the_stub_writes_what_is_declared_in_the_form_of_the_real_thing(tmp_path
         assert file_digest(outputs / name) == file_digest(tmp_path / "two" / name)
 
 
-def test_an_automatic_batch_fits_the_memory() -> None:
+def test_an_automatic_batch_fits_the_memory_and_a_share_is_of_it_alone() -> None:
     given = PARAMS.model_copy(update={"batch_size": 7})
     assert pace_train.pacemaker_input(given, 300, 15000, "fresh", Resources(memory_bytes=2**20)).batch_size == 7
     small = pace_train.pacemaker_input(PARAMS, 300, 15000, "fresh", Resources(memory_bytes=2**20))
@@ -84,7 +84,7 @@ def test_a_fit_ends_before_its_time_is_over(limit: float | None, ends: float | N
     assert ends_at(5.0, limit) == ends
 
 
-def test_a_missing_program_is_told_with_the_mend() -> None:
+def test_a_missing_program_is_named_and_the_child_sees_threads_and_no_gpu() -> None:
     with pytest.raises(ProgramMissing, match="python-ace"):
         find_program("pacemaker-that-is-not-there")
     environment = child_environment(Resources(threads=3))
@@ -110,17 +110,14 @@ def program(folder: Path, script: str) -> tuple[str]:
     return (str(path),)
 
 
-def test_lines_are_handed_over_and_the_exit_code_returned(tmp_path: Path) -> None:
+def test_lines_threads_and_the_exit_code_go_through(tmp_path: Path) -> None:
     lines: list[str] = []
     code = run_pacemaker(
         program(tmp_path, "echo one; echo two >&2; exit 3"), tmp_path, Resources(), lambda line: not lines.append(line)
     )
     assert (code, lines) == (3, ["one\n", "two\n"])
-
-
-def test_the_running_child_has_its_threads(tmp_path: Path) -> None:
     resources = Resources(threads=3, inter_op_threads=2)
-    lines: list[str] = []
+    lines.clear()
     run_pacemaker(
         program(tmp_path, "tr '\\0' '\\n' < /proc/$$/environ"), tmp_path, resources, lambda line: not lines.append(line)
     )
@@ -129,11 +126,14 @@ def test_the_running_child_has_its_threads(tmp_path: Path) -> None:
     assert [told[name] for name in names] == ["3", "3", "2"]
 
 
-def test_another_thread_ends_it_while_it_says_nothing(tmp_path: Path) -> None:
+def test_it_ends_on_request_also_of_another_thread_and_takes_its_children_along(tmp_path: Path) -> None:
     end = End()
     threading.Timer(0.3, end.now).start()
     assert run_pacemaker(program(tmp_path, "exec sleep 60"), tmp_path, Resources(), lambda line: True, end) == -9
     assert run_pacemaker(program(tmp_path, "exec sleep 60"), tmp_path, Resources(), lambda line: True, end) == -9
+    script = f"sleep 60 & echo $! > {tmp_path}/child; echo ready; sleep 60"
+    assert run_pacemaker(program(tmp_path, script), tmp_path, Resources(), lambda line: False) == -9
+    assert ends(tmp_path / "child")
 
 
 def test_sigterm_is_a_cancellation_and_the_program_ends(tmp_path: Path) -> None:
@@ -156,12 +156,6 @@ def test_a_signal_that_somebody_handles_is_left_alone() -> None:
             assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def test_it_ends_when_asked_and_takes_its_children_along(tmp_path: Path) -> None:
-    script = f"sleep 60 & echo $! > {tmp_path}/child; echo ready; sleep 60"
-    assert run_pacemaker(program(tmp_path, script), tmp_path, Resources(), lambda line: False) == -9
-    assert ends(tmp_path / "child")
 
 
 def test_it_dies_with_the_step(tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+"""Why a fit ended, and what its log says."""
+
 from __future__ import annotations
 
 from pathlib import Path

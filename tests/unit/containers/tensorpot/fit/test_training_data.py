@@ -1,3 +1,5 @@
+"""The rows that a fit is given, and the memory that it takes."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -30,7 +32,7 @@ def rows(count: int) -> pd.DataFrame:
     return frame([Labelled(f"n{n}", atoms, n, n / 10, n * forces, None, weight=1 + n % 3) for n in range(count)])
 
 
-def test_a_row_drawn_twice_counts_twice() -> None:
+def test_a_row_drawn_twice_counts_twice_and_the_seed_decides() -> None:
     """The sums over the drawn rows, by weight, are those over the draws themselves."""
     whole = rows(50)
     chosen = drawn(whole, 7)

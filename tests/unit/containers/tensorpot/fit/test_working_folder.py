@@ -111,12 +111,10 @@ def test_an_interruption_of_what_was_taken_up_counts_on(tmp_path: Path) -> None:
     assert second.history is not None
     sides = zip(second.history["side"].to_pylist(), second.history["iteration"].to_pylist(), strict=True)
     assert [iteration for side, iteration in sides if side == "train"] == list(range(12))
-
-
-def test_one_that_was_killed_before_its_first_iteration_hands_on_what_it_was_given(tmp_path: Path) -> None:
-    leave(tmp_path, metrics((0, 0, 9)), [7])
-    first = left_in(tmp_path)
-    run = next_run(tmp_path, first)
+    # one that was killed before its first iteration hands on what it was given
+    leave(tmp_path / "other", metrics((0, 0, 9)), [7])
+    first = left_in(tmp_path / "other")
+    run = next_run(tmp_path / "other", first)
     second = left_in(run)
     assert (second.iterations, second.in_part, second.kappa) == (7, 7, 0.25)
     assert second.history == first.history
@@ -198,8 +196,12 @@ def test_what_remains(
         assert (remaining.fit.maxiter, remaining.fit.cycles, remaining.start) == (*left, kind)
 
 
-def test_a_fit_without_an_interruption_is_asked_for_as_it_is() -> None:
+def test_without_an_interruption_the_request_stays_and_names_agree_with_the_engine() -> None:
     assert working_folder.what_remains(given(), Checkpoint()) == (given(), Checkpoint())
+    from tasks.store import results
+
+    assert working_folder.LEFT == results.LEFT
+    assert "pace_train" in RESUMES
 
 
 def test_rows_that_were_cut_off_are_not_read_twice(tmp_path: Path) -> None:
@@ -210,10 +212,3 @@ def test_rows_that_were_cut_off_are_not_read_twice(tmp_path: Path) -> None:
     file = MetricsFile(tmp_path / "metrics.txt")
     table = history_table(file.follow(), [], earlier.history)
     assert table["iteration"].to_pylist() == list(range(12))
-
-
-def test_the_names_agree_with_the_engine() -> None:
-    from tasks.store import results
-
-    assert working_folder.LEFT == results.LEFT
-    assert "pace_train" in RESUMES

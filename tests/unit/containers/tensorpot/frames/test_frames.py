@@ -146,7 +146,7 @@ def test_pair_terms_are_taken_from_what_is_fitted_and_not_from_the_labels(tmp_pa
     np.testing.assert_allclose(row["forces"] + forces, row["forces_total"], rtol=0, atol=1e-10)
 
 
-def test_dft_energies_are_brought_to_the_teachers_scale(tmp_path: Path) -> None:
+def test_dft_energies_are_on_the_teachers_scale_and_replace_its_labels(tmp_path: Path) -> None:
     dft = cell(100, energy=-10.0)
     baseline = Baseline(e0s_eV=E0S, dft_offsets_eV={"Si": -0.5})
     made = make(tmp_path, [(dft, "dft", "train")], baseline=baseline)
@@ -185,7 +185,7 @@ def test_what_pacemaker_would_drop_is_set_aside_with_the_reason(tmp_path: Path) 
     assert [made.metrics[f"{name}_structures"] for name in SIDES] == [3, 3, 3]
 
 
-def test_what_the_data_set_set_aside_is_passed_on_and_a_strained_structure_that_cannot_train_joins_it(
+def test_what_was_set_aside_is_passed_on_and_strained_structures_join_it(
     tmp_path: Path,
 ) -> None:
     theirs = {"id": "ff", "source": "a.xyz", "row": 3, "side": "train", "reason": "why not"}
@@ -234,12 +234,6 @@ def test_weights_of_origin_group_and_selection_multiply_alike_on_both_sides(tmp_
             assert forces.tolist() == [energy, energy]
 
 
-def test_a_group_that_no_structure_has_is_refused_with_those_there_are(tmp_path: Path) -> None:
-    params = PARAMS.model_copy(update={"weights": {"bulk": 2.0, "melt": 2.0}})
-    with pytest.raises(BadInput, match=r"'melt', which no structure has; there are 'bulk', 'slab'"):
-        make(tmp_path, [(cell(100, group="slab"), "teacher", "train")], params=params)
-
-
 @pytest.mark.parametrize("bad", [{"weights": {"bulk": 0.0}}, {"loss_energy": 0.0, "loss_stress": 0.1}])
 def test_settings_that_cannot_work_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="must be above 0"):
@@ -261,12 +255,15 @@ def test_strained_structures_together_weigh_as_the_loss_says(tmp_path: Path) -> 
     assert made.metrics["strained_structures"] == 2
 
 
-def test_a_selection_of_another_data_set_and_an_empty_side_are_refused(tmp_path: Path) -> None:
+def test_a_selection_of_another_data_set_an_empty_side_and_an_unknown_group_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StepError, match=r"the selection names .* does not have"):
         make(tmp_path, selected=dict.fromkeys(ids(pool()["test"]), 1.0))
     params = PARAMS.model_copy(update={"elements": ("Ge",)})
     with pytest.raises(BadInput, match=r"on the train and the validation and the test side\. 9 set aside because: has"):
         make(tmp_path / "empty", params=params)
+    params = PARAMS.model_copy(update={"weights": {"bulk": 2.0, "melt": 2.0}})
+    with pytest.raises(BadInput, match=r"'melt', which no structure has; there are 'bulk', 'slab'"):
+        make(tmp_path / "group", [(cell(100, group="slab"), "teacher", "train")], params=params)
 
 
 def test_the_text_file_has_every_digit_of_labels_and_weights(tmp_path: Path) -> None:

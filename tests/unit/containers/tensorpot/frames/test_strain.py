@@ -1,4 +1,4 @@
-"""Strained structures: what they are, how many, of which parents."""
+"""Strained structures, and less weight on high energies and large forces."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_other_rows_are_no_parents(tmp_path: Path, case: dict[str, str]) -> None
         make(tmp_path, [cell(1)], **case)
 
 
-def test_a_parent_has_the_same_copy_whatever_else_is_selected_and_another_with_another_seed(tmp_path: Path) -> None:
+def test_a_parent_s_copy_depends_on_the_seed_alone(tmp_path: Path) -> None:
     parent, others = cell(0), [cell(seed) for seed in range(1, 5)]
     (alone,) = make(tmp_path / "a", [parent])
     among = make(tmp_path / "b", [parent, *others], params=PARAMS.model_copy(update={"share": 0.5}))
@@ -174,7 +174,7 @@ def weights_of(*rows: TrainingRow) -> list[tuple[float, float]]:
     return [(one.label.weight, one.label.w_forces) for one in done["train"]]
 
 
-def test_a_structure_one_eV_above_the_ground_state_counts_a_quarter() -> None:
+def test_one_eV_above_the_ground_state_counts_a_quarter_and_one_eV_per_A_half() -> None:
     assert weights_of(weighed("Ni2", -5.0), weighed("Ni4", -4.0)) == [(1.0, 1.0), (0.25, 0.25)]
     assert weights_of(weighed("Ni2", -5.0, force=1.0, weight=8.0)) == [(8.0, pytest.approx(4.0))]
 

@@ -58,7 +58,7 @@ def test_no_share_is_lost_to_blocks_that_an_order_has_not(elements: int, order: 
         assert found.total >= 0.9 * (wanted.functions_asked() or 0)
 
 
-def test_few_elements_keep_their_section_and_what_gives_no_function_or_lists_for_hours_is_refused() -> None:
+def test_sections_without_functions_or_with_endless_lists_are_refused() -> None:
     for elements in (1, 2, 3, 4):
         functions = potential(elements).section()["functions"]
         assert list(functions) == ["number_of_functions_per_element", "ALL"]
@@ -93,7 +93,7 @@ def test_the_fitted_blocks_are_named_where_all_would_permute_twelve_elements(ask
     assert "trainable_parameters" not in few["fit"]
 
 
-def test_a_block_of_its_own_shape_counts_with_it() -> None:
+def test_functions_of_a_block_and_parameters_are_counted() -> None:
     overrides = {"functions": {"Ag-Al": {"nradmax_by_orders": [2], "lmax_by_orders": [0]}}}
     found = potential(3, overrides=overrides).functions()
     assert (found.blocks["Ag", "Al"], found.blocks["Al", "Ag"], found.blocks["Ag", "Au"]) == (2, 2, 62)

@@ -1,3 +1,5 @@
+"""The input of pacemaker: its sections, overrides of blocks, and keys of the user's own."""
+
 from __future__ import annotations
 
 import copy
@@ -68,7 +70,7 @@ def test_presets_grow_with_their_name_and_reach_and_shrink_with_more_elements() 
     assert min(shape("mace", 5.0, 9)[0]) == 1
 
 
-def test_a_section_of_the_user_passes_through() -> None:
+def test_a_section_of_the_user_passes_through_unless_a_part_is_missing() -> None:
     potential = own()
     assert potential.section() == {"deltaSplineBins": 0.001, **OWN}
     assert potential.functions_asked() == 160
@@ -209,15 +211,13 @@ def test_the_keys_of_the_user_reach_their_sections() -> None:
 
 
 @pytest.mark.parametrize("elements", [5, None, [1, "Si"], "Si"])
-def test_elements_of_the_users_section_must_be_symbols(elements: Any) -> None:
-    section = Potential(elements=("Si",), cutoff=5.0).section() | {"elements": elements}
-    with pytest.raises(BadInput, match="elements must be a list of chemical symbols"):
-        Potential(elements=("Si",), cutoff=5.0, b_basis=section).section()
-
-
 @pytest.mark.parametrize("number", ["many", [1], 0, True, 2.5])
-def test_the_number_of_functions_of_the_users_section_must_be_one(number: Any) -> None:
+def test_elements_of_the_users_section_are_symbols_and_its_number_of_functions_is_one(
+    elements: Any, number: Any
+) -> None:
     section = Potential(elements=("Si",), cutoff=5.0).section()
+    with pytest.raises(BadInput, match="elements must be a list of chemical symbols"):
+        Potential(elements=("Si",), cutoff=5.0, b_basis=section | {"elements": elements}).section()
     section["functions"]["number_of_functions_per_element"] = number
     with pytest.raises(BadInput, match="number_of_functions_per_element must be a whole number"):
         Potential(elements=("Si",), cutoff=5.0, b_basis=section).section()
@@ -326,42 +326,32 @@ def keys_of(section: type[Any], prefix: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("keys", "told"),
+    ("check", "keys", "told"),
     [
-        ({"maxiter": 3}, "fit.maxiter is not yours to set: use train.maxiter"),
-        ({"repulsion": "auto"}, "use pacemaker.reference_potential"),
-        ({"weighting": {"type": "EnergyBasedWeightingPolicy"}}, "use dataset.weights"),
-        ({"callbacks": ["os.system"]}, "no code from outside runs"),
-        ({"loss": {"kappa": 0.3}}, "fit.loss.kappa is not yours to set: use pacemaker.kappa"),
-        ({"loss": {"w_rad": 0.3}}, "fit.loss.w_rad is no key that pacemaker reads: did you mean w[0-2]_rad"),
-        ({"loss": {"w1_rad": -1.0}}, "fit.loss.w1_rad"),
-        ({"loss": 3}, "fit.loss"),
-        ({"options": {"maxiter": 3}}, "fit.options.maxiter is not yours to set"),
-        ({"options": {"gtoll": 1e-3}}, "did you mean gtol"),
-        ({"options": {"gtol": float("inf")}}, "fit.options.gtol"),
-        ({"trainable_params": "func"}, "did you mean trainable_parameters"),
-        ({"trainable_parameters": {"ALL": ["radal"]}}, "fit.trainable_parameters.*radal"),
-        ({"zzz": 1}, "known are ladder_type"),
+        (own_fit, {"maxiter": 3}, "fit.maxiter is not yours to set: use train.maxiter"),
+        (own_fit, {"repulsion": "auto"}, "use pacemaker.reference_potential"),
+        (own_fit, {"weighting": {"type": "EnergyBasedWeightingPolicy"}}, "use dataset.weights"),
+        (own_fit, {"callbacks": ["os.system"]}, "no code from outside runs"),
+        (own_fit, {"loss": {"kappa": 0.3}}, "fit.loss.kappa is not yours to set: use pacemaker.kappa"),
+        (own_fit, {"loss": {"w_rad": 0.3}}, "fit.loss.w_rad is no key that pacemaker reads: did you mean w[0-2]_rad"),
+        (own_fit, {"loss": {"w1_rad": -1.0}}, "fit.loss.w1_rad"),
+        (own_fit, {"loss": 3}, "fit.loss"),
+        (own_fit, {"options": {"maxiter": 3}}, "fit.options.maxiter is not yours to set"),
+        (own_fit, {"options": {"gtoll": 1e-3}}, "did you mean gtol"),
+        (own_fit, {"options": {"gtol": float("inf")}}, "fit.options.gtol"),
+        (own_fit, {"trainable_params": "func"}, "did you mean trainable_parameters"),
+        (own_fit, {"trainable_parameters": {"ALL": ["radal"]}}, "fit.trainable_parameters.*radal"),
+        (own_fit, {"zzz": 1}, "known are ladder_type"),
+        (own_backend, {"evaluator": "pyace"}, "always tensorpot"),
+        (own_backend, {"batch_size": 3}, "use train.batch_size"),
+        (own_backend, {"n_workers": 3}, "use train.threads"),
+        (own_backend, {"gpuconfig": {}}, "did you mean gpu_config"),
+        (own_backend, {"gpu_config": {"gpu_index": 0}}, "gpu_config.gpu_index"),
     ],
 )
-def test_keys_of_fit_that_are_not_the_user_s_are_refused_with_the_mend(keys: dict[str, Any], told: str) -> None:
+def test_keys_that_are_not_the_user_s_are_refused_with_what_to_use(check: Any, keys: dict[str, Any], told: str) -> None:
     with pytest.raises(BadInput, match=told):
-        own_fit(keys)
-
-
-@pytest.mark.parametrize(
-    ("keys", "told"),
-    [
-        ({"evaluator": "pyace"}, "always tensorpot"),
-        ({"batch_size": 3}, "use train.batch_size"),
-        ({"n_workers": 3}, "use train.threads"),
-        ({"gpuconfig": {}}, "did you mean gpu_config"),
-        ({"gpu_config": {"gpu_index": 0}}, "gpu_config.gpu_index"),
-    ],
-)
-def test_keys_of_backend_are_refused_likewise(keys: dict[str, Any], told: str) -> None:
-    with pytest.raises(BadInput, match=told):
-        own_backend(keys)
+        check(keys)
 
 
 def test_the_config_refuses_them_with_their_place() -> None:

@@ -1,3 +1,5 @@
+"""What the launcher keeps of a fit, and its BFGS, which walks as scipy's own does."""
+
 from __future__ import annotations
 
 from pathlib import Path

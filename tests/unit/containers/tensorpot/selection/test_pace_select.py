@@ -113,7 +113,7 @@ def test_only_the_training_side_takes_part(tmp_path: Path) -> None:
     assert metrics["candidates"] == metrics["selected"] == metrics["how"]["all"] == len(ids) < len(structures)
 
 
-def test_random_is_by_hash_whatever_the_order_a_larger_set_contains_the_smaller_and_the_budget_may_be_a_share(
+def test_random_sets_are_by_hash_nested_and_within_the_budget(
     tmp_path: Path,
 ) -> None:
     wanted = params(max_structures=5)
@@ -264,7 +264,7 @@ def test_grades_are_summed_up_with_a_histogram() -> None:
     assert summary(found, np.zeros(4, dtype=bool)) is None
 
 
-def test_span_counts_directions_not_rows() -> None:
+def test_span_counts_directions_and_active_rows_have_grade_one() -> None:
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(3, 6)) * 10.0 ** np.arange(6)
     copies = np.repeat(rows, 4, axis=0) * (1 + 1e-15)

@@ -47,7 +47,7 @@ def by_hand(space: Floats, chosen: list[int], count: int) -> list[int]:
     return taken[len(chosen) :]
 
 
-def test_the_space_keeps_distances_whatever_the_units_and_pieces_and_drops_what_does_not_vary(
+def test_the_space_keeps_distances_and_drops_what_does_not_vary(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     features = crowd()
@@ -111,7 +111,7 @@ def test_nothing_is_chosen_twice_and_everything_can_be() -> None:
     np.testing.assert_array_equal(representation_weights(space, [1, 3]), [1.6, 0.4])
 
 
-def test_blocks_do_not_change_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_and_a_part_of_a_large_pool_represent_it_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     space = crowd()
     whole = bulk_choice(space, [7], 40), representation_weights(space, [7, 250, 290]).tolist()
     monkeypatch.setattr(representatives, "BLOCK", 3)
@@ -124,7 +124,7 @@ def test_blocks_do_not_change_the_choice(monkeypatch: pytest.MonkeyPatch) -> Non
     assert way(space, in_part) < 1.05 * whole
 
 
-def test_weights_count_the_structures_that_each_stands_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_count_what_each_stands_for_and_d_optimal_gets_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
     space = np.array([[0.0], [0.1], [0.2], [0.3], [12.0], [20.0]])
     np.testing.assert_allclose(representation_weights(space, [5, 1]), [2 / 3, 4 / 3])
     np.testing.assert_array_equal(representation_weights(space, range(6)), np.ones(6))

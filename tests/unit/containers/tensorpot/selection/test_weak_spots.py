@@ -100,7 +100,7 @@ def names(chosen: list[tuple[Spot, Any]]) -> list[str]:
     return [one.id for one, _ in chosen]
 
 
-def test_a_structure_is_compared_with_its_label() -> None:
+def test_a_structure_is_compared_with_its_label(monkeypatch: pytest.MonkeyPatch) -> None:
     atoms = pool()[3]
     found = evaluate_one(atoms, student())
     assert found.force_mae == pytest.approx(100 / 6)  # 0.1 eV/Å on one of six components
@@ -109,16 +109,13 @@ def test_a_structure_is_compared_with_its_label() -> None:
     assert found.energy == pytest.approx(3.0)  # 3 · 2 meV over two atoms; both sides have the reference energies
     assert found.gamma == pytest.approx(max(0.5, 2 * atoms.positions[0, 0]))
     assert (found.family, found.place, found.atoms) == ("family 3", "pool.xyz, row 3", 2)
-
-
-def test_processes_see_what_one_sees(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "processes_for", lambda wanted: wanted)  # also where other tests left threads
     alone = list(evaluate_each(iter(pool()), student(), 1))
     assert list(evaluate_each(iter(pool()), student(), 2)) == alone
     assert len({one.id for one in alone}) == 20
 
 
-def test_errors_are_ranked_in_units_of_their_limits() -> None:
+def test_errors_are_ranked_in_units_of_their_limits_where_nothing_extrapolates() -> None:
     found = [spot("force", force=150), spot("energy", energy=20), spot("both", force=90, energy=9), spot("good")]
     assert names(choose(found, PARAMS)) == ["energy", "force", "both", "good"]
     assert {how for _, how in choose(found, PARAMS)} == {"error"}

@@ -1,4 +1,4 @@
-"""Pair terms and the calculator of the sum, with a potential of known answers in pyace's place."""
+"""Pair terms and the calculator of the sum, with a potential of known answers in pyace's place; the .yace."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_zbl_is_the_bare_repulsion_far_inside_screened_symmetric_and_falls_outwa
     assert energies[-1] < 0.01 * 14.399645 * 14 * 8 / 3
 
 
-def test_lennard_jones_has_its_well_where_it_should() -> None:
+def test_lennard_jones_has_its_well_where_it_should_and_is_that_of_ase() -> None:
     energies, slopes = calculator.lennard_jones(0.3, 2.0, np.array([2.0, 2.0 * 2 ** (1 / 6)]))
     assert energies == pytest.approx([0.0, -0.3])
     assert slopes[1] == pytest.approx(0.0, abs=1e-12)
@@ -158,7 +158,7 @@ def test_the_calculator_is_the_sum(pbc: tuple[int, ...]) -> None:
         assert "stress" not in atoms.calc.results
 
 
-def test_a_left_handed_cell_is_turned_for_pyace() -> None:
+def test_a_left_handed_cell_is_turned_for_pyace_and_an_unknown_element_named() -> None:
     atoms = carbide()
     atoms.set_cell(atoms.cell.array[[1, 0, 2]])
     atoms.calc = calculator.Student(Ace(), BASELINE)

@@ -1,4 +1,4 @@
-"""Repeating structures, and telling matter from what is surrounded by empty space."""
+"""Repeating structures, matter and empty space, and the split by family."""
 
 from __future__ import annotations
 
