@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 import pytest
 from ase import Atoms
 from ase.build import bulk
-from ase.calculators.singlepoint import SinglePointCalculator
 
 from containers.contract import BadInput, Inputs, Machine
 from containers.structures import external_sort
@@ -25,25 +24,10 @@ from containers.tensorpot.baseline.rows import BaselineLabels
 from containers.tensorpot.dataset import dataset
 from containers.tensorpot.dataset.dataset import Params
 from containers.tensorpot.dataset.history import DATASET, HISTORY
+from tests.unit.containers.tensorpot.cells import cell, labelled
 
 PARAMS = Params(elements=("Ge", "Si"), teachers=("a" * 64,))
 FAMILIES = {name: [f for f in map(str, range(300)) if side(f, Split()) == name] for name in SIDES}
-
-
-def labelled(atoms: Atoms, family: str, energy: float = -8.0, row: int = 7, source: str = "some.xyz") -> Atoms:
-    """The structure with everything a label has."""
-    atoms.info = {"id": structure_id(atoms), "source": source, "row": row, "group": "bulk", "family": family}
-    atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=np.full((len(atoms), 3), 0.25))
-    if atoms.pbc.all():
-        atoms.calc.results["stress"] = np.arange(6.0)
-    return atoms
-
-
-def cell(seed: int, family: str, energy: float = -8.0, **place: Any) -> Atoms:
-    """A two-atom silicon cell, another for every seed."""
-    atoms = bulk("Si")
-    atoms.rattle(0.1, seed=seed)
-    return labelled(atoms, family, energy, **place)
 
 
 def on(name: Side, seed: int, number: int = 0, **place: Any) -> Atoms:

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 import pytest
 from ase import Atoms
 from ase.build import bulk
-from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read
 from pydantic import ValidationError
 
@@ -23,31 +22,15 @@ from containers.structures.split import SIDES
 from containers.structures.table import labels_table, structure_id, write_table
 from containers.tensorpot.dataset import roles
 from containers.tensorpot.dataset.admission import SET_ASIDE
-from containers.tensorpot.dataset.history import DATASET
 from containers.tensorpot.frames import frames
 from containers.tensorpot.frames.frame_file import read_frame
 from containers.tensorpot.student.baseline import Baseline, PairTerm
 from containers.tensorpot.student.calculator import pair_terms
+from tests.unit.containers.tensorpot.cells import cell, data_set, labelled
 
 PARAMS = frames.Params(elements=("Si",), cutoff=5.0, energy_weights=False)
 E0S = {"Si": -3.0, "Ge": -2.0}
 ZBL = {"Si-Si": PairTerm(form="zbl", inner_A=2.0, outer_A=2.6)}
-
-
-def labelled(atoms: Atoms, energy: float = -8.0, group: str = "bulk") -> Atoms:
-    """The structure with everything a label has."""
-    atoms.info = {"id": structure_id(atoms), "source": "some.xyz", "row": 7, "group": group, "family": "f"}
-    atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=np.full((len(atoms), 3), 0.25))
-    if atoms.pbc.all():
-        atoms.calc.results["stress"] = np.arange(6.0)
-    return atoms
-
-
-def cell(seed: int, energy: float = -8.0, group: str = "bulk") -> Atoms:
-    """A two-atom silicon cell, another for every seed."""
-    atoms = bulk("Si")
-    atoms.rattle(0.1, seed=seed)
-    return labelled(atoms, energy, group)
 
 
 def pool() -> dict[str, list[Atoms]]:
@@ -58,18 +41,6 @@ def pool() -> dict[str, list[Atoms]]:
 def ids(structures: Sequence[Atoms]) -> list[str]:
     """Content ids."""
     return [str(atoms.info["id"]) for atoms in structures]
-
-
-def data_set(rows: Sequence[tuple[Atoms, str, str]]) -> pa.Table:
-    """DATASET of (structure, origin, side)."""
-    table = labels_table([atoms for atoms, _, _ in rows])
-    for name, values in {
-        "origin": [origin for _, origin, _ in rows],
-        "side": [side for _, _, side in rows],
-        "version": [1] * len(rows),
-    }.items():
-        table = table.append_column(name, pa.array(values))
-    return table.cast(DATASET)
 
 
 class Made:

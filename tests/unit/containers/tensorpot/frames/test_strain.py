@@ -17,12 +17,12 @@ from ase.stress import voigt_6_to_full_3x3_stress
 
 from containers.contract import BadInput, Inputs, Machine
 from containers.structures.split import Side
-from containers.structures.table import STRUCTURES, labels_table, read_atoms, structure_id, write_table
-from containers.tensorpot.dataset.history import DATASET
+from containers.structures.table import STRUCTURES, read_atoms, structure_id, write_table
 from containers.tensorpot.frames import strain
 from containers.tensorpot.frames.frame_file import Labelled
 from containers.tensorpot.frames.rows import TrainingRow
 from containers.tensorpot.frames.weights import above_hull, energy_weighted
+from tests.unit.containers.tensorpot.cells import data_set
 
 PARAMS = strain.Params()
 
@@ -47,12 +47,7 @@ def make(
 ) -> list[Atoms]:
     """The strained structures of a run in which all are selected unless told."""
     folder.mkdir(exist_ok=True)
-    count = len(structures)
-    columns = {"origin": [origin] * count, "side": [side] * count, "version": [1] * count}
-    table = labels_table(structures)
-    for name, values in columns.items():
-        table = table.append_column(name, pa.array(values))
-    write_table(folder / "dataset.parquet", table.cast(DATASET))
+    write_table(folder / "dataset.parquet", data_set([(atoms, origin, side) for atoms in structures]))
     chosen = [atoms.info["id"] for atoms in (structures if selected is None else selected)]
     pq.write_table(pa.table({"id": chosen}), folder / "selection.parquet")
     files = {name: (folder / f"{name}.parquet",) for name in ("dataset", "selection")}

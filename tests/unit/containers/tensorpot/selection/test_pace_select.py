@@ -15,7 +15,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from pydantic import ValidationError
 
 from containers.contract import BadInput, Inputs, Machine, Resources
-from containers.structures.table import labels_table, structure_id, write_table
+from containers.structures.table import structure_id, write_table
 from containers.tensorpot.active_set.active_rows import OUTSIDE, greedy_order, inverse, span
 from containers.tensorpot.pacemaker.input import Potential
 from containers.tensorpot.selection import pace_select
@@ -24,6 +24,7 @@ from containers.tensorpot.selection.d_optimal import FirstPass
 from containers.tensorpot.selection.grades import Grades, summary
 from containers.tensorpot.student.baseline import Baseline, PairTerm
 from containers.tensorpot.student.calculator import pair_terms
+from tests.unit.containers.tensorpot.cells import data_set
 
 POTENTIAL = Potential(elements=("Si",), cutoff=5.0, functions_per_element=20)
 SIDES = ("train", "train", "train", "train", "validation", "test")
@@ -51,15 +52,6 @@ def as_dft(atoms: Atoms, energy: float = -2.0) -> Atoms:
     return copy
 
 
-def write_dataset(path: Path, structures: list[Atoms]) -> Path:
-    """As the dataset step writes it."""
-    table = labels_table(structures)
-    for column in ("origin", "side"):
-        table = table.append_column(column, pa.array([atoms.info[column] for atoms in structures]))
-    write_table(path, table.append_column("version", pa.array([0] * len(structures), pa.int32())))
-    return path
-
-
 def write_given(path: Path, ids: list[str]) -> Path:
     """A selection of an earlier run, its rows not in their order."""
     order = list(range(len(ids)))
@@ -74,7 +66,9 @@ def files(
 ) -> Inputs:
     """The inputs of a run."""
     (baseline or Baseline(e0s_eV={"Si": 0.0, "Ge": 0.0})).write(folder / "baseline.json")
-    paths = {"dataset": write_dataset(folder / "dataset.parquet", structures), "baseline": folder / "baseline.json"}
+    rows = [(atoms, atoms.info["origin"], atoms.info["side"]) for atoms in structures]
+    write_table(folder / "dataset.parquet", data_set(rows))
+    paths = {"dataset": folder / "dataset.parquet", "baseline": folder / "baseline.json"}
     if given is not None:
         paths["given"] = write_given(folder / "given.parquet", given)
     return Inputs({name: (path,) for name, path in paths.items()})

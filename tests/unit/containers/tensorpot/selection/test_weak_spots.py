@@ -17,7 +17,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from containers import processes
 from containers.contract import BadInput, Inputs, Machine
-from containers.structures.table import labels_table, structure_id, write_table
+from containers.structures.table import structure_id, write_table
 from containers.tensorpot.selection.candidates import DataSet
 from containers.tensorpot.selection.pace_select import SELECTION
 from containers.tensorpot.selection.representatives import representing
@@ -33,6 +33,7 @@ from containers.tensorpot.selection.weak_spots import (
 )
 from containers.tensorpot.student.baseline import Baseline
 from containers.tensorpot.student.calculator import Student
+from tests.unit.containers.tensorpot.cells import data_set
 
 PARAMS = Params(elements=("Si",), cutoff=5.0, structures=4, force_limit_meV_per_A=100, energy_limit_meV_per_atom=10)
 SIDES = ("train", "train", "train", "validation", "test")
@@ -71,17 +72,10 @@ def pool(count: int = 20, symbol: str = "Si") -> list[Atoms]:
 
 def inputs(folder: Path, structures: list[Atoms], selected: list[str]) -> Inputs:
     """The data set, a selection whose rows are not in their order, and the baseline."""
-    table = labels_table(structures)
-    for column in ("origin", "side"):
-        table = table.append_column(column, pa.array([atoms.info[column] for atoms in structures]))
-    write_table(folder / "dataset.parquet", table)
+    rows = [(atoms, atoms.info["origin"], atoms.info["side"]) for atoms in structures]
+    write_table(folder / "dataset.parquet", data_set(rows))
     count = len(selected)
-    columns = {
-        "id": selected[::-1],
-        "order": list(range(count))[::-1],
-        "how": ["bulk"] * count,
-        "weight": [0.5] * count,
-    }
+    columns = {"id": selected[::-1], "order": range(count)[::-1], "how": ["bulk"] * count, "weight": [0.5] * count}
     write_table(folder / "given.parquet", pa.Table.from_pydict(columns, schema=SELECTION))
     Baseline(e0s_eV={"Si": -3.0, "Ge": -3.0}).write(folder / "baseline.json")
     names = {"dataset": "dataset.parquet", "selection": "given.parquet", "baseline": "baseline.json"}
