@@ -3,8 +3,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
@@ -204,21 +208,12 @@ def test_killed_at_any_rename_or_delete_no_row_is_lost(store, answers, tmp_path,
 def test_a_full_disk_loses_nothing(store, answers, monkeypatch) -> None:
     fill(store, answers)
 
-    class Full:
-        def __init__(self, *arguments: Any) -> None:
-            pass
-
-        def __enter__(self) -> Full:
-            return self
-
-        def __exit__(self, *error: object) -> None:
-            pass
-
-        def write_table(self, *arguments: Any, **options: Any) -> None:
-            raise OSError(28, "No space left on device")
+    @contextmanager
+    def full(*_: Any, **__: Any) -> Iterator[Any]:
+        yield SimpleNamespace(write_table=Mock(side_effect=OSError(28, "No space left on device")))
 
     with monkeypatch.context() as patched:
-        patched.setattr(pa.ipc, "new_file", Full)
+        patched.setattr(pa.ipc, "new_file", full)
         with pytest.raises(OSError, match="No space left"):
             store.compact()
     assert len(list((store.folder / "fresh").iterdir())) == SHARDS

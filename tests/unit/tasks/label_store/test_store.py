@@ -242,24 +242,6 @@ def test_a_full_disk_ends_the_commit_and_leaves_nothing_half_written(store, answ
     assert not again(store).missing(answers.ids(numbers)).any()
 
 
-@pytest.mark.root
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system, which only root may")
-def test_a_disk_that_is_really_full_is_told_with_its_errno(tmp_path: Path, answers) -> None:
-    (small := tmp_path / "small").mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", small], check=True)
-    try:
-        store = LabelStore(small / "labels", TEACHER)
-        commit(store, answers, range(100))
-        with pytest.raises(OSError, match="No space left"):
-            commit(store, answers, range(100, 3000))
-        assert len(fresh(store)) == 1
-        assert not again(store, verify=True).missing(answers.ids(range(100))).any()
-        commit(store, answers, range(100, 150))  # what still fits
-        assert not again(store).missing(answers.ids(range(150))).any()
-    finally:
-        subprocess.run(["umount", small], check=True)
-
-
 def test_a_calibration_is_kept_for_each_machine(store: LabelStore) -> None:
     assert store.calibration("here") is None
     here = MachineSpeed(edges_per_batch=8000, edges_per_s=1e5, throughput={"8000": 1e5})

@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 from ase import Atoms
 from ase.build import bulk
-from ase.calculators.calculator import Calculator
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from containers.contract import BadInput, Inputs, Machine
@@ -21,25 +20,11 @@ from containers.tensorpot.evaluation.error_tables import MOST_ROWS, Compared, co
 from containers.tensorpot.frames.frame_file import Labelled, frame, write_frame
 from containers.tensorpot.student.baseline import Baseline, PairTerm
 from containers.tensorpot.student.calculator import Student, pair_terms
+from tests.unit.containers.tensorpot.cells import Ace
 
 PARAMS = evaluate.Params(elements=("Si",))
 TERM = PairTerm(form="lj", epsilon_eV=0.1, sigma_A=2.0, inner_A=3.0, outer_A=4.0)
 BASELINE = Baseline(e0s_eV={"Si": -3.0}, dft_offsets_eV={"Si": 0.5})
-
-
-class Ace(Calculator):
-    """A potential with known answers: -1 eV an atom, forces 0.1 eV/Å, stress 0.01 eV/Å³, grades 0 and 2."""
-
-    cutoff = 5.0
-
-    def calculate(self, atoms: Atoms, *_: object) -> None:
-        """Fill `results`; as pyace, refuse cells that are open in one or two directions."""
-        assert atoms.pbc.all()
-        count = len(atoms)
-        gamma = np.arange(count) * 2.0
-        self.results = {"energy": -1.0 * count, "forces": np.full((count, 3), 0.1), "gamma": gamma}
-        if atoms.cell.rank == 3:
-            self.results["stress"] = np.full(6, 0.01)
 
 
 def student(baseline: Baseline = BASELINE) -> Student:

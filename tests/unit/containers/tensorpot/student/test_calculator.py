@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
-from ase.calculators.calculator import Calculator
 from ase.calculators.lj import LennardJones
 from ase.neighborlist import neighbor_list
 
 from containers.tensorpot.student import calculator, committee_calculator
 from containers.tensorpot.student.yace import spread
+from tests.unit.containers.tensorpot.cells import Ace
 
 ZBL = {"form": "zbl", "inner_A": 1.1, "outer_A": 2.6}
 LJ = {"form": "lj", "epsilon_eV": 0.2, "sigma_A": 2.3, "inner_A": 3.0, "outer_A": 4.5}
@@ -127,20 +127,6 @@ def test_a_pair_without_a_term_has_none() -> None:
     assert sum(parts) == pytest.approx(both)
 
 
-class Ace(Calculator):  # type: ignore[misc]  # ASE has no types
-    """-1 eV an atom, forces 0.1 eV/Å, stress 0.01 eV/Å³, grade 2; as pyace, no partly periodic or left-handed cell."""
-
-    cutoff = 5.0
-
-    def calculate(self, atoms: Atoms, *_: object) -> None:
-        """Fill `results`."""
-        assert atoms.pbc.all()
-        assert np.linalg.det(atoms.cell.array) > 0
-        count = len(atoms)
-        self.results = {"energy": -1.0 * count, "forces": np.full((count, 3), 0.1), "gamma": np.full(count, 2.0)}
-        self.results["stress"] = np.full(6, 0.01)
-
-
 BASELINE: dict[str, Any] = {"e0s_eV": {"C": -7.0, "Si": -3.0}, "pairs": CASES["lj"]}
 
 
@@ -151,7 +137,7 @@ def test_the_calculator_is_the_sum(pbc: tuple[int, ...]) -> None:
     energy, forces, stress = calculator.pair_terms(atoms, CASES["lj"])
     assert atoms.get_potential_energy() == pytest.approx(-8 + energy - 4 * 10.0, abs=1e-10)
     np.testing.assert_allclose(atoms.get_forces(), forces + 0.1, atol=1e-12)
-    assert atoms.calc.results["gamma"].tolist() == [2.0] * 8
+    assert atoms.calc.results["gamma"].tolist() == [2.0 * place for place in range(8)]
     if all(pbc):
         np.testing.assert_allclose(atoms.get_stress(), stress + 0.01, atol=1e-12)
     else:
