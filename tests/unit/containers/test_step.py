@@ -21,8 +21,6 @@ Work = Callable[[Inputs, Path, Any, Machine], dict[str, Any]]
 
 
 class FakeParams(Closed):
-    """Params of the fake step."""
-
     times: int = 1
 
 
@@ -85,7 +83,6 @@ def failure(folder: Path) -> contract.Failure:
     assert report.intact
     assert report.status == "failed"
     assert report.outputs == {}
-    assert report.error is not None
     return report.error
 
 
@@ -232,7 +229,6 @@ def test_main_ends_with_2_for_bad_input_with_1_for_a_bug_and_with_0(
     assert "Traceback" in shown
     assert shown.endswith("ZeroDivisionError: ZeroDivisionError: by nothing\n")
     error = saved(folder).error
-    assert error is not None
     assert (error.kind, error.message) == ("ZeroDivisionError", "ZeroDivisionError: by nothing")
     fake.__dict__["run"] = copy_text
     assert step.main([str(folder)]) == 0

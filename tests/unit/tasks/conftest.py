@@ -30,7 +30,7 @@ from tasks.workspace import Workspace
 
 
 class Clock:
-    """Seconds that pass when told."""
+    """A clock that stands until `now` is set."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -41,7 +41,6 @@ class Clock:
 
 @pytest.fixture
 def clock() -> Clock:
-    """A clock that stands until it is told."""
     return Clock()
 
 
@@ -54,13 +53,10 @@ def terminal() -> io.StringIO:
 
 
 class ShoutParams(Closed):
-    """What the step `shout` may be asked."""
-
     fail: str = ""
 
 
 def shout(inputs: Inputs, outputs: Path, params: ShoutParams, machine: Machine) -> dict[str, Any]:
-    """Write the text in capitals, or fail as asked."""
     if params.fail == "input":
         raise BadInput("row 3 of it is wrong")
     if params.fail == "end":
@@ -74,7 +70,6 @@ def shout(inputs: Inputs, outputs: Path, params: ShoutParams, machine: Machine) 
 
 
 def whisper(inputs: Inputs, outputs: Path, params: ShoutParams, machine: Machine) -> dict[str, Any]:
-    """The stub of `shout`."""
     (outputs / "text.txt").write_text("stub")
     return {"letters": 4}
 

@@ -32,7 +32,7 @@ def written(shortened: logging.LogRecord) -> str:
         (UserError("100 % of %s"), "100 % of %s"),
     ],
 )
-def test_a_told_error_is_one_line(error: Exception, line: str) -> None:
+def test_an_error_of_ours_is_one_line(error: Exception, line: str) -> None:
     shortened = record(error)
     assert ShortErrors().filter(shortened)
     assert written(shortened) == line

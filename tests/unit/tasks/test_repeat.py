@@ -39,7 +39,7 @@ def test_a_failed_step_fails_again_and_says_so(kept: Path, monkeypatch, capsys) 
     assert "RuntimeError: bad luck" in capsys.readouterr().out
 
 
-def test_a_mended_step_is_ok_and_published_nowhere(kept: Path, workspace: Workspace, monkeypatch, capsys) -> None:
+def test_a_fixed_step_is_ok_and_published_nowhere(kept: Path, workspace: Workspace, monkeypatch, capsys) -> None:
     path = kept / "request.json"
     request = Request.model_validate_json(path.read_bytes())
     path.write_text(request.model_copy(update={"params": {}}).model_dump_json())
@@ -68,7 +68,7 @@ def test_no_request_and_no_folder_are_2_without_a_traceback(tmp_path: Path, caps
     assert "python -m tasks.repeat FOLDER" in capsys.readouterr().err
 
 
-def test_a_runner_that_cannot_start_is_told(kept: Path) -> None:
+def test_a_runner_that_cannot_start_is_reported(kept: Path) -> None:
     settings = Settings(runner="subprocess", tensorpot_python=kept / "nowhere")
     with pytest.raises(UserError, match="DISTILL_TENSORPOT_PYTHON"):
         repeat.repeat(kept, settings)

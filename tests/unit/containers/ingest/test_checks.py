@@ -143,7 +143,7 @@ def strained(atoms: Atoms) -> Atoms:
 
 @pytest.mark.parametrize("crystal", CRYSTALS)
 @pytest.mark.parametrize("rattled_A", [0.0, 0.1])
-def test_fractional_coordinates_are_told_where_distances_alone_do_not(crystal: str, rattled_A: float) -> None:
+def test_fractional_coordinates_are_found_where_distances_alone_do_not(crystal: str, rattled_A: float) -> None:
     atoms = CRYSTALS[crystal]()
     atoms.pbc = True
     lengths(atoms)
@@ -153,7 +153,7 @@ def test_fractional_coordinates_are_told_where_distances_alone_do_not(crystal: s
         lengths(atoms)
 
 
-def test_the_message_of_fractional_coordinates_names_the_mend() -> None:
+def test_the_message_of_fractional_coordinates_names_the_fix() -> None:
     atoms = bulk("Si", cubic=True)
     atoms.positions = atoms.get_scaled_positions()
     with pytest.raises(BadInput, match=r"^f: frame 0: every coordinate .*0\.433 Å apart.*atoms\.set_scaled_positions"):

@@ -626,8 +626,6 @@ def test_the_stub_writes_what_run_would(tmp_path: Path, keys: dict[str, str]) ->
 @pytest.mark.parametrize("example", ["silicon", "nial"])
 def test_the_bundled_pool_is_what_its_script_makes(tmp_path: Path, example: str) -> None:
     spec = importlib.util.spec_from_file_location("make_pool", REPOSITORY / "examples/make_pool.py")
-    assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     write(tmp_path / "pool.extxyz", module.make_pool(module.EXAMPLES[example], seed=0))

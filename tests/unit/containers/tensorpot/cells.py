@@ -43,12 +43,11 @@ def data_set(rows: Sequence[tuple[Atoms, str, str]]) -> pa.Table:
 
 
 class Ace(Calculator):
-    """-1 eV an atom, forces 0.1 eV/Å, stress 0.01 eV/Å³, grades 0, 2, 4...; as pyace, no partly open or left-handed cell."""
+    """-1 eV an atom, forces 0.1 eV/Å, stress 0.01 eV/Å³, grades 0, 2, 4...; as pyace, no open or left-handed cell."""
 
     cutoff = 5.0
 
     def calculate(self, atoms: Atoms, *_: object) -> None:
-        """Fill `results`."""
         assert atoms.pbc.all()
         assert np.linalg.det(atoms.cell.array) > 0
         count = len(atoms)

@@ -55,13 +55,13 @@ assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] 
         ({"dask_cluster_options": {"cores": 1}}, "set DISTILL_DASK_CLUSTER"),
     ],
 )
-def test_wrong_settings_are_told_by_their_names(wrong: dict[str, Any], told: str) -> None:
+def test_wrong_settings_are_named_by_their_names(wrong: dict[str, Any], told: str) -> None:
     with pytest.raises(UserError, match="DISTILL_DASK_") as caught:
         task_runner(Settings(**wrong))
     assert told in str(caught.value)
 
 
-def test_a_missing_package_is_told_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "prefect_dask.task_runners", None)
     with pytest.raises(UserError, match=r"pip install 'mace-to-ace\[dask\]'"):
         task_runner(Settings(dask_address="tcp://node7:8786"))

@@ -118,7 +118,7 @@ def test_it_does_not_say_100_when_a_shard_failed(seen: Seen) -> None:
     assert 0 < seen.shown[-1][0] < 100
 
 
-def test_an_artifact_that_fails_is_told_once_and_ends_nothing(
+def test_an_artifact_that_fails_is_reported_once_and_ends_nothing(
     tmp_path: Path, clock: Any, terminal: io.StringIO
 ) -> None:
     lines: list[str] = []

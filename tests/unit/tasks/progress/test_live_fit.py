@@ -96,7 +96,7 @@ def test_the_time_that_is_left_and_how_it_ended(seen: Seen) -> None:
         (KeyboardInterrupt(), "cancelled"),
     ],
 )  # fmt: skip
-def test_an_end_by_an_error_is_told_and_comes_through(seen: Seen, error: BaseException, words: str) -> None:
+def test_an_end_by_an_error_is_reported_and_comes_through(seen: Seen, error: BaseException, words: str) -> None:
     def failing() -> None:
         with seen.live:
             seen.fit(3)
@@ -107,7 +107,7 @@ def test_an_end_by_an_error_is_told_and_comes_through(seen: Seen, error: BaseExc
     assert f"**Ended: {words}**" in seen.texts[-1]
 
 
-def test_a_server_that_fails_is_told_once_and_ends_nothing(clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_fails_is_reported_once_and_ends_nothing(clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = Seen(clock)
 
     def fail(text: str) -> None:

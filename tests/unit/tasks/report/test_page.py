@@ -54,7 +54,7 @@ class Outline(HTMLParser):
 
 
 @pytest.mark.parametrize("compared", [30, 0])
-def test_dft_structures_that_no_check_saw_are_told_with_the_first(finished: RunSummary, compared: int) -> None:
+def test_dft_structures_that_no_check_saw_are_named_with_the_first(finished: RunSummary, compared: int) -> None:
     first = "dft.xyz, frame 9 (from 0): <far>"
     seen = {"dft_compared": compared, "dft_not_compared": 3, "dft_not_compared_first": first}
     baseline = finished.steps["baseline"]

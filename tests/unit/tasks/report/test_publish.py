@@ -30,7 +30,6 @@ EVERY_FILE = FIT | {
 
 
 def files_of(folder: Path) -> set[str]:
-    """Their names, from the folder on."""
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 

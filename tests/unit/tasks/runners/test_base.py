@@ -191,7 +191,7 @@ def test_a_run_that_ends_ends_its_child_and_grandchild(tmp_path: Path, run_id: s
         assert time.monotonic() < deadline
 
 
-def test_steps_of_other_runs_go_on(run_id: str) -> None:
+def test_steps_of_other_runs_continue(run_id: str) -> None:
     ended: list[str] = []
     begun, leave = threading.Barrier(3), threading.Event()
 
@@ -232,7 +232,7 @@ def test_a_step_that_has_ended_by_itself_is_not_ended_again(run_id: str) -> None
     assert ended == []
 
 
-def test_the_failure_of_a_step_that_is_ended_is_not_told_as_its_own(run_id: str) -> None:
+def test_the_failure_of_a_step_that_is_ended_is_not_reported_as_its_own(run_id: str) -> None:
     def followed() -> None:
         with of_run(run_id), endable(lambda: None):
             end_running(run_id)

@@ -243,7 +243,7 @@ class FakeContainer:
 
 
 @pytest.mark.parametrize("lost", [requests.ConnectionError("gone"), urllib3.exceptions.ProtocolError("gone")])
-def test_an_engine_that_is_lost_meanwhile_is_told_as_such(lost: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_is_lost_meanwhile_is_reported_as_such(lost: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     client = SimpleNamespace(close=lambda: None)
     monkeypatch.setattr("tasks.runners.docker.docker.DockerClient", lambda **options: client)
     with pytest.raises(CannotStart, match="the container engine failed: gone"), engine(Settings()):

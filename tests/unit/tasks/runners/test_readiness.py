@@ -75,13 +75,13 @@ def test_libraries_that_do_not_see_the_gpu_are_named(blind: str, programs: Path)
 
 
 @pytest.mark.parametrize("device", ["cpu", "auto", "cuda"])
-def test_an_engine_that_does_not_answer_is_told_before_the_first_step(device: str, tmp_path: Path) -> None:
+def test_an_engine_that_does_not_answer_is_reported_before_the_first_step(device: str, tmp_path: Path) -> None:
     settings = Settings(runner="docker", device=device, engine_url=f"unix://{tmp_path}/none.sock")
     with pytest.raises(UserError, match="no container engine answers at unix"), ready(workspace(tmp_path, settings)):
         pass
 
 
-def test_image_files_that_are_missing_are_told_before_the_first_step(tmp_path: Path) -> None:
+def test_image_files_that_are_missing_are_reported_before_the_first_step(tmp_path: Path) -> None:
     with (
         pytest.raises(UserError, match="no image file mace-to-ace/mace:cpu for Apptainer"),
         ready(workspace(tmp_path, Settings(runner="apptainer"))),

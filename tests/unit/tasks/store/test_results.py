@@ -48,7 +48,7 @@ def test_a_damaged_file_is_computed_again_and_kept_aside(workspace, call, file, 
 
 @pytest.mark.parametrize("file", ["request.json", "stamps.json"])
 @pytest.mark.parametrize("damage", [flip, Path.unlink])
-def test_a_damaged_side_file_is_mended_without_computing(workspace, call, file, damage) -> None:
+def test_a_damaged_side_file_is_repaired_without_computing(workspace, call, file, damage) -> None:
     path = entry(workspace, run_step(call, workspace)) / file
     run_step(call, workspace)
     before = path.read_bytes()
@@ -106,7 +106,7 @@ def test_two_runs_at_once_compute_once(workspace: Workspace, call: StepCall) -> 
     assert sorted(result.cached for result in results) == [False, True, True, True]
 
 
-def test_a_store_that_cannot_be_made_is_told(workspace: Workspace, call: StepCall) -> None:
+def test_a_store_that_cannot_be_made_is_reported(workspace: Workspace, call: StepCall) -> None:
     workspace.root.parent.mkdir(parents=True, exist_ok=True)
     workspace.root.write_text("a file, not a folder")
     with pytest.raises(StoreError, match="Choose another --work-root"):

@@ -112,7 +112,7 @@ def test_the_table_has_a_row_a_student_by_force_error(sweep: SweepSummary) -> No
     assert told[0][1:5] == ("40", "360", "4", "90")
 
 
-def test_what_must_be_known_is_told(sweep: SweepSummary) -> None:
+def test_what_must_be_known_is_reported(sweep: SweepSummary) -> None:
     assert notes(sweep) == ["Taken: dear (the smallest force error)."]
     cheap = sweep.model_copy(update={"take": "cheapest"})
     assert "the fastest whose force error exceeds the smallest by at most 10 %" in notes(cheap)[0]

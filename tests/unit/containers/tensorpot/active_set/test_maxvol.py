@@ -40,7 +40,6 @@ def on_disk(folder: Path, values: Floats, piece: int) -> Rows:
 
 
 def log_det(values: Floats) -> float:
-    """Logarithm of the volume."""
     return float(np.linalg.slogdet(values)[1])
 
 
@@ -111,7 +110,6 @@ class Projector:
         self.made_by = os.getpid()
 
     def project(self, structures: list[Atoms]) -> tuple[dict[str, Floats], dict[str, Indices]]:
-        """As the real one."""
         rows: dict[str, list[Any]] = {name: [] for name in self.functions}
         owners: dict[str, list[int]] = {name: [] for name in self.functions}
         for place, atoms in enumerate(structures):
@@ -143,7 +141,6 @@ def structures() -> list[Atoms]:
 
 
 def make(folder: Path, atoms: Iterator[Atoms], processes: int, block: int = 5) -> Projected:
-    """Projected in pieces."""
     folder.mkdir()
     return projected(atoms, Work(Projector(), folder, True), processes, block)  # type: ignore[arg-type]
 
@@ -157,7 +154,6 @@ def test_rows_owners_and_means_are_the_same_however_the_work_is_shared(tmp_path:
         np.testing.assert_array_equal(rows, [pool[k].positions[0, :2] for k in owners])
         assert list(made.elements) == ["Ge", "Si"]
         assert len(made.elements["Si"]) + 10 == sum(map(len, pool))
-        assert made.features is not None
         for atoms, row in zip(pool, made.features, strict=True):
             for columns, number in ((slice(0, 2), 32), (slice(2, 4), 14)):
                 wanted = atoms.positions[atoms.numbers == number][:, :2].sum(axis=0) / len(atoms)
@@ -165,7 +161,7 @@ def test_rows_owners_and_means_are_the_same_however_the_work_is_shared(tmp_path:
     np.testing.assert_array_equal(alone.elements["Si"].together()[0], shared.elements["Si"].together()[0])
 
 
-def test_structures_do_not_pile_up_and_a_killed_process_is_told(tmp_path: Path) -> None:
+def test_structures_do_not_pile_up_and_a_killed_process_is_reported(tmp_path: Path) -> None:
     taken: list[int] = []
 
     def counted() -> Iterator[Atoms]:

@@ -222,7 +222,7 @@ def test_the_constants_of_an_earlier_run_stay(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("factor", "unit"), [(51.422067, "Hartree/Bohr"), (25.711034, "Rydberg/Bohr"), (0.0433641, "kcal/mol/Å")]
 )
-def test_forces_in_another_unit_are_told_with_frame_and_unit(tmp_path: Path, factor: float, unit: str) -> None:
+def test_forces_in_another_unit_are_named_with_frame_and_unit(tmp_path: Path, factor: float, unit: str) -> None:
     data = dft_data()
     data["dft"][4].calc.results["forces"] /= factor
     with pytest.raises(BadInput, match=rf"dft\.xyz, frame 54 \(from 0\).*looks like {unit}\. Give eV/Å"):
@@ -245,7 +245,7 @@ def test_forces_of_a_dimer_are_always_in_proportion(tmp_path: Path, factor: floa
         assert run(tmp_path, params(), **data)[1]["dft_compared"] == 12
 
 
-def test_energies_in_another_unit_are_told(tmp_path: Path) -> None:
+def test_energies_in_another_unit_are_named(tmp_path: Path) -> None:
     data = dft_data()
     for atoms in data["dft"]:
         atoms.calc.results["energy"] /= 27.211386

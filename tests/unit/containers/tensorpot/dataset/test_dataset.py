@@ -42,8 +42,6 @@ def pool(first: int = 0) -> list[Atoms]:
 
 @dataclass
 class Made:
-    """What a run gave."""
-
     folder: Path
     metrics: dict[str, Any]
 
@@ -62,7 +60,6 @@ class Made:
 
     @property
     def aside(self) -> dict[str, str]:
-        """Reasons by id."""
         rows = pq.read_table(self.folder / "outputs" / "set_aside.parquet").to_pylist()
         assert self.metrics["set_aside"] == len(rows)
         return {row["id"]: row["reason"] for row in rows}
@@ -75,7 +72,6 @@ class Made:
 def make(
     folder: Path, labels: Sequence[Atoms], params: Params = PARAMS, base: Made | None = None, **dft: Sequence[Atoms]
 ) -> Made:
-    """A run on these structures."""
     (folder / "outputs").mkdir(parents=True)
     files = {"base": (base.path,)} if base else {}
     for name, given in {"labels": labels, **dft}.items():
@@ -307,7 +303,7 @@ def test_elements_that_the_potential_lacks_are_set_aside(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", SIDES)
-def test_an_empty_side_names_the_families_and_the_mend(tmp_path: Path, name: Side) -> None:
+def test_an_empty_side_names_the_families_and_the_fix(tmp_path: Path, name: Side) -> None:
     structures = [atoms for atoms in pool() if side(atoms.info["family"], Split()) != name]
     refused(tmp_path, rf"on the {name} side.* 6 families .*0 {name}.*raise the share", structures)
 

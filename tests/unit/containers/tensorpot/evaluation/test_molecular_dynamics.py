@@ -177,7 +177,7 @@ def test_the_same_seed_gives_the_same_velocities_without_drift_of_the_whole() ->
 
 
 @pytest.mark.parametrize(("steps", "points"), [(3, 200), (19, 20), (20, 20), (21, 20), (199, 20)])
-def test_the_series_is_thinned_to_what_was_asked_for(steps: int, points: int) -> None:
+def test_the_series_is_thinned_to_the_requested_length(steps: int, points: int) -> None:
     atoms = silicon()
     run = ran(atoms, springs(atoms.positions.copy(), 5.0), steps)
     series = thinned(run, points)

@@ -37,7 +37,6 @@ class Ace(Calculator):
         self.pull = pull
 
     def calculate(self, atoms: Atoms, *_: object) -> None:
-        """Fill `results`."""
         first, _, vectors = neighbours(atoms, 3.0)
         lengths = np.linalg.norm(vectors, axis=1)
         pulls = self.pull * vectors / lengths[:, None] ** 3
@@ -113,7 +112,7 @@ def test_two_runs_write_the_same_bytes_and_another_seed_others(tmp_path: Path, t
     assert first == second != third
 
 
-def test_atoms_without_a_core_are_told_before_anything_moves_by_heat(tmp_path: Path, toy: Any) -> None:
+def test_atoms_without_a_core_are_reported_before_anything_moves_by_heat(tmp_path: Path, toy: Any) -> None:
     toy(pull=50.0)
     metrics, _ = ran(tmp_path)
     assert metrics["stable"] is False
@@ -122,7 +121,7 @@ def test_atoms_without_a_core_are_told_before_anything_moves_by_heat(tmp_path: P
     assert (metrics["steps"], metrics["gamma_max"], metrics["drift_meV_per_atom_per_ps"]) == (0, None, None)
 
 
-def test_steps_too_long_for_a_stiff_potential_are_told_and_shorter_ones_are_sound(tmp_path: Path, toy: Any) -> None:
+def test_steps_too_long_for_a_stiff_potential_are_found_and_shorter_ones_are_sound(tmp_path: Path, toy: Any) -> None:
     toy(depth=40.0)
     metrics, _ = ran(tmp_path, stability.Params(picoseconds=1, timestep_fs=10))
     assert "the temperature rose" in metrics["unstable_because"]

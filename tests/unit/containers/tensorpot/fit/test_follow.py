@@ -111,7 +111,7 @@ def test_a_lost_fit_and_the_time_end_the_program_at_once(
     assert criterion in course.stop.criterion
 
 
-def test_other_rows_than_given_are_told(tmp_path: Path) -> None:
+def test_other_rows_than_given_are_named(tmp_path: Path) -> None:
     with pytest.raises(RowsDiffer, match="3 train structures, it was given 4 rows"):
         followed(tmp_path, BEGIN + "exec sleep 60\n", FitRequest({"train": 4, "validation": 2}, maxiter=3))
 

@@ -73,7 +73,7 @@ def test_a_file_is_read_on_as_it_grows_and_half_a_line_is_left_for_later(tmp_pat
     assert file.follow() == []
 
 
-def test_the_history_goes_on_after_that_of_an_interrupted_run() -> None:
+def test_the_history_continues_that_of_an_interrupted_run() -> None:
     before = history_table([row(0, 0, 9), row(0, 1, 8), row(0, 2, 7)], [row(0, 0, 10)])
     table = history_table([row(0, 0, 7), row(0, 1, 6)], [row(0, 0, 7.5), row(0, 2, 6.5)], before).to_pydict()
     both = list(zip(table["iteration"], table["side"], table["loss"], strict=True))

@@ -166,7 +166,6 @@ def test_it_dies_with_the_step(tmp_path: Path) -> None:
         f"run_pacemaker({fake!r}, Path({str(tmp_path)!r}), Resources(), lambda line: print(line) is None)"
     )
     with subprocess.Popen([sys.executable, "-uc", code], stdout=subprocess.PIPE, text=True) as step:
-        assert step.stdout is not None
         assert step.stdout.readline() == "ready\n"
         step.kill()
     assert ends(tmp_path / "child")

@@ -51,7 +51,7 @@ def test_a_row_drawn_twice_counts_twice_and_the_seed_decides() -> None:
 
 @pytest.mark.parametrize("label", [{"forces": np.full((2, 3), 1e160)}, {"energy_corrected": 1e200}])
 @pytest.mark.parametrize("side", ["train", "validation"])
-def test_labels_of_which_no_loss_can_be_made_are_refused_by_name(side: str, label: Any, tmp_path: Path) -> None:
+def test_labels_that_no_loss_can_take_are_refused_by_name(side: str, label: Any, tmp_path: Path) -> None:
     inputs = files(tmp_path)
     broken = rows(4)
     for column, value in label.items():

@@ -96,7 +96,6 @@ def test_a_run_resumes_from_the_last_whole_copy_of_its_step_and_cycle(tmp_path: 
     assert (earlier.iterations, earlier.in_part, earlier.cycle) == (7, 7, 0)
     assert (earlier.shapes, earlier.kappa) == (((30, 156),), 0.25)
     assert earlier.errors == {5: pytest.approx(8.0)}
-    assert earlier.history is not None
     assert max(earlier.history["iteration"].to_pylist()) == 7
     # a copy beyond the last row is not believed
     leave(tmp_path / "beyond", metrics((0, 0, 4)), [3, 5])
@@ -122,7 +121,6 @@ def test_an_interruption_of_what_was_taken_up_counts_on(tmp_path: Path) -> None:
     second = left_in(run)
     assert (second.iterations, second.in_part) == (11, 11)
     assert second.errors == {2: pytest.approx(4.0), 11: pytest.approx(2.0)}
-    assert second.history is not None
     sides = zip(second.history["side"].to_pylist(), second.history["iteration"].to_pylist(), strict=True)
     assert [iteration for side, iteration in sides if side == "train"] == list(range(12))
     # one that was killed before its first iteration hands on what it was given
@@ -143,7 +141,6 @@ def test_a_step_of_a_ladder_that_began_anew_counts_its_own_iterations(
     first = left_in(tmp_path)
     monkeypatch.setattr(working_folder, "kind_of_start", lambda potential, start: "extend")
     remaining, first = working_folder.what_remains(asked, first)
-    assert remaining is not None
     assert (remaining.start, remaining.fit.maxiter, first.iterations) == ("extend", 50, 90)
     run = next_run(tmp_path, first)
     leave(run, metrics((0, 0, 20)), [110])
@@ -151,7 +148,6 @@ def test_a_step_of_a_ladder_that_began_anew_counts_its_own_iterations(
     assert (second.iterations, second.in_part) == (110, 20)
     monkeypatch.setattr(working_folder, "kind_of_start", lambda potential, start: "continue")
     remaining, _ = working_folder.what_remains(asked, second)
-    assert remaining is not None
     assert remaining.fit.maxiter == 30
 
 
@@ -206,7 +202,6 @@ def test_what_remains(
     if left is None:
         assert remaining is None
     else:
-        assert remaining is not None
         assert (remaining.fit.maxiter, remaining.fit.cycles, remaining.start) == (*left, kind)
 
 
@@ -244,7 +239,6 @@ def written(work: Path, train: list[MetricsRow], validation: list[MetricsRow]) -
     run = FitRun(work, ending, stop(ending), train, validation, Checkpoint(shapes=(WHOLE,)))
     frames, counts = cast(Any, SimpleNamespace(read=lambda side: None)), cast(Any, SimpleNamespace(probe=None))
     last = first_whole(run.latest(), run, counts)
-    assert last is not None
     told = write_results(last, run, frames, counts, 0.3, work / "interim.yaml", work / "best.yaml")
     return told | {name: (work / f"{name}.yaml").read_text() for name in ("interim", "best")}
 

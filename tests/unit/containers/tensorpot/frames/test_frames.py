@@ -39,13 +39,10 @@ def pool() -> dict[str, list[Atoms]]:
 
 
 def ids(structures: Sequence[Atoms]) -> list[str]:
-    """Content ids."""
     return [str(atoms.info["id"]) for atoms in structures]
 
 
 class Made:
-    """What a run wrote."""
-
     def __init__(self, outputs: Path, metrics: Mapping[str, Any]) -> None:
         self.outputs, self.metrics = outputs, metrics
         self.sides: dict[str, pd.DataFrame] = {name: read_frame(outputs / frames.OUTPUTS[name]) for name in SIDES}
@@ -53,7 +50,6 @@ class Made:
         self.facts = json.loads((outputs / "frames.json").read_text())
 
     def train(self, atoms: Atoms) -> Any:
-        """The training row of a structure."""
         return self.sides["train"].set_index("name").loc[atoms.info["id"]]
 
 
@@ -190,7 +186,7 @@ def test_open_cells_train_padded_and_lonely_atoms_are_tested(tmp_path: Path) -> 
     assert structure_id(written[slab.info["id"]]) == slab.info["id"]  # as it was labelled, not padded
 
 
-def test_weights_of_origin_group_and_selection_multiply_alike_on_both_sides(tmp_path: Path) -> None:
+def test_weights_of_origin_group_and_selection_multiply_on_both_sides(tmp_path: Path) -> None:
     first, *others = ids(pool()["train"])
     dft = [cell(100, group="melt"), cell(101, group="melt")]
     params = PARAMS.model_copy(update={"weight_dft": 10.0, "weights": {"melt": 0.5}})

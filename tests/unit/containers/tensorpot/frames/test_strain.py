@@ -164,7 +164,6 @@ def weighed(
 
 
 def weights_of(*rows: TrainingRow) -> list[tuple[float, float]]:
-    """Weights of energy and forces of training rows."""
     done = energy_weighted({"train": rows, "validation": [], "test": []})
     return [(one.label.weight, one.label.w_forces) for one in done["train"]]
 

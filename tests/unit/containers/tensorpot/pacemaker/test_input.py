@@ -126,7 +126,7 @@ def test_potential_and_loss_refuse_numbers_out_of_range(field: dict[str, Any]) -
 
 @pytest.mark.parametrize("start", ["fresh", "continue", "extend"])
 @pytest.mark.parametrize("own_section", [True, False])
-def test_the_text_reads_back_as_what_was_asked(start: Any, own_section: bool) -> None:
+def test_the_text_reads_back_as_what_was_requested(start: Any, own_section: bool) -> None:
     potential = own() if own_section else Potential(elements=("N", "No", "Y"), cutoff=5.0)
     fit = Fit(loss=Loss(kappa=0.1, l1=1e-12, l2=0.0), maxiter=9, ladder_step=3, early_stop=EarlyStop())
     written = asked(potential=potential, fit=fit, start=start)

@@ -64,7 +64,6 @@ def write_given(path: Path, ids: list[str]) -> Path:
 def files(
     folder: Path, structures: list[Atoms], given: list[str] | None = None, baseline: Baseline | None = None
 ) -> Inputs:
-    """The inputs of a run."""
     (baseline or Baseline(e0s_eV={"Si": 0.0, "Ge": 0.0})).write(folder / "baseline.json")
     rows = [(atoms, atoms.info["origin"], atoms.info["side"]) for atoms in structures]
     write_table(folder / "dataset.parquet", data_set(rows))
@@ -95,7 +94,6 @@ def selection(
 
 
 def training(structures: list[Atoms]) -> list[str]:
-    """Ids of the training side."""
     return [atoms.info["id"] for atoms in structures if atoms.info["side"] == "train"]
 
 
@@ -196,7 +194,7 @@ def test_structures_pacemaker_cannot_use_are_no_candidates(tmp_path: Path) -> No
     assert close.info["id"] in less_zbl[0]
 
 
-def test_nothing_to_train_on_is_said_with_the_mend(tmp_path: Path) -> None:
+def test_nothing_to_train_on_is_said_with_the_fix(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"40 labelled structures, of which 28 are on the training side .* the cutoff"):
         selection(tmp_path, pool(), params(method="all", potential=POTENTIAL.model_copy(update={"cutoff": 1.0})))
     with pytest.raises(BadInput, match="no structure is left"):
@@ -247,13 +245,11 @@ def test_scarce_elements_are_wanted_before_the_bulk(monkeypatch: pytest.MonkeyPa
 def test_grades_are_summed_up_with_a_histogram() -> None:
     found = Grades(np.array([0.2, 1.005, 3.0, 30.0, 9.0, 2e9]), np.array([0, 0, 1, 1, 2, 3]))
     told = summary(found, np.array([True, True, False, False]))
-    assert told is not None
     assert (told["structures"], told["atoms"], told["max"]) == (2, 4, 30.0)
     assert (told["share_above_1"], told["share_above_25"], told["share_of_structures_above_1"]) == (0.5, 0.25, 0.5)
     assert sum(told["histogram"]["counts"]) == 4
     assert len(told["histogram"]["counts"]) + 1 == len(told["histogram"]["edges"])
     outside = summary(found, np.array([False, False, False, True]))
-    assert outside is not None
     assert outside["histogram"]["counts"][-1] == 1
     assert summary(found, np.zeros(4, dtype=bool)) is None
 

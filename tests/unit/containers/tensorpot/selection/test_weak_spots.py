@@ -45,7 +45,6 @@ class Ace(Calculator):
     cutoff = 5.0
 
     def calculate(self, atoms: Atoms, *_: object) -> None:
-        """Fill `results`."""
         forces = np.zeros((len(atoms), 3))
         forces[0, 0] = 0.1
         gamma = np.full(len(atoms), 0.5)
