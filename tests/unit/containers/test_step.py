@@ -86,7 +86,7 @@ def failure(folder: Path) -> contract.Failure:
     return report.error
 
 
-def test_the_good_way(fake: ModuleType, folder: Path) -> None:
+def test_the_good_way_with_resources_and_progress(fake: ModuleType, folder: Path) -> None:
     report = step.execute(folder)
     assert report == saved(folder)
     assert report.intact
@@ -98,19 +98,6 @@ def test_the_good_way(fake: ModuleType, folder: Path) -> None:
     assert report.outputs["result"].sha256 == file_digest(folder / "outputs" / "result.txt")
     assert report.outputs["result"].size == 6
     assert {path.name for path in folder.iterdir()} == {"request.json", "outputs", "report.json"}
-
-
-def test_old_outputs_and_report_do_not_survive_and_a_stub_is_run_on_request(fake: ModuleType, folder: Path) -> None:
-    change_request(folder, stub=True)
-    assert step.execute(folder).status == "ok"
-    assert (folder / "outputs" / "result.txt").read_text() == "stub"
-    (folder / "outputs" / "old.txt").touch()
-    (folder / "report.json").write_text("old")
-    assert step.execute(folder).status == "ok"
-    assert [path.name for path in (folder / "outputs").iterdir()] == ["result.txt"]
-
-
-def test_the_step_gets_its_resources_and_progress(fake: ModuleType, folder: Path) -> None:
     seen: list[Any] = []
 
     def run(inputs: Inputs, outputs: Path, params: Any, machine: Machine) -> dict[str, Any]:
@@ -121,6 +108,16 @@ def test_the_step_gets_its_resources_and_progress(fake: ModuleType, folder: Path
     change_request(folder, resources={"threads": 5})
     step.execute(folder, lambda done, total, text="": seen.append((done, total, text)))
     assert seen == [5, (1, 2, "half")]
+
+
+def test_old_outputs_and_report_do_not_survive_and_a_stub_is_run_on_request(fake: ModuleType, folder: Path) -> None:
+    change_request(folder, stub=True)
+    assert step.execute(folder).status == "ok"
+    assert (folder / "outputs" / "result.txt").read_text() == "stub"
+    (folder / "outputs" / "old.txt").touch()
+    (folder / "report.json").write_text("old")
+    assert step.execute(folder).status == "ok"
+    assert [path.name for path in (folder / "outputs").iterdir()] == ["result.txt"]
 
 
 @pytest.mark.parametrize(

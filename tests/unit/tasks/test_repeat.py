@@ -33,10 +33,16 @@ def kept(workspace: Workspace, call: StepCall) -> Path:
     return caught.value.folder
 
 
-def test_a_failed_step_fails_again_and_says_so(kept: Path, monkeypatch, capsys) -> None:
+def test_a_failed_step_fails_again_says_so_and_what_was_kept_stays_as_it_is(kept: Path, monkeypatch, capsys) -> None:
     monkeypatch.setenv("DISTILL_RUNNER", "in_process")
     assert repeat.main([str(kept)]) == 1
     assert "RuntimeError: bad luck" in capsys.readouterr().out
+    # A later run of the same request may go on from it.
+    (kept / "work").mkdir()
+    (kept / "work" / "state").write_text("20 iterations")
+    before = {path: path.read_bytes() for path in kept.rglob("*") if path.is_file()}
+    repeat.main([str(kept)])
+    assert {path: path.read_bytes() for path in kept.rglob("*") if path.is_file()} == before
 
 
 def test_a_fixed_step_is_ok_and_published_nowhere(kept: Path, workspace: Workspace, monkeypatch, capsys) -> None:
@@ -49,16 +55,6 @@ def test_a_fixed_step_is_ok_and_published_nowhere(kept: Path, workspace: Workspa
     (made,) = kept.parent.glob("repeat-*")
     assert (made / "outputs" / "text.txt").read_text() == "HELLO"
     assert not (workspace.root / "store" / "shout").exists()
-
-
-def test_what_was_kept_stays_as_it_is(kept: Path, monkeypatch) -> None:
-    """A later run of the same request may go on from it."""
-    (kept / "work").mkdir()
-    (kept / "work" / "state").write_text("20 iterations")
-    before = {path: path.read_bytes() for path in kept.rglob("*") if path.is_file()}
-    monkeypatch.setenv("DISTILL_RUNNER", "in_process")
-    repeat.main([str(kept)])
-    assert {path: path.read_bytes() for path in kept.rglob("*") if path.is_file()} == before
 
 
 def test_no_request_and_no_folder_are_2_without_a_traceback(tmp_path: Path, capsys) -> None:

@@ -177,6 +177,14 @@ def test_forces_of_held_atoms_are_the_raw_ones(tmp_path: Path) -> None:
     assert "selective" in text
     (found,) = ingested(tmp_path, "vasprun.xml", text.encode(), **AUTO)
     np.testing.assert_allclose(found.get_forces(), atoms.get_forces(), atol=1e-7)
+    # ASE looks for a CONTCAR beside an OUTCAR; here it would be another file of the user's.
+    held = frames(1)[0]
+    held.set_constraint(FixAtoms([0]))
+    write(tmp_path / "CONTCAR", held, format="vasp")
+    (tmp_path / "OUTCAR").write_text(outcar(frames(1)))
+    read_all(tmp_path / "CONTCAR", "CONTCAR", tmp_path / "work")
+    (frame,) = read_all(tmp_path / "OUTCAR", "OUTCAR", tmp_path / "work")
+    assert frame.atoms.constraints == []
 
 
 @pytest.mark.parametrize("form", ["traj", "extxyz"])
@@ -193,17 +201,6 @@ def test_forces_need_not_vanish_in_sum_where_atoms_are_held(tmp_path: Path, form
         write(tmp_path / "held.traj", atoms)
     (tmp_path / "second").mkdir()
     assert len(ingested(tmp_path / "second", f"dft.{form}", (tmp_path / f"held.{form}").read_bytes(), **AUTO)) == 1
-
-
-def test_a_neighbour_s_constraints_do_not_reach_an_outcar(tmp_path: Path) -> None:
-    """ASE looks for a CONTCAR beside an OUTCAR; here it would be another file of the user's."""
-    held = frames(1)[0]
-    held.set_constraint(FixAtoms([0]))
-    write(tmp_path / "CONTCAR", held, format="vasp")
-    (tmp_path / "OUTCAR").write_text(outcar(frames(1)))
-    read_all(tmp_path / "CONTCAR", "CONTCAR", tmp_path / "work")
-    (frame,) = read_all(tmp_path / "OUTCAR", "OUTCAR", tmp_path / "work")
-    assert frame.atoms.constraints == []
 
 
 # ---- every format, broken
@@ -326,16 +323,13 @@ def packed(table: pd.DataFrame) -> bytes:
     return file.getvalue()
 
 
-def test_a_table_without_total_energies(tmp_path: Path) -> None:
+def test_a_table_without_total_energies_and_forces_of_another_shape(tmp_path: Path) -> None:
     rows = [(atoms, -1.0, atoms.calc.results["forces"]) for atoms in frames()]
     for atoms, *_ in rows:
         atoms.calc = None
     content = packed(pd.DataFrame(rows, columns=["ase_atoms", "energy_corrected", "forces"]))
     said = message(tmp_path, "dft.pckl.gzip", content, **AUTO)
     assert "energy_corrected lacks the reference energies" in said
-
-
-def test_forces_of_another_shape(tmp_path: Path) -> None:
     rows = table_of(frames()).to_pylist()
     rows[1]["forces"] = rows[1]["forces"][:3]
     short = io.BytesIO()

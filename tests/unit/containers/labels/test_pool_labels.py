@@ -110,12 +110,7 @@ def test_labels_come_in_the_pool_s_order_with_every_bit(bench, pool):
     ]
     assert (metrics["structures"], metrics["labels"], metrics["rejected"], metrics["atoms"]) == (7, 7, 0, 14)
     json.dumps(metrics, allow_nan=False)
-
-
-def test_labels_that_the_structures_bring_are_not_the_teacher_s(bench, pool):
-    """DFT data are labelled too; their table has labels of its own."""
-    rows = [row(atoms) for atoms in pool]
-    bench.store(FIRST, rows)
+    # DFT data are labelled too; their table has labels of its own.
     for atoms in pool:
         atoms.calc = SinglePointCalculator(atoms, energy=99.0, forces=np.full((len(atoms), 3), 9.0), stress=np.ones(6))
     write_table(bench.folder / "dft.parquet", labels_table(pool))
@@ -125,6 +120,12 @@ def test_labels_that_the_structures_bring_are_not_the_teacher_s(bench, pool):
     found = pq.read_table(bench.folder / "outputs" / "labels.parquet")
     assert found.schema.equals(LABELS)
     assert found["energy"].to_pylist() == [one["energy"] for one in rows]
+    # a structure that is there twice counts once and the first names it
+    again = pool[1].copy()
+    again.info = {**pool[1].info, "source": "other.xyz", "row": 99}
+    metrics = bench.run([*pool, again])
+    assert (metrics["structures"], metrics["labels"], metrics["atoms"]) == (7, 7, 14)
+    assert bench.table("labels")["row"].to_pylist() == list(range(7))
 
 
 @pytest.mark.parametrize("batch", [pool_labels.BATCH, 1])
@@ -195,15 +196,6 @@ def test_a_member_that_refuses_or_gives_no_finite_label_is_named(bench, pool):
     assert bench.rejected() == {2: f"teacher 2 of 2: {NOT_FINITE} (energy nan)"}
     bench.files.pop(0)
     assert bench.run(pool, (SECOND,))["rejected_by"] == {"not_finite": 1}
-
-
-def test_a_structure_that_is_there_twice_counts_once_and_the_first_names_it(bench, pool):
-    again = pool[1].copy()
-    again.info = {**pool[1].info, "source": "other.xyz", "row": 99}
-    bench.store(FIRST, [row(atoms) for atoms in pool])
-    metrics = bench.run([*pool, again])
-    assert (metrics["structures"], metrics["labels"], metrics["atoms"]) == (7, 7, 14)
-    assert bench.table("labels")["row"].to_pylist() == list(range(7))
 
 
 def test_batches_and_files_change_no_label_and_two_runs_give_the_same_bytes(bench, pool, monkeypatch):

@@ -95,7 +95,7 @@ def test_a_spoilt_refusal_is_named(check, answers, words: str, change: dict[str,
         check(rows)
 
 
-def test_doubled_rows_too_many_rows_and_other_columns_are_refused(check, answers) -> None:
+def test_doubled_or_too_many_rows_endless_forces_and_other_columns_are_refused(check, answers, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"row 3 \(from 0\): the id of an earlier row"):
         check(answers.rows([1, 2, 3, 2]))
     with pytest.raises(StoreError, match="9 rows, at most 8"):
@@ -104,9 +104,6 @@ def test_doubled_rows_too_many_rows_and_other_columns_are_refused(check, answers
         check(answers.rows(NUMBERS).drop_columns(["edges"]))
     with pytest.raises(StoreError, match="columns are not id, reason"):
         checked_reasons(answers.file(NUMBERS), answers.ids(NUMBERS))
-
-
-def test_a_small_file_of_endless_forces_is_refused_before_it_is_read(tmp_path: Path, answers) -> None:
     row = {**answers.rows([1]).to_pylist()[0], "forces": np.zeros(5_000_000)}
     pq.write_table(pa.Table.from_pylist([row], schema=ROWS), bomb := tmp_path / "labels.parquet", compression="zstd")
     assert bomb.stat().st_size < 100_000

@@ -16,12 +16,7 @@ import pytest
 
 from tasks.label_store.store import LabelStore, TeacherKey
 
-TEACHER = TeacherKey(model="ab" * 32, head="Default", dtype="float32", version=2, stub=True)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> LabelStore:
-    return LabelStore(tmp_path / "labels", TEACHER)
+TEACHER = TeacherKey(model="ab" * 32, head="Default", dtype="float32", version=2, stub=False)
 
 
 def another(store: LabelStore) -> LabelStore:

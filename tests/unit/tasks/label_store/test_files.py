@@ -31,11 +31,6 @@ def no_power_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> LabelStore:
-    return LabelStore(tmp_path / "labels", TEACHER)
-
-
 def fill(store: LabelStore, answers: Any, first: int = 0, shards: int = SHARDS) -> None:
     for start in range(first, first + shards * SHARD, SHARD):
         commit(store, answers, range(start, start + SHARD))

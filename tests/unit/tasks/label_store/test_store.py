@@ -23,11 +23,6 @@ from tasks.store import stamps
 TEACHER = TeacherKey(model="ab" * 32, head="Default", dtype="float32", version=2, stub=False)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> LabelStore:
-    return LabelStore(tmp_path / "labels", TEACHER)
-
-
 def again(store: LabelStore, verify: bool = False) -> LabelStore:
     """The same store as another run sees it."""
     return LabelStore(store.folder.parent, TEACHER, verify)

@@ -80,20 +80,17 @@ def test_a_symlinked_output_is_not_trusted(workspace: Workspace, call: StepCall,
     assert not run_step(call, workspace).cached
 
 
-def test_publishing_refuses_what_its_report_does_not_say(workspace: Workspace, call: StepCall) -> None:
-    request = request_of(call, workspace)
-    folder = workspace.store.stage(request)
-    with pytest.raises(StoreError, match="no valid report"):
-        workspace.store.publish(folder, request)
-    assert folder.is_dir()
-
-
-def test_a_report_of_another_key_is_refused(workspace: Workspace, call: StepCall) -> None:
+def test_a_report_of_another_key_and_a_folder_without_one_are_refused(workspace: Workspace, call: StepCall) -> None:
     artefact = run_step(call, workspace)
     path = entry(workspace, artefact) / "report.json"
     report = Report.model_validate_json(path.read_bytes())
     path.write_text(report.model_copy(update={"key": "0" * 64}).sealed().model_dump_json())
     assert not run_step(call, workspace).cached
+    request = request_of(call.model_copy(update={"params": {"fail": "x"}}), workspace)
+    folder = workspace.store.stage(request)
+    with pytest.raises(StoreError, match="no valid report"):
+        workspace.store.publish(folder, request)
+    assert folder.is_dir()
 
 
 def test_two_runs_at_once_compute_once(workspace: Workspace, call: StepCall) -> None:

@@ -53,6 +53,11 @@ def test_processes_work_at_the_same_time():
     with Crew(slow, 2) as crew:
         starts = [started for _, started in crew.results(windows(2))]
     assert abs(starts[0] - starts[1]) < 0.2
+    with Crew(squares, 2) as crew:
+        for worker in crew._workers:
+            worker.process.kill()
+            worker.process.join()
+        assert done_by(crew, windows(5)) == {place: place**2 for place in range(20)}
 
 
 def killed_by(places: set[int], log: Path | None = None, how: int = signal.SIGKILL) -> Callable[..., list[int]]:
@@ -76,6 +81,17 @@ def test_what_kills_its_process_is_found_by_halving_and_the_rest_is_done():
     assert len(found) == 40
     assert str(found[5]) == "its process was killed twice (out of memory?)"
     assert crew.bound == 2000  # halved by each of the two windows, not by their pieces
+
+    # memory that Python itself misses counts as a kill
+    def hungry(places: Sequence[int], bound: int) -> list[int]:
+        if 3 in places:
+            raise MemoryError
+        return squares(places, bound)
+
+    with Crew(hungry, 2) as crew:
+        found = done_by(crew, windows(3))
+    assert isinstance(found.pop(3), WorkerKilled)
+    assert len(found) == 11
 
 
 def test_killing_windows_lower_the_bound_within_limits(tmp_path):
@@ -127,18 +143,6 @@ def test_a_structure_that_killed_once_is_tried_again_alone(tmp_path):
     assert found[0] == 0
 
 
-def test_memory_that_python_itself_misses_counts_as_a_kill():
-    def work(places: Sequence[int], bound: int) -> list[int]:
-        if 3 in places:
-            raise MemoryError
-        return squares(places, bound)
-
-    with Crew(work, 2) as crew:
-        found = done_by(crew, windows(3))
-    assert isinstance(found.pop(3), WorkerKilled)
-    assert len(found) == 11
-
-
 def test_what_the_work_raises_and_a_process_that_ends_by_itself_are_errors():
     def work(places: Sequence[int], bound: int) -> list[int]:
         raise StepError(f"odd structure {places[0]}")
@@ -152,14 +156,6 @@ def test_what_the_work_raises_and_a_process_that_ends_by_itself_are_errors():
 
     with pytest.raises(StepError, match="exit code 3"), Crew(ends, 1) as crew:
         done_by(crew, windows(1))
-
-
-def test_an_idle_process_that_is_killed_costs_nothing_but_a_new_one():
-    with Crew(squares, 2) as crew:
-        for worker in crew._workers:
-            worker.process.kill()
-            worker.process.join()
-        assert done_by(crew, windows(5)) == {place: place**2 for place in range(20)}
 
 
 def test_work_in_a_process_of_its_own_which_one_with_threads_never_forks():

@@ -268,7 +268,9 @@ def test_stress_in_another_unit_is_refused_with_file_and_unit(tmp_path: Path, na
         run(tmp_path, params(), **data)
 
 
-def test_zbl_is_taken_off_inside_the_bonds_alone(tmp_path: Path) -> None:
+def test_zbl_is_taken_off_inside_the_bonds_alone_and_a_fitted_lennard_jones_loses_no_close_structure(
+    tmp_path: Path,
+) -> None:
     asked = params(reference_potential="zbl", difference=True)
     found, metrics = run(tmp_path, asked, labels=pool(6))
     assert set(found.pairs) == {"C-C", "C-Si", "Si-Si"}
@@ -277,6 +279,12 @@ def test_zbl_is_taken_off_inside_the_bonds_alone(tmp_path: Path) -> None:
     assert found.pairs["Si-Si"].outer_A < bond
     assert metrics["structures_pushed_out_of_range"] == 0
     assert run(tmp_path, params(reference_potential="zbl"), labels=pool(6))[0].pairs == {}
+    # Two atoms at a fifth of their bond: the depth shrinks until their energy less it is in range.
+    close = label(Atoms("Si2", positions=[[0, 0, 0], [0.9, 0, 0]]), 99)
+    close.calc.results["energy"] = 40.0
+    _, metrics = run(tmp_path, params(reference_potential="lj"), labels=[*pool(30), close])
+    assert metrics["structures_pushed_out_of_range"] == 0
+    assert ENERGY_RANGE[0] <= metrics["lowest_corrected_eV_per_atom"] < -19
 
 
 def test_a_fitted_lennard_jones_takes_off_some_of_what_one_made(tmp_path: Path) -> None:
@@ -296,15 +304,6 @@ def test_a_fitted_lennard_jones_takes_off_some_of_what_one_made(tmp_path: Path) 
         before.append(np.ravel(forces[crowded]))
         after.append(np.ravel((forces - calculator.pair_terms(atoms, terms)[1])[crowded]))
     assert np.abs(np.concatenate(after)).mean() < 0.95 * np.abs(np.concatenate(before)).mean()
-
-
-def test_a_fitted_lennard_jones_loses_no_structure_that_is_very_close(tmp_path: Path) -> None:
-    """Two atoms at a fifth of their bond: the depth shrinks until their energy less it is in range."""
-    close = label(Atoms("Si2", positions=[[0, 0, 0], [0.9, 0, 0]]), 99)
-    close.calc.results["energy"] = 40.0
-    _, metrics = run(tmp_path, params(reference_potential="lj"), labels=[*pool(30), close])
-    assert metrics["structures_pushed_out_of_range"] == 0
-    assert ENERGY_RANGE[0] <= metrics["lowest_corrected_eV_per_atom"] < -19
 
 
 def test_given_parameters_must_name_every_pair_and_leave_the_energies_in_range(tmp_path: Path) -> None:
@@ -456,9 +455,6 @@ def test_two_runs_write_the_same_bytes(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         run(tmp_path / name, params(reference_potential="lj", e0s="least_squares"), labels=pool(30))
     assert (tmp_path / "a" / "baseline.json").read_bytes() == (tmp_path / "b" / "baseline.json").read_bytes()
-
-
-def test_fitted_lennard_jones_leaves_a_pair_that_training_never_sees_to_zbl(tmp_path: Path) -> None:
     e0s = {"C": -1.0, "H": -1.0, "Si": -1.0}
     wanted = params(reference_potential="lj", e0s=e0s, teacher_e0s_eV=e0s, elements=("C", "H", "Si"))
     found, _ = run(tmp_path, wanted, labels=pool(12))

@@ -55,9 +55,7 @@ def test_mean_and_population_deviation_of_energy_and_forces() -> None:
     vectors = np.random.default_rng(0).normal(size=(5, 3))
     turn, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))
     np.testing.assert_allclose(per_atom(vectors @ turn), per_atom(vectors))
-
-
-def test_the_mean_force_is_the_slope_of_the_mean_energy() -> None:
+    # the mean force is the slope of the mean energy
     atoms = Atoms("Si2", [[0, 0, 1.2], [0.3, 2, 1]])
     atoms.calc = Committee([Spring(1.0), Spring(2.5), Spring(4.0)])
     forces, step = atoms.get_forces(), 1e-4

@@ -119,9 +119,6 @@ def test_atoms_without_a_core_are_reported_before_anything_moves_by_heat(tmp_pat
     assert str(metrics["unstable_because"]).startswith("while it was relaxed: atoms fused")
     assert metrics["fused_atoms"] > 0
     assert (metrics["steps"], metrics["gamma_max"], metrics["drift_meV_per_atom_per_ps"]) == (0, None, None)
-
-
-def test_steps_too_long_for_a_stiff_potential_are_found_and_shorter_ones_are_sound(tmp_path: Path, toy: Any) -> None:
     toy(depth=40.0)
     metrics, _ = ran(tmp_path, stability.Params(picoseconds=1, timestep_fs=10))
     assert "the temperature rose" in metrics["unstable_because"]

@@ -103,16 +103,6 @@ def test_only_selected_structures_train_the_other_sides_are_whole_and_labels_unt
     assert made.facts["baseline"]["e0s_eV"] == E0S
 
 
-def test_pair_terms_are_taken_from_what_is_fitted_and_not_from_the_labels(tmp_path: Path) -> None:
-    row = make(tmp_path, baseline=Baseline(e0s_eV=E0S, pairs=ZBL)).sides["test"].iloc[0]
-    energy, forces, _ = pair_terms(row["ase_atoms"], {"Si-Si": ZBL["Si-Si"].model_dump()})
-    assert energy > 0.01
-    assert row["energy"] == -8.0
-    assert row["energy_corrected"] + energy == pytest.approx(-2.0, abs=1e-10)
-    assert np.array_equal(row["forces_total"], np.full((2, 3), 0.25))
-    np.testing.assert_allclose(row["forces"] + forces, row["forces_total"], rtol=0, atol=1e-10)
-
-
 def test_dft_energies_are_on_the_teachers_scale_and_replace_its_labels(tmp_path: Path) -> None:
     dft = cell(100, energy=-10.0)
     baseline = Baseline(e0s_eV=E0S, dft_offsets_eV={"Si": -0.5})
@@ -282,3 +272,11 @@ def test_every_pair_says_what_each_side_has_of_it(tmp_path: Path) -> None:
     assert pairs["Ge-Si"]["train"] == {"structures": 1, "shortest_A": pytest.approx(5.43 * 3**0.5 / 4, abs=0.1)}
     assert [pairs["Si-Si"][side]["structures"] for side in SIDES] == [4, 3, 3]
     assert found.facts["sides"]["test"]["shortest_distance_A"].keys() == {"Si-Si"}
+    # pair terms are taken from what is fitted and not from the labels
+    row = make(tmp_path / "terms", baseline=Baseline(e0s_eV=E0S, pairs=ZBL)).sides["test"].iloc[0]
+    energy, forces, _ = pair_terms(row["ase_atoms"], {"Si-Si": ZBL["Si-Si"].model_dump()})
+    assert energy > 0.01
+    assert row["energy"] == -8.0
+    assert row["energy_corrected"] + energy == pytest.approx(-2.0, abs=1e-10)
+    assert np.array_equal(row["forces_total"], np.full((2, 3), 0.25))
+    np.testing.assert_allclose(row["forces"] + forces, row["forces_total"], rtol=0, atol=1e-10)

@@ -217,9 +217,7 @@ def test_neither_other_sides_nor_what_dft_labelled_are_candidates(tmp_path: Path
     rows, metrics = added(tmp_path, [*structures, twin], [], most=1000)
     assert metrics["candidates"] == 11
     assert twin.info["id"] not in {row["id"] for row in rows}
-
-
-def test_what_pacemaker_could_not_take_is_no_candidate(tmp_path: Path) -> None:
+    # what pacemaker could not take is no candidate
     structures = pool()
     lonely = Atoms("Si2", positions=[[0, 0, 0], [9, 0, 0]], cell=[30, 30, 30], pbc=True)
     high = bulk("Si", "diamond", a=5.43)
