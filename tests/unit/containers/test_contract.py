@@ -149,13 +149,14 @@ def test_a_step_is_found_by_name_and_an_unknown_one_refused_with_the_list() -> N
 
 
 ENGINES = {"torch", "mace", "e3nn", "tensorflow", "pyace", "tensorpotential", "prefect"}
+LIGHT = ("teacher.description", "labelling.batches", "labelling.predictions", "labelling.workers")
 WITHOUT_TABLES = ("tensorpot.core.pace_corerep", "tensorpot.baseline.baseline", "tensorpot.evaluation.stability")
 
 
 @pytest.mark.parametrize(
     ("modules", "heavy"),
     [
-        (["flows.fit.repairs", *STEPS.values()], ENGINES),
+        (["flows.fit.repairs", *STEPS.values(), *(f"containers.mace.{name}" for name in LIGHT)], ENGINES),
         ([f"containers.{name}" for name in WITHOUT_TABLES], {"pandas"}),
         (["tasks.report.publish"], {"matplotlib"}),
     ],
