@@ -1,4 +1,4 @@
-"""What the sections of the config are made of."""
+"""Base and field types of the sections of the config."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ase.data import atomic_numbers
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
-class Section(BaseModel):
+class ConfigSection(BaseModel):
     """Base of all parts of the config: frozen, closed, no infinities, and no text or truth values for numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)

@@ -7,8 +7,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from flows.config.presets import PRESETS, PresetName
-from flows.config.schema import DistillConfig
+from flows.config.schema import PRESETS, DistillConfig, PresetName
 
 MINIMAL: dict[str, Any] = {"name": "a", "teacher": {"model": "m"}, "pool": {"files": ["p"]}}
 
