@@ -1,25 +1,24 @@
-"""What a run would do, without labelling or fitting anything.
+"""The plan of a run, without labelling or fitting anything.
 
-The way of the flow with a `Run` that looks results up. The two cheap steps (`ingest`, `teacher_info`) may run; the walk
-ends at the first result that is missing and whose figures the next call depends on.
+The functions of the flow with a `Run` that looks results up. The two cheap steps (`ingest`, `teacher_info`) may run.
+The walk ends at the first result that is missing and whose figures the next call depends on.
 """
 
 from __future__ import annotations
 
 import json
 from contextlib import suppress
-from pathlib import Path
 
 from containers.contract import Request, write_atomic
 from containers.ingest import ingest
 from containers.tensorpot.fit.pace_train import pacemaker_input
 from flows.config.loading import teacher_files, user_files
 from flows.config.schema import DistillConfig
-from flows.data.prepare import Resolved, label_and_merge, resolve_inputs
+from flows.data.prepare import label_and_merge, resolve_inputs
 from flows.data.recipe import Recipe
 from flows.data.training_set import training_set
 from flows.fit import steps as fit_steps
-from flows.fit.attempts import first_names
+from flows.fit.attempts import attempt_name
 from flows.fit.basis_plan import basis_lines
 from flows.fit.repairs import first_plan
 from flows.fit.student import make_student
@@ -41,9 +40,9 @@ class _Look:
         self.names: set[str] = set()
         self.requests: dict[str, Request] = {}
 
-    def note(self, name: str, told: str) -> None:
+    def note(self, name: str, text: str) -> None:
         self.names.add(name)
-        self.lines.append(f"  {name:<28} {told}")
+        self.lines.append(f"  {name:<28} {text}")
 
     def __call__(self, call: StepCall, workspace: Workspace, name: str) -> Artefact:
         if not all(is_made(file) for files in call.inputs.values() for file in files):
@@ -74,15 +73,28 @@ def plan(config: DistillConfig, workspace: Workspace) -> str:
             prepared = label_and_merge(known, run)
             make_student(prepared, training_set(prepared, run), run)
         gate = ["stability"] if config.stability.picoseconds > 0 else []
-        certain = ["pace_select", "frames", *first_names(known.recipe), "pace_activeset", "pace_corerep"]
+        fits = [attempt_name(known.recipe, stage, 1) for stage in range(1, len(known.recipe.stages) + 1)]
+        certain = ["pace_select", "frames", *fits, "pace_activeset", "pace_corerep"]
         for name in [*certain, *gate, "evaluate"]:  # the task runs that there will be in any case, if no stage fails
             if name not in look.names:
                 look.note(name, UNKNOWN)
-        basis = basis_lines(known.recipe, _expected(known.recipe, known.ingested.pool)[1])
-        texts = _texts(known, [*look.lines, *basis])
+        recipe, expected = known.recipe, _expected(known.recipe, known.ingested.pool)
+        basis, first = basis_lines(recipe, expected[1]), first_plan(recipe.stages[0])
+        found = {"config": known.config, "recipe": recipe, "first_attempt": first}
+        values = {name: value.model_dump(mode="json") for name, value in found.items()}
+        texts = {
+            "plan.json": json.dumps({**values, "steps": [*look.lines, *basis]}, indent=1),
+            "input.yaml": pacemaker_input(fit_steps.train_params(recipe, first), *expected, "fresh").text(),
+        }
+    for name, request in look.requests.items():
+        texts[f"requests/{name.replace(' ', '_')}.json"] = request.model_dump_json(indent=1)
     folder = workspace.run_folder(config.name) / "dry-run"
     try:
-        _write(folder, look.requests, texts)
+        (folder / "requests").mkdir(parents=True, exist_ok=True)
+        for old in (*folder.glob("requests/*.json"), folder / "plan.json", folder / "input.yaml"):
+            old.unlink(missing_ok=True)  # of an earlier plan that may have gone farther
+        for name, text in texts.items():
+            write_atomic(folder / name, text.encode())
     except OSError as error:
         raise StoreError(f"cannot write {folder}: {error.strerror}. Move what is in the way.") from None
     return "\n".join([f"{config.name}: the plan, written to {folder}", *look.lines, *basis, *config.notices])
@@ -95,25 +107,3 @@ def _expected(recipe: Recipe, pool: Artefact) -> tuple[int, int]:
     structures = min(round(selection.fraction * pooled) if selection.fraction else selection.max_structures, pooled)
     structures = max(structures, 1)
     return structures, round(structures * found.atoms / pooled)
-
-
-def _texts(known: Resolved, lines: list[str]) -> dict[str, str]:
-    recipe, first = known.recipe, first_plan(known.recipe.stages[0])
-    found = {"config": known.config, "recipe": recipe, "first_attempt": first}
-    told = {**{name: value.model_dump(mode="json") for name, value in found.items()}, "steps": lines}
-    params = fit_steps.train_params(recipe, first)
-    return {
-        "plan.json": json.dumps(told, indent=1),
-        "input.yaml": pacemaker_input(params, *_expected(recipe, known.ingested.pool), "fresh").text(),
-    }
-
-
-def _write(folder: Path, requests: dict[str, Request], texts: dict[str, str]) -> None:
-    (folder / "requests").mkdir(parents=True, exist_ok=True)
-    for old in (*folder.glob("requests/*.json"), folder / "plan.json", folder / "input.yaml"):
-        old.unlink(missing_ok=True)  # of an earlier plan that may have gone farther
-    for name, request in requests.items():
-        file = folder / "requests" / f"{name.replace(' ', '_')}.json"
-        write_atomic(file, request.model_dump_json(indent=1).encode())
-    for name, text in texts.items():
-        write_atomic(folder / name, text.encode())

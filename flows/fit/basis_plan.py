@@ -1,14 +1,14 @@
-"""What the dry run says of the basis: functions by block and element, parameters, estimated times and memory. Pure."""
+"""The basis as the dry run prints it: functions by block and element, parameters, estimated times and memory. Pure."""
 
 from __future__ import annotations
 
 from containers.tensorpot.fit.training_data import ATOMS_PER_BATCH, NEIGHBOURS, batch_bytes_per_atom, fixed_bytes
-from containers.tensorpot.pacemaker.basis_functions import KINDS, BasisFunctions
+from containers.tensorpot.pacemaker.basis_functions import KINDS
 from flows.data.recipe import Recipe
 
 TRAIN_US_PER_NEIGHBOUR = 1.5
 TRAIN_US_PER_FUNCTION = 0.5
-"""µs of one core for energy, forces and gradient of an atom: what its neighbours and its functions take."""
+"""µs of one core for energy, forces and gradient of an atom, for each of its neighbours and of its functions."""
 EVALUATE_US_PER_NEIGHBOUR = 0.15
 EVALUATE_US_PER_FUNCTION = 0.06
 """The same for energy and forces by LAMMPS' evaluator."""
@@ -23,7 +23,7 @@ EVALUATIONS_PER_ITERATION = 1.1
 
 
 def basis_lines(recipe: Recipe, atoms: int) -> list[str]:
-    """Lines for the reader.
+    """Return the lines to print.
 
     Args:
         atoms: of the training set, as far as they are known.
@@ -34,7 +34,14 @@ def basis_lines(recipe: Recipe, atoms: int) -> list[str]:
         f"basis: {elements} elements, {len(found.blocks)} blocks, {found.total:,} functions,"
         f" {found.parameters:,} parameters"
     ]
-    lines += [f"  {names:<28} {text}" for text, names in _by_element(found).items()]
+    same: dict[str, list[str]] = {}
+    for element, kinds in found.by_element().items():
+        blocks = ", ".join(
+            f"{KINDS[size - 1].lower()} {count}" if size <= len(KINDS) else f"{size} elements {count}"
+            for size, count in kinds.items()
+        )
+        same.setdefault(f"{sum(kinds.values())} functions: {blocks}", []).append(element)
+    lines += [f"  {' '.join(names):<28} {text}" for text, names in same.items()]
     most = max(sum(kinds.values()) for kinds in found.by_element().values())
     optimizer = recipe.stages[0].optimizer
     iterations = sum(stage.maxiter for stage in recipe.stages)
@@ -45,39 +52,20 @@ def basis_lines(recipe: Recipe, atoms: int) -> list[str]:
     )
     bytes_taken = fixed_bytes(elements, found.parameters, optimizer)
     bytes_taken += min(atoms, ATOMS_PER_BATCH) * batch_bytes_per_atom(most)
+    evaluation_us = EVALUATE_US_PER_NEIGHBOUR * NEIGHBOURS + EVALUATE_US_PER_FUNCTION * most
+    duration = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(seconds, 1):.0f} s"
     return [
         *lines,
-        f"estimate for one core, {NEIGHBOURS} neighbours: {evaluation_us(most):.0f} µs/atom for energy and forces;"
-        f" a fit of {atoms:,} atoms and {iterations} iterations of {optimizer} takes about {_duration(seconds)}"
+        f"estimate for one core, {NEIGHBOURS} neighbours: {evaluation_us:.0f} µs/atom for energy and forces;"
+        f" a fit of {atoms:,} atoms and {iterations} iterations of {optimizer} takes about {duration}"
         f" and {bytes_taken / 1e9:.1f} GB of memory",
     ]
 
 
-def evaluation_us(functions: int) -> float:
-    """µs for energy and forces of an atom with so many functions of its element."""
-    return EVALUATE_US_PER_NEIGHBOUR * NEIGHBOURS + EVALUATE_US_PER_FUNCTION * functions
-
-
 def fit_seconds(functions: int, parameters: int, elements: int, atoms: int, iterations: int, optimizer: str) -> float:
-    """Seconds of one core for the iterations, by the functions of an element and all parameters."""
+    """Return the seconds of one core for the iterations, by the functions of an element and all parameters."""
     one = atoms * (TRAIN_US_PER_NEIGHBOUR * NEIGHBOURS + TRAIN_US_PER_FUNCTION * functions) * 1e-6
     batches = -(-atoms // ATOMS_PER_BATCH)
     one += batches * BATCH_S_PER_PAIR * elements**2
     algebra = BFGS_S_PER_ENTRY * parameters**2 if optimizer == "BFGS" else 0.0
     return iterations * (EVALUATIONS_PER_ITERATION * one + algebra)
-
-
-def _by_element(found: BasisFunctions) -> dict[str, str]:
-    """Elements by the text that says their functions."""
-    told: dict[str, list[str]] = {}
-    for element, kinds in found.by_element().items():
-        blocks = ", ".join(
-            f"{KINDS[size - 1].lower()} {count}" if size <= len(KINDS) else f"{size} elements {count}"
-            for size, count in kinds.items()
-        )
-        told.setdefault(f"{sum(kinds.values())} functions: {blocks}", []).append(element)
-    return {text: " ".join(elements) for text, elements in told.items()}
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(seconds, 1):.0f} s"

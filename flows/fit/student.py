@@ -14,8 +14,8 @@ from tasks.artefact import Artefact, Stored
 
 
 @dataclass(frozen=True)
-class Student:
-    """A finished student: what it was made from, its fit, its active set, the exported potential, its errors.
+class FittedStudent:
+    """A finished student: its training set, its fit, its active set, the exported potential, its errors.
 
     Attributes:
         recipe: its potential has the number of functions.
@@ -39,12 +39,12 @@ class Student:
 
     @property
     def results(self) -> dict[str, Artefact]:
-        """By step, what the student was made of and ended in; selection and fit left out."""
+        """Artefacts by step, without selection and fit."""
         found = (self.training.frames, self.active_set, self.core, self.stability, self.evaluation)
         return {artefact.step: artefact for artefact in found if artefact}
 
 
-def make_student(prepared: Prepared, training: TrainingSet, run: Run, start: Stored | None = None) -> Student:
+def make_student(prepared: Prepared, training: TrainingSet, run: Run, start: Stored | None = None) -> FittedStudent:
     """Fit; then active set, core, stability and evaluation of the best potential.
 
     Args:
@@ -58,4 +58,4 @@ def make_student(prepared: Prepared, training: TrainingSet, run: Run, start: Sto
     gate = recipe.stability.picoseconds > 0
     stability = run(steps.stability_call(recipe, core, active_set, frames, baseline)) if gate else None
     evaluation = run(steps.evaluate_call(recipe, core, active_set, frames, baseline, prepared.ingested.dft_test))
-    return Student(recipe, training, attempts, best, active_set, core, stability, evaluation)
+    return FittedStudent(recipe, training, attempts, best, active_set, core, stability, evaluation)

@@ -9,7 +9,7 @@ from flows.config.schema import DistillConfig
 from flows.data.prepare import Prepared
 from flows.data.training_set import training_set
 from flows.fit import steps
-from flows.fit.student import Student
+from flows.fit.student import FittedStudent
 from flows.fit.verdict import ACCIDENTS
 from flows.run import Run
 from flows.sweep.students import Wanted, fit_all
@@ -49,7 +49,7 @@ def make_committee(config: DistillConfig, prepared: Prepared, workspace: Workspa
         wanted.append(Wanted(f"of committee {place}", prepared.with_config(changed), training))
     results = fit_all(wanted, config.sweep.at_once, workspace)
     failed = [(one, result) for one, result in zip(wanted, results, strict=True) if isinstance(result, StepFailed)]
-    found = [(place, result) for place, result in enumerate(results, start=1) if isinstance(result, Student)]
+    found = [(place, result) for place, result in enumerate(results, start=1) if isinstance(result, FittedStudent)]
     if len(found) < 2:
         raise failed[-1][1]
     potentials = [student.core.file("potential") for _, student in found]
@@ -70,7 +70,7 @@ def make_committee(config: DistillConfig, prepared: Prepared, workspace: Workspa
     publish_study(summary, workspace)
 
 
-def _student(name: str, student: Student, baseline: Artefact, workspace: Workspace) -> CommitteeStudent:
+def _student(name: str, student: FittedStudent, baseline: Artefact, workspace: Workspace) -> CommitteeStudent:
     path = workspace.store.path
     made = {"pace_corerep": student.core, "pace_activeset": student.active_set, "baseline": baseline}
     files = {name: path(made[of].file(output)) for name, (of, output) in PUBLISHED.items() if of in made}

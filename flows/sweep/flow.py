@@ -22,7 +22,7 @@ from flows.config.run_name import Results, refuse_other
 from flows.config.schema import DistillConfig
 from flows.data.prepare import Prepared, Resolved, label_and_merge, resolve_inputs
 from flows.data.training_set import training_set
-from flows.fit.student import Student
+from flows.fit.student import FittedStudent
 from flows.run import Run
 from flows.sweep.committee import make_committee
 from flows.sweep.students import Wanted, fit_all
@@ -162,7 +162,7 @@ def _wanted(
     return wanted, failures
 
 
-def _student(variant: Variant, student: Student) -> SweptStudent:
+def _student(variant: Variant, student: FittedStudent) -> SweptStudent:
     tested = student.evaluation
     return SweptStudent(
         name=variant.name,

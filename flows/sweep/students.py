@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from containers.memory import SHARE, available_bytes
 from flows.data.prepare import Prepared
 from flows.data.training_set import TrainingSet
-from flows.fit.student import Student, make_student
+from flows.fit.student import FittedStudent, make_student
 from flows.run import Run
 from tasks.errors import StepFailed
 from tasks.labelling.task_runner import run_shards, started
@@ -32,7 +32,7 @@ class Wanted:
     training: TrainingSet
 
 
-def fit_all(wanted: Sequence[Wanted], at_once: int, workspace: Workspace) -> list[Student | StepFailed]:
+def fit_all(wanted: Sequence[Wanted], at_once: int, workspace: Workspace) -> list[FittedStudent | StepFailed]:
     """Fit and finish each of them, `at_once` at a time on this machine or as many as the Dask cluster of the settings
     has workers; a failed one keeps its place.
 
@@ -82,6 +82,6 @@ def _memory_GB(settings: Settings, at_once: int) -> float | None:
 
 
 @task(name="student", cache_policy=NO_CACHE, persist_result=False)
-def fit_student(wanted: Wanted, workspace: Workspace) -> Student:
+def fit_student(wanted: Wanted, workspace: Workspace) -> FittedStudent:
     """Fit, and do what follows a fit."""
     return make_student(wanted.prepared, wanted.training, Run(workspace, of=wanted.name))

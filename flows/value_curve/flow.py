@@ -137,7 +137,7 @@ def _point(prepared: Prepared, method: str, size: int, seed: int, workspace: Wor
         atoms=fitted.train_atoms,
         fit_s=sum(attempt.seconds for attempt in attempts),
         iterations=sum(one.artefact.read(pace_train.Metrics).iterations for one in attempts if one.artefact),
-        ended=next((attempt.verdict for attempt in attempts if attempt.goes_on), attempts[-1].verdict),
+        ended=next((attempt.verdict for attempt in attempts if attempt.interrupted), attempts[-1].verdict),
         figures=of_side(student.evaluation.metrics, "teacher"),
     )
 

@@ -368,7 +368,7 @@ def test_a_call_gives_the_inputs_that_the_step_declares(inputs: dict[str, Extern
 
 def test_the_plan_reaches_the_fit(recipe, data, artefact) -> None:
     plan = FitPlan(
-        asked=9,
+        stage_maxiter=9,
         maxiter=5,
         kappa=0.02,
         batch_size=6,

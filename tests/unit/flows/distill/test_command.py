@@ -173,7 +173,7 @@ def test_another_config_with_the_same_name_is_2_and_starts_nothing(monkeypatch, 
 
 
 def test_told_gives_verdict_figures_and_report() -> None:
-    text = command.told(OUTCOME)
+    text = command.summary_lines(OUTCOME)
     assert "silicon: converged\n" in text
     assert "force_mae_meV_per_A          44.32\n" in text
     assert text.endswith("runs/silicon/report.html")
@@ -181,7 +181,7 @@ def test_told_gives_verdict_figures_and_report() -> None:
 
 
 def test_told_says_why_not_and_that_a_stub_run_is_one() -> None:
-    text = command.told(MISSED.model_copy(update={"stub": True}))
+    text = command.summary_lines(MISSED.model_copy(update={"stub": True}))
     assert "not converged: the force MAE is large" in text
     assert "STUB RUN" in text
 

@@ -12,9 +12,9 @@ from flows.config.schema import DistillConfig
 from flows.config.training import Stage
 from flows.data.recipe import Recipe, stages_of
 from flows.data.training_set import TrainingSet
-from flows.fit.attempts import Attempt, first_names, fit, led_to
+from flows.fit.attempts import Attempt, attempt_name, fit, led_to
 from flows.fit.student import make_student
-from flows.fit.verdict import MENDS, MENDS_OF_NOTHING
+from flows.fit.verdict import HINTS, HINTS_OF_NOTHING
 from flows.run import Run
 from tasks.artefact import Artefact, StepCall
 from tasks.errors import StepCancelled, StepFailed, StoreError
@@ -96,7 +96,7 @@ def test_a_converged_fit_is_the_only_one(recipe, data, fitted) -> None:
 def test_an_end_that_no_plan_mends_any_more_is_told_with_its_mend(recipe, data, fitted, caplog, stop_reason) -> None:
     with caplog.at_level("WARNING"):
         (attempt,), _ = attempted(with_train(recipe, max_attempts=1), data, FakeStep(fitted(stop_reason)))
-    assert f"{attempt.name} ended as {attempt.verdict}. {MENDS[attempt.verdict]}" in caplog.text
+    assert f"{attempt.name} ended as {attempt.verdict}. {HINTS[attempt.verdict]}" in caplog.text
 
 
 def test_used_up_iterations_go_on_from_the_newest_interim(recipe, data, fitted) -> None:
@@ -202,7 +202,7 @@ def test_the_last_failure_is_raised_when_all_fail(recipe, data) -> None:
         attempted(recipe, data, run)
     assert (caught.value.kind, caught.value.step, caught.value.folder) == ("Crashed", "pace_train", Path("kept"))
     assert "pace_train attempt 2: killed (out of memory: 1/2 of the automatic batch)" in caught.value.message
-    assert MENDS_OF_NOTHING["crashed"] in caught.value.message
+    assert HINTS_OF_NOTHING["crashed"] in caught.value.message
 
 
 def test_a_cancelled_fit_is_over_whatever_it_has(recipe, data, fitted) -> None:
@@ -251,8 +251,8 @@ def test_a_run_goes_on_where_an_accident_ended_the_earlier_one(recipe, data, fit
 
 def test_a_new_accident_adds_no_attempt(recipe, data, fitted) -> None:
     run = FakeStep(fitted("killed", cached=True), fitted("killed"), fitted(force=10))
-    attempts, _ = attempted(with_train(recipe, max_attempts=1), data, run)
-    assert [attempt.left_off for attempt in attempts] == [True, False]
+    attempted(with_train(recipe, max_attempts=1), data, run)
+    assert len(run.calls) == 2
 
 
 @pytest.mark.parametrize("cached", [(True, True, True), (True, True, False), (False, False, False)])
@@ -405,7 +405,7 @@ def test_the_first_task_runs_are_called_as_the_dry_run_says(recipe, staged, data
     for wanted in (recipe, staged):
         run = FakeStep(fitted(force=10), fitted(force=10))
         attempted(wanted, data, run)
-        assert run.names == first_names(wanted)
+        assert run.names == [attempt_name(wanted, stage, 1) for stage in range(1, len(wanted.stages) + 1)]
 
 
 @pytest.mark.parametrize(("picoseconds", "steps"), [(2.0, ["stability"]), (0.0, [])])

@@ -7,13 +7,11 @@ from typing import Any
 
 import pytest
 
-from containers.tensorpot.fit.pace_train import Metrics
 from flows.config.training import Convergence, Extend
 from flows.fit.next_round import (
     EXTRAPOLATING,
     GAP,
     KINDS,
-    Errors,
     Extension,
     Kind,
     State,
@@ -23,7 +21,7 @@ from flows.fit.next_round import (
     preferred,
     standing,
 )
-from flows.fit.verdict import badness
+from flows.fit.verdict import Errors, FitOutcome
 
 LIMITS = Convergence(force_mae_meV_per_A=100, energy_mae_meV_per_atom=10)
 EXTEND = Extend(rounds=4, structures=50, min_gain=0.05)
@@ -53,8 +51,12 @@ def kind_of(step: Extension | Stop) -> str:
 
 
 def test_the_measure_is_that_of_the_attempts() -> None:
-    fit = Metrics.of({"validation_force_mae_meV_per_A": 150.0, "validation_energy_mae_meV_per_atom": 18.0})
-    assert Errors.of(150.0, 18.0).badness(LIMITS) == badness(fit, LIMITS) == pytest.approx(1.8)
+    metrics = {"validation_force_mae_meV_per_A": 150.0, "validation_energy_mae_meV_per_atom": 18.0}
+    assert (
+        Errors.of(150.0, 18.0).badness(LIMITS)
+        == FitOutcome(metrics=metrics).errors.badness(LIMITS)
+        == pytest.approx(1.8)
+    )
     assert Errors.of(None, 1.0).badness(LIMITS) == float("inf")
 
 
@@ -69,7 +71,7 @@ def test_the_test_side_is_asked_too() -> None:
 
 def test_the_reason_says_when_the_test_side_alone_misses() -> None:
     step = then(state(90.0, test=errors(110)))
-    assert step.reason.startswith("the test side alone misses a limit, and validation stands for it: the force error")
+    assert step.reason.startswith("the test split alone misses a limit, and validation stands for it: the force error")
     assert "test side" not in then(state(110.0, test=errors(130))).reason
 
 
@@ -232,16 +234,16 @@ def test_an_unsound_round_is_left_behind() -> None:
 
 def test_after_a_round_that_was_broken_off_there_is_no_other() -> None:
     """The next run goes on with it: what was made after it would be made again."""
-    broken = tried("structures", 150.0, unsound="the fit was broken off (attempt 3: time_limit)", goes_on=True)
+    broken = tried("structures", 150.0, unsound="the fit was broken off (attempt 3: time_limit)", interrupted=True)
     step = then(state(200.0), broken)
     assert kind_of(step) == "unfinished"
-    assert step.reason == "the fit was broken off (attempt 3: time_limit); run again: it goes on"
+    assert step.reason == "the fit was broken off (attempt 3: time_limit); run again: it continues"
 
 
 def test_after_a_first_student_that_was_broken_off_there_is_none_either() -> None:
-    step = then(state(200.0, unsound="the fit was broken off (attempt 3: time_limit)", goes_on=True))
+    step = then(state(200.0, unsound="the fit was broken off (attempt 3: time_limit)", interrupted=True))
     assert kind_of(step) == "unfinished"
-    assert step.reason.endswith("run again: it goes on")
+    assert step.reason.endswith("run again: it continues")
 
 
 def test_the_gain_that_is_asked_for_counts_from_the_best() -> None:

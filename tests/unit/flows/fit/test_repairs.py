@@ -10,10 +10,10 @@ from containers.tensorpot.pacemaker.input import EarlyStop, Fit, Loss
 from flows.config.training import Convergence
 from flows.fit import repairs as plans
 from flows.fit.repairs import MOST_AGAIN, REPAIRS, FitPlan, Left, first_plan, left_by, next_plan
-from flows.fit.verdict import SOUND, VERDICTS, Outcome, Verdict
+from flows.fit.verdict import SOUND, VERDICTS, FitOutcome, Verdict
 
 STOP = EarlyStop()
-PLAN = FitPlan(asked=50, maxiter=50, kappa=0.3, batch_size=20)
+PLAN = FitPlan(stage_maxiter=50, maxiter=50, kappa=0.3, batch_size=20)
 SHORT = PLAN.model_copy(update={"maxiter": 30, "start": "continue"})
 CONTINUED = PLAN.model_copy(update={"start": "continue"})
 LADDER = PLAN.model_copy(update={"ladder_step": 30})
@@ -176,7 +176,7 @@ def test_the_first_plan_is_the_fit_of_its_stage() -> None:
     fit = Fit(loss=loss, maxiter=33, optimizer="L-BFGS-B", ladder_step=7, early_stop=STOP, batch_size=9)
     plan = first_plan(fit)
     assert plan == FitPlan(
-        asked=33,
+        stage_maxiter=33,
         maxiter=33,
         kappa="auto",
         batch_size=9,
@@ -194,12 +194,12 @@ def test_what_an_attempt_left() -> None:
     limits = Convergence(force_mae_meV_per_A=100, energy_mae_meV_per_atom=10)
     errors = {"validation_force_mae_meV_per_A": 101.0, "validation_energy_mae_meV_per_atom": 10.0}
     metrics = {"stop_reason": "killed", "iterations": 9, "interim_iteration": 7, "batch_size": 6, **errors}
-    assert left_by(Outcome(metrics=metrics), PLAN, limits, 30) == Left(6, 7, True, frozenset({"force"}))
-    rose = Outcome(metrics={**metrics, "stop_reason": "diverged"})
+    assert left_by(FitOutcome(metrics=metrics), PLAN, limits, 30) == Left(6, 7, True, frozenset({"force"}))
+    rose = FitOutcome(metrics={**metrics, "stop_reason": "diverged"})
     assert not left_by(rose, PLAN, limits, 30).resumable
-    assert left_by(Outcome(failure="OutOfMemory"), PLAN, limits, 30) == Left(20)
-    assert left_by(Outcome(failure="OutOfMemory"), AUTO, limits, 30) == Left(None)
-    assert left_by(Outcome(failure="OutOfMemory"), PLAN, limits, 7) == Left(7), "a batch of 20 is one of all 7"
+    assert left_by(FitOutcome(failure="OutOfMemory"), PLAN, limits, 30) == Left(20)
+    assert left_by(FitOutcome(failure="OutOfMemory"), AUTO, limits, 30) == Left(None)
+    assert left_by(FitOutcome(failure="OutOfMemory"), PLAN, limits, 7) == Left(7), "a batch of 20 is one of all 7"
 
 
 # Every plan that can be reached by any verdicts, in any order, whatever an attempt left.
@@ -207,10 +207,10 @@ def test_what_an_attempt_left() -> None:
 TOGETHER = ({"l1", "l2"}, {"cycles", "noise"}, {"batch_size", "batch_share"})
 ALONG = {"start", "maxiter", "reason", "tried"}
 BEGINNINGS = {
-    "plain": FitPlan(asked=2, maxiter=2, kappa=0.3, batch_size=2),
-    "ladder": FitPlan(asked=2, maxiter=2, kappa="auto", batch_size="auto", ladder_step=9, early_stop=STOP),
-    "second stage": FitPlan(asked=2, maxiter=2, kappa=0.02, batch_size=2, stage=2, onward=True),
-    "L-BFGS-B": FitPlan(asked=2, maxiter=2, kappa=0.3, batch_size=1, optimizer="L-BFGS-B", l2=1e-3),
+    "plain": FitPlan(stage_maxiter=2, maxiter=2, kappa=0.3, batch_size=2),
+    "ladder": FitPlan(stage_maxiter=2, maxiter=2, kappa="auto", batch_size="auto", ladder_step=9, early_stop=STOP),
+    "second stage": FitPlan(stage_maxiter=2, maxiter=2, kappa=0.02, batch_size=2, stage=2, onward=True),
+    "L-BFGS-B": FitPlan(stage_maxiter=2, maxiter=2, kappa=0.3, batch_size=1, optimizer="L-BFGS-B", l2=1e-3),
 }
 
 

@@ -15,7 +15,7 @@ from flows.data.training_set import TrainingSet
 from flows.fit.attempts import Attempt, led_to
 from flows.fit.repairs import first_plan
 from flows.fit.rounds import Results, broken_off, extend
-from flows.fit.student import Student
+from flows.fit.student import FittedStudent
 from flows.run import Run
 from tasks.artefact import Artefact, StepCall
 from tasks.errors import StepCancelled, StepFailed
@@ -92,7 +92,7 @@ def distilled(prepared: Prepared, data: Artefact, artefact: MakeArtefact) -> Any
 
     def run(
         errors: list[float | str], gap: float = 2.0, unstable: str | None = None, test: float = 500.0, **changes: Any
-    ) -> tuple[Results, Steps, Run, Student]:
+    ) -> tuple[Results, Steps, Run, FittedStudent]:
         steps = Steps(artefact, errors, gap, unstable)
         run = Run(WORKSPACE, step=steps)
         selection = artefact("pace_select", candidates=500, selected=100, how={"bulk": 100})
@@ -106,7 +106,7 @@ def distilled(prepared: Prepared, data: Artefact, artefact: MakeArtefact) -> Any
         attempt = Attempt("pace_train attempt 1", first_plan(given.recipe.stages[0]), "not_accurate", 1.0, made)
         tested = artefact("evaluate", "first", **evaluated(test))
         training = TrainingSet(selection, data)
-        student = Student(given.recipe, training, [attempt], made, active_set, core, stable, tested)
+        student = FittedStudent(given.recipe, training, [attempt], made, active_set, core, stable, tested)
         return extend(given, student, run), steps, run, student
 
     return run

@@ -14,26 +14,24 @@ from containers.tensorpot.fit.stop_reason import Ending, StopReason, stop
 from flows.config.training import Convergence
 from flows.fit.verdict import (
     ACCIDENTS,
-    MENDS,
+    HINTS,
     OF_FAILURE,
     OF_STOP_REASON,
     SOUND,
     VERDICTS,
-    Outcome,
-    badness,
+    FitOutcome,
     best_of,
+    hint_for,
     judge,
-    mend_of,
-    resume_from,
 )
 
 LIMITS = Convergence(force_mae_meV_per_A=100, energy_mae_meV_per_atom=10)
 OWN_MESSAGE = {"converged", "program_missing", "bad_data", "failed"}
 
 
-def fitted(stop_reason: str, force: float = 200.0, energy: float = 5.0) -> Outcome:
+def fitted(stop_reason: str, force: float = 200.0, energy: float = 5.0) -> FitOutcome:
     errors = {"validation_force_mae_meV_per_A": force, "validation_energy_mae_meV_per_atom": energy}
-    return Outcome(metrics={"stop_reason": stop_reason, **errors})
+    return FitOutcome(metrics={"stop_reason": stop_reason, **errors})
 
 
 @pytest.mark.parametrize(
@@ -82,7 +80,7 @@ def test_a_fit_that_was_broken_off_has_not_converged(stop_reason: str) -> None:
     ],
 )
 def test_a_failure_is_judged_by_its_class(kind: type[Exception], judged: str) -> None:
-    assert judge(Outcome(failure=kind.__name__), LIMITS) == judged
+    assert judge(FitOutcome(failure=kind.__name__), LIMITS) == judged
 
 
 REPLAYED = """\
@@ -110,7 +108,7 @@ def test_a_replayed_fit_without_an_iteration_is_none_whatever_it_says(tmp_path: 
     log.feed(AT_TOLERANCE)
     ending = Ending(0, tuple(rows.rows), log, maxiter=99)
     failure = pace_train.failure(FitRun(tmp_path, ending, stop(ending), rows.rows, []))
-    assert judge(Outcome(failure=type(failure).__name__), LIMITS) == "no_iteration"
+    assert judge(FitOutcome(failure=type(failure).__name__), LIMITS) == "no_iteration"
 
 
 def test_every_stop_reason_has_a_verdict() -> None:
@@ -119,21 +117,14 @@ def test_every_stop_reason_has_a_verdict() -> None:
 
 
 def test_every_end_that_is_not_wanted_has_its_mend_here_or_in_its_own_message() -> None:
-    assert set(MENDS) | OWN_MESSAGE == set(VERDICTS)
-    assert not set(MENDS) & OWN_MESSAGE
+    assert set(HINTS) | OWN_MESSAGE == set(VERDICTS)
+    assert not set(HINTS) & OWN_MESSAGE
     assert not set(SOUND) & set(ACCIDENTS)
-
-
-def test_a_fit_goes_on_from_the_newest_that_left_something_good() -> None:
-    failed = Outcome(failure="Crashed")
-    assert resume_from([fitted("stalled"), fitted("killed"), fitted("diverged"), failed]) == 1
-    assert resume_from([failed]) is None
-    assert resume_from([]) is None
 
 
 def test_the_best_has_the_smallest_worst_error_in_units_of_its_limit() -> None:
     attempts = [
-        Outcome(failure="Crashed"),
+        FitOutcome(failure="Crashed"),
         fitted("stalled", force=90, energy=30),
         fitted("max_iterations", force=150, energy=9),
         fitted("killed", force=150, energy=8),
@@ -150,14 +141,14 @@ def test_a_converged_attempt_is_better_than_any_that_was_broken_off(accident: st
 
 def test_an_attempt_that_left_nothing_is_not_said_to_have_kept_something() -> None:
     for verdict in ACCIDENTS:
-        assert "kept" not in mend_of(verdict, failed=True)
-    assert mend_of("time_limit", failed=False) == MENDS["time_limit"]
-    assert mend_of("diverged", failed=True) == MENDS["diverged"]
-    assert mend_of("converged", failed=False) == ""
+        assert "kept" not in hint_for(verdict, failed=True)
+    assert hint_for("time_limit", failed=False) == HINTS["time_limit"]
+    assert hint_for("diverged", failed=True) == HINTS["diverged"]
+    assert hint_for("converged", failed=False) == ""
 
 
 @pytest.mark.parametrize("nothing", [None, math.nan, math.inf])
 def test_an_error_that_is_no_number_is_the_worst(nothing: float | None) -> None:
     broken = fitted("stalled", force=nothing)  # type: ignore[arg-type]
-    assert badness(broken.fit, LIMITS) == math.inf
+    assert broken.errors.badness(LIMITS) == math.inf
     assert best_of([broken, fitted("killed", force=1e6)], LIMITS) == 1

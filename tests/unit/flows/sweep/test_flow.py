@@ -18,7 +18,7 @@ from flows.data.prepare import Prepared
 from flows.data.training_set import TrainingSet
 from flows.fit.attempts import Attempt
 from flows.fit.repairs import first_plan
-from flows.fit.student import Student
+from flows.fit.student import FittedStudent
 from flows.sweep import flow, students
 from flows.sweep.__main__ import parser, with_more
 from flows.sweep.committee import members
@@ -186,17 +186,17 @@ class Fits:
     def __init__(self, artefact: Any, broken: dict[str, Exception]) -> None:
         self.artefact, self.broken = artefact, broken
 
-    def __call__(self, wanted: list[Wanted], at_once: int, workspace: Workspace) -> list[Student | Exception]:
+    def __call__(self, wanted: list[Wanted], at_once: int, workspace: Workspace) -> list[FittedStudent | Exception]:
         return [self.broken.get(one.name) or self._fitted(one) for one in wanted]
 
-    def _fitted(self, one: Wanted) -> Student:
+    def _fitted(self, one: Wanted) -> FittedStudent:
         recipe = one.prepared.recipe
         train = one.prepared.config.train
         fit = self.artefact("pace_train", one.name, iterations=train.maxiter)
         core = self.artefact("pace_corerep", one.name, functions={"Si": 7})
         errors = {"teacher_force_mae_meV_per_A": 1000 / train.maxiter, "teacher_structures": 9}
         plan = first_plan(recipe.stages[0])
-        return Student(
+        return FittedStudent(
             recipe=recipe, training=one.training, fit=fit,
             attempts=[Attempt("pace_train attempt 1", plan, "converged", 5.0, fit)],
             active_set=self.artefact("pace_activeset"), core=core,

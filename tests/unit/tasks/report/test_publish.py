@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from containers.contract import file_digest
 from tasks.errors import StoreError
 from tasks.report.publish import publish, report_json
-from tasks.report.summary import PUBLISHED, Attempt, RunSummary
+from tasks.report.summary import PUBLISHED, AttemptSummary, RunSummary
 
 FIT = {
     "fit/README.md", "fit/1-attempt-1/input.yaml", "fit/1-attempt-1/train.pckl.gzip",
@@ -113,7 +113,7 @@ def test_an_unconverged_run_says_why(finished: RunSummary) -> None:
 
 
 def test_not_a_number_of_a_diverged_fit_becomes_none(finished: RunSummary, tmp_path: Path) -> None:
-    diverged = Attempt(
+    diverged = AttemptSummary(
         name="train 1", plan={}, verdict="diverged", seconds=1.0, train={"force_mae_meV_per_A": float("nan")}
     )
     run = finished.model_copy(update={"attempts": (diverged, finished.attempts[1])})

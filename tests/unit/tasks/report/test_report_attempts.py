@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.report.summary import Attempt, RunSummary
+from tasks.report.summary import AttemptSummary, RunSummary
 from tasks.report.training import attempts, plan_text
 
 
@@ -51,7 +51,7 @@ def test_errors_of_the_best_and_of_the_last_potential_are_told(finished: RunSumm
 
 
 def test_an_attempt_that_failed_has_dashes_and_no_errors(finished: RunSummary) -> None:
-    failed = Attempt(name="train 1", plan={}, verdict="bad_data", seconds=1.0, message="row 3 of it is wrong")
+    failed = AttemptSummary(name="train 1", plan={}, verdict="bad_data", seconds=1.0, message="row 3 of it is wrong")
     run = finished.model_copy(update={"attempts": (failed, finished.attempts[1])})
     row = tables(run)[0][0]
     assert row["verdict"] == "bad_data: row 3 of it is wrong"
