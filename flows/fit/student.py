@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from containers.tensorpot.evaluation import stability
 from flows.data.prepare import Prepared
 from flows.data.recipe import Recipe
 from flows.data.training_set import TrainingSet
@@ -38,6 +39,11 @@ class FittedStudent:
         return next(attempt for attempt in self.attempts if attempt.artefact is self.fit)
 
     @property
+    def stable(self) -> bool | None:
+        """Verdict of the stability gate; None without one."""
+        return self.stability.read(stability.Metrics).stable if self.stability else None
+
+    @property
     def results(self) -> dict[str, Artefact]:
         """Artefacts by step, without selection and fit."""
         found = (self.training.frames, self.active_set, self.core, self.stability, self.evaluation)
@@ -56,6 +62,6 @@ def make_student(prepared: Prepared, training: TrainingSet, run: Run, start: Sto
     active_set = run(steps.active_set_call(recipe, potential, frames))
     core = run(steps.core_call(recipe, potential, active_set, frames, baseline))
     gate = recipe.stability.picoseconds > 0
-    stability = run(steps.stability_call(recipe, core, active_set, frames, baseline)) if gate else None
+    stable = run(steps.stability_call(recipe, core, active_set, frames, baseline)) if gate else None
     evaluation = run(steps.evaluate_call(recipe, core, active_set, frames, baseline, prepared.ingested.dft_test))
-    return FittedStudent(recipe, training, attempts, best, active_set, core, stability, evaluation)
+    return FittedStudent(recipe, training, attempts, best, active_set, core, stable, evaluation)

@@ -1,4 +1,4 @@
-"""What training structures are worth: `python -m flows.value_curve CONFIG.yaml`.
+"""Learning curves, error over training-set size: `python -m flows.value_curve CONFIG.yaml`.
 
 Fits students on sets of growing size, chosen by several methods, and shows their errors against size and fit time.
 """
@@ -34,7 +34,7 @@ from tasks.workspace import Workspace, open_workspace
 Method = Literal["combined", "d_optimal", "random"]
 METHODS: tuple[Method, ...] = ("d_optimal", "combined", "random")
 SHARES = (0.05, 0.1, 0.2, 0.4)
-"""Of the candidates: the sizes when none are given."""
+"""Sizes when none are given, as shares of the candidates."""
 Size = Annotated[int, Field(ge=1)]
 
 
@@ -68,7 +68,7 @@ def value_curve(
     config = with_absolute_paths(config, Path.cwd())
     files, models = user_files(config), teacher_files(config)
     workspace = open_workspace(work_root, Settings(), run_id=flow_run.id)
-    folder = workspace.run_folder(config.name)  # what is in the way is reported now, not after the fits
+    folder = workspace.run_folder(config.name)  # another config's results are reported now, not after the fits
     refuse_other(config, {}, {}, folder, "value_curve/value_curve.json", replace)
     with ready(workspace) as machine:
         run = Run(machine)
@@ -88,15 +88,15 @@ def value_curve(
         return machine.run_folder(config.name) / "value_curve"
 
 
-def _sizes(prepared: Prepared, asked: Sequence[int] | None) -> list[int]:
-    """The sizes asked for, each at most what there is; shares of it when none are."""
+def _sizes(prepared: Prepared, given: Sequence[int] | None) -> list[int]:
+    """Return the given sizes, at most the number of candidates; shares of it when none are given."""
     candidates = prepared.dataset.read(dataset.Metrics).train_structures
-    sizes = asked or [max(round(share * candidates), 1) for share in SHARES]
+    sizes = given or [max(round(share * candidates), 1) for share in SHARES]
     return [min(size, candidates) for size in sizes]
 
 
 def _sets(methods: Sequence[Method], sizes: Sequence[int], seeds: int, first: int) -> list[tuple[str, int, int]]:
-    """Method, size and seed of every fit; only a random choice has several seeds."""
+    """Return method, size and seed of every fit; only a random choice has several seeds."""
     return [
         (method, size, (first + offset) % 2**32)
         for size in sorted(set(sizes))
@@ -108,24 +108,20 @@ def _sets(methods: Sequence[Method], sizes: Sequence[int], seeds: int, first: in
 def _points(
     prepared: Prepared, wanted: Sequence[tuple[str, int, int]], workspace: Workspace
 ) -> tuple[list[Point], list[MissingPoint]]:
-    """Every point, and what failed: the rest of the curve is worth having. Raises `StepFailed` when nothing is
-    left."""
-    points, failures, last = list[Point](), list[MissingPoint](), None
-    for method, size, seed in wanted:
+    """Return the points, and those that failed. Raises `StepFailed` when no point is left."""
+    points, failures = list[Point](), list[MissingPoint]()
+    for number, (method, size, seed) in enumerate(wanted, 1):
         try:
             points.append(_point(prepared, method, size, seed, workspace))
-        except StepFailed as failure:
-            failures.append(
-                MissingPoint(method=method, seed=seed, size=size, step=failure.step, message=failure.message)
-            )
-            last = failure
-    if last and not points:
-        raise last
+        except StepFailed as error:
+            if number == len(wanted) and not points:
+                raise
+            failures.append(MissingPoint(method=method, seed=seed, size=size, step=error.step, message=error.message))
     return points, failures
 
 
 def _point(prepared: Prepared, method: str, size: int, seed: int, workspace: Workspace) -> Point:
-    """Choose, fit once a stage, evaluate. A fit that an earlier run broke off goes on."""
+    """Choose, fit once a stage, evaluate. A fit that was broken off in an earlier run is continued."""
     changed = _changed(prepared, method, size, seed)
     run = Run(workspace, of=f"{method} {size}" + (f" seed {seed}" if method == "random" else ""))
     student = make_student(changed, training_set(changed, run), run)

@@ -15,7 +15,7 @@ from containers.tensorpot.selection.coverage import Tables
 from flows.config.schema import DistillConfig
 from flows.config.training import Stage
 from flows.data.prepare import Prepared
-from flows.data.recipe import Recipe, _cutoff, check_committee, check_elements, check_sides, resolve
+from flows.data.recipe import Recipe, check_committee, check_elements, check_split, resolve
 from tasks.errors import UserError
 
 SECTION = {
@@ -29,16 +29,17 @@ SECTION = {
 def test_data_that_leave_a_side_empty_are_refused_before_anything_is_labelled(tmp_path) -> None:
     pq.write_table(pa.table({"family": ["one", "one", "one"]}), tmp_path / "few.parquet")
     with pytest.raises(UserError, match=r"no structure is left on the .* side: .* have 1 families"):
-        check_sides([tmp_path / "few.parquet"], Split())
+        check_split(Tables({"teacher": tmp_path / "few.parquet"}), Split())
     pq.write_table(pa.table({"family": [str(number) for number in range(200)]}), tmp_path / "many.parquet")
-    check_sides([tmp_path / "few.parquet", tmp_path / "many.parquet"], Split())
+    check_split(Tables({"teacher": tmp_path / "few.parquet"}, base=tmp_path / "many.parquet"), Split())
 
 
 def test_a_family_that_no_structure_has_cannot_be_placed(tmp_path) -> None:
     pq.write_table(pa.table({"family": [str(number) for number in range(200)]}), tmp_path / "many.parquet")
-    check_sides([tmp_path / "many.parquet"], Split(train=("7",)))
+    tables = Tables({"teacher": tmp_path / "many.parquet"})
+    check_split(tables, Split(train=("7",)))
     with pytest.raises(UserError, match=r"split\.train: no structure .* has the family 'seven'"):
-        check_sides([tmp_path / "many.parquet"], Split(train=("seven",)))
+        check_split(tables, Split(train=("seven",)))
 
 
 def test_an_element_that_training_never_sees_is_refused_with_what_to_do(config, teacher, tmp_path) -> None:
@@ -157,7 +158,7 @@ def test_an_element_of_the_config_that_the_teacher_does_not_know(config, teacher
 
 
 def test_a_left_out_element(config, teacher) -> None:
-    with pytest.raises(UserError, match=r"pacemaker.elements leaves out O, which the data contain"):
+    with pytest.raises(UserError, match=r"pacemaker.elements lacks O, but the data contain it"):
         resolve(with_pacemaker(config, elements=["Si"]), [teacher], {"Si", "O", "Fe"}, set())
 
 
@@ -256,6 +257,6 @@ def test_settings_of_elements_that_the_potential_lacks_are_refused(config, teach
         resolve(with_pacemaker(config, **changes), [teacher], {"Si"}, set())
 
 
-@pytest.mark.parametrize(("asked", "cutoff"), [("auto", 5.0), ("wide", 5.5), (4.2, 4.2)])
-def test_the_cutoff_follows_the_teacher_unless_it_is_given(asked: Any, cutoff: float) -> None:
-    assert _cutoff(asked, 5.0) == cutoff
+@pytest.mark.parametrize(("given", "cutoff"), [("auto", 4.5), ("wide", 4.95), (4.2, 4.2)])
+def test_the_cutoff_follows_the_teacher_unless_it_is_given(config, teacher, given: Any, cutoff: float) -> None:
+    assert resolve(with_pacemaker(config, cutoff=given), [teacher], {"Si"}, set()).potential.cutoff == cutoff

@@ -182,12 +182,12 @@ def all_calls(teacher: Teacher, artefact: Callable[..., Artefact], data: Artefac
 
     def make(config: DistillConfig, settings: Settings = CPU) -> list[StepCall]:
         recipe = resolve(config, [two_heads, two_heads], {"Si"}, set())
-        asked, other = (calls.asked(recipe, file, two_heads) for file in FILES)
+        asked, other = (calls.label_call(recipe, file, two_heads) for file in FILES)
         workspace = Workspace(root=Path("/nowhere"), settings=settings)
         keys = [asked.key(workspace), other.key(workspace)]
         return [
             calls.dft_call(config, FILES, [pool.file("structures")]),
-            calls.teacher_call(FILES[0]),
+            calls.teacher_info_call(FILES[0]),
             shard_call(SHARD, asked, settings, None),
             calls.pool_labels_call(recipe, pool, keys),
             calls.baseline_call(recipe, labels, dft, dft_test, [of_dft], earlier[2], earlier[0]),
@@ -326,12 +326,12 @@ def test_the_gate_of_the_config_has_the_defaults_of_the_step(base, all_calls) ->
     assert gate.params == stability.Params(seed=base.train.seed).model_dump(mode="json")
 
 
-def test_files_of_one_name_are_told_apart_by_their_folders() -> None:
+def test_files_of_one_name_are_distinct_names_by_their_folders() -> None:
     paths = [Path(name) for name in ("/a/run1/OUTCAR", "/a/run2/OUTCAR", "/a/run1/x.xyz")]
-    assert calls.told_apart(paths) == ("run1/OUTCAR", "run2/OUTCAR", "run1/x.xyz")
-    assert calls.told_apart(paths[1:]) == ("OUTCAR", "x.xyz")
-    assert calls.told_apart([paths[0], paths[0]]) == ("OUTCAR", "OUTCAR")
-    assert calls.told_apart([]) == ()
+    assert calls.distinct_names(paths) == ("run1/OUTCAR", "run2/OUTCAR", "run1/x.xyz")
+    assert calls.distinct_names(paths[1:]) == ("OUTCAR", "x.xyz")
+    assert calls.distinct_names([paths[0], paths[0]]) == ("OUTCAR", "OUTCAR")
+    assert calls.distinct_names([]) == ()
 
 
 def test_test_files_join_families(config: DistillConfig) -> None:

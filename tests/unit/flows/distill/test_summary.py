@@ -61,8 +61,8 @@ FORCE, ENERGY = miss("force", "123 meV/Å", "100"), miss("energy", "10.1 meV/ato
 UNKNOWN = "the {} MAE on the test structures is not known"
 LARGE = {**GOOD, "force_mae_meV_per_A": 123.4}
 FALLS = (
-    "the energy of a dimer falls on the way in for Ni-Ni (by 1.5 eV), Al-Au (by 0.25 eV): add structures with these pairs"
-    " compressed to the pool, or set pacemaker.r_in_A"
+    "the energy of a dimer falls on the way in for Ni-Ni (by 1.5 eV), Al-Au (by 0.25 eV): add structures with these"
+    " pairs compressed to the pool, or set pacemaker.r_in_A"
 )
 
 
