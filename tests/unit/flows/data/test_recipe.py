@@ -15,7 +15,7 @@ from containers.tensorpot.selection.coverage import Tables
 from flows.config.schema import DistillConfig
 from flows.config.training import Stage
 from flows.data.prepare import Prepared
-from flows.data.recipe import Recipe, check_committee, check_elements, check_split, resolve
+from flows.data.recipe import check_committee, check_elements, check_split, resolve
 from tasks.errors import UserError
 
 SECTION = {
@@ -26,20 +26,16 @@ SECTION = {
 }
 
 
-def test_data_that_leave_a_side_empty_are_refused_before_anything_is_labelled(tmp_path) -> None:
-    pq.write_table(pa.table({"family": ["one", "one", "one"]}), tmp_path / "few.parquet")
+def test_data_that_leave_a_split_empty_or_lack_a_family_are_refused_before_the_labelling(tmp_path) -> None:
+    few, many = tmp_path / "few.parquet", tmp_path / "many.parquet"
+    pq.write_table(pa.table({"family": ["one", "one", "one"]}), few)
+    pq.write_table(pa.table({"family": [str(number) for number in range(200)]}), many)
+    check_split(Tables({"teacher": few}, base=many), Split())
+    check_split(Tables({"teacher": few, "dft": many}), Split(train=("7",)))
     with pytest.raises(UserError, match=r"no structure is left on the .* side: .* have 1 families"):
-        check_split(Tables({"teacher": tmp_path / "few.parquet"}), Split())
-    pq.write_table(pa.table({"family": [str(number) for number in range(200)]}), tmp_path / "many.parquet")
-    check_split(Tables({"teacher": tmp_path / "few.parquet"}, base=tmp_path / "many.parquet"), Split())
-
-
-def test_a_family_that_no_structure_has_cannot_be_placed(tmp_path) -> None:
-    pq.write_table(pa.table({"family": [str(number) for number in range(200)]}), tmp_path / "many.parquet")
-    tables = Tables({"teacher": tmp_path / "many.parquet"})
-    check_split(tables, Split(train=("7",)))
+        check_split(Tables({"teacher": few}), Split())
     with pytest.raises(UserError, match=r"split\.train: no structure .* has the family 'seven'"):
-        check_split(tables, Split(train=("seven",)))
+        check_split(Tables({"teacher": many}), Split(train=("seven",)))
 
 
 def test_an_element_that_training_never_sees_is_refused_with_what_to_do(config, teacher, tmp_path) -> None:
@@ -111,17 +107,23 @@ def two_heads(teacher: Teacher) -> Teacher:
     )
 
 
-def test_auto_means_the_data_s_elements_and_the_teacher_s_cutoff(config, teacher) -> None:
-    recipe = resolve(config, [teacher], {"Si"}, set())
-    assert recipe.potential.elements == ("Si",)
-    assert recipe.potential.cutoff == 4.5
-    assert (recipe.head, recipe.teacher_e0s_eV) == ("Default", {"Si": -1.0})
-
-
-def test_elements_are_sorted_and_may_be_more_than_the_data_hold(config, teacher) -> None:
-    recipe = resolve(with_pacemaker(config, elements=["Si", "O"]), [teacher], {"Si"}, set())
-    assert recipe.potential.elements == ("O", "Si")
-    assert recipe.teacher_e0s_eV == {"O": -2.0, "Si": -1.0}
+@pytest.mark.parametrize(
+    ("given", "in_pool", "in_dft", "elements"),
+    [
+        ("auto", {"Si"}, set(), ("Si",)),
+        ("auto", {"Si"}, {"O"}, ("O", "Si")),
+        (["Si", "O"], {"Si"}, set(), ("O", "Si")),  # sorted, and more than the data have
+        # the labelling sets aside structures of the pool with elements that the teacher does not know
+        ("auto", {"Si", "Fe", "C"}, set(), ("Si",)),
+        (["Si"], {"Si", "Fe", "C"}, set(), ("Si",)),
+    ],
+)
+def test_elements_are_those_of_config_and_data_that_the_teacher_knows(
+    config, teacher, given, in_pool, in_dft, elements
+) -> None:
+    recipe = resolve(with_pacemaker(config, elements=given), [teacher], in_pool, in_dft)
+    assert (recipe.head, recipe.potential.elements) == ("Default", elements)
+    assert recipe.teacher_e0s_eV == {name: {"O": -2.0, "Si": -1.0}[name] for name in elements}
 
 
 def test_given_values_reach_the_potential(config, teacher) -> None:
@@ -131,66 +133,67 @@ def test_given_values_reach_the_potential(config, teacher) -> None:
     assert potential.b_basis == "small"
 
 
-@pytest.mark.parametrize("elements", ["auto", ["Si"]])
-def test_a_pool_element_that_the_teacher_does_not_know_is_left_to_the_labelling(config, teacher, elements) -> None:
-    recipe = resolve(with_pacemaker(config, elements=elements), [teacher], {"Si", "Fe", "C"}, set())
-    assert recipe.potential.elements == ("Si",)
-
-
-@pytest.mark.parametrize("elements", ["auto", ["Si"]])
-def test_a_pool_of_which_the_teacher_knows_no_element(config, teacher, elements) -> None:
-    with pytest.raises(UserError, match=r"does not know C, Fe \(in the pool, which has no other\); it knows O, Si"):
-        resolve(with_pacemaker(config, elements=elements), [teacher], {"Fe", "C"}, {"Si"})
-
-
-def test_an_element_of_the_dft_data_that_the_teacher_does_not_know(config, teacher) -> None:
-    with pytest.raises(UserError, match=r"does not know C \(in the DFT data\); it knows O, Si"):
-        resolve(config, [teacher], {"Si"}, {"Si", "C"})
-
-
-def test_elements_of_the_dft_data_are_in_the_potential(config, teacher) -> None:
-    assert resolve(config, [teacher], {"Si"}, {"O"}).potential.elements == ("O", "Si")
-
-
-def test_an_element_of_the_config_that_the_teacher_does_not_know(config, teacher) -> None:
-    with pytest.raises(UserError, match=r"does not know C \(in pacemaker.elements\)"):
-        resolve(with_pacemaker(config, elements=["Si", "C"]), [teacher], {"Si"}, set())
-
-
-def test_a_left_out_element(config, teacher) -> None:
-    with pytest.raises(UserError, match=r"pacemaker.elements lacks O, but the data contain it"):
-        resolve(with_pacemaker(config, elements=["Si"]), [teacher], {"Si", "O", "Fe"}, set())
-
-
-def test_the_chosen_head_decides_the_reference_energies(config, two_heads) -> None:
-    recipe = resolve(with_head(config, "pbe"), [two_heads], {"Si"}, set())
-    assert (recipe.head, recipe.teacher_e0s_eV) == ("pbe", {"Si": 2.0})
-
-
-@pytest.mark.parametrize("head", [None, "r2scan"])
-def test_no_or_a_wrong_head_is_refused_with_the_names(config, two_heads, head) -> None:
-    with pytest.raises(UserError, match=r"teacher.head.*pbe, scan"):
-        resolve(with_head(config, head), [two_heads], {"Si"}, set())
-
-
-def test_a_section_of_the_user_s_own_is_taken(config, teacher) -> None:
-    recipe: Recipe = resolve(with_pacemaker(config, b_basis=SECTION), [teacher], {"Si"}, set())
-    assert recipe.potential.section()["bonds"] == SECTION["bonds"]
-
-
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("changes", "in_pool", "in_dft", "message"),
     [
-        ({"elements": ["O"]}, "elements"),
-        ({"bonds": {"ALL": {"rcut": 5.0}}}, r"rcut must be the cutoff of the config \(4.5 Å\)"),
-        ({"bonds": {"ALL": {"rcut": 4.5, "r_in": 1.0}}}, "reference_potential decides the core repulsion"),
-        ({"functions": {"ALL": {"lmax": 3}}}, "keys pacemaker would ignore: lmax"),
-        ({"fuctions": {}}, "keys pacemaker would ignore: fuctions"),
+        ({}, {"Fe", "C"}, {"Si"}, r"does not know C, Fe \(in the pool, which has no other\); it knows O, Si"),
+        ({"elements": ["Si"]}, {"Fe", "C"}, {"Si"}, r"does not know C, Fe \(in the pool, which has no other\)"),
+        ({}, {"Si"}, {"Si", "C"}, r"does not know C \(in the DFT data\); it knows O, Si"),
+        ({"elements": ["Si", "C"]}, {"Si"}, set(), r"does not know C \(in pacemaker.elements\)"),
+        ({"elements": ["Si"]}, {"Si", "O", "Fe"}, set(), r"pacemaker.elements lacks O, but the data contain it"),
+        (
+            {"overrides": {"bonds": {"O-Si": {"rcut": 3.0}}}},
+            {"Si"},
+            set(),
+            r"pacemaker.overrides.bonds.O-Si: .* not 'O'",
+        ),
+        ({"fit": {"trainable_parameters": ["SiO"]}}, {"Si"}, set(), r"pacemaker.fit.trainable_parameters names 'SiO'"),
+        ({"b_basis": {**SECTION, "elements": ["O"]}}, {"Si"}, set(), "pacemaker.b_basis: .*elements"),
+        (
+            {"b_basis": {**SECTION, "bonds": {"ALL": {"rcut": 5.0}}}},
+            {"Si"},
+            set(),
+            r"pacemaker.b_basis: .*rcut must be the cutoff of the config \(4.5 Å\)",
+        ),
+        (
+            {"b_basis": {**SECTION, "bonds": {"ALL": {"rcut": 4.5, "r_in": 1.0}}}},
+            {"Si"},
+            set(),
+            "pacemaker.b_basis: .*reference_potential decides the core repulsion",
+        ),
+        (
+            {"b_basis": {**SECTION, "functions": {"ALL": {"lmax": 3}}}},
+            {"Si"},
+            set(),
+            "pacemaker.b_basis: .*keys pacemaker would ignore: lmax",
+        ),
+        (
+            {"b_basis": {**SECTION, "fuctions": {}}},
+            {"Si"},
+            set(),
+            "pacemaker.b_basis: .*keys pacemaker would ignore: fuctions",
+        ),
     ],
 )
-def test_a_bad_section_names_its_key(config, teacher, change, message) -> None:
-    with pytest.raises(UserError, match=rf"pacemaker.b_basis: .*{message}"):
-        resolve(with_pacemaker(config, b_basis={**SECTION, **change}), [teacher], {"Si"}, set())
+def test_what_disagrees_is_refused_with_its_key(config, teacher, changes, in_pool, in_dft, message) -> None:
+    with pytest.raises(UserError, match=message):
+        resolve(with_pacemaker(config, **changes), [teacher], in_pool, in_dft)
+
+
+def test_the_head_decides_the_reference_energies_and_must_be_one_of_the_teacher_s(config, two_heads) -> None:
+    recipe = resolve(with_head(config, "pbe"), [two_heads], {"Si"}, set())
+    assert (recipe.head, recipe.teacher_e0s_eV) == ("pbe", {"Si": 2.0})
+    for head in (None, "r2scan"):
+        with pytest.raises(UserError, match=r"teacher.head.*pbe, scan"):
+            resolve(with_head(config, head), [two_heads], {"Si"}, set())
+
+
+def test_a_section_of_the_user_s_own_and_overrides_reach_the_potential(config, teacher) -> None:
+    recipe = resolve(with_pacemaker(config, b_basis=SECTION), [teacher], {"Si"}, set())
+    assert recipe.potential.section()["bonds"] == SECTION["bonds"]
+    overrides = {"bonds": {"O-Si": {"rcut": 3.0}}}
+    recipe = resolve(with_pacemaker(config, elements=["Si", "O"], overrides=overrides), [teacher], {"Si"}, set())
+    assert recipe.potential.section()["bonds"]["OSi"] == {"rcut": 3.0}
 
 
 @pytest.fixture
@@ -215,19 +218,14 @@ def test_a_committee_has_the_mean_reference_the_largest_cutoff_and_the_elements_
         resolve(with_committee(config, "second.model"), [teacher, second], {"Si"}, {"O"})
 
 
-def test_a_committee_without_a_common_element_says_what_each_model_knows(config, teacher, second) -> None:
+def test_a_committee_without_a_common_element_or_head_says_what_each_model_has(
+    config, teacher, second, two_heads
+) -> None:
     gold = second.model_copy(update={"elements": ("Au",), "e0s_eV": {"Default": {"Au": -2.0}}})
     with pytest.raises(UserError, match=r"no element in common: teacher.model knows O, Si; gold.model knows Au\."):
         resolve(with_committee(config, "gold.model"), [teacher, gold], {"Si"}, set())
-
-
-def test_a_head_that_one_model_of_a_committee_lacks(config, teacher, two_heads) -> None:
-    committee = with_committee(config, "second.model", head="Default")
     with pytest.raises(UserError, match=r"teacher.head: second.model: .*no head 'Default'.*pbe, scan"):
-        resolve(committee, [teacher, two_heads], {"Si"}, set())
-
-
-def test_the_only_heads_of_a_committee_must_have_one_name(config, teacher) -> None:
+        resolve(with_committee(config, "second.model", head="Default"), [teacher, two_heads], {"Si"}, set())
     other = teacher.model_copy(update={"heads": ("pbe",), "e0s_eV": {"pbe": {"O": 1.0, "Si": 2.0}}})
     with pytest.raises(UserError, match=r"one name, these have Default \(teacher.model\), pbe \(second.model\)"):
         resolve(with_committee(config, "second.model"), [teacher, other], {"Si"}, set())
@@ -237,24 +235,6 @@ def test_the_same_model_twice_is_no_committee() -> None:
     check_committee({"a.model": "1", "b.model": "2"})
     with pytest.raises(UserError, match=r"c.model is the same model as a.model"):
         check_committee({"a.model": "1", "b.model": "2", "c.model": "1"})
-
-
-def test_overrides_reach_the_potential(config, teacher) -> None:
-    overrides = {"bonds": {"O-Si": {"rcut": 3.0}}}
-    recipe = resolve(with_pacemaker(config, elements=["Si", "O"], overrides=overrides), [teacher], {"Si"}, set())
-    assert recipe.potential.section()["bonds"]["OSi"] == {"rcut": 3.0}
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"overrides": {"bonds": {"O-Si": {"rcut": 3.0}}}}, r"pacemaker.overrides.bonds.O-Si: .* not 'O'"),
-        ({"fit": {"trainable_parameters": ["SiO"]}}, r"pacemaker.fit.trainable_parameters names 'SiO'"),
-    ],
-)
-def test_settings_of_elements_that_the_potential_lacks_are_refused(config, teacher, changes, message) -> None:
-    with pytest.raises(UserError, match=message):
-        resolve(with_pacemaker(config, **changes), [teacher], {"Si"}, set())
 
 
 @pytest.mark.parametrize(("given", "cutoff"), [("auto", 4.5), ("wide", 4.95), (4.2, 4.2)])
