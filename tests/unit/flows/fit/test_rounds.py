@@ -112,7 +112,7 @@ def distilled(prepared: Prepared, data: Artefact, artefact: MakeArtefact) -> Any
     return run
 
 
-def test_a_round_of_structures_goes_on_from_the_best_with_more_data(distilled: Any) -> None:
+def test_a_round_of_structures_starts_from_the_best_with_more_data(distilled: Any) -> None:
     found, steps, runner, first = distilled([100.0], rounds=1)
     assert [name for name, _ in steps.calls] == [
         "weak_spots round 1",
@@ -155,11 +155,8 @@ def test_a_round_that_did_harm_is_left_behind(distilled: Any) -> None:
     assert found.extensions.why == "rounds"
     assert [call.inputs["start"] for call in steps.of("pace_train")] == [(first.fit.file("best"),)] * 2
     assert found.best.results["evaluate"] is first.evaluation
-
-
-def test_it_stops_before_the_rounds_are_used_up_when_nothing_helps(distilled: Any) -> None:
     found, _, _, _ = distilled([400.0, 350.0], rounds=20)
-    assert (found.extensions.why, len(found.extensions.rounds)) == ("no_gain", 2)
+    assert (found.extensions.why, len(found.extensions.rounds)) == ("no_gain", 2), "before the rounds are used up"
     assert "more structures did not help" in found.extensions.sentence()
 
 
@@ -175,7 +172,7 @@ def test_the_next_round_starts_from_the_best_round(distilled: Any) -> None:
     ]
 
 
-def test_a_failed_round_is_told_and_the_best_stays(distilled: Any) -> None:
+def test_a_failed_round_is_reported_and_the_best_stays(distilled: Any) -> None:
     found, _, _, first = distilled(["SomeBug", 200.0], rounds=2)
     failed, done = found.extensions.rounds
     assert (failed.after, failed.helped, failed.failure) == (None, False, "pace_train: as the test wants")
@@ -197,7 +194,11 @@ def test_a_round_that_was_broken_off_ends_the_loop(distilled: Any, monkeypatch: 
     assert (found.extensions.why, len(steps.of("pace_train"))) == ("unfinished", 1)
 
 
-def test_what_is_unstable_is_not_extended(distilled: Any) -> None:
+def test_without_rounds_or_with_an_unstable_student_nothing_is_done(distilled: Any) -> None:
+    found, steps, _, first = distilled([], rounds=0)
+    assert not steps.calls
+    assert found.best is first
+    assert [attempt.name for attempt in found.attempts] == ["pace_train attempt 1"]
     found, steps, _, _ = distilled([], unstable="two atoms fused")
     assert not steps.calls
     assert found.extensions.why == "unsound"
@@ -205,13 +206,14 @@ def test_what_is_unstable_is_not_extended(distilled: Any) -> None:
 
 
 ENDS = {150.0: {"stop_reason": "time_limit"}}
-END, LIMIT, BROKEN, GOOD = "iterations_used_up", "time_limit", "diverged", "converged"
+END, LIMIT, BROKEN, GOOD, CRASH = "iterations_used_up", "time_limit", "diverged", "converged", "crashed"
 
 
 @pytest.mark.parametrize(
     ("verdicts", "taken", "broken"),
     [
         ([(1, END)], 0, False),
+        ([(1, END), (1, CRASH)], 0, False),  # it left nothing to continue from
         ([(1, LIMIT)], 0, True),
         ([(1, LIMIT), (1, END)], 0, False),
         ([(1, END), (1, LIMIT)], 0, True),  # the next run goes on with it
@@ -224,26 +226,13 @@ END, LIMIT, BROKEN, GOOD = "iterations_used_up", "time_limit", "diverged", "conv
 def test_a_fit_that_was_broken_off_is_not_built_on(
     recipe: Recipe, artefact: MakeArtefact, verdicts: list[tuple[int, Any]], taken: int, broken: bool
 ) -> None:
-    made = [artefact("pace_train", str(number)) for number in range(len(verdicts))]
+    failed = StepFailed("pace_train", "Crashed", "as the test wants", Path("kept"))
+    made = [failed if end == CRASH else artefact("pace_train", str(place)) for place, (_, end) in enumerate(verdicts)]
     attempts = [
         Attempt(f"attempt {stage}", first_plan(recipe.stages[0]).model_copy(update={"stage": stage}), verdict, 1.0, one)
         for (stage, verdict), one in zip(verdicts, made, strict=True)
     ]
     assert broken_off(attempts, made[taken]) == broken
-
-
-def test_an_attempt_that_left_nothing_to_go_on_from_is_no_hindrance(recipe: Recipe, artefact: MakeArtefact) -> None:
-    crash = StepFailed("pace_train", "Crashed", "as the test wants", Path("kept"))
-    made, plan = artefact("pace_train"), first_plan(recipe.stages[0])
-    attempts = [Attempt("1", plan, "iterations_used_up", 1.0, made), Attempt("2", plan, "crashed", 1.0, crash)]
-    assert not broken_off(attempts, made)
-
-
-def test_without_rounds_nothing_is_done(distilled: Any) -> None:
-    found, steps, _, first = distilled([], rounds=0)
-    assert not steps.calls
-    assert found.best is first
-    assert [attempt.name for attempt in found.attempts] == ["pace_train attempt 1"]
 
 
 def test_the_report_has_a_row_a_round(distilled: Any) -> None:
