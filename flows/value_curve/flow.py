@@ -73,9 +73,7 @@ def value_curve(
     with ready(workspace) as machine:
         run = Run(machine)
         prepared = prepare(config, files, models, run)
-        wanted = _sets(methods or list(METHODS), _sizes(prepared, sizes), random_seeds, config.train.seed)
-        if everything:
-            wanted.append(("all", prepared.dataset.read(dataset.Metrics).train_structures, config.train.seed))
+        wanted = _wanted(prepared, sizes, methods, random_seeds, everything)
         points, failures = _points(prepared, wanted, machine)
         curve = ValueCurve(
             name=config.name,
@@ -88,21 +86,26 @@ def value_curve(
         return machine.run_folder(config.name) / "value_curve"
 
 
-def _sizes(prepared: Prepared, given: Sequence[int] | None) -> list[int]:
-    """Return the given sizes, at most the number of candidates; shares of it when none are given."""
-    candidates = prepared.dataset.read(dataset.Metrics).train_structures
-    sizes = given or [max(round(share * candidates), 1) for share in SHARES]
-    return [min(size, candidates) for size in sizes]
+def _wanted(
+    prepared: Prepared,
+    sizes: Sequence[int] | None,
+    methods: Sequence[Method] | None,
+    random_seeds: int,
+    everything: bool,
+) -> list[tuple[str, int, int]]:
+    """Return method, size and seed of every fit; only a random choice has several seeds.
 
-
-def _sets(methods: Sequence[Method], sizes: Sequence[int], seeds: int, first: int) -> list[tuple[str, int, int]]:
-    """Return method, size and seed of every fit; only a random choice has several seeds."""
-    return [
+    Sizes are at most the number of candidates; where none are given, they are shares of it.
+    """
+    candidates, first = prepared.dataset.read(dataset.Metrics).train_structures, prepared.config.train.seed
+    given = sizes or [max(round(share * candidates), 1) for share in SHARES]
+    wanted: list[tuple[str, int, int]] = [
         (method, size, (first + offset) % 2**32)
-        for size in sorted(set(sizes))
-        for method in dict.fromkeys(methods)
-        for offset in range(seeds if method == "random" else 1)
+        for size in sorted({min(size, candidates) for size in given})
+        for method in dict.fromkeys(methods or METHODS)
+        for offset in range(random_seeds if method == "random" else 1)
     ]
+    return [*wanted, ("all", candidates, first)] if everything else wanted
 
 
 def _points(
@@ -122,7 +125,10 @@ def _points(
 
 def _point(prepared: Prepared, method: str, size: int, seed: int, workspace: Workspace) -> Point:
     """Choose, fit once a stage, evaluate. A fit that was broken off in an earlier run is continued."""
-    changed = _changed(prepared, method, size, seed)
+    values = prepared.config.model_dump()
+    values["selection"] |= {"method": method, "max_structures": size, "fraction": None}
+    values["train"] |= {"seed": seed, "max_attempts": 1}
+    changed = prepared.with_config(DistillConfig.model_validate(values))
     run = Run(workspace, of=f"{method} {size}" + (f" seed {seed}" if method == "random" else ""))
     student = make_student(changed, training_set(changed, run), run)
     fitted, attempts = student.training.frames.read(frames.Metrics), student.attempts
@@ -136,10 +142,3 @@ def _point(prepared: Prepared, method: str, size: int, seed: int, workspace: Wor
         ended=next((attempt.verdict for attempt in attempts if attempt.interrupted), attempts[-1].verdict),
         figures=of_side(student.evaluation.metrics, "teacher"),
     )
-
-
-def _changed(prepared: Prepared, method: str, size: int, seed: int) -> Prepared:
-    values = prepared.config.model_dump()
-    values["selection"] |= {"method": method, "max_structures": size, "fraction": None}
-    values["train"] |= {"seed": seed, "max_attempts": 1}
-    return prepared.with_config(DistillConfig.model_validate(values))

@@ -79,15 +79,15 @@ def test_a_recipe_leaves_to_the_steps_only_what_their_data_decide(config: Distil
     assert found == {"stages.loss.kappa", "stages.batch_size", "r_in_A", "lj", "stability.timestep_fs"}
 
 
-def test_a_larger_basis_has_more_automatic_iterations(prepared: Prepared) -> None:
-    train = prepared.config.train.model_copy(update={"stages": [Stage(kappa=0.3, maxiter="auto")]})
-    seen = []
+def test_automatic_iterations_are_in_proportion_to_the_parameters(prepared: Prepared) -> None:
+    stages = [Stage(kappa=0.3, maxiter="auto"), Stage(kappa=0.03, maxiter="auto")]
+    train, seen = prepared.config.train.model_copy(update={"stages": stages}), []
     for functions in (100, 10_000):
         pacemaker = prepared.config.pacemaker.model_copy(update={"functions_per_element": functions})
         grown = prepared.with_config(prepared.config.model_copy(update={"train": train, "pacemaker": pacemaker}))
-        (fit,) = grown.recipe.stages
-        assert fit.maxiter == grown.recipe.potential.functions().parameters // 5
-        seen.append(fit.maxiter)
+        parameters = grown.recipe.potential.functions().parameters
+        assert [fit.maxiter for fit in grown.recipe.stages] == [parameters // 5, parameters // 20]
+        seen.append(parameters)
     assert seen[0] < seen[1]
 
 

@@ -12,7 +12,7 @@ from flows.config.schema import DistillConfig
 from flows.config.training import Stage
 from flows.data.recipe import Recipe, stages_of
 from flows.data.training_set import TrainingSet
-from flows.fit.attempts import Attempt, attempt_name, fit, led_to
+from flows.fit.attempts import Attempt, fit, led_to
 from flows.fit.student import make_student
 from flows.fit.verdict import ACCIDENTS, HINTS, HINTS_OF_NOTHING
 from flows.run import Run
@@ -40,28 +40,6 @@ class FakeStep:
         if isinstance(answer, Exception):
             raise answer
         return answer
-
-
-@pytest.fixture
-def fitted(artefact: Callable[..., Artefact]) -> Callable[..., Artefact]:
-    """Makes the result of a fit; every one has an interim potential of its own."""
-    made: list[Artefact] = []
-
-    def make(
-        stop_reason: str = "max_iterations",
-        force: float = 500.0,
-        cached: bool = False,
-        energy: float = 1.0,
-        iterations: int = 150,
-        batch: int = 24,
-    ) -> Artefact:
-        errors = {"validation_force_mae_meV_per_A": force, "validation_energy_mae_meV_per_atom": energy}
-        done = {"iterations": iterations + 1, "interim_iteration": iterations}
-        counts = {"stop_reason": stop_reason, **done, "batch_size": batch}
-        made.append(artefact("pace_train", f"fit {len(made)}", cached, **counts, **errors))
-        return made[-1]
-
-    return make
 
 
 def failed(kind: str, message: str = "as the test wants") -> StepFailed:
@@ -247,20 +225,15 @@ def staged(recipe: Recipe) -> Recipe:
     return with_train(recipe, **STAGED)
 
 
-def test_stages_have_their_names_and_losses(staged, data, fitted) -> None:
+def test_stages_have_their_names_losses_and_attempts(staged, data, fitted) -> None:
     run = FakeStep(fitted(force=130), fitted(force=10))
     attempts, _ = attempted(staged, data, run)
     assert run.names == ["pace_train stage 1 attempt 1", "pace_train stage 2 attempt 1"]
     assert [(attempt.stage, attempt.verdict) for attempt in attempts] == [(1, "iterations_used_up"), (2, "converged")]
     assert [call.params["loss"]["kappa"] for call in run.calls] == [0.3, 0.02]
-
-
-def test_automatic_iterations_are_in_proportion_to_the_parameters(recipe, data, fitted) -> None:
-    parameters = recipe.potential.functions().parameters
-    run = FakeStep(fitted(force=10), fitted(force=9))
-    stages = [Stage(kappa=0.3, maxiter="auto"), Stage(kappa=0.03, maxiter="auto")]
-    attempted(with_train(recipe, stages=stages), data, run)
-    assert [call.params["maxiter"] for call in run.calls] == [parameters // 5, parameters // 20]
+    run = FakeStep(*(fitted("killed", iterations=1) for _ in range(9)))
+    attempts, _ = attempted(staged, data, run)
+    assert [attempt.stage for attempt in attempts] == [1, 1, 1, 2, 2, 2]
 
 
 def test_a_stage_that_leaves_nothing_ends_the_fit_with_the_best_so_far(recipe, data, fitted, caplog) -> None:
@@ -271,12 +244,6 @@ def test_a_stage_that_leaves_nothing_ends_the_fit_with_the_best_so_far(recipe, d
     assert best is good
     assert [attempt.stage for attempt in attempts] == [1, 2]
     assert "other rows" in caplog.text
-
-
-def test_attempts_are_counted_in_every_stage(staged, data, fitted) -> None:
-    run = FakeStep(*(fitted("killed", iterations=1) for _ in range(9)))
-    attempts, _ = attempted(staged, data, run)
-    assert [attempt.stage for attempt in attempts] == [1, 1, 1, 2, 2, 2]
 
 
 class FakeStore:
@@ -331,13 +298,6 @@ def test_a_fit_may_begin_with_a_potential_and_have_a_name(recipe, data, fitted, 
     fit(recipe, data, Run(WORKSPACE, of="round 2", step=run), start)
     assert run.names == ["pace_train round 2 attempt 1", "pace_train round 2 attempt 2"]
     assert [call.inputs["start"] for call in run.calls] == [(start,), (first.file("interim"),)]
-
-
-def test_the_first_task_runs_are_called_as_the_dry_run_says(recipe, staged, data, fitted) -> None:
-    for wanted in (recipe, staged):
-        run = FakeStep(fitted(force=10), fitted(force=10))
-        attempted(wanted, data, run)
-        assert run.names == [attempt_name(wanted, stage, 1) for stage in range(1, len(wanted.stages) + 1)]
 
 
 @pytest.mark.parametrize(("picoseconds", "steps"), [(2.0, ["stability"]), (0.0, [])])
