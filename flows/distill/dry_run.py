@@ -36,13 +36,11 @@ class _Look:
     """Looks up steps instead of running them, and collects the line and the request of each."""
 
     def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.names: set[str] = set()
+        self.lines: dict[str, str] = {}
         self.requests: dict[str, Request] = {}
 
     def note(self, name: str, text: str) -> None:
-        self.names.add(name)
-        self.lines.append(f"  {name:<28} {text}")
+        self.lines[name] = f"  {name:<28} {text}"
 
     def __call__(self, call: StepCall, workspace: Workspace, name: str) -> Artefact:
         if not all(is_made(file) for files in call.inputs.values() for file in files):
@@ -67,7 +65,7 @@ def plan(config: DistillConfig, workspace: Workspace) -> str:
     try:
         known = resolve_inputs(config, user_files(config), teacher_files(config), run)
     except Missing as missing:
-        look.lines.append(f"  {missing}")
+        look.lines[""] = f"  {missing}"
     else:
         with suppress(Missing):
             prepared = label_and_merge(known, run)
@@ -76,14 +74,14 @@ def plan(config: DistillConfig, workspace: Workspace) -> str:
         fits = [attempt_name(known.recipe, stage, 1) for stage in range(1, len(known.recipe.stages) + 1)]
         certain = ["pace_select", "frames", *fits, "pace_activeset", "pace_corerep"]
         for name in [*certain, *gate, "evaluate"]:  # the task runs that there will be in any case, if no stage fails
-            if name not in look.names:
+            if name not in look.lines:
                 look.note(name, UNKNOWN)
         recipe, expected = known.recipe, _expected(known.recipe, known.ingested.pool)
         basis, first = basis_lines(recipe, expected[1]), first_plan(recipe.stages[0])
         found = {"config": known.config, "recipe": recipe, "first_attempt": first}
         values = {name: value.model_dump(mode="json") for name, value in found.items()}
         texts = {
-            "plan.json": json.dumps({**values, "steps": [*look.lines, *basis]}, indent=1),
+            "plan.json": json.dumps({**values, "steps": [*look.lines.values(), *basis]}, indent=1),
             "input.yaml": pacemaker_input(fit_steps.train_params(recipe, first), *expected, "fresh").text(),
         }
     for name, request in look.requests.items():
@@ -97,7 +95,7 @@ def plan(config: DistillConfig, workspace: Workspace) -> str:
             write_atomic(folder / name, text.encode())
     except OSError as error:
         raise StoreError(f"cannot write {folder}: {error.strerror}. Move what is in the way.") from None
-    return "\n".join([f"{config.name}: the plan, written to {folder}", *look.lines, *basis, *config.notices])
+    return "\n".join([f"{config.name}: the plan, written to {folder}", *look.lines.values(), *basis, *config.notices])
 
 
 def _expected(recipe: Recipe, pool: Artefact) -> tuple[int, int]:
