@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from ase.data import atomic_numbers
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from containers.contract import BadInput
 from containers.ingest.families import LIKENESS_A
@@ -15,8 +16,7 @@ from containers.tensorpot.baseline.baseline import LennardJones
 from containers.tensorpot.pacemaker.blocks import Overrides
 from containers.tensorpot.pacemaker.input import Kappa
 from containers.tensorpot.pacemaker.own_keys import own_backend, own_fit
-from flows.config.fields import ConfigSection, Element, Length, Pair, Weight
-from flows.config.training import Convergence, Extend, Stability, Sweep, Train
+from flows.config.training import ConfigSection, Convergence, Extend, Stability, Sweep, Train
 
 PresetName = Literal["standard", "accurate"]
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
@@ -28,6 +28,29 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 """Values of the keys that a config does not set itself. Measured in docs/use/training.md."""
+
+
+def _known_element(symbol: str) -> str:
+    if atomic_numbers.get(symbol, 0) == 0:
+        raise ValueError(f"{symbol!r} is not a chemical element")
+    return symbol
+
+
+Element = Annotated[str, AfterValidator(_known_element)]
+
+
+def _pair_of_elements(name: str) -> str:
+    symbols = name.split("-")
+    if len(symbols) != 2 or symbols != sorted(symbols):
+        raise ValueError(f"{name!r} is no pair of elements: write two symbols in alphabetic order, such as Al-Ni")
+    for symbol in symbols:
+        _known_element(symbol)
+    return name
+
+
+Pair = Annotated[str, AfterValidator(_pair_of_elements)]
+Length = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(gt=0)]
 
 
 class TeacherConfig(ConfigSection):

@@ -1,14 +1,19 @@
-"""Sections of the config about the fit: stages, attempts, the gate after it, and many fits at once."""
+"""Base of the config's sections, and those about the fit: stages, attempts, the gate after it, many fits at once."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from containers.contract import Closed
 from containers.tensorpot.pacemaker.input import Kappa, Optimizer, Randomness, Regularisation, Schedule
-from flows.config.fields import ConfigSection
+
+
+class ConfigSection(BaseModel):
+    """Base of all parts of the config: frozen, closed, no infinities, and no text or truth values for numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
 
 class Stage(ConfigSection):

@@ -41,9 +41,23 @@ SECTION: dict[str, Any] = {
 
 LJ = {"Si-Si": {"epsilon_eV": 1.0, "sigma_A": 2.0}}
 CUTOFF = {"baseline", "pace_select", "frames", "pace_train"}
+NO_STEP: list[tuple[str, Any]] = [  # a preset fills keys that are not given; here all are
+    ("name", "other"), ("preset", "accurate"), ("train.max_attempts", 9), ("train.threads", 9), ("extend.rounds", 9),
+    ("extend.structures", 9), ("extend.max_structures", 999), ("extend.max_functions_per_element", 999),
+    ("extend.min_gain", 0.5), ("sweep.vary", {"pacemaker.cutoff": [4.0]}), ("sweep.committee", 9),
+    ("sweep.differ_by", "coefficients"), ("sweep.at_once", 9), ("sweep.take", "cheapest"), ("sweep.within", 0.5),
+    ("convergence.force_mae_meV_per_A", 9), ("convergence.energy_mae_meV_per_atom", 9),
+]  # fmt: skip
+FIT: list[tuple[str, Any]] = [
+    ("pacemaker.loss_forces", 0.5), ("pacemaker.kappa", 0.5), ("pacemaker.kappa", "auto"),
+    ("pacemaker.fit", {"ladder_type": "body_order"}), ("pacemaker.backend", {"imagetype": "pdf"}),
+    ("train.stages", [{"kappa": 0.2, "maxiter": 150}]), ("train.maxiter", 99), ("train.optimizer", "L-BFGS-B"),
+    ("train.l1", 0.0), ("train.l2", 0.0), ("train.ladder_step", 9), ("train.early_stop", {}),
+    ("train.coefficients", "random"), ("train.bootstrap", 9), ("train.batch_size", 9),
+]  # fmt: skip
 OPTIONS: list[tuple[str, Any, set[str]]] = [
-    ("name", "other", set()),
-    ("preset", "accurate", set()),  # it fills what is not given; here everything is
+    *((*option, set()) for option in NO_STEP),
+    *((*option, {"pace_train"}) for option in FIT),
     ("teacher.head", "scan", {"mace_label", "pool_labels", "dataset", "baseline"}),
     ("teacher.dtype", "float64", {"mace_label", "pool_labels", "dataset"}),
     ("teacher.max_force_std", 0.1, {"pool_labels"}),
@@ -68,7 +82,6 @@ OPTIONS: list[tuple[str, Any, set[str]]] = [
     ("pacemaker.functions_per_element", 99, {"pace_select", "pace_train"}),
     ("pacemaker.densities", 3, {"pace_select", "pace_train"}),
     ("pacemaker.loss_energy", 0.5, {"frames", "pace_train"}),
-    ("pacemaker.loss_forces", 0.5, {"pace_train"}),
     ("pacemaker.loss_stress", 0.5, {"pace_select", "frames", "pace_train"}),
     ("pacemaker.weight_dft", 3.0, {"frames"}),
     ("pacemaker.energy_weights", False, {"frames"}),
@@ -84,44 +97,15 @@ OPTIONS: list[tuple[str, Any, set[str]]] = [
     ("split.validation", 0.2, {"baseline", "dataset"}),
     ("split.test", 0.2, {"baseline", "dataset"}),
     ("split.train", ["family1"], {"baseline", "dataset"}),
-    ("pacemaker.kappa", 0.5, {"pace_train"}),
-    ("pacemaker.kappa", "auto", {"pace_train"}),
     ("pacemaker.overrides.embeddings", {"Si": {"ndensity": 1}}, {"pace_select", "pace_train"}),
     ("pacemaker.overrides.bonds", {"Si-Si": {"radbase": "ChebExpCos"}}, {"pace_select", "pace_train"}),
     ("pacemaker.overrides.functions", {"Si": SECTION["functions"]["ALL"]}, {"pace_select", "pace_train"}),
-    ("pacemaker.fit", {"ladder_type": "body_order"}, {"pace_train"}),
-    ("pacemaker.backend", {"imagetype": "pdf"}, {"pace_train"}),
-    ("train.stages", [{"kappa": 0.2, "maxiter": 150}], {"pace_train"}),
-    ("train.maxiter", 99, {"pace_train"}),
-    ("train.optimizer", "L-BFGS-B", {"pace_train"}),
-    ("train.l1", 0.0, {"pace_train"}),
-    ("train.l2", 0.0, {"pace_train"}),
-    ("train.ladder_step", 9, {"pace_train"}),
-    ("train.early_stop", {}, {"pace_train"}),
-    ("train.coefficients", "random", {"pace_train"}),
-    ("train.bootstrap", 9, {"pace_train"}),
-    ("train.batch_size", 9, {"pace_train"}),
-    ("train.max_attempts", 9, set()),
     ("train.seed", 9, {"pace_select", "strain", "pace_train", "stability"}),
-    ("train.threads", 9, set()),
     ("stability.picoseconds", 9.0, {"stability"}),
     ("stability.temperature_K", 9.0, {"stability"}),
     ("stability.timestep_fs", 0.5, {"stability"}),
     ("stability.atoms", 99, {"stability"}),
     ("stability.max_drift_meV_per_atom_per_ps", 9.0, {"stability"}),
-    ("extend.rounds", 9, set()),
-    ("extend.structures", 9, set()),
-    ("extend.max_structures", 999, set()),
-    ("extend.max_functions_per_element", 999, set()),
-    ("extend.min_gain", 0.5, set()),
-    ("sweep.vary", {"pacemaker.cutoff": [4.0]}, set()),
-    ("sweep.committee", 9, set()),
-    ("sweep.differ_by", "coefficients", set()),
-    ("sweep.at_once", 9, set()),
-    ("sweep.take", "cheapest", set()),
-    ("sweep.within", 0.5, set()),
-    ("convergence.force_mae_meV_per_A", 9, set()),
-    ("convergence.energy_mae_meV_per_atom", 9, set()),
 ]
 INPUTS = {
     "preset", "teacher.model", "teacher.committee", "pool.files", "dft.files", "dft.test_files", "dataset.base",
@@ -257,65 +241,36 @@ def test_params_and_inputs_are_those_that_the_steps_declare(base, all_calls) -> 
 
 def test_every_step_reads_what_the_steps_before_it_wrote(base, all_calls) -> None:
     read = {
-        call.step: {name: [file.sha256 for file in files] for name, files in call.inputs.items()}
+        call.step: {name: " + ".join(file.sha256 for file in files) for name, files in call.inputs.items()}
         for call in all_calls(base)[2:]
     }
+    dft = {"dft": "ingest dft structures", "dft_test": "ingest dft test structures"}
+    student = {"potential": "pace_corerep one potential", "asi": "pace_activeset one asi"}
+    baseline, dataset = {"baseline": "baseline one baseline"}, {"dataset": "dataset one dataset"}
+    labels, train = {"labels": "pool_labels one labels"}, {"train": "frames one train"}
     assert read == {
-        "mace_label": {"structures": ["c"], "model": ["b"]},
-        "pool_labels": {"structures": ["ingest one structures"]},
+        "mace_label": {"structures": "c", "model": "b"},
+        "pool_labels": {"structures": "ingest one structures"},
         "baseline": {
-            "labels": ["pool_labels one labels"],
-            "dft": ["ingest dft structures"],
-            "dft_test": ["ingest dft test structures"],
-            "base": ["old baseline"],
-            "base_set": ["old data"],
-            "dft_teacher": ["pool_labels dft labels"],
-            "dft_rejected": ["pool_labels dft rejected"],
+            "base": "old baseline", "base_set": "old data", "dft_teacher": "pool_labels dft labels",
+            "dft_rejected": "pool_labels dft rejected", **dft, **labels,
         },
-        "dataset": {
-            "base": ["old data"],
-            "labels": ["pool_labels one labels"],
-            "dft": ["ingest dft structures"],
-            "dft_test": ["ingest dft test structures"],
-        },
-        "pace_select": {
-            "dataset": ["dataset one dataset"],
-            "baseline": ["baseline one baseline"],
-            "given": ["old selection"],
-            "potential": ["b"],
-        },
-        "strain": {"dataset": ["dataset one dataset"], "selection": ["pace_select one selection"]},
+        "dataset": {"base": "old data", **dft, **labels},
+        "pace_select": {"given": "old selection", "potential": "b", **dataset, **baseline},
+        "strain": {"selection": "pace_select one selection", **dataset},
         "frames": {
-            "dataset": ["dataset one dataset"],
-            "dataset_set_aside": ["dataset one set_aside"],
-            "selection": ["pace_select one selection"],
-            "baseline": ["baseline one baseline"],
-            "strains": ["pool_labels strains labels"],
+            "selection": "pace_select one selection", "strains": "pool_labels strains labels",
+            "dataset_set_aside": "dataset one set_aside", **dataset, **baseline,
         },
-        "pace_train": {"train": ["frames one train"], "validation": ["frames one validation"]},
-        "pace_activeset": {"potential": ["pace_train one best"], "train": ["frames one train"]},
-        "pace_corerep": {
-            "interim": ["pace_train one best"],
-            "asi": ["pace_activeset one asi"],
-            "train": ["frames one train"],
-            "baseline": ["baseline one baseline"],
-        },
-        "stability": {
-            "potential": ["pace_corerep one potential"],
-            "asi": ["pace_activeset one asi"],
-            "baseline": ["baseline one baseline"],
-            "train": ["frames one train"],
-        },
+        "pace_train": {"validation": "frames one validation", **train},
+        "pace_activeset": {"potential": "pace_train one best", **train},
+        "pace_corerep": {"interim": "pace_train one best", "asi": "pace_activeset one asi", **train, **baseline},
+        "stability": {**student, **baseline, **train},
         "evaluate": {
-            "potential": ["pace_corerep one potential"],
-            "asi": ["pace_activeset one asi"],
-            "yace": ["pace_corerep one yace"],
-            "baseline": ["baseline one baseline"],
-            "test": ["frames one test"],
-            "pure": ["frames one pure"],
-            "dft_test": ["ingest dft test structures"],
+            "yace": "pace_corerep one yace", "test": "frames one test", "pure": "frames one pure",
+            "dft_test": "ingest dft test structures", **student, **baseline,
         },
-    }
+    }  # fmt: skip
 
 
 def test_the_gate_of_the_config_has_the_defaults_of_the_step(base, all_calls) -> None:
