@@ -270,22 +270,24 @@ class FakeStore:
         return self.ran
 
 
-@pytest.mark.parametrize("accident", ["killed", "crashed", "out_of_memory", "time_limit"])
-@pytest.mark.parametrize("last", ["max_iterations", "converged"])
-def test_an_accident_before_another_stage_is_left_as_it_is(staged, data, fitted, accident, last) -> None:
-    store = FakeStore(fitted, {0.3: (accident, 500.0), 0.02: (last, 10.0)})
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        *(((end, 500.0), (last, 10.0)) for end in ACCIDENTS for last in ("max_iterations", "converged")),
+        (("max_iterations", 100.0), ("time_limit", 90.0)),  # at the end of a converged fit
+    ],
+)
+def test_an_accident_is_left_as_it_is_before_another_stage_or_in_a_converged_fit(
+    staged, data, fitted, first, second
+) -> None:
+    store = FakeStore(fitted, {0.3: first, 0.02: second})
     assert len(store.again(staged, data)) == 4
     assert store.again(staged, data) == []
+    if second[0] == "time_limit":
+        assert attempted(staged, data, store)[1].metrics["stop_reason"] == "max_iterations"
 
 
-def test_an_accident_at_the_end_of_a_converged_fit_is_left_as_it_is(staged, data, fitted) -> None:
-    store = FakeStore(fitted, {0.3: ("max_iterations", 100.0), 0.02: ("time_limit", 90.0)})
-    assert len(store.again(staged, data)) == 4
-    assert store.again(staged, data) == []
-    assert attempted(staged, data, store)[1].metrics["stop_reason"] == "max_iterations"
-
-
-def test_a_fit_that_always_meets_its_time_limit_goes_on_in_every_run(staged, data, fitted) -> None:
+def test_a_fit_that_always_meets_its_time_limit_continues_in_every_run(staged, data, fitted) -> None:
     store = FakeStore(fitted, {0.3: ("max_iterations", 5000.0), 0.02: ("time_limit", 4000.0)})
     store.again(staged, data)
     for attempt in range(4, 34):

@@ -97,10 +97,10 @@ def test_a_wrong_combination_is_refused_before_anything_runs(
     ("sweep_section", "message"),
     [
         ({"vary": {"train.maxiter": []}}, "has no values"),
-        ({"vary": {"name": ["a", "b"]}}, "the same for every student"),
-        ({"vary": {"preset": ["standard", "accurate"]}}, "the same for every student"),
-        ({"vary": {"sweep.at_once": [1, 2]}}, "the same for every student"),
-        ({"vary": {"extend.rounds": [1, 2]}}, "the same for every student"),
+        *(
+            ({"vary": {key: [1, 2]}}, "the same for every student")
+            for key in ("name", "preset", "sweep.at_once", "extend.rounds")
+        ),
         ({"committee": 1}, "a committee of one has no spread"),
         ({"vary": {"train.threads": [1, 2]}}, "threads are no part of a result"),
     ],
@@ -110,11 +110,8 @@ def test_what_no_sweep_can_do_is_refused_with_the_config(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         swept(base, **sweep_section)
-
-
-def test_a_sweep_of_nothing_is_refused(base: DistillConfig) -> None:
     with pytest.raises(UserError, match=r"sweep\.vary .* sweep\.committee"):
-        flow.checked(base)
+        flow.checked(base)  # a sweep of nothing
 
 
 def test_only_what_decides_the_data_has_data_of_its_own(base: DistillConfig) -> None:
@@ -230,6 +227,7 @@ def take(config: DistillConfig, root: Path) -> DistillConfig:
 
 VARY = {"train.maxiter": [10, 20, 21]}
 FAILED = StepFailed("pace_train", "Diverged", "the loss is infinite", Path("x"))
+CANCELLED = StepCancelled("pace_select", "Cancelled", "somebody wants it to end", Path("x"))
 
 
 def test_the_best_is_taken_or_the_cheapest_that_is_nearly_as_good(
@@ -261,17 +259,23 @@ def test_a_student_that_fails_costs_itself_alone(
     assert [one.name for one in published[-1].students] == ["maxiter=10", "maxiter=20"]
 
 
-def test_a_sweep_without_any_student_fails(
-    base: DistillConfig, published: list[SweepSummary], artefact: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    broken: dict[str, Exception] = {f"maxiter={n}": FAILED for n in (10, 20, 21)}
-    monkeypatch.setattr(flow, "fit_all", Fits(artefact, broken))
-    with pytest.raises(StepFailed, match="infinite"):
+@pytest.mark.parametrize("error", [FAILED, CANCELLED])
+def test_a_sweep_without_any_student_fails_and_a_cancelled_selection_ends_it(
+    base: DistillConfig, published: list[SweepSummary], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    error: DistillError,
+) -> None:  # fmt: skip
+    selections = []
+
+    def selected(prepared: Prepared, run: Any) -> Any:
+        selections.append(run)
+        raise error
+
+    monkeypatch.setattr(flow, "training_set", selected)
+    with pytest.raises(type(error)) as caught:
         take(swept(base, vary=VARY), tmp_path)
+    assert caught.value is error
     assert published == []
-
-
-CANCELLED = StepCancelled("pace_select", "Cancelled", "somebody wants it to end", Path("x"))
+    assert len(selections) == (1 if error is CANCELLED else 3)
 
 
 @pytest.mark.parametrize("error", [StoreError("no space left"), CANCELLED])
@@ -292,19 +296,6 @@ def test_what_is_no_failure_of_a_student_ends_the_sweep(
     assert fatal_ones == [False, True]
     results[1] = FAILED
     assert students.fit_all(wanted, 1, workspace) == [FAILED, FAILED]
-
-
-def test_a_cancelled_selection_ends_the_sweep(
-    base: DistillConfig, published: list[SweepSummary], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def selected(prepared: Prepared, run: Any) -> Any:
-        raise CANCELLED
-
-    monkeypatch.setattr(flow, "training_set", selected)
-    with pytest.raises(StepCancelled) as caught:
-        take(swept(base, vary=VARY), tmp_path)
-    assert caught.value is CANCELLED
-    assert published == []
 
 
 def test_what_the_data_refuse_is_reported_with_the_student(

@@ -31,17 +31,19 @@ def test_sizes_are_shares_of_the_candidates_and_only_a_random_choice_has_several
     assert given == [(method, size, 42) for size in (20, 70) for method in ("random", "combined")], "at most all, once"
 
 
-def test_a_fit_that_fails_costs_its_point_alone(
+def test_a_fit_that_fails_costs_its_point_alone_and_a_cancelled_one_ends_the_curve(
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workspace = open_workspace(tmp_path, Settings())
+    workspace, made = open_workspace(tmp_path, Settings()), list[int]()
 
     def fails_below_10(_: Any, method: str, size: int, seed: int, __: Any) -> Point:
+        made.append(size)
+        if size == 1:
+            raise StepCancelled("pace_train", "Cancelled", "somebody wants it to end", Path("x"))
         if size < 10:
             raise StepFailed("pace_train", "Diverged", "the loss is infinite", Path("x"))
-        return Point(
-            method=method, seed=seed, structures=size, atoms=size, fit_s=1.0, iterations=1, ended="x", figures={}
-        )
+        figures = {"structures": size, "atoms": size, "fit_s": 1.0, "iterations": 1, "ended": "x", "figures": {}}
+        return Point(method=method, seed=seed, **figures)
 
     monkeypatch.setattr(flow, "_point", fails_below_10)
     points, failures = _points(prepared, [("random", 5, 1), ("random", 20, 1)], workspace)
@@ -49,19 +51,9 @@ def test_a_fit_that_fails_costs_its_point_alone(
     assert [(one.size, one.step, one.message) for one in failures] == [(5, "pace_train", "the loss is infinite")]
     with pytest.raises(StepFailed, match="infinite"):
         _points(prepared, [("random", 5, 1)], workspace)
-
-
-def test_a_cancelled_fit_ends_the_curve(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = []
-
-    def cancelled(*_: Any) -> Point:
-        made.append(1)
-        raise StepCancelled("pace_train", "Cancelled", "somebody wants it to end", Path("x"))
-
-    monkeypatch.setattr(flow, "_point", cancelled)
     with pytest.raises(StepCancelled, match="wants it to end"):
-        _points(prepared, [("random", 5, 1), ("random", 20, 1)], open_workspace(tmp_path, Settings()))
-    assert len(made) == 1
+        _points(prepared, [("random", 1, 1), ("random", 20, 1)], workspace)
+    assert made == [5, 20, 5, 1]
 
 
 @pytest.mark.parametrize("broken_off", [0.3, 0.02])
