@@ -35,7 +35,7 @@ def order(config: DistillConfig, artefact: Callable[..., Artefact], tmp_path: Pa
     the tables it is given and how it compares."""
 
     def read(**named: int) -> list[Any]:
-        files, told = {"base": (), "potential": ()}, []
+        files, calls = {"base": (), "potential": ()}, []
         for number, (role, name) in enumerate([("pool", "pool"), ("dft", "dft"), ("dft_test", "test")]):
             (tmp_path / f"{name}.extxyz").write_text(str(number))
             files[role] = (external(tmp_path / f"{name}.extxyz"),)
@@ -43,13 +43,13 @@ def order(config: DistillConfig, artefact: Callable[..., Artefact], tmp_path: Pa
         def step(call: StepCall, workspace: Workspace, name: str) -> Artefact:
             table = TABLE[call.params["file_names"][0]]
             seen = [str(file.sha256).split()[1] for file in call.inputs.get("known", ())]
-            told.append((name, seen, call.params["compare"], call.params["joins"]))
+            calls.append((name, seen, call.params["compare"], call.params["joins"]))
             mark = f"{table}-beside" if "beside" in name else table
             figures = {"structures": 8, "duplicates": 2, "states": States({}).metrics()}
             return artefact("ingest", mark, **figures, frames_with_given_family=named.get(table, 0))
 
         ingest_all(config, files, Run(open_workspace(tmp_path, Settings()), step=step))
-        return told
+        return calls
 
     return read
 
@@ -86,28 +86,20 @@ def test_a_dft_structure_and_its_copies_in_the_pool_are_one_family(
     write(tmp_path / "pool.extxyz", copies)
     parent.calc = SinglePointCalculator(parent, energy=-1.0, forces=np.zeros((8, 3)))
     write(tmp_path / "dft.extxyz", parent)
-    files = {
-        "base": (),
-        "potential": (),
-        "pool": (external(tmp_path / "pool.extxyz"),),
-        "dft": (external(tmp_path / "dft.extxyz"),),
-        "dft_test": (),
-    }
+    given = {name: (external(tmp_path / f"{name}.extxyz"),) for name in ("pool", "dft")}
+    files = {"base": (), "potential": (), "dft_test": (), **given}
     workspace = open_workspace(tmp_path, Settings(runner="in_process", cores=1))
     found = ingest_all(config, files, Run(workspace, step=lambda call, workspace, name: run_step(call, workspace)))
     tables = [workspace.store.path(table.file("structures")) for table in (found.pool, found.dft) if table]
     assert [set(pq.read_table(path)["family"].to_pylist()) for path in tables] == [{"frame7"}] * 2
 
 
-def test_dft_structures_that_no_check_of_units_saw_are_reported(
-    artefact: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_dft_structures_that_were_not_compared_are_reported(artefact: Any, caplog: pytest.LogCaptureFixture) -> None:
     first = "dft.xyz, frame 9 (from 0): the force on an atom is 120 eV/Å"
     with caplog.at_level("WARNING"):
-        warn_of_dft(artefact("baseline", dft_not_compared=0, dft_not_compared_first=None).read(Metrics))
-        warn_of_dft(artefact("baseline").read(Metrics))  # the stub's
-    assert caplog.text == ""
-    with caplog.at_level("WARNING"):
+        for count in ({"dft_not_compared": 0, "dft_not_compared_first": None}, {}):  # the stub reports none
+            warn_of_dft(artefact("baseline", **count).read(Metrics))
+        assert caplog.text == ""
         warn_of_dft(artefact("baseline", dft_not_compared=3, dft_not_compared_first=first).read(Metrics))
     (record,) = caplog.records
     assert record.levelname == "WARNING"
