@@ -48,7 +48,7 @@ def teacher() -> Teacher:
 
 @pytest.fixture
 def recipe(config: DistillConfig, teacher: Teacher) -> Recipe:
-    """What the defaults mean for silicon data."""
+    """The defaults resolved for silicon data."""
     return resolve(config, [teacher], {"Si"}, set())
 
 

@@ -18,6 +18,7 @@ from flows.data.prepare import Prepared
 from flows.data.recipe import check_committee, check_elements, check_split, resolve
 from tasks.errors import UserError
 
+LBFGS = "L-BFGS-B"
 SECTION = {
     "elements": ["Si"],
     "embeddings": {"ALL": {"npot": "FinnisSinclairShiftedScaled", "ndensity": 1}},
@@ -55,12 +56,10 @@ def test_an_element_that_training_never_sees_is_refused_with_what_to_do(config, 
 def test_the_optimizer_suits_the_number_of_parameters(config, teacher) -> None:
     ten = ("Al", "C", "Cu", "Fe", "H", "N", "Ni", "O", "Si", "Ti")
     wide = teacher.model_copy(update={"elements": ten, "e0s_eV": {"Default": dict.fromkeys(ten, 0.0)}})
-    large = config.model_copy(update={"pacemaker": config.pacemaker.model_copy(update={"functions_per_element": 1000})})
-    few, many = resolve(config, [wide], {"Al"}, set()), resolve(large, [wide], set(ten), set())
+    many = resolve(changed(config, "pacemaker", functions_per_element=1000), [wide], set(ten), set())
     assert many.potential.functions().parameters > 20_000
-    assert (few.stages[0].optimizer, many.stages[0].optimizer) == ("BFGS", "L-BFGS-B")
-    given = config.model_copy(update={"train": config.train.model_copy(update={"optimizer": "L-BFGS-B"})})
-    assert resolve(given, [teacher], {"Si"}, set()).stages[0].optimizer == "L-BFGS-B"
+    few, given = (resolve(one, [teacher], {"Si"}, set()) for one in (config, changed(config, "train", optimizer=LBFGS)))
+    assert [one.stages[0].optimizer for one in (few, many, given)] == ["BFGS", LBFGS, LBFGS]
 
 
 def autos(values: Any, place: str = "") -> Iterator[str]:
@@ -91,13 +90,10 @@ def test_automatic_iterations_are_in_proportion_to_the_parameters(prepared: Prep
     assert seen[0] < seen[1]
 
 
-def with_pacemaker(config: DistillConfig, **changes: Any) -> DistillConfig:
-    pacemaker = {**config.pacemaker.model_dump(), **changes}
-    return DistillConfig.model_validate({**config.model_dump(), "pacemaker": pacemaker})
-
-
-def with_head(config: DistillConfig, head: str | None) -> DistillConfig:
-    return config.model_copy(update={"teacher": config.teacher.model_copy(update={"head": head})})
+def changed(config: DistillConfig, section: str, **changes: Any) -> DistillConfig:
+    values = config.model_dump()
+    values[section] |= changes
+    return DistillConfig.model_validate(values)
 
 
 @pytest.fixture
@@ -121,16 +117,9 @@ def two_heads(teacher: Teacher) -> Teacher:
 def test_elements_are_those_of_config_and_data_that_the_teacher_knows(
     config, teacher, given, in_pool, in_dft, elements
 ) -> None:
-    recipe = resolve(with_pacemaker(config, elements=given), [teacher], in_pool, in_dft)
+    recipe = resolve(changed(config, "pacemaker", elements=given), [teacher], in_pool, in_dft)
     assert (recipe.head, recipe.potential.elements) == ("Default", elements)
     assert recipe.teacher_e0s_eV == {name: {"O": -2.0, "Si": -1.0}[name] for name in elements}
-
-
-def test_given_values_reach_the_potential(config, teacher) -> None:
-    changed = with_pacemaker(config, cutoff=6.0, order=2, functions_per_element=33, b_basis="small")
-    potential = resolve(changed, [teacher], {"Si"}, set()).potential
-    assert (potential.cutoff, potential.order, potential.functions_per_element) == (6.0, 2, 33)
-    assert potential.b_basis == "small"
 
 
 @pytest.mark.parametrize(
@@ -177,22 +166,25 @@ def test_given_values_reach_the_potential(config, teacher) -> None:
 )
 def test_what_disagrees_is_refused_with_its_key(config, teacher, changes, in_pool, in_dft, message) -> None:
     with pytest.raises(UserError, match=message):
-        resolve(with_pacemaker(config, **changes), [teacher], in_pool, in_dft)
+        resolve(changed(config, "pacemaker", **changes), [teacher], in_pool, in_dft)
 
 
 def test_the_head_decides_the_reference_energies_and_must_be_one_of_the_teacher_s(config, two_heads) -> None:
-    recipe = resolve(with_head(config, "pbe"), [two_heads], {"Si"}, set())
+    recipe = resolve(changed(config, "teacher", head="pbe"), [two_heads], {"Si"}, set())
     assert (recipe.head, recipe.teacher_e0s_eV) == ("pbe", {"Si": 2.0})
     for head in (None, "r2scan"):
         with pytest.raises(UserError, match=r"teacher.head.*pbe, scan"):
-            resolve(with_head(config, head), [two_heads], {"Si"}, set())
+            resolve(changed(config, "teacher", head=head), [two_heads], {"Si"}, set())
 
 
-def test_a_section_of_the_user_s_own_and_overrides_reach_the_potential(config, teacher) -> None:
-    recipe = resolve(with_pacemaker(config, b_basis=SECTION), [teacher], {"Si"}, set())
+def test_given_values_overrides_and_a_section_of_the_user_s_own_reach_the_potential(config, teacher) -> None:
+    given = {"cutoff": 6.0, "order": 2, "functions_per_element": 33, "b_basis": "small"}
+    potential = resolve(changed(config, "pacemaker", **given), [teacher], {"Si"}, set()).potential
+    assert {name: getattr(potential, name) for name in given} == given
+    recipe = resolve(changed(config, "pacemaker", b_basis=SECTION), [teacher], {"Si"}, set())
     assert recipe.potential.section()["bonds"] == SECTION["bonds"]
     overrides = {"bonds": {"O-Si": {"rcut": 3.0}}}
-    recipe = resolve(with_pacemaker(config, elements=["Si", "O"], overrides=overrides), [teacher], {"Si"}, set())
+    recipe = resolve(changed(config, "pacemaker", elements=["Si", "O"], overrides=overrides), [teacher], {"Si"}, set())
     assert recipe.potential.section()["bonds"]["OSi"] == {"rcut": 3.0}
 
 
@@ -202,20 +194,14 @@ def second(teacher: Teacher) -> Teacher:
     return teacher.model_copy(update={"elements": ("Si",), "r_max_A": 6.0, "e0s_eV": {"Default": {"Si": -2.0}}})
 
 
-def with_committee(config: DistillConfig, *names: str, **changes: Any) -> DistillConfig:
-    values = config.model_dump()
-    teacher = {**values["teacher"], "committee": list(names), **changes}
-    return DistillConfig.model_validate({**values, "teacher": teacher})
-
-
 def test_a_committee_has_the_mean_reference_the_largest_cutoff_and_the_elements_that_all_know(
     config, teacher, second
 ) -> None:
-    recipe = resolve(with_committee(config, "second.model"), [teacher, second], {"Si", "O"}, set())
+    recipe = resolve(changed(config, "teacher", committee=["second.model"]), [teacher, second], {"Si", "O"}, set())
     assert recipe.teacher_e0s_eV == {"Si": -1.5}
     assert recipe.potential.cutoff == 6.0
     with pytest.raises(UserError, match=r"does not know O \(in the DFT data\); it knows Si\."):
-        resolve(with_committee(config, "second.model"), [teacher, second], {"Si"}, {"O"})
+        resolve(changed(config, "teacher", committee=["second.model"]), [teacher, second], {"Si"}, {"O"})
 
 
 def test_a_committee_without_a_common_element_or_head_says_what_each_model_has(
@@ -223,12 +209,14 @@ def test_a_committee_without_a_common_element_or_head_says_what_each_model_has(
 ) -> None:
     gold = second.model_copy(update={"elements": ("Au",), "e0s_eV": {"Default": {"Au": -2.0}}})
     with pytest.raises(UserError, match=r"no element in common: teacher.model knows O, Si; gold.model knows Au\."):
-        resolve(with_committee(config, "gold.model"), [teacher, gold], {"Si"}, set())
+        resolve(changed(config, "teacher", committee=["gold.model"]), [teacher, gold], {"Si"}, set())
     with pytest.raises(UserError, match=r"teacher.head: second.model: .*no head 'Default'.*pbe, scan"):
-        resolve(with_committee(config, "second.model", head="Default"), [teacher, two_heads], {"Si"}, set())
+        resolve(
+            changed(config, "teacher", committee=["second.model"], head="Default"), [teacher, two_heads], {"Si"}, set()
+        )
     other = teacher.model_copy(update={"heads": ("pbe",), "e0s_eV": {"pbe": {"O": 1.0, "Si": 2.0}}})
     with pytest.raises(UserError, match=r"one name, these have Default \(teacher.model\), pbe \(second.model\)"):
-        resolve(with_committee(config, "second.model"), [teacher, other], {"Si"}, set())
+        resolve(changed(config, "teacher", committee=["second.model"]), [teacher, other], {"Si"}, set())
 
 
 def test_the_same_model_twice_is_no_committee() -> None:
@@ -239,4 +227,4 @@ def test_the_same_model_twice_is_no_committee() -> None:
 
 @pytest.mark.parametrize(("given", "cutoff"), [("auto", 4.5), ("wide", 4.95), (4.2, 4.2)])
 def test_the_cutoff_follows_the_teacher_unless_it_is_given(config, teacher, given: Any, cutoff: float) -> None:
-    assert resolve(with_pacemaker(config, cutoff=given), [teacher], {"Si"}, set()).potential.cutoff == cutoff
+    assert resolve(changed(config, "pacemaker", cutoff=given), [teacher], {"Si"}, set()).potential.cutoff == cutoff

@@ -1,4 +1,4 @@
-"""Which option of the config changes which step's key, with the results of the other steps held fixed."""
+"""The steps whose keys an option of the config changes, with the results of the other steps held fixed."""
 
 from __future__ import annotations
 

@@ -264,7 +264,7 @@ class FakeStore:
         return self.kept[key]
 
     def again(self, recipe: Recipe, data: Artefact) -> list[str | None]:
-        """What a run with the same command fits."""
+        """Run the same command again; return the names of its fits."""
         self.ran = []
         fit(recipe, data, Run(WORKSPACE, step=self))
         return self.ran

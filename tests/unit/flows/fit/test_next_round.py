@@ -1,4 +1,4 @@
-"""What the convergence loop does next, and that it ends."""
+"""The decisions of the convergence loop, and its end."""
 
 from __future__ import annotations
 

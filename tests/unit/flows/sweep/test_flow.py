@@ -1,4 +1,4 @@
-"""Which students a sweep makes, what it refuses before anything runs, and what one failure costs."""
+"""The students of a sweep, its refusals before anything runs, and the cost of one failure."""
 
 from __future__ import annotations
 

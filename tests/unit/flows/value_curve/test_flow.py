@@ -1,4 +1,4 @@
-"""Which sets a value curve fits to, and how a point changes the recipe."""
+"""The sets that a value curve fits to, and the config of a point."""
 
 from __future__ import annotations
 
