@@ -149,7 +149,7 @@ def _label_shards(
         return run_shards(
             runner,
             label_shard,
-            [{"shard": shard, "asked": teacher, "workspace": workspace} for shard in shards],
+            [{"shard": shard, "teacher": teacher, "workspace": workspace} for shard in shards],
             [f"label shard {number + 1} of {len(shards)}" for number in range(len(shards))],
             tick=progress.tick,
             fatal=lambda error: not _is_accident(error),
