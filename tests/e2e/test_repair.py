@@ -26,7 +26,7 @@ from flows.config.schema import DistillConfig
 from flows.data.recipe import resolve
 from flows.distill.summary import fits_of
 from flows.fit.attempts import Attempt, fit, led_to
-from flows.fit.verdict import MENDS
+from flows.fit.verdict import HINTS
 from flows.run import Run
 from tasks.artefact import Artefact
 from tasks.errors import StepFailed
@@ -225,7 +225,7 @@ def test_a_loss_that_no_plan_makes_a_number_ends_with_what_was_tried_and_the_men
     assert caught.value.kind == "Diverged"
     for repair in ("L2 1e-08 -> 1e-06", "a ladder of 50 functions"):
         assert repair in caught.value.message
-    assert MENDS["diverged"] in caught.value.message
+    assert HINTS["diverged"] in caught.value.message
 
 
 def test_a_program_that_is_missing_ends_at_once_with_the_mend(bench: Bench) -> None:
@@ -243,4 +243,4 @@ def test_a_program_that_does_nothing_and_says_all_is_well_is_not_believed(bench:
         bench.fit(maxiter=5, max_attempts=5)
     assert caught.value.kind == "NoIteration"
     assert (bench.folder / "calls").read_text() == "2\n"
-    assert MENDS["no_iteration"] in caught.value.message
+    assert HINTS["no_iteration"] in caught.value.message

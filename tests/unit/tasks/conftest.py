@@ -24,7 +24,16 @@ from containers.structures.table import write_table
 from containers.tensorpot.pacemaker.program import Cancelled
 from containers.tensorpot.student.baseline import Baseline
 from tasks.artefact import Artefact, StepCall, external
-from tasks.report.summary import PUBLISHED, READ, Attempt, FitFiles, LabelCounts, Labelling, RunSummary, SelectionCounts
+from tasks.report.summary import (
+    PUBLISHED,
+    READ,
+    AttemptSummary,
+    FitFiles,
+    LabelCounts,
+    Labelling,
+    RunSummary,
+    SelectionCounts,
+)
 from tasks.settings import Settings
 from tasks.workspace import Workspace
 
@@ -189,7 +198,7 @@ def fits(tmp_path: Path) -> tuple[FitFiles, ...]:
 def finished(store_files: dict[str, Path], fits: tuple[FitFiles, ...], history: Path) -> RunSummary:
     """A converged run of two attempts, the second chosen."""
     errors = {"energy_rmse_meV_per_atom": 8.0, "force_mae_meV_per_A": 44.0, "force_rmse_meV_per_A": 60.5}
-    first = Attempt(
+    first = AttemptSummary(
         name="train 1", plan={"maxiter": 40, "start": "fresh", "batch_size": 100, "reason": "first"},
         verdict="iterations_used_up", stop_criterion="its 40 iterations are used up", iterations=40, best_iteration=30,
         seconds=130.4, train=errors, validation=errors, last_validation={"force_mae_meV_per_A": 46.5}, history=history,

@@ -15,7 +15,16 @@ from containers.tensorpot.student.baseline import PairTerm
 from tasks.report import data
 from tasks.report.markup import Code, Picture, Section, Table, duration, markdown_table, number, to_html, to_markdown
 from tasks.report.page import artifacts, page
-from tasks.report.summary import Attempt, Extensions, LabelCounts, Labelling, Round, RunSummary, SelectionCounts, Size
+from tasks.report.summary import (
+    AttemptSummary,
+    Extensions,
+    LabelCounts,
+    Labelling,
+    Round,
+    RunSummary,
+    SelectionCounts,
+    Size,
+)
 from tasks.report.training import attempts, extensions, plan_text
 
 VOID = {"meta", "img"}
@@ -290,7 +299,7 @@ def test_each_attempt_says_how_it_ended(finished: RunSummary) -> None:
     ]
     assert [row["force MAE (meV/Å)"] for row in rows[:3]] == ["44", "44", "46.5"]
     assert len(rows) == 6
-    failed = Attempt(name="train 1", plan={}, verdict="bad_data", seconds=1.0, message="row 3 of it is wrong")
+    failed = AttemptSummary(name="train 1", plan={}, verdict="bad_data", seconds=1.0, message="row 3 of it is wrong")
     run = finished.model_copy(update={"attempts": (failed, finished.attempts[1])})
     row = tables(run)[0][0]
     assert row["verdict"] == "bad_data: row 3 of it is wrong"

@@ -13,7 +13,7 @@ from containers.tensorpot.student.baseline import Baseline, PairTerm
 from containers.tensorpot.student.lammps_table import POINTS
 from tasks.errors import StoreError
 from tasks.report.publish import publish, report_json
-from tasks.report.summary import PUBLISHED, Attempt, RunSummary
+from tasks.report.summary import PUBLISHED, AttemptSummary, RunSummary
 from tasks.report.usage import lammps_input
 
 FIT = {
@@ -102,7 +102,7 @@ def test_report_has_the_promised_figures(folder: Path, finished: RunSummary) -> 
 
 
 def test_not_a_number_of_a_diverged_fit_becomes_none(finished: RunSummary, tmp_path: Path) -> None:
-    diverged = Attempt(
+    diverged = AttemptSummary(
         name="train 1", plan={}, verdict="diverged", seconds=1.0, train={"force_mae_meV_per_A": float("nan")}
     )
     run = finished.model_copy(update={"attempts": (diverged, finished.attempts[1])})
