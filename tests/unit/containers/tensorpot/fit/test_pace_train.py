@@ -143,7 +143,7 @@ def test_sigterm_is_a_cancellation_and_the_program_ends(tmp_path: Path) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         return True
 
-    with pytest.raises(Cancelled, match="goes on where it was"), cancellable():
+    with pytest.raises(Cancelled, match="continues where it was"), cancellable():
         run_pacemaker(fake, tmp_path, Resources(), terminated)
     assert ends(tmp_path / "child")
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
