@@ -19,14 +19,14 @@ from ruamel.yaml import YAML
 
 from containers.contract import BadInput, Inputs, Machine, Resources
 from containers.tensorpot.evaluation import committee
-from containers.tensorpot.fit import pace_train
-from containers.tensorpot.fit.pace_train import OUTPUTS, Params
+from containers.tensorpot.fit.pace_train import Params
 from containers.tensorpot.frames.frame_file import frame, write_frame
 from containers.tensorpot.pacemaker.input import Loss, Potential
 from containers.tensorpot.student import calculator as student
 from containers.tensorpot.student import committee_calculator
 from containers.tensorpot.student.baseline import Baseline
 from tests.e2e.copper import copper as cells
+from tests.e2e.copper import fitted, write_frames
 
 pytestmark = pytest.mark.e2e
 REPOSITORY = Path(__file__).parents[2]
@@ -46,21 +46,18 @@ class Fits:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for side, rows in (("train", copper(20, 1)), ("validation", copper(5, 2))):
-            write_frame(folder / f"{side}.pckl.gzip", frame(rows))
+        self.files = write_frames(folder, copper(20, 1), copper(5, 2))
         self.test = folder / "test.pckl.gzip"  # some like the training set, some far from it
         write_frame(self.test, frame(copper(6, 3) + copper(6, 4, rattle_A=0.35)))
         Baseline(e0s_eV={"Cu": 0.0}).write(folder / "baseline.json")
+        self.made: dict[str, Path] = {}
 
     def __call__(self, **changes: Any) -> Path:
         """The potential of a fit with these parameters changed."""
         name = " ".join(f"{key}={value}" for key, value in changes.items())
-        outputs = self.folder / name / "outputs"
-        if not outputs.exists():
-            outputs.mkdir(parents=True)
-            files = Inputs({side: (self.folder / f"{side}.pckl.gzip",) for side in ("train", "validation")})
-            pace_train.run(files, outputs, PARAMS.model_copy(update=changes), MACHINE)
-        return outputs / OUTPUTS["best"]
+        if name not in self.made:
+            self.made[name] = fitted(self.folder / name, self.files, PARAMS.model_copy(update=changes)).path("best")
+        return self.made[name]
 
     def committee(self, *potentials: Path, test: Path | None = None) -> Inputs:
         files = {"potentials": potentials, "baseline": (self.folder / "baseline.json",), "test": (test or self.test,)}
