@@ -47,7 +47,7 @@ def test_a_fit_whose_loss_falls_too_slowly_stops_early_in_every_step_of_the_ladd
     potential = TINY.model_copy(update={"functions_per_element": 8})
     metrics = fitted(tmp_path, frames, but(potential=potential, maxiter=50, early_stop=slow, ladder_step=4)).metrics
     assert (metrics["stop_reason"], metrics["iterations"], metrics["functions"]) == ("early_stop", 4, 8)
-    assert "more slowly than asked for over the iterations" in metrics["stop_criterion"]
+    assert "more slowly than requested over the iterations" in metrics["stop_criterion"]
     assert {path.name for path in (tmp_path / "work").glob("kept_*")} >= {f"kept_00000{n}.yaml" for n in (2, 3, 4)}
 
 
