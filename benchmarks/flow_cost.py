@@ -120,9 +120,9 @@ def phases(bench: Bench, pool: Path, model: Path, repeats: int) -> list[Phase]:
     config = DistillConfig.model_validate({"name": "cost", "teacher": teacher, "pool": {"files": [str(pool)]}})
     workspace = open_workspace(bench.folder / "root", bench.settings(), run_id=flow_run.id)
     structures = step(calls.ingest_call(config, (external(pool),)), workspace)
-    known = read_teacher(step(calls.teacher_call(external(model)), workspace), workspace)
+    known = read_teacher(step(calls.teacher_info_call(external(model)), workspace), workspace)
     recipe = resolve(config, [known], set(structures.metrics["elements"]), set())
-    asked = calls.asked(recipe, external(model), known)
+    asked = calls.label_call(recipe, external(model), known)
     print(f"flow cost: {structures.metrics['structures']} structures, {workspace.settings.cores} cores", flush=True)
     found = []
     for _ in range(repeats):

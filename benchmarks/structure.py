@@ -62,9 +62,9 @@ def used_once(trees: dict[str, ast.Module]) -> tuple[int, int]:
 
 
 def shared_class_names(trees: dict[str, ast.Module]) -> list[str]:
-    """Names that more than one class has. `Params` is the contract's name in every step."""
+    """Names that more than one class has. `Params` and `Metrics` are the contract's names in every step."""
     names = Counter(node.name for tree in trees.values() for node in tree.body if isinstance(node, ast.ClassDef))
-    return sorted(name for name, count in names.items() if count > 1 and name != "Params")
+    return sorted(name for name, count in names.items() if count > 1 and name not in ("Params", "Metrics"))
 
 
 def repeated_passages(root: Path, trees: dict[str, ast.Module]) -> int:

@@ -66,7 +66,7 @@ class Closed(BaseModel):
 
 
 class StepError(Exception):
-    """A step could not do its work; the message says what failed and the mend."""
+    """A step could not do its work; the message says what failed and how to fix it."""
 
 
 class BadInput(StepError):
@@ -111,7 +111,7 @@ class Resources(Closed):
 
 
 class Request(Closed):
-    """What a step is asked to do; `key` names the answer."""
+    """The work of a step; `key` names its result."""
 
     step: str
     version: int

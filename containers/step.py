@@ -173,8 +173,8 @@ def _own_peak_KiB() -> int:
 
 def print_progress(done: float, total: float, text: str = "", figures: Mapping[str, float] | None = None) -> None:
     """Progress as a marked line on standard output, which the runner turns into a bar."""
-    told = json.dumps([done, total, text, *([dict(figures)] if figures else [])])
-    sys.stdout.write(f"{PROGRESS_MARK}{told}\n")  # in one piece: children share the pipe
+    message = json.dumps([done, total, text, *([dict(figures)] if figures else [])])
+    sys.stdout.write(f"{PROGRESS_MARK}{message}\n")  # in one piece: children share the pipe
     sys.stdout.flush()
 
 

@@ -28,16 +28,16 @@ def source_digest(module: str) -> str:
 def problems() -> list[str]:
     """One line for every step whose recorded version or digest is not today's."""
     record = json.loads(RECORD.read_text())
-    told = []
+    found = []
     for step, module in STEPS.items():
         known, version, digest = record.get(step, {}), load_step(step).VERSION, source_digest(module)
         if (known.get("version"), known.get("digest")) != (version, digest):
-            told.append(
+            found.append(
                 f"{step}: the source changed since it was recorded with VERSION {known.get('version')}."
                 f" Raise VERSION in {module} if results change, then: make step-digests"
                 ' (REASON="why results are the same" when VERSION stays)'
             )
-    return told
+    return found
 
 
 def record(reason: str) -> list[str]:
@@ -101,14 +101,14 @@ def main(arguments: list[str]) -> int:
     """Check, or record."""
     if arguments[:1] == ["record"]:
         unexplained = record(" ".join(arguments[1:]).strip())
-        told = [
+        found = [
             f"{step}: VERSION stayed; say why results are the same: make step-digests REASON=..."
             for step in unexplained
         ]
     else:
-        told = problems()
-    print("\n".join(told) or "every step is as recorded")
-    return 1 if told else 0
+        found = problems()
+    print("\n".join(found) or "every step is as recorded")
+    return 1 if found else 0
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 
 from tasks.errors import DistillError
@@ -15,25 +16,29 @@ EXAMPLE = Path(__file__).parent.parent / "examples" / "silicon" / "distill.yaml"
 CONVERGED, FAILED, BAD_INPUT, NOT_CONVERGED = 0, 1, 2, 3
 
 
-def guarded(body: Callable[[], int]) -> int:
-    """The exit code of `body`; what it raises is told in a sentence."""
-    prepare_process()
-    # Prefect ends the flow at SIGTERM and then raises the signal again: leave in order, so that its server ends too
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        return body()
-    except DistillError as error:
-        print(f"\nerror: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print(
-            "\ninterrupted: nothing half-written is kept as a result; run the same command to go on.", file=sys.stderr
-        )
-        return FAILED
+def guarded(main: Callable[[list[str]], int]) -> Callable[[list[str]], int]:
+    """Make a command of `main`: an error is one sentence on stderr and an exit code."""
+
+    @wraps(main)
+    def command(arguments: list[str]) -> int:
+        prepare_process()
+        # Prefect ends the flow at SIGTERM and then raises the signal again: leave in order, so that its server ends too
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        try:
+            return main(arguments)
+        except DistillError as error:
+            print(f"\nerror: {error}", file=sys.stderr)
+            return error.exit_code
+        except KeyboardInterrupt:
+            end = "nothing half-written is kept as a result; run the same command to continue."
+            print(f"\ninterrupted: {end}", file=sys.stderr)
+            return FAILED
+
+    return command
 
 
 def parser_of(flow: str, description: str, epilog: str) -> argparse.ArgumentParser:
-    """The options that the command of every flow has."""
+    """Return a parser with the options of every flow."""
     made = argparse.ArgumentParser(
         prog=f"python -m flows.{flow}",
         description=description,

@@ -1,7 +1,7 @@
-"""One run: its step calls as task runs, its results, and what its labelling took.
+"""One run: its step calls as task runs, its results, and the totals of its labelling.
 
 A dry run is the same with another `step`, which looks results up. Where there is none it gives an `Unmade`: a call that
-reads a file of it cannot be looked up, and whoever needs its figures ends the walk with `Missing`.
+reads its files cannot be looked up, and reading its figures ends the walk with `Missing`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RunStep = Callable[[StepCall, Workspace, str], Artefact]
 
 
 class Missing(Exception):
-    """A dry run has no result from which it could tell more; the message says what is missing, if anything."""
+    """A dry run lacks the result that the next call depends on; the message says which, if there is one."""
 
 
 class Unmade(Artefact):
@@ -28,7 +28,7 @@ class Unmade(Artefact):
 
     @classmethod
     def by(cls, step: str) -> Unmade:
-        """What the step would give."""
+        """Return the result that the step would give."""
         names = load_step(step).OUTPUTS.items()
         outputs = {key: OutputFile(name=name, sha256="", size=0) for key, name in names}
         return cls.model_construct(step=step, key="", outputs=outputs)  # type: ignore[call-arg]  # what Missing is for
@@ -40,21 +40,21 @@ class Unmade(Artefact):
 
 
 def is_made(file: FileRef) -> bool:
-    """False for an output of an `Unmade`."""
+    """Return False for an output of an `Unmade`."""
     return isinstance(file, External) or file.key != ""
 
 
 @dataclass
 class Run:
-    """Runs calls and collects what they give. `dataclasses.replace(run, of=...)` collects in the same place.
+    """Runs calls and collects their results. `dataclasses.replace(run, of=...)` collects in the same place.
 
     Attributes:
         of: ends the names of the task runs, where one flow run takes the same steps several times.
         step: runs a call as a task run of a name.
-        note: takes a name and what a dry run tells of it; None in a real run.
+        note: takes a name and a dry run's line about it; None in a real run.
         done: results by the names of their task runs, for the report's table of steps.
         labels: the tables of labels, the pool's first.
-        work: what the labelling took, that of DFT and strained structures included.
+        work: time and counts of the labelling, that of DFT and strained structures included.
     """
 
     workspace: Workspace

@@ -8,8 +8,7 @@ from typing import Any
 
 import yaml
 
-from flows.config.presets import PRESETS
-from flows.config.schema import DistillConfig
+from flows.config.schema import PRESETS, DistillConfig
 
 PAGE = Path(__file__).with_name("config.md")
 HEAD = """\

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from flows.config.loading import Files, Models
+from flows.config.loading import Files, Models, digests
 from flows.config.schema import DistillConfig
 from tasks.errors import UserError
 
@@ -34,27 +34,30 @@ def refuse_other(
     Raises:
         UserError: names the keys that differ.
     """
-    if not replace and (told := difference(config, files, models, folder, results)):
+    if not replace and (other := difference(config, files, models, folder, results)):
         raise UserError(
-            f"{told}\nNothing was computed. Give this run another name (--set name=...), or add --replace (in the"
+            f"{other}\nNothing was computed. Give this run another name (--set name=...), or add --replace (in the"
             " Prefect UI: replace) to replace what is there. What is in the store stays either way."
         )
 
 
 def difference(config: DistillConfig, files: Files, models: Models, folder: Path, results: Results) -> str | None:
-    """How the config of the results in `folder` differs, in words; None when there are none or they are of this one.
+    """Return how the config of the results in `folder` differs; None when there are none or they are of this one.
 
     Keys that are newer than those results count as their defaults. Keys that are gone do not count.
     """
-    found = _published(folder / results)
-    if found is None:
-        return None
     place = (folder / results).parent
+    try:
+        found = json.loads((folder / results).read_bytes())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(found, dict) or not isinstance(found.get("config"), dict):
+        return None  # a file that is none of ours
     before = _readable(found["config"])
     if before is None:
         return f"{place} has results of a config that this version cannot read."
     old, new = _keys(before, results), _keys(config, results)
-    was, now = found.get("inputs", {}), _digests(files, models)
+    was, now = found.get("inputs", {}), digests(files, models)
     changed = [
         f"  {key}: {_short(old.get(key))} there, {_short(new.get(key))} here"
         for key in sorted(old | new)
@@ -66,17 +69,8 @@ def difference(config: DistillConfig, files: Files, models: Models, folder: Path
     return "\n".join([f"{place} has results of another config:", *changed[:SHOWN], *more])
 
 
-def _published(path: Path) -> dict[str, Any] | None:
-    """What a run wrote there; None for no file, or one that is none of ours."""
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) and isinstance(found.get("config"), dict) else None
-
-
 def _readable(values: dict[str, Any]) -> DistillConfig | None:
-    """The config of an earlier version, without the keys that are gone; None when it is none of today's."""
+    """Return the config of an earlier version without the keys that are gone; None when it is none of today's."""
     values = deepcopy(values)
     while True:
         try:
@@ -88,19 +82,17 @@ def _readable(values: dict[str, Any]) -> DistillConfig | None:
 
 
 def _dropped(values: Any, place: tuple[int | str, ...]) -> bool:
-    for part in place[:-1]:
-        known = (isinstance(values, dict) and part in values) or (isinstance(values, list) and isinstance(part, int))
-        if not known:
-            return False
-        values = values[part]
-    if not isinstance(values, dict) or place[-1] not in values:
+    try:
+        for part in place[:-1]:
+            values = values[part]
+        del values[place[-1]]
+    except (KeyError, IndexError, TypeError):  # the place has pydantic's name of an alternative of a union
         return False
-    del values[place[-1]]
     return True
 
 
 def _keys(config: DistillConfig, results: Results) -> dict[str, Any]:
-    """Dotted key -> value, for the keys that decide these results; only the results of a sweep depend on sweep.vary."""
+    """Values by dotted key, for the keys that decide these results; only those of a sweep depend on sweep.vary."""
     values = config.model_dump(mode="json", exclude={"sweep": True, "train": {"threads"}})
     if results == "sweep/sweep.json":
         values["sweep"] = {"vary": config.sweep.vary}
@@ -115,16 +107,11 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield prefix + name, value
 
 
-def _content(value: Any, digests: Mapping[str, str]) -> Any:
-    """The value with names of files replaced by their sha256."""
+def _content(value: Any, sha256: Mapping[str, str]) -> Any:
+    """Return the value with names of files replaced by their sha256."""
     if isinstance(value, list):
-        return [_content(one, digests) for one in value]
-    return digests.get(value, value) if isinstance(value, str) else value
-
-
-def _digests(files: Files, models: Models) -> dict[str, str]:
-    given = [file for group in files.values() for file in group] + [model for model in models.values() if model]
-    return {str(file.path): file.sha256 for file in given}
+        return [_content(one, sha256) for one in value]
+    return sha256.get(value, value) if isinstance(value, str) else value
 
 
 def _short(value: Any) -> str:

@@ -1,10 +1,12 @@
-"""What a distillation is: the config of a run, closed and with units. It never reads the environment."""
+"""The config of a run, closed and with units. It never reads the environment."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from ase.data import atomic_numbers
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from containers.contract import BadInput
 from containers.ingest.families import LIKENESS_A
@@ -14,12 +16,44 @@ from containers.tensorpot.baseline.baseline import LennardJones
 from containers.tensorpot.pacemaker.blocks import Overrides
 from containers.tensorpot.pacemaker.input import Kappa
 from containers.tensorpot.pacemaker.own_keys import own_backend, own_fit
-from flows.config.fields import Element, Length, Pair, Section, Weight
-from flows.config.presets import PRESETS, PresetName, under
-from flows.config.training import Convergence, Extend, Stability, Sweep, Train
+from flows.config.training import ConfigSection, Convergence, Extend, Stability, Sweep, Train
+
+PresetName = Literal["standard", "accurate"]
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "standard": {},  # the sections' own defaults
+    "accurate": {
+        "pacemaker": {"cutoff": "wide", "order": 4, "functions_per_element": 300, "densities": 4},
+        "selection": {"max_structures": 200},
+        "train": {"stages": [{"kappa": 0.3, "maxiter": "auto"}, {"kappa": 0.03, "maxiter": "auto"}]},
+    },
+}
+"""Values of the keys that a config does not set itself. Measured in docs/use/training.md."""
 
 
-class Teacher(Section):
+def _known_element(symbol: str) -> str:
+    if atomic_numbers.get(symbol, 0) == 0:
+        raise ValueError(f"{symbol!r} is not a chemical element")
+    return symbol
+
+
+Element = Annotated[str, AfterValidator(_known_element)]
+
+
+def _pair_of_elements(name: str) -> str:
+    symbols = name.split("-")
+    if len(symbols) != 2 or symbols != sorted(symbols):
+        raise ValueError(f"{name!r} is no pair of elements: write two symbols in alphabetic order, such as Al-Ni")
+    for symbol in symbols:
+        _known_element(symbol)
+    return name
+
+
+Pair = Annotated[str, AfterValidator(_pair_of_elements)]
+Length = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(gt=0)]
+
+
+class TeacherConfig(ConfigSection):
     """The MACE model, or the committee of models, whose energies, forces and stresses are learned."""
 
     model: str = Field(description="path of a .model file, or the name of a MACE foundation model")
@@ -45,13 +79,13 @@ class Teacher(Section):
         return value
 
 
-class Pool(Section):
+class Pool(ConfigSection):
     """The unlabelled structures."""
 
     files: list[str] = Field(min_length=1, description="extended XYZ, anything ASE reads, ASE databases, Parquet")
 
 
-class Dft(Section):
+class Dft(ConfigSection):
     """Reference calculations, used beside the teacher's labels."""
 
     files: list[str] = Field([], description="structures with energies and forces that go into training")
@@ -71,7 +105,7 @@ class Dft(Section):
     )
 
 
-class Dataset(Section):
+class Dataset(ConfigSection):
     """The labelled data as a whole."""
 
     base: str | None = Field(
@@ -106,7 +140,7 @@ class Dataset(Section):
         return self.type_elements or self.mlip_elements
 
 
-class Pacemaker(Section):
+class Pacemaker(ConfigSection):
     """The student potential and its loss."""
 
     elements: Literal["auto"] | list[Element] = Field("auto", description="auto: those in pool and DFT data")
@@ -200,12 +234,12 @@ class Pacemaker(Section):
 
     @property
     def learns_difference(self) -> bool:
-        """Whether the labels are taken relative to a pair potential."""
+        """True where the labels are taken relative to a pair potential."""
         return self.reference_potential == "lj" or (self.reference_potential == "zbl" and self.zbl == "difference")
 
 
-class Selection(Section):
-    """Which structures of the pool's training side are fitted to."""
+class Selection(ConfigSection):
+    """The choice of training structures from the training split of the pool."""
 
     method: Literal["combined", "d_optimal", "random", "all"] = Field(
         "combined", description="combined: D-optimal structures guard the tails, the rest stand for the bulk"
@@ -228,14 +262,14 @@ class Selection(Section):
         return self
 
 
-class DistillConfig(Section):
+class DistillConfig(ConfigSection):
     """Everything that decides the result."""
 
     name: str = Field(description="names the folder runs/NAME", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     preset: PresetName = Field(
         "standard", description="accurate: a longer reach, a larger basis and set, stages; about ten times the fit"
     )
-    teacher: Teacher
+    teacher: TeacherConfig
     pool: Pool
     dft: Dft = Dft()
     dataset: Dataset = Dataset()
@@ -250,7 +284,7 @@ class DistillConfig(Section):
     sweep: Sweep = Sweep()
 
     @model_validator(mode="after")
-    def _patience_is_asked_for(self) -> DistillConfig:
+    def _patience_is_given(self) -> DistillConfig:
         if "min_relative_test_loss_per_iter" in self.pacemaker.fit and self.train.early_stop is None:
             raise ValueError(
                 "pacemaker.fit.min_relative_test_loss_per_iter needs train.early_stop, whose patience counts for both"
@@ -259,13 +293,13 @@ class DistillConfig(Section):
 
     @property
     def notices(self) -> list[str]:
-        """What the user should know of the config before anything runs."""
+        """Remarks on the config for the user, before anything runs."""
         renamed = ["dataset.mlip_elements is now called dataset.type_elements"] if self.dataset.mlip_elements else []
         return renamed + self.without_effect
 
     @property
     def without_effect(self) -> list[str]:
-        """What is set and changes nothing, in words: a preset, or one `--set`, may have set what makes it so."""
+        """Sentences on keys that are set and change nothing: a preset, or one `--set`, may be the reason."""
         given = {
             "train.maxiter": self.train.maxiter != Train().maxiter,
             "pacemaker.kappa": self.pacemaker.kappa is not None,
@@ -274,15 +308,21 @@ class DistillConfig(Section):
             and self.pacemaker.loss_stress == 0,  # what stress weighs is a share of it
         }
         if self.train.stages:
-            told = "has no effect beside train.stages, of which each has its own; train.stages=[] fits in one stage"
-            return [f"{key} {told}" for key in given if given[key]]
-        told = "has no effect beside pacemaker.kappa; pacemaker.kappa=null takes the weights"
-        weights = [f"pacemaker.{name}" for name in ("loss_energy", "loss_forces")]
-        return [f"{key} {told}" for key in weights if given["pacemaker.kappa"] and given[key]]
+            why = "has no effect beside train.stages: each stage has its own; train.stages=[] fits in one stage"
+            return [f"{key} {why}" for key in given if given[key]]
+        why = "has no effect beside pacemaker.kappa; pacemaker.kappa=null takes the weights"
+        weights = ("pacemaker.loss_energy", "pacemaker.loss_forces") if given["pacemaker.kappa"] else ()
+        return [f"{key} {why}" for key in weights if given[key]]
 
     @model_validator(mode="before")
     @classmethod
     def _preset_below(cls, values: Any) -> Any:
-        """What is given stays; a preset fills the rest. A wrong name is told by the field."""
+        """Keep what is given, and fill the rest from the preset. The fields refuse what is no preset or no section."""
         name = values.get("preset") if isinstance(values, dict) else None
-        return under(values, PRESETS[name]) if isinstance(name, str) and name in PRESETS else values
+        if not isinstance(name, str) or name not in PRESETS:
+            return values
+        filled = dict(values)
+        for section, defaults in PRESETS[name].items():
+            given = {} if filled.get(section) is None else filled[section]
+            filled[section] = {**defaults, **given} if isinstance(given, Mapping) else given
+        return filled

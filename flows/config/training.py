@@ -1,18 +1,23 @@
-"""Sections of the config about the fit: stages, attempts, the gate after it, and many fits at once."""
+"""Base of the config's sections, and those about the fit: stages, attempts, the gate after it, many fits at once."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from containers.contract import Closed
 from containers.tensorpot.pacemaker.input import Kappa, Optimizer, Randomness, Regularisation, Schedule
-from flows.config.fields import Section
 
 
-class Stage(Section):
-    """A part of the fit with a loss of its own. Each stage goes on from the best potential of the one before."""
+class ConfigSection(BaseModel):
+    """Base of all parts of the config: frozen, closed, no infinities, and no text or truth values for numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
+
+
+class Stage(ConfigSection):
+    """A part of the fit with a loss of its own. Each stage starts from the best potential of the one before."""
 
     kappa: Kappa = Field(description="force share of the loss")
     maxiter: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
@@ -20,7 +25,7 @@ class Stage(Section):
     )
 
 
-class Train(Randomness, Regularisation, Schedule, Section):
+class Train(Randomness, Regularisation, Schedule, ConfigSection):
     """The fit."""
 
     stages: list[Stage] = Field(
@@ -35,7 +40,7 @@ class Train(Randomness, Regularisation, Schedule, Section):
     )
 
 
-class Stability(Section):
+class Stability(ConfigSection):
     """The gate that a potential passes before it is called converged: molecular dynamics at constant energy."""
 
     picoseconds: float = Field(2.0, ge=0, le=1000, description="ps of NVE; 0: no gate")
@@ -47,8 +52,8 @@ class Stability(Section):
     max_drift_meV_per_atom_per_ps: float = Field(1.0, gt=0, description="of the total energy")
 
 
-class Extend(Section):
-    """What the flow may do when a sound potential misses the limits of `convergence`."""
+class Extend(ConfigSection):
+    """Rounds of more structures or functions, where a sound potential misses the limits of `convergence`."""
 
     rounds: int = Field(2, ge=0, le=20, description="times at most; 0: never")
     structures: int = Field(50, ge=1, description="training structures that a round adds")
@@ -60,10 +65,10 @@ class Extend(Section):
 
 
 NOT_VARIED = ("name", "preset", "sweep", "extend")
-"""What a sweep cannot vary: it fits in the training set and the basis that it was given, with every value filled in."""
+"""Keys that a sweep cannot vary: it fits in the training set and the basis that it has, with every value filled in."""
 
 
-class Sweep(Section):
+class Sweep(ConfigSection):
     """Many fits (python -m flows.sweep): every combination of values, a committee of equals, or one after the other."""
 
     vary: dict[str, list[Any]] = Field(

@@ -1,12 +1,9 @@
-"""Label a pool: what the label stores lack is cut into shards and labelled; then the pool's own table is made.
-
-How the structures without a label are cut into shards: pure decisions.
-"""
+"""Label a pool: cut structures that the label stores lack into shards, label them, and make the pool's table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
@@ -39,156 +36,151 @@ from tasks.workspace import Workspace
 
 WAIT_S = 30.0
 ACCIDENTS = ("Killed", "Died", "OutOfMemory")
-"""Failures of a step that may not come again: what its shard left is labelled in another round."""
+"""Failures that may not come again: the structures that the shard left are labelled in another round."""
 
 
 def label(
     recipe: Recipe, pool: Artefact, teachers: Sequence[TeacherCall], run: Run, name: str = "pool_labels"
 ) -> Artefact:
-    """Return the labels of the pool's structures, in its order; `run` keeps them and what they took.
+    """Return the labels of the pool's structures, in its order; `run` keeps them, with time and counts.
 
     Args:
         name: of the task run that makes the table.
 
     Raises:
-        StepFailed: a shard failed in a way that another try does not mend. What other shards gave is in the store.
+        StepFailed: a shard failed in a way that another try does not repair. The labels of other shards are in the
+            store.
         StoreError: the work root cannot hold the shards or their labels (a full disk, permissions).
     """
     workspace, work = run.workspace, LabellingTotals()
     keys = [teacher.key(workspace) for teacher in teachers]
-    call = steps.pool_labels_call(recipe, pool, keys)
+    call, table = steps.pool_labels_call(recipe, pool, keys), pool.file("structures")
     if run.note:
-        _note_missing(pool, teachers, run, name.removeprefix("pool_labels"))
-        with ExitStack() as stack:
-            return run(with_sources(call, teachers, workspace, stack), name)
+        if not is_made(table):
+            raise Missing
+        ids = StructurePool(workspace.store.path(table)).ids
+        for number, teacher in enumerate(teachers, 1):
+            missing = int(teacher.store(workspace).missing(ids).sum())
+            state = "would run" if missing else "cached"
+            task = f"mace_label {number}" if number > 1 else "mace_label"
+            text = f"{state:<15} ({missing} of {len(ids)} structures are not labelled yet)"
+            run.note(task + name.removeprefix("pool_labels"), text)
+        with _sources_of(call, teachers, workspace) as whole:
+            return run(whole, name)
     if look_up(call, workspace):
         run.labels.append(run(call, name))
         return run.labels[-1]
     ensure_gpu_limit(workspace.settings, workspace.settings.teacher_device)
     with work.timed(), disk_faults_told("labelling", workspace):
-        structures = StructurePool(workspace.store.path(pool.file("structures")))
+        structures = StructurePool(workspace.store.path(table))
         with ExitStack() as stack:
             runner = cache(lambda: stack.enter_context(started(workspace.settings)))  # a cluster only where needed
             for teacher in teachers:
-                _Labelling(teacher, structures, workspace, runner, work).complete()
+                _label_missing(teacher, structures, workspace, runner, work)
         call = steps.pool_labels_call(recipe, pool, keys, work.set_aside)
-        with ExitStack() as stack:
-            run.labels.append(run(with_sources(call, teachers, workspace, stack), name))
+        with _sources_of(call, teachers, workspace) as whole:
+            run.labels.append(run(whole, name))
     run.work.include(work)
     return run.labels[-1]
 
 
-def _note_missing(pool: Artefact, teachers: Sequence[TeacherCall], run: Run, of: str) -> None:
-    """Tell how many labels each teacher's store lacks."""
-    if not is_made(table := pool.file("structures")) or run.note is None:
-        raise Missing
-    structures = StructurePool(run.workspace.store.path(table))
-    for number, teacher in enumerate(teachers, 1):
-        missing = int(teacher.store(run.workspace).missing(structures.ids).sum())
-        state = "would run" if missing else "cached"
-        told = f"{state:<15} ({missing} of {len(structures)} structures are not labelled yet)"
-        run.note(f"mace_label {number}{of}" if number > 1 else f"mace_label{of}", told)
+@contextmanager
+def _sources_of(call: StepCall, teachers: Sequence[TeacherCall], workspace: Workspace) -> Iterator[StepCall]:
+    """Yield the call with the files of the teachers' label stores, which stay until the block is left."""
+    with ExitStack() as stack:
+        files = [file for teacher in teachers for file in stack.enter_context(teacher.store(workspace).reading())]
+        yield call.model_copy(update={"sources": {"labels": tuple(files)}})
 
 
-def with_sources(call: StepCall, teachers: Sequence[TeacherCall], workspace: Workspace, stack: ExitStack) -> StepCall:
-    """The call with the files of the teachers' label stores, which stay until `stack` is left."""
-    files = [file for teacher in teachers for file in stack.enter_context(teacher.store(workspace).reading())]
-    return call.model_copy(update={"sources": {"labels": tuple(files)}})
+def _label_missing(
+    teacher: TeacherCall,
+    pool: StructurePool,
+    workspace: Workspace,
+    runner: Callable[[], TaskRunner[Any]],
+    work: LabellingTotals,
+) -> None:
+    """Label in rounds, until a teacher's store has a row for all structures that this machine can take.
 
-
-class _Labelling:
-    """Rounds of labelling, until a teacher's store has an answer to all structures that this machine can take."""
-
-    def __init__(
-        self,
-        teacher: TeacherCall,
-        pool: StructurePool,
-        workspace: Workspace,
-        runner: Callable[[], TaskRunner[Any]],
-        work: LabellingTotals,
-    ) -> None:
-        self.teacher, self.pool, self.workspace, self.runner, self.work = teacher, pool, workspace, runner, work
-        self.store = teacher.store(workspace)
-        self.left: Places = np.arange(len(pool))
-        self.rounds = self.fruitless = 0
-        self.measured: MachineSpeed | None = None  # by this run
-
-    def complete(self) -> None:
-        """Return when nothing is left to label, here or by another run."""
-        while True:
-            with self.store.claim(self.pool.ids.take(self.left)) as claim:
-                mine = self.left[claim.mine]
-                if len(mine):
-                    self._label(self._shards(mine, claim.folder))
+    A structure that another run labels is waited for. An accident of a shard costs another round; it is raised after
+    the second round in a row that labelled nothing.
+    """
+    store, settings = teacher.store(workspace), workspace.settings
+    left: Places = np.arange(len(pool))
+    first, fruitless, measured = True, 0, None
+    while True:
+        with store.claim(pool.ids.take(left)) as claim:
+            mine = left[claim.mine]
             if len(mine):
-                self.store.compact()
-            elif claim.elsewhere:
-                run_log().info("waiting for another run that labels %d of these structures", claim.elsewhere)
-                self.store.wait(self.pool.ids.take(self.left), WAIT_S)
-            else:
+                known = store.calibration(speed_known_of(settings)) or measured
+                shards = _shards(pool, mine, teacher.cutoff_A, known, first, settings.shard_s, claim.folder)
+                results = _label_shards(shards, teacher, workspace, runner())
+        if not len(mine):
+            if not claim.elsewhere:
                 return
-
-    def _shards(self, places: Places, folder: Path) -> list[ShardFile]:
-        """The structures as shards; on a machine of unknown speed only the first one."""
-        known = self.store.calibration(speed_known_of(self.workspace.settings)) or self.measured
-        atoms = self.pool.atoms[places]
-        self.rounds += 1
-        if known is None and self.rounds == 1:
-            first = places[pilot(atoms)]
-            return self.pool.write(first, [range(len(first))], folder)
-        count = self._count(known, places)
-        costs = self.pool.edges(places, self.teacher.cutoff_A) if count > 1 else atoms
-        return self.pool.write(places, cut(costs, count), folder)
-
-    def _count(self, known: MachineSpeed | None, places: Places) -> int:
-        """How many shards, from the edges of some structures."""
-        if known is None:  # stubs, and structures without neighbours
-            return FEWEST_SHARDS
-        some = places[evenly(range(len(places)), COUNTED)]
-        per_atom = self.pool.edges(some, self.teacher.cutoff_A).sum() / max(self.pool.atoms[some].sum(), 1)
-        seconds = self.pool.atoms[places].sum() * per_atom / known.edges_per_s
-        return shard_count(seconds, self.workspace.settings.shard_s)
-
-    def _label(self, shards: Sequence[ShardFile]) -> None:
-        with LabelProgress(shards) as progress:
-            results = run_shards(
-                self.runner(),
-                label_shard,
-                [{"shard": shard, "asked": self.teacher, "workspace": self.workspace} for shard in shards],
-                [f"label shard {number + 1} of {len(shards)}" for number in range(len(shards))],
-                tick=progress.tick,
-                fatal=lambda error: not _is_accident(error),
-                end=partial(end_running, self.workspace.run_id),
-                finished=lambda place, result: progress.ended(shards[place], isinstance(result, ShardDone)),
-            )
-            done = [result for result in results if isinstance(result, ShardDone)]
-            self._account(done)
-            self.fruitless = 0 if done else self.fruitless + 1
-            self._judge([result for result in results if isinstance(result, BaseException)])
-
-    def _judge(self, failures: Sequence[BaseException]) -> None:
-        """Raise a failure that another round does not mend, tell the others."""
-        for failure in failures:
-            if self.fruitless > 1 or not _is_accident(failure):
-                raise failure
-            run_log().warning("a shard ended early (%s); what it left is labelled again", str(failure).splitlines()[0])
-
-    def _account(self, done: Sequence[ShardDone]) -> None:
+            run_log().info("waiting for another run that labels %d of these structures", claim.elsewhere)
+            store.wait(pool.ids.take(left), WAIT_S)
+            continue
+        done = [result for result in results if isinstance(result, ShardDone)]
         for shard in done:
-            self.work.add(shard)
-        if measured := [shard.calibration for shard in done if shard.calibration]:
-            self.measured = sorted(measured, key=lambda one: one.edges_per_s)[len(measured) // 2]
-            self._keep_speed_of_cluster(
-                self.measured, sum(mace_label.Metrics.of(shard.metrics).edges for shard in done if shard.calibration)
-            )
-        set_aside = pa.array([bytes.fromhex(identity) for identity in self.work.set_aside], pa.binary(32))
-        self.left = self.left[~pc.is_in(self.pool.ids.take(self.left), set_aside).to_numpy(zero_copy_only=False)]
+            work.add(shard)
+        if timed := [shard for shard in done if shard.calibration]:
+            speeds = [shard.calibration for shard in timed if shard.calibration]
+            measured = sorted(speeds, key=lambda one: one.edges_per_s)[len(speeds) // 2]
+            edges = sum(mace_label.Metrics.of(shard.metrics).edges for shard in timed)
+            if (settings.dask_address or settings.dask_cluster) and edges >= SOLID_EDGES:
+                # each shard keeps the speed of its machine; that of the cluster is that of a typical shard
+                store.keep_calibration(speed_known_of(settings), measured)
+        set_aside = pa.array([bytes.fromhex(identity) for identity in work.set_aside], pa.binary(32))
+        left = left[~pc.is_in(pool.ids.take(left), set_aside).to_numpy(zero_copy_only=False)]
+        first, fruitless = False, 0 if done else fruitless + 1
+        for failure in results:
+            if isinstance(failure, BaseException):
+                if fruitless > 1 or not _is_accident(failure):
+                    raise failure
+                message = str(failure).splitlines()[0]
+                run_log().warning("a shard ended early (%s); the rest of it is labelled again", message)
+        store.compact()
 
-    def _keep_speed_of_cluster(self, typical: MachineSpeed, edges: int) -> None:
-        """A shard keeps the speed of the machine that labelled it; a cluster's is that of a typical shard."""
-        settings = self.workspace.settings
-        if (settings.dask_address or settings.dask_cluster) and edges >= SOLID_EDGES:
-            self.store.keep_calibration(speed_known_of(settings), typical)
+
+def _label_shards(
+    shards: Sequence[ShardFile], teacher: TeacherCall, workspace: Workspace, runner: TaskRunner[Any]
+) -> list[ShardDone | BaseException]:
+    with LabelProgress(shards) as progress:
+        return run_shards(
+            runner,
+            label_shard,
+            [{"shard": shard, "teacher": teacher, "workspace": workspace} for shard in shards],
+            [f"label shard {number + 1} of {len(shards)}" for number in range(len(shards))],
+            tick=progress.tick,
+            fatal=lambda error: not _is_accident(error),
+            end=partial(end_running, workspace.run_id),
+            finished=lambda place, result: progress.ended(shards[place], isinstance(result, ShardDone)),
+        )
+
+
+def _shards(
+    pool: StructurePool,
+    places: Places,
+    cutoff_A: float,
+    known: MachineSpeed | None,
+    first: bool,
+    shard_s: float,
+    folder: Path,
+) -> list[ShardFile]:
+    """Write structures as shards; in the first round on a machine of unknown speed only some of them as one shard.
+
+    Where that gave no speed (stubs, structures without neighbours), there are FEWEST_SHARDS.
+    """
+    atoms, count = pool.atoms[places], FEWEST_SHARDS
+    if known is None and first:
+        some = places[pilot(atoms)]
+        return pool.write(some, [range(len(some))], folder)
+    if known:
+        some = places[evenly(range(len(places)), COUNTED)]
+        edges_per_atom = pool.edges(some, cutoff_A).sum() / max(pool.atoms[some].sum(), 1)
+        count = shard_count(atoms.sum() * edges_per_atom / known.edges_per_s, shard_s)
+    costs = pool.edges(places, cutoff_A) if count > 1 else atoms
+    return pool.write(places, cut(costs, count), folder)
 
 
 def _is_accident(error: BaseException) -> bool:
@@ -199,13 +191,13 @@ PILOT_ATOMS = 8_000
 """Atoms of the first shard on an unknown machine: some seconds of work, enough to find its speed and batches."""
 FEWEST_SHARDS = 8
 COUNTED = 200
-"""Structures whose edges tell how many all have."""
+"""Structures whose edges are counted to estimate those of all."""
 SHORTEST = 1 / 3
 """The least part of the wanted seconds that a shard may take so that there are FEWEST_SHARDS."""
 
 
 def shard_count(seconds: float, wanted_s: float) -> int:
-    """Shards for so many seconds of work on one device.
+    """Return the number of shards for so many seconds of work on one device.
 
     Each takes about `wanted_s`; where the work allows there are at least FEWEST_SHARDS, none shorter than a third of
     that (20 s of 60): a shard costs a start of the step.
@@ -215,7 +207,7 @@ def shard_count(seconds: float, wanted_s: float) -> int:
 
 
 def cut(costs: NDArray[np.int64], shards: int) -> list[range]:
-    """Consecutive structures in so many shards of equal cost, as far as whole structures allow; none is empty.
+    """Cut structures into so many shards of equal cost, as far as whole structures allow; none is empty.
 
     Args:
         costs: of each structure, edges. One without edges counts as one.
@@ -229,7 +221,7 @@ def cut(costs: NDArray[np.int64], shards: int) -> list[range]:
 
 
 def pilot(atoms: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Places of the structures to begin with on a machine whose speed is not known: evenly over the pool.
+    """Return the places of the structures to begin with on a machine of unknown speed: evenly over the pool.
 
     All of them when they are no more than two pilots.
     """

@@ -1,7 +1,8 @@
-"""From the user's files to one labelled data set with its sides and its baseline."""
+"""From the user's files to one labelled data set with its splits and its baseline."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -19,9 +20,9 @@ from containers.tensorpot.selection.coverage import Tables
 from flows.config.loading import Files
 from flows.config.schema import DistillConfig
 from flows.data import steps
+from flows.data.frame_warnings import frame_warnings
 from flows.data.labelling import label
-from flows.data.recipe import Recipe, check_committee, check_elements, check_sides, resolve
-from flows.data.states import state_warnings
+from flows.data.recipe import Recipe, check_committee, check_elements, check_split, resolve
 from flows.run import Missing, Run, is_made
 from tasks.artefact import Artefact, External, FileRef
 from tasks.labelling.shard_task import TeacherCall
@@ -31,131 +32,80 @@ from tasks.workspace import Workspace
 
 @dataclass(frozen=True)
 class Ingested:
-    """The user's structures as tables; the files of an earlier run (flows.files.BASE), or nothing; a fitted potential,
-    or nothing."""
+    """The user's structures as tables, and files of earlier runs.
+
+    Attributes:
+        merged, given, earlier_baseline: data set, selection and baseline of an earlier run (flows.config.loading.BASE).
+        fitted: potential of an earlier run, whose coefficients the selection uses.
+    """
 
     pool: Artefact
-    dft: Artefact | None
-    dft_test: Artefact | None
-    base: tuple[External, ...] = ()
+    dft: Artefact | None = None
+    dft_test: Artefact | None = None
+    merged: External | None = None
+    given: External | None = None
+    earlier_baseline: External | None = None
     fitted: External | None = None
 
     @property
-    def merged(self) -> External | None:
-        """The data set of an earlier run."""
-        return self.base[0] if self.base else None
-
-    @property
-    def given(self) -> External | None:
-        """What an earlier run selected."""
-        return self.base[1] if self.base else None
-
-    @property
-    def earlier_baseline(self) -> External | None:
-        """What an earlier run took from its labels."""
-        return self.base[2] if self.base else None
-
-    @property
     def with_dft(self) -> list[tuple[str, Artefact]]:
-        """The tables of DFT data that there are, and what they are called."""
+        """The tables of DFT data that there are, by their names."""
         named = (("DFT data", self.dft), ("DFT test data", self.dft_test))
         return [(name, table) for name, table in named if table]
 
-    @property
-    def state_warnings(self) -> list[str]:
-        """What to tell the user about charges and spins of the frames."""
-        every = [("pool", self.pool), *self.with_dft]
-        return [told for name, table in every for told in state_warnings(table.read(ingest.Metrics).states, name)]
+    def resolve(self, config: DistillConfig, teachers: Sequence[Teacher]) -> Recipe:
+        """Return the recipe of a config for these data."""
+        in_dft = {element for _, table in self.with_dft for element in table.read(ingest.Metrics).elements}
+        in_pool = set(self.pool.read(ingest.Metrics).elements)
+        if self.merged:
+            column = pq.read_table(self.merged.path, columns=["numbers"])["numbers"]
+            in_pool |= {chemical_symbols[number] for number in pc.unique(pc.list_flatten(column)).to_pylist()}
+        return resolve(config, teachers, in_pool, in_dft)
 
-    @property
-    def dft_elements(self) -> set[str]:
-        """Chemical symbols of the DFT data."""
-        return {element for _, table in self.with_dft for element in table.read(ingest.Metrics).elements}
-
-    @property
-    def pool_elements(self) -> set[str]:
-        """Chemical symbols of the pool, and of an earlier run's data."""
-        return set(self.pool.read(ingest.Metrics).elements) | _elements_of(self.merged)
-
-
-def _elements_of(table: External | None) -> set[str]:
-    if table is None:
-        return set()
-    column = pq.read_table(table.path, columns=["numbers"])["numbers"]
-    return {chemical_symbols[number] for number in pc.unique(pc.list_flatten(column)).to_pylist()}
+    def tables(self, workspace: Workspace) -> Tables:
+        """Return the files of the structures by their origin."""
+        new: dict[Origin, Path] = {"teacher": workspace.store.path(self.pool.file("structures"))}
+        if self.dft:
+            new["dft"] = workspace.store.path(self.dft.file("structures"))
+        test = workspace.store.path(self.dft_test.file("structures")) if self.dft_test else None
+        return Tables(new, test, self.merged.path if self.merged else None)
 
 
 def ingest_all(config: DistillConfig, files: Files, run: Run, reads: Reads | None = None) -> Ingested:
-    """Read every file. DFT data come first and test data last: a family that two of them share is found by the later
-    one, so that a pool that grows changes no family of the DFT data.
+    """Read every file. DFT data come first and test data last: the later one finds a family that two of them share, so
+    that growing the pool changes no family of the DFT data.
 
     Where the pool's files name families and frames of the DFT data have none, both are read once more, the pool first:
     a DFT structure must not be trained on beside a test of its own copies.
 
     Args:
-        reads: what the teachers read of a frame beside its geometry.
+        reads: keys of a frame that the teachers read beside its geometry.
     """
-    base, known = files["base"], list[FileRef](files["base"][:1])
+    known = list[FileRef](files["base"][:1])
     dft = run(steps.dft_call(config, files["dft"], known, reads), "ingest DFT data") if files["dft"] else None
-    pool = run(steps.ingest_call(config, files["pool"], [*known, *_tables(dft)], reads), "ingest")
-    if dft and pool.read(ingest.Metrics).frames_with_given_family and _have_none(dft):
+    beside = [*known, dft.file("structures")] if dft else known
+    pool = run(steps.ingest_call(config, files["pool"], beside, reads), "ingest")
+    own = dft.read(ingest.Metrics) if dft else None
+    unnamed = own is not None and own.frames_with_given_family < own.structures + own.duplicates
+    if unnamed and pool.read(ingest.Metrics).frames_with_given_family:
         pool = run(steps.ingest_call(config, files["pool"], known, reads), "ingest pool first")
-        call = steps.dft_call(config, files["dft"], [*known, *_tables(pool)], reads, every=True)
+        call = steps.dft_call(config, files["dft"], [*known, pool.file("structures")], reads, every=True)
         dft = run(call, "ingest DFT data beside the pool")
-    known += [*_tables(dft), *_tables(pool)]
+    known += [table.file("structures") for table in (dft, pool) if table]
     test = None
     if files["dft_test"]:
         test = run(steps.dft_call(config, files["dft_test"], known, reads, test=True), "ingest DFT test data")
-    ingested = Ingested(pool, dft, test, base, next(iter(files["potential"]), None))
-    _warn_of_unconverged(dft, test)
-    for warning in (*without_cell(ingested), *ingested.state_warnings):
-        run_log().warning(warning)
+    merged, given, taken_off = files["base"] or (None, None, None)
+    ingested = Ingested(pool, dft, test, merged, given, taken_off, next(iter(files["potential"]), None))
+    for name, table in [("pool", pool), *ingested.with_dft]:
+        for warning in frame_warnings(table.read(ingest.Metrics), name):
+            run_log().warning(warning)
     return ingested
-
-
-def without_cell(ingested: Ingested) -> list[str]:
-    """A warning for each file in which frames have no cell: crystals would be labelled as clusters."""
-    tables = [("pool", ingested.pool), *ingested.with_dft]
-    some = [
-        f"{name} ({of}): {frames} of its frames have no cell, the first is frame {first} (from 0), although others have"
-        " one; they are taken as molecules or clusters without periodicity. Crystals need their cell in each frame"
-        for of, table in tables
-        for name, (frames, first) in table.read(ingest.Metrics).some_without_cell.items()
-    ]
-    return some + [
-        f"{name} ({of}): none of its {frames} frames has a cell; they are taken as molecules or clusters without"
-        ' periodicity. Crystals need their cell: in extended XYZ, Lattice="ax ay az bx by bz cx cy cz" (Å) in the'
-        " comment line of each frame"
-        for of, table in tables
-        for name, frames in table.read(ingest.Metrics).files_without_cell.items()
-    ]
-
-
-def _warn_of_unconverged(*tables: Artefact | None) -> None:
-    """Name the first ionic step that is not used because its SCF did not converge."""
-    for table in tables:
-        if table and (count := (found := table.read(ingest.Metrics)).unconverged):
-            run_log().warning(
-                "%d frames of DFT files are not used, because their SCF did not converge; the first: %s (all of them:"
-                " set_aside.parquet of step ingest)",
-                count,
-                found.unconverged_first,
-            )
-
-
-def _tables(ingested: Artefact | None) -> list[FileRef]:
-    return [ingested.file("structures")] if ingested else []
-
-
-def _have_none(dft: Artefact) -> bool:
-    """Whether frames of DFT files name no family."""
-    found = dft.read(ingest.Metrics)
-    return found.frames_with_given_family < found.structures + found.duplicates
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """What is known before anything is labelled."""
+    """Everything that is known before the labelling."""
 
     config: DistillConfig
     recipe: Recipe
@@ -165,19 +115,13 @@ class Resolved:
 
     @property
     def teachers(self) -> tuple[TeacherCall, ...]:
-        """The teachers with what labelling needs of them."""
-        return tuple(
-            steps.asked(self.recipe, model, info) for model, info in zip(self.models.values(), self.infos, strict=True)
-        )
+        """The teachers as the labelling takes them."""
+        both = zip(self.models.values(), self.infos, strict=True)
+        return tuple(steps.label_call(self.recipe, model, info) for model, info in both)
 
     def with_config(self, config: DistillConfig) -> Self:
-        """The same data with another config, which differs only in what follows them, and its recipe."""
-        ingested = self.ingested
-        return replace(
-            self,
-            config=config,
-            recipe=resolve(config, self.infos, ingested.pool_elements, ingested.dft_elements),
-        )
+        """Return the same data with another config, which differs only in later steps, and its recipe."""
+        return replace(self, config=config, recipe=self.ingested.resolve(config, self.infos))
 
 
 @dataclass(frozen=True)
@@ -189,10 +133,10 @@ class Prepared(Resolved):
 
 
 def resolve_inputs(config: DistillConfig, files: Files, models: dict[str, External | None], run: Run) -> Resolved:
-    """Look at the teachers, ingest what they read, and refuse what cannot be."""
+    """Look at the teachers, ingest the structures, and refuse data that cannot be fitted."""
     workspace = run.workspace
-    for told in config.notices if run.note is None else ():  # a dry run prints them
-        run_log().warning(told)
+    for notice in config.notices if run.note is None else ():  # a dry run prints them
+        run_log().warning(notice)
     given = {
         name: file or run(steps.fetch_call(name), f"teacher_fetch {name}").file("model")
         for name, file in models.items()
@@ -200,15 +144,15 @@ def resolve_inputs(config: DistillConfig, files: Files, models: dict[str, Extern
     known = {name: model for name, model in given.items() if is_made(model)}  # all of them, unless in a dry run
     check_committee({name: model.sha256 for name, model in known.items()})
     infos = tuple(
-        read_teacher(run(steps.teacher_call(model), f"teacher_info {number}" if number > 1 else None), workspace)
+        read_teacher(run(steps.teacher_info_call(model), f"teacher_info {number}" if number > 1 else None), workspace)
         for number, model in enumerate(known.values(), 1)
     )
     ingested = ingest_all(config, files, run, union(info.reads for info in infos))
     if len(known) < len(given):
         raise Missing("the rest is planned once the foundation models have been fetched")
-    recipe = resolve(config, infos, ingested.pool_elements, ingested.dft_elements)
-    check_sides(stored_tables(workspace, ingested), config.split)
-    check_elements(recipe, tables_of(workspace, ingested))
+    recipe, tables = ingested.resolve(config, infos), ingested.tables(workspace)
+    check_split(tables, config.split)
+    check_elements(recipe, tables)
     return Resolved(config, recipe, ingested, infos, given)
 
 
@@ -218,8 +162,8 @@ def prepare(config: DistillConfig, files: Files, models: dict[str, External | No
 
 
 def label_and_merge(known: Resolved, run: Run) -> Prepared:
-    """Label the pool, and what DFT has computed too: units and references are compared with it. Merge, find the
-    baseline."""
+    """Label the pool and the DFT structures: units and references of DFT are compared with the teacher's labels. Merge,
+    find the baseline."""
     recipe, ingested, teachers = known.recipe, known.ingested, known.teachers
     labels = label(recipe, ingested.pool, teachers, run)
     by_teacher = [label(recipe, table, teachers, run, f"pool_labels {name}") for name, table in ingested.with_dft]
@@ -227,14 +171,13 @@ def label_and_merge(known: Resolved, run: Run) -> Prepared:
     keys = [teacher.key(run.workspace) for teacher in teachers]
     dataset = run(steps.dataset_call(recipe, labels, dft, test, ingested.merged, keys))  # refuses a base that is none
     earlier = (ingested.earlier_baseline, ingested.merged)
-    taken = run(steps.baseline_call(recipe, labels, dft, test, by_teacher, *earlier))
-    _tell_of_unchecked(taken)
-    return Prepared(**vars(known), baseline=taken, dataset=dataset)
+    made = run(steps.baseline_call(recipe, labels, dft, test, by_teacher, *earlier))
+    warn_of_dft(made.read(baseline.Metrics))
+    return Prepared(**vars(known), baseline=made, dataset=dataset)
 
 
-def _tell_of_unchecked(made: Artefact) -> None:
-    """Warn of DFT labels that look wrong, and of those that nothing says to be right."""
-    found = made.read(baseline.Metrics)
+def warn_of_dft(found: baseline.Metrics) -> None:
+    """Warn of DFT labels that look wrong, and of those that were not compared with the teacher's."""
     for warning in found.dft_warnings:
         run_log().warning("DFT data: %s", warning)
     if count := found.dft_not_compared:
@@ -246,25 +189,6 @@ def _tell_of_unchecked(made: Artefact) -> None:
         )
 
 
-def stored_tables(workspace: Workspace, ingested: Ingested) -> list[Path]:
-    """Where the tables that training may see lie."""
-    tables = [workspace.store.path(table.file("structures")) for table in (ingested.pool, ingested.dft) if table]
-    return tables + ([ingested.merged.path] if ingested.merged else [])
-
-
-def tables_of(workspace: Workspace, ingested: Ingested) -> Tables:
-    """The same by what they are, with the DFT test data."""
-
-    def path(table: Artefact) -> Path:
-        return workspace.store.path(table.file("structures"))
-
-    new: dict[Origin, Path] = {"teacher": path(ingested.pool)}
-    if ingested.dft:
-        new["dft"] = path(ingested.dft)
-    test = path(ingested.dft_test) if ingested.dft_test else None
-    return Tables(new, test, ingested.merged.path if ingested.merged else None)
-
-
 def read_teacher(artefact: Artefact, workspace: Workspace) -> Teacher:
-    """What `teacher_info` found out."""
+    """Return the description of a teacher that `teacher_info` made."""
     return Teacher.read(workspace.store.path(artefact.file("teacher")))

@@ -1,10 +1,9 @@
-"""What the config means for this teacher and this pool: every `auto` resolved, every disagreement refused."""
+"""The config resolved for this teacher and this pool: every `auto` has its value, every disagreement is refused."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations_with_replacement
-from pathlib import Path
 from statistics import fmean
 from typing import Literal
 
@@ -19,7 +18,7 @@ from containers.tensorpot.baseline.baseline import LennardJones
 from containers.tensorpot.core.inner_radius import check_r_in
 from containers.tensorpot.pacemaker.input import Fit, Loss, Optimizer, Potential, Randomness, Schedule
 from containers.tensorpot.pacemaker.own_keys import check_blocks, own_fit
-from containers.tensorpot.selection.coverage import Tables, Unseen, never_trained
+from containers.tensorpot.selection.coverage import Tables, never_trained
 from flows.config.schema import Dataset, DistillConfig, Selection
 from flows.config.training import Convergence, Stability, Stage
 from tasks.errors import UserError
@@ -35,7 +34,7 @@ FIRST_STAGE, LATER_STAGE = 5, 20
 
 
 class Recipe(Closed):
-    """A config resolved for its teachers and data: what the step calls are made from.
+    """A config resolved for its teachers and data, from which the step calls are made.
 
     A section, and a key of `teacher`, `train` or `pacemaker`, keeps its name here where it is taken as it is.
     Another config is resolved anew (`Resolved.with_config`). `auto` is left only where a step decides by its own data:
@@ -58,7 +57,7 @@ class Recipe(Closed):
     lj: Literal["auto"] | dict[str, LennardJones]
     weight_dft: float
     energy_weights: bool
-    loss_energy: float = Field(description="beside loss_stress: what a strained structure weighs")
+    loss_energy: float = Field(description="beside loss_stress: decides the weight of a strained structure")
     loss_stress: float = Field(description="above 0: strained structures are labelled and fitted to")
     stages: tuple[Fit, ...] = Field(min_length=1, description="the fits one after another, each at its first attempt")
     staged: bool = Field(description="the config names stages, and the task runs say which")
@@ -70,19 +69,21 @@ class Recipe(Closed):
 
 
 def resolve(config: DistillConfig, teachers: Sequence[Teacher], in_pool: set[str], in_dft: set[str]) -> Recipe:
-    """The recipe for the teachers (the first and its committee) and the elements found in pool and DFT data.
+    """Return the recipe for the teachers (the first and its committee) and the elements found in pool and DFT data.
 
     Structures of the pool with an element that a teacher does not know are set aside later, so they refuse nothing
     here as long as another element is known.
 
     Raises:
-        UserError: an element that a teacher does not know or the config leaves out; no or a wrong head.
+        UserError: an element that a teacher does not know or the config lacks; no or a wrong head.
     """
     head = _head(config, teachers)
     elements = _elements(config, teachers, in_pool, in_dft)
     pacemaker = config.pacemaker
     basis = {name: getattr(pacemaker, name) for name in Potential.model_fields}
-    basis["cutoff"] = _cutoff(pacemaker.cutoff, max(teacher.r_max_A for teacher in teachers))
+    if isinstance(pacemaker.cutoff, str):
+        reach = max(teacher.r_max_A for teacher in teachers)
+        basis["cutoff"] = reach if pacemaker.cutoff == "auto" else round(WIDE * reach, 3)
     potential = Potential(**basis | {"elements": elements})
     try:
         potential.check_functions()
@@ -91,7 +92,7 @@ def resolve(config: DistillConfig, teachers: Sequence[Teacher], in_pool: set[str
         raise UserError(f"pacemaker.{error}") from None
     _check_names(config, elements, potential.cutoff)
     sections = (config, config.teacher, config.train, pacemaker)
-    asked = {name: getattr(section, name) for section in sections for name in type(section).model_fields}
+    given = {name: getattr(section, name) for section in sections for name in type(section).model_fields}
     found = {
         "head": head,
         "teacher_e0s_eV": {element: fmean(one.e0s_eV[head][element] for one in teachers) for element in elements},
@@ -102,7 +103,7 @@ def resolve(config: DistillConfig, teachers: Sequence[Teacher], in_pool: set[str
         "staged": bool(config.train.stages),
         "threads": None if config.train.threads == "auto" else config.train.threads,
     }
-    return Recipe(**{name: value for name, value in (asked | found).items() if name in Recipe.model_fields})
+    return Recipe(**{name: value for name, value in (given | found).items() if name in Recipe.model_fields})
 
 
 def stages_of(config: DistillConfig, potential: Potential) -> tuple[Fit, ...]:
@@ -131,13 +132,6 @@ def stages_of(config: DistillConfig, potential: Potential) -> tuple[Fit, ...]:
     return tuple(found)
 
 
-def _cutoff(asked: float | Literal["auto", "wide"], reach: float) -> float:
-    """Å; `reach` is the teacher's r_max."""
-    if asked == "auto":
-        return reach
-    return round(WIDE * reach, 3) if asked == "wide" else asked
-
-
 def check_committee(models: Mapping[str, str]) -> None:
     """Refuse a committee that has the same model twice.
 
@@ -150,9 +144,10 @@ def check_committee(models: Mapping[str, str]) -> None:
             raise UserError(f"teacher.committee: {name} is the same model as {same}. Give each model once.")
 
 
-def check_sides(tables: Iterable[Path], split: Split) -> None:
-    """Refuse data that leave a side empty, before anything is labelled; `tables` are ingested Parquet files."""
-    families = {family for path in tables for family in pq.read_table(path, columns=["family"])["family"].to_pylist()}
+def check_split(tables: Tables, split: Split) -> None:
+    """Refuse data that leave training, validation or test empty, before anything is labelled."""
+    paths = [*tables.new.values(), *([tables.base] if tables.base else [])]
+    families = {family for path in paths for family in pq.read_table(path, columns=["family"])["family"].to_pylist()}
     if strangers := [family for family in split.train if family not in families]:
         raise UserError(f"split.train: no structure of pool or DFT data has the family {strangers[0]!r}. Take it out.")
     if empty := empty_sides(families, split):
@@ -162,25 +157,24 @@ def check_sides(tables: Iterable[Path], split: Split) -> None:
 def check_elements(recipe: Recipe, tables: Tables) -> None:
     """Refuse elements of the potential that training never sees, before anything is labelled."""
     potential, split = recipe.potential, recipe.split
-    unseen = never_trained(potential.elements, potential.cutoff, tables, split)
-    if unseen:
-        raise UserError("\n".join(_unseen_message(element, found) for element, found in unseen.items()))
-
-
-def _unseen_message(element: str, found: Sequence[Unseen]) -> str:
-    untrained = f"no structure on the training side has {element}, so the potential would know nothing of it."
-    if not found:
-        return f"pacemaker.elements: {untrained} Take {element} out, or give structures that have it."
-    movable = sorted({one.place.family for one in found if not one.reason and not one.settled})
-    more = f", or put a family on the training side (split: {{train: [{movable[0]!r}]}})" if movable else ""
-    return (
-        f"{untrained} It is in {len(found)} structure{'s' if len(found) > 1 else ''}; the first: {found[0]}."
-        f" Give structures with {element} of more families{more}, or take those structures out."
-    )
+    messages = []
+    for element, found in never_trained(potential.elements, potential.cutoff, tables, split).items():
+        untrained = f"no structure of the training split has {element}, so the potential would know nothing of it."
+        if not found:
+            messages.append(f"pacemaker.elements: {untrained} Take {element} out, or give structures that have it.")
+            continue
+        movable = sorted({one.place.family for one in found if not one.reason and not one.settled})
+        more = f", or put a family in the training split (split: {{train: [{movable[0]!r}]}})" if movable else ""
+        messages.append(
+            f"{untrained} It is in {len(found)} structure{'s' if len(found) > 1 else ''}; the first: {found[0]}."
+            f" Give structures with {element} of more families{more}, or take those structures out."
+        )
+    if messages:
+        raise UserError("\n".join(messages))
 
 
 def _head(config: DistillConfig, teachers: Sequence[Teacher]) -> str:
-    """The head that every teacher has."""
+    """Return the head that every teacher has."""
     names = (config.teacher.model, *config.teacher.committee)
     heads: dict[str, str] = {}
     for name, teacher in zip(names, teachers, strict=True):
@@ -189,8 +183,8 @@ def _head(config: DistillConfig, teachers: Sequence[Teacher]) -> str:
         except BadInput as error:
             raise UserError(f"teacher.head: {name}: {error}") from None
     if len(heads) > 1:
-        told = ", ".join(f"{head} ({name})" for head, name in heads.items())
-        raise UserError(f"teacher.head: the heads of a committee must have one name, these have {told}")
+        each = ", ".join(f"{head} ({name})" for head, name in heads.items())
+        raise UserError(f"teacher.head: the heads of a committee must have one name, these have {each}")
     return next(iter(heads))
 
 
@@ -211,10 +205,11 @@ def _elements(
     _check_known(chosen - known, "pacemaker.elements", teachers[0].elements, known)
     if not in_pool & known:
         _check_known(in_pool, "the pool, which has no other", teachers[0].elements, known)
-    if left_out := sorted(found - chosen) if chosen else []:
+    if chosen and (lacking := sorted(found - chosen)):
+        them = "them" if len(lacking) > 1 else "it"
         raise UserError(
-            f"pacemaker.elements leaves out {', '.join(left_out)}, which the data contain."
-            " Add them, or take those structures out of the pool."
+            f"pacemaker.elements lacks {', '.join(lacking)}, but the data contain {them}."
+            f" Add {them}, or take those structures out of the pool."
         )
     return tuple(sorted(chosen or found))
 
@@ -229,7 +224,7 @@ def _check_known(unknown: set[str], place: str, order: Sequence[str], known: set
 
 
 def _check_names(config: DistillConfig, elements: Sequence[str], cutoff: float) -> None:
-    """Refuse settings that name elements which the potential does not have, or leave one out."""
+    """Refuse settings that name elements which the potential does not have, or that lack one."""
     pacemaker, e0s = config.pacemaker, config.dataset.reference_energies
     for key, by_pair in {"r_in_A": pacemaker.r_in_A, "lj": pacemaker.lj}.items():
         if isinstance(by_pair, dict) and (

@@ -1,4 +1,4 @@
-"""The steps up to the frames as calls: what each reads and with which parameters (`calls_fit` has the others).
+"""The steps up to the frames as calls: inputs and parameters of each; `flows.fit.steps` has the others.
 
 Pure; the flow and the dry run share them.
 """
@@ -35,14 +35,14 @@ def ingest_call(
     reads: Reads | None = None,
     **of_dft: Any,
 ) -> StepCall:
-    """Return the call that reads files into one table of structures; families go on from the `known` tables.
+    """Return the call that reads files into one table of structures, which join the families of the `known` tables.
 
     Args:
-        reads: what the teachers read of a frame beside its geometry.
+        reads: keys of a frame that the teachers read beside its geometry.
         of_dft: further parameters, for files with labels: see `dft_call`.
     """
     params = ingest.Params(
-        file_names=told_apart([file.path for file in files]),
+        file_names=distinct_names([file.path for file in files]),
         likeness_A=config.dataset.likeness_A,
         type_elements=tuple(config.dataset.elements_of_types),
         reads=dict(reads or {}),
@@ -62,8 +62,8 @@ def dft_call(
     """Return the call that reads DFT files into a table with their labels.
 
     Args:
-        reads: what the teachers read of a frame beside its geometry.
-        test: the test files, which join the families of what they are like.
+        reads: keys of a frame that the teachers read beside its geometry.
+        test: the test files, which join the families of their near duplicates.
         every: compare with every structure of the `known` tables, as test files are.
     """
     keys = config.dft.model_dump(include={"energy_key", "forces_key", "stress_key"})
@@ -72,8 +72,8 @@ def dft_call(
     )
 
 
-def told_apart(paths: Sequence[Path]) -> tuple[str, ...]:
-    """The files' names, with as many of their folders as tell them apart: `run1/OUTCAR`, `run2/OUTCAR`."""
+def distinct_names(paths: Sequence[Path]) -> tuple[str, ...]:
+    """Return the files' names with as many of their folders as make them differ: `run1/OUTCAR`, `run2/OUTCAR`."""
     depths = range(1, max((len(path.parts) for path in paths), default=1) + 1)
     tails = [[str(Path(*path.parts[-depth:])) for path in paths] for depth in depths]
     different = len(set(paths))
@@ -85,13 +85,13 @@ def fetch_call(name: str) -> StepCall:
     return call("teacher_fetch", teacher_fetch.Params(name=name))
 
 
-def teacher_call(model: FileRef) -> StepCall:
-    """What the teacher is, so that nothing else opens the pickle."""
+def teacher_info_call(model: FileRef) -> StepCall:
+    """Description of a teacher, so that nothing else opens the pickle."""
     return call("teacher_info", model=model)
 
 
-def asked(recipe: Recipe, model: FileRef, teacher: Teacher) -> TeacherCall:
-    """How a teacher of the committee is asked."""
+def label_call(recipe: Recipe, model: FileRef, teacher: Teacher) -> TeacherCall:
+    """A teacher with the parameters of its labelling."""
     params = mace_label.Params(head=recipe.head, dtype=recipe.dtype)
     return TeacherCall(model=model, params=params, cutoff_A=teacher.r_max_A)
 
@@ -123,7 +123,7 @@ def baseline_call(
     base: FileRef | None = None,
     base_set: FileRef | None = None,
 ) -> StepCall:
-    """What is taken from the labels before the fit.
+    """Energies that are taken off the labels before the fit: E0 and pair terms.
 
     Args:
         by_teacher: the teacher's labels of the DFT structures, and why some have none.
@@ -162,7 +162,7 @@ def dataset_call(
     base: FileRef | None,
     teachers: Sequence[TeacherKey],
 ) -> StepCall:
-    """Everything that is labelled, on three sides: the data of `base` and what is new."""
+    """All labelled structures in three splits: the data of `base` and the new ones."""
     params = dataset.Params(
         elements=recipe.potential.elements,
         split=recipe.split,
@@ -187,13 +187,13 @@ def select_call(
     given: FileRef | None = None,
     fitted: FileRef | None = None,
 ) -> StepCall:
-    """The training structures, from the training side alone. Strained ones take their share of the budget.
+    """The training structures, from the training split alone. Strained ones take their share of the budget.
 
     Args:
         data: of the `dataset` step.
         base: of the `baseline` step.
-        given: what an earlier run selected.
-        fitted: a potential with the basis that is going to be fitted, for full projections.
+        given: selection of an earlier run.
+        fitted: a potential with the basis of the fit, for full projections.
     """
     selection, strained = recipe.selection, recipe.loss_stress > 0
     structures, fraction = selection.max_structures, selection.fraction
@@ -211,7 +211,7 @@ def select_call(
 
 
 def select_resources(settings: Settings) -> Resources:
-    """Of the steps that project a whole data set."""
+    """Resources of the steps that project a whole data set."""
     gigabytes = settings.select_memory_GB
     return Resources(threads=settings.cores, memory_bytes=gigabytes and round(gigabytes * 1e9))
 
@@ -225,7 +225,7 @@ def strain_call(recipe: Recipe, data: Artefact, selection: Artefact) -> StepCall
 def frames_call(
     recipe: Recipe, data: Artefact, selection: Artefact, base: Artefact, strains: Artefact | None
 ) -> StepCall:
-    """pacemaker's frames: what was selected, DFT data and strained structures, on three sides."""
+    """pacemaker's frames in three splits: selected, DFT and strained structures."""
     params = frames.Params(
         elements=recipe.potential.elements,
         cutoff=recipe.potential.cutoff,

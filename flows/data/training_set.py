@@ -1,4 +1,4 @@
-"""From the data set to the frames that pacemaker is given: selection, strained structures, weights."""
+"""From the data set to the frames that pacemaker reads: selection, strained structures, weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TrainingSet:
 
     Attributes:
         selection: of `pace_select`, or of `weak_spots`.
-        frames: of the three sides.
+        frames: of the three splits.
     """
 
     selection: Artefact
@@ -29,16 +29,9 @@ class TrainingSet:
 
 def training_set(prepared: Prepared, run: Run) -> TrainingSet:
     """Select training structures, label strained copies of them, write the frames."""
-    ingested = prepared.ingested
-    call = steps.select_call(
-        prepared.recipe,
-        prepared.dataset,
-        prepared.baseline,
-        run.workspace.settings,
-        ingested.given,
-        ingested.fitted,
-    )
-    selection = run(call)
+    ingested, settings = prepared.ingested, run.workspace.settings
+    data = (prepared.dataset, prepared.baseline)
+    selection = run(steps.select_call(prepared.recipe, *data, settings, ingested.given, ingested.fitted))
     found = selection.read(pace_select.Metrics)
     if ingested.given and found.how.get("given") == found.selected:
         run_log().warning("nothing new was selected: raise selection.max_structures above what the base has selected")
@@ -46,28 +39,21 @@ def training_set(prepared: Prepared, run: Run) -> TrainingSet:
 
 
 def frames_of(prepared: Prepared, selection: Artefact, run: Run) -> TrainingSet:
-    """Write the frames of a selection; with a stress loss, label strained copies first, in a pass of their own."""
+    """Write the frames of a selection; with a stress loss, label strained copies first, in a pass of their own.
+
+    Warn of pairs of elements that training never sees within the cutoff, and of those that the other splits have.
+    """
     recipe, strains = prepared.recipe, None
     if recipe.loss_stress > 0:
         strained = run(steps.strain_call(recipe, prepared.dataset, selection))
         strains = label(recipe, strained, prepared.teachers, run, "pool_labels strains")
     made = run(steps.frames_call(recipe, prepared.dataset, selection, prepared.baseline, strains))
-    warn_of_pairs(made)
-    return TrainingSet(selection, made)
-
-
-def warn_of_pairs(made: Artefact) -> None:
-    """Warn of pairs of elements that training never sees within the cutoff, and of those that other sides have."""
     pairs = made.read(frames.Metrics).pairs
-    unseen = [pair for pair, sides in pairs.items() if not sides["train"]["structures"]]
-    if not unseen:
-        return
-    elsewhere = [
-        pair for pair in unseen if pairs[pair]["validation"]["structures"] or pairs[pair]["test"]["structures"]
-    ]
-    more = f" Validation or test structures have {', '.join(elsewhere)}." if elsewhere else ""
-    run_log().warning(
-        "training sees no pair %s within the cutoff: the potential has its core alone for it, or nothing.%s",
-        ", ".join(unseen),
-        more,
-    )
+    if unseen := [pair for pair, splits in pairs.items() if not splits["train"]["structures"]]:
+        elsewhere = [pair for pair in unseen if any(pairs[pair][name]["structures"] for name in ("validation", "test"))]
+        run_log().warning(
+            "training sees no pair %s within the cutoff: the potential has its core alone for it, or nothing.%s",
+            ", ".join(unseen),
+            f" Validation or test structures have {', '.join(elsewhere)}." if elsewhere else "",
+        )
+    return TrainingSet(selection, made)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
-from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
@@ -44,14 +43,10 @@ config keys (YAML; paths are relative to the file):
 """
 
 
+@guarded
 def main(arguments: list[str]) -> int:
     """Run the command; the exit code says how it ended."""
-    options = parser().parse_args(arguments)
-    return guarded(lambda: _run(options))
-
-
-def _run(options: argparse.Namespace) -> int:
-    settings = read_settings()
+    options, settings = parser().parse_args(arguments), read_settings()
     config = load_config(options.config, tuple(options.set))
     files, models = user_files(config), teacher_files(config)  # a missing file is reported before a server starts
     workspace = open_workspace(options.work_root, settings, options.verify)
@@ -67,12 +62,12 @@ def _run(options: argparse.Namespace) -> int:
             return 0
         with command_line_run():
             outcome = distill(config, workspace.root, options.verify, options.replace)
-    print(told(outcome))
+    print(summary_lines(outcome))
     return CONVERGED if outcome.converged else NOT_CONVERGED
 
 
-def told(outcome: Outcome) -> str:
-    """The result in a few lines."""
+def summary_lines(outcome: Outcome) -> str:
+    """Return the result in a few lines."""
     verdict = "converged" if outcome.converged else f"not converged: {outcome.not_converged_because}"
     figures = [f"  {name:<28} {value:.2f}" for name, value in outcome.figures.items()]
     against = "against the teacher, on structures that training never saw:"
@@ -82,7 +77,7 @@ def told(outcome: Outcome) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options, with every config key in the help."""
+    """Return the options, with every config key in the help."""
     description = "Distil a MACE teacher into an ACE potential: label, select, fit, evaluate, report."
     made = parser_of("distill", description, EPILOG + "\n".join(_keys(DistillConfig)))
     made.add_argument(
@@ -97,12 +92,9 @@ def _keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from _keys(field.annotation, f"{prefix}{name}.")
         else:
-            default = _default(field.default)
+            value = field.default
+            default = "(required)" if value is PydanticUndefined else "null" if value is None else str(value)
             yield f"  {prefix + name:<42} {default:<12} {field.description or ''}".rstrip()
-
-
-def _default(value: Any) -> str:
-    return "(required)" if value is PydanticUndefined else "null" if value is None else str(value)
 
 
 if __name__ == "__main__":

@@ -1,26 +1,26 @@
-"""What a run would do, without labelling or fitting anything.
+"""The plan of a run, without labelling or fitting anything.
 
-The way of the flow with a `Run` that looks results up. The two cheap steps (`ingest`, `teacher_info`) may run; the walk
-ends at the first result that is missing and whose figures the next call depends on.
+The functions of the flow with a `Run` that looks results up. The two cheap steps (`ingest`, `teacher_info`) may run.
+The walk ends at the first result that is missing and whose figures the next call depends on.
 """
 
 from __future__ import annotations
 
 import json
 from contextlib import suppress
-from pathlib import Path
 
 from containers.contract import Request, write_atomic
 from containers.ingest import ingest
 from containers.tensorpot.fit.pace_train import pacemaker_input
+from containers.tensorpot.fit.training_data import ATOMS_PER_BATCH, NEIGHBOURS, batch_bytes_per_atom, fixed_bytes
+from containers.tensorpot.pacemaker.basis_functions import KINDS
 from flows.config.loading import teacher_files, user_files
 from flows.config.schema import DistillConfig
-from flows.data.prepare import Resolved, label_and_merge, resolve_inputs
+from flows.data.prepare import label_and_merge, resolve_inputs
 from flows.data.recipe import Recipe
 from flows.data.training_set import training_set
 from flows.fit import steps as fit_steps
-from flows.fit.attempts import first_names
-from flows.fit.basis_plan import basis_lines
+from flows.fit.attempts import attempt_name
 from flows.fit.repairs import first_plan
 from flows.fit.student import make_student
 from flows.run import Missing, Run, Unmade, is_made
@@ -32,18 +32,31 @@ from tasks.workspace import Workspace
 CHEAP = ("ingest", "teacher_info")
 UNKNOWN = "would run (its inputs are made by the steps above)"
 
+TRAIN_US_PER_NEIGHBOUR = 1.5
+TRAIN_US_PER_FUNCTION = 0.5
+"""µs of one core for energy, forces and gradient of an atom, for each of its neighbours and of its functions."""
+EVALUATE_US_PER_NEIGHBOUR = 0.15
+EVALUATE_US_PER_FUNCTION = 0.06
+"""The same for energy and forces by LAMMPS' evaluator."""
+START_S_PER_PAIR = 1.5
+START_S_PER_FUNCTION = 0.06
+BATCH_S_PER_PAIR = 0.003
+"""s of one core, for every ordered pair of elements and every function: the graphs that are built before the
+first iteration, and each batch of a fit. Twelve elements with 144 functions took 220 s."""
+BFGS_S_PER_ENTRY = 1.3e-9
+"""s of one core, for every entry of the square matrix of the parameters: an iteration of BFGS reads and updates it."""
+EVALUATIONS_PER_ITERATION = 1.1
+
 
 class _Look:
     """Looks up steps instead of running them, and collects the line and the request of each."""
 
     def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.names: set[str] = set()
+        self.lines: dict[str, str] = {}
         self.requests: dict[str, Request] = {}
 
-    def note(self, name: str, told: str) -> None:
-        self.names.add(name)
-        self.lines.append(f"  {name:<28} {told}")
+    def note(self, name: str, text: str) -> None:
+        self.lines[name] = f"  {name:<28} {text}"
 
     def __call__(self, call: StepCall, workspace: Workspace, name: str) -> Artefact:
         if not all(is_made(file) for files in call.inputs.values() for file in files):
@@ -68,24 +81,37 @@ def plan(config: DistillConfig, workspace: Workspace) -> str:
     try:
         known = resolve_inputs(config, user_files(config), teacher_files(config), run)
     except Missing as missing:
-        look.lines.append(f"  {missing}")
+        look.lines[""] = f"  {missing}"
     else:
         with suppress(Missing):
             prepared = label_and_merge(known, run)
             make_student(prepared, training_set(prepared, run), run)
         gate = ["stability"] if config.stability.picoseconds > 0 else []
-        certain = ["pace_select", "frames", *first_names(known.recipe), "pace_activeset", "pace_corerep"]
+        fits = [attempt_name(known.recipe, stage, 1) for stage in range(1, len(known.recipe.stages) + 1)]
+        certain = ["pace_select", "frames", *fits, "pace_activeset", "pace_corerep"]
         for name in [*certain, *gate, "evaluate"]:  # the task runs that there will be in any case, if no stage fails
-            if name not in look.names:
+            if name not in look.lines:
                 look.note(name, UNKNOWN)
-        basis = basis_lines(known.recipe, _expected(known.recipe, known.ingested.pool)[1])
-        texts = _texts(known, [*look.lines, *basis])
+        recipe, expected = known.recipe, _expected(known.recipe, known.ingested.pool)
+        basis, first = basis_lines(recipe, expected[1]), first_plan(recipe.stages[0])
+        found = {"config": known.config, "recipe": recipe, "first_attempt": first}
+        values = {name: value.model_dump(mode="json") for name, value in found.items()}
+        texts = {
+            "plan.json": json.dumps({**values, "steps": [*look.lines.values(), *basis]}, indent=1),
+            "input.yaml": pacemaker_input(fit_steps.train_params(recipe, first), *expected, "fresh").text(),
+        }
+    for name, request in look.requests.items():
+        texts[f"requests/{name.replace(' ', '_')}.json"] = request.model_dump_json(indent=1)
     folder = workspace.run_folder(config.name) / "dry-run"
     try:
-        _write(folder, look.requests, texts)
+        (folder / "requests").mkdir(parents=True, exist_ok=True)
+        for old in (*folder.glob("requests/*.json"), folder / "plan.json", folder / "input.yaml"):
+            old.unlink(missing_ok=True)  # of an earlier plan that may have gone farther
+        for name, text in texts.items():
+            write_atomic(folder / name, text.encode())
     except OSError as error:
         raise StoreError(f"cannot write {folder}: {error.strerror}. Move what is in the way.") from None
-    return "\n".join([f"{config.name}: the plan, written to {folder}", *look.lines, *basis, *config.notices])
+    return "\n".join([f"{config.name}: the plan, written to {folder}", *look.lines.values(), *basis, *config.notices])
 
 
 def _expected(recipe: Recipe, pool: Artefact) -> tuple[int, int]:
@@ -97,23 +123,50 @@ def _expected(recipe: Recipe, pool: Artefact) -> tuple[int, int]:
     return structures, round(structures * found.atoms / pooled)
 
 
-def _texts(known: Resolved, lines: list[str]) -> dict[str, str]:
-    recipe, first = known.recipe, first_plan(known.recipe.stages[0])
-    found = {"config": known.config, "recipe": recipe, "first_attempt": first}
-    told = {**{name: value.model_dump(mode="json") for name, value in found.items()}, "steps": lines}
-    params = fit_steps.train_params(recipe, first)
-    return {
-        "plan.json": json.dumps(told, indent=1),
-        "input.yaml": pacemaker_input(params, *_expected(recipe, known.ingested.pool), "fresh").text(),
-    }
+def basis_lines(recipe: Recipe, atoms: int) -> list[str]:
+    """Return lines on the basis: functions by block and element, parameters, estimated times and memory.
+
+    Args:
+        atoms: of the training set, as far as they are known.
+    """
+    found = recipe.potential.functions()
+    elements = len(recipe.potential.elements)
+    lines = [
+        f"basis: {elements} elements, {len(found.blocks)} blocks, {found.total:,} functions,"
+        f" {found.parameters:,} parameters"
+    ]
+    same: dict[str, list[str]] = {}
+    for element, kinds in found.by_element().items():
+        blocks = ", ".join(
+            f"{KINDS[size - 1].lower()} {count}" if size <= len(KINDS) else f"{size} elements {count}"
+            for size, count in kinds.items()
+        )
+        same.setdefault(f"{sum(kinds.values())} functions: {blocks}", []).append(element)
+    lines += [f"  {' '.join(names):<28} {text}" for text, names in same.items()]
+    most = max(sum(kinds.values()) for kinds in found.by_element().values())
+    optimizer = recipe.stages[0].optimizer
+    iterations = sum(stage.maxiter for stage in recipe.stages)
+    seconds = (
+        START_S_PER_PAIR * elements**2
+        + START_S_PER_FUNCTION * found.total
+        + fit_seconds(most, found.parameters, elements, atoms, iterations, optimizer)
+    )
+    bytes_taken = fixed_bytes(elements, found.parameters, optimizer)
+    bytes_taken += min(atoms, ATOMS_PER_BATCH) * batch_bytes_per_atom(most)
+    evaluation_us = EVALUATE_US_PER_NEIGHBOUR * NEIGHBOURS + EVALUATE_US_PER_FUNCTION * most
+    duration = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(seconds, 1):.0f} s"
+    return [
+        *lines,
+        f"estimate for one core, {NEIGHBOURS} neighbours: {evaluation_us:.0f} µs/atom for energy and forces;"
+        f" a fit of {atoms:,} atoms and {iterations} iterations of {optimizer} takes about {duration}"
+        f" and {bytes_taken / 1e9:.1f} GB of memory",
+    ]
 
 
-def _write(folder: Path, requests: dict[str, Request], texts: dict[str, str]) -> None:
-    (folder / "requests").mkdir(parents=True, exist_ok=True)
-    for old in (*folder.glob("requests/*.json"), folder / "plan.json", folder / "input.yaml"):
-        old.unlink(missing_ok=True)  # of an earlier plan that may have gone farther
-    for name, request in requests.items():
-        file = folder / "requests" / f"{name.replace(' ', '_')}.json"
-        write_atomic(file, request.model_dump_json(indent=1).encode())
-    for name, text in texts.items():
-        write_atomic(folder / name, text.encode())
+def fit_seconds(functions: int, parameters: int, elements: int, atoms: int, iterations: int, optimizer: str) -> float:
+    """Return the seconds of one core for the iterations, by the functions of an element and all parameters."""
+    one = atoms * (TRAIN_US_PER_NEIGHBOUR * NEIGHBOURS + TRAIN_US_PER_FUNCTION * functions) * 1e-6
+    batches = -(-atoms // ATOMS_PER_BATCH)
+    one += batches * BATCH_S_PER_PAIR * elements**2
+    algebra = BFGS_S_PER_ENTRY * parameters**2 if optimizer == "BFGS" else 0.0
+    return iterations * (EVALUATIONS_PER_ITERATION * one + algebra)

@@ -44,7 +44,7 @@ def distill(
     config = with_absolute_paths(config, Path.cwd())
     files, models = user_files(config), teacher_files(config)
     workspace = open_workspace(work_root, Settings(), verify, run_id=flow_run.id)
-    folder = workspace.run_folder(config.name)  # what is in the way is reported now, not after the fit
+    folder = workspace.run_folder(config.name)  # another config's results are reported now, not after the fit
     refuse_other(config, files, models, folder, "manifest.json", replace)
     with ready(workspace) as machine:
         summary = _distill(config, files, models, machine)

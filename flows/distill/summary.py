@@ -17,12 +17,11 @@ from containers.tensorpot.frames import frames
 from containers.tensorpot.selection import pace_select
 from containers.tensorpot.student.baseline import Baseline
 from flows.config.training import Convergence
-from flows.data.training_set import TrainingSet
 from flows.fit.attempts import Attempt, led_to
 from flows.fit.rounds import Results
-from flows.fit.verdict import ACCIDENTS, mend_of
+from flows.fit.verdict import ACCIDENTS, hint_for
 from flows.run import Run
-from tasks.artefact import Artefact, Stored
+from tasks.artefact import Artefact
 from tasks.errors import StepFailed
 from tasks.report import summary as run_summary
 from tasks.report.summary import Labelling, RunSummary
@@ -44,7 +43,7 @@ class Outcome(Closed):
 
     @classmethod
     def of(cls, summary: RunSummary, workspace: Workspace) -> Outcome:
-        """The outcome that a summary holds."""
+        """Return the outcome that a summary holds."""
         teacher = summary.fidelity["teacher"] or {}
         return cls(
             name=summary.name,
@@ -56,18 +55,6 @@ class Outcome(Closed):
         )
 
 
-def misses(errors: dict[str, Any], convergence: Convergence) -> str | None:
-    """Why test errors do not meet the thresholds, or None when they do. A missing figure is a miss."""
-    found = []
-    for key, (name, unit) in CHECKED.items():
-        value, limit = errors.get(key), getattr(convergence, key)
-        if value is None:
-            found.append(f"the {name} on the test structures is not known")
-        elif value > limit:
-            found.append(f"{name} {value:.3g} {unit} on the test structures, wanted at most {limit:g}")
-    return "; ".join(found) or None
-
-
 def not_converged_because(
     errors: dict[str, Any],
     chosen: Attempt,
@@ -76,33 +63,38 @@ def not_converged_because(
     last: bool = True,
     falls_eV: Mapping[str, float] | None = None,
 ) -> str | None:
-    """Why the result does not count as converged; None when it does.
+    """Return why the result does not count as converged; None when it does.
 
-    Test errors, the fit's end, molecular dynamics and the core count.
+    Test errors, the fit's end, molecular dynamics and the core count. An error that is not known exceeds its limit.
 
     Args:
-        unstable_because: what the stability gate found; None when it found nothing, or there was none.
+        errors: on the test structures.
+        unstable_because: result of the stability gate; None when the student is stable, or there was no gate.
         last: `chosen` is the last attempt.
         falls_eV: pairs whose dimer falls on the way in although training has their bonds.
     """
-    # only the last attempt is gone on from
-    mend = mend_of(chosen.verdict, failed=False) if last or chosen.verdict not in ACCIDENTS else ""
-    unfinished = None if chosen.verdict == "converged" else f"{chosen.name} ended as {chosen.verdict}. {mend}".strip()
-    unstable = f"unstable in molecular dynamics: {unstable_because}" if unstable_because else None
-    return "; ".join(filter(None, (misses(errors, convergence), unfinished, unstable, hole(falls_eV or {})))) or None
-
-
-def hole(falls_eV: Mapping[str, float]) -> str | None:
-    """The pairs that no core makes repel all the way in, the deepest first, and what to do; None where all do."""
-    if not falls_eV:
-        return None
-    deepest = sorted(falls_eV, key=lambda pair: -falls_eV[pair])
-    shown = ", ".join(f"{pair} (by {falls_eV[pair]:.2g} eV)" for pair in deepest[:5])
-    more = f" and {len(deepest) - 5} more" if len(deepest) > 5 else ""
-    return (
-        f"the energy of a dimer falls on the way in for {shown}{more}: add structures with these pairs compressed to"
-        " the pool, or set pacemaker.r_in_A"
-    )
+    found = []
+    for key, (name, unit) in CHECKED.items():
+        value, limit = errors.get(key), getattr(convergence, key)
+        if value is None:
+            found.append(f"the {name} on the test structures is not known")
+        elif value > limit:
+            found.append(f"{name} {value:.3g} {unit} on the test structures, wanted at most {limit:g}")
+    if chosen.verdict != "converged":
+        # a later run continues the last attempt alone
+        hint = hint_for(chosen.verdict, failed=False) if last or chosen.verdict not in ACCIDENTS else ""
+        found.append(f"{chosen.name} ended as {chosen.verdict}. {hint}".strip())
+    if unstable_because:
+        found.append(f"unstable in molecular dynamics: {unstable_because}")
+    if falls_eV:
+        deepest = sorted(falls_eV, key=lambda pair: -falls_eV[pair])
+        shown = ", ".join(f"{pair} (by {falls_eV[pair]:.2g} eV)" for pair in deepest[:5])
+        more = f" and {len(deepest) - 5} more" if len(deepest) > 5 else ""
+        found.append(
+            f"the energy of a dimer falls on the way in for {shown}{more}: add structures with these pairs compressed"
+            " to the pool, or set pacemaker.r_in_A"
+        )
+    return "; ".join(found) or None
 
 
 def summarise(inputs: dict[str, str], results: Results, run: Run) -> RunSummary:
@@ -114,7 +106,7 @@ def summarise(inputs: dict[str, str], results: Results, run: Run) -> RunSummary:
     prepared, student, attempts = results.prepared, results.best, results.attempts
     recipe, workspace = student.recipe, run.workspace
     config, store = prepared.config, workspace.store
-    # of steps that rounds take again the best student's; the attempts at fits come last
+    # where rounds repeat a step, the best student's; the attempts at fits come last
     done = dict(sorted({**run.done, **student.results}.items(), key=lambda named: named[1].step == "pace_train"))
     labelling, baseline = run.work.summary(), Baseline.read(store.path(prepared.baseline.file("baseline")))
     evaluation = json.loads(store.path(student.evaluation.file("evaluation")).read_bytes())
@@ -123,6 +115,7 @@ def summarise(inputs: dict[str, str], results: Results, run: Run) -> RunSummary:
     last = chosen == len(attempts) - 1
     falls = student.core.read(pace_corerep.Metrics).bonded_dimer_falls_eV
     because = not_converged_because(evaluation["teacher"], attempts[chosen], unstable, config.convergence, last, falls)
+    first, selected = (one.read(pace_select.Metrics) for one in (results.selection, student.training.selection))
     committee = config.teacher.model_dump(include={"committee", "max_force_std"}) if config.teacher.committee else {}
     made = {
         **student.results,
@@ -144,7 +137,15 @@ def summarise(inputs: dict[str, str], results: Results, run: Run) -> RunSummary:
         steps=done,
         labels=label_counts(run.labels, labelling, 1 + len(config.teacher.committee)),
         labelling=labelling,
-        selection=_selection_counts(run.labels[0], results.selection, student.training),
+        selection=run_summary.SelectionCounts(  # of the published student; candidates and grades of the first selection
+            pool=run.labels[0].read(pool_labels.Metrics).labels,
+            candidates=first.candidates,
+            set_aside=student.training.frames.read(frames.Metrics).set_aside,
+            selected=selected.selected,
+            how=selected.how,
+            scarce_elements=tuple(first.scarce_elements),
+            grades=first.grades,
+        ),
         attempts=tuple(_attempt(attempt, workspace) for attempt in attempts),
         chosen=chosen,
         extensions=results.extensions,
@@ -160,42 +161,26 @@ def summarise(inputs: dict[str, str], results: Results, run: Run) -> RunSummary:
 
 
 def label_counts(tables: Sequence[Artefact], labelling: Labelling, teachers: int) -> run_summary.LabelCounts:
-    """How many answers were computed and reused, and which structures of the pool have no label to learn from.
+    """Return how many predictions were computed and reused, and how many structures of the pool have no label.
 
     Args:
         tables: of labels, the pool's first.
-        teachers: their number; each has an answer to every structure that fitted in memory.
+        teachers: their number; each has a prediction for every structure that fitted in memory.
     """
     found = [table.read(pool_labels.Metrics) for table in tables]
-    fitted = [table.structures - table.rejected_by.get("memory", 0) for table in found]
-    answers = teachers * sum(fitted)
+    predictions = teachers * sum(table.structures - table.rejected_by.get("memory", 0) for table in found)
     return run_summary.LabelCounts(
         computed=labelling.computed,
-        reused=max(answers - labelling.computed, 0),
+        reused=max(predictions - labelling.computed, 0),
         rejected=found[0].rejected,
         rejected_by=found[0].rejected_by,
     )
 
 
-def _selection_counts(labels: Artefact, first: Artefact, training: TrainingSet) -> run_summary.SelectionCounts:
-    """Of the published student; candidates and grades are those of the first selection."""
-    begun, last = first.read(pace_select.Metrics), training.selection.read(pace_select.Metrics)
-    return run_summary.SelectionCounts(
-        pool=labels.read(pool_labels.Metrics).labels,
-        candidates=begun.candidates,
-        set_aside=training.frames.read(frames.Metrics).set_aside,
-        selected=last.selected,
-        how=last.how,
-        scarce_elements=tuple(begun.scarce_elements),
-        grades=begun.grades,
-    )
-
-
-def _attempt(attempt: Attempt, workspace: Workspace) -> run_summary.Attempt:
+def _attempt(attempt: Attempt, workspace: Workspace) -> run_summary.AttemptSummary:
     done = attempt.artefact
     metrics = done.metrics if done else {}
-
-    return run_summary.Attempt(
+    return run_summary.AttemptSummary(
         name=attempt.name,
         stage=attempt.stage,
         plan=attempt.plan.model_dump(mode="json"),
@@ -212,33 +197,26 @@ def _attempt(attempt: Attempt, workspace: Workspace) -> run_summary.Attempt:
 
 def fits_of(chain: Sequence[Attempt], bootstrap: int | None, workspace: Workspace) -> tuple[run_summary.FitFiles, ...]:
     """Return the files that repeat each fit of a chain (see `led_to`)."""
-    folders = [
-        f"{number}-{attempt.name.removeprefix('pace_train ').replace(' ', '-')}"
-        for number, attempt in enumerate(chain, 1)
-    ]
-    found: list[run_summary.FitFiles] = []
-    for place, (attempt, folder) in enumerate(zip(chain, folders, strict=True)):
+    path, found, before = workspace.store.path, list[run_summary.FitFiles](), chain[0].artefact
+    for number, attempt in enumerate(chain, 1):
+        start, origin = attempt.start, ""
         assert attempt.artefact is not None
-        start = attempt.start
-        files = {name: workspace.store.path(attempt.inputs[name][0]) for name in ("train", "validation")}
+        assert before is not None
+        if start:  # a potential of the fit before
+            best, fitted = start.name == before.outputs["best"].name, before.read(pace_train.Metrics)
+            iteration = fitted.best_iteration if best else fitted.interim_iteration
+            origin = f"the {'best' if best else 'last'} potential of {found[-1].folder}, of iteration {iteration}"
         found.append(
             run_summary.FitFiles(
-                folder=folder,
+                folder=f"{number}-{attempt.name.removeprefix('pace_train ').replace(' ', '-')}",
                 attempt=attempt.name,
-                start=_start_words(chain[place - 1], folders[place - 1], start) if start else "",
+                start=origin,
                 bootstrap=bootstrap,
-                input_yaml=workspace.store.path(attempt.artefact.file("input")),
-                start_yaml=workspace.store.path(start) if start else None,
-                **files,
+                input_yaml=path(attempt.artefact.file("input")),
+                start_yaml=path(start) if start else None,
+                train=path(attempt.inputs["train"][0]),
+                validation=path(attempt.inputs["validation"][0]),
             )
         )
+        before = attempt.artefact
     return tuple(found)
-
-
-def _start_words(before: Attempt, folder: str, start: Stored) -> str:
-    """Which potential of the fit before another one starts from."""
-    assert before.artefact is not None
-    best = start.name == before.artefact.outputs["best"].name
-    fitted = before.artefact.read(pace_train.Metrics)
-    iteration = fitted.best_iteration if best else fitted.interim_iteration
-    return f"the {'best' if best else 'last'} potential of {folder}, of iteration {iteration}"

@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 
 from containers.tensorpot.frames import frames
 from flows.data.recipe import Recipe
-from flows.fit import repairs as plans
 from flows.fit import steps
-from flows.fit.repairs import FitPlan
-from flows.fit.verdict import ACCIDENTS, MENDS, SOUND, Outcome, Verdict, best_of, judge, mend_of, resume_from
+from flows.fit.repairs import FitPlan, first_plan, left_by, next_plan
+from flows.fit.verdict import ACCIDENTS, HINTS, SOUND, FitOutcome, Verdict, best_of, hint_for, judge
 from flows.run import Run
 from tasks.artefact import Artefact, FileRef, Stored
 from tasks.errors import StepFailed
@@ -24,7 +23,7 @@ from tasks.prefect_logging import run_log
 
 @dataclass(frozen=True)
 class Attempt:
-    """One fit: its plan, how it was judged, its result or its failure, and what it read."""
+    """One fit: its plan, its verdict, its result or its failure, and what it read."""
 
     name: str
     plan: FitPlan
@@ -50,23 +49,18 @@ class Attempt:
         return next((one for one in found if isinstance(one, Stored)), None)
 
     @property
-    def outcome(self) -> Outcome:
-        """What the decisions need to know."""
+    def outcome(self) -> FitOutcome:
+        """The result as the decisions take it."""
         return _outcome(self.result)
 
     @property
-    def goes_on(self) -> bool:
-        """Whether it ended in an accident, from which a later run may go on."""
+    def interrupted(self) -> bool:
+        """True where it ended in an accident, from which a later run may continue."""
         return self.artefact is not None and self.verdict in ACCIDENTS
-
-    @property
-    def left_off(self) -> bool:
-        """Whether an earlier run ended in an accident here, from which this run may go on."""
-        return self.goes_on and self.artefact is not None and self.artefact.cached
 
 
 def led_to(taken: Artefact, attempts: Sequence[Attempt]) -> list[Attempt]:
-    """The attempts of which each began with a potential of the one before, up to the one that made `taken`."""
+    """Return the attempts up to the one that made `taken`, each of which began with a potential of the one before."""
     by_key = {attempt.artefact.key: attempt for attempt in attempts if attempt.artefact}
     chain = [by_key[taken.key]]
     while (start := chain[0].start) is not None:
@@ -74,51 +68,18 @@ def led_to(taken: Artefact, attempts: Sequence[Attempt]) -> list[Attempt]:
     return chain
 
 
-@dataclass(frozen=True)
-class _Fit:
-    """What every attempt of a fit has in common."""
-
-    recipe: Recipe
-    data: Artefact
-    run: Run
-
-    def name(self, stage: int, attempt: int) -> str:
-        words = ("pace_train", self.run.of, _of_stage(self.recipe, stage), f"attempt {attempt}")
-        return " ".join(filter(None, words))
-
-    def attempted(self, name: str, plan: FitPlan, start: Stored | None) -> Attempt:
-        result: Artefact | StepFailed
-        call = steps.train_call(self.recipe, plan, self.data, start, self.run.workspace.settings)
-        started = time.monotonic()
-        try:
-            result = self.run.named(call, name)
-        except StepFailed as failure:
-            result = failure
-        verdict = judge(_outcome(result), self.recipe.convergence)
-        seconds = result.seconds if isinstance(result, Artefact) else time.monotonic() - started
-        return Attempt(name, plan, verdict, seconds, result, call.inputs)
-
-    def next(self, attempt: Attempt, last: bool) -> FitPlan | None:
-        structures = self.data.read(frames.Metrics).train_structures
-        left = plans.left_by(attempt.outcome, attempt.plan, self.recipe.convergence, structures)
-        return plans.next_plan(attempt.plan, attempt.verdict, left, last)
-
-    def another(self, before: list[Attempt], made: list[Attempt], last: bool) -> bool:
-        """Whether a stage may have a further attempt. Where an earlier run used them up, an accident adds one at the
-        very end of a fit that has not converged: anywhere else it would change what was fitted after it."""
-        if len(made) < self.recipe.max_attempts:
-            return True
-        return last and made[-1].left_off and all(attempt.verdict != "converged" for attempt in before)
-
-    def best(self, attempts: list[Attempt]) -> Artefact | None:
-        place = best_of([attempt.outcome for attempt in attempts], self.recipe.convergence)
-        return None if place is None else attempts[place].artefact
+def attempt_name(recipe: Recipe, stage: int, attempt: int, of: str = "") -> str:
+    """Return the name of the task run of an attempt at a stage, both from 1; `of` is that of the run."""
+    words = ("pace_train", of, f"stage {stage}" if recipe.staged else "", f"attempt {attempt}")
+    return " ".join(filter(None, words))
 
 
 def fit(recipe: Recipe, data: Artefact, run: Run, start: Stored | None = None) -> tuple[list[Attempt], Artefact]:
     """Return every attempt at every stage, and the result of the one with the smallest validation errors.
 
-    A stage in which every attempt failed ends the fit with the best of the stages before it.
+    A stage in which every attempt failed ends the fit with the best of the stages before it. Where an earlier run used
+    up the attempts, an accident adds one at the very end of a fit that has not converged: anywhere else it would change
+    what was fitted after it.
 
     Args:
         data: of the `frames` step.
@@ -127,74 +88,73 @@ def fit(recipe: Recipe, data: Artefact, run: Run, start: Stored | None = None) -
     Raises:
         StepFailed: of the last attempt, when none left a potential.
     """
-    one = _Fit(recipe, data, run)
+    limits = recipe.convergence
     attempts: list[Attempt] = []
     best: Artefact | None = None
     for number, stage in enumerate(recipe.stages, 1):
-        origin = best.file("best") if best else start
-        plan = plans.first_plan(stage, number, onward=origin is not None)
-        made = _stage(one, plan, origin, attempts, last=number == len(recipe.stages))
+        last, origin = number == len(recipe.stages), best.file("best") if best else start
+        plan: FitPlan | None = first_plan(stage, number, onward=origin is not None)
+        made: list[Attempt] = []
+        converged = any(attempt.verdict == "converged" for attempt in attempts)
+        while plan is not None and (
+            len(made) < recipe.max_attempts or (last and not converged and _interrupted_before(made[-1]))
+        ):
+            interim = [one.artefact.file("interim") for one in made if one.artefact and one.outcome.resumable]
+            begin = interim[-1] if interim and plan.start == "continue" else origin
+            made.append(_attempted(attempt_name(recipe, number, len(made) + 1, run.of), recipe, plan, data, begin, run))
+            structures = data.read(frames.Metrics).train_structures
+            plan = next_plan(plan, made[-1].verdict, left_by(made[-1].outcome, plan, limits, structures), last)
         attempts += made
-        best = one.best(attempts)
-        if best is None:
+        place = best_of([attempt.outcome for attempt in attempts], limits)
+        if place is None:
             raise _nothing_fitted(attempts)
-        _tell(made[-1], last=number == len(recipe.stages))
+        best = attempts[place].artefact
+        _log_end(made[-1], last)
         if not any(attempt.artefact for attempt in made):
             break
     assert best is not None
     return attempts, best
 
 
-def _stage(one: _Fit, first: FitPlan, origin: Stored | None, before: list[Attempt], last: bool) -> list[Attempt]:
-    """The attempts at one stage, after those of the stages before."""
-    attempts: list[Attempt] = []
-    plan: FitPlan | None = first
-    while plan is not None and one.another(before, attempts, last):
-        start = _newest(attempts) or origin if plan.start == "continue" else origin
-        attempts.append(one.attempted(one.name(plan.stage, len(attempts) + 1), plan, start))
-        plan = one.next(attempts[-1], last)
-    return attempts
+def _attempted(name: str, recipe: Recipe, plan: FitPlan, data: Artefact, start: Stored | None, run: Run) -> Attempt:
+    result: Artefact | StepFailed
+    call = steps.train_call(recipe, plan, data, start, run.workspace.settings)
+    started = time.monotonic()
+    try:
+        result = run.named(call, name)
+    except StepFailed as failure:
+        result = failure
+    verdict = judge(_outcome(result), recipe.convergence)
+    seconds = result.seconds if isinstance(result, Artefact) else time.monotonic() - started
+    return Attempt(name, plan, verdict, seconds, result, call.inputs)
 
 
-def first_names(recipe: Recipe) -> list[str]:
-    """What the task runs of each stage's first attempt are called: those that there will be in any case."""
-    stages = range(1, len(recipe.stages) + 1)
-    return [" ".join(filter(None, ("pace_train", _of_stage(recipe, stage), "attempt 1"))) for stage in stages]
+def _interrupted_before(attempt: Attempt) -> bool:
+    """Return True where an earlier run ended in an accident here, from which this run may continue."""
+    return attempt.interrupted and attempt.artefact is not None and attempt.artefact.cached
 
 
-def _of_stage(recipe: Recipe, stage: int) -> str:
-    return f"stage {stage}" if recipe.staged else ""
-
-
-def _newest(attempts: list[Attempt]) -> Stored | None:
-    """The interim potential, without core repulsion, of the newest attempt that left a good one."""
-    place = resume_from([attempt.outcome for attempt in attempts])
-    artefact = attempts[place].artefact if place is not None else None
-    return artefact.file("interim") if artefact else None
-
-
-def _outcome(result: Artefact | StepFailed) -> Outcome:
-    return Outcome(metrics=result.metrics) if isinstance(result, Artefact) else Outcome(failure=result.kind)
+def _outcome(result: Artefact | StepFailed) -> FitOutcome:
+    return FitOutcome(metrics=result.metrics) if isinstance(result, Artefact) else FitOutcome(failure=result.kind)
 
 
 def _nothing_fitted(attempts: list[Attempt]) -> StepFailed:
-    """The last failure, with what was tried before it and what the user can do."""
+    """Return the last failure, with the attempts before it and a hint for the user."""
     last = attempts[-1].result
     assert isinstance(last, StepFailed)
-    if attempts[-1].verdict not in MENDS:
+    if attempts[-1].verdict not in HINTS:
         return last
     tried = "\n".join(f"  {attempt.name}: {attempt.verdict} ({attempt.plan.reason})" for attempt in attempts)
-    mend = mend_of(attempts[-1].verdict, failed=True)
-    message = f"{last.message}\nNo attempt left a potential:\n{tried}\n{mend}"
+    message = f"{last.message}\nNo attempt left a potential:\n{tried}\n{hint_for(attempts[-1].verdict, failed=True)}"
     return StepFailed(last.step, last.kind, message, last.folder, last.log_tail, last.runner)
 
 
-def _tell(attempt: Attempt, last: bool) -> None:
-    """Log how a stage ended, and what the user can do about it; a stage that is not the last may end unconverged."""
-    mend = mend_of(attempt.verdict, failed=attempt.artefact is None)
+def _log_end(attempt: Attempt, last: bool) -> None:
+    """Log the end of a stage with a hint for the user; a stage that is not the last may end unconverged."""
+    hint = hint_for(attempt.verdict, failed=attempt.artefact is None)
     if attempt.verdict == "converged" or (attempt.verdict in SOUND and not last):
         run_log().info("%s ended as %s", attempt.name, attempt.verdict)
     elif isinstance(attempt.result, StepFailed):
-        run_log().warning("%s ended as %s: %s %s", attempt.name, attempt.verdict, attempt.result.message, mend)
+        run_log().warning("%s ended as %s: %s %s", attempt.name, attempt.verdict, attempt.result.message, hint)
     else:
-        run_log().warning("%s ended as %s. %s", attempt.name, attempt.verdict, mend)
+        run_log().warning("%s ended as %s. %s", attempt.name, attempt.verdict, hint)

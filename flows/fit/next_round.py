@@ -1,4 +1,4 @@
-"""What to do when a sound student misses the accuracy asked for: more structures, more functions, or stop. Pure.
+"""The next round where a sound student misses its limits: more structures, more functions, or stop. Pure.
 
 The first line that applies decides:
 
@@ -6,12 +6,12 @@ The first line that applies decides:
 the best student so far                     then
 ==========================================  =========================================================================
 is not sound                                stop: the fit was broken off or molecular dynamics went wrong; neither
-                                            structures nor functions are known to mend that
+                                            structures nor functions are known to repair that
 is within the limits                        stop: validation and test errors both are
-any, and the last round was broken off      stop: the next run of the same command goes on with it, and only then with
+any, and the last round was broken off      stop: the next run of the same command continues it, and only then makes
                                             other rounds, so that nothing is made twice
 any, and the rounds are all made            stop: `extend.rounds` are used up
-extrapolates on the test side (γ above 1    structures
+extrapolates on the test split (γ above 1   structures
 on more than EXTRAPOLATING of its atoms)
 errs on validation as it does in training   functions: it cannot follow even what it was shown
 (less than GAP times as much)
@@ -21,16 +21,15 @@ errs more on validation                     structures: it follows what it was s
 What cannot be done, or did not help since the best student was found, gives way to the other kind; when neither is
 left, stop. A round helped when it lowered the validation error by `extend.min_gain` at least, or reached the aim. Every
 round starts from the best student so far, so that one which did harm is left behind. Errors are in units of their
-limits, the larger of force and energy; those of the validation side decide everything but whether the aim is reached:
-for that the test side is asked too, and a student within the limits on both sides is better than any that is not.
-Where the test side alone misses a limit, the validation side stands for it, and the reason says so.
+limits, the larger of force and energy; those of the validation split decide everything but whether the aim is reached:
+for that the test split counts too, and a student within the limits on both splits is better than any that is not.
+Where the test split alone misses a limit, the validation split stands for it, and the reason says so.
 
 The loop ends: each round is counted, and `extend.rounds` is finite.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -39,6 +38,7 @@ from pydantic import Field
 
 from containers.contract import Closed
 from flows.config.training import Convergence, Extend
+from flows.fit.verdict import Errors
 
 Kind = Literal["structures", "functions"]
 KINDS: tuple[Kind, ...] = ("structures", "functions")
@@ -52,42 +52,19 @@ GROWTH = 1.5
 """Basis functions after a round over those before."""
 
 
-class Errors(Closed):
-    """Mean absolute errors of one side; infinite where there is no number."""
-
-    force_mae_meV_per_A: float = Field(ge=0)
-    energy_mae_meV_per_atom: float = Field(ge=0)
-
-    model_config = Closed.model_config | {"allow_inf_nan": True}
-
-    @classmethod
-    def of(cls, force_mae_meV_per_A: float | None, energy_mae_meV_per_atom: float | None) -> Errors:
-        """Those of a side; None counts as infinite."""
-        force, energy = (math.inf if one is None else one for one in (force_mae_meV_per_A, energy_mae_meV_per_atom))
-        return cls(force_mae_meV_per_A=force, energy_mae_meV_per_atom=energy)
-
-    def over(self, limits: Convergence) -> dict[str, float]:
-        """Each in units of its limit."""
-        return {name: getattr(self, name) / getattr(limits, name) for name in type(self).model_fields}
-
-    def badness(self, limits: Convergence) -> float:
-        """The larger of both in units of its limit; at most 1 is good enough."""
-        return max(self.over(limits).values())
-
-
 class State(Closed):
     """A student as the decision sees it."""
 
-    structures: int = Field(ge=0, description="selected of the pool's training side")
+    structures: int = Field(ge=0, description="selected from the pool's training split")
     candidates: int = Field(ge=0, description="left to select")
-    functions: int = Field(ge=1, description="basis functions asked for an element")
+    functions: int = Field(ge=1, description="basis functions requested for an element")
     growable: bool = Field(description="whether the basis has more functions to offer")
     train: Errors
     validation: Errors
     test: Errors
     extrapolating: float = Field(ge=0, le=1, description="share of test atoms with γ above 1")
     unsound: str | None = Field(None, description="why nothing can be built on it")
-    goes_on: bool = Field(False, description="an accident ended its fit: a later run goes on with it")
+    interrupted: bool = Field(False, description="an accident ended its fit: a later run continues it")
 
 
 class Tried(Closed):
@@ -98,7 +75,7 @@ class Tried(Closed):
 
 
 class Extension(Closed):
-    """What the next round does; one of the sizes is larger than the best student's."""
+    """The next round; one of the sizes is larger than the best student's."""
 
     kind: Kind
     structures: int
@@ -115,11 +92,11 @@ class Stop(Closed):
 
 @dataclass(frozen=True)
 class Standing:
-    """Where the rounds have led.
+    """The best student of the rounds so far.
 
     Attributes:
         best: 0 is the first student, k that of round k (from 1).
-        helped: by round, whether it lowered the best validation error as far as asked.
+        helped: by round, whether it lowered the best validation error by `extend.min_gain`.
         in_vain: kinds tried since a round last helped.
     """
 
@@ -130,12 +107,13 @@ class Standing:
 
 
 def standing(first: State, rounds: Sequence[Tried], extend: Extend, limits: Convergence) -> Standing:
-    """The best sound student, the earliest of equals, and which rounds helped."""
+    """Return the best sound student, the earliest of equals, and which rounds helped."""
     now = Standing(0, first, (), frozenset())
     for number, tried in enumerate(rounds, 1):
         state = None if tried.state is None or tried.state.unsound else tried.state
         better = state if state and _rank(state, limits) < _rank(now.state, limits) else None
-        helped = better is not None and _gained(now.state, better, extend, limits)
+        least = (1 - extend.min_gain) * now.state.validation.badness(limits)
+        helped = better is not None and (_reached(better, limits) or better.validation.badness(limits) <= least)
         in_vain = frozenset[Kind]() if helped else now.in_vain | {tried.kind}
         best, chosen = (number, better) if better else (now.best, now.state)
         now = Standing(best, chosen, (*now.helped, helped), in_vain)
@@ -150,70 +128,58 @@ def _rank(state: State, limits: Convergence) -> tuple[bool, float]:
     return not _reached(state, limits), state.validation.badness(limits)
 
 
-def _gained(before: State, after: State, extend: Extend, limits: Convergence) -> bool:
-    least = (1 - extend.min_gain) * before.validation.badness(limits)
-    return _reached(after, limits) or after.validation.badness(limits) <= least
-
-
 def next_extension(first: State, rounds: Sequence[Tried], extend: Extend, limits: Convergence) -> Extension | Stop:
-    """What the next round does, or why there is none. See the table above.
+    """Return the next round, or why there is none. See the table above.
 
     Args:
         first: the student before any round.
         rounds: in their order.
     """
     now = standing(first, rounds, extend, limits)
-    if end := _at_an_end(now, rounds, extend, limits):
-        return end
-    sizes = {kind: _size(kind, now.state, first, extend) for kind in KINDS}
-    wanted, why = preferred(now.state, limits)
+    state = now.state
+    if state.unsound:
+        if state.interrupted:
+            return Stop(why="unfinished", reason=f"{state.unsound}; run again: it continues")
+        hindrance = f"{state.unsound}: neither structures nor functions are known to repair that"
+        return Stop(why="unsound", reason=hindrance)
+    if _reached(state, limits):
+        return Stop(why="reached", reason="validation and test errors are within the limits")
+    if rounds and (last := rounds[-1].state) and last.interrupted:
+        return Stop(why="unfinished", reason=f"{last.unsound}; run again: it continues")
+    if len(rounds) >= extend.rounds:
+        return Stop(why="rounds", reason=f"extend.rounds ({extend.rounds}) are used up")
+    sizes = {kind: _size(kind, state, first, extend) for kind in KINDS}
+    wanted, why = preferred(state, limits)
     for kind in sorted(KINDS, key=lambda kind: kind != wanted):
         size = sizes[kind]
         if isinstance(size, int) and kind not in now.in_vain:
             other = "" if kind == wanted else f"; {_hindrance(wanted, sizes[wanted])}"
-            return _extension(kind, size, now.state, why + other)
+            changed = {"structures": state.structures, "functions": state.functions, kind: size}
+            return Extension(kind=kind, **changed, reason=why + other)
     hindrances = "; ".join(_hindrance(kind, sizes[kind]) for kind in KINDS)
     return Stop(why="no_gain" if now.in_vain else "nothing_left", reason=hindrances)
 
 
 def preferred(state: State, limits: Convergence) -> tuple[Kind, str]:
-    """What the student lacks, and the figures that say so."""
-    kind, why = _lacks(state, limits)
-    if state.validation.badness(limits) <= 1:
-        why = f"the test side alone misses a limit, and validation stands for it: {why}"
-    return kind, why
-
-
-def _lacks(state: State, limits: Convergence) -> tuple[Kind, str]:
-    if state.extrapolating > EXTRAPOLATING:
-        return "structures", f"{100 * state.extrapolating:.1f} % of the test atoms extrapolate (γ above 1)"
+    """Return the kind of round that the student needs, and the figures that say so."""
     over = state.validation.over(limits)
     missed = max(over, key=over.__getitem__)
     validation, training = getattr(state.validation, missed), getattr(state.train, missed)
-    name = missed.split("_")[0]
-    if validation < GAP * training:
-        told = f"the {name} error on validation ({validation:.3g}) is about that of training ({training:.3g})"
-        return "functions", f"{told}: the basis is the limit"
-    return "structures", f"the {name} error on validation ({validation:.3g}) exceeds that of training ({training:.3g})"
-
-
-def _at_an_end(now: Standing, rounds: Sequence[Tried], extend: Extend, limits: Convergence) -> Stop | None:
-    state = now.state
-    if state.goes_on and state.unsound:
-        return Stop(why="unfinished", reason=f"{state.unsound}; run again: it goes on")
-    if state.unsound:
-        return Stop(why="unsound", reason=f"{state.unsound}: neither structures nor functions are known to mend that")
-    if _reached(state, limits):
-        return Stop(why="reached", reason="validation and test errors are within the limits")
-    if rounds and (last := rounds[-1].state) and last.goes_on:
-        return Stop(why="unfinished", reason=f"{last.unsound}; run again: it goes on")
-    if len(rounds) >= extend.rounds:
-        return Stop(why="rounds", reason=f"extend.rounds ({extend.rounds}) are used up")
-    return None
+    error = f"the {missed.split('_')[0]} error on validation ({validation:.3g})"
+    kind: Kind = "structures"
+    if state.extrapolating > EXTRAPOLATING:
+        why = f"{100 * state.extrapolating:.1f} % of the test atoms extrapolate (γ above 1)"
+    elif validation < GAP * training:
+        kind, why = "functions", f"{error} is about that of training ({training:.3g}): the basis is the limit"
+    else:
+        why = f"{error} exceeds that of training ({training:.3g})"
+    if state.validation.badness(limits) <= 1:
+        why = f"the test split alone misses a limit, and validation stands for it: {why}"
+    return kind, why
 
 
 def _size(kind: Kind, state: State, first: State, extend: Extend) -> int | str:
-    """The size after another round of this kind, or why it cannot be."""
+    """Return the size after another round of this kind, or why there is none."""
     if kind == "structures":
         if state.candidates == 0:
             return "no training structure is left to add"
@@ -232,8 +198,3 @@ def _size(kind: Kind, state: State, first: State, extend: Extend) -> int | str:
 
 def _hindrance(kind: Kind, size: int | str) -> str:
     return f"{kind}: {size}" if isinstance(size, str) else f"more {kind} did not help"
-
-
-def _extension(kind: Kind, size: int, state: State, reason: str) -> Extension:
-    sizes = {"structures": state.structures, "functions": state.functions, kind: size}
-    return Extension(kind=kind, **sizes, reason=reason)

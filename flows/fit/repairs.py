@@ -1,4 +1,4 @@
-"""What to do after an attempt at a fit: the plan of the next one. Pure; the words on an attempt are in `verdict`.
+"""The plan of the next attempt at a fit, from the verdict on the last. Pure; the verdicts are in `verdict`.
 
 Each verdict has a row of repairs. The next plan is the first of them that applies to the plan and is not used up, so
 it changes one thing, and says which and why. `REPAIRS` is this table as code.
@@ -14,7 +14,7 @@ stalled               1. from its interim potential, once: a new start forgets t
                       2. noise and a further cycle 3. L-BFGS-B
 not_accurate          kappa lower when only the energies miss their limit, higher when only the forces do, once each;
                       none when both do: more functions or data would help, not another fit
-early_stop            none: the loss fell as slowly as the user said is enough
+early_stop            none: the loss fell as slowly as the user allows
 out_of_memory         1. half the batch, with the iterations that remain 2. at a batch of 1: the iterations that
                       remain, from the interim potential, with the memory that there is then
 diverged              1. stronger regularisation 2. a ladder 3. L-BFGS-B; each from the beginning of the stage
@@ -22,15 +22,15 @@ crashed               1. a ladder or cycles with early stopping: without any ear
                       2. the iterations that remain, from the interim potential; where it left nothing:
                       3. without the ladder, unless it is a repair itself 4. half the batch
 no_iteration          1. without the ladder, unless it is a repair itself 2. noise and a further cycle 3. L-BFGS-B
-program_missing       none: no plan mends it
-bad_data              none: no plan mends it
-failed                none: an error that no plan is known to mend
+program_missing       none: no plan repairs it
+bad_data              none: no plan repairs it
+failed                none: an error that no plan is known to repair
 ====================  ==========================================================================================
 
-A stage that is not the last ends with the first fit that came to an end by itself (`verdict.SOUND`): the next stage
-goes on from its best potential, with another loss. Only what was broken off is repaired there.
+A stage that is not the last ends with the first fit that nothing broke off (`verdict.SOUND`): the next stage starts
+from its best potential, with another loss. Only what was broken off is repaired there.
 
-A fit that goes on from a potential has no ladder: pacemaker would fit nothing.
+A fit that continues from a potential has no ladder: pacemaker would fit nothing.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from pydantic import Field
 
 from containers.tensorpot.pacemaker.input import Fit, Loss, Minimisation
 from flows.config.training import Convergence
-from flows.fit.verdict import SOUND, Outcome, Verdict, in_limits
+from flows.fit.verdict import SOUND, FitOutcome, Verdict
 
 STRONGER = 100.0
 STRONGEST = 1e-5  # regularisation that is not made stronger still: a fit could not follow its data
@@ -52,7 +52,7 @@ LADDER_STEP = 50  # functions
 NOISE = 0.02  # relative, on the coefficients: enough to leave a flat place, little against what was learned
 KAPPA_FACTOR = 10.0  # on the odds kappa / (1 - kappa): 0.3 -> 0.04 or 0.81
 LEAST_SHARE = 2**-6  # of a batch `auto`, which is at most 100 structures
-MOST_AGAIN = 1000  # times that one repair is taken in a stage, runs that go on counted; max_attempts ends one run
+MOST_AGAIN = 1000  # times that one repair is taken in a stage, over all runs that continue it; max_attempts ends one
 
 
 class FitPlan(Loss, Minimisation):
@@ -60,7 +60,7 @@ class FitPlan(Loss, Minimisation):
 
     stage: int = Field(1, ge=1, description="from 1")
     onward: bool = Field(False, description="the stage begins with a fitted potential: a ladder cannot be")
-    asked: int = Field(ge=1, description="iterations of an attempt from the beginning of the stage")
+    stage_maxiter: int = Field(ge=1, description="iterations of an attempt from the beginning of the stage")
     start: Literal["fresh", "continue"] = Field(
         "fresh", description="fresh: as the stage begins; continue: from its newest interim potential"
     )
@@ -70,12 +70,12 @@ class FitPlan(Loss, Minimisation):
 
 @dataclass(frozen=True)
 class Left:
-    """What an attempt left, as far as the next plan depends on it.
+    """State that an attempt left, as far as the next plan depends on it.
 
     Attributes:
-        batch_size: structures that it evaluated at a time; None: `auto`, and it did not live to tell.
+        batch_size: structures that it evaluated at a time; None: `auto`, and it ended before it reported its choice.
         iterations: of its interim potential; it may have done some more, which are lost.
-        resumable: it left an interim potential that a fit may go on from.
+        resumable: it left an interim potential that a fit may continue from.
         missed: which validation errors exceed their limit, "energy" and "force".
     """
 
@@ -86,13 +86,13 @@ class Left:
 
 
 def first_plan(fit: Fit, stage: int = 1, onward: bool = False) -> FitPlan:
-    """The plan of a stage's first attempt.
+    """Return the plan of a stage's first attempt.
 
     Args:
         fit: of the stage.
         onward: the stage begins with a fitted potential.
     """
-    own: dict[str, Any] = {"asked": fit.maxiter, "stage": stage, "onward": onward, **dict(fit.loss)}
+    own: dict[str, Any] = {"stage_maxiter": fit.maxiter, "stage": stage, "onward": onward, **dict(fit.loss)}
     own |= {name: getattr(fit, name) for name in Minimisation.model_fields}
     if onward:
         own["ladder_step"] = None
@@ -100,8 +100,8 @@ def first_plan(fit: Fit, stage: int = 1, onward: bool = False) -> FitPlan:
     return FitPlan(**own, reason=reason)
 
 
-def left_by(outcome: Outcome, plan: FitPlan, convergence: Convergence, structures: int) -> Left:
-    """What an attempt left.
+def left_by(outcome: FitOutcome, plan: FitPlan, convergence: Convergence, structures: int) -> Left:
+    """Return the state that an attempt left.
 
     Args:
         structures: of the training set; a larger batch is one of all of them.
@@ -109,12 +109,12 @@ def left_by(outcome: Outcome, plan: FitPlan, convergence: Convergence, structure
     if outcome.failure is not None:
         return Left(batch_size=None if plan.batch_size == "auto" else min(plan.batch_size, structures))
     done = outcome.fit
-    missed = frozenset(name for name, error in in_limits(done, convergence).items() if error > 1)
+    missed = frozenset(name.split("_")[0] for name, over in outcome.errors.over(convergence).items() if over > 1)
     return Left(min(done.batch_size, structures), done.interim_iteration, outcome.resumable, missed)
 
 
 def next_plan(plan: FitPlan, judged: Verdict, left: Left, last: bool = True) -> FitPlan | None:
-    """The plan after `plan` was judged so; None when no other attempt would help. See the table above.
+    """Return the plan after this verdict on `plan`; None when no other attempt would help. See the table above.
 
     Args:
         last: whether the stage is the last one.
@@ -123,7 +123,7 @@ def next_plan(plan: FitPlan, judged: Verdict, left: Left, last: bool = True) -> 
         return None
     for repair in REPAIRS.get(judged, ()):
         if plan.tried.count(repair.name) < repair.times and (changes := repair.change(plan, left)):
-            done = {"tried": (*plan.tried, repair.name), "reason": f"{WORDS[judged]}: {changes.pop('told')}"}
+            done = {"tried": (*plan.tried, repair.name), "reason": f"{WORDS[judged]}: {changes['reason']}"}
             return FitPlan.model_validate({**dict(plan), **changes, **done})
     return None
 
@@ -141,7 +141,7 @@ WORDS: dict[Verdict, str] = {
 }
 
 Changes = dict[str, Any]
-"""New values of a plan's fields, and `told`: the change in words. Empty: the repair does not apply."""
+"""New values of a plan's fields; `reason` is the change in words. Empty: the repair does not apply."""
 FROM_INTERIM = "continued from its interim potential"
 
 
@@ -158,84 +158,80 @@ def _onward(maxiter: int) -> Changes:
 
 
 def _afresh(plan: FitPlan) -> Changes:
-    return {"start": "fresh", "maxiter": plan.asked}
+    return {"start": "fresh", "maxiter": plan.stage_maxiter}
 
 
 def _remaining(plan: FitPlan, left: Left) -> int:
-    """Iterations that an attempt did not do. Those of a ladder or of cycles are counted anew at each."""
+    """Return the iterations that an attempt did not do. Those of a ladder or of cycles are counted anew at each."""
     if plan.ladder_step is not None or plan.cycles > 1 or left.iterations >= plan.maxiter:
-        return plan.asked
+        return plan.stage_maxiter
     return plan.maxiter - left.iterations
 
 
 def _further(plan: FitPlan, left: Left) -> Changes:
-    return {**_onward(plan.asked), "told": FROM_INTERIM} if left.resumable else {}
+    return {**_onward(plan.stage_maxiter), "reason": FROM_INTERIM} if left.resumable else {}
 
 
 def _rest(plan: FitPlan, left: Left) -> Changes:
     remaining = _remaining(plan, left)
-    return {**_onward(remaining), "told": f"{remaining} iterations, {FROM_INTERIM}"} if left.resumable else {}
+    return {**_onward(remaining), "reason": f"{remaining} iterations, {FROM_INTERIM}"} if left.resumable else {}
 
 
 def _half_batch(plan: FitPlan, left: Left) -> Changes:
     if left.batch_size is None:
-        return _half_share(plan)
+        share = plan.batch_share / 2
+        changes = {"batch_share": share, "reason": f"1/{1 / share:.0f} of the automatic batch"}
+        return changes if share >= LEAST_SHARE else {}
     half = left.batch_size // 2
     if half == 0:
         return {}
     start = _onward(_remaining(plan, left)) if left.resumable else {}
-    told = f"batch {left.batch_size} -> {half}"
-    return {**start, "batch_size": half, "batch_share": 1.0, "told": told}
-
-
-def _half_share(plan: FitPlan) -> Changes:
-    share = plan.batch_share / 2
-    return {"batch_share": share, "told": f"1/{1 / share:.0f} of the automatic batch"} if share >= LEAST_SHARE else {}
+    return {**start, "batch_size": half, "batch_share": 1.0, "reason": f"batch {left.batch_size} -> {half}"}
 
 
 def _noise(plan: FitPlan, left: Left) -> Changes:
     """Relative noise does nothing to coefficients that are zero."""
     if plan.cycles > 1 or not (left.resumable or plan.onward or plan.start == "continue"):
         return {}
-    start = _onward(plan.asked) if left.resumable else {}
-    return {**start, "cycles": plan.cycles + 1, "noise": NOISE, "told": f"noise of {NOISE:g} and a further cycle"}
+    start = _onward(plan.stage_maxiter) if left.resumable else {}
+    return {**start, "cycles": plan.cycles + 1, "noise": NOISE, "reason": f"noise of {NOISE:g} and a further cycle"}
 
 
 def _optimizer(plan: FitPlan, left: Left) -> Changes:
     if plan.optimizer == "L-BFGS-B":
         return {}
-    start = _onward(plan.asked) if left.resumable else _afresh(plan)
-    return {**start, "optimizer": "L-BFGS-B", "told": f"the optimizer {plan.optimizer} -> L-BFGS-B"}
+    start = _onward(plan.stage_maxiter) if left.resumable else _afresh(plan)
+    return {**start, "optimizer": "L-BFGS-B", "reason": f"the optimizer {plan.optimizer} -> L-BFGS-B"}
 
 
 def _regularise(plan: FitPlan, left: Left) -> Changes:
     l1, l2 = (max(value, WEAKEST) * STRONGER for value in (plan.l1, plan.l2))
     if max(l1, l2) > STRONGEST:
         return {}
-    return {**_afresh(plan), "l1": l1, "l2": l2, "told": f"L1 {plan.l1:g} -> {l1:g}, L2 {plan.l2:g} -> {l2:g}, fresh"}
+    return {**_afresh(plan), "l1": l1, "l2": l2, "reason": f"L1 {plan.l1:g} -> {l1:g}, L2 {plan.l2:g} -> {l2:g}, fresh"}
 
 
 def _ladder(plan: FitPlan, left: Left) -> Changes:
     if plan.onward or plan.ladder_step is not None:
         return {}
-    return {**_afresh(plan), "ladder_step": LADDER_STEP, "told": f"a ladder of {LADDER_STEP} functions, fresh"}
+    return {**_afresh(plan), "ladder_step": LADDER_STEP, "reason": f"a ladder of {LADDER_STEP} functions, fresh"}
 
 
 def _no_early_stop(plan: FitPlan, left: Left) -> Changes:
     if plan.early_stop is None:
         return {}
     if plan.ladder_step is not None:
-        return {**_afresh(plan), "early_stop": None, "told": "without early stopping, fresh"}
+        return {**_afresh(plan), "early_stop": None, "reason": "without early stopping, fresh"}
     if plan.cycles == 1 or not left.resumable:  # early stopping comes after iterations
         return {}
-    return {**_onward(plan.asked), "early_stop": None, "told": f"without early stopping, {FROM_INTERIM}"}
+    return {**_onward(plan.stage_maxiter), "early_stop": None, "reason": f"without early stopping, {FROM_INTERIM}"}
 
 
 def _no_ladder(plan: FitPlan, left: Left) -> Changes:
     """Without a ladder that is a repair itself, it would be the fit before it again."""
     if plan.ladder_step is None or _LADDER in plan.tried:
         return {}
-    return {**_afresh(plan), "ladder_step": None, "told": "without the ladder, fresh"}
+    return {**_afresh(plan), "ladder_step": None, "reason": "without the ladder, fresh"}
 
 
 def _kappa(plan: FitPlan, left: Left, missed: str, factor: float) -> Changes:
@@ -245,8 +241,8 @@ def _kappa(plan: FitPlan, left: Left, missed: str, factor: float) -> Changes:
     kappa = round(odds / (1 + odds), 4)
     if (kappa > plan.kappa) != (factor > 1):  # it is at its end already
         return {}
-    told = f"only the {missed} error exceeds its limit: kappa {plan.kappa:g} -> {kappa:g}, {FROM_INTERIM}"
-    return {**_onward(plan.asked), "kappa": kappa, "told": told}
+    reason = f"only the {missed} error exceeds its limit: kappa {plan.kappa:g} -> {kappa:g}, {FROM_INTERIM}"
+    return {**_onward(plan.stage_maxiter), "kappa": kappa, "reason": reason}
 
 
 _LADDER = "ladder"
@@ -259,7 +255,7 @@ _NO_LADDER = Repair("no ladder", _no_ladder, 1)
 REPAIRS: dict[Verdict, tuple[Repair, ...]] = {
     "iterations_used_up": (Repair("further iterations", _further),),
     "time_limit": (_REST,),
-    "killed": (_REST, Repair("same again", lambda plan, left: {"told": "the same fit again"})),
+    "killed": (_REST, Repair("same again", lambda plan, left: {"reason": "the same fit again"})),
     "stalled": (Repair("new start", _further, 1), _CYCLE, _OPTIMIZER),
     "not_accurate": (
         Repair("kappa lower", lambda plan, left: _kappa(plan, left, "energy", 1 / KAPPA_FACTOR), 1),

@@ -1,8 +1,8 @@
 """The convergence loop: while a sound student misses its limits, give it more structures or more functions.
 
-What each round does is decided in `extension`; here it is done, and remembered. A round of structures adds those of
-the training side that the best student so far does worst on, or extrapolates on (step `weak_spots`); a round of
-functions enlarges the basis. Either goes on from the best potential so far. docs/use/extension.md has the measurements.
+`next_round` decides each round; here it is done, and remembered. A round of structures adds those of the training split
+that the best student so far does worst on, or extrapolates on (step `weak_spots`); a round of functions enlarges the
+basis. Either starts from the best potential so far. docs/use/extension.md has the measurements.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from flows.data.prepare import Prepared
 from flows.data.training_set import frames_of
 from flows.fit import steps
 from flows.fit.attempts import Attempt
-from flows.fit.next_round import Errors, Extension, Standing, State, Stop, Tried, next_extension, standing
-from flows.fit.student import Student, make_student
-from flows.fit.verdict import SOUND
+from flows.fit.next_round import Extension, State, Stop, Tried, next_extension, standing
+from flows.fit.student import FittedStudent, make_student
+from flows.fit.verdict import SOUND, Errors
 from flows.run import Run
 from tasks.artefact import Artefact
 from tasks.errors import StepFailed
@@ -27,18 +27,18 @@ from tasks.prefect_logging import run_log
 from tasks.report.summary import Extensions, Round, Size
 
 FULL = 0.95
-"""A basis with fewer than this share of the functions asked for has no more to offer; pacemaker deals them evenly to
+"""A basis with fewer than this share of the functions requested has no more to offer; pacemaker deals them evenly to
 blocks of elements and rounds down, so that a few are always missing where there are several elements."""
 
 
-def state_of(student: Student, candidates: int) -> State:
-    """What the decisions need to know of a student.
+def state_of(student: FittedStudent, candidates: int) -> State:
+    """Return a student as the decisions take it.
 
     Args:
-        candidates: structures of the training side that are not selected and could be.
+        candidates: structures of the training split that are not selected and could be.
     """
     made, tested = student.fit.read(pace_train.Metrics), student.evaluation.read(evaluate.Metrics)
-    potential, asked = student.recipe.potential, made.functions_asked
+    potential, requested = student.recipe.potential, made.functions_asked
     own = isinstance(potential.b_basis, dict)
     broken = broken_off(student.attempts, student.fit)
     last, gate = student.attempts[-1], student.stability
@@ -48,55 +48,44 @@ def state_of(student: Student, candidates: int) -> State:
         structures=student.training.selection.read(pace_select.Metrics).selected,
         candidates=candidates,
         functions=potential.functions_per_element,
-        growable=not own and asked is not None and made.functions >= FULL * asked,
+        growable=not own and requested is not None and made.functions >= FULL * requested,
         train=Errors.of(made.train_force_mae_meV_per_A, made.train_energy_mae_meV_per_atom),
         validation=Errors.of(made.validation_force_mae_meV_per_A, made.validation_energy_mae_meV_per_atom),
         test=Errors.of(tested.teacher_force_mae_meV_per_A, tested.teacher_energy_mae_meV_per_atom),
         extrapolating=tested.teacher_gamma_share_above_1,
         unsound=f"the fit was broken off ({last.name}: {last.verdict})" if broken else unsound,
-        goes_on=broken and last.goes_on,
+        interrupted=broken and last.interrupted,
     )
 
 
 def broken_off(attempts: Sequence[Attempt], taken: Artefact) -> bool:
-    """Whether the last stage that was tried came to no end by itself, or a later run would go on with the fit: what
-    was built on it would then be made again. One of which a converged attempt is taken was not."""
+    """Return True where something broke off the last stage, or a later run would continue the fit: what was built on
+    it would then be made again. A fit whose converged attempt is taken was not broken off."""
     if any(attempt.artefact is taken and attempt.verdict == "converged" for attempt in attempts):
         return False
     last = [attempt for attempt in attempts if attempt.stage == attempts[-1].stage]
-    return last[-1].goes_on or not any(attempt.verdict in SOUND for attempt in last)
-
-
-@dataclass(frozen=True)
-class _Round:
-    """A round that is over: what was asked, of which student, and what came of it (None and why: it failed)."""
-
-    asked: Extension
-    before: State
-    made: Student | None
-    state: State | None
-    failure: str = ""
+    return last[-1].interrupted or not any(attempt.verdict in SOUND for attempt in last)
 
 
 @dataclass(frozen=True)
 class Results:
-    """What a distillation came to.
+    """Results of a distillation.
 
     Attributes:
         selection: the first one, of `pace_select`.
         best: the student with the smallest validation errors of all rounds.
         attempts: at all fits, of all rounds; their names differ.
-        extensions: the rounds as the report tells them.
+        extensions: the rounds as the report has them.
     """
 
     prepared: Prepared
     selection: Artefact
-    best: Student
+    best: FittedStudent
     attempts: list[Attempt]
     extensions: Extensions
 
 
-def extend(prepared: Prepared, student: Student, run: Run) -> Results:
+def extend(prepared: Prepared, student: FittedStudent, run: Run) -> Results:
     """Do the rounds after a first fit; none when it is good enough, or `extend.rounds` is 0.
 
     The task runs of round k have names that end with `round k`. A round that fails is reported, and the best student
@@ -105,35 +94,55 @@ def extend(prepared: Prepared, student: Student, run: Run) -> Results:
     selection, config = student.training.selection, prepared.config
     selected = selection.read(pace_select.Metrics)
     first = state_of(student, selected.candidates - selected.selected)
-    students, rounds, best = [student], list[_Round](), student
+    students: list[FittedStudent | None] = [student]  # None: the round failed
+    tried, rounds = list[Tried](), list[Round]()
     while True:
-        tried = [Tried(kind=one.asked.kind, state=one.state) for one in rounds]
         now = standing(first, tried, config.extend, config.convergence)
-        best = (rounds[now.best - 1].made if now.best else None) or student
-        asked = next_extension(first, tried, config.extend, config.convergence)
-        if isinstance(asked, Stop):
+        best = students[now.best] or student
+        coming = next_extension(first, tried, config.extend, config.convergence)
+        if isinstance(coming, Stop):
             break
         mine = replace(run, of=f"round {len(rounds) + 1}")
-        run_log().info("%s: more %s, because %s", mine.of, asked.kind, asked.reason)
+        run_log().info("%s: more %s, because %s", mine.of, coming.kind, coming.reason)
+        made, state, added_by, failed = None, None, dict[str, int](), ""
         try:
-            made, state = _made(prepared, best, now.state, asked, mine)
-            students.append(made)
-            rounds.append(_Round(asked, now.state, made, state))
+            made, state, added_by = _fit_round(prepared, best, now.state, coming, mine)
         except StepFailed as failure:
             run_log().warning("%s failed: %s", mine.of, failure)
-            rounds.append(_Round(asked, now.state, None, None, f"{failure.step}: {failure.message}"))
-    extensions = Extensions(rounds=_told(rounds, now), why=asked.why, stopped_because=asked.reason)
+            failed = f"{failure.step}: {failure.message}"
+        students.append(made)
+        tried.append(Tried(kind=coming.kind, state=state))
+        rounds.append(
+            Round(
+                number=len(students) - 1,
+                kind=coming.kind,
+                reason=coming.reason,
+                before=_size(now.state),
+                after=_size(state) if state else None,
+                added_by=added_by,
+                helped=False,  # decided below
+                failure=failed,
+            )
+        )
+    judged = tuple(
+        one.model_copy(update={"helped": helped, "chosen": now.best == one.number})
+        for one, helped in zip(rounds, now.helped, strict=True)
+    )
+    extensions = Extensions(rounds=judged, why=coming.why, stopped_because=coming.reason)
     run_log().info(extensions.sentence())
-    attempts = [attempt for one in students for attempt in one.attempts]
+    attempts = [attempt for one in students if one for attempt in one.attempts]
     return Results(prepared, selection, best, attempts, extensions)
 
 
-def _made(prepared: Prepared, base: Student, before: State, asked: Extension, run: Run) -> tuple[Student, State]:
-    """Return the student of the next round, fitted from the best potential of `base`, and its state."""
-    pacemaker = prepared.config.pacemaker.model_copy(update={"functions_per_element": asked.functions})
+def _fit_round(
+    prepared: Prepared, base: FittedStudent, before: State, coming: Extension, run: Run
+) -> tuple[FittedStudent, State, dict[str, int]]:
+    """Return the student of the next round, fitted from the best potential of `base`, its state, and the number of
+    structures that were added by the reason."""
+    pacemaker = prepared.config.pacemaker.model_copy(update={"functions_per_element": coming.functions})
     grown = prepared.with_config(prepared.config.model_copy(update={"pacemaker": pacemaker}))
-    training, candidates = base.training, before.candidates
-    if asked.kind == "structures":
+    training, candidates, added_by = base.training, before.candidates, dict[str, int]()
+    if coming.kind == "structures":
         call = steps.weak_spots_call(
             base.recipe,
             prepared.dataset,
@@ -141,35 +150,17 @@ def _made(prepared: Prepared, base: Student, before: State, asked: Extension, ru
             prepared.baseline,
             base.core,
             base.active_set,
-            asked.structures - before.structures,
+            coming.structures - before.structures,
             run.workspace.settings,
         )
         selection = run(call)
-        candidates -= selection.read(weak_spots.Metrics).added
+        found = selection.read(weak_spots.Metrics)
+        candidates, added_by = candidates - found.added, found.added_by
         training = frames_of(prepared, selection, run)
     student = make_student(grown, training, run, base.fit.file("best"))
-    return student, state_of(student, candidates)
-
-
-def _told(rounds: Sequence[_Round], now: Standing) -> tuple[Round, ...]:
-    return tuple(
-        Round(
-            number=number,
-            kind=one.asked.kind,
-            reason=one.asked.reason,
-            before=_size(one.before),
-            after=_size(one.state) if one.state else None,
-            added_by=one.made.training.selection.read(weak_spots.Metrics).added_by
-            if one.made and one.asked.kind == "structures"
-            else {},
-            helped=now.helped[number - 1],
-            chosen=now.best == number,
-            failure=one.failure,
-        )
-        for number, one in enumerate(rounds, 1)
-    )
+    return student, state_of(student, candidates), added_by
 
 
 def _size(state: State) -> Size:
-    sides = {"validation": state.validation.model_dump(), "test": state.test.model_dump()}
-    return Size(structures=state.structures, functions=state.functions, **sides)
+    splits = {"validation": state.validation.model_dump(), "test": state.test.model_dump()}
+    return Size(structures=state.structures, functions=state.functions, **splits)

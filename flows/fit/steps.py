@@ -1,4 +1,4 @@
-"""The steps from the frames to the judged student as calls, beside those of `calls`. Pure."""
+"""The steps from the frames to the evaluated student as calls; `flows.data.steps` has those before. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tasks.settings import Settings
 
 
 def train_params(recipe: Recipe, plan: FitPlan) -> pace_train.Params:
-    """The fit that a plan describes."""
+    """Return the fit that a plan describes."""
     values = dict(recipe.stages[plan.stage - 1]) | {name: getattr(plan, name) for name in Minimisation.model_fields}
     if plan.onward or plan.start == "continue":
         values["coefficients"] = "zero"
@@ -29,26 +29,15 @@ def train_params(recipe: Recipe, plan: FitPlan) -> pace_train.Params:
 
 def train_call(recipe: Recipe, plan: FitPlan, data: Artefact, start: Stored | None, settings: Settings) -> StepCall:
     """One attempt at the fit, from `start` when there is one."""
-    return call(
-        "pace_train",
-        train_params(recipe, plan),
-        fit_resources(recipe, settings),
-        train=data,
-        validation=data,
-        start=start,
-    )
-
-
-def fit_resources(recipe: Recipe, settings: Settings) -> Resources:
-    """What a fit may use on this machine."""
     gigabytes = settings.fit_memory_GB
-    return Resources(
+    resources = Resources(
         threads=recipe.threads or settings.cores,
         inter_op_threads=settings.inter_op_threads,
         device=settings.device,
         memory_bytes=gigabytes and round(gigabytes * 1e9),
         time_limit_s=settings.step_timeout_s,
     )
+    return call("pace_train", train_params(recipe, plan), resources, train=data, validation=data, start=start)
 
 
 def active_set_call(recipe: Recipe, potential: Stored, data: Artefact) -> StepCall:
@@ -67,7 +56,7 @@ def core_call(recipe: Recipe, potential: Stored, active_set: Artefact, data: Art
 def evaluate_call(
     recipe: Recipe, core: Artefact, active_set: Artefact, data: Artefact, base: Artefact, dft_test: Artefact | None
 ) -> StepCall:
-    """Student against teacher on the test side, and against DFT when there is a test file."""
+    """Student against teacher on the test split, and against DFT when there is a test file."""
     return call(
         "evaluate",
         evaluate.Params(elements=recipe.potential.elements),
@@ -82,7 +71,7 @@ def evaluate_call(
 
 
 def stability_call(recipe: Recipe, core: Artefact, active_set: Artefact, frames: Artefact, base: Artefact) -> StepCall:
-    """Molecular dynamics with the finished student. The config must ask for some (`stability.picoseconds` above 0)."""
+    """Molecular dynamics with the finished student; `stability.picoseconds` must be above 0."""
     params = stability.Params(**recipe.stability.model_dump(), seed=recipe.seed)
     return call("stability", params, potential=core, asi=active_set, baseline=base, train=frames)
 
@@ -97,11 +86,11 @@ def weak_spots_call(
     structures: int,
     settings: Settings,
 ) -> StepCall:
-    """What a student was trained on, and so many structures more that it does worst on.
+    """The training set of a student, and so many structures more that it does worst on.
 
     Args:
         data: of the `dataset` step.
-        selection: what it was trained on, of `pace_select` or of this step.
+        selection: its training set, of `pace_select` or of this step.
         base: of the `baseline` step.
         core, active_set: the student.
     """
@@ -126,5 +115,5 @@ def weak_spots_call(
 
 
 def committee_call(potentials: Sequence[Stored], frames: Artefact, baseline: Artefact) -> StepCall:
-    """What students say together of the test structures, and how far they are from each other."""
+    """Mean prediction of several students for the test structures, and their spread."""
     return call("committee", potentials=potentials, baseline=baseline, test=frames)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from containers.tensorpot.evaluation import stability
 from flows.data.prepare import Prepared
 from flows.data.recipe import Recipe
 from flows.data.training_set import TrainingSet
@@ -14,8 +15,8 @@ from tasks.artefact import Artefact, Stored
 
 
 @dataclass(frozen=True)
-class Student:
-    """A finished student: what it was made from, its fit, its active set, the exported potential, its errors.
+class FittedStudent:
+    """A finished student: its training set, its fit, its active set, the exported potential, its errors.
 
     Attributes:
         recipe: its potential has the number of functions.
@@ -38,13 +39,18 @@ class Student:
         return next(attempt for attempt in self.attempts if attempt.artefact is self.fit)
 
     @property
+    def stable(self) -> bool | None:
+        """Verdict of the stability gate; None without one."""
+        return self.stability.read(stability.Metrics).stable if self.stability else None
+
+    @property
     def results(self) -> dict[str, Artefact]:
-        """By step, what the student was made of and ended in; selection and fit left out."""
+        """Artefacts by step, without selection and fit."""
         found = (self.training.frames, self.active_set, self.core, self.stability, self.evaluation)
         return {artefact.step: artefact for artefact in found if artefact}
 
 
-def make_student(prepared: Prepared, training: TrainingSet, run: Run, start: Stored | None = None) -> Student:
+def make_student(prepared: Prepared, training: TrainingSet, run: Run, start: Stored | None = None) -> FittedStudent:
     """Fit; then active set, core, stability and evaluation of the best potential.
 
     Args:
@@ -56,6 +62,6 @@ def make_student(prepared: Prepared, training: TrainingSet, run: Run, start: Sto
     active_set = run(steps.active_set_call(recipe, potential, frames))
     core = run(steps.core_call(recipe, potential, active_set, frames, baseline))
     gate = recipe.stability.picoseconds > 0
-    stability = run(steps.stability_call(recipe, core, active_set, frames, baseline)) if gate else None
+    stable = run(steps.stability_call(recipe, core, active_set, frames, baseline)) if gate else None
     evaluation = run(steps.evaluate_call(recipe, core, active_set, frames, baseline, prepared.ingested.dft_test))
-    return Student(recipe, training, attempts, best, active_set, core, stability, evaluation)
+    return FittedStudent(recipe, training, attempts, best, active_set, core, stable, evaluation)

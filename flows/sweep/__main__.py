@@ -6,7 +6,6 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -33,49 +32,36 @@ keys:     any key of the config, each combination of values is one student; labe
           trying: a teacher of two layers sees twice its own cutoff, a student only its own.
 results:  runs/NAME/sweep/: index.html, sweep.png, sweep.csv, sweep.json and chosen.yaml, the config of the student
           that sweep.take chose: python -m flows.distill runs/NAME/sweep/chosen.yaml makes its run folder from what is
-          computed already (a last fit that was broken off before it converged goes on). runs/NAME/committee/: one
-          folder a student, committee.py asks them all (ASE).
+          computed already (a last fit that was broken off before it converged is continued). runs/NAME/committee/: one
+          folder a student, committee.py evaluates them all (ASE).
 machine:  sweep.at_once fits share the cores; on a Dask cluster (DISTILL_DASK_...) each worker thread takes one.
 exit:     0 done, 2 bad config or input, 1 failed
 """
 
 
+@guarded
 def main(arguments: list[str]) -> int:
     """Run the command; the exit code says how it ended."""
-    options = parser().parse_args(arguments)
-    return guarded(lambda: _run(options))
-
-
-def _run(options: argparse.Namespace) -> int:
-    settings = read_settings()
+    options, settings = parser().parse_args(arguments), read_settings()
     config = with_more(load_config(options.config, tuple(options.set)), options.vary)
-    checked(config)  # a wrong value or a missing file is told at once, not after a server has started
+    checked(config)  # a wrong value or a missing file is reported before a server starts
     workspace = open_workspace(options.work_root, settings)
     refuse_other_sweep(config, workspace, options.replace)
     with ready(workspace), command_line_run():
         folder = sweep(config, workspace.root, options.replace)
-    print(told(config, folder))
+    if config.sweep.vary:
+        found = folder / "sweep"
+        print(f"\n{(found / 'sweep.md').read_text()}\nresults: {found}/index.html")
+        print(f"its run folder: python -m flows.distill {found}/chosen.yaml")
+    if config.sweep.committee:
+        print(f"\n{(folder / 'committee' / 'committee.md').read_text()}\ncommittee: {folder}/committee")
     return 0
 
 
-def told(config: DistillConfig, folder: Path) -> str:
-    """The results in tables, and what comes next."""
-    parts = []
-    if config.sweep.vary:
-        found = folder / "sweep"
-        parts += [(found / "sweep.md").read_text(), f"results: {found}/index.html"]
-        parts += [f"its run folder: python -m flows.distill {found}/chosen.yaml"]
-    if config.sweep.committee:
-        parts += [(folder / "committee" / "committee.md").read_text(), f"committee: {folder}/committee"]
-    return "\n".join(["", *parts])
-
-
 def with_more(config: DistillConfig, options: Sequence[str]) -> DistillConfig:
-    """The config with `KEY=VALUE,VALUE` added to the keys that the sweep varies."""
+    """Return the config with `KEY=VALUE,VALUE` added to the keys that the sweep varies."""
     values = config.model_dump()
-    for option in options:
-        key, listed = _key_and_values(option)
-        values["sweep"]["vary"][key] = listed
+    values["sweep"]["vary"] |= dict(map(_key_and_values, options))
     return validated(values, "--vary")
 
 
@@ -91,7 +77,7 @@ def _key_and_values(option: str) -> tuple[str, list[Any]]:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options."""
+    """Return the options."""
     description = "Fit a student for every combination of config values, or a committee of students."
     made = parser_of("sweep", description, EPILOG)
     made.add_argument(

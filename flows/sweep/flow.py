@@ -1,7 +1,7 @@
 """Many students at once: `python -m flows.sweep CONFIG.yaml`.
 
 Fits a student for every combination of the values in `sweep.vary`, shows their test errors against the time of an
-evaluation, and takes one; then, where `sweep.committee` asks for it, a committee of students of that config.
+evaluation, and takes one; then, where `sweep.committee` is above 0, fits a committee of students of that config.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from prefect.runtime import flow_run
 
 from containers.metrics import of_side
 from containers.tensorpot.core import pace_corerep
-from containers.tensorpot.evaluation import evaluate, stability
+from containers.tensorpot.evaluation import evaluate
 from containers.tensorpot.fit import pace_train
 from containers.tensorpot.frames import frames
 from flows.config.loading import teacher_files, user_files, with_absolute_paths
@@ -22,17 +22,17 @@ from flows.config.run_name import Results, refuse_other
 from flows.config.schema import DistillConfig
 from flows.data.prepare import Prepared, Resolved, label_and_merge, resolve_inputs
 from flows.data.training_set import training_set
-from flows.fit.student import Student
+from flows.fit.student import FittedStudent
 from flows.run import Run
 from flows.sweep.committee import make_committee
-from flows.sweep.students import Wanted, fit_all
+from flows.sweep.students import Wanted, failure_of, fit_all
 from flows.sweep.variants import Variant, refuse_too_many, variants, varied
 from tasks.errors import StepFailed, UserError
 from tasks.prefect_logging import run_log
 from tasks.prefect_tasks import publish_study
 from tasks.runners.readiness import ready, remove_left_containers
 from tasks.settings import Settings
-from tasks.studies.sweep import SweepFailure, SweepSummary, SweptStudent
+from tasks.studies.sweep import SweepSummary, SweptStudent
 from tasks.workspace import Workspace, open_workspace
 
 NOTHING = "nothing to fit: give keys and values in sweep.vary (or --vary KEY=A,B), or a number in sweep.committee"
@@ -65,20 +65,20 @@ def sweep(config: DistillConfig, work_root: Path | None = None, replace: bool = 
             data.check(one)
         taken = _sweep(config, found, data, machine) if found else varied(config, {}, "sweep")
         if config.sweep.committee:
-            asked = taken.model_copy(update={"sweep": config.sweep})
-            make_committee(asked, data.of(Variant("the committee", {}, taken)), machine)
+            common = taken.model_copy(update={"sweep": config.sweep})
+            make_committee(common, data.of(Variant("the committee", {}, taken)), machine)
         return machine.run_folder(config.name)
 
 
 def refuse_other_sweep(config: DistillConfig, workspace: Workspace, replace: bool) -> None:
-    """Refuse what is in the way of the results now, not after the fits."""
+    """Refuse to replace results of another config, now and not after the fits."""
     folder = workspace.run_folder(config.name)
     results: Results = "sweep/sweep.json" if config.sweep.vary else "committee/committee.json"
     refuse_other(config, {}, {}, folder, results, replace)
 
 
 def checked(config: DistillConfig) -> list[Variant]:
-    """The students to compare, their configs valid and their files there; none where only a committee is asked for."""
+    """Return the students to compare, their configs valid and their files there; none for a committee alone."""
     if not config.sweep.vary and not config.sweep.committee:
         raise UserError(NOTHING)
     found = variants(config) if config.sweep.vary else []
@@ -89,7 +89,7 @@ def checked(config: DistillConfig) -> list[Variant]:
 
 
 class Data:
-    """Labelled data by what decides them: made once where only what follows differs."""
+    """Labelled data by the keys that decide them: made once for students that differ in later steps alone."""
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
@@ -98,7 +98,7 @@ class Data:
         self.reach_A = 0.0
 
     def check(self, one: Variant) -> None:
-        """Read its files and its teacher, which is cheap, and refuse what cannot be, before anything is labelled.
+        """Read its files and its teacher, which is cheap, and refuse data that cannot be fitted, before any labelling.
 
         Raises:
             UserError: names the student. A step that fails costs the student alone, later.
@@ -111,7 +111,7 @@ class Data:
             run_log().warning("%s cannot be fitted: %s: %s", one.name, failure.step, failure.message)
 
     def of(self, one: Variant) -> Prepared:
-        """The data of one student, with its own recipe."""
+        """Return the data of one student, with its own recipe."""
         if one.data_key not in self._prepared:
             known = self._resolved(one)
             self._prepared[one.data_key] = label_and_merge(known, Run(self.workspace, of=one.name))
@@ -129,40 +129,43 @@ class Data:
 def _sweep(config: DistillConfig, found: Sequence[Variant], data: Data, workspace: Workspace) -> DistillConfig:
     """Fit every student, publish runs/NAME/sweep/, return the config of the one that is taken.
 
-    Data are made one after another, on all cores; the fits and what follows them side by side.
+    Data are made one after another, on all cores; the fits and the steps after them side by side.
     """
-    wanted, failures = _wanted(found, data, workspace)
-    results = fit_all([one for _, one in wanted], config.sweep.at_once, workspace)
-    students = []
-    for (variant, _), result in zip(wanted, results, strict=True):
-        if isinstance(result, StepFailed):
-            failures.append((variant, result))
-        else:
-            students.append((variant, _student(variant, result)))
-    if not students:
-        raise failures[-1][1]
-    summary = _summary(config, students, failures, data.reach_A, workspace)
-    publish_study(summary, workspace)
-    return next(variant.config for variant, _ in students if variant.name == summary.chosen.name)
-
-
-def _wanted(
-    found: Sequence[Variant], data: Data, workspace: Workspace
-) -> tuple[list[tuple[Variant, Wanted]], list[tuple[Variant, StepFailed]]]:
-    """The training set of every student, and those that have none."""
-    wanted, failures = [], []
+    wanted, failed = list[tuple[Variant, Wanted]](), list[tuple[Variant, StepFailed]]()
     for one in found:
         try:
             prepared = data.of(one)
             training = training_set(prepared, Run(workspace, of=one.name))
+            wanted.append((one, Wanted(one.name, prepared, training)))
         except StepFailed as failure:
-            failures.append((one, failure))
-            continue
-        wanted.append((one, Wanted(one.name, prepared, training)))
-    return wanted, failures
+            failed.append((one, failure))
+    students = list[SweptStudent]()
+    results = fit_all([one for _, one in wanted], config.sweep.at_once, workspace)
+    for (one, _), result in zip(wanted, results, strict=True):
+        if isinstance(result, StepFailed):
+            failed.append((one, result))
+        else:
+            students.append(_student(one, result))
+    if not students:
+        raise failed[-1][1]
+    made = SweepSummary(
+        name=config.name,
+        config=config.model_dump(mode="json"),
+        stub=workspace.settings.runner == "stub",
+        teacher_reach_A=data.reach_A,
+        take=config.sweep.take,
+        within=config.sweep.within,
+        students=tuple(students),
+        failures=tuple(failure_of(one.name, failure, one.changes) for one, failure in failed),
+        chosen_config={},
+    )
+    taken = next(one.config for one in found if one.name == made.chosen.name)
+    chosen_config = taken.model_dump(mode="json", exclude={"sweep"})
+    publish_study(made.model_copy(update={"chosen_config": chosen_config}), workspace)
+    return taken
 
 
-def _student(variant: Variant, student: Student) -> SweptStudent:
+def _student(variant: Variant, student: FittedStudent) -> SweptStudent:
     tested = student.evaluation
     return SweptStudent(
         name=variant.name,
@@ -173,35 +176,10 @@ def _student(variant: Variant, student: Student) -> SweptStudent:
         fit_s=sum(attempt.seconds for attempt in student.attempts),
         structures=student.training.frames.read(frames.Metrics).train_structures,
         functions=sum(student.core.read(pace_corerep.Metrics).functions.values()),
-        stable=student.stability.read(stability.Metrics).stable if student.stability else None,
+        stable=student.stable,
         figures={
             **of_side(tested.metrics, "teacher"),
             "student_us_per_atom": tested.read(evaluate.Metrics).student_us_per_atom,
         },
         potential_key=student.core.key,
     )
-
-
-def _summary(
-    config: DistillConfig,
-    students: Sequence[tuple[Variant, SweptStudent]],
-    failures: Sequence[tuple[Variant, StepFailed]],
-    reach_A: float,
-    workspace: Workspace,
-) -> SweepSummary:
-    made = SweepSummary(
-        name=config.name,
-        config=config.model_dump(mode="json"),
-        stub=workspace.settings.runner == "stub",
-        teacher_reach_A=reach_A,
-        take=config.sweep.take,
-        within=config.sweep.within,
-        students=tuple(student for _, student in students),
-        failures=tuple(
-            SweepFailure(name=one.name, changes=one.changes, step=failure.step, message=failure.message)
-            for one, failure in failures
-        ),
-        chosen_config={},
-    )
-    taken = next(variant for variant, student in students if student == made.chosen)
-    return made.model_copy(update={"chosen_config": taken.config.model_dump(mode="json", exclude={"sweep"})})

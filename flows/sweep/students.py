@@ -1,10 +1,11 @@
-"""Students fitted side by side: each with its attempts and what follows a fit, as a task run of its own."""
+"""Students fitted side by side: each with its attempts and the steps after a fit, as a task run of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -12,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from containers.memory import SHARE, available_bytes
 from flows.data.prepare import Prepared
 from flows.data.training_set import TrainingSet
-from flows.fit.student import Student, make_student
+from flows.fit.student import FittedStudent, make_student
 from flows.run import Run
 from tasks.errors import StepFailed
 from tasks.labelling.task_runner import run_shards, started
@@ -20,6 +21,7 @@ from tasks.prefect_logging import run_log
 from tasks.runners.base import runner_class
 from tasks.runners.cancellation import end_running
 from tasks.settings import Settings
+from tasks.studies.sweep import SweepFailure
 from tasks.workspace import Workspace
 
 
@@ -32,7 +34,7 @@ class Wanted:
     training: TrainingSet
 
 
-def fit_all(wanted: Sequence[Wanted], at_once: int, workspace: Workspace) -> list[Student | StepFailed]:
+def fit_all(wanted: Sequence[Wanted], at_once: int, workspace: Workspace) -> list[FittedStudent | StepFailed]:
     """Fit and finish each of them, `at_once` at a time on this machine or as many as the Dask cluster of the settings
     has workers; a failed one keeps its place.
 
@@ -61,27 +63,29 @@ def fit_all(wanted: Sequence[Wanted], at_once: int, workspace: Workspace) -> lis
     return results
 
 
+def failure_of(name: str, failure: StepFailed, changes: dict[str, Any] | None = None) -> SweepFailure:
+    """Return a student that failed as the report has it."""
+    return SweepFailure(name=name, changes=changes or {}, step=failure.step, message=failure.message)
+
+
 def share(settings: Settings, at_once: int) -> Settings:
-    """What each of several fits may use of the machine that it runs on."""
+    """Return the settings of each of several fits at once on a machine: its part of cores and memory.
+
+    The memory is left open on a cluster, where a worker sees its own.
+    """
     if at_once == 1:
         return settings
-    changes = {"cores": max(settings.cores // at_once, 1), "fit_memory_GB": _memory_GB(settings, at_once)}
-    return settings.model_copy(update=changes)
-
-
-def _memory_GB(settings: Settings, at_once: int) -> float | None:
-    """None where it is not known here: the worker of a cluster sees its own."""
+    memory_GB = None
     if settings.fit_memory_GB is not None:
-        return settings.fit_memory_GB / at_once
-    if settings.dask_address or settings.dask_cluster:
-        return None
-    ours = SHARE * available_bytes() / 1e9 / at_once
-    if settings.step_memory_GB is None or not runner_class(settings.runner).limits_memory:
-        return ours
-    return min(ours, SHARE * settings.step_memory_GB)
+        memory_GB = settings.fit_memory_GB / at_once
+    elif not settings.dask_address and not settings.dask_cluster:
+        memory_GB = SHARE * available_bytes() / 1e9 / at_once
+        if settings.step_memory_GB is not None and runner_class(settings.runner).limits_memory:
+            memory_GB = min(memory_GB, SHARE * settings.step_memory_GB)
+    return settings.model_copy(update={"cores": max(settings.cores // at_once, 1), "fit_memory_GB": memory_GB})
 
 
 @task(name="student", cache_policy=NO_CACHE, persist_result=False)
-def fit_student(wanted: Wanted, workspace: Workspace) -> Student:
-    """Fit, and do what follows a fit."""
+def fit_student(wanted: Wanted, workspace: Workspace) -> FittedStudent:
+    """Fit a student, and take the steps after its fit."""
     return make_student(wanted.prepared, wanted.training, Run(workspace, of=wanted.name))

@@ -1,4 +1,4 @@
-"""The students of a sweep: which keys of the config each one changes. Pure."""
+"""The students of a sweep: the keys of the config that each one changes. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Variant:
     """One student of a sweep.
 
     Attributes:
-        name: tells it from the others, such as `cutoff=5.0 order=3`.
+        name: of its own, such as `cutoff=5.0 order=3`.
         changes: dotted key of the config -> value.
         config: the whole config, without a sweep of its own.
     """
@@ -39,8 +39,8 @@ class Variant:
 
 
 def variants(config: DistillConfig) -> list[Variant]:
-    """Every combination of the values to vary, the last key changing fastest; one that is there already (a value given
-    twice, 5 and 5.0) counts once.
+    """Return every combination of the values to vary, the last key changing fastest; one that is there already (a value
+    given twice, 5 and 5.0) counts once.
 
     Args:
         config: with absolute paths.
@@ -49,22 +49,25 @@ def variants(config: DistillConfig) -> list[Variant]:
         UserError: a combination is no valid config; names it and the key.
     """
     vary = config.sweep.vary
-    names = _short_names(vary)
+    last = [key.rpartition(".")[2] for key in vary]
+    names = [key if last.count(word) > 1 else word for key, word in zip(vary, last, strict=True)]
     found: list[Variant] = []
-    for places in product(*(range(len(values)) for values in vary.values())):
-        changes = {key: values[place] for (key, values), place in zip(vary.items(), places, strict=True)}
-        told = [f"{names[key]}{_value(changes[key], place)}" for key, place in zip(vary, places, strict=True)]
-        name = " ".join(told)
+    for chosen in product(*(enumerate(values, 1) for values in vary.values())):
+        changes = {key: value for key, (_, value) in zip(vary, chosen, strict=True)}
+        name = " ".join(  # a value of several parts by its place
+            f"{word} {place}" if isinstance(value, dict | list) else f"{word}={value}"
+            for word, (place, value) in zip(names, chosen, strict=True)
+        )
         made = Variant(name, changes, varied(config, changes, f"sweep.vary: {name}"))
-        if told := [line for line in made.config.without_effect if line.partition(" ")[0] in vary]:
-            raise UserError(f"sweep.vary: {name}: {told[0]}")
+        if useless := [line for line in made.config.without_effect if line.partition(" ")[0] in vary]:
+            raise UserError(f"sweep.vary: {name}: {useless[0]}")
         if all(made.config != one.config for one in found):
             found.append(made)
     return found
 
 
 def varied(config: DistillConfig, changes: Mapping[str, Any], where: str) -> DistillConfig:
-    """The config of one student: with keys changed, without a sweep, and never extended; `UserError` names `where`."""
+    """Return the config of one student: keys changed, no sweep, no extension; `UserError` names `where`."""
     values = config.model_dump(exclude={"sweep"})
     for key, value in changes.items():
         put(values, key, value, where)
@@ -84,14 +87,3 @@ def refuse_too_many(config: DistillConfig, cores: int) -> None:
             f"sweep.at_once: {at_once} fits of {threads} thread(s) each, but there are {cores} cores, and threads that"
             " share a core wait for one another. Lower sweep.at_once or train.threads."
         )
-
-
-def _short_names(vary: Mapping[str, Any]) -> dict[str, str]:
-    """The last word of each key, or all of it where two end alike."""
-    last = [key.rpartition(".")[2] for key in vary]
-    return {key: key if last.count(word) > 1 else word for key, word in zip(vary, last, strict=True)}
-
-
-def _value(value: Any, place: int) -> str:
-    """A plain value, or which one of those listed (from 1)."""
-    return f" {place + 1}" if isinstance(value, dict | list) else f"={value}"

@@ -22,26 +22,22 @@ examples:
 
 results:  runs/NAME/value_curve/: value_curve.png, value_curve.json, index.html. The config is that of
           python -m flows.distill; one fit a point and stage (train.max_attempts does not count), all cached: more
-          sizes cost only the new fits. One whose last stage was broken off goes on when the command
-          is run again.
+          sizes cost only the new fits. One whose last stage was broken off is continued when the
+          command is run again.
 exit:     0 done, 2 bad config or input, 1 failed
 """
 
 
+@guarded
 def main(arguments: list[str]) -> int:
     """Run the command; the exit code says how it ended."""
-    options = parser().parse_args(arguments)
-    return guarded(lambda: _run(options))
-
-
-def _run(options: argparse.Namespace) -> int:
-    settings = read_settings()
+    options, settings = parser().parse_args(arguments), read_settings()
     config = load_config(options.config, tuple(options.set))
-    user_files(config)  # a missing file is reported at once, not after a server has started
+    user_files(config)  # a missing file is reported before a server starts
     teacher_files(config)
     workspace = open_workspace(options.work_root, settings)
-    there = workspace.run_folder(config.name)
-    refuse_other(config, {}, {}, there, "value_curve/value_curve.json", options.replace)
+    folder = workspace.run_folder(config.name)
+    refuse_other(config, {}, {}, folder, "value_curve/value_curve.json", options.replace)
     with ready(workspace), command_line_run():
         folder = value_curve(
             config,
@@ -63,7 +59,7 @@ def _count(text: str) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options."""
+    """Return the options."""
     description = "Fit students on growing training sets chosen by several methods; plot what structures are worth."
     made = parser_of("value_curve", description, EPILOG)
     made.add_argument(

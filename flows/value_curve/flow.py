@@ -1,4 +1,4 @@
-"""What training structures are worth: `python -m flows.value_curve CONFIG.yaml`.
+"""Learning curves, error over training-set size: `python -m flows.value_curve CONFIG.yaml`.
 
 Fits students on sets of growing size, chosen by several methods, and shows their errors against size and fit time.
 """
@@ -34,7 +34,7 @@ from tasks.workspace import Workspace, open_workspace
 Method = Literal["combined", "d_optimal", "random"]
 METHODS: tuple[Method, ...] = ("d_optimal", "combined", "random")
 SHARES = (0.05, 0.1, 0.2, 0.4)
-"""Of the candidates: the sizes when none are given."""
+"""Sizes when none are given, as shares of the candidates."""
 Size = Annotated[int, Field(ge=1)]
 
 
@@ -68,14 +68,12 @@ def value_curve(
     config = with_absolute_paths(config, Path.cwd())
     files, models = user_files(config), teacher_files(config)
     workspace = open_workspace(work_root, Settings(), run_id=flow_run.id)
-    folder = workspace.run_folder(config.name)  # what is in the way is reported now, not after the fits
+    folder = workspace.run_folder(config.name)  # another config's results are reported now, not after the fits
     refuse_other(config, {}, {}, folder, "value_curve/value_curve.json", replace)
     with ready(workspace) as machine:
         run = Run(machine)
         prepared = prepare(config, files, models, run)
-        wanted = _sets(methods or list(METHODS), _sizes(prepared, sizes), random_seeds, config.train.seed)
-        if everything:
-            wanted.append(("all", prepared.dataset.read(dataset.Metrics).train_structures, config.train.seed))
+        wanted = _wanted(prepared, sizes, methods, random_seeds, everything)
         points, failures = _points(prepared, wanted, machine)
         curve = ValueCurve(
             name=config.name,
@@ -88,45 +86,49 @@ def value_curve(
         return machine.run_folder(config.name) / "value_curve"
 
 
-def _sizes(prepared: Prepared, asked: Sequence[int] | None) -> list[int]:
-    """The sizes asked for, each at most what there is; shares of it when none are."""
-    candidates = prepared.dataset.read(dataset.Metrics).train_structures
-    sizes = asked or [max(round(share * candidates), 1) for share in SHARES]
-    return [min(size, candidates) for size in sizes]
+def _wanted(
+    prepared: Prepared,
+    sizes: Sequence[int] | None,
+    methods: Sequence[Method] | None,
+    random_seeds: int,
+    everything: bool,
+) -> list[tuple[str, int, int]]:
+    """Return method, size and seed of every fit; only a random choice has several seeds.
 
-
-def _sets(methods: Sequence[Method], sizes: Sequence[int], seeds: int, first: int) -> list[tuple[str, int, int]]:
-    """Method, size and seed of every fit; only a random choice has several seeds."""
-    return [
+    Sizes are at most the number of candidates; where none are given, they are shares of it.
+    """
+    candidates, first = prepared.dataset.read(dataset.Metrics).train_structures, prepared.config.train.seed
+    given = sizes or [max(round(share * candidates), 1) for share in SHARES]
+    wanted: list[tuple[str, int, int]] = [
         (method, size, (first + offset) % 2**32)
-        for size in sorted(set(sizes))
-        for method in dict.fromkeys(methods)
-        for offset in range(seeds if method == "random" else 1)
+        for size in sorted({min(size, candidates) for size in given})
+        for method in dict.fromkeys(methods or METHODS)
+        for offset in range(random_seeds if method == "random" else 1)
     ]
+    return [*wanted, ("all", candidates, first)] if everything else wanted
 
 
 def _points(
     prepared: Prepared, wanted: Sequence[tuple[str, int, int]], workspace: Workspace
 ) -> tuple[list[Point], list[MissingPoint]]:
-    """Every point, and what failed: the rest of the curve is worth having. Raises `StepFailed` when nothing is
-    left."""
-    points, failures, last = list[Point](), list[MissingPoint](), None
-    for method, size, seed in wanted:
+    """Return the points, and those that failed. Raises `StepFailed` when no point is left."""
+    points, failures = list[Point](), list[MissingPoint]()
+    for number, (method, size, seed) in enumerate(wanted, 1):
         try:
             points.append(_point(prepared, method, size, seed, workspace))
-        except StepFailed as failure:
-            failures.append(
-                MissingPoint(method=method, seed=seed, size=size, step=failure.step, message=failure.message)
-            )
-            last = failure
-    if last and not points:
-        raise last
+        except StepFailed as error:
+            if number == len(wanted) and not points:
+                raise
+            failures.append(MissingPoint(method=method, seed=seed, size=size, step=error.step, message=error.message))
     return points, failures
 
 
 def _point(prepared: Prepared, method: str, size: int, seed: int, workspace: Workspace) -> Point:
-    """Choose, fit once a stage, evaluate. A fit that an earlier run broke off goes on."""
-    changed = _changed(prepared, method, size, seed)
+    """Choose, fit once a stage, evaluate. A fit that was broken off in an earlier run is continued."""
+    values = prepared.config.model_dump()
+    values["selection"] |= {"method": method, "max_structures": size, "fraction": None}
+    values["train"] |= {"seed": seed, "max_attempts": 1}
+    changed = prepared.with_config(DistillConfig.model_validate(values))
     run = Run(workspace, of=f"{method} {size}" + (f" seed {seed}" if method == "random" else ""))
     student = make_student(changed, training_set(changed, run), run)
     fitted, attempts = student.training.frames.read(frames.Metrics), student.attempts
@@ -137,13 +139,6 @@ def _point(prepared: Prepared, method: str, size: int, seed: int, workspace: Wor
         atoms=fitted.train_atoms,
         fit_s=sum(attempt.seconds for attempt in attempts),
         iterations=sum(one.artefact.read(pace_train.Metrics).iterations for one in attempts if one.artefact),
-        ended=next((attempt.verdict for attempt in attempts if attempt.goes_on), attempts[-1].verdict),
+        ended=next((attempt.verdict for attempt in attempts if attempt.interrupted), attempts[-1].verdict),
         figures=of_side(student.evaluation.metrics, "teacher"),
     )
-
-
-def _changed(prepared: Prepared, method: str, size: int, seed: int) -> Prepared:
-    values = prepared.config.model_dump()
-    values["selection"] |= {"method": method, "max_structures": size, "fraction": None}
-    values["train"] |= {"seed": seed, "max_attempts": 1}
-    return prepared.with_config(DistillConfig.model_validate(values))

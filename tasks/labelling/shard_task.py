@@ -64,14 +64,14 @@ class ShardDone(Closed):
 
 
 @task(name="label", cache_policy=NO_CACHE, persist_result=False)
-def label_shard(shard: ShardFile, asked: TeacherCall, workspace: Workspace) -> ShardDone:
+def label_shard(shard: ShardFile, teacher: TeacherCall, workspace: Workspace) -> ShardDone:
     """Label the structures of a shard and commit their labels. One that was committed before is not labelled again."""
     if "cores" not in workspace.settings.model_fields_set:  # this machine may have other cores than the flow's
         settings = workspace.settings.model_copy(update={"cores": Settings().cores})
         workspace = workspace.model_copy(update={"settings": settings})
     try:
         # without its file, who labelled it died between the commit and its answer
-        return _label(shard, asked, workspace) if shard.file.exists() else ShardDone()
+        return _label(shard, teacher, workspace) if shard.file.exists() else ShardDone()
     except (DistillError, FileNotFoundError) as error:
         if shard.file.exists():
             raise
@@ -79,9 +79,9 @@ def label_shard(shard: ShardFile, asked: TeacherCall, workspace: Workspace) -> S
         return ShardDone()
 
 
-def _label(shard: ShardFile, asked: TeacherCall, workspace: Workspace) -> ShardDone:
-    store, machine = asked.store(workspace), machine_name(workspace.settings)
-    call = shard_call(shard, asked, workspace.settings, store.calibration(machine))
+def _label(shard: ShardFile, teacher: TeacherCall, workspace: Workspace) -> ShardDone:
+    store, machine = teacher.store(workspace), machine_name(workspace.settings)
+    call = shard_call(shard, teacher, workspace.settings, store.calibration(machine))
     with (
         gpu_slot(workspace.settings, call.resources.device),
         _input_kept(shard),
@@ -104,7 +104,7 @@ def _label(shard: ShardFile, asked: TeacherCall, workspace: Workspace) -> ShardD
     return ShardDone(labelled=labelled, set_aside=set_aside, metrics=report.metrics, calibration=calibration)
 
 
-def shard_call(shard: ShardFile, asked: TeacherCall, settings: Settings, known: MachineSpeed | None) -> StepCall:
+def shard_call(shard: ShardFile, teacher: TeacherCall, settings: Settings, known: MachineSpeed | None) -> StepCall:
     """The step for a shard, with the batches that were found best on this machine, if any were."""
     bound = settings.edges_per_batch or (known.edges_per_batch if known and known.throughput else None)
     resources = Resources(
@@ -114,7 +114,7 @@ def shard_call(shard: ShardFile, asked: TeacherCall, settings: Settings, known: 
         acceleration=settings.acceleration,
     )
     file = External(path=shard.file, sha256=shard.sha256)
-    return call("mace_label", asked.params, resources, structures=file, model=asked.model)
+    return call("mace_label", teacher.params, resources, structures=file, model=teacher.model)
 
 
 def speed_known_of(settings: Settings) -> str:

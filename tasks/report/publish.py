@@ -71,8 +71,8 @@ def publish(summary: RunSummary, folder: Path, draw: Callable[[RunSummary], dict
 def report_json(summary: RunSummary) -> dict[str, Any]:
     """report.json: the figures of the run; units in the keys.
 
-    Its parts are the values of `tasks.report.summary`: `train.attempts` has an `Attempt` each, with the errors of its
-    best and of its last potential; `train.chosen` is the place of the published one, from 0.
+    Its parts are the values of `tasks.report.summary`: `train.attempts` has an `AttemptSummary` each, with the errors
+    of its best and of its last potential; `train.chosen` is the place of the published one, from 0.
     """
     attempts = [attempt.model_dump(mode="json", exclude={"history"}) for attempt in summary.attempts]
     return {

@@ -98,7 +98,7 @@ READ = {
 """Name -> step and output that the report reads and does not publish."""
 
 
-class Attempt(Closed):
+class AttemptSummary(Closed):
     """One fit."""
 
     name: str
@@ -185,7 +185,7 @@ class RunSummary(Closed):
     labels: LabelCounts
     labelling: Labelling = Labelling()
     selection: SelectionCounts
-    attempts: tuple[Attempt, ...] = Field(min_length=1)
+    attempts: tuple[AttemptSummary, ...] = Field(min_length=1)
     chosen: int = Field(ge=0, description="index of the attempt whose potential is published, from 0")
     extensions: Extensions | None = Field(None, description="what was tried when the first fit was not good enough")
     thresholds: dict[str, float] = Field(description="largest errors that count as converged, units in the keys")

@@ -9,7 +9,7 @@ from tasks.report.markup import DASH, ERRORS, Note, Picture, Pictures, Section, 
 from tasks.report.summary import Figures, RunSummary
 
 PLAIN_ERRORS = {key: label for key, label in ERRORS.items() if not key.startswith("stress")}
-ELSEWHERE = ("reason", "stage", "asked", "onward", "tried")
+ELSEWHERE = ("reason", "stage", "stage_maxiter", "onward", "tried")
 """Keys of a plan that the table shows in another column, or that matter to the next decision alone."""
 
 

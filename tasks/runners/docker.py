@@ -226,7 +226,7 @@ def find_image(client: docker.DockerClient, image: Image, reference: str) -> Eng
     known = {found.id, *(repository.partition("@")[2] for repository in found.attrs["RepoDigests"] or [])}
     if digest and digest not in known:
         hint = f"Set DISTILL_{image.upper()}_IMAGE to the digest that you want, or build again: make images."
-        raise CannotStart(f"the image {name} is {found.id}, not {digest} as asked. {hint}")
+        raise CannotStart(f"the image {name} is {found.id}, not {digest} as set. {hint}")
     return found
 
 

@@ -1,4 +1,4 @@
-"""A Prefect server for the commands that tests run: a temporary one costs each of them seconds."""
+"""What costs seconds and many tests share: a Prefect server for the commands that they run, and a real fit."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from contextlib import suppress
 
 import httpx
 import pytest
+from filelock import FileLock
+
+from tests.e2e.copper import Fit, shared_student
 
 START_S = 600
 
@@ -42,6 +45,16 @@ def command_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
         finally:
             server.terminate()
             server.wait(60)
+
+
+@pytest.fixture(scope="session")
+def copper_fit(tmp_path_factory: pytest.TempPathFactory) -> Fit:
+    """A fit to copper, made once for all workers of `pytest -n`."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    with FileLock(base / "copper.lock"):
+        return shared_student(base)
 
 
 def _answers(url: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,40 +12,15 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 
-from containers.contract import Inputs, Machine, Resources
+from containers.contract import Inputs, Machine
 from containers.tensorpot.active_set import pace_activeset
 from containers.tensorpot.core import pace_corerep
-from containers.tensorpot.fit import pace_train
 from containers.tensorpot.frames.frame_file import Labelled, frame, write_frame
 from containers.tensorpot.pacemaker.input import Potential
 from containers.tensorpot.student.baseline import Baseline
-from tests.e2e.copper import copper as cells
+from tests.e2e.copper import Fit, wide
 
 pytestmark = pytest.mark.e2e
-copper = partial(cells, scale=(0.92, 1.08), shear=0.03)
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A fit and its training frame."""
-
-    interim: Path
-    train: Path
-    metrics: dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def fit(tmp_path_factory: pytest.TempPathFactory) -> Fitted:
-    folder = tmp_path_factory.mktemp("fit")
-    files = {}
-    for side, rows in (("train", copper(24, 1)), ("validation", copper(6, 2))):
-        write_frame(folder / f"{side}.pckl.gzip", frame(rows))
-        files[side] = (folder / f"{side}.pckl.gzip",)
-    (folder / "outputs").mkdir()
-    shape = Potential(elements=("Cu",), cutoff=4.0, functions_per_element=30, b_basis="small")
-    params = pace_train.Params(potential=shape, maxiter=15)
-    metrics = pace_train.run(Inputs(files), folder / "outputs", params, Machine(Resources(threads=1)))
-    return Fitted(folder / "outputs" / "interim.yaml", folder / "train.pckl.gzip", metrics)
 
 
 @dataclass(frozen=True)
@@ -64,10 +38,10 @@ class Exported:
         return dict(json.loads(self.path("core_repulsion").read_text())["pairs"]["Cu-Cu"])
 
 
-def export(folder: Path, fit: Fitted, params: pace_corerep.Params) -> Exported:
+def export(folder: Path, fit: Fit, params: pace_corerep.Params) -> Exported:
     """The active set and the core of a fit."""
     folder.mkdir()
-    files = {"potential": (fit.interim,), "train": (fit.train,)}
+    files = {"potential": (fit.path("interim"),), "train": fit.files["train"]}
     pace_activeset.run(Inputs(files), folder, pace_activeset.Params(), Machine())
     Baseline(e0s_eV={"Cu": 0.0}).write(folder / "baseline.json")
     inputs = {"interim": files["potential"], "asi": (folder / "potential.asi",), "train": files["train"]}
@@ -76,8 +50,8 @@ def export(folder: Path, fit: Fitted, params: pace_corerep.Params) -> Exported:
 
 
 @pytest.fixture(scope="module")
-def exported(fit: Fitted, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    return export(tmp_path_factory.mktemp("export") / "core", fit, pace_corerep.Params())
+def exported(copper_fit: Fit, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return export(tmp_path_factory.mktemp("export") / "core", copper_fit, pace_corerep.Params())
 
 
 def calculator(path: Path) -> Any:
@@ -91,10 +65,10 @@ def energy_of(potential: Any, atoms: Atoms) -> float:
     return float(potential.results["energy"])
 
 
-def test_no_atom_of_the_data_is_inside_the_core_so_the_errors_stay(fit: Fitted, exported: Exported) -> None:
+def test_no_atom_of_the_data_is_inside_the_core_so_the_errors_stay(copper_fit: Fit, exported: Exported) -> None:
     assert exported.metrics["share_of_pairs_inside"] == {"Cu-Cu": 0.0}
     for name in ("energy_rmse_meV_per_atom", "force_rmse_meV_per_A", "force_mae_meV_per_A"):
-        assert exported.metrics[f"train_{name}"] == pytest.approx(fit.metrics[f"train_{name}"], rel=1e-9)
+        assert exported.metrics[f"train_{name}"] == pytest.approx(copper_fit.metrics[f"train_{name}"], rel=1e-9)
 
 
 def test_nothing_of_time_or_user_is_in_the_outputs(exported: Exported) -> None:
@@ -105,7 +79,7 @@ def test_nothing_of_time_or_user_is_in_the_outputs(exported: Exported) -> None:
 
 def test_the_forces_of_the_yace_are_the_negative_gradient(exported: Exported) -> None:
     potential = calculator(exported.path("yace"))
-    atoms = copper(2, 5)[1].atoms
+    atoms = wide(2, 5)[1].atoms
     energy_of(potential, atoms)
     forces, step = potential.results["forces"], 1e-4
     for atom, axis in ((0, 0), (1, 1), (2, 2)):
@@ -119,7 +93,7 @@ def test_the_forces_of_the_yace_are_the_negative_gradient(exported: Exported) ->
 
 def test_energies_do_not_change_under_rotation_and_permutation(exported: Exported) -> None:
     potential = calculator(exported.path("yace"))
-    atoms = copper(2, 6)[1].atoms
+    atoms = wide(2, 6)[1].atoms
     turned = atoms[[2, 0, 3, 1]]
     turned.rotate(37, (1, 2, 3), rotate_cell=True)
     assert energy_of(potential, turned) == pytest.approx(energy_of(potential, atoms), abs=1e-6)
@@ -147,19 +121,19 @@ def test_r_in_is_the_largest_of_shortest_distance_and_grade_and_is_reported(expo
     assert -slopes[2:-2] == pytest.approx(pair["force_eV_per_A"][2:-2], rel=0.1, abs=0.5)
 
 
-def test_a_wider_reach_of_the_grade_moves_the_core_out(fit: Fitted, exported: Exported, tmp_path: Path) -> None:
+def test_a_wider_reach_of_the_grade_moves_the_core_out(copper_fit: Fit, exported: Exported, tmp_path: Path) -> None:
     """As pacemaker's own program takes it: the 99 % quantile of compressed training structures."""
-    wide = export(tmp_path / "wide", fit, pace_corerep.Params(gamma_quantile=0.99)).pair
+    wide = export(tmp_path / "wide", copper_fit, pace_corerep.Params(gamma_quantile=0.99)).pair
     assert wide["gamma_10_distance_A"] > exported.pair["gamma_10_distance_A"]
     assert wide["r_in_A"] >= wide["gamma_10_distance_A"] - 1e-6
     assert np.all(np.diff(wide["energy_eV"]) > 0)
 
 
-def test_a_given_r_in_is_kept_and_none_leaves_the_fit_bare(fit: Fitted, tmp_path: Path) -> None:
-    given = export(tmp_path / "given", fit, pace_corerep.Params(r_in_A={"Cu-Cu": 1.7}))
+def test_a_given_r_in_is_kept_and_none_leaves_the_fit_bare(copper_fit: Fit, tmp_path: Path) -> None:
+    given = export(tmp_path / "given", copper_fit, pace_corerep.Params(r_in_A={"Cu-Cu": 1.7}))
     assert given.pair["r_in_A"] == 1.7
-    bare = export(tmp_path / "bare", fit, pace_corerep.Params(core="none"))
-    assert bare.path("potential").read_bytes() == fit.interim.read_bytes()
+    bare = export(tmp_path / "bare", copper_fit, pace_corerep.Params(core="none"))
+    assert bare.path("potential").read_bytes() == copper_fit.path("interim").read_bytes()
     assert "{}" in bare.path("core_repulsion").read_text()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from ase import Atoms
 from ase.build import bulk
@@ -19,20 +20,21 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from scipy.interpolate import CubicSpline
 
-from containers.contract import BadInput, Inputs, Machine, Resources
+from containers.contract import BadInput, Inputs, Machine
 from containers.structures.table import labels_table, structure_id, write_table
 from containers.tensorpot.active_set import pace_activeset
 from containers.tensorpot.baseline import baseline
 from containers.tensorpot.core import pace_corerep
 from containers.tensorpot.fit import pace_train
 from containers.tensorpot.fit.log import NEW_REFERENCE
-from containers.tensorpot.frames.frame_file import ENERGY_RANGE, Labelled, frame, read_frame, write_frame
+from containers.tensorpot.frames.frame_file import ENERGY_RANGE, Labelled, read_frame
 from containers.tensorpot.pacemaker.input import Potential
 from containers.tensorpot.student import calculator
 from containers.tensorpot.student.baseline import Baseline
 from containers.tensorpot.student.lammps_table import CLOSEST, POINTS
 from containers.tensorpot.student.potential import predict
 from tasks.report.usage import pair_lines
+from tests.e2e.copper import fitted, write_frames
 
 pytestmark = pytest.mark.e2e
 
@@ -70,6 +72,7 @@ class Made:
     """The folder of a run, and what went into its frames."""
 
     folder: Path
+    interim: Path
     baseline: Baseline
     train: list[Atoms]
     core: dict[str, Any]
@@ -93,50 +96,60 @@ def row(atoms: Atoms, base: Baseline) -> Labelled:
     )
 
 
-def make(folder: Path, reference: dict[str, Any]) -> Made:
-    """Baseline, frames, fit, active set, core: the steps as the flow runs them, all in one folder."""
+def make(folder: Path, reference: dict[str, Any], interim: Path | None = None) -> Made:
+    """Baseline, frames, fit, active set, core: the steps as the flow runs them, all in one folder.
+
+    Args:
+        interim: potential to take in the place of a fit.
+    """
     train, validation = copper(30, 1), copper(6, 2)
     write_table(folder / "labels.parquet", labels_table([*train, *validation]))
     asked = baseline.Params(elements=("Cu",), cutoff=CUTOFF, teacher_e0s_eV=E0, **reference)
     baseline.run(Inputs({"labels": (folder / "labels.parquet",)}), folder, asked, Machine())
     base = Baseline.read(folder / "baseline.json")
-    for side, structures in (("train", train), ("validation", validation)):
-        write_frame(folder / f"{side}.pckl.gzip", frame([row(atoms, base) for atoms in structures]))
-    files = {name: (folder / f"{name}.pckl.gzip",) for name in ("train", "validation")}
-    shape = Potential(elements=("Cu",), cutoff=CUTOFF, functions_per_element=30, b_basis="small")
-    fit = pace_train.Params(potential=shape, maxiter=80, core=False)  # as the flow asks where labels are differences
-    (folder / "outputs").mkdir()
-    pace_train.run(Inputs(files), folder / "outputs", fit, Machine(Resources(threads=1)))
-    interim = folder / "outputs" / "interim.yaml"
-    pace_activeset.run(
-        Inputs({"potential": (interim,), "train": files["train"]}), folder, pace_activeset.Params(), Machine()
-    )
-    inputs = {
-        "interim": (interim,),
-        "asi": (folder / "potential.asi",),
-        "train": files["train"],
-        "baseline": (folder / "baseline.json",),
-    }
+    files = write_frames(folder, *([row(atoms, base) for atoms in side] for side in (train, validation)))
+    if interim is None:
+        shape = Potential(elements=("Cu",), cutoff=CUTOFF, functions_per_element=30, b_basis="small")
+        params = pace_train.Params(potential=shape, maxiter=40, core=False)  # core: as for labels that are differences
+        interim = fitted(folder, files, params).path("interim")
+    inputs = {"potential": (interim,), "train": files["train"]}
+    pace_activeset.run(Inputs(inputs), folder, pace_activeset.Params(), Machine())
     core = "reference" if base.pairs else "zbl"
-    pace_corerep.run(Inputs(inputs), folder, pace_corerep.Params(core=core), Machine())
-    return Made(folder, base, train, json.loads((folder / "core_repulsion.json").read_text())["pairs"])
+    pace_corerep.run(core_inputs(folder, interim), folder, pace_corerep.Params(core=core), Machine())
+    return Made(folder, interim, base, train, json.loads((folder / "core_repulsion.json").read_text())["pairs"])
+
+
+def core_inputs(folder: Path, interim: Path) -> Inputs:
+    """The inputs of the core step in a folder."""
+    names = {"asi": "potential.asi", "train": "train.pckl.gzip", "baseline": "baseline.json"}
+    return Inputs({"interim": (interim,)} | {name: (folder / file,) for name, file in names.items()})
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A student of copper less a Lennard-Jones potential."""
+    return make(tmp_path_factory.mktemp("lj"), REFERENCES["lj"])
 
 
 @pytest.fixture(scope="module", params=sorted(REFERENCES))
-def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return make(tmp_path_factory.mktemp(request.param), REFERENCES[request.param])
+def made(request: pytest.FixtureRequest, learned: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """That student; with the other reference the same potential, which has not learned that difference."""
+    if request.param == "lj":
+        return learned
+    return make(tmp_path_factory.mktemp(request.param), REFERENCES[request.param], learned.interim)
 
 
-def test_the_input_asks_for_repulsion_only_when_told(made: Made) -> None:
-    assert "repulsion" not in made.file("outputs/input.yaml").read_text()
+def test_the_input_asks_for_repulsion_only_when_told(learned: Made) -> None:
+    assert "repulsion" not in learned.file("outputs/input.yaml").read_text()
 
 
-def test_the_student_learned_the_difference(made: Made) -> None:
+def test_the_student_learned_the_difference(learned: Made) -> None:
     """Nearer to the labels than reference alone or a constant: the spread of the energies is 40 meV/atom and more."""
-    whole = calculator.load(made.file("potential.yaml"), made.file("baseline.json"), made.file("potential.asi"))
-    errors = [whole.get_potential_energy(atoms.copy()) - atoms.calc.results["energy"] for atoms in made.train]
-    sizes = np.array([len(atoms) for atoms in made.train])
-    energies = np.array([atoms.calc.results["energy"] for atoms in made.train]) / sizes
+    files = (learned.file(name) for name in ("potential.yaml", "baseline.json", "potential.asi"))
+    whole = calculator.load(*files)
+    errors = [whole.get_potential_energy(atoms.copy()) - atoms.calc.results["energy"] for atoms in learned.train]
+    sizes = np.array([len(atoms) for atoms in learned.train])
+    energies = np.array([atoms.calc.results["energy"] for atoms in learned.train]) / sizes
     assert np.sqrt(np.mean(np.square(errors / sizes))) < 0.2 * energies.std()
 
 
@@ -150,15 +163,22 @@ def test_subtraction_and_addition_cancel(made: Made) -> None:
 
 
 def test_corrected_energies_stay_where_pacemaker_keeps_our_reference(made: Made) -> None:
-    """What pacemaker says it fits is what the frames hold; where it takes energies of its own off, it says so too."""
-    given = []
     for side in ("train", "validation"):
-        table = read_frame(made.file(f"{side}.pckl.gzip"))
-        per_atom = table["energy_corrected"] / table["ase_atoms"].map(len)
-        assert per_atom.between(*ENERGY_RANGE).all()
-        given.append((f"{per_atom.min():.3f}", f"{per_atom.max():.3f}"))
-    log = made.file("work/log.txt").read_text()
-    assert re.findall(r"Min/max energy per atom: \[(\S+), (\S+)\]", log) == given
+        assert energies_of(made, side).between(*ENERGY_RANGE).all()
+
+
+def energies_of(made: Made, side: str) -> pd.Series:
+    """Energies that are fitted, in eV/atom."""
+    table = read_frame(made.file(f"{side}.pckl.gzip"))
+    return table["energy_corrected"] / table["ase_atoms"].map(len)
+
+
+def test_pacemaker_says_that_it_fits_what_the_frames_hold(learned: Made) -> None:
+    """Where it takes energies of its own off, it says so too."""
+    sides = [energies_of(learned, side) for side in ("train", "validation")]
+    log = learned.file("work/log.txt").read_text()
+    told = re.findall(r"Min/max energy per atom: \[(\S+), (\S+)\]", log)
+    assert told == [(f"{side.min():.3f}", f"{side.max():.3f}") for side in sides]
     assert "Reference energy is provided" not in log
     assert NEW_REFERENCE not in log
 
@@ -298,14 +318,9 @@ def test_the_curve_that_is_reported_is_the_sums(made: Made) -> None:
 
 
 def test_two_runs_write_the_same_bytes(made: Made, tmp_path: Path) -> None:
-    inputs = {
-        "interim": (made.file("outputs/interim.yaml"),),
-        "asi": (made.file("potential.asi"),),
-        "train": (made.file("train.pckl.gzip"),),
-        "baseline": (made.file("baseline.json"),),
-    }
-    pace_corerep.run(Inputs(inputs), tmp_path, pace_corerep.Params(core="reference"), Machine())
+    inputs = core_inputs(made.folder, made.interim)
+    pace_corerep.run(inputs, tmp_path, pace_corerep.Params(core="reference"), Machine())
     for name in pace_corerep.OUTPUTS.values():
         assert (tmp_path / name).read_bytes() == made.file(name).read_bytes(), name
     with pytest.raises(BadInput, match="core: zbl would count repulsion twice"):
-        pace_corerep.run(Inputs(inputs), tmp_path, pace_corerep.Params(core="zbl"), Machine())
+        pace_corerep.run(inputs, tmp_path, pace_corerep.Params(core="zbl"), Machine())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +19,7 @@ EXAMPLE = REPOSITORY / "examples" / "nial"
 DATA = REPOSITORY / "tests" / "data" / "nial"
 
 
-def command(folder: Path, name: str, **changes: Any) -> subprocess.CompletedProcess[str]:
+def command(folder: Path, environment: dict[str, str], name: str, **changes: Any) -> subprocess.CompletedProcess[str]:
     """`python -m flows.distill` on a tiny config with DFT data."""
     config = {
         "name": name,
@@ -30,25 +29,24 @@ def command(folder: Path, name: str, **changes: Any) -> subprocess.CompletedProc
         "dataset": {"test_leaks": "set_aside"},
         "pacemaker": {"functions_per_element": 15, "b_basis": "small", "energy_weights": False},
         "selection": {"max_structures": 20},
-        "train": {"maxiter": 5, "max_attempts": 1, "threads": 1},
+        "train": {"maxiter": 3, "max_attempts": 1, "threads": 1},
+        "stability": {"picoseconds": 0},
         "convergence": {"force_mae_meV_per_A": 100000, "energy_mae_meV_per_atom": 100000},
         **changes,
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    ours = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "DISTILL_"))}
     return subprocess.run(
         [sys.executable, "-m", "flows.distill", str(folder / "config.yaml"), "--work-root", str(folder)],
-        cwd=REPOSITORY, env={**ours, "PREFECT_HOME": str(folder / "prefect")}, capture_output=True, text=True,
-        timeout=900,
+        cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def first(tmp_path_factory: pytest.TempPathFactory, command_environment: dict[str, str]) -> Path:
     """The work root of a finished run on 60 pool structures and 31 reference structures."""
     folder = tmp_path_factory.mktemp("dft")
     ase.io.write(folder / "pool.extxyz", ase.io.read(EXAMPLE / "pool.extxyz", "::5"))
-    done = command(folder, "first")
+    done = command(folder, command_environment, "first")
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
@@ -77,10 +75,10 @@ def test_dft_structures_are_trained_on_with_their_weight_and_test_structures_are
     assert not tested & {atoms.positions.tobytes() for atoms in frames if atoms.info["side"] != "test"}
 
 
-def test_a_run_goes_on_from_another_with_more_structures(first: Path) -> None:
+def test_a_run_goes_on_from_another_with_more_structures(first: Path, command_environment: dict[str, str]) -> None:
     ase.io.write(first / "more.extxyz", ase.io.read(EXAMPLE / "pool.extxyz", "1::10"))
     changes = {"pool": {"files": ["more.extxyz"]}, "dft": {}, "selection": {"max_structures": 26}}
-    done = command(first, "second", dataset={"base": "runs/first"}, **changes)
+    done = command(first, command_environment, "second", dataset={"base": "runs/first"}, **changes)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = pq.read_table(first / "runs/second/selection.parquet").to_pylist()
     before = pq.read_table(first / "runs/first/selection.parquet")["id"].to_pylist()
@@ -92,12 +90,12 @@ def test_a_run_goes_on_from_another_with_more_structures(first: Path) -> None:
     assert report(first, "second")["metrics"]["frames"]["dft_structures"] > 10, "the earlier run's DFT data stay in"
 
 
-def test_data_of_another_zero_of_energy_are_refused(first: Path) -> None:
+def test_data_of_another_zero_of_energy_are_refused(first: Path, command_environment: dict[str, str]) -> None:
     shifted = ase.io.read(DATA / "dft.extxyz", ":")
     for atoms in shifted:
         atoms.info["REF_energy"] += 0.3 * len(atoms)
     ase.io.write(first / "shifted.extxyz", shifted)
-    done = command(first, "shifted", dft={"files": ["shifted.extxyz"]})
+    done = command(first, command_environment, "shifted", dft={"files": ["shifted.extxyz"]})
     assert done.returncode == 2, done.stdout + done.stderr
     assert "another zero" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from ase.build import bulk
 
-from containers.contract import Inputs, Machine, Resources
+from containers.contract import Inputs, Machine
 from containers.tensorpot.active_set import pace_activeset
-from containers.tensorpot.fit import pace_train
-from containers.tensorpot.frames.frame_file import Labelled, frame, write_frame
+from containers.tensorpot.fit.pace_train import Params
+from containers.tensorpot.frames.frame_file import Labelled
 from containers.tensorpot.pacemaker.basis_functions import basis_functions
 from containers.tensorpot.pacemaker.input import Potential
+from tests.e2e.copper import fitted, write_frames
 
 pytestmark = pytest.mark.e2e
 ELEMENTS = ("Ag", "Al", "Au", "Cu", "Mo", "Nb", "Ni", "Pd", "Pt", "Ti", "W", "Zr")
@@ -64,16 +65,12 @@ def alloys(count: int, seed: int) -> list[Labelled]:
 
 
 def test_a_fit_with_named_blocks_gets_an_active_set(tmp_path: Path) -> None:
-    files = {}
-    for side, rows in (("train", alloys(3, 1)), ("validation", alloys(2, 2))):
-        write_frame(tmp_path / f"{side}.pckl.gzip", frame(rows))
-        files[side] = (tmp_path / f"{side}.pckl.gzip",)
-    (tmp_path / "outputs").mkdir()
-    params = pace_train.Params(potential=potential(3, order=1, functions_per_element=12), maxiter=2)
-    made = pace_train.run(Inputs(files), tmp_path / "outputs", params, Machine(Resources(threads=1)))
-    assert made["functions"] == made["functions_asked"] == 36
-    assert made["iterations"] > 0
-    inputs = {"potential": (tmp_path / "outputs" / "interim.yaml",), "train": files["train"]}
+    files = write_frames(tmp_path, alloys(3, 1), alloys(2, 2))
+    params = Params(potential=potential(3, order=1, functions_per_element=12), maxiter=2)
+    made = fitted(tmp_path / "fit", files, params)
+    assert made.metrics["functions"] == made.metrics["functions_asked"] == 36
+    assert made.metrics["iterations"] > 0
+    inputs = {"potential": (made.path("interim"),), "train": files["train"]}
     active = pace_activeset.run(Inputs(inputs), tmp_path, pace_activeset.Params(), Machine())
     assert active["functions"] == dict.fromkeys(ELEMENTS[:3], 12)
     assert set(active["environments"]) == set(ELEMENTS[:3])

@@ -107,39 +107,51 @@ def order_of(block: dict[str, Any]) -> int:
 
 
 @pytest.mark.parametrize(("preset", "order", "functions", "densities"), PRESETS)
-def test_a_preset_becomes_the_potential_and_the_loss_we_asked_for(
-    preset: Preset, order: int, functions: int, densities: int, tmp_path: Path
-) -> None:
-    """One iteration: a dry run does not say what the loss is."""
+def test_a_preset_deals_its_functions_to_the_blocks(preset: Preset, order: int, functions: int, densities: int) -> None:
+    """Of one element to its block, of two elements evenly to four."""
     shape = {"order": order, "functions_per_element": functions, "densities": densities, "b_basis": preset}
-    potential = Potential.model_validate({"elements": ("Cu",), "cutoff": 4.3, **shape})
-    fit = Fit(loss=Loss(kappa=0.25, l1=3e-7, l2=2e-9), maxiter=1, seed=7, core=True)
-    log, blocks = run(tmp_path, asked(potential, fit), "--no-predict")
-    assert list(blocks) == ["Cu"]
-    assert (blocks["Cu"]["rcutij"], blocks["Cu"]["ndensityi"], order_of(blocks["Cu"])) == (4.3, densities, order)
-    assert len(blocks["Cu"]["nbody"]) == functions
+    one, two = (
+        {block.block_name: block for block in basis_of(Potential.model_validate(given | shape).section())}
+        for given in ({"elements": elements, "cutoff": 4.3} for elements in (("Cu",), ("Al", "Ni")))
+    )
+    assert set(one) == {"Cu"}
+    assert len(one["Cu"].funcspecs) == functions
+    assert max(len(function.ns) for function in one["Cu"].funcspecs) == order
+    assert set(two) == {"Al", "Ni", "Al Ni", "Ni Al"}
+    assert max(len(function.ns) for block in two.values() for function in block.funcspecs) == order
+    assert all(0 < len(block.funcspecs) <= functions // 2 for block in two.values())
+    assert len(two["Al Ni"].funcspecs) == functions // 2
+    for block in (*one.values(), *two.values()):
+        assert block.rcutij == 4.3
+        assert len(block.block_name.split()) > 1 or block.ndensityi == densities
+
+
+def test_the_fit_has_the_potential_and_the_loss_we_asked_for(tmp_path: Path) -> None:
+    """Two cycles of two iterations, with the balance of the loss left to pacemaker and keys of the user's own."""
+    potential = Potential(elements=("Cu",), cutoff=4.3, order=2, functions_per_element=20, b_basis="small")
+    own = {"loss": {"w1_rad": 1e-7}, "options": {"c1": 0.001}, "trainable_parameters": "func"}
+    loss = Loss(kappa="auto", l1=3e-7, l2=2e-9)
+    fit = Fit(loss=loss, maxiter=2, seed=7, core=True, fit=own, cycles=2, noise=0.01)
+    log, target = run(tmp_path, asked(potential, fit), "--no-predict")
+    assert list(target) == ["Cu"]
+    assert (target["Cu"]["rcutij"], target["Cu"]["ndensityi"], order_of(target["Cu"])) == (4.3, 2, 2)
+    assert len(target["Cu"]["nbody"]) == 20
     assert "deduced from the potential: 4.300 A" in log
     assert "Set numpy random seed to 7" in log
     assert "Batch size: 2" in log
-    assert "LossFunctionSpecification(kappa=0.25, L1=3e-07, L2=2e-09, DeltaRad=(0, 0, 0), w_orth=0)" in log
-    assert "Minimizer options: {'gtol': 1e-08, 'disp': True, 'maxiter': 1}" in log
+    assert "Minimizer options: {'gtol': 1e-08, 'disp': True, 'c1': 0.001, 'maxiter': 2}" in log
     assert "Inner cutoff / core-repulsion initialized with ZBL" in log
-
-
-@pytest.mark.parametrize(("preset", "order", "functions", "densities"), PRESETS)
-def test_a_preset_of_two_elements_deals_its_functions_to_four_blocks(
-    preset: Preset, order: int, functions: int, densities: int, tmp_path: Path
-) -> None:
-    shape = {"order": order, "functions_per_element": functions, "densities": densities, "b_basis": preset}
-    potential = Potential.model_validate({"elements": ("Al", "Ni"), "cutoff": 4.3, **shape})
-    log, blocks = run(tmp_path, asked(potential), "--dry-run")
-    assert set(blocks) == {"Al", "Ni", "Al Ni", "Ni Al"}
-    assert {block["rcutij"] for block in blocks.values()} == {4.3}
-    assert {blocks[element]["ndensityi"] for element in ("Al", "Ni")} == {densities}
-    assert max(map(order_of, blocks.values())) == order
-    assert all(0 < len(block["nbody"]) <= functions // 2 for block in blocks.values())
-    assert len(blocks["Al Ni"]["nbody"]) == functions // 2
-    assert "Dry run is finished" in log
+    assert "Number of fit attempts: 1/2" in log
+    assert "Applying Gaussian noise with relative sigma/mean = 1.0000e-02" in log
+    fitted = blocks_of(tmp_path / "output_potential.yaml")["Cu"]
+    assert fitted["radcoefficients"] == target["Cu"]["radcoefficients"], "only functions are trained"
+    assert fitted["nbody"] != target["Cu"]["nbody"]
+    pattern = r"LossFunctionSpecification\(kappa=([0-9.e-]+), L1=3e-07, L2=2e-09, DeltaRad=\(0, 1e-07, 0\), w_orth=0\)"
+    (kappa,) = set(re.findall(pattern, log))
+    train = read_frame(tmp_path / TRAIN_FILE)
+    energies = np.array([e / len(a) for e, a in zip(train["energy_corrected"], train["ase_atoms"], strict=True)])
+    variances = energies.var(ddof=1), np.linalg.norm(np.vstack(list(train["forces"])), axis=1).var()
+    assert float(kappa) == pytest.approx(variances[0] / sum(variances)), "the share of the energies by variances"
 
 
 def test_overrides_change_the_blocks_they_name_and_no_other(tmp_path: Path) -> None:
@@ -176,33 +188,6 @@ def test_trainer_and_evaluator_agree_on_a_potential_with_overrides(tmp_path: Pat
     np.testing.assert_allclose(told["energy_pred"].to_numpy(), energies, rtol=1e-4)
     for one, other in zip(told["forces_pred"], forces, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4 * np.abs(other).max())
-
-
-def test_kappa_auto_is_the_share_by_variances(tmp_path: Path) -> None:
-    potential = Potential(elements=("Cu",), cutoff=4.3, functions_per_element=20, b_basis="small")
-    log, _ = run(
-        tmp_path, asked(potential, Fit(loss=Loss(kappa="auto"), maxiter=1, seed=7, core=False)), "--no-predict"
-    )
-    train = read_frame(tmp_path / TRAIN_FILE)
-    energies = np.array([e / len(a) for e, a in zip(train["energy_corrected"], train["ase_atoms"], strict=True)])
-    lengths = np.linalg.norm(np.vstack(list(train["forces"])), axis=1)
-    variances = energies.var(ddof=1), lengths.var()
-    (kappa,) = re.findall(r"LossFunctionSpecification\(kappa=([0-9.e-]+),", log)
-    assert float(kappa) == pytest.approx(variances[0] / sum(variances))
-
-
-def test_the_user_s_own_keys_reach_the_fit(tmp_path: Path) -> None:
-    potential = Potential(elements=("Cu",), cutoff=4.3, functions_per_element=20, b_basis="small")
-    own = {"loss": {"w1_rad": 1e-7}, "options": {"c1": 0.001}, "trainable_parameters": "func"}
-    fit = Fit(maxiter=2, seed=7, core=False, fit=own, cycles=2, noise=0.01)
-    log, target = run(tmp_path, asked(potential, fit), "--no-predict")
-    assert "DeltaRad=(0, 1e-07, 0)" in log
-    assert "Minimizer options: {'gtol': 1e-08, 'disp': True, 'c1': 0.001, 'maxiter': 2}" in log
-    assert "Number of fit attempts: 1/2" in log
-    assert "Applying Gaussian noise with relative sigma/mean = 1.0000e-02" in log
-    fitted = blocks_of(tmp_path / "output_potential.yaml")["Cu"]
-    assert fitted["radcoefficients"] == target["Cu"]["radcoefficients"], "only functions are trained"
-    assert fitted["nbody"] != target["Cu"]["nbody"]
 
 
 def test_random_coefficients_differ_by_the_seed_and_zeros_do_not() -> None:

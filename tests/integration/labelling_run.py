@@ -65,10 +65,10 @@ def labelling(config: DistillConfig, root: Path, head: str | None = None) -> dic
         )
         models = [external(Path(model)) for model in (config.teacher.model, *config.teacher.committee)]
         check_committee({str(model.path): model.sha256 for model in models})
-        teachers = [read_teacher(step(steps.teacher_call(model), workspace), workspace) for model in models]
+        teachers = [read_teacher(step(steps.teacher_info_call(model), workspace), workspace) for model in models]
         recipe = resolve(config, teachers, set(pool.metrics["elements"]), set())
         recipe = recipe.model_copy(update={"head": head or recipe.head})
-        asked = [steps.asked(recipe, model, teacher) for model, teacher in zip(models, teachers, strict=True)]
+        asked = [steps.label_call(recipe, model, teacher) for model, teacher in zip(models, teachers, strict=True)]
         run = Run(workspace)
         labels, work = label(recipe, pool, asked, run), run.work
         return {

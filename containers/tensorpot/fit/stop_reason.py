@@ -52,7 +52,7 @@ StopReason = Literal[
 BROKEN_OFF: tuple[StopReason, ...] = ("diverged", "crashed", "killed", "out_of_memory")
 """Ends that nobody requested: only an interim potential may be left."""
 
-ALL_DONE = "all iterations that were asked for"
+ALL_DONE = "all iterations that were requested"
 
 KILLED = (-9, -15, -2, -1, 137, 143, 130, 129)  # by SIGKILL, SIGTERM, SIGINT, SIGHUP; as a child and as a shell says it
 SIGKILLED = (-9, 137)
@@ -117,7 +117,7 @@ def stop(ending: Ending) -> FitStop:
     if log.early_stop:
         least = ending.min_fall  # None where the limit is on the validation side
         if least is None or len(rows) < 2 or rows[-2].loss - rows[-1].loss <= least * rows[-2].loss * (1 + ABOVE):
-            return FitStop("early_stop", "the loss fell more slowly than asked for over the iterations of patience")
+            return FitStop("early_stop", "the loss fell more slowly than requested over the iterations of patience")
     elif len(rows) > FLAT and rows[-1].loss < rows[0].loss:
         fall = (rows[-1 - FLAT].loss - rows[-1].loss) / rows[-1 - FLAT].loss
         if fall < FLATNESS:
@@ -149,6 +149,6 @@ def _failed(ending: Ending) -> FitStop:
     whole_basis = ending.functions is None or [shape[0] for shape in ending.log.shapes[-1:]] == [ending.functions]
     if ending.log.early_stop_too_late and rows and whole_basis and rows[-1].cycle + 1 >= ending.cycles:
         reached = rows[-1].step_iteration >= ending.maxiter
-        fell = "the validation loss fell more slowly than asked for; pacemaker crashes when it finds that at the end"
+        fell = "the validation loss fell more slowly than requested; pacemaker crashes when it finds that at the end"
         return FitStop("max_iterations", f"{ALL_DONE}; {fell}") if reached else FitStop("early_stop", fell)
     return FitStop("crashed", f"pacemaker failed with exit code {code}")

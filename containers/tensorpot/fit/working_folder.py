@@ -146,10 +146,10 @@ def kind_of_start(potential: Potential, start: Path | None) -> Start:
     if fitted.has_core(configuration):
         raise BadInput(f"start: {start} has a core repulsion; continue from the interim potential, which has none")
     if fitted.elements_of(configuration) != tuple(sorted(potential.elements)):
-        raise BadInput(f"start: {start} is of {fitted.elements_of(configuration)}, asked are {potential.elements}")
+        raise BadInput(f"start: {start} is of {fitted.elements_of(configuration)}, the fit of {potential.elements}")
     if fitted.cutoff_of(configuration) != potential.cutoff:
         raise BadInput(
-            f"start: {start} has the cutoff {fitted.cutoff_of(configuration)} Å, asked are {potential.cutoff} Å"
+            f"start: {start} has the cutoff {fitted.cutoff_of(configuration)} Å, the fit {potential.cutoff} Å"
         )
     offered = fitted.functions_offered(potential.section())
     return "continue" if configuration.total_number_of_functions >= offered else "extend"

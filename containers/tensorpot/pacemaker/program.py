@@ -77,7 +77,7 @@ def cancellable() -> Iterator[None]:
 
 def _cancel(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not end what cleans up
-    raise Cancelled("the step was asked to end (SIGTERM). Run the same again: it goes on where it was.")
+    raise Cancelled("the step was ended (SIGTERM). Run the same again: it continues where it was.")
 
 
 def find_program(name: str = PROGRAM) -> Path:

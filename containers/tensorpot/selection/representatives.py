@@ -91,7 +91,7 @@ def bulk_choice(space: Floats, chosen: Sequence[int], count: int) -> list[int]:
         count: at most N less the chosen; `ValueError` beyond.
     """
     if count > (free := len(space) - len(set(chosen))):
-        raise ValueError(f"{count} structures are asked for and {free} are left")
+        raise ValueError(f"{count} structures are requested and {free} are left")
     audience = space[:: max(1, len(space) // max(AUDIENCE, AUDIENCE_EACH * count))]
     # (A,) distance to the nearest chosen one; with none chosen a distance that no two have
     reach = np.full(len(audience), 2.0 * float(np.linalg.norm(space, axis=1).max(initial=0.0)))

@@ -56,7 +56,7 @@ def chain(pool: Path, model: Path, workspace: Workspace) -> dict[str, Artefact]:
     teacher = external(model)
     given = config(str(pool), str(model))
     structures = run(steps.ingest_call(given, (external(pool),)))
-    recipe = resolved(given, run(steps.teacher_call(teacher)), structures, workspace)
+    recipe = resolved(given, run(steps.teacher_info_call(teacher)), structures, workspace)
     labels = run(labels_call(recipe, structures, run, teacher, workspace))
     data = run(data_call(recipe, labels, teacher, workspace))
     baseline = run(steps.baseline_call(recipe, labels, None, None, []))

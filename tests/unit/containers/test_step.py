@@ -21,8 +21,6 @@ Work = Callable[[Inputs, Path, Any, Machine], dict[str, Any]]
 
 
 class FakeParams(Closed):
-    """Params of the fake step."""
-
     times: int = 1
 
 
@@ -85,11 +83,10 @@ def failure(folder: Path) -> contract.Failure:
     assert report.intact
     assert report.status == "failed"
     assert report.outputs == {}
-    assert report.error is not None
     return report.error
 
 
-def test_the_good_way(fake: ModuleType, folder: Path) -> None:
+def test_the_good_way_with_resources_and_progress(fake: ModuleType, folder: Path) -> None:
     report = step.execute(folder)
     assert report == saved(folder)
     assert report.intact
@@ -101,15 +98,6 @@ def test_the_good_way(fake: ModuleType, folder: Path) -> None:
     assert report.outputs["result"].sha256 == file_digest(folder / "outputs" / "result.txt")
     assert report.outputs["result"].size == 6
     assert {path.name for path in folder.iterdir()} == {"request.json", "outputs", "report.json"}
-
-
-def test_a_stub_is_asked_for_by_the_request(fake: ModuleType, folder: Path) -> None:
-    change_request(folder, stub=True)
-    assert step.execute(folder).status == "ok"
-    assert (folder / "outputs" / "result.txt").read_text() == "stub"
-
-
-def test_the_step_gets_its_resources_and_progress(fake: ModuleType, folder: Path) -> None:
     seen: list[Any] = []
 
     def run(inputs: Inputs, outputs: Path, params: Any, machine: Machine) -> dict[str, Any]:
@@ -122,47 +110,32 @@ def test_the_step_gets_its_resources_and_progress(fake: ModuleType, folder: Path
     assert seen == [5, (1, 2, "half")]
 
 
-def test_old_outputs_and_report_do_not_survive(fake: ModuleType, folder: Path) -> None:
-    (folder / "outputs").mkdir()
+def test_old_outputs_and_report_do_not_survive_and_a_stub_is_run_on_request(fake: ModuleType, folder: Path) -> None:
+    change_request(folder, stub=True)
+    assert step.execute(folder).status == "ok"
+    assert (folder / "outputs" / "result.txt").read_text() == "stub"
     (folder / "outputs" / "old.txt").touch()
     (folder / "report.json").write_text("old")
     assert step.execute(folder).status == "ok"
     assert [path.name for path in (folder / "outputs").iterdir()] == ["result.txt"]
 
 
-def writes_more(outputs: Path) -> None:
-    (outputs / "more.txt").touch()
-
-
-def writes_less(outputs: Path) -> None:
-    (outputs / "result.txt").unlink()
-
-
-def writes_a_link(outputs: Path) -> None:
-    (outputs / "result.txt").rename(outputs.parent / "moved.txt")
-    (outputs / "result.txt").symlink_to(outputs.parent / "moved.txt")
-
-
-def writes_a_folder(outputs: Path) -> None:
-    (outputs / "result.txt").unlink()
-    (outputs / "result.txt").mkdir()
-
-
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (writes_more, "not declared ['more.txt']"),
-        (writes_less, "missing ['result.txt']"),
-        (writes_a_link, "not links or folders"),
-        (writes_a_folder, "not links or folders"),
+        (lambda result: result.with_name("more.txt").touch(), "not declared ['more.txt']"),
+        (lambda result: result.unlink(), "missing ['result.txt']"),
+        (lambda result: result.symlink_to(result.rename(result.parents[1] / "moved.txt")), "not links or folders"),
+        (lambda result: (result.unlink(), result.mkdir()), "not links or folders"),
     ],
+    ids=["more", "less", "a link", "a folder"],
 )
 def test_other_outputs_than_declared_fail(
-    fake: ModuleType, folder: Path, spoil: Callable[[Path], None], words: str
+    fake: ModuleType, folder: Path, spoil: Callable[[Path], object], words: str
 ) -> None:
     def run(inputs: Inputs, outputs: Path, params: Any, machine: Machine) -> dict[str, Any]:
         metrics = copy_text(inputs, outputs, params, machine)
-        spoil(outputs)
+        spoil(outputs / "result.txt")
         return metrics
 
     fake.__dict__["run"] = run
@@ -171,16 +144,13 @@ def test_other_outputs_than_declared_fail(
     assert words in error.message
 
 
-def test_a_changed_input_is_refused_before_anything_is_written(fake: ModuleType, folder: Path) -> None:
+def test_a_changed_or_missing_input_is_refused_before_anything_is_written(fake: ModuleType, folder: Path) -> None:
     (folder.parent / "text.txt").write_text("abd")
     error = failure(folder)
     assert error.kind == "BadInput"
     assert "changed since" in error.message
     assert str(folder.parent / "text.txt") in error.message
     assert not (folder / "outputs").exists()
-
-
-def test_a_missing_input_is_refused(fake: ModuleType, folder: Path) -> None:
     (folder.parent / "text.txt").unlink()
     assert "does not exist" in failure(folder).message
 
@@ -215,14 +185,6 @@ def test_a_metric_that_is_declared_must_be_reported(fake: ModuleType, folder: Pa
     assert "metrics of fake are not those that it declares" in failure(folder).message
 
 
-def test_another_environment_fails(fake: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def differs(image: str, in_part: bool = False) -> dict[str, str]:
-        raise contract.StepError(f"{image} differs")
-
-    monkeypatch.setattr(step, "check_environment", differs)
-    assert failure(folder).message == "mace differs"
-
-
 @pytest.mark.parametrize("metrics", [{"error_meV": float("nan")}, {"error_meV": float("inf")}, {"path": Path("/a")}])
 def test_metrics_that_json_cannot_hold_fail_with_a_report(
     fake: ModuleType, folder: Path, metrics: dict[str, Any]
@@ -238,36 +200,34 @@ def raising(error: Exception) -> Work:
     return run
 
 
-def test_running_out_of_memory_is_told_as_such(fake: ModuleType, folder: Path) -> None:
+def test_running_out_of_memory_and_another_environment_fail_as_such(
+    fake: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fake.__dict__["run"] = raising(MemoryError())
     assert failure(folder).kind == "OutOfMemory"
 
+    def differs(image: str, in_part: bool = False) -> dict[str, str]:
+        raise contract.StepError(f"{image} differs")
 
-def test_main_says_bad_input_with_exit_code_2_and_no_traceback(
+    monkeypatch.setattr(step, "check_environment", differs)
+    assert failure(folder).message == "mace differs"
+
+
+def test_main_ends_with_2_for_bad_input_with_1_for_a_bug_and_with_0(
     fake: ModuleType, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake.__dict__["run"] = raising(BadInput("pool.xyz: frame 3 (from 0): zero atoms"))
     assert step.main([str(folder)]) == 2
     assert capsys.readouterr().err == "BadInput: pool.xyz: frame 3 (from 0): zero atoms\n"
     assert saved(folder).status == "failed"
-
-
-def test_main_shows_the_traceback_of_what_nobody_expected(
-    fake: ModuleType, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
     fake.__dict__["run"] = raising(ZeroDivisionError("by nothing"))
     assert step.main([str(folder)]) == 1
     shown = capsys.readouterr().err
     assert "Traceback" in shown
     assert shown.endswith("ZeroDivisionError: ZeroDivisionError: by nothing\n")
     error = saved(folder).error
-    assert error is not None
     assert (error.kind, error.message) == ("ZeroDivisionError", "ZeroDivisionError: by nothing")
-
-
-def test_main_of_a_good_run_ends_with_0_and_marks_its_progress(
-    fake: ModuleType, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    fake.__dict__["run"] = copy_text
     assert step.main([str(folder)]) == 0
     shown = capsys.readouterr()
     assert shown.out == '@progress [1, 2, "half"]\n'

@@ -48,7 +48,7 @@ def teacher() -> Teacher:
 
 @pytest.fixture
 def recipe(config: DistillConfig, teacher: Teacher) -> Recipe:
-    """What the defaults mean for silicon data."""
+    """The defaults resolved for silicon data."""
     return resolve(config, [teacher], {"Si"}, set())
 
 
@@ -79,3 +79,25 @@ def prepared(config: DistillConfig, recipe: Recipe, teacher: Teacher, artefact: 
 def data(artefact: MakeArtefact) -> Artefact:
     """Frames of 40 training structures."""
     return artefact("frames", train_structures=40, train_atoms=400)
+
+
+@pytest.fixture
+def fitted(artefact: MakeArtefact) -> MakeArtefact:
+    """Makes the result of a fit; each has an interim potential of its own."""
+    made: list[Artefact] = []
+
+    def make(
+        stop_reason: str = "max_iterations",
+        force: float = 500.0,
+        cached: bool = False,
+        iterations: int = 150,
+        batch: int = 24,
+        **more: Any,
+    ) -> Artefact:
+        errors = {"validation_force_mae_meV_per_A": force, "validation_energy_mae_meV_per_atom": 1.0}
+        done = {"iterations": iterations + 1, "interim_iteration": iterations}
+        counts = {"stop_reason": stop_reason, **done, "batch_size": batch}
+        made.append(artefact("pace_train", f"fit {len(made)}", cached, **counts, **errors, **more))
+        return made[-1]
+
+    return make

@@ -27,7 +27,7 @@ from tasks.artefact import Artefact, StepCall, external
 from tasks.report.summary import (
     PUBLISHED,
     READ,
-    Attempt,
+    AttemptSummary,
     FitFiles,
     LabelCounts,
     Labelling,
@@ -39,7 +39,7 @@ from tasks.workspace import Workspace
 
 
 class Clock:
-    """Seconds that pass when told."""
+    """A clock that stands until `now` is set."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -48,33 +48,24 @@ class Clock:
         return self.now
 
 
-class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
-
-    def isatty(self) -> bool:
-        return True
-
-
 @pytest.fixture
 def clock() -> Clock:
-    """A clock that stands until it is told."""
     return Clock()
 
 
 @pytest.fixture
 def terminal() -> io.StringIO:
-    """What is drawn on a terminal."""
-    return Terminal()
+    """A stream that says it is a terminal."""
+    stream = io.StringIO()
+    stream.isatty = lambda: True  # type: ignore[method-assign]
+    return stream
 
 
 class ShoutParams(Closed):
-    """What the step `shout` may be asked."""
-
     fail: str = ""
 
 
 def shout(inputs: Inputs, outputs: Path, params: ShoutParams, machine: Machine) -> dict[str, Any]:
-    """Write the text in capitals, or fail as asked."""
     if params.fail == "input":
         raise BadInput("row 3 of it is wrong")
     if params.fail == "end":
@@ -88,7 +79,6 @@ def shout(inputs: Inputs, outputs: Path, params: ShoutParams, machine: Machine) 
 
 
 def whisper(inputs: Inputs, outputs: Path, params: ShoutParams, machine: Machine) -> dict[str, Any]:
-    """The stub of `shout`."""
     (outputs / "text.txt").write_text("stub")
     return {"letters": 4}
 
@@ -142,11 +132,7 @@ def parity_table() -> pa.Table:
     for against in ("teacher", "dft"):
         for quantity, (count, width, error) in SPREAD.items():
             reference = random.normal(0, width, count)
-            columns = {
-                "against": [against] * count,
-                "id": [str(i) for i in range(count)],
-                "quantity": [quantity] * count,
-            }
+            columns = {"against": [against] * count, "id": list(map(str, range(count))), "quantity": [quantity] * count}
             predicted = reference + random.normal(0, error, count)
             parts.append(pa.table({**columns, "reference": reference, "predicted": predicted}))
     return pa.concat_tables(parts)
@@ -212,25 +198,22 @@ def fits(tmp_path: Path) -> tuple[FitFiles, ...]:
 def finished(store_files: dict[str, Path], fits: tuple[FitFiles, ...], history: Path) -> RunSummary:
     """A converged run of two attempts, the second chosen."""
     errors = {"energy_rmse_meV_per_atom": 8.0, "force_mae_meV_per_A": 44.0, "force_rmse_meV_per_A": 60.5}
-    first = Attempt(
+    first = AttemptSummary(
         name="train 1", plan={"maxiter": 40, "start": "fresh", "batch_size": 100, "reason": "first"},
         verdict="iterations_used_up", stop_criterion="its 40 iterations are used up", iterations=40, best_iteration=30,
         seconds=130.4, train=errors, validation=errors, last_validation={"force_mae_meV_per_A": 46.5}, history=history,
     )  # fmt: skip
-    second = first.model_copy(
-        update={
-            "name": "train 2",
-            "stage": 2,
-            "verdict": "converged",
-            "plan": {**first.plan, "start": "continue", "reason": "used up"},
-            "resumed_at": 12,
-        }
-    )
+    changes = {"name": "train 2", "stage": 2, "verdict": "converged", "resumed_at": 12}
+    plan = {**first.plan, "start": "continue", "reason": "used up"}
+    second = first.model_copy(update={**changes, "plan": plan})
     forces = {"force_histogram_eV_per_A": {"edges": [0.01, 0.1, 1.0, 10.0], "counts": [20, 300, 0]}}
     step = Artefact(
         step="any", key="ab" * 32, outputs={}, metrics={"structures": 300}, versions={}, seconds=12.34,
         peak_memory_MB=680.2, cached=False,
     )  # fmt: skip
+    spent = {"start": 4.0, "neighbours": 0.5, "model": 9.3, "io": 0.1, "flow": 0.4}
+    seconds = {f"seconds_{name}": value for name, value in spent.items()}
+    how, grades = {"d_optimal": 80, "bulk": 40}, {of: {"before": None, "after": GRADE} for of in ("pool", "test")}
     return RunSummary(
         name="silicon",
         config={"name": "silicon", "train": {"maxiter": 40}, "labels": {"max_force_eV_per_A": 100.0}},
@@ -248,24 +231,8 @@ def finished(store_files: dict[str, Path], fits: tuple[FitFiles, ...], history: 
             "pace_train 1": step,
         },
         labels=LabelCounts(computed=200, reused=102, rejected=2, rejected_by={"force": 2, "distance": 1}),
-        labelling=Labelling(
-            computed=200,
-            structures_per_s=20.5,
-            atoms_per_s=3400.0,
-            seconds_start=4.0,
-            seconds_neighbours=0.5,
-            seconds_model=9.3,
-            seconds_io=0.1,
-            seconds_flow=0.4,
-        ),
-        selection=SelectionCounts(
-            pool=300,
-            candidates=240,
-            set_aside=3,
-            selected=120,
-            how={"d_optimal": 80, "bulk": 40},
-            grades={of: {"before": None, "after": GRADE} for of in ("pool", "test")},
-        ),
+        labelling=Labelling(computed=200, structures_per_s=20.5, atoms_per_s=3400.0, **seconds),
+        selection=SelectionCounts(pool=300, candidates=240, set_aside=3, selected=120, how=how, grades=grades),
         attempts=(first, second),
         chosen=1,
         thresholds={"force_mae_meV_per_A": 120, "energy_mae_meV_per_atom": 20},

@@ -51,7 +51,6 @@ def test_a_killed_command_takes_its_children_with_it() -> None:
     command = subprocess.Popen(
         [sys.executable, "-c", COMMAND], cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True
     )
-    assert command.stdout is not None
     mark = command.stdout.readline().strip()
     until(lambda: len(marked(mark)) == 2)
     other = without_mark(command.pid)

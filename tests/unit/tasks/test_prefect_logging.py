@@ -32,19 +32,16 @@ def written(shortened: logging.LogRecord) -> str:
         (UserError("100 % of %s"), "100 % of %s"),
     ],
 )
-def test_a_told_error_is_one_line(error: Exception, line: str) -> None:
+def test_an_error_of_ours_is_one_line(error: Exception, line: str) -> None:
     shortened = record(error)
     assert ShortErrors().filter(shortened)
     assert written(shortened) == line
 
 
-def test_another_error_keeps_its_traceback() -> None:
+def test_another_error_keeps_its_traceback_and_a_plain_record_stays() -> None:
     kept = record(ZeroDivisionError("a bug"))
     assert ShortErrors().filter(kept)
     assert "ZeroDivisionError: a bug" in written(kept)
-
-
-def test_a_record_without_an_error_stays() -> None:
     kept = record(None)
     assert ShortErrors().filter(kept)
     assert written(kept) == "Finished: badly"
@@ -61,10 +58,6 @@ def test_settings_and_filters_hold_in_the_block_and_are_put_back() -> None:
         assert all(any(isinstance(one, ShortErrors) for one in group) for group in filters())
     assert filters() == before
     assert PREFECT_SERVER_ANALYTICS_ENABLED.value() is analytics
-
-
-def test_they_are_put_back_after_an_error() -> None:
-    before, analytics = filters(), PREFECT_SERVER_ANALYTICS_ENABLED.value()
     with pytest.raises(UserError), command_line_run():
         raise UserError("no")
     assert filters() == before
@@ -101,14 +94,11 @@ def test_an_address_that_is_none_is_refused(url: str) -> None:
         check_server()
 
 
-def test_a_temporary_server_that_does_not_start_is_one_sentence() -> None:
+def test_a_server_that_does_not_start_or_answer_is_one_sentence() -> None:
     said = RuntimeError("Timed out while attempting to connect to ephemeral Prefect API server.")
     with pytest.raises(DistillError, match="did not start within 120 s"), command_line_run():
         raise said
     with pytest.raises(RuntimeError, match="another"), command_line_run():
         raise RuntimeError("another")
-
-
-def test_a_server_that_is_too_slow_to_answer_is_one_sentence() -> None:
     with pytest.raises(DistillError, match=r"did not answer \(timed out\).*Run again"), command_line_run():
         raise httpx.ReadTimeout("timed out")

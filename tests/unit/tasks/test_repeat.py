@@ -33,13 +33,19 @@ def kept(workspace: Workspace, call: StepCall) -> Path:
     return caught.value.folder
 
 
-def test_a_failed_step_fails_again_and_says_so(kept: Path, monkeypatch, capsys) -> None:
+def test_a_failed_step_fails_again_says_so_and_what_was_kept_stays_as_it_is(kept: Path, monkeypatch, capsys) -> None:
     monkeypatch.setenv("DISTILL_RUNNER", "in_process")
     assert repeat.main([str(kept)]) == 1
     assert "RuntimeError: bad luck" in capsys.readouterr().out
+    # A later run of the same request may go on from it.
+    (kept / "work").mkdir()
+    (kept / "work" / "state").write_text("20 iterations")
+    before = {path: path.read_bytes() for path in kept.rglob("*") if path.is_file()}
+    repeat.main([str(kept)])
+    assert {path: path.read_bytes() for path in kept.rglob("*") if path.is_file()} == before
 
 
-def test_a_mended_step_is_ok_and_published_nowhere(kept: Path, workspace: Workspace, monkeypatch, capsys) -> None:
+def test_a_fixed_step_is_ok_and_published_nowhere(kept: Path, workspace: Workspace, monkeypatch, capsys) -> None:
     path = kept / "request.json"
     request = Request.model_validate_json(path.read_bytes())
     path.write_text(request.model_copy(update={"params": {}}).model_dump_json())
@@ -51,22 +57,14 @@ def test_a_mended_step_is_ok_and_published_nowhere(kept: Path, workspace: Worksp
     assert not (workspace.root / "store" / "shout").exists()
 
 
-def test_what_was_kept_stays_as_it_is(kept: Path, monkeypatch) -> None:
-    """A later run of the same request may go on from it."""
-    (kept / "work").mkdir()
-    (kept / "work" / "state").write_text("20 iterations")
-    before = {path: path.read_bytes() for path in kept.rglob("*") if path.is_file()}
-    monkeypatch.setenv("DISTILL_RUNNER", "in_process")
-    repeat.main([str(kept)])
-    assert {path: path.read_bytes() for path in kept.rglob("*") if path.is_file()} == before
-
-
-def test_no_request_is_2_without_a_traceback(tmp_path: Path, capsys) -> None:
+def test_no_request_and_no_folder_are_2_without_a_traceback(tmp_path: Path, capsys) -> None:
     assert repeat.main([str(tmp_path)]) == 2
     assert "no readable request.json" in capsys.readouterr().err
+    assert repeat.main([]) == 2
+    assert "python -m tasks.repeat FOLDER" in capsys.readouterr().err
 
 
-def test_a_runner_that_cannot_start_is_told(kept: Path) -> None:
+def test_a_runner_that_cannot_start_is_reported(kept: Path) -> None:
     settings = Settings(runner="subprocess", tensorpot_python=kept / "nowhere")
     with pytest.raises(UserError, match="DISTILL_TENSORPOT_PYTHON"):
         repeat.repeat(kept, settings)
@@ -77,8 +75,3 @@ def test_a_wrong_setting_is_2_and_named(kept: Path, monkeypatch, capsys, name: s
     monkeypatch.setenv(name, value)
     assert repeat.main([str(kept)]) == 2
     assert name in capsys.readouterr().err
-
-
-def test_without_a_folder_it_says_how(capsys) -> None:
-    assert repeat.main([]) == 2
-    assert "python -m tasks.repeat FOLDER" in capsys.readouterr().err

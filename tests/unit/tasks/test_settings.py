@@ -65,40 +65,32 @@ def test_a_bad_value_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, text
         Settings()
 
 
-def test_an_unknown_variable_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_names_are_found_and_defaults_and_interpreters_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DISTILL_RUNER", "DISTILL_CORE", "DISTILL_CORES", "OTHER_CORE"):
         monkeypatch.setenv(name, "1")
     assert unknown_variables() == ["DISTILL_CORE", "DISTILL_RUNER"]
-
-
-def test_an_unknown_argument_is_refused() -> None:
     with pytest.raises(ValidationError):
         Settings(runer="stub")
-
-
-def test_each_image_has_its_interpreter() -> None:
     settings = Settings(mace_python=Path("m"), tensorpot_python=Path("t"))
     assert (settings.python("mace"), settings.python("tensorpot")) == (Path("m"), Path("t"))
-
-
-def test_the_default_cores_are_those_this_process_may_use() -> None:
     assert 1 <= Settings().cores <= (os.cpu_count() or 1)
+    monkeypatch.setenv("HOME", "/home/ada")
+    monkeypatch.setenv("DISTILL_MACE_PYTHON", "~/env/bin/python")
+    assert Settings().mace_python == Path("/home/ada/env/bin/python")
 
 
-def test_libraries_obey_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_of_a_step_has_its_threads_and_nothing_of_prefect_s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "64")
+    monkeypatch.setenv("PREFECT_API_KEY", "secret")
+    monkeypatch.setenv("MY_PROXY", "there")
+    before = dict(os.environ)
     environment = step_environment(3)
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")
     assert {environment[name] for name in names} == {"3"}
     assert environment["TF_NUM_INTEROP_THREADS"] == "1"
-
-
-def test_prefect_s_variables_stay_out_and_others_go_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PREFECT_API_KEY", "secret")
-    monkeypatch.setenv("MY_PROXY", "there")
-    environment = step_environment(1)
     assert not [name for name in environment if name.startswith("PREFECT_")]
     assert environment["MY_PROXY"] == "there"
+    assert dict(os.environ) == before, "this process keeps its environment"
 
 
 @pytest.fixture
@@ -145,32 +137,23 @@ def test_children_carry_the_mark_of_the_guard() -> None:
     assert os.environ[MARK] == guard()
 
 
-def test_the_home_folder_is_expanded_in_interpreters(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/ada")
-    monkeypatch.setenv("DISTILL_MACE_PYTHON", "~/env/bin/python")
-    assert Settings().mace_python == Path("/home/ada/env/bin/python")
-
-
-@pytest.mark.parametrize(("before", "after"), [(None, []), ("", []), ("/mine", ["/mine"])])
-def test_the_repository_is_first_on_the_path(monkeypatch: pytest.MonkeyPatch, before, after) -> None:
-    monkeypatch.delenv("PYTHONPATH", raising=False)
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("PYTHONPATH", None, str(REPOSITORY)),
+        ("PYTHONPATH", "", str(REPOSITORY)),
+        ("PYTHONPATH", "/mine", f"{REPOSITORY}{os.pathsep}/mine"),
+        ("USER", None, "distill"),
+        ("USER", "ada", "ada"),
+    ],
+)
+def test_a_step_has_our_path_first_and_always_a_user_name(
+    monkeypatch: pytest.MonkeyPatch, name: str, before: str | None, after: str
+) -> None:
+    monkeypatch.delenv(name, raising=False)
     if before is not None:
-        monkeypatch.setenv("PYTHONPATH", before)
-    assert step_environment(1)["PYTHONPATH"].split(os.pathsep) == [str(REPOSITORY), *after]
-
-
-@pytest.mark.parametrize(("before", "after"), [(None, "distill"), ("ada", "ada")])
-def test_there_is_always_a_user_name(monkeypatch: pytest.MonkeyPatch, before, after) -> None:
-    monkeypatch.delenv("USER", raising=False)
-    if before is not None:
-        monkeypatch.setenv("USER", before)
-    assert step_environment(1)["USER"] == after
-
-
-def test_this_process_keeps_its_environment() -> None:
-    before = dict(os.environ)
-    step_environment(5)
-    assert dict(os.environ) == before
+        monkeypatch.setenv(name, before)
+    assert step_environment(1)[name] == after
 
 
 def test_a_choice_of_kernels_reaches_a_container_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,27 +137,19 @@ def test_a_data_file_gets_elements_by_labels_or_by_the_key_or_says_what_it_is(tm
     assert read(tmp_path, unclear, "pool.data", ("Si", "Ge"))[0].get_chemical_symbols() == ["Ge", "Si"]
     labels = unclear.replace("Masses", "Atom Type Labels\n\n1 Ni\n2 Al\n\nMasses").replace("1 2 0.1", "1 Al 0.1")
     assert read(tmp_path, labels, "pool.data")[0].get_chemical_symbols() == ["Al", "Ni"]
-    said = {
-        "type 1 is Cu by its mass and Ni by dataset": (DATA, ("Ni", "Au")),
-        "type 2 is Ho by its type label and Au by its mass": (
-            labels.replace("2 Al", "2 Ho").replace("2 1.0", "2 197"),
-            (),
-        ),
-        "two atoms have the same id": (DATA.replace("\n2 1 2.0", "\n1 1 2.0"), ()),
-        "its last three numbers are no images": (DATA.replace("0 0 1\n", "0 0 1.5\n"), ()),
-        "atom style '' is not read or not clear": (
-            DATA.replace("# atomic", "").replace("0 0 1", "0 9").replace("0.3 0 0 0", "0.3 0 9"),
-            (),
-        ),
-    }
-    for words, (content, types) in said.items():
+    with pytest.raises(BadInput, match="type 1 is Cu by its mass and Ni by dataset"):
+        read(tmp_path, DATA, "pool.data", ("Ni", "Au"))
+    plain, not_clear = DATA.replace("# atomic", ""), "atom style '' is not read or not clear"
+    for words, content in {
+        "type 2 is Ho by its type label and Au by its mass": labels.replace("2 Al", "2 Ho").replace("2 1.0", "2 197"),
+        "two atoms have the same id": DATA.replace("\n2 1 2.0", "\n1 1 2.0"),
+        "its last three numbers are no images": DATA.replace("0 0 1\n", "0 0 1.5\n"),
+        not_clear: plain.replace("0 0 1", "0 9").replace("0.3 0 0 0", "0.3 0 9"),
+        f"{not_clear}.*`Atoms # charge`": plain.replace("3.0 0 0 1", "3.0 9").replace("0.3 0 0 0", "0.3 9"),
+        "2 atoms in the section Atoms, where the header says 3": DATA.replace("2 atoms", "3 atoms"),
+    }.items():
         with pytest.raises(BadInput, match=words):
-            read(tmp_path, content, "pool.data", types)
-    charged = DATA.replace("# atomic", "").replace("3.0 0 0 1", "3.0 9").replace("0.3 0 0 0", "0.3 9")
-    with pytest.raises(BadInput, match=r"atom style '' is not read or not clear.*`Atoms # charge`"):
-        read(tmp_path, charged, "pool.data")
-    with pytest.raises(BadInput, match="2 atoms in the section Atoms, where the header says 3"):
-        read(tmp_path, DATA.replace("2 atoms", "3 atoms"), "pool.data")
+            read(tmp_path, content, "pool.data")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,7 +35,6 @@ THEIRS = """BEGIN_CFG
 END_CFG
 
 """
-DIRECT = THEIRS.replace("cartes", "direct").replace("0.125000      0.250000      0.500000", "0.5 0.5 0.5")
 
 
 def read(text: str | bytes, *elements: str) -> list[Atoms]:
@@ -73,7 +71,7 @@ def zoo() -> list[Atoms]:
     return [labelled(atoms, seed) for seed, atoms in enumerate([crystal, slab, wire, boxed, molecule("CH4")])]
 
 
-def test_what_is_written_comes_back_bit_for_bit() -> None:
+def test_what_is_written_comes_back_bit_for_bit_whatever_the_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     for atoms, expected in zip(read(written(zoo())), zoo(), strict=True):
         assert structure_id(atoms) == structure_id(expected)  # numbers, positions, cell, pbc
         assert atoms.calc.results["energy"] == expected.calc.results["energy"]
@@ -82,12 +80,12 @@ def test_what_is_written_comes_back_bit_for_bit() -> None:
         if "stress" in expected.calc.results:
             np.testing.assert_allclose(atoms.get_stress(), expected.get_stress(), rtol=1e-14)
         assert atoms.info["id"] == structure_id(expected)
-
-
-def test_types_are_the_elements_by_symbol_in_the_whole_file() -> None:
+    # types are the elements of the whole file by symbol
     text = written(zoo()).decode()
     assert text.count("Feature   elements C Ge H Si\n") == 5
     assert element_order([14, 6, 1, 32, 14]) == (6, 32, 1, 14)
+    monkeypatch.setattr(mlip_cfg, "AT_ONCE", 2)
+    assert written(zoo()).decode() == text
 
 
 def test_the_virial_s_sign_and_unit() -> None:
@@ -97,12 +95,6 @@ def test_the_virial_s_sign_and_unit() -> None:
     lines = written([atoms]).decode().splitlines()
     line = lines[lines.index(" PlusStress:  xx yy zz yz xz xy") + 1]
     np.testing.assert_allclose(np.array(line.split(), float), -atoms.calc.results["stress"] * atoms.get_volume())
-
-
-def test_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = written(zoo())
-    monkeypatch.setattr(mlip_cfg, "AT_ONCE", 2)
-    assert written(zoo()) == whole
 
 
 @pytest.mark.parametrize("elements", [("Si", "Ge"), ("Si", "Ge", "C")])
@@ -116,23 +108,20 @@ def test_files_of_others_need_the_elements(elements: tuple[str, ...]) -> None:
         assert atoms.info == {"EFS_by": "VASP", "mindist": "3.456"}
 
 
-def test_direct_coordinates_are_of_the_cell() -> None:
-    (atoms,) = read(DIRECT, "Si", "Ge")
+def test_what_else_a_configuration_may_say() -> None:
+    # direct coordinates are of the cell
+    (atoms,) = read(
+        THEIRS.replace("cartes", "direct").replace("0.125000      0.250000      0.500000", "0.5 0.5 0.5"), "Si", "Ge"
+    )
     np.testing.assert_allclose(atoms.positions[0], [2, 2.75, 3])
-
-
-def test_what_the_file_says_goes_before_what_the_user_says() -> None:
+    # the elements of the file come before those of the user
     (atoms,) = read(THEIRS.replace("EFS_by       VASP", "elements Ge O"), "Si", "Ge")
     assert atoms.get_chemical_symbols() == ["Ge", "O"]
-
-
-def test_vectors_are_periodic_directions() -> None:
+    # vectors are periodic directions
     (atoms,) = read(THEIRS.replace("    0.0  0.5  6.0\n", ""), "Si", "Ge")
     assert atoms.pbc.tolist() == [True, True, False]
     assert "stress" not in atoms.calc.results
-
-
-def test_stress_of_old_versions_is_not_taken_for_a_virial() -> None:
+    # the stress of old versions is no virial
     (atoms,) = read(THEIRS.replace("PlusStress:", "Stress:"), "Si", "Ge")
     assert "stress" not in atoms.calc.results
 
@@ -178,12 +167,3 @@ def test_a_broken_configuration_is_named(case: str) -> None:
     assert said.startswith("a.cfg: ")
     assert "frame 1 (from 0)" in said or "line" in said
     assert words in said
-
-
-def test_one_and_another_of_the_silicon_pool(tmp_path: Path) -> None:
-    """Nothing about it is special: a hundred cells of all sizes, with eleven digits that no decimal has."""
-    structures = [labelled(bulk("Si", cubic=True) * (1, 1, 1 + seed % 3), seed) for seed in range(100)]
-    for seed, atoms in enumerate(structures):
-        atoms.rattle(0.1, seed=seed)
-        labelled(atoms, seed)
-    assert [structure_id(atoms) for atoms in read(written(structures))] == [structure_id(atoms) for atoms in structures]

@@ -71,29 +71,24 @@ def test_rows_come_in_the_table_s_order(tmp_path: Path, change: Callable[[pd.Dat
 
 
 @pytest.mark.parametrize("maker", [SinglePointCalculator, SinglePointDFTCalculator])
-def test_labels_of_the_structure_s_own_calculator(tmp_path: Path, maker: Any) -> None:
+def test_labels_of_the_structure_s_own_calculator_and_total_forces(tmp_path: Path, maker: Any) -> None:
     (atoms, _) = structures()
     atoms.calc = maker(atoms, energy=-3.0, forces=np.zeros((8, 3)))
     (found,) = frame_rows(packed(pd.DataFrame({"ase_atoms": [atoms]}), tmp_path / "t"), "t")
     assert found.calc.results["energy"] == -3.0
     np.testing.assert_array_equal(found.calc.results["forces"], np.zeros((8, 3)))
-
-
-def test_total_forces_go_before_what_is_left_of_them(tmp_path: Path) -> None:
-    """In frames of delta learning `forces` lack the pair terms, which the energy has."""
+    # in frames of delta learning `forces` lack the pair terms, which the energy has: total forces come first
     total = [np.ones((8, 3)), np.ones((2, 3))]
     for atoms in frame_rows(packed(table().assign(forces_total=total), tmp_path / "t"), "t"):
         np.testing.assert_array_equal(atoms.calc.results["forces"], np.ones((len(atoms), 3)))
 
 
-def test_names_of_numpy_1_and_pandas_1_are_understood(tmp_path: Path) -> None:
+def test_names_and_layouts_of_older_numpy_and_pandas_are_understood(tmp_path: Path) -> None:
     """Their pickles differ in where the same functions lay."""
     content = pickle.dumps(table(), protocol=3).replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
     assert b"numpy.core.multiarray" in content
     assert len(list(frame_rows(packed(content, tmp_path / "t"), "t"))) == 2
-
-
-def test_the_layout_of_pandas_before_1_3(tmp_path: Path) -> None:
+    # the layout of pandas before 1.3
     frame = table()
     blocks = [{"values": block.values, "mgr_locs": block.mgr_locs.as_array} for block in frame._mgr.blocks]
     state = (None, None, None, {"0.14.1": {"axes": list(frame._mgr.axes), "blocks": blocks}})
@@ -199,13 +194,10 @@ def test_the_hostile_pickles_would_work(tmp_path: Path, name: str) -> None:
     assert marker.exists() or marker.with_suffix(".npy").exists()
 
 
-def test_a_refused_name_is_in_the_message(tmp_path: Path) -> None:
+def test_a_refused_name_is_in_the_message_and_no_name_is_imported(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"^t: the pickle names posix\.system, which no table .* nothing of it was run"):
         list(frame_rows(packed(Calls(os.system, "true"), tmp_path / "t"), "t"))
-
-
-def test_no_name_is_imported(tmp_path: Path) -> None:
-    """Not even an admitted one: what is not loaded yet stays so."""
+    # not even an admitted one: what is not loaded yet stays so
     before = set(sys.modules)
     list(frame_rows(packed(table(), tmp_path / "t"), "t"))
     assert set(sys.modules) == before
@@ -243,7 +235,7 @@ def test_lists_in_lists_do_not_grow(tmp_path: Path) -> None:
     assert len(list(frame_rows(packed(content, tmp_path / "t"), "t"))) == 2
 
 
-def test_an_array_that_claims_more_than_it_has(tmp_path: Path) -> None:
+def test_arrays_and_places_that_claim_more_than_there_is(tmp_path: Path) -> None:
     content = pickle.dumps(table(), protocol=3)
     small, huge = pickle.dumps((8, 3), protocol=3)[2:-1], pickle.dumps((8, 3 * 10**12), protocol=3)[2:-1]
     assert small[:5] in content
@@ -251,10 +243,7 @@ def test_an_array_that_claims_more_than_it_has(tmp_path: Path) -> None:
     assert atoms != content
     with pytest.raises(BadInput, match=r"frame 0 \(from 0\)"):
         list(frame_rows(packed(atoms, tmp_path / "t"), "t"))
-
-
-def test_places_that_claim_more_than_there_are(tmp_path: Path) -> None:
-    """A column's place is a range; as a list it would fill the memory."""
+    # a column's place is a range; as a list it would fill the memory
     content = pickle.dumps(table(), protocol=2)
     start = content.index(b"slice\n")
     place = content.index(b"K", start)

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 
 from containers.contract import BadInput, Inputs, Machine
 from containers.ingest import ingest
+from tests.unit.containers.formats.vasp import columns, outcar, vasprun
 
 AUTO = {"energy_key": "auto", "forces_key": "auto"}
 REACHED = "------------------------ aborting loop because EDIFF is reached ----------------------------------------\n"
@@ -22,54 +25,12 @@ POSITIONS = [np.array([[0.0, 0.0, 0.0], [1.3, 1.3, 1.3 + step / 20]]) for step i
 FORCES = np.array([[0.0, 0.0, 0.5], [0.0, 0.0, -0.5]])
 
 
-def rows(values: np.ndarray) -> str:
-    return "".join("  ".join(f"{value:12.6f}" for value in row) + "\n" for row in values)
-
-
-def outcar(steps: Sequence[tuple[int, str]], nelm: int = 60) -> str:
-    """An OUTCAR of silicon; of each ionic step, how many electronic ones and the line that ends them."""
-    text = " POTCAR:    PAW_PBE Si 05Jan2001\n" * 2
-    text += "   ions per type =               2\n   ISPIN  =      1    spin polarized calculation?\n"
-    text += f"   NELM   = {nelm:6};   NELMIN=  2; NELMDL= -5     # of ELM steps\n"
-    text += (
-        " k-points           NKPTS =      1   k-points in BZ     NKDIM =      1   number of bands    NBANDS=      8\n"
-    )
-    text += " k-points in reciprocal lattice and weights: one\n   0.0  0.0  0.0   1.0\n"
-    for step, (electronic, end) in enumerate(steps):
-        for scf in range(1, electronic + 1):
-            text += f"{'-' * 39} Iteration {step + 1:6}({scf:4})  {'-' * 39}\n"
-            text += "  Free energy of the ion-electron system (eV)\n"
-        text += f"{end}\n      direct lattice vectors          reciprocal\n"
-        text += rows(np.hstack([np.eye(3) * 5.4, np.eye(3) / 5.4]))
-        text += f"\n POSITION          {' ' * 24} TOTAL-FORCE (eV/Angst)\n {'-' * 83}\n"
-        text += rows(np.hstack([POSITIONS[step], FORCES])) + f" {'-' * 83}\n"
-        text += "  FREE ENERGIE OF THE ION-ELECTRON SYSTEM (eV)\n  ---\n  free  energy   TOTEN  = -10.0 eV\n\n"
-        text += f"  energy  without entropy=  -10.0  energy(sigma->0) =  {-10.5 - step:.6f}\n"
-    return text + " General timing and accounting informations for this job:\n"
-
-
-def varray(name: str, values: np.ndarray) -> str:
-    vectors = "".join(f"<v>{line}</v>\n" for line in rows(values).splitlines())
-    return f'<varray name="{name}" >\n{vectors}</varray>\n'
-
-
-def vasprun(electronic: Sequence[int], nelm: int = 60) -> str:
-    """A vasprun.xml of silicon with so many electronic steps in each ionic one."""
-
-    def structure(step: int, name: str = "") -> str:
-        crystal = f"<crystal>{varray('basis', np.eye(3) * 5.4)}</crystal>"
-        return f"<structure{name}>{crystal}{varray('positions', POSITIONS[step] / 5.4)}</structure>\n"
-
-    text = '<?xml version="1.0"?>\n<modeling>\n<kpoints><varray name="kpointlist" ><v>0 0 0</v></varray>'
-    text += '<varray name="weights" ><v>1</v></varray></kpoints>\n<parameters>\n'
-    text += f' <i type="int" name="NELM">{nelm:6}</i>\n <i type="int" name="NELMDL">    -5</i>\n</parameters>\n'
-    text += '<atominfo><array name="atoms" ><set><rc><c>Si</c><c>1</c></rc><rc><c>Si</c><c>1</c></rc></set></array>'
-    text += "</atominfo>\n" + structure(0, ' name="initialpos"')
-    for step, count in enumerate(electronic):
-        energies = f'<i name="e_fr_energy">-10</i><i name="e_wo_entrp">-10</i><i name="e_0_energy">{-10.5 - step}</i>'
-        text += "<calculation>\n" + f"<scstep>\n<energy>{energies}</energy></scstep>\n" * count + structure(step)
-        text += varray("forces", FORCES) + f"<energy>{energies}</energy>\n</calculation>\n"
-    return text + "</modeling>\n"
+def steps(count: int) -> list[Atoms]:
+    """Ionic steps of silicon with their labels."""
+    made = [Atoms("Si2", positions, cell=[5.4] * 3, pbc=True) for positions in POSITIONS[:count]]
+    for step, atoms in enumerate(made):
+        atoms.calc = SinglePointCalculator(atoms, energy=-10.5 - step, forces=FORCES, stress=np.zeros(6))
+    return made
 
 
 def espresso(converged: Sequence[bool]) -> str:
@@ -104,11 +65,12 @@ def espresso(converged: Sequence[bool]) -> str:
 
 
 def table(step: int) -> list[str]:
-    return rows(POSITIONS[step]).splitlines()
+    return columns(POSITIONS[step]).splitlines()
 
 
 def run(folder: Path, name: str, text: str, **keys: Any) -> tuple[list[int], list[tuple[int, str]], dict[str, Any]]:
     """Rows that are kept; rows that are set aside, with the reason; metrics."""
+    folder.mkdir(exist_ok=True)
     (folder / name).write_text(text)
     outputs = folder / "outputs"
     outputs.mkdir()
@@ -122,9 +84,17 @@ def run(folder: Path, name: str, text: str, **keys: Any) -> tuple[list[int], lis
 
 
 FILES = {
-    "VASP 5": ("OUTCAR", outcar([(12, REACHED), (60, ""), (9, REACHED)]), "60 electronic steps, as many as NELM (60)"),
-    "VASP 6": ("OUTCAR", outcar([(12, REACHED), (60, NOT_REACHED), (9, REACHED)]), "EDIFF was not reached"),
-    "vasprun.xml": ("vasprun.xml", vasprun([12, 60, 59]), "60 electronic steps, as many as NELM (60)"),
+    "VASP 5": (
+        "OUTCAR",
+        outcar(steps(3), [(12, REACHED), (60, ""), (9, REACHED)], 60),
+        "60 electronic steps, as many as NELM (60)",
+    ),
+    "VASP 6": (
+        "OUTCAR",
+        outcar(steps(3), [(12, REACHED), (60, NOT_REACHED), (9, REACHED)], 60),
+        "EDIFF was not reached",
+    ),
+    "vasprun.xml": ("vasprun.xml", vasprun(steps(3), [12, 60, 59], 60), "60 electronic steps, as many as NELM (60)"),
     "Quantum ESPRESSO": ("pw.out", espresso([True, False, True]), "convergence NOT achieved"),
 }
 
@@ -150,7 +120,8 @@ def test_a_pool_needs_no_converged_label(tmp_path: Path, program: str) -> None:
 
 def test_the_last_step_that_nelm_allows_may_converge(tmp_path: Path) -> None:
     """An OUTCAR says so; and steps of a second run in the file are judged by its own NELM."""
-    first, second = outcar([(60, REACHED), (20, REACHED)]), outcar([(0, ""), (0, ""), (30, ""), (20, "")], nelm=30)
+    first = outcar(steps(2), [(60, REACHED), (20, REACHED)], 60)
+    second = outcar(steps(4), [(0, ""), (0, ""), (30, ""), (20, "")], 30)
     second = (
         second[second.index("   NELM") : second.index(" k-points")] + second[second.index("-" * 39 + " Iteration") :]
     )
@@ -159,25 +130,17 @@ def test_the_last_step_that_nelm_allows_may_converge(tmp_path: Path) -> None:
     assert [row for row, _ in aside] == [2]
 
 
-def test_a_file_without_a_converged_step_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"^OUTCAR: frame 0 \(from 0\): the SCF did not converge .*VASP: a larger NELM"):
-        run(tmp_path, "OUTCAR", outcar([(60, NOT_REACHED), (60, NOT_REACHED)]), **AUTO)
-    assert list((tmp_path / "outputs").iterdir()) == []
-
-
-def test_a_program_that_names_no_step_spoils_its_file(tmp_path: Path) -> None:
+def test_a_file_without_a_converged_step_or_of_a_program_that_names_no_step_is_refused(tmp_path: Path) -> None:
     text = "#P\n Entering Gaussian System, Link 0=g16\n" + GAUSSIAN
-    assert run(tmp_path / made(tmp_path, "good"), "si.log", text, **AUTO)[0] == [0]
+    assert run(tmp_path / "good", "si.log", text, **AUTO)[0] == [0]
     text = text.replace(" SCF Done", " >>>>>>>>>> Convergence criterion not met.\n SCF Done")
     with pytest.raises(
         BadInput, match=r"^si\.log: frame 0 .*\(line \d+ says: Convergence criterion not met; the format"
     ):
-        run(tmp_path / made(tmp_path, "bad"), "si.log", text, **AUTO)
-
-
-def made(folder: Path, name: str) -> str:
-    (folder / name).mkdir()
-    return name
+        run(tmp_path, "si.log", text, **AUTO)
+    with pytest.raises(BadInput, match=r"^OUTCAR: frame 0 \(from 0\): the SCF did not converge .*VASP: a larger NELM"):
+        run(tmp_path / "none", "OUTCAR", outcar(steps(2), [(60, NOT_REACHED), (60, NOT_REACHED)], 60), **AUTO)
+    assert list((tmp_path / "none" / "outputs").iterdir()) == []
 
 
 GAUSSIAN = """ #p pbe force

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -112,12 +110,7 @@ def test_labels_come_in_the_pool_s_order_with_every_bit(bench, pool):
     ]
     assert (metrics["structures"], metrics["labels"], metrics["rejected"], metrics["atoms"]) == (7, 7, 0, 14)
     json.dumps(metrics, allow_nan=False)
-
-
-def test_labels_that_the_structures_bring_are_not_the_teacher_s(bench, pool):
-    """DFT data are labelled too; their table has labels of its own."""
-    rows = [row(atoms) for atoms in pool]
-    bench.store(FIRST, rows)
+    # DFT data are labelled too; their table has labels of its own.
     for atoms in pool:
         atoms.calc = SinglePointCalculator(atoms, energy=99.0, forces=np.full((len(atoms), 3), 9.0), stress=np.ones(6))
     write_table(bench.folder / "dft.parquet", labels_table(pool))
@@ -127,6 +120,12 @@ def test_labels_that_the_structures_bring_are_not_the_teacher_s(bench, pool):
     found = pq.read_table(bench.folder / "outputs" / "labels.parquet")
     assert found.schema.equals(LABELS)
     assert found["energy"].to_pylist() == [one["energy"] for one in rows]
+    # a structure that is there twice counts once and the first names it
+    again = pool[1].copy()
+    again.info = {**pool[1].info, "source": "other.xyz", "row": 99}
+    metrics = bench.run([*pool, again])
+    assert (metrics["structures"], metrics["labels"], metrics["atoms"]) == (7, 7, 14)
+    assert bench.table("labels")["row"].to_pylist() == list(range(7))
 
 
 @pytest.mark.parametrize("batch", [pool_labels.BATCH, 1])
@@ -174,48 +173,29 @@ def test_a_committee_gives_the_mean_and_its_deviations(bench, pool):
         assert made["forces_std"] == pytest.approx(abs(one["forces"] - other["forces"]) / 2)
     spreads = [max(np.linalg.norm(np.reshape(made["forces_std"], (-1, 3)), axis=1)) for made in table.to_pylist()]
     assert metrics["largest_force_std_eV_per_A"] == pytest.approx(max(spreads))
+    bench.run(pool, (SECOND, FIRST))
+    assert bench.table("labels").equals(table), "the order of the teachers changes no label"
     limit = float(np.median(spreads))
     bench.run(pool, (FIRST, SECOND), max_force_std=limit)
     assert list(bench.rejected()) == [place for place, spread in enumerate(spreads) if spread > limit]
     assert all("the committee disagrees" in reason for reason in bench.rejected().values())
 
 
-def test_the_order_of_the_teachers_changes_nothing_but_names(bench, pool):
-    bench.store(FIRST, [row(atoms) for atoms in pool])
-    bench.store(SECOND, [row(atoms, 100) for atoms in pool])
-    bench.run(pool, (FIRST, SECOND))
-    one = bench.table("labels")
-    bench.run(pool, (SECOND, FIRST))
-    assert bench.table("labels").equals(one)
-
-
-def test_one_member_s_refusal_rejects_the_structure_and_names_the_member(bench, pool):
+def test_a_member_that_refuses_or_gives_no_finite_label_is_named(bench, pool):
     bench.store(FIRST, [row(atoms) for atoms in pool])
     refused = {"energy": None, "forces": None, "stress": None, "reason": "unknown element C"}
     bench.store(SECOND, [row(atoms, **(refused if atoms.info["row"] == 2 else {})) for atoms in pool])
     metrics = bench.run(pool, (FIRST, SECOND))
     assert bench.rejected() == {2: "teacher 2 of 2: unknown element C"}
     assert metrics["rejected_by"] == {"teacher": 1}
-
-
-def test_labels_that_were_not_finite_are_not_counted_as_refused_by_the_teacher(bench, pool):
-    """As the labelling step writes them: a reason, no label."""
+    # as the labelling step writes labels that are not finite: a reason, no label; the teacher did not refuse them
     infinite = {"energy": None, "forces": None, "stress": None, "reason": f"{NOT_FINITE} (energy nan)"}
-    bench.store(FIRST, [row(atoms) for atoms in pool])
+    bench.files.pop()
     bench.store(SECOND, [row(atoms, **(infinite if atoms.info["row"] == 2 else {})) for atoms in pool])
     assert bench.run(pool, (FIRST, SECOND))["rejected_by"] == {"not_finite": 1}
     assert bench.rejected() == {2: f"teacher 2 of 2: {NOT_FINITE} (energy nan)"}
     bench.files.pop(0)
     assert bench.run(pool, (SECOND,))["rejected_by"] == {"not_finite": 1}
-
-
-def test_a_structure_that_is_there_twice_counts_once_and_the_first_names_it(bench, pool):
-    again = pool[1].copy()
-    again.info = {**pool[1].info, "source": "other.xyz", "row": 99}
-    bench.store(FIRST, [row(atoms) for atoms in pool])
-    metrics = bench.run([*pool, again])
-    assert (metrics["structures"], metrics["labels"], metrics["atoms"]) == (7, 7, 14)
-    assert bench.table("labels")["row"].to_pylist() == list(range(7))
 
 
 def test_batches_and_files_change_no_label_and_two_runs_give_the_same_bytes(bench, pool, monkeypatch):
@@ -233,28 +213,18 @@ def test_batches_and_files_change_no_label_and_two_runs_give_the_same_bytes(benc
     assert file_digest(bench.outputs / "labels.cfg") == whole["cfg"]
 
 
-def test_a_pool_without_a_good_label_is_refused_with_counts_and_settings(bench, pool):
+def test_a_pool_without_labels_structures_or_a_row_and_files_of_another_teacher_are_refused(bench, pool):
     bench.store(FIRST, [row(atoms, forces=np.full(6, 1e3)) for atoms in pool[:6]])
     with pytest.raises(
         BadInput,
         match=r"none of the 7 structures .* 6 with too large a force \(labels.max_force_eV_per_A\), 1 that did not fit",
     ):
         bench.run(pool, unlabelled={pool[6].info["id"]: "does not fit"})
-
-
-def test_no_structures_at_all(bench):
     with pytest.raises(BadInput, match="no structure in the pool"):
         bench.run([])
-
-
-def test_a_structure_that_no_store_has_is_an_error(bench, pool):
-    bench.store(FIRST, [row(atoms) for atoms in pool[:-1]])
     with pytest.raises(StepError, match=pool[-1].info["id"]):
         bench.run(pool)
-
-
-def test_files_of_another_teacher_are_an_error(bench, pool):
-    bench.store(SECOND, [row(atoms) for atoms in pool])
+    bench.store(SECOND, [row(atoms) for atoms in pool], "b.arrow")
     with pytest.raises(StepError, match="of no teacher of this request"):
         bench.run(pool)
 
@@ -282,11 +252,3 @@ def test_the_stub_reads_the_rows_of_a_stub_run(bench, pool):
 def test_wrong_parameters_are_refused(wrong):
     with pytest.raises(ValidationError):
         Params(e0s_eV=E0S, **wrong)
-
-
-def test_the_step_loads_no_heavy_library():
-    heavy = {"torch", "mace", "tensorflow", "prefect"}
-    script = f"import sys, containers.labels.pool_labels; print({heavy} & set(sys.modules))"
-    repository = Path(__file__).parents[4]
-    result = subprocess.run([sys.executable, "-c", script], cwd=repository, capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "set()"

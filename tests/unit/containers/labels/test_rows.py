@@ -35,33 +35,21 @@ def files(tmp_path: Path) -> list[Path]:
     return [arrow(tmp_path / "a.arrow", rows_of(0, 1, 2, 3, 4)), arrow(tmp_path / "b.arrow", second)]
 
 
-def test_rows_come_in_the_requested_order(files: list[Path]) -> None:
+def test_rows_come_in_the_requested_order_of_equal_ones_the_first_file_s(files: list[Path]) -> None:
     wanted = [7, 0, 9, 3, 3, 5]
     assert LabelRows(files).take(ids_of(*wanted)).equals(rows_of(*wanted))
-
-
-def test_of_equal_rows_the_first_file_s_is_taken(files: list[Path]) -> None:
     assert LabelRows(files).take(ids_of(4)).column("energy").to_pylist() == [-4.0]
     assert LabelRows(files[::-1]).take(ids_of(4)).column("energy").to_pylist() == [99.0]
-
-
-def test_a_slice_of_ids_is_taken_from_its_own_place(files: list[Path]) -> None:
     assert LabelRows(files).take(ids_of(1, 2, 8, 6).slice(2)).equals(rows_of(8, 6))
-
-
-def test_nothing_is_a_table_too(files: list[Path]) -> None:
     for paths in (files, []):
         taken = LabelRows(paths).take(ids_of())
         assert (taken.schema, len(taken)) == (ROWS, 0)
 
 
-def test_an_unknown_structure_is_named(files: list[Path]) -> None:
+def test_an_unknown_structure_and_a_file_of_something_else_are_named(files: list[Path], tmp_path: Path) -> None:
     missing = ids_of("unknown")
     with pytest.raises(StepError, match=missing[0].as_py().hex()):
         LabelRows(files).take(pa.concat_arrays([ids_of(1), missing]))
-
-
-def test_a_file_of_something_else_is_named(tmp_path: Path) -> None:
     other = arrow(tmp_path / "other.arrow", pa.table({"id": [1]}))
     (text := tmp_path / "text.arrow").write_text("no Arrow at all, but long enough to look for its end")
     for path in (other, text):
@@ -69,21 +57,15 @@ def test_a_file_of_something_else_is_named(tmp_path: Path) -> None:
             LabelRows([path])
 
 
-def test_ids_with_equal_first_bytes_are_distinguished() -> None:
+def test_ids_are_found_by_all_their_bytes_sorted_as_bytes_and_read_from_many_chunks() -> None:
     alike = [bytes(8) + bytes([n]) * 24 for n in range(50)]
     ids = pa.array(alike[::-1], pa.binary(32))
     index = IdIndex([id_words(ids.slice(0, 20)), id_words(ids.slice(20))])
     np.testing.assert_array_equal(index.find(ids), np.arange(50))
     np.testing.assert_array_equal(index.find(pa.array([bytes(8) + b"x" * 24, b"\xff" * 32], pa.binary(32))), [-1, -1])
-
-
-def test_words_sort_as_bytes_do() -> None:
     ids = ids_of(*range(100))
     by_words = np.lexsort(id_words(ids).T[::-1])
     assert ids.take(pa.array(by_words)).to_pylist() == sorted(ids.to_pylist())
-
-
-def test_hex_ids_of_many_chunks_become_bytes() -> None:
     ids = ids_of(*range(10))
     text = pa.array([i.hex() for i in ids.to_pylist()])
     chunked = pa.chunked_array([text.slice(0, 3), text.slice(3, 0), text.slice(3)])

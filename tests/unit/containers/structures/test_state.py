@@ -60,13 +60,10 @@ def test_what_the_teacher_cannot_read_is_refused_with_the_frame(info: dict[str, 
     assert read_state(info, {}, "a.xyz") == ""  # a teacher that reads nothing does not care
 
 
-def test_a_quantity_without_a_default_must_be_in_every_frame() -> None:
+def test_a_quantity_without_a_default_is_in_every_frame_and_a_field_may_be_there_when_it_is_zero() -> None:
     assert read_state({"temperature": 300.5}, TEMPERATURE, "a.xyz") == "temperature=300.5"
     with pytest.raises(BadInput, match=r"a.xyz: the teacher reads temperature of each frame; write temperature="):
         read_state({}, TEMPERATURE, "a.xyz")
-
-
-def test_a_field_may_be_there_when_it_is_zero() -> None:
     field = {"external_field": quantity("external_field", lowest=0, highest=0)}
     assert read_state({"external_field": np.zeros(3)}, field, "a.xyz") == ""
     with pytest.raises(BadInput, match="external_field"):
@@ -80,9 +77,6 @@ def test_a_committee_reads_what_any_member_reads_within_what_all_know() -> None:
     one = joint["total_charge"]
     assert (one.lowest, one.highest, one.whole, one.keys) == (-2, 99, True, ("total_charge", "charge", "q"))
     assert union([]) == union([{}]) == {}
-
-
-def test_a_state_for_people_names_defaults_too() -> None:
     assert whole_state("total_charge=1", OMOL) == "total_charge=1 total_spin=1"
     assert state_values("total_charge=1 x=2.5") == {"total_charge": 1, "x": 2.5}
     assert state_values("one two") == state_values(None) == state_values("") == {}
@@ -103,7 +97,7 @@ def test_one_geometry_in_two_states_is_refused() -> None:
     ignorant.learn("ab" * 32, "", "b.xyz")
 
 
-def test_states_and_doubtful_frames_are_counted() -> None:
+def test_states_doubtful_frames_and_charges_that_the_teacher_does_not_read_are_counted() -> None:
     states = States(OMOL)
     frames: list[dict[str, Any]] = [{}, {"spin": 2}, {"charge": 1, "spin": 1}, {"charge": 1, "spin": 1}]
     for number, info in enumerate(frames):
@@ -122,21 +116,9 @@ def test_states_and_doubtful_frames_are_counted() -> None:
         "noted": {"odd_spin": 1},  # nine electrons and a multiplicity of one
         "first": {"odd_spin": "frame 0", "formula": "HO"},
     }
-
-
-def test_charges_that_the_teacher_does_not_read_are_counted() -> None:
     states = States({})
-    for number, info in enumerate(
-        [
-            {"charge": 0, "spin": 0},
-            {"spin": "up"},
-            {"charge": -1},
-            {"multiplicity": 3},
-            {"tot_charge": 2},
-            {"Spin": 2},
-            {"Net_Charge": 0},
-        ]
-    ):
+    unread = [{"charge": 0, "spin": 0}, {"spin": "up"}, {"charge": -1}, {"multiplicity": 3}, {"tot_charge": 2}]
+    for number, info in enumerate([*unread, {"Spin": 2}, {"Net_Charge": 0}]):
         atoms = Atoms("H")
         atoms.info = info
         states.count(atoms, "", f"frame {number}")

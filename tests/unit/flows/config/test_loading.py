@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from containers.mace.teacher.teacher_fetch import FOUNDATION_MODELS
-from flows.config.loading import load_config
+from flows.config.loading import load_config, teacher_files, user_files
 from flows.config.schema import DistillConfig
 from tasks.errors import UserError
 
@@ -24,55 +24,36 @@ def written(folder: Path, values: object) -> Path:
     return path
 
 
-def test_defaults_are_those_of_the_issue(tmp_path: Path) -> None:
+def test_defaults_and_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths start at the file, `~` is the home folder, and a foundation model stays a name."""
     config = load_config(written(tmp_path, MINIMAL))
-    assert (config.pacemaker.functions_per_element, config.selection.max_structures, config.train.maxiter) == (
-        250,
-        300,
-        150,
-    )
+    sizes = (config.pacemaker.functions_per_element, config.selection.max_structures, config.train.maxiter)
+    assert sizes == (250, 300, 150)
     assert config.pacemaker.force_share == pytest.approx(0.3)
     assert config.convergence.force_mae_meV_per_A == 120
-
-
-def test_paths_start_at_the_file_and_a_foundation_model_stays_a_name(tmp_path: Path) -> None:
-    config = load_config(written(tmp_path, MINIMAL))
-    assert config.pool.files == [str(tmp_path / "pool.extxyz")]
-    assert config.teacher.model == str(tmp_path / "teacher.model")
-    named = {**MINIMAL, "teacher": {"model": FOUNDATION_MODELS[0]}}
-    assert load_config(written(tmp_path, named)).teacher.model == FOUNDATION_MODELS[0]
-
-
-def test_the_home_folder_is_expanded_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (config.pool.files, config.teacher.model) == ([f"{tmp_path}/pool.extxyz"], f"{tmp_path}/teacher.model")
     monkeypatch.setenv("HOME", "/home/ada")
     values = {
-        **MINIMAL, "teacher": {"model": "~/t.model", "committee": ["~/c.model"]}, "pool": {"files": ["~/p.xyz"]},
-        "dft": {"files": ["~/d.xyz"], "test_files": ["~/e.xyz"]}, "dataset": {"base": "~/runs/old"},
-        "selection": {"potential": "~/p.yaml"},
+        **MINIMAL, "teacher": {"model": FOUNDATION_MODELS[0], "committee": ["~/c.model", FOUNDATION_MODELS[1]]},
+        "pool": {"files": ["~/p.xyz"]}, "dft": {"files": ["~/d.xyz"], "test_files": ["~/e.xyz"]},
+        "dataset": {"base": "~/runs/old"}, "selection": {"potential": "~/p.yaml"},
     }  # fmt: skip
     config = load_config(written(tmp_path, values))
-    teacher, dft = config.teacher, config.dft
-    found = [teacher.model, *teacher.committee, *config.pool.files, *dft.files, *dft.test_files]
-    found += [str(config.dataset.base), str(config.selection.potential)]
-    names = ["t.model", "c.model", "p.xyz", "d.xyz", "e.xyz", "runs/old", "p.yaml"]
+    first, (second, third), dft = config.teacher.model, config.teacher.committee, config.dft
+    assert (first, third) == FOUNDATION_MODELS[:2]
+    found = [second, *config.pool.files, *dft.files, *dft.test_files, config.dataset.base, config.selection.potential]
+    names = ["c.model", "p.xyz", "d.xyz", "e.xyz", "runs/old", "p.yaml"]
     assert found == [f"/home/ada/{name}" for name in names]
 
 
-def test_a_committee_and_the_bounds_of_labels_are_taken(tmp_path: Path) -> None:
-    committee = teacher(committee=["b.model", FOUNDATION_MODELS[0]], max_force_std=0.2)
-    config = load_config(written(tmp_path, {**MINIMAL, **committee, "labels": {"max_force_eV_per_A": 30}}))
-    assert config.teacher.committee == [str(tmp_path / "b.model"), FOUNDATION_MODELS[0]]
-    assert config.teacher.max_force_std == 0.2
-    assert (config.labels.max_force_eV_per_A, config.labels.min_distance_A) == (30, 0.5)
-
-
 def test_overrides_reach_nested_keys(tmp_path: Path) -> None:
-    config = load_config(
-        written(tmp_path, MINIMAL),
-        ("train.maxiter=7", "pacemaker.elements=[Si, O]", "name=other", "dataset.weights.my-group=2"),
-    )
+    overrides = ("train.maxiter=7", "pacemaker.elements=[Si, O]", "name=other", "dataset.weights.my-group=2")
+    overrides += ("teacher.committee=[b.model]", "teacher.max_force_std=0.2", "labels.max_force_eV_per_A=30")
+    config = load_config(written(tmp_path, MINIMAL), overrides)
     assert (config.train.maxiter, config.pacemaker.elements, config.name) == (7, ["Si", "O"], "other")
     assert config.dataset.weights == {"my-group": 2}
+    assert (config.teacher.committee, config.teacher.max_force_std) == ([f"{tmp_path}/b.model"], 0.2)
+    assert (config.labels.max_force_eV_per_A, config.labels.min_distance_A) == (30, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +109,7 @@ def test_wrong_values_name_the_key_and_the_file(tmp_path: Path, change: dict[str
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "", "a: [1", "\x00", "name: a\nname: b\n"])
-def test_a_file_that_is_no_config_is_told(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_no_config_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(text)
     with pytest.raises(UserError, match=r"config\.yaml"):
@@ -136,7 +117,7 @@ def test_a_file_that_is_no_config_is_told(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("override", ["train.maxiter", "=3", "name.sub=3", "train.maxiter=[1"])
-def test_a_wrong_override_is_told(tmp_path: Path, override: str) -> None:
+def test_a_wrong_override_is_refused(tmp_path: Path, override: str) -> None:
     with pytest.raises(UserError, match="--set"):
         load_config(written(tmp_path, MINIMAL), (override,))
 
@@ -158,3 +139,27 @@ def test_an_early_stop_by_the_validation_loss_needs_a_patience(tmp_path: Path) -
     with pytest.raises(UserError, match=r"min_relative_test_loss_per_iter needs train\.early_stop"):
         load_config(written(tmp_path, own))
     assert load_config(written(tmp_path, {**own, "train": {"early_stop": {"patience": 30}}})).train.early_stop
+
+
+def config_of(**changes: object) -> DistillConfig:
+    return DistillConfig.model_validate({**MINIMAL, "pool": {"files": [str(Path(__file__))]}, **changes})
+
+
+def test_a_base_gives_its_data_set_its_selection_and_its_baseline(tmp_path: Path) -> None:
+    assert user_files(config_of())["base"] == ()
+    names = ["dataset.parquet", "selection.parquet", "baseline.json"]
+    for name in names:
+        (tmp_path / name).write_text(name)
+    assert [file.path.name for file in user_files(config_of(dataset={"base": str(tmp_path)}))["base"]] == names
+    (tmp_path / names[0]).unlink()
+    with pytest.raises(UserError, match=r"dataset\.base: .*dataset\.parquet.*runs/NAME"):
+        user_files(config_of(dataset={"base": str(tmp_path)}))
+
+
+def test_a_missing_model_is_named_with_its_key_and_a_foundation_model_has_no_file_yet() -> None:
+    named = config_of(teacher={"model": FOUNDATION_MODELS[0]})
+    assert teacher_files(named) == {FOUNDATION_MODELS[0]: None}
+    with pytest.raises(UserError, match=r"teacher\.model: .*none\.model"):
+        teacher_files(config_of(teacher={"model": "none.model"}))
+    with pytest.raises(UserError, match=r"\$HOME/my\.model.*Variables such as \$HOME are not expanded, ~ is"):
+        teacher_files(config_of(teacher={"model": "$HOME/my.model"}))

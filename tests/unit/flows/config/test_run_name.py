@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -12,13 +12,6 @@ from flows.config.run_name import Results, difference, refuse_other
 from flows.config.schema import DistillConfig
 from tasks.artefact import External
 from tasks.errors import UserError
-
-FILES: dict[Results, str] = {
-    "manifest.json": "manifest.json",
-    "sweep/sweep.json": "sweep.json",
-    "committee/committee.json": "committee.json",
-    "value_curve/value_curve.json": "value_curve.json",
-}
 
 
 def changed(config: DistillConfig, section: str, **values: Any) -> DistillConfig:
@@ -36,14 +29,13 @@ def differs(config: DistillConfig, folder: Path, results: Results = "manifest.js
     return difference(config, {}, {}, folder, results)
 
 
-@pytest.mark.parametrize("results", FILES)
+@pytest.mark.parametrize("results", get_args(Results))
 def test_the_same_config_is_fine_and_another_one_is_named_key_by_key(config, tmp_path, results: Results) -> None:
     published(tmp_path, config.model_dump(mode="json"), results)
     assert differs(config, tmp_path, results) is None
     other = changed(changed(config, "train", seed=7), "pool", files=["more.db"])
-    told = differs(other, tmp_path, results)
-    assert told is not None
-    assert told.splitlines()[1:] == [
+    found = differs(other, tmp_path, results)
+    assert (found or "").splitlines()[1:] == [
         '  pool.files: ["pool.extxyz"] there, ["more.db"] here',
         "  train.seed: 42 there, 7 here",
     ]
@@ -64,20 +56,15 @@ def test_where_nothing_of_ours_is_there_nothing_is_in_the_way(config, tmp_path) 
         assert differs(config, tmp_path) is None
 
 
-def test_keys_of_another_version_do_not_count(config, tmp_path) -> None:
+def test_keys_of_another_version_do_not_count_but_one_that_cannot_be_read_is_another(config, tmp_path) -> None:
     """Newer keys had their defaults then; keys that are gone decide nothing now."""
     older = config.model_dump(mode="json")
     del older["extend"], older["train"]["early_stop"]
     older["pacemaker"]["gone"], older["no_such_section"] = 3, {"key": 1}
     published(tmp_path, older)
     assert differs(config, tmp_path) is None
-    told = differs(changed(config, "extend", rounds=0), tmp_path)
-    assert told is not None
-    assert "extend.rounds" in told
-
-
-def test_a_config_that_no_version_reads_is_another_one(config, tmp_path) -> None:
-    published(tmp_path, {**config.model_dump(mode="json"), "teacher": 3})
+    assert "extend.rounds" in (differs(changed(config, "extend", rounds=0), tmp_path) or "")
+    published(tmp_path, {**older, "teacher": 3})
     assert "cannot read" in (differs(config, tmp_path) or "")
 
 
@@ -112,6 +99,6 @@ def test_what_decides_no_result_does_not_count(config, tmp_path) -> None:
 def test_a_long_list_is_cut(config, tmp_path) -> None:
     published(tmp_path, config.model_dump(mode="json"))
     other = changed(config, "dataset", weights={f"group{number}": 2.0 for number in range(20)})
-    told = (differs(other, tmp_path) or "").splitlines()
-    assert len(told) == 10
-    assert told[-1].startswith("  and 1")
+    found = (differs(other, tmp_path) or "").splitlines()
+    assert len(found) == 10
+    assert found[-1].startswith("  and 1")

@@ -1,4 +1,4 @@
-"""In which order the user's files are read, what each sees of the others, and what is told of them."""
+"""In which order the user's files are read, what each sees of the others, and the warnings about them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
+from containers.ingest import ingest
 from containers.structures.state import States
+from containers.tensorpot.baseline.baseline import Metrics
 from flows.config.schema import DistillConfig
-from flows.data.prepare import Ingested, _tell_of_unchecked, _warn_of_unconverged, ingest_all, without_cell
+from flows.data.frame_warnings import frame_warnings
+from flows.data.prepare import ingest_all, warn_of_dft
 from flows.data.steps import ingest_call
 from flows.run import Run
 from tasks.artefact import Artefact, StepCall, external
@@ -32,7 +35,7 @@ def order(config: DistillConfig, artefact: Callable[..., Artefact], tmp_path: Pa
     the tables it is given and how it compares."""
 
     def read(**named: int) -> list[Any]:
-        files, told = {"base": (), "potential": ()}, []
+        files, calls = {"base": (), "potential": ()}, []
         for number, (role, name) in enumerate([("pool", "pool"), ("dft", "dft"), ("dft_test", "test")]):
             (tmp_path / f"{name}.extxyz").write_text(str(number))
             files[role] = (external(tmp_path / f"{name}.extxyz"),)
@@ -40,13 +43,13 @@ def order(config: DistillConfig, artefact: Callable[..., Artefact], tmp_path: Pa
         def step(call: StepCall, workspace: Workspace, name: str) -> Artefact:
             table = TABLE[call.params["file_names"][0]]
             seen = [str(file.sha256).split()[1] for file in call.inputs.get("known", ())]
-            told.append((name, seen, call.params["compare"], call.params["joins"]))
+            calls.append((name, seen, call.params["compare"], call.params["joins"]))
             mark = f"{table}-beside" if "beside" in name else table
             figures = {"structures": 8, "duplicates": 2, "states": States({}).metrics()}
             return artefact("ingest", mark, **figures, frames_with_given_family=named.get(table, 0))
 
         ingest_all(config, files, Run(open_workspace(tmp_path, Settings()), step=step))
-        return told
+        return calls
 
     return read
 
@@ -83,34 +86,28 @@ def test_a_dft_structure_and_its_copies_in_the_pool_are_one_family(
     write(tmp_path / "pool.extxyz", copies)
     parent.calc = SinglePointCalculator(parent, energy=-1.0, forces=np.zeros((8, 3)))
     write(tmp_path / "dft.extxyz", parent)
-    files = {
-        "base": (),
-        "potential": (),
-        "pool": (external(tmp_path / "pool.extxyz"),),
-        "dft": (external(tmp_path / "dft.extxyz"),),
-        "dft_test": (),
-    }
+    given = {name: (external(tmp_path / f"{name}.extxyz"),) for name in ("pool", "dft")}
+    files = {"base": (), "potential": (), "dft_test": (), **given}
     workspace = open_workspace(tmp_path, Settings(runner="in_process", cores=1))
     found = ingest_all(config, files, Run(workspace, step=lambda call, workspace, name: run_step(call, workspace)))
     tables = [workspace.store.path(table.file("structures")) for table in (found.pool, found.dft) if table]
     assert [set(pq.read_table(path)["family"].to_pylist()) for path in tables] == [{"frame7"}] * 2
 
 
-def test_dft_structures_that_no_check_of_units_saw_are_told(artefact: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_dft_structures_that_were_not_compared_are_reported(artefact: Any, caplog: pytest.LogCaptureFixture) -> None:
     first = "dft.xyz, frame 9 (from 0): the force on an atom is 120 eV/Å"
     with caplog.at_level("WARNING"):
-        _tell_of_unchecked(artefact("baseline", dft_not_compared=0, dft_not_compared_first=None))
-        _tell_of_unchecked(artefact("baseline"))  # the stub's
-    assert caplog.text == ""
-    with caplog.at_level("WARNING"):
-        _tell_of_unchecked(artefact("baseline", dft_not_compared=3, dft_not_compared_first=first))
+        for count in ({"dft_not_compared": 0, "dft_not_compared_first": None}, {}):  # the stub reports none
+            warn_of_dft(artefact("baseline", **count).read(Metrics))
+        assert caplog.text == ""
+        warn_of_dft(artefact("baseline", dft_not_compared=3, dft_not_compared_first=first).read(Metrics))
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert record.getMessage().startswith("units and zero of 3 DFT structures were not checked, because the teacher")
     assert first in record.getMessage()
 
 
-def test_a_file_of_which_no_frame_has_a_cell_is_named(config: DistillConfig, tmp_path: Path) -> None:
+def test_a_file_without_cells_is_named(config: DistillConfig, tmp_path: Path) -> None:
     """Single atoms need none; a frame without a cell among others that have one is named as well."""
     crystal, molecule, atom = bulk("Si", cubic=True), bulk("Si", cubic=True), bulk("Si")[:1]
     molecule.cell, molecule.pbc, atom.cell, atom.pbc = None, False, None, False
@@ -120,21 +117,38 @@ def test_a_file_of_which_no_frame_has_a_cell_is_named(config: DistillConfig, tmp
     files = tuple(external(tmp_path / name) for name in contents)
     pool = run_step(ingest_call(config, files), open_workspace(tmp_path, Settings(runner="in_process", cores=1)))
     assert pool.metrics["files_without_cell"] == {"cp2k-pos-1.xyz": 2}
-    some, told = without_cell(Ingested(pool, None, None))
+    some, none = frame_warnings(pool.read(ingest.Metrics), "pool")
     assert some.startswith("mixed.xyz (pool): 1 of its frames have no cell, the first is frame 0 (from 0)")
-    assert told.startswith("cp2k-pos-1.xyz (pool): none of its 2 frames has a cell; they are taken as molecules")
-    assert "Lattice=" in told
+    assert none.startswith("cp2k-pos-1.xyz (pool): none of its 2 frames has a cell; they are taken as molecules")
+    assert "Lattice=" in none
 
 
-def test_unconverged_frames_of_dft_files_are_reported_with_the_first(
-    artefact: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+NO_STATES = States({}).metrics()
+
+
+@pytest.mark.parametrize("states", [NO_STATES, {**NO_STATES, "frames": {"total_charge=1": 5}, "distinct": 1}])
+def test_sound_frames_are_silent(states: dict[str, Any]) -> None:
+    assert frame_warnings(ingest.Metrics.of({"states": states, "unconverged": 0}), "pool") == []
+
+
+def test_each_doubt_is_one_sentence_with_its_number() -> None:
+    states = {
+        "frames": {"total_charge=0": 4, "total_charge=1": 2},
+        "distinct": 2,
+        "formulas_in_several": 1,
+        "unsaid": {"total_spin": 6, "external_field": 6},
+        "noted": {"not_read": 3, "odd_spin": 5},
+        "first": {"not_read": "charge=1 in a.xyz", "odd_spin": "b.xyz", "formula": "HO"},
+    }
     first = "OUTCAR: frame 9 (from 0): the SCF did not converge (60 electronic steps, as many as NELM (60) allows)"
-    with caplog.at_level("WARNING"):
-        _warn_of_unconverged(None, artefact("ingest", unconverged=0, unconverged_first=None))
-    assert caplog.text == ""
-    with caplog.at_level("WARNING"):
-        _warn_of_unconverged(None, artefact("ingest", unconverged=3, unconverged_first=first))
-    (record,) = caplog.records
-    assert record.getMessage().startswith("3 frames of DFT files are not used, because their SCF did not converge")
-    assert first in record.getMessage()
+    found = ingest.Metrics.of({"states": states, "unconverged": 3, "unconverged_first": first})
+    scf, not_read, unsaid, odd, several = frame_warnings(found, "pool")
+    assert scf.startswith("3 frames of DFT files are not used, because their SCF did not converge")
+    assert first in scf
+    assert not_read.startswith("3 frames of the pool have a charge")
+    assert "charge=1 in a.xyz" in not_read
+    assert unsaid.startswith("6 frames of the pool do not say total_spin")
+    assert odd.startswith("5 frames")
+    assert "multiplicity" in odd
+    assert "2 states (pool: total_charge=0: 4, total_charge=1: 2). 1 compositions" in several
+    assert "HO" in several

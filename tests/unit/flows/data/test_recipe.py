@@ -15,9 +15,10 @@ from containers.tensorpot.selection.coverage import Tables
 from flows.config.schema import DistillConfig
 from flows.config.training import Stage
 from flows.data.prepare import Prepared
-from flows.data.recipe import Recipe, _cutoff, check_committee, check_elements, check_sides, resolve
+from flows.data.recipe import check_committee, check_elements, check_split, resolve
 from tasks.errors import UserError
 
+LBFGS = "L-BFGS-B"
 SECTION = {
     "elements": ["Si"],
     "embeddings": {"ALL": {"npot": "FinnisSinclairShiftedScaled", "ndensity": 1}},
@@ -26,19 +27,16 @@ SECTION = {
 }
 
 
-def test_data_that_leave_a_side_empty_are_refused_before_anything_is_labelled(tmp_path) -> None:
-    pq.write_table(pa.table({"family": ["one", "one", "one"]}), tmp_path / "few.parquet")
+def test_data_that_leave_a_split_empty_or_lack_a_family_are_refused_before_the_labelling(tmp_path) -> None:
+    few, many = tmp_path / "few.parquet", tmp_path / "many.parquet"
+    pq.write_table(pa.table({"family": ["one", "one", "one"]}), few)
+    pq.write_table(pa.table({"family": [str(number) for number in range(200)]}), many)
+    check_split(Tables({"teacher": few}, base=many), Split())
+    check_split(Tables({"teacher": few, "dft": many}), Split(train=("7",)))
     with pytest.raises(UserError, match=r"no structure is left on the .* side: .* have 1 families"):
-        check_sides([tmp_path / "few.parquet"], Split())
-    pq.write_table(pa.table({"family": [str(number) for number in range(200)]}), tmp_path / "many.parquet")
-    check_sides([tmp_path / "few.parquet", tmp_path / "many.parquet"], Split())
-
-
-def test_a_family_that_no_structure_has_cannot_be_placed(tmp_path) -> None:
-    pq.write_table(pa.table({"family": [str(number) for number in range(200)]}), tmp_path / "many.parquet")
-    check_sides([tmp_path / "many.parquet"], Split(train=("7",)))
+        check_split(Tables({"teacher": few}), Split())
     with pytest.raises(UserError, match=r"split\.train: no structure .* has the family 'seven'"):
-        check_sides([tmp_path / "many.parquet"], Split(train=("seven",)))
+        check_split(Tables({"teacher": many}), Split(train=("seven",)))
 
 
 def test_an_element_that_training_never_sees_is_refused_with_what_to_do(config, teacher, tmp_path) -> None:
@@ -58,12 +56,10 @@ def test_an_element_that_training_never_sees_is_refused_with_what_to_do(config, 
 def test_the_optimizer_suits_the_number_of_parameters(config, teacher) -> None:
     ten = ("Al", "C", "Cu", "Fe", "H", "N", "Ni", "O", "Si", "Ti")
     wide = teacher.model_copy(update={"elements": ten, "e0s_eV": {"Default": dict.fromkeys(ten, 0.0)}})
-    large = config.model_copy(update={"pacemaker": config.pacemaker.model_copy(update={"functions_per_element": 1000})})
-    few, many = resolve(config, [wide], {"Al"}, set()), resolve(large, [wide], set(ten), set())
+    many = resolve(changed(config, "pacemaker", functions_per_element=1000), [wide], set(ten), set())
     assert many.potential.functions().parameters > 20_000
-    assert (few.stages[0].optimizer, many.stages[0].optimizer) == ("BFGS", "L-BFGS-B")
-    given = config.model_copy(update={"train": config.train.model_copy(update={"optimizer": "L-BFGS-B"})})
-    assert resolve(given, [teacher], {"Si"}, set()).stages[0].optimizer == "L-BFGS-B"
+    few, given = (resolve(one, [teacher], {"Si"}, set()) for one in (config, changed(config, "train", optimizer=LBFGS)))
+    assert [one.stages[0].optimizer for one in (few, many, given)] == ["BFGS", LBFGS, LBFGS]
 
 
 def autos(values: Any, place: str = "") -> Iterator[str]:
@@ -82,25 +78,22 @@ def test_a_recipe_leaves_to_the_steps_only_what_their_data_decide(config: Distil
     assert found == {"stages.loss.kappa", "stages.batch_size", "r_in_A", "lj", "stability.timestep_fs"}
 
 
-def test_a_larger_basis_has_more_automatic_iterations(prepared: Prepared) -> None:
-    train = prepared.config.train.model_copy(update={"stages": [Stage(kappa=0.3, maxiter="auto")]})
-    seen = []
+def test_automatic_iterations_are_in_proportion_to_the_parameters(prepared: Prepared) -> None:
+    stages = [Stage(kappa=0.3, maxiter="auto"), Stage(kappa=0.03, maxiter="auto")]
+    train, seen = prepared.config.train.model_copy(update={"stages": stages}), []
     for functions in (100, 10_000):
         pacemaker = prepared.config.pacemaker.model_copy(update={"functions_per_element": functions})
         grown = prepared.with_config(prepared.config.model_copy(update={"train": train, "pacemaker": pacemaker}))
-        (fit,) = grown.recipe.stages
-        assert fit.maxiter == grown.recipe.potential.functions().parameters // 5
-        seen.append(fit.maxiter)
+        parameters = grown.recipe.potential.functions().parameters
+        assert [fit.maxiter for fit in grown.recipe.stages] == [parameters // 5, parameters // 20]
+        seen.append(parameters)
     assert seen[0] < seen[1]
 
 
-def with_pacemaker(config: DistillConfig, **changes: Any) -> DistillConfig:
-    pacemaker = {**config.pacemaker.model_dump(), **changes}
-    return DistillConfig.model_validate({**config.model_dump(), "pacemaker": pacemaker})
-
-
-def with_head(config: DistillConfig, head: str | None) -> DistillConfig:
-    return config.model_copy(update={"teacher": config.teacher.model_copy(update={"head": head})})
+def changed(config: DistillConfig, section: str, **changes: Any) -> DistillConfig:
+    values = config.model_dump()
+    values[section] |= changes
+    return DistillConfig.model_validate(values)
 
 
 @pytest.fixture
@@ -110,86 +103,89 @@ def two_heads(teacher: Teacher) -> Teacher:
     )
 
 
-def test_auto_means_the_data_s_elements_and_the_teacher_s_cutoff(config, teacher) -> None:
-    recipe = resolve(config, [teacher], {"Si"}, set())
-    assert recipe.potential.elements == ("Si",)
-    assert recipe.potential.cutoff == 4.5
-    assert (recipe.head, recipe.teacher_e0s_eV) == ("Default", {"Si": -1.0})
-
-
-def test_elements_are_sorted_and_may_be_more_than_the_data_hold(config, teacher) -> None:
-    recipe = resolve(with_pacemaker(config, elements=["Si", "O"]), [teacher], {"Si"}, set())
-    assert recipe.potential.elements == ("O", "Si")
-    assert recipe.teacher_e0s_eV == {"O": -2.0, "Si": -1.0}
-
-
-def test_given_values_reach_the_potential(config, teacher) -> None:
-    changed = with_pacemaker(config, cutoff=6.0, order=2, functions_per_element=33, b_basis="small")
-    potential = resolve(changed, [teacher], {"Si"}, set()).potential
-    assert (potential.cutoff, potential.order, potential.functions_per_element) == (6.0, 2, 33)
-    assert potential.b_basis == "small"
-
-
-@pytest.mark.parametrize("elements", ["auto", ["Si"]])
-def test_a_pool_element_that_the_teacher_does_not_know_is_left_to_the_labelling(config, teacher, elements) -> None:
-    recipe = resolve(with_pacemaker(config, elements=elements), [teacher], {"Si", "Fe", "C"}, set())
-    assert recipe.potential.elements == ("Si",)
-
-
-@pytest.mark.parametrize("elements", ["auto", ["Si"]])
-def test_a_pool_of_which_the_teacher_knows_no_element(config, teacher, elements) -> None:
-    with pytest.raises(UserError, match=r"does not know C, Fe \(in the pool, which has no other\); it knows O, Si"):
-        resolve(with_pacemaker(config, elements=elements), [teacher], {"Fe", "C"}, {"Si"})
-
-
-def test_an_element_of_the_dft_data_that_the_teacher_does_not_know(config, teacher) -> None:
-    with pytest.raises(UserError, match=r"does not know C \(in the DFT data\); it knows O, Si"):
-        resolve(config, [teacher], {"Si"}, {"Si", "C"})
-
-
-def test_elements_of_the_dft_data_are_in_the_potential(config, teacher) -> None:
-    assert resolve(config, [teacher], {"Si"}, {"O"}).potential.elements == ("O", "Si")
-
-
-def test_an_element_of_the_config_that_the_teacher_does_not_know(config, teacher) -> None:
-    with pytest.raises(UserError, match=r"does not know C \(in pacemaker.elements\)"):
-        resolve(with_pacemaker(config, elements=["Si", "C"]), [teacher], {"Si"}, set())
-
-
-def test_a_left_out_element(config, teacher) -> None:
-    with pytest.raises(UserError, match=r"pacemaker.elements leaves out O, which the data contain"):
-        resolve(with_pacemaker(config, elements=["Si"]), [teacher], {"Si", "O", "Fe"}, set())
-
-
-def test_the_chosen_head_decides_the_reference_energies(config, two_heads) -> None:
-    recipe = resolve(with_head(config, "pbe"), [two_heads], {"Si"}, set())
-    assert (recipe.head, recipe.teacher_e0s_eV) == ("pbe", {"Si": 2.0})
-
-
-@pytest.mark.parametrize("head", [None, "r2scan"])
-def test_no_or_a_wrong_head_is_refused_with_the_names(config, two_heads, head) -> None:
-    with pytest.raises(UserError, match=r"teacher.head.*pbe, scan"):
-        resolve(with_head(config, head), [two_heads], {"Si"}, set())
-
-
-def test_a_section_of_the_user_s_own_is_taken(config, teacher) -> None:
-    recipe: Recipe = resolve(with_pacemaker(config, b_basis=SECTION), [teacher], {"Si"}, set())
-    assert recipe.potential.section()["bonds"] == SECTION["bonds"]
+@pytest.mark.parametrize(
+    ("given", "in_pool", "in_dft", "elements"),
+    [
+        ("auto", {"Si"}, set(), ("Si",)),
+        ("auto", {"Si"}, {"O"}, ("O", "Si")),
+        (["Si", "O"], {"Si"}, set(), ("O", "Si")),  # sorted, and more than the data have
+        # the labelling sets aside structures of the pool with elements that the teacher does not know
+        ("auto", {"Si", "Fe", "C"}, set(), ("Si",)),
+        (["Si"], {"Si", "Fe", "C"}, set(), ("Si",)),
+    ],
+)
+def test_elements_are_those_of_config_and_data_that_the_teacher_knows(
+    config, teacher, given, in_pool, in_dft, elements
+) -> None:
+    recipe = resolve(changed(config, "pacemaker", elements=given), [teacher], in_pool, in_dft)
+    assert (recipe.head, recipe.potential.elements) == ("Default", elements)
+    assert recipe.teacher_e0s_eV == {name: {"O": -2.0, "Si": -1.0}[name] for name in elements}
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("changes", "in_pool", "in_dft", "message"),
     [
-        ({"elements": ["O"]}, "elements"),
-        ({"bonds": {"ALL": {"rcut": 5.0}}}, r"rcut must be the cutoff of the config \(4.5 Å\)"),
-        ({"bonds": {"ALL": {"rcut": 4.5, "r_in": 1.0}}}, "reference_potential decides the core repulsion"),
-        ({"functions": {"ALL": {"lmax": 3}}}, "keys pacemaker would ignore: lmax"),
-        ({"fuctions": {}}, "keys pacemaker would ignore: fuctions"),
+        ({}, {"Fe", "C"}, {"Si"}, r"does not know C, Fe \(in the pool, which has no other\); it knows O, Si"),
+        ({"elements": ["Si"]}, {"Fe", "C"}, {"Si"}, r"does not know C, Fe \(in the pool, which has no other\)"),
+        ({}, {"Si"}, {"Si", "C"}, r"does not know C \(in the DFT data\); it knows O, Si"),
+        ({"elements": ["Si", "C"]}, {"Si"}, set(), r"does not know C \(in pacemaker.elements\)"),
+        ({"elements": ["Si"]}, {"Si", "O", "Fe"}, set(), r"pacemaker.elements lacks O, but the data contain it"),
+        (
+            {"overrides": {"bonds": {"O-Si": {"rcut": 3.0}}}},
+            {"Si"},
+            set(),
+            r"pacemaker.overrides.bonds.O-Si: .* not 'O'",
+        ),
+        ({"fit": {"trainable_parameters": ["SiO"]}}, {"Si"}, set(), r"pacemaker.fit.trainable_parameters names 'SiO'"),
+        ({"b_basis": {**SECTION, "elements": ["O"]}}, {"Si"}, set(), "pacemaker.b_basis: .*elements"),
+        (
+            {"b_basis": {**SECTION, "bonds": {"ALL": {"rcut": 5.0}}}},
+            {"Si"},
+            set(),
+            r"pacemaker.b_basis: .*rcut must be the cutoff of the config \(4.5 Å\)",
+        ),
+        (
+            {"b_basis": {**SECTION, "bonds": {"ALL": {"rcut": 4.5, "r_in": 1.0}}}},
+            {"Si"},
+            set(),
+            "pacemaker.b_basis: .*reference_potential decides the core repulsion",
+        ),
+        (
+            {"b_basis": {**SECTION, "functions": {"ALL": {"lmax": 3}}}},
+            {"Si"},
+            set(),
+            "pacemaker.b_basis: .*keys pacemaker would ignore: lmax",
+        ),
+        (
+            {"b_basis": {**SECTION, "fuctions": {}}},
+            {"Si"},
+            set(),
+            "pacemaker.b_basis: .*keys pacemaker would ignore: fuctions",
+        ),
     ],
 )
-def test_a_bad_section_names_its_key(config, teacher, change, message) -> None:
-    with pytest.raises(UserError, match=rf"pacemaker.b_basis: .*{message}"):
-        resolve(with_pacemaker(config, b_basis={**SECTION, **change}), [teacher], {"Si"}, set())
+def test_what_disagrees_is_refused_with_its_key(config, teacher, changes, in_pool, in_dft, message) -> None:
+    with pytest.raises(UserError, match=message):
+        resolve(changed(config, "pacemaker", **changes), [teacher], in_pool, in_dft)
+
+
+def test_the_head_decides_the_reference_energies_and_must_be_one_of_the_teacher_s(config, two_heads) -> None:
+    recipe = resolve(changed(config, "teacher", head="pbe"), [two_heads], {"Si"}, set())
+    assert (recipe.head, recipe.teacher_e0s_eV) == ("pbe", {"Si": 2.0})
+    for head in (None, "r2scan"):
+        with pytest.raises(UserError, match=r"teacher.head.*pbe, scan"):
+            resolve(changed(config, "teacher", head=head), [two_heads], {"Si"}, set())
+
+
+def test_given_values_overrides_and_a_section_of_the_user_s_own_reach_the_potential(config, teacher) -> None:
+    given = {"cutoff": 6.0, "order": 2, "functions_per_element": 33, "b_basis": "small"}
+    potential = resolve(changed(config, "pacemaker", **given), [teacher], {"Si"}, set()).potential
+    assert {name: getattr(potential, name) for name in given} == given
+    recipe = resolve(changed(config, "pacemaker", b_basis=SECTION), [teacher], {"Si"}, set())
+    assert recipe.potential.section()["bonds"] == SECTION["bonds"]
+    overrides = {"bonds": {"O-Si": {"rcut": 3.0}}}
+    recipe = resolve(changed(config, "pacemaker", elements=["Si", "O"], overrides=overrides), [teacher], {"Si"}, set())
+    assert recipe.potential.section()["bonds"]["OSi"] == {"rcut": 3.0}
 
 
 @pytest.fixture
@@ -198,38 +194,29 @@ def second(teacher: Teacher) -> Teacher:
     return teacher.model_copy(update={"elements": ("Si",), "r_max_A": 6.0, "e0s_eV": {"Default": {"Si": -2.0}}})
 
 
-def with_committee(config: DistillConfig, *names: str, **changes: Any) -> DistillConfig:
-    values = config.model_dump()
-    teacher = {**values["teacher"], "committee": list(names), **changes}
-    return DistillConfig.model_validate({**values, "teacher": teacher})
-
-
 def test_a_committee_has_the_mean_reference_the_largest_cutoff_and_the_elements_that_all_know(
     config, teacher, second
 ) -> None:
-    recipe = resolve(with_committee(config, "second.model"), [teacher, second], {"Si", "O"}, set())
+    recipe = resolve(changed(config, "teacher", committee=["second.model"]), [teacher, second], {"Si", "O"}, set())
     assert recipe.teacher_e0s_eV == {"Si": -1.5}
     assert recipe.potential.cutoff == 6.0
     with pytest.raises(UserError, match=r"does not know O \(in the DFT data\); it knows Si\."):
-        resolve(with_committee(config, "second.model"), [teacher, second], {"Si"}, {"O"})
+        resolve(changed(config, "teacher", committee=["second.model"]), [teacher, second], {"Si"}, {"O"})
 
 
-def test_a_committee_without_a_common_element_says_what_each_model_knows(config, teacher, second) -> None:
+def test_a_committee_without_a_common_element_or_head_says_what_each_model_has(
+    config, teacher, second, two_heads
+) -> None:
     gold = second.model_copy(update={"elements": ("Au",), "e0s_eV": {"Default": {"Au": -2.0}}})
     with pytest.raises(UserError, match=r"no element in common: teacher.model knows O, Si; gold.model knows Au\."):
-        resolve(with_committee(config, "gold.model"), [teacher, gold], {"Si"}, set())
-
-
-def test_a_head_that_one_model_of_a_committee_lacks(config, teacher, two_heads) -> None:
-    committee = with_committee(config, "second.model", head="Default")
+        resolve(changed(config, "teacher", committee=["gold.model"]), [teacher, gold], {"Si"}, set())
     with pytest.raises(UserError, match=r"teacher.head: second.model: .*no head 'Default'.*pbe, scan"):
-        resolve(committee, [teacher, two_heads], {"Si"}, set())
-
-
-def test_the_only_heads_of_a_committee_must_have_one_name(config, teacher) -> None:
+        resolve(
+            changed(config, "teacher", committee=["second.model"], head="Default"), [teacher, two_heads], {"Si"}, set()
+        )
     other = teacher.model_copy(update={"heads": ("pbe",), "e0s_eV": {"pbe": {"O": 1.0, "Si": 2.0}}})
     with pytest.raises(UserError, match=r"one name, these have Default \(teacher.model\), pbe \(second.model\)"):
-        resolve(with_committee(config, "second.model"), [teacher, other], {"Si"}, set())
+        resolve(changed(config, "teacher", committee=["second.model"]), [teacher, other], {"Si"}, set())
 
 
 def test_the_same_model_twice_is_no_committee() -> None:
@@ -238,24 +225,6 @@ def test_the_same_model_twice_is_no_committee() -> None:
         check_committee({"a.model": "1", "b.model": "2", "c.model": "1"})
 
 
-def test_overrides_reach_the_potential(config, teacher) -> None:
-    overrides = {"bonds": {"O-Si": {"rcut": 3.0}}}
-    recipe = resolve(with_pacemaker(config, elements=["Si", "O"], overrides=overrides), [teacher], {"Si"}, set())
-    assert recipe.potential.section()["bonds"]["OSi"] == {"rcut": 3.0}
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"overrides": {"bonds": {"O-Si": {"rcut": 3.0}}}}, r"pacemaker.overrides.bonds.O-Si: .* not 'O'"),
-        ({"fit": {"trainable_parameters": ["SiO"]}}, r"pacemaker.fit.trainable_parameters names 'SiO'"),
-    ],
-)
-def test_settings_of_elements_that_the_potential_lacks_are_refused(config, teacher, changes, message) -> None:
-    with pytest.raises(UserError, match=message):
-        resolve(with_pacemaker(config, **changes), [teacher], {"Si"}, set())
-
-
-@pytest.mark.parametrize(("asked", "cutoff"), [("auto", 5.0), ("wide", 5.5), (4.2, 4.2)])
-def test_the_cutoff_follows_the_teacher_unless_it_is_given(asked: Any, cutoff: float) -> None:
-    assert _cutoff(asked, 5.0) == cutoff
+@pytest.mark.parametrize(("given", "cutoff"), [("auto", 4.5), ("wide", 4.95), (4.2, 4.2)])
+def test_the_cutoff_follows_the_teacher_unless_it_is_given(config, teacher, given: Any, cutoff: float) -> None:
+    assert resolve(changed(config, "pacemaker", cutoff=given), [teacher], {"Si"}, set()).potential.cutoff == cutoff

@@ -59,24 +59,21 @@ def ended(monkeypatch: pytest.MonkeyPatch, fake: FakeFlow, *arguments: str) -> i
 
 
 @pytest.mark.parametrize(
-    ("answer", "code"),
+    ("answer", "code", "message"),
     [
-        (OUTCOME, 0),
-        (MISSED, 3),
-        (StepFailed("pace_train", "Crashed", "it fell", Path("kept")), 1),
-        (StepFailed("ingest", "BadInput", "row 3 is wrong", Path("kept")), 2),
-        (StoreError("the disk is full"), 1),
-        (KeyboardInterrupt(), 1),
+        (OUTCOME, 0, ""),
+        (MISSED, 3, ""),
+        (StepFailed("pace_train", "Crashed", "it fell", Path("kept")), 1, "it fell"),
+        (StepFailed("ingest", "BadInput", "row 3 is wrong", Path("kept")), 2, "row 3 is wrong"),
+        (StoreError("the disk is full"), 1, "\nerror: the disk is full\n"),
+        (KeyboardInterrupt(), 1, "run the same command to continue"),
     ],
 )
-def test_the_exit_code_says_how_it_ended(monkeypatch, answer, code) -> None:
+def test_exit_code_and_stderr_say_how_it_ended(monkeypatch, capsys, answer, code, message) -> None:
     assert ended(monkeypatch, FakeFlow(answer)) == code
-
-
-def test_a_told_error_goes_to_stderr(monkeypatch, capsys) -> None:
-    ended(monkeypatch, FakeFlow(StoreError("the disk is full")))
-    said = capsys.readouterr()
-    assert (said.out, said.err) == ("", "\nerror: the disk is full\n")
+    written = capsys.readouterr()
+    assert message in written.err
+    assert bool(written.out) == isinstance(answer, Outcome)
 
 
 def test_a_bug_is_not_hidden(monkeypatch) -> None:
@@ -84,66 +81,41 @@ def test_a_bug_is_not_hidden(monkeypatch) -> None:
         ended(monkeypatch, FakeFlow(ZeroDivisionError()))
 
 
-def test_the_options_reach_the_flow(monkeypatch, tmp_path) -> None:
-    fake = FakeFlow()
-    ended(
-        monkeypatch,
-        fake,
-        "--set",
-        "train.maxiter=7",
-        "--set",
-        "name=mine",
-        "--work-root",
-        "there",
-        "--verify",
-        "--replace",
-    )
-    ((config, root, verify, replace),) = fake.calls
-    assert (config.name, config.train.maxiter) == ("mine", 7)
-    assert (root, verify, replace) == (tmp_path / "there", True, True)
-
-
-def test_without_arguments_it_is_the_bundled_example_here(monkeypatch, tmp_path) -> None:
-    fake = FakeFlow()
+def test_the_options_reach_the_flow_and_the_bundled_example_is_the_default(monkeypatch, tmp_path) -> None:
+    fake, changes = FakeFlow(), ("--set", "train.maxiter=7", "--set", "name=mine")
+    ended(monkeypatch, fake, *changes, "--work-root", "there", "--verify", "--replace")
     ended(monkeypatch, fake)
-    ((config, root, verify, replace),) = fake.calls
-    assert (config.name, root, verify, replace) == ("silicon", tmp_path, False, False)
-    assert Path(config.pool.files[0]).is_file()
+    (config, *options), (example, *defaults) = fake.calls
+    assert (config.name, config.train.maxiter, example.name) == ("mine", 7, "silicon")
+    assert (options, defaults) == ([tmp_path / "there", True, True], [tmp_path, False, False])
+    assert Path(example.pool.files[0]).is_file()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["nowhere.yaml"], "nowhere.yaml"),
         (["--set", "train.maxitr=3"], "did you mean maxiter?"),
         (["--set", "pool.files=[nowhere.xyz]"], "nowhere.xyz"),
         (["--set", "teacher.model=nowhere.model"], "nowhere.model"),
         (["--work-root", __file__], "Choose another --work-root"),
+        ("DISTILL_RUNER=stub", "no such setting: DISTILL_RUNER"),
+        ("DISTILL_CORES=0", "DISTILL_CORES: "),
+        ("DISTILL_RUNNER=podman", "DISTILL_RUNNER: "),
+        ("DISTILL_STEP_TIMEOUT_S=soon", "DISTILL_STEP_TIMEOUT_S: "),
     ],
 )
-def test_what_the_user_must_mend_is_2_and_starts_nothing(monkeypatch, capsys, tmp_path, arguments, told) -> None:
+def test_a_wrong_argument_or_variable_is_2_and_starts_nothing(
+    monkeypatch, capsys, tmp_path, arguments, message
+) -> None:
     fake = FakeFlow()
+    if isinstance(arguments, str):
+        monkeypatch.setenv(*arguments.split("="))
+        arguments = []
     assert ended(monkeypatch, fake, *arguments) == 2
     assert fake.calls == []
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert list(tmp_path.glob("runs/*")) == []
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "told"),
-    [
-        ("DISTILL_RUNER", "stub", "no such setting: DISTILL_RUNER"),
-        ("DISTILL_CORES", "0", "DISTILL_CORES: "),
-        ("DISTILL_RUNNER", "podman", "DISTILL_RUNNER: "),
-        ("DISTILL_STEP_TIMEOUT_S", "soon", "DISTILL_STEP_TIMEOUT_S: "),
-    ],
-)
-def test_a_wrong_variable_is_2_and_named(monkeypatch, capsys, name, value, told) -> None:
-    monkeypatch.setenv(name, value)
-    fake = FakeFlow()
-    assert ended(monkeypatch, fake) == 2
-    assert fake.calls == []
-    assert told in capsys.readouterr().err
 
 
 def test_a_dry_run_starts_no_flow(monkeypatch, capsys, tmp_path) -> None:
@@ -172,30 +144,23 @@ def test_another_config_with_the_same_name_is_2_and_starts_nothing(monkeypatch, 
     assert "The run will need --replace, or another name." in capsys.readouterr().err
 
 
-def test_told_gives_verdict_figures_and_report() -> None:
-    text = command.told(OUTCOME)
+def test_the_result_is_verdict_figures_and_report() -> None:
+    text = command.summary_lines(OUTCOME)
     assert "silicon: converged\n" in text
     assert "force_mae_meV_per_A          44.32\n" in text
     assert text.endswith("runs/silicon/report.html")
     assert "STUB" not in text
+    stub = command.summary_lines(MISSED.model_copy(update={"stub": True}))
+    assert "not converged: the force MAE is large" in stub
+    assert "STUB RUN" in stub
 
 
-def test_told_says_why_not_and_that_a_stub_run_is_one() -> None:
-    text = command.told(MISSED.model_copy(update={"stub": True}))
-    assert "not converged: the force MAE is large" in text
-    assert "STUB RUN" in text
-
-
-def leaves(section: type[BaseModel], prefix: str = "") -> list[str]:
-    return [
-        key
-        for name, field in section.model_fields.items()
-        for key in (
-            leaves(field.annotation, f"{prefix}{name}.")
-            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-            else [prefix + name]
-        )
-    ]
+def leaves(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from leaves(field.annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name
 
 
 def test_the_help_has_every_key_and_every_setting(capsys) -> None:
@@ -211,9 +176,8 @@ def test_the_help_has_every_key_and_every_setting(capsys) -> None:
 
 @pytest.mark.parametrize("arguments", [["--no-such-option"], ["one.yaml", "two.yaml"]])
 def test_a_wrong_option_is_2(arguments) -> None:
-    with pytest.raises(SystemExit) as caught:
+    with pytest.raises(SystemExit, match="2"):
         command.main(arguments)
-    assert caught.value.code == 2
 
 
 def test_sigterm_leaves_in_order(monkeypatch) -> None:

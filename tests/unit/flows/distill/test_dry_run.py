@@ -11,11 +11,13 @@ import yaml
 
 from containers.contract import Request, file_digest
 from containers.mace.labelling import mace_label
+from containers.mace.teacher.description import Teacher
 from containers.mace.teacher.teacher_fetch import FOUNDATION_MODELS
 from containers.step import execute
 from containers.tensorpot.fit import pace_train
 from flows.config.loading import load_config
 from flows.config.schema import DistillConfig
+from flows.data.recipe import Recipe, resolve
 from flows.distill import dry_run
 from tasks.artefact import external
 from tasks.errors import StoreError, UserError
@@ -53,22 +55,26 @@ def work_off(workspace: Workspace, requests: Path) -> None:
 
 
 def label_all(config: DistillConfig, workspace: Workspace) -> None:
-    """What the flow does between the plan's cheap steps and `pool_labels`."""
+    """Label as the flow does between the plan's cheap steps and `pool_labels`."""
     (ingested,) = workspace.store.root.glob("ingest/*/outputs/structures.parquet")
     pool, model = StructurePool(ingested), external(Path(config.teacher.model))
-    asked = TeacherCall(model=model, params=mace_label.Params(head="Default"), cutoff_A=5.0)
+    teacher = TeacherCall(model=model, params=mace_label.Params(head="Default"), cutoff_A=5.0)
     shard = ShardFile(file=ingested, sha256=file_digest(ingested), structures=len(pool), atoms=int(pool.atoms.sum()))
-    with run_unstored(shard_call(shard, asked, workspace.settings, None), workspace) as (_, folder):
-        asked.store(workspace).commit(folder / "outputs" / "labels.parquet", pool.ids, pool.atoms)
+    with run_unstored(shard_call(shard, teacher, workspace.settings, None), workspace) as (_, folder):
+        teacher.store(workspace).commit(folder / "outputs" / "labels.parquet", pool.ids, pool.atoms)
 
 
-def states(told: str) -> dict[str, str]:
-    steps = told.split("\nbasis:")[0].splitlines()[1:]
+def states(plan: str) -> dict[str, str]:
+    steps = plan.split("\nbasis:")[0].splitlines()[1:]
     return {line[:30].strip(): line[30:].split("(")[0].split("key")[0].strip() for line in steps}
 
 
+def written(workspace: Workspace) -> Any:
+    return yaml.safe_load((workspace.run_folder("silicon") / "dry-run" / "input.yaml").read_text())
+
+
 def test_the_plan_is_written_and_nothing_else_is_made(example: Path, workspace: Workspace) -> None:
-    told = dry_run.plan(load_config(example), workspace)
+    text = dry_run.plan(load_config(example, ("train.maxiter=33", "selection.max_structures=12")), workspace)
     folder = workspace.run_folder("silicon") / "dry-run"
     requests = {f"requests/{step}.json" for step in (*CHEAP, "pool_labels")}
     assert files_in(workspace.run_folder("silicon")) == {f"dry-run/{name}" for name in requests} | {
@@ -76,26 +82,20 @@ def test_the_plan_is_written_and_nothing_else_is_made(example: Path, workspace: 
         "dry-run/input.yaml",
     }
     assert steps_in(workspace) == CHEAP
-    assert str(folder) in told
-    assert "mace_label                   would run       (40 of 40 structures are not labelled yet)" in told
-
-
-def test_what_is_told_of_each_step(example: Path, workspace: Workspace) -> None:
-    first = states(dry_run.plan(load_config(example), workspace))
+    assert str(folder) in text
+    assert "mace_label                   would run       (40 of 40 structures are not labelled yet)" in text
+    plan = json.loads((folder / "plan.json").read_text())
+    assert plan["recipe"]["potential"]["elements"] == ["Si"]
+    assert plan["first_attempt"]["maxiter"] == written(workspace)["fit"]["maxiter"] == 33
+    assert written(workspace)["backend"]["batch_size"] == 12, "the batch of as many structures"
+    first = states(text)
     assert first["ingest"] == first["teacher_info"] == "ran now"
     assert set(first.values()) == {"ran now", "would run"}
     assert list(first)[-1] == "evaluate"
-    second = states(dry_run.plan(load_config(example), workspace))
+    changed = ("train.maxiter=33", "selection.max_structures=12", "stability.picoseconds=0")
+    second = states(dry_run.plan(load_config(example, changed), workspace))
+    assert first.pop("stability") == "would run", "without a gate there is no such step"
     assert second == {**first, "ingest": "cached", "teacher_info": "cached"}
-
-
-def test_plan_json_holds_the_resolved_recipe(example: Path, workspace: Workspace) -> None:
-    dry_run.plan(load_config(example, ("train.maxiter=33",)), workspace)
-    folder = workspace.run_folder("silicon") / "dry-run"
-    plan = json.loads((folder / "plan.json").read_text())
-    assert plan["recipe"]["potential"]["elements"] == ["Si"]
-    assert plan["first_attempt"]["maxiter"] == 33
-    assert "maxiter: 33" in (folder / "input.yaml").read_text()
 
 
 def test_its_requests_worked_off_one_by_one_lead_through_all_steps(example: Path, workspace: Workspace) -> None:
@@ -109,26 +109,18 @@ def test_its_requests_worked_off_one_by_one_lead_through_all_steps(example: Path
     assert seen == {"would run", "cached"}
 
 
-def test_dft_files_are_checked_too(example: Path, workspace: Workspace, tmp_path: Path) -> None:
-    dft = tmp_path / "dft.xyz"
+def test_dft_files_are_checked_too_and_a_foundation_model_is_not_fetched(
+    example: Path, workspace: Workspace, tmp_path: Path
+) -> None:
+    dft, folder = tmp_path / "dft.xyz", workspace.run_folder("silicon") / "dry-run"
     dft.write_text("the stub reads nothing\n")
-    told = dry_run.plan(load_config(example, (f"dft.files=[{dft}]", f"dft.test_files=[{dft}]")), workspace)
-    assert {"ingest DFT data", "ingest DFT test data"} <= set(states(told))
-
-
-def test_an_earlier_plan_leaves_nothing_behind(example: Path, workspace: Workspace, tmp_path: Path) -> None:
-    dft = tmp_path / "dft.xyz"
-    dft.write_text("the stub reads nothing\n")
-    dry_run.plan(load_config(example, (f"dft.files=[{dft}]",)), workspace)
-    dry_run.plan(load_config(example, FOUNDATION), workspace)
-    folder = workspace.run_folder("silicon") / "dry-run"
-    assert files_in(folder) == {"requests/ingest.json", f"requests/teacher_fetch_{FOUNDATION_MODELS[0]}.json"}
-
-
-def test_a_foundation_model_is_not_fetched(example: Path, workspace: Workspace) -> None:
-    told = dry_run.plan(load_config(example, FOUNDATION), workspace)
-    assert "once the foundation models have been fetched" in told
-    assert steps_in(workspace) == {"ingest"}
+    text = dry_run.plan(load_config(example, (f"dft.files=[{dft}]", f"dft.test_files=[{dft}]")), workspace)
+    assert {"ingest DFT data", "ingest DFT test data"} <= set(states(text))
+    text = dry_run.plan(load_config(example, FOUNDATION), workspace)
+    assert "once the foundation models have been fetched" in text
+    assert steps_in(workspace) == CHEAP
+    fetch = f"requests/teacher_fetch_{FOUNDATION_MODELS[0]}.json"
+    assert files_in(folder) == {"requests/ingest.json", fetch}, "the earlier plan leaves nothing behind"
 
 
 @pytest.mark.parametrize("override", ["pacemaker.elements=[O]", "teacher.head=none such", "pool.files=[nowhere.xyz]"])
@@ -147,23 +139,10 @@ def test_no_more_structures_are_expected_than_the_pool_has(recipe, artefact, mos
     assert dry_run._expected(small, pool) == (expected, 2 * expected)
 
 
-def test_the_expected_batch_is_in_the_input(example: Path, workspace: Workspace) -> None:
-    dry_run.plan(load_config(example, ("selection.max_structures=12",)), workspace)
-    written = yaml.safe_load((workspace.run_folder("silicon") / "dry-run" / "input.yaml").read_text())
-    assert written["backend"]["batch_size"] == 12
-
-
-def test_stages_are_told_by_their_first(example: Path, workspace: Workspace) -> None:
-    told = dry_run.plan(load_config(example, ("train.stages=[{kappa: 0.4, maxiter: 5}]",)), workspace)
-    assert "pace_train stage 1 attempt 1 would run" in told
-    written = yaml.safe_load((workspace.run_folder("silicon") / "dry-run" / "input.yaml").read_text())
-    assert (written["fit"]["loss"]["kappa"], written["fit"]["maxiter"]) == (0.4, 5)
-
-
 STAGES = "train.stages=[{kappa: 0.4, maxiter: 5}, {kappa: 0.02, maxiter: 5}]"
 
 
-def test_every_stage_is_told_and_what_follows_is_that_of_the_best(
+def test_every_stage_is_planned_and_the_best_is_taken_further(
     example: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stubs of all kappas are equal; here the second stage has the smaller error, and the best potential."""
@@ -177,43 +156,70 @@ def test_every_stage_is_told_and_what_follows_is_that_of_the_best(
         return {**metrics, "validation_force_mae_meV_per_A": 1000 * params.loss.kappa}
 
     monkeypatch.setattr(pace_train, "stub", differing)
-    plan = dry_run.plan(config, workspace)
-    assert plan.splitlines()[-1].startswith("train.maxiter has no effect beside train.stages"), "the example has one"
+    text = dry_run.plan(config, workspace)
+    assert text.splitlines()[-1].startswith("train.maxiter has no effect beside train.stages"), "the example has one"
     config = load_config(example, (STAGES, "train.max_attempts=1", "train.maxiter=150"))
-    told = states(dry_run.plan(config, workspace))
-    assert list(told)[-6:] == [*stages, "pace_activeset", "pace_corerep", "stability", "evaluate"]
+    plan = states(dry_run.plan(config, workspace))
+    assert (written(workspace)["fit"]["loss"]["kappa"], written(workspace)["fit"]["maxiter"]) == (0.4, 5), "the first"
+    assert list(plan)[-6:] == [*stages, "pace_activeset", "pace_corerep", "stability", "evaluate"]
     label_all(config, workspace)
     requests = workspace.run_folder("silicon") / "dry-run" / "requests"
     for _ in range(11):
-        told = states(dry_run.plan(config, workspace))
+        plan = states(dry_run.plan(config, workspace))
         work_off(workspace, requests)
-    assert set(told.values()) == {"cached"}
-    assert list(told)[-6:-4] == stages
+    assert set(plan.values()) == {"cached"}
+    assert list(plan)[-6:-4] == stages
     active_set = Request.model_validate_json((requests / "pace_activeset.json").read_bytes())
     second = Request.model_validate_json((requests / f"{stages[1].replace(' ', '_')}.json").read_bytes())
     assert active_set.inputs["potential"][0].path.parent.parent.name == second.key
 
 
-def test_every_attempt_that_was_made_is_told(example: Path, workspace: Workspace) -> None:
+def test_every_attempt_that_was_made_is_listed(example: Path, workspace: Workspace) -> None:
     config = load_config(example, ("convergence.force_mae_meV_per_A=1e-6", "train.max_attempts=2"))
     dry_run.plan(config, workspace)
     label_all(config, workspace)
     for _ in range(11):
-        told = dry_run.plan(config, workspace)
+        plan = dry_run.plan(config, workspace)
         work_off(workspace, workspace.run_folder("silicon") / "dry-run" / "requests")
-    assert {"pace_train attempt 1", "pace_train attempt 2"} <= set(states(told))
-    assert set(states(told).values()) == {"cached"}
+    assert {"pace_train attempt 1", "pace_train attempt 2"} <= set(states(plan))
+    assert set(states(plan).values()) == {"cached"}
 
 
-def test_without_a_gate_there_is_no_stability_step(example: Path, workspace: Workspace) -> None:
-    assert "stability" in states(dry_run.plan(load_config(example), workspace))
-    assert "stability" not in states(dry_run.plan(load_config(example, ("stability.picoseconds=0",)), workspace))
-
-
-def test_a_file_in_the_place_of_the_plan_is_told_and_kept(example: Path, workspace: Workspace) -> None:
+def test_a_file_in_the_place_of_the_plan_is_reported_and_kept(example: Path, workspace: Workspace) -> None:
     mine = workspace.run_folder("silicon") / "dry-run"
     mine.parent.mkdir()
     mine.write_text("mine")
     with pytest.raises(StoreError, match="in the way"):
         dry_run.plan(load_config(example), workspace)
     assert mine.read_text() == "mine"
+
+
+NINE = ("Ag", "Al", "Au", "Cu", "Ni", "Pd", "Pt", "Ti", "Zr")
+
+
+def recipe_of(config: DistillConfig, teacher: Teacher, elements: tuple[str, ...], **pacemaker: Any) -> Recipe:
+    knows = teacher.model_copy(update={"elements": elements, "e0s_eV": {"Default": dict.fromkeys(elements, 0.0)}})
+    changed = config.model_copy(update={"pacemaker": config.pacemaker.model_copy(update=pacemaker)})
+    return resolve(changed, [knows], set(elements), set())
+
+
+def test_the_reader_learns_of_functions_by_block_and_of_times(config: DistillConfig, teacher: Teacher) -> None:
+    lines = dry_run.basis_lines(recipe_of(config, teacher, NINE, cutoff=5.0, functions_per_element=250), 1000)
+    assert lines[0] == "basis: 9 elements, 81 blocks, 2,187 functions, 7,398 parameters"
+    assert lines[1] == "  Ag Al Au Cu Ni Pd Pt Ti Zr   243 functions: unary 27, binary 216"
+    assert "a fit of 1,000 atoms" in lines[2]
+    assert "iterations of BFGS" in lines[2]
+    assert lines[2].endswith(" and 9.6 GB of memory")
+
+
+def test_a_budget_too_small_for_the_elements_is_refused_before_labelling(
+    config: DistillConfig, teacher: Teacher
+) -> None:
+    with pytest.raises(UserError, match=r"pacemaker.functions_per_element is 8, .* at least 9"):
+        recipe_of(config, teacher, NINE, functions_per_element=8)
+
+
+def test_bfgs_costs_the_square_of_the_parameters() -> None:
+    few, many = (dry_run.fit_seconds(250, parameters, 2, 1000, 10, "BFGS") for parameters in (100, 5000))
+    assert many - few == pytest.approx(10 * 1.3e-9 * 5000**2, rel=1e-3)
+    assert dry_run.fit_seconds(250, 5000, 2, 1000, 10, "L-BFGS-B") < few

@@ -15,7 +15,7 @@ from flows.data.training_set import TrainingSet
 from flows.fit.attempts import Attempt, led_to
 from flows.fit.repairs import first_plan
 from flows.fit.rounds import Results, broken_off, extend
-from flows.fit.student import Student
+from flows.fit.student import FittedStudent
 from flows.run import Run
 from tasks.artefact import Artefact, StepCall
 from tasks.errors import StepCancelled, StepFailed
@@ -37,48 +37,36 @@ class Steps:
 
     def __call__(self, call: StepCall, workspace: Workspace, run_name: str | None = None) -> Artefact:
         self.calls.append((run_name or call.step, call))
-        answer: dict[str, Any] = getattr(self, call.step, lambda _: {})(call)
+        answer: dict[str, Any] = {}
+        if call.step == "weak_spots":
+            self.selected += (added := call.params["structures"])
+            answer = {"added": added, "added_by": {"error": added}, "selected": self.selected, "how": {"error": added}}
+        elif call.step == "frames":
+            answer = {"train_structures": 150, "train_atoms": 1500, "pairs": {}}
+        elif call.step == "stability":
+            answer = {"unstable_because": self.unstable}
+        elif call.step == "evaluate":
+            answer = evaluated(500.0)
+        elif call.step == "pace_train":
+            error = self.errors.pop(0)
+            if isinstance(error, str):
+                failure = StepCancelled if error == "Cancelled" else StepFailed
+                raise failure("pace_train", error, "as the test wants", Path("kept"))
+            answer = fit_metrics(error, self.gap, call.params["potential"]["functions_per_element"])
         return self.artefact(call.step, f"{len(self.calls)}", **answer)
-
-    def weak_spots(self, call: StepCall) -> dict[str, Any]:
-        added = call.params["structures"]
-        self.selected += added
-        return {"added": added, "added_by": {"error": added}, "selected": self.selected, "how": {"error": added}}
-
-    def frames(self, call: StepCall) -> dict[str, Any]:
-        return {"train_structures": 150, "train_atoms": 1500, "pairs": {}}
-
-    def pace_train(self, call: StepCall) -> dict[str, Any]:
-        error = self.errors.pop(0)
-        if isinstance(error, str):
-            failure = StepCancelled if error == "Cancelled" else StepFailed
-            raise failure("pace_train", error, "as the test wants", Path("kept"))
-        return fit_metrics(error, self.gap, call.params["potential"]["functions_per_element"])
-
-    def stability(self, call: StepCall) -> dict[str, Any]:
-        return {"unstable_because": self.unstable}
-
-    def evaluate(self, call: StepCall) -> dict[str, Any]:
-        return evaluated(500.0)
 
     def of(self, step: str) -> list[StepCall]:
         return [call for _, call in self.calls if call.step == step]
 
 
 def fit_metrics(error: float, gap: float, functions: int = 250) -> dict[str, Any]:
-    """A fit that came to its end."""
+    """A fit that came to its end; one with an error of 150 meV/Å was broken off."""
     return {
-        "stop_reason": "converged",
-        "iterations": 10,
-        "interim_iteration": 10,
-        "validation_force_mae_meV_per_A": error,
-        "validation_energy_mae_meV_per_atom": 1.0,
-        "train_force_mae_meV_per_A": error / gap,
-        "train_energy_mae_meV_per_atom": 1.0,
-        "functions": functions,
-        "functions_asked": functions,
-        "batch_size": 10,
-    }
+        "stop_reason": "time_limit" if error == 150 else "converged", "iterations": 10, "interim_iteration": 10,
+        "validation_force_mae_meV_per_A": error, "validation_energy_mae_meV_per_atom": 1.0,
+        "train_force_mae_meV_per_A": error / gap, "train_energy_mae_meV_per_atom": 1.0,
+        "functions": functions, "functions_asked": functions, "batch_size": 10,
+    }  # fmt: skip
 
 
 def evaluated(error: float) -> dict[str, Any]:
@@ -92,7 +80,7 @@ def distilled(prepared: Prepared, data: Artefact, artefact: MakeArtefact) -> Any
 
     def run(
         errors: list[float | str], gap: float = 2.0, unstable: str | None = None, test: float = 500.0, **changes: Any
-    ) -> tuple[Results, Steps, Run, Student]:
+    ) -> tuple[Results, Steps, Run, FittedStudent]:
         steps = Steps(artefact, errors, gap, unstable)
         run = Run(WORKSPACE, step=steps)
         selection = artefact("pace_select", candidates=500, selected=100, how={"bulk": 100})
@@ -106,23 +94,17 @@ def distilled(prepared: Prepared, data: Artefact, artefact: MakeArtefact) -> Any
         attempt = Attempt("pace_train attempt 1", first_plan(given.recipe.stages[0]), "not_accurate", 1.0, made)
         tested = artefact("evaluate", "first", **evaluated(test))
         training = TrainingSet(selection, data)
-        student = Student(given.recipe, training, [attempt], made, active_set, core, stable, tested)
+        student = FittedStudent(given.recipe, training, [attempt], made, active_set, core, stable, tested)
         return extend(given, student, run), steps, run, student
 
     return run
 
 
-def test_a_round_of_structures_goes_on_from_the_best_with_more_data(distilled: Any) -> None:
+def test_a_round_of_structures_starts_from_the_best_with_more_data(distilled: Any) -> None:
     found, steps, runner, first = distilled([100.0], rounds=1)
-    assert [name for name, _ in steps.calls] == [
-        "weak_spots round 1",
-        "frames round 1",
-        "pace_train round 1 attempt 1",
-        "pace_activeset round 1",
-        "pace_corerep round 1",
-        "stability round 1",
-        "evaluate round 1",
-    ]
+    after = ["pace_activeset round 1", "pace_corerep round 1", "stability round 1", "evaluate round 1"]
+    names = ["weak_spots round 1", "frames round 1", "pace_train round 1 attempt 1", *after]
+    assert [name for name, _ in steps.calls] == names
     weak, train = steps.of("weak_spots")[0], steps.of("pace_train")[0]
     assert weak.params["structures"] == 50
     assert weak.inputs["potential"] == (first.core.file("potential"),)
@@ -155,27 +137,22 @@ def test_a_round_that_did_harm_is_left_behind(distilled: Any) -> None:
     assert found.extensions.why == "rounds"
     assert [call.inputs["start"] for call in steps.of("pace_train")] == [(first.fit.file("best"),)] * 2
     assert found.best.results["evaluate"] is first.evaluation
-
-
-def test_it_stops_before_the_rounds_are_used_up_when_nothing_helps(distilled: Any) -> None:
     found, _, _, _ = distilled([400.0, 350.0], rounds=20)
-    assert (found.extensions.why, len(found.extensions.rounds)) == ("no_gain", 2)
+    assert (found.extensions.why, len(found.extensions.rounds)) == ("no_gain", 2), "before the rounds are used up"
     assert "more structures did not help" in found.extensions.sentence()
 
 
 def test_the_next_round_starts_from_the_best_round(distilled: Any) -> None:
-    found, steps, runner, _ = distilled([200.0, 190.5, 150.0], rounds=3)
+    found, steps, runner, _ = distilled([200.0, 190.5, 151.0], rounds=3)
     third = steps.of("pace_train")[2]
     assert [one.kind for one in found.extensions.rounds] == ["structures", "structures", "functions"]
     assert third.inputs["train"] == (runner.done["frames round 2"].file("train"),)
     assert [one.chosen for one in found.extensions.rounds] == [False, False, True]
-    assert [attempt.name for attempt in found.attempts] == [
-        "pace_train attempt 1",
-        *(f"pace_train round {number} attempt 1" for number in (1, 2, 3)),
-    ]
+    rounds = [f"pace_train round {number} attempt 1" for number in (1, 2, 3)]
+    assert [attempt.name for attempt in found.attempts] == ["pace_train attempt 1", *rounds]
 
 
-def test_a_failed_round_is_told_and_the_best_stays(distilled: Any) -> None:
+def test_a_failed_round_is_reported_and_the_best_stays(distilled: Any) -> None:
     found, _, _, first = distilled(["SomeBug", 200.0], rounds=2)
     failed, done = found.extensions.rounds
     assert (failed.after, failed.helped, failed.failure) == (None, False, "pace_train: as the test wants")
@@ -189,29 +166,31 @@ def test_a_cancelled_round_ends_the_run(distilled: Any) -> None:
         distilled(["Cancelled", 200.0])
 
 
-def test_a_round_that_was_broken_off_ends_the_loop(distilled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = fit_metrics
-    monkeypatch.setitem(globals(), "fit_metrics", lambda error, *more: {**real(error, *more), **ENDS.get(error, {})})
+def test_a_round_that_was_broken_off_ends_the_loop(distilled: Any) -> None:
     found, steps, _, first = distilled([150.0, 100.0], rounds=2)
     assert found.best is first
     assert (found.extensions.why, len(steps.of("pace_train"))) == ("unfinished", 1)
 
 
-def test_what_is_unstable_is_not_extended(distilled: Any) -> None:
+def test_without_rounds_or_with_an_unstable_student_nothing_is_done(distilled: Any) -> None:
+    found, steps, _, first = distilled([], rounds=0)
+    assert not steps.calls
+    assert found.best is first
+    assert [attempt.name for attempt in found.attempts] == ["pace_train attempt 1"]
     found, steps, _, _ = distilled([], unstable="two atoms fused")
     assert not steps.calls
     assert found.extensions.why == "unsound"
     assert "two atoms fused" in found.extensions.sentence()
 
 
-ENDS = {150.0: {"stop_reason": "time_limit"}}
-END, LIMIT, BROKEN, GOOD = "iterations_used_up", "time_limit", "diverged", "converged"
+END, LIMIT, BROKEN, GOOD, CRASH = "iterations_used_up", "time_limit", "diverged", "converged", "crashed"
 
 
 @pytest.mark.parametrize(
     ("verdicts", "taken", "broken"),
     [
         ([(1, END)], 0, False),
+        ([(1, END), (1, CRASH)], 0, False),  # it left nothing to continue from
         ([(1, LIMIT)], 0, True),
         ([(1, LIMIT), (1, END)], 0, False),
         ([(1, END), (1, LIMIT)], 0, True),  # the next run goes on with it
@@ -224,26 +203,13 @@ END, LIMIT, BROKEN, GOOD = "iterations_used_up", "time_limit", "diverged", "conv
 def test_a_fit_that_was_broken_off_is_not_built_on(
     recipe: Recipe, artefact: MakeArtefact, verdicts: list[tuple[int, Any]], taken: int, broken: bool
 ) -> None:
-    made = [artefact("pace_train", str(number)) for number in range(len(verdicts))]
+    failed = StepFailed("pace_train", "Crashed", "as the test wants", Path("kept"))
+    made = [failed if end == CRASH else artefact("pace_train", str(place)) for place, (_, end) in enumerate(verdicts)]
     attempts = [
         Attempt(f"attempt {stage}", first_plan(recipe.stages[0]).model_copy(update={"stage": stage}), verdict, 1.0, one)
         for (stage, verdict), one in zip(verdicts, made, strict=True)
     ]
     assert broken_off(attempts, made[taken]) == broken
-
-
-def test_an_attempt_that_left_nothing_to_go_on_from_is_no_hindrance(recipe: Recipe, artefact: MakeArtefact) -> None:
-    crash = StepFailed("pace_train", "Crashed", "as the test wants", Path("kept"))
-    made, plan = artefact("pace_train"), first_plan(recipe.stages[0])
-    attempts = [Attempt("1", plan, "iterations_used_up", 1.0, made), Attempt("2", plan, "crashed", 1.0, crash)]
-    assert not broken_off(attempts, made)
-
-
-def test_without_rounds_nothing_is_done(distilled: Any) -> None:
-    found, steps, _, first = distilled([], rounds=0)
-    assert not steps.calls
-    assert found.best is first
-    assert [attempt.name for attempt in found.attempts] == ["pace_train attempt 1"]
 
 
 def test_the_report_has_a_row_a_round(distilled: Any) -> None:

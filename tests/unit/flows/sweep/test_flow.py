@@ -1,9 +1,10 @@
-"""Which students a sweep makes, what it refuses before anything runs, and what one failure costs."""
+"""The students of a sweep, its refusals before anything runs, and the cost of one failure."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from flows.data.prepare import Prepared
 from flows.data.training_set import TrainingSet
 from flows.fit.attempts import Attempt
 from flows.fit.repairs import first_plan
-from flows.fit.student import Student
+from flows.fit.student import FittedStudent
 from flows.sweep import flow, students
 from flows.sweep.__main__ import parser, with_more
 from flows.sweep.committee import members
@@ -28,6 +29,9 @@ from tasks.errors import DistillError, StepCancelled, StepFailed, StoreError, Us
 from tasks.settings import Settings
 from tasks.studies.sweep import SweepSummary
 from tasks.workspace import Workspace, open_workspace
+
+OURS = SHARE * 16
+"""GB that all fits may have on a machine with 16 GB."""
 
 
 @pytest.fixture
@@ -61,19 +65,18 @@ def test_a_key_that_changes_nothing_beside_stages_is_not_varied(base: DistillCon
         variants(swept(staged, vary={"train.maxiter": [150, 300]}))
 
 
-def test_keys_that_end_alike_and_long_values_are_told_apart(base: DistillConfig) -> None:
+def test_keys_with_the_same_last_word_and_long_values_have_names_of_their_own(base: DistillConfig) -> None:
     stages = [[], [{"kappa": 0.3, "maxiter": 10}, {"kappa": 0.02, "maxiter": 5}]]
     vary = {"train.stages": stages, "selection.potential": [None], "convergence.force_mae_meV_per_A": [1.0]}
     assert [one.name for one in variants(swept(base, vary=vary))] == [
         "stages 1 potential=None force_mae_meV_per_A=1.0", "stages 2 potential=None force_mae_meV_per_A=1.0",
     ]  # fmt: skip
-    alike = {"teacher.head": [None], "dataset.likeness_A": [0.1], "split.seed": [1], "train.seed": [2]}
-    (one,) = variants(swept(base, vary={key: alike[key] for key in ("teacher.head", "train.seed")}))
-    assert one.name == "head=None seed=2"
+    (one,) = variants(swept(base, vary={"dft.files": [[]], "pool.files": [["/a"]], "train.seed": [2]}))
+    assert one.name == "dft.files 1 pool.files 1 seed=2"
 
 
 @pytest.mark.parametrize(
-    ("vary", "told"),
+    ("vary", "message"),
     [
         ({"pacemaker.cutof": [4.5]}, "sweep.vary: cutof=4.5: unknown key pacemaker.cutof: did you mean cutoff"),
         ({"train.maxiter": [10, 0]}, "sweep.vary: maxiter=0: train.maxiter: .* greater than or equal to 1"),
@@ -84,34 +87,31 @@ def test_keys_that_end_alike_and_long_values_are_told_apart(base: DistillConfig)
     ],
 )
 def test_a_wrong_combination_is_refused_before_anything_runs(
-    base: DistillConfig, vary: dict[str, list[Any]], told: str
+    base: DistillConfig, vary: dict[str, list[Any]], message: str
 ) -> None:
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         variants(swept(base, vary=vary))
 
 
 @pytest.mark.parametrize(
-    ("sweep_section", "told"),
+    ("sweep_section", "message"),
     [
         ({"vary": {"train.maxiter": []}}, "has no values"),
-        ({"vary": {"name": ["a", "b"]}}, "the same for every student"),
-        ({"vary": {"preset": ["standard", "accurate"]}}, "the same for every student"),
-        ({"vary": {"sweep.at_once": [1, 2]}}, "the same for every student"),
-        ({"vary": {"extend.rounds": [1, 2]}}, "the same for every student"),
+        *(
+            ({"vary": {key: [1, 2]}}, "the same for every student")
+            for key in ("name", "preset", "sweep.at_once", "extend.rounds")
+        ),
         ({"committee": 1}, "a committee of one has no spread"),
         ({"vary": {"train.threads": [1, 2]}}, "threads are no part of a result"),
     ],
 )
 def test_what_no_sweep_can_do_is_refused_with_the_config(
-    base: DistillConfig, sweep_section: dict[str, Any], told: str
+    base: DistillConfig, sweep_section: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         swept(base, **sweep_section)
-
-
-def test_a_sweep_of_nothing_is_refused(base: DistillConfig) -> None:
     with pytest.raises(UserError, match=r"sweep\.vary .* sweep\.committee"):
-        flow.checked(base)
+        flow.checked(base)  # a sweep of nothing
 
 
 def test_only_what_decides_the_data_has_data_of_its_own(base: DistillConfig) -> None:
@@ -128,34 +128,32 @@ def test_fits_never_have_more_threads_than_there_are_cores(
 ) -> None:
     config = swept(base, at_once=at_once)
     config = config.model_copy(update={"train": config.train.model_copy(update={"threads": threads})})
-    if fits:
+    with nullcontext() if fits else pytest.raises(UserError, match=r"sweep\.at_once"):
         refuse_too_many(config, cores=2)
-    else:
-        with pytest.raises(UserError, match=r"sweep\.at_once"):
-            refuse_too_many(config, cores=2)
 
 
-def test_fits_side_by_side_share_cores_and_memory() -> None:
-    settings = Settings(cores=5, fit_memory_GB=6)
-    assert share(settings, 1) == settings
-    assert (share(settings, 2).cores, share(settings, 2).fit_memory_GB) == (2, 3)
-    assert share(Settings(cores=2), 4).cores == 1
-    alone, four = share(Settings(cores=2), 1).fit_memory_GB, share(Settings(cores=2), 4).fit_memory_GB
-    assert alone is None
-    assert four is not None
-    assert four > 0
-
-
-@pytest.mark.parametrize("runner", ["docker", "apptainer"])
-def test_fits_side_by_side_take_no_more_than_their_containers_have(runner: Any) -> None:
-    assert share(Settings(runner=runner, step_memory_GB=0.1, cores=2), 2).fit_memory_GB == SHARE * 0.1
-    large = share(Settings(runner=runner, step_memory_GB=1e6, cores=2), 2).fit_memory_GB
-    assert large == share(Settings(cores=2), 2).fit_memory_GB
-
-
-def test_the_memory_of_a_cluster_is_that_of_its_workers() -> None:
-    assert share(Settings(dask_address="tcp://there:8786"), 2).fit_memory_GB is None
-    assert share(Settings(dask_address="tcp://there:8786", fit_memory_GB=6), 2).fit_memory_GB == 3
+@pytest.mark.parametrize(
+    ("settings", "at_once", "cores", "memory_GB"),
+    [
+        ({"cores": 5, "fit_memory_GB": 6}, 1, 5, 6),
+        ({"cores": 5, "fit_memory_GB": 6}, 2, 2, 3),
+        ({"cores": 2}, 1, 2, None),
+        ({"cores": 2}, 4, 1, OURS / 4),
+        *(
+            ({"runner": runner, "step_memory_GB": gigabytes, "cores": 2}, 2, 1, memory_GB)
+            for runner in ("docker", "apptainer")  # no more than their containers have
+            for gigabytes, memory_GB in ((0.1, SHARE * 0.1), (1e6, OURS / 2))
+        ),
+        ({"cores": 2, "dask_address": "tcp://there:8786"}, 2, 1, None),  # that of its workers
+        ({"cores": 2, "dask_address": "tcp://there:8786", "fit_memory_GB": 6}, 2, 1, 3),
+    ],
+)
+def test_fits_at_once_share_cores_and_memory(
+    settings: dict[str, Any], at_once: int, cores: int, memory_GB: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(students, "available_bytes", lambda: 16e9)
+    found = share(Settings(**settings), at_once)
+    assert (found.cores, found.fit_memory_GB) == (cores, memory_GB)
 
 
 def test_members_differ_by_more_than_pacemakers_seed(base: DistillConfig) -> None:
@@ -175,7 +173,7 @@ def test_values_come_from_the_command_line_too(base: DistillConfig) -> None:
 
 
 @pytest.mark.parametrize("option", ["train.maxiter", "train.maxiter=", "=1,2", "train.maxiter=[1", "name=a,b"])
-def test_a_wrong_option_is_told(base: DistillConfig, option: str) -> None:
+def test_a_wrong_option_is_refused(base: DistillConfig, option: str) -> None:
     with pytest.raises(UserError, match="--vary"):
         with_more(base, [option])
 
@@ -186,17 +184,17 @@ class Fits:
     def __init__(self, artefact: Any, broken: dict[str, Exception]) -> None:
         self.artefact, self.broken = artefact, broken
 
-    def __call__(self, wanted: list[Wanted], at_once: int, workspace: Workspace) -> list[Student | Exception]:
+    def __call__(self, wanted: list[Wanted], at_once: int, workspace: Workspace) -> list[FittedStudent | Exception]:
         return [self.broken.get(one.name) or self._fitted(one) for one in wanted]
 
-    def _fitted(self, one: Wanted) -> Student:
+    def _fitted(self, one: Wanted) -> FittedStudent:
         recipe = one.prepared.recipe
         train = one.prepared.config.train
         fit = self.artefact("pace_train", one.name, iterations=train.maxiter)
         core = self.artefact("pace_corerep", one.name, functions={"Si": 7})
         errors = {"teacher_force_mae_meV_per_A": 1000 / train.maxiter, "teacher_structures": 9}
         plan = first_plan(recipe.stages[0])
-        return Student(
+        return FittedStudent(
             recipe=recipe, training=one.training, fit=fit,
             attempts=[Attempt("pace_train attempt 1", plan, "converged", 5.0, fit)],
             active_set=self.artefact("pace_activeset"), core=core,
@@ -205,30 +203,20 @@ class Fits:
         )  # fmt: skip
 
 
-class Published:
-    """In place of Prefect's door."""
-
-    def __init__(self) -> None:
-        self.summary: SweepSummary | None = None
-
-    def __call__(self, summary: SweepSummary, workspace: Workspace) -> None:
-        self.summary = summary
-
-
 @pytest.fixture
-def published(prepared: Prepared, artefact: Any, monkeypatch: pytest.MonkeyPatch) -> Published:
-    """A sweep whose data and fits are made up; `Fits` may be replaced."""
+def published(prepared: Prepared, artefact: Any, monkeypatch: pytest.MonkeyPatch) -> list[SweepSummary]:
+    """The summaries of a sweep whose data and fits are made up; `Fits` may be replaced."""
 
     class Made(flow.Data):
         def of(self, one: Any) -> Prepared:
             return prepared.with_config(one.config)
 
-    seen = Published()
+    seen: list[SweepSummary] = []
     frames = artefact("frames", train_structures=40)
     monkeypatch.setattr(flow, "Data", Made)
     monkeypatch.setattr(flow, "training_set", lambda *_: TrainingSet(artefact("pace_select"), frames))
     monkeypatch.setattr(flow, "fit_all", Fits(artefact, {}))
-    monkeypatch.setattr(flow, "publish_study", seen)
+    monkeypatch.setattr(flow, "publish_study", lambda summary, _: seen.append(summary))
     return seen
 
 
@@ -239,102 +227,78 @@ def take(config: DistillConfig, root: Path) -> DistillConfig:
 
 VARY = {"train.maxiter": [10, 20, 21]}
 FAILED = StepFailed("pace_train", "Diverged", "the loss is infinite", Path("x"))
+CANCELLED = StepCancelled("pace_select", "Cancelled", "somebody wants it to end", Path("x"))
 
 
 def test_the_best_is_taken_or_the_cheapest_that_is_nearly_as_good(
-    base: DistillConfig, published: Published, tmp_path: Path
+    base: DistillConfig, published: list[SweepSummary], tmp_path: Path
 ) -> None:
     assert take(swept(base, vary=VARY), tmp_path).train.maxiter == 21
     assert take(swept(base, vary=VARY, take="cheapest", within=0.06), tmp_path).train.maxiter == 20
     assert take(swept(base, vary=VARY, take="cheapest", within=0.04), tmp_path).train.maxiter == 21
-    assert published.summary is not None
-    assert published.summary.chosen_config["train"]["maxiter"] == 21
-    assert [one.stable for one in published.summary.students] == [None, True, True]
+    assert published[-1].chosen_config["train"]["maxiter"] == 21
+    assert [one.stable for one in published[-1].students] == [None, True, True]
 
 
+@pytest.mark.parametrize("where", ["fit", "training set"])
 def test_a_student_that_fails_costs_itself_alone(
-    base: DistillConfig, published: Published, artefact: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(flow, "fit_all", Fits(artefact, {"maxiter=21": FAILED}))
-    assert take(swept(base, vary=VARY), tmp_path).train.maxiter == 20
-    assert published.summary is not None
-    assert [(one.name, one.step, one.message) for one in published.summary.failures] == [
-        ("maxiter=21", "pace_train", "the loss is infinite")
-    ]
-    assert [one.name for one in published.summary.students] == ["maxiter=10", "maxiter=20"]
-
-
-def test_a_student_without_a_training_set_costs_itself_alone(
-    base: DistillConfig, published: Published, artefact: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    base: DistillConfig, published: list[SweepSummary], artefact: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    where: str,
+) -> None:  # fmt: skip
     def selected(prepared: Prepared, run: Any) -> Any:
-        if prepared.config.train.maxiter == 10:
+        if where == "training set" and prepared.config.train.maxiter == 21:
             raise FAILED
         return TrainingSet(artefact("pace_select"), artefact("frames", train_structures=40))
 
     monkeypatch.setattr(flow, "training_set", selected)
-    take(swept(base, vary=VARY), tmp_path)
-    assert published.summary is not None
-    assert [one.name for one in published.summary.failures] == ["maxiter=10"]
+    monkeypatch.setattr(flow, "fit_all", Fits(artefact, {"maxiter=21": FAILED}))
+    assert take(swept(base, vary=VARY), tmp_path).train.maxiter == 20
+    assert [(one.name, one.step, one.message) for one in published[-1].failures] == [
+        ("maxiter=21", "pace_train", "the loss is infinite")
+    ]
+    assert [one.name for one in published[-1].students] == ["maxiter=10", "maxiter=20"]
 
 
-def test_a_sweep_without_any_student_fails(
-    base: DistillConfig, published: Published, artefact: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    broken: dict[str, Exception] = {f"maxiter={n}": FAILED for n in (10, 20, 21)}
-    monkeypatch.setattr(flow, "fit_all", Fits(artefact, broken))
-    with pytest.raises(StepFailed, match="infinite"):
+@pytest.mark.parametrize("error", [FAILED, CANCELLED])
+def test_a_sweep_without_any_student_fails_and_a_cancelled_selection_ends_it(
+    base: DistillConfig, published: list[SweepSummary], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    error: DistillError,
+) -> None:  # fmt: skip
+    selections = []
+
+    def selected(prepared: Prepared, run: Any) -> Any:
+        selections.append(run)
+        raise error
+
+    monkeypatch.setattr(flow, "training_set", selected)
+    with pytest.raises(type(error)) as caught:
         take(swept(base, vary=VARY), tmp_path)
-    assert published.summary is None
+    assert caught.value is error
+    assert published == []
+    assert len(selections) == (1 if error is CANCELLED else 3)
 
 
+@pytest.mark.parametrize("error", [StoreError("no space left"), CANCELLED])
 def test_what_is_no_failure_of_a_student_ends_the_sweep(
-    recipe: Any, data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Any, data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: DistillError
 ) -> None:
-    full = StoreError("no space left")
-    results: list[DistillError] = [FAILED, full]
-    monkeypatch.setattr(students, "run_shards", lambda *_, **__: results)
-    wanted = [Wanted(name, recipe, data) for name in ("a", "b")]
-    workspace = open_workspace(tmp_path, Settings())
-    with pytest.raises(StoreError, match="no space"):
+    results, fatal_ones = [FAILED, error], list[bool]()
+
+    def ran(*_: Any, fatal: Callable[[BaseException], bool], **__: Any) -> list[Any]:
+        fatal_ones.extend(map(fatal, results))
+        return results
+
+    monkeypatch.setattr(students, "run_shards", ran)
+    wanted, workspace = [Wanted(name, recipe, data) for name in ("a", "b")], open_workspace(tmp_path, Settings())
+    with pytest.raises(type(error)) as caught:
         students.fit_all(wanted, 1, workspace)
+    assert caught.value is error
+    assert fatal_ones == [False, True]
     results[1] = FAILED
     assert students.fit_all(wanted, 1, workspace) == [FAILED, FAILED]
 
 
-CANCELLED = StepCancelled("pace_select", "Cancelled", "somebody wants it to end", Path("x"))
-
-
-def test_a_cancelled_student_ends_the_sweep(
-    recipe: Any, data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[bool] = []
-
-    def ran(*_: Any, fatal: Callable[[BaseException], bool], **__: Any) -> list[Any]:
-        asked.extend((fatal(CANCELLED), fatal(FAILED)))
-        return [FAILED, CANCELLED, None]
-
-    monkeypatch.setattr(students, "run_shards", ran)
-    wanted = [Wanted(name, recipe, data) for name in ("a", "b", "c")]
-    with pytest.raises(StepCancelled, match="wants it to end"):
-        students.fit_all(wanted, 1, open_workspace(tmp_path, Settings()))
-    assert asked == [True, False]
-
-
-def test_a_cancelled_selection_ends_the_sweep(
-    base: DistillConfig, published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def selected(prepared: Prepared, run: Any) -> Any:
-        raise CANCELLED
-
-    monkeypatch.setattr(flow, "training_set", selected)
-    with pytest.raises(StepCancelled) as caught:
-        take(swept(base, vary=VARY), tmp_path)
-    assert caught.value is CANCELLED
-    assert published.summary is None
-
-
-def test_what_the_data_refuse_is_told_with_the_student(
+def test_what_the_data_refuse_is_reported_with_the_student(
     base: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(config: DistillConfig, *_: Any) -> Any:

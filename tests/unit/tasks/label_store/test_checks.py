@@ -31,13 +31,10 @@ def check(tmp_path: Path, answers: Any) -> Callable[[list[dict[str, Any]] | pa.T
     return written_and_read
 
 
-def test_good_rows_are_kept_as_they_are_sorted_by_id(check, answers) -> None:
+def test_good_rows_are_kept_sorted_by_id_and_rows_may_be_missing(check, answers) -> None:
     rows = answers.rows(NUMBERS)
     assert check(rows).equals(rows.sort_by("id"))
     assert check(rows).schema.field("forces").type.value_field.name == ROWS.field("forces").type.value_field.name
-
-
-def test_rows_may_be_missing(check, answers) -> None:
     assert len(check(answers.rows([3]))) == 1
     assert check(answers.rows([])).equals(ROWS.empty_table())
 
@@ -50,14 +47,11 @@ def test_rows_may_be_missing(check, answers) -> None:
 def test_a_structure_with_two_answers_or_none_is_named(answers, answered, aside, number, words) -> None:
     (name,) = (i.hex() for i in answers.ids([number]).to_pylist())
     reasons = {answers.ids([one])[0].as_py().hex(): reason for one, reason in aside.items()}
+    check_complete(Path("labels.parquet"), answers.rows([]), answers.ids([]), {})
+    of_two = {answers.ids([2])[0].as_py().hex(): "too large"}
+    check_complete(Path("labels.parquet"), answers.rows([3, 1]), answers.ids([1, 2, 3]), of_two)
     with pytest.raises(StoreError, match=rf"labels\.parquet: structure {name} .*{words}"):
         check_complete(Path("labels.parquet"), answers.rows(answered), answers.ids([1, 2, 3]), reasons)
-
-
-def test_every_structure_has_one_answer(answers) -> None:
-    reasons = {answers.ids([2])[0].as_py().hex(): "too large"}
-    check_complete(Path("labels.parquet"), answers.rows([3, 1]), answers.ids([1, 2, 3]), reasons)
-    check_complete(Path("labels.parquet"), answers.rows([]), answers.ids([]), {})
 
 
 SPOILT = {
@@ -101,27 +95,20 @@ def test_a_spoilt_refusal_is_named(check, answers, words: str, change: dict[str,
         check(rows)
 
 
-def test_the_same_structure_twice_is_named(check, answers) -> None:
+def test_doubled_or_too_many_rows_endless_forces_and_other_columns_are_refused(check, answers, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"row 3 \(from 0\): the id of an earlier row"):
         check(answers.rows([1, 2, 3, 2]))
-
-
-def test_more_rows_than_structures_are_refused_before_they_are_read(check, answers) -> None:
     with pytest.raises(StoreError, match="9 rows, at most 8"):
         check(answers.rows([*NUMBERS, 1]))
-
-
-def test_a_small_file_of_endless_forces_is_refused_before_it_is_read(tmp_path: Path, answers) -> None:
+    with pytest.raises(StoreError, match="columns"):
+        check(answers.rows(NUMBERS).drop_columns(["edges"]))
+    with pytest.raises(StoreError, match="columns are not id, reason"):
+        checked_reasons(answers.file(NUMBERS), answers.ids(NUMBERS))
     row = {**answers.rows([1]).to_pylist()[0], "forces": np.zeros(5_000_000)}
     pq.write_table(pa.Table.from_pylist([row], schema=ROWS), bomb := tmp_path / "labels.parquet", compression="zstd")
     assert bomb.stat().st_size < 100_000
     with pytest.raises(StoreError, match="5000000 values in a column, at most"):
         checked_rows(bomb, answers.ids(NUMBERS), answers.atoms(NUMBERS))
-
-
-def test_other_columns_are_refused(check, answers) -> None:
-    with pytest.raises(StoreError, match="columns"):
-        check(answers.rows(NUMBERS).drop_columns(["edges"]))
 
 
 @pytest.mark.parametrize("keep", [0, 10, 0.5])
@@ -173,8 +160,3 @@ def test_spoilt_reasons_are_named(tmp_path: Path, answers, numbers, reason, word
     path = set_aside(tmp_path, answers.ids(numbers), ["fine", reason])
     with pytest.raises(StoreError, match=rf"set_aside\.parquet, row 1 \(from 0\): .*{words}"):
         checked_reasons(path, answers.ids(NUMBERS))
-
-
-def test_labels_are_no_reasons(answers) -> None:
-    with pytest.raises(StoreError, match="columns are not id, reason"):
-        checked_reasons(answers.file(NUMBERS), answers.ids(NUMBERS))

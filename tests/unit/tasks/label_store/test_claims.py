@@ -16,12 +16,7 @@ import pytest
 
 from tasks.label_store.store import LabelStore, TeacherKey
 
-TEACHER = TeacherKey(model="ab" * 32, head="Default", dtype="float32", version=2, stub=True)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> LabelStore:
-    return LabelStore(tmp_path / "labels", TEACHER)
+TEACHER = TeacherKey(model="ab" * 32, head="Default", dtype="float32", version=2, stub=False)
 
 
 def another(store: LabelStore) -> LabelStore:
@@ -45,19 +40,18 @@ def test_what_one_has_claimed_is_not_another_s(store, answers) -> None:
         assert (all_of_them.mine.all(), all_of_them.elsewhere) == (True, 0)
 
 
-def test_what_is_stored_is_nobody_s(store, answers) -> None:
+def test_what_is_stored_is_nobody_s_and_what_comes_twice_is_claimed_once(store, answers) -> None:
     store.commit(answers.file([1, 2]), answers.ids([1, 2]), answers.atoms([1, 2]))
     with store.claim(answers.ids([0, 1, 2, 3])) as claim:
         assert claim.mine.tolist() == [True, False, False, True]
         store.commit(answers.file([0]), answers.ids([0]), answers.atoms([0]))
         with another(store).claim(answers.ids([0, 1, 3])) as other:
             assert (other.mine.any(), other.elsewhere) == (False, 1)
-
-
-def test_a_structure_that_is_asked_for_twice_is_claimed_once(store, answers) -> None:
-    with store.claim(answers.ids([1, 2, 1, 1])) as claim, another(store).claim(answers.ids([2, 1, 1])) as other:
+    with store.claim(answers.ids([11, 12, 11, 11])) as claim, another(store).claim(answers.ids([12, 11, 11])) as other:
         assert claim.mine.tolist() == [True, True, False, False]
         assert other.elsewhere == 2
+    with store.claim(answers.ids([])) as claim:
+        assert (claim.mine.tolist(), claim.elsewhere) == ([], 0)
 
 
 def test_the_folder_is_there_for_the_block_and_nothing_stays(store, answers) -> None:
@@ -67,6 +61,18 @@ def test_the_folder_is_there_for_the_block_and_nothing_stays(store, answers) -> 
     with pytest.raises(KeyError), store.claim(answers.ids([1])):
         raise KeyError
     assert claims_left(store) == []
+    block = store.claim(answers.ids([1]))
+    block.__enter__()
+    leaving = threading.Thread(target=block.__exit__, args=(None, None, None))
+    leaving.start()
+    leaving.join()
+    with another(store).claim(answers.ids([1])) as claim:
+        assert claim.mine.all()
+    with store.claim(answers.ids([1])) as claim:
+        shutil.copytree(claim.folder, claim.folder.with_name("dead"))
+    with store.claim(answers.ids([1])) as claim:
+        assert claim.mine.all()
+        assert {path.stem for path in claims_left(store)} == {claim.folder.name}
 
 
 def test_a_full_disk_while_claiming_leaves_nothing(store, answers, monkeypatch) -> None:
@@ -79,21 +85,6 @@ def test_a_full_disk_while_claiming_leaves_nothing(store, answers, monkeypatch) 
     monkeypatch.undo()
     assert claims_left(store) == []
     with store.claim(answers.ids([1])) as claim:
-        assert claim.mine.all()
-
-
-def test_nothing_to_claim(store, answers) -> None:
-    with store.claim(answers.ids([])) as claim:
-        assert (claim.mine.tolist(), claim.elsewhere) == ([], 0)
-
-
-def test_a_block_may_be_left_in_another_thread(store, answers) -> None:
-    block = store.claim(answers.ids([1]))
-    block.__enter__()
-    leaving = threading.Thread(target=block.__exit__, args=(None, None, None))
-    leaving.start()
-    leaving.join()
-    with another(store).claim(answers.ids([1])) as claim:
         assert claim.mine.all()
 
 
@@ -118,9 +109,6 @@ def test_waiting_ends_with_the_claim_or_in_time(store, answers) -> None:
     assert time.monotonic() - started < 10
     assert end.is_set()
     holder.join()
-
-
-def test_one_does_not_wait_for_itself(store, answers) -> None:
     started = time.monotonic()
     with store.claim(answers.ids([1])):
         store.wait(answers.ids([1]), 20)
@@ -202,11 +190,3 @@ def test_what_a_killed_run_had_claimed_is_taken_over(store, answers, labeller, t
     assert len(done) - 150 <= 5  # at most the shard in flight, logged but not committed
     assert before <= set(done)
     assert claims_left(store) == []
-
-
-def test_the_folder_of_a_dead_run_goes_with_the_next_claim(store, answers) -> None:
-    with store.claim(answers.ids([1])) as claim:
-        shutil.copytree(claim.folder, claim.folder.with_name("dead"))
-    with store.claim(answers.ids([1])) as claim:
-        assert claim.mine.all()
-        assert {path.stem for path in claims_left(store)} == {claim.folder.name}

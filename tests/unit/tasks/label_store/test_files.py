@@ -3,8 +3,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
@@ -25,11 +29,6 @@ ALL = range(SHARD * SHARDS)
 def no_power_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hundreds of small files would otherwise wait for the disk, each."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> LabelStore:
-    return LabelStore(tmp_path / "labels", TEACHER)
 
 
 def fill(store: LabelStore, answers: Any, first: int = 0, shards: int = SHARDS) -> None:
@@ -54,18 +53,12 @@ def all_there(store: LabelStore, answers: Any, numbers: Any = ALL) -> bool:
         return bool(LabelRows(paths).take(answers.ids(numbers)).equals(answers.rows(numbers)))
 
 
-def test_few_files_are_left_alone(store, answers) -> None:
+def test_few_files_are_left_alone_and_many_become_one(store, answers, monkeypatch) -> None:
+    store.compact()
+    assert not store.folder.exists()
     fill(store, answers, shards=MOST_FRESH)
     store.compact()
     assert len(fresh(store)) == MOST_FRESH
-
-
-def test_a_store_that_is_not_there_is_left_so(store) -> None:
-    store.compact()
-    assert not store.folder.exists()
-
-
-def test_many_files_become_one(store, answers, monkeypatch) -> None:
     monkeypatch.setattr(files, "BATCH_ROWS", 4 * SHARD)  # whatever the shards were, batches are of a good size
     fill(store, answers)
     store.compact()
@@ -210,21 +203,12 @@ def test_killed_at_any_rename_or_delete_no_row_is_lost(store, answers, tmp_path,
 def test_a_full_disk_loses_nothing(store, answers, monkeypatch) -> None:
     fill(store, answers)
 
-    class Full:
-        def __init__(self, *arguments: Any) -> None:
-            pass
-
-        def __enter__(self) -> Full:
-            return self
-
-        def __exit__(self, *error: object) -> None:
-            pass
-
-        def write_table(self, *arguments: Any, **options: Any) -> None:
-            raise OSError(28, "No space left on device")
+    @contextmanager
+    def full(*_: Any, **__: Any) -> Iterator[Any]:
+        yield SimpleNamespace(write_table=Mock(side_effect=OSError(28, "No space left on device")))
 
     with monkeypatch.context() as patched:
-        patched.setattr(pa.ipc, "new_file", Full)
+        patched.setattr(pa.ipc, "new_file", full)
         with pytest.raises(OSError, match="No space left"):
             store.compact()
     assert len(list((store.folder / "fresh").iterdir())) == SHARDS

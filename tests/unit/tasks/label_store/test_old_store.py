@@ -24,12 +24,10 @@ WRITTEN = Path(__file__).parents[3] / "data" / "store_0_1"
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A copy of it."""
     return shutil.copytree(WRITTEN, tmp_path / "root")
 
 
 def labels(root: Path) -> LabelStore:
-    """The label store of its teacher."""
     params = mace_label.Params(head="Default")
     teacher = TeacherCall(model=external(root / "teacher.model"), params=params, cutoff_A=5.0)
     return teacher.store(Workspace(root=root, settings=Settings(runner="stub")))
@@ -60,16 +58,11 @@ def test_no_label_is_computed_again(root: Path, tmp_path: Path, monkeypatch: pyt
         assert LabelRows(paths).take(structures.ids).equals(before)
 
 
-def test_its_calibration_is_known(root: Path) -> None:
+def test_its_calibration_is_known_and_its_results_are_found_by_their_keys(root: Path) -> None:
     known = labels(root).calibration("a machine")
-    assert known is not None
     assert known.edges_per_batch == 8000
-
-
-def test_its_results_are_found_by_their_keys(root: Path) -> None:
     (entry,) = (root / "store" / "ingest").iterdir()
     request = Request.model_validate_json((entry / "request.json").read_bytes())
     report = Workspace(root=root, settings=Settings()).store.peek(request)
     assert entry.name == request.key
-    assert report is not None
     assert report.metrics["structures"] == 8

@@ -1,4 +1,4 @@
-"""The pool as places, and the files of shards."""
+"""The pool as places, the files of shards, and neighbour pairs against ASE's own list."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from ase import Atoms
-from ase.build import bulk
+from ase.build import bulk, molecule
+from ase.neighborlist import neighbor_list
 
 from containers.contract import file_digest
 from containers.structures.table import STRUCTURES, atoms_from_table, structure_id, structures_table, write_table
@@ -33,15 +34,13 @@ def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StructurePool:
     return StructurePool(tmp_path / "structures.parquet")
 
 
-def test_an_id_that_comes_twice_has_one_place(pool: StructurePool) -> None:
+def test_places_of_a_pool_are_its_first_ids_with_their_edges(pool: StructurePool, tmp_path: Path) -> None:
     assert [identity.hex() for identity in pool.ids.to_pylist()] == [MADE[row].info["id"] for row in SINGLE]
     assert pool.atoms.tolist() == [len(MADE[row]) for row in SINGLE]
-
-
-def test_edges_of_some_places_are_those_of_their_structures(pool: StructurePool) -> None:
     places = np.array([1, 3, 7])
     assert pool.edges(places, 5.0).tolist() == count_edges([MADE[SINGLE[place]] for place in places], 5.0).tolist()
     assert pool.edges(np.zeros(0, np.int64), 5.0).tolist() == []
+    assert pool.write(np.zeros(0, np.int64), [], tmp_path) == []
 
 
 @pytest.mark.parametrize("cuts", [[range(7)], [range(1), range(1, 5), range(5, 7)], [range(4), range(4, 7)]])
@@ -59,5 +58,53 @@ def test_shards_hold_the_structures_in_order(pool: StructurePool, tmp_path: Path
     assert len({shard.file for shard in shards} | {shard.progress for shard in shards}) == 2 * len(shards)
 
 
-def test_no_places_make_no_shards(pool: StructurePool, tmp_path: Path) -> None:
-    assert pool.write(np.zeros(0, np.int64), [], tmp_path) == []
+# ---- neighbour pairs, against ASE's own neighbour list
+
+
+CUTOFF = 5.0
+
+
+def rattled(atoms: Atoms) -> Atoms:
+    atoms.rattle(0.1, seed=1)
+    return atoms
+
+
+NEIGHBOURHOODS = {
+    "one atom, smaller than the cutoff": bulk("Cu"),
+    "cubic": rattled(bulk("Si", cubic=True) * (2, 1, 1)),
+    "skewed": rattled(Atoms("Si2", [[0, 0, 0], [1, 1, 1]], cell=[[3, 0, 0], [2.9, 2, 0], [-1, 0.5, 4]], pbc=True)),
+    "slab": Atoms("Si2", [[0, 0, 0], [1, 1, 2]], cell=[3, 3, 0], pbc=[True, True, False]),
+    "wire": Atoms("Si2", [[0, 0, 0], [1, 1, 2]], cell=[0, 0, 4], pbc=[False, False, True]),
+    "molecule": molecule("CH3CH2OH"),
+    "outside of its cell": Atoms("Si2", [[0, 0, 0], [40, -30, 2]], cell=[5.3, 5.1, 5.2], pbc=True),
+    "single atom": Atoms("Si", [[1, 2, 3]]),
+}
+
+
+@pytest.mark.parametrize("name", NEIGHBOURHOODS)
+def test_edges_are_those_of_the_neighbour_list(name: str) -> None:
+    atoms = NEIGHBOURHOODS[name]
+    assert count_edges([atoms], CUTOFF).tolist() == [len(neighbor_list("i", atoms, CUTOFF))]
+
+
+def test_edges_of_left_handed_several_and_dense_cells() -> None:
+    right = rattled(Atoms("Si2", [[0, 0, 0], [1, 1, 1]], cell=[[3.1, 0, 0], [0, 3, 0], [0, 0, 4.2]], pbc=True))
+    left = Atoms(right.numbers, right.positions, cell=right.cell.array[[1, 0, 2]], pbc=True)
+    assert count_edges([left], CUTOFF) == count_edges([right], CUTOFF) == len(neighbor_list("i", right, CUTOFF))
+    single = Atoms("Si")
+    assert count_edges([single, bulk("Cu"), single], CUTOFF).tolist()[::2] == [0, 0]
+    assert count_edges([], CUTOFF).shape == (0,)
+    dense = Atoms("Si", cell=[0.01, 0.01, 0.01], pbc=True)
+    assert count_edges([dense], CUTOFF)[0] > 1e6
+
+
+@pytest.mark.parametrize(
+    "atoms",
+    [
+        Atoms("Si2", [[0, 0, 0], [np.nan, 0, 0]]),
+        Atoms("Si2", [[0, 0, 0], [1, 0, 0]], cell=[[1, 0, 0], [2, 0, 0], [0, 0, 3]], pbc=True),
+        Atoms("Si2", [[0, 0, 0], [1, 0, 0]], cell=[np.inf, 1, 1], pbc=True),
+    ],
+)
+def test_what_has_no_neighbour_list_counts_as_its_atoms(atoms: Atoms) -> None:
+    assert count_edges([atoms], CUTOFF).tolist() == [2]

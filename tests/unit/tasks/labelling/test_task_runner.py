@@ -15,23 +15,16 @@ from tasks.settings import Settings
 REPOSITORY = Path(__file__).parents[4]
 
 
-def test_shards_run_in_as_many_threads_as_the_settings_say() -> None:
+def test_shards_run_in_threads_in_a_running_cluster_or_in_one_of_our_own() -> None:
     assert task_runner(Settings(shards_at_once=3)) == ThreadPoolTaskRunner(max_workers=3)
-
-
-def test_an_address_is_a_running_cluster() -> None:
     runner: Any = task_runner(Settings(dask_address="tcp://node7:8786"))
     assert (type(runner).__name__, runner.address) == ("DaskTaskRunner", "tcp://node7:8786")
-
-
-def test_a_local_cluster_has_workers_of_one_shard_each() -> None:
+    # a local cluster has workers of one shard each
     options = {"dashboard_address": ":0"}
     settings = Settings(dask_cluster="distributed.LocalCluster", shards_at_once=2, dask_cluster_options=options)
     runner: Any = task_runner(settings)
     assert runner.cluster_kwargs == {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0"}
-
-
-def test_the_options_of_another_cluster_are_the_user_s_alone() -> None:
+    # the options of another cluster are the user's alone
     options = {"cores": 8, "memory": "16GB"}
     runner: Any = task_runner(Settings(dask_cluster="dask_jobqueue.SLURMCluster", dask_cluster_options=options))
     assert runner.cluster_kwargs == options
@@ -62,19 +55,16 @@ assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] 
         ({"dask_cluster_options": {"cores": 1}}, "set DISTILL_DASK_CLUSTER"),
     ],
 )
-def test_wrong_settings_are_told_by_their_names(wrong: dict[str, Any], told: str) -> None:
+def test_wrong_settings_are_named_by_their_names(wrong: dict[str, Any], told: str) -> None:
     with pytest.raises(UserError, match="DISTILL_DASK_") as caught:
         task_runner(Settings(**wrong))
     assert told in str(caught.value)
 
 
-def test_a_missing_package_is_told_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "prefect_dask.task_runners", None)
     with pytest.raises(UserError, match=r"pip install 'mace-to-ace\[dask\]'"):
         task_runner(Settings(dask_address="tcp://node7:8786"))
-
-
-def test_without_dask_settings_dask_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("prefect_dask", "prefect_dask.task_runners", "dask", "distributed"):
         monkeypatch.setitem(sys.modules, name, None)
     assert task_runner(Settings()) == ThreadPoolTaskRunner(max_workers=1)

@@ -66,18 +66,12 @@ def test_a_shard_tells_at_most_once_a_second_and_its_end_always(tmp_path: Path, 
 def test_what_shards_tell_and_what_has_ended_is_added(seen: Seen) -> None:
     seen.tell(1, 100, "100 structures, 9,000 atoms")
     seen.tell(2, 250)  # does not tell its atoms: half of 20,000
-    seen.progress.ended(seen.shards[0])
+    seen.tell(0, 500, "500 structures, 20,000 atoms")
+    seen.progress.ended(seen.shards[0])  # counts once
+    assert not seen.shards[0].progress.exists()
     seen.pass_s(15)
     assert seen.lines == ["labelling: 850 of 2,000 structures, 57 structures/s, 2,600 atoms/s, 16 s left"]
     assert seen.shown[-1][0] == pytest.approx(100 * 39_000 / 80_000, abs=0.1)
-
-
-def test_a_shard_that_has_ended_counts_once(seen: Seen) -> None:
-    seen.tell(0, 500, "500 structures, 20,000 atoms")
-    seen.progress.ended(seen.shards[0])
-    seen.pass_s(LOG_EVERY_S)
-    assert seen.lines[0].startswith("labelling: 500 of 2,000 structures")
-    assert not seen.shards[0].progress.exists()
 
 
 def test_the_rate_is_that_of_the_last_half_minute(seen: Seen) -> None:
@@ -124,7 +118,7 @@ def test_it_does_not_say_100_when_a_shard_failed(seen: Seen) -> None:
     assert 0 < seen.shown[-1][0] < 100
 
 
-def test_an_artifact_that_fails_is_told_once_and_ends_nothing(
+def test_an_artifact_that_fails_is_reported_once_and_ends_nothing(
     tmp_path: Path, clock: Any, terminal: io.StringIO
 ) -> None:
     lines: list[str] = []

@@ -78,18 +78,13 @@ def test_it_is_drawn_less_often_than_shown_and_at_the_end(seen: Seen, monkeypatc
     assert ["![learning-curve](data:image/png;base64," in text for text in seen.texts[:7]] == [False] * 6 + [True]
 
 
-def test_the_time_that_is_left(seen: Seen) -> None:
-    with seen.live:
-        seen.fit(31)
-    assert "Iteration 31 of at most 150, 31 s, at most 1 min 59 s left" in seen.texts[-2]
-
-
-def test_the_end_says_how(seen: Seen) -> None:
+def test_the_time_that_is_left_and_how_it_ended(seen: Seen) -> None:
     with seen.live as live:
-        seen.fit(3)
+        seen.fit(31)
         live.ended({"stop_reason": "early_stop", "stop_criterion": "the loss fell too slowly", "best_iteration": 2})
+    assert "Iteration 31 of at most 150, 31 s, at most 1 min 59 s left" in seen.texts[-2]
     assert "**Ended: early\\_stop: the loss fell too slowly; best at iteration 2**" in seen.texts[-1]
-    assert "| loss | 0.3333 | 0.6667 |" in seen.texts[-1]
+    assert "| loss | 0.03226 | 0.06452 |" in seen.texts[-1]
     assert "left" not in seen.texts[-1]
 
 
@@ -101,7 +96,7 @@ def test_the_end_says_how(seen: Seen) -> None:
         (KeyboardInterrupt(), "cancelled"),
     ],
 )  # fmt: skip
-def test_an_end_by_an_error_is_told_and_comes_through(seen: Seen, error: BaseException, words: str) -> None:
+def test_an_end_by_an_error_is_reported_and_comes_through(seen: Seen, error: BaseException, words: str) -> None:
     def failing() -> None:
         with seen.live:
             seen.fit(3)
@@ -112,7 +107,7 @@ def test_an_end_by_an_error_is_told_and_comes_through(seen: Seen, error: BaseExc
     assert f"**Ended: {words}**" in seen.texts[-1]
 
 
-def test_a_server_that_fails_is_told_once_and_ends_nothing(clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_fails_is_reported_once_and_ends_nothing(clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = Seen(clock)
 
     def fail(text: str) -> None:

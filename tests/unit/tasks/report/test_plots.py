@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import io
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pytest
+import pyarrow.parquet as pq
 from PIL import Image
 
 from tasks.report import plots
+from tasks.report.plots import BEST, BLUE, ORANGE, STAGE, Course, learning_curve, live_curve
+from tests.unit.tasks.pictures import ink
 
 PNG = b"\x89PNG\r\n\x1a\n"
 PAIR = {"r_in_A": 1.9, "shortest_distance_A": 1.8, "distance_A": [0.5, 1.0, 2.0], "energy_eV": [900.0, 80.0, -1.0],
         "zbl_eV": [900.0, 80.0, 3.0], "force_eV_per_A": [4000.0, 300.0, 1.0],
         "zbl_force_eV_per_A": [4000.0, 300.0, 2.0]}  # fmt: skip
-
-
-def ink(png: bytes, colour: str) -> int:
-    """Pixels that are nearly of a colour."""
-    wanted = np.array([int(colour[place : place + 2], 16) for place in (1, 3, 5)])
-    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
-    return int((np.abs(pixels - wanted).max(axis=2) < 12).sum())
 
 
 def points(count: int, quantity: str = "force_eV_per_A") -> pa.Table:
@@ -60,9 +54,6 @@ def test_core_repulsion_grows_with_the_pairs_up_to_a_bound() -> None:
     )
     assert one.width < two.width < many.width
     assert many.height == 2 * one.height
-
-
-def test_core_repulsion_of_a_pair_that_the_data_lack() -> None:
     assert plots.core_repulsion({"Al-Ni": {**PAIR, "shortest_distance_A": None}}).startswith(PNG)
 
 
@@ -75,22 +66,67 @@ def test_grades_before_and_after_are_both_drawn() -> None:
     assert ink(alone, plots.BLUE) > 300
 
 
-def test_same_data_same_bytes(parity_table: pa.Table) -> None:
+def test_same_data_same_bytes(parity_table: pa.Table, history: Path) -> None:
     assert plots.parity(parity_table, "dft") == plots.parity(parity_table, "dft")
+    course = Course("one", 1, pq.read_table(history), 30)
+    assert learning_curve([course]) == learning_curve([course])
+    assert live_curve(curves(50)) == live_curve(curves(50))
 
 
-def test_importing_the_module_does_not_import_matplotlib() -> None:
-    code = "import sys, tasks.report.publish; sys.exit('matplotlib' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[4], check=False).returncode == 0
-
-
-@pytest.mark.parametrize("bound", [100.0, None])
-def test_forces_are_drawn_with_and_without_a_bound(bound: float | None) -> None:
+def test_the_bound_of_the_forces_is_marked_where_there_is_one() -> None:
     histogram = {"edges": [0.1, 0.2, 0.4], "counts": [0, 5]}
-    assert plots.forces(histogram, bound).startswith(PNG)
-    assert plots.forces(histogram, bound) == plots.forces(histogram, bound)
+    pictures = {bound: plots.forces(histogram, bound) for bound in (100.0, 1.0, 2.0, None)}
+    assert all(picture.startswith(PNG) for picture in pictures.values())
+    assert pictures[1.0] == plots.forces(histogram, 1.0)
+    assert pictures[1.0] != pictures[2.0]
 
 
-def test_the_bound_of_the_forces_is_marked() -> None:
-    histogram = {"edges": [0.1, 0.2, 0.4], "counts": [0, 5]}
-    assert plots.forces(histogram, 1.0) != plots.forces(histogram, 2.0)
+# ---- learning curves
+
+
+def test_every_panel_has_both_sides_the_stages_and_the_best_iteration(history: Path) -> None:
+    table = pq.read_table(history)
+    png = learning_curve([Course("attempt 1", 1, table)])
+    assert png.startswith(PNG)
+    for panel in range(3):
+        assert ink(png, BLUE, panel, near=24) > 150
+        assert ink(png, ORANGE, panel, near=24) > 50
+    # attempts stand in sequence
+    one, two = (learning_curve([Course(f"attempt {n}", 1, table) for n in range(count)]) for count in (1, 2))
+    assert ink(two, BLUE, near=24) > 1.2 * ink(one, BLUE, near=24)
+    # a solid line marks a new stage
+    same, new = (learning_curve([Course("one", 1, table), Course("two", stage, table)]) for stage in (1, 2))
+    assert ink(new, STAGE, near=24) > ink(same, STAGE, near=24) + 200
+    plain, marked = (learning_curve([Course("one", 1, table, best)]) for best in (None, 30))
+    assert ink(marked, BEST, near=24) > ink(plain, BEST, near=24) + 10
+    assert learning_curve([Course("one", 1, table.slice(0, 0))]).startswith(PNG)
+
+
+def rows(*values: float | None) -> pa.Table:
+    names = ("loss", "energy_rmse_meV_per_atom", "force_rmse_meV_per_A")
+    return pa.Table.from_pylist(
+        [{"iteration": n, "side": "train", **dict.fromkeys(names, value)} for n, value in enumerate(values)]
+    )
+
+
+def curves(count: int) -> dict[tuple[str, str], Any]:
+    return {
+        (side, name): [(n, shift * (0.01 + 1 / (n + 1))) for n in range(count)]
+        for side, shift in (("train", 1.0), ("validation", 1.3))
+        for name in ("loss", "energy_rmse_meV_per_atom", "force_rmse_meV_per_A")
+    }
+
+
+def test_a_live_curve_stays_small_and_keeps_its_end_and_gaps_stay_gaps() -> None:
+    short, long = live_curve(curves(300)), live_curve(curves(20_000))
+    assert len(long) < 30_000  # 100,000 as a data URI would be the most
+    assert len(long) < 2 * len(short)
+    fallen = curves(20_001)
+    fallen["train", "loss"][-1] = (20_000, 1e-9)
+    assert live_curve(fallen) != live_curve(curves(20_001))
+    assert live_curve({("train", "loss"): [(1, 0.5)]}).startswith(PNG)
+    assert live_curve({("train", "loss"): [(1, -0.5)]}).startswith(PNG)
+    assert live_curve({}).startswith(PNG)
+    gappy = learning_curve([Course("one", 1, rows(1.0, float("inf"), float("nan"), None, 0.0))])
+    assert gappy.startswith(PNG)
+    assert ink(gappy, BLUE, near=24) > 10

@@ -9,9 +9,12 @@ import pytest
 from pydantic import ValidationError
 
 from containers.contract import file_digest
+from containers.tensorpot.student.baseline import Baseline, PairTerm
+from containers.tensorpot.student.lammps_table import POINTS
 from tasks.errors import StoreError
 from tasks.report.publish import publish, report_json
-from tasks.report.summary import PUBLISHED, Attempt, RunSummary
+from tasks.report.summary import PUBLISHED, AttemptSummary, RunSummary
+from tasks.report.usage import lammps_input
 
 FIT = {
     "fit/README.md", "fit/1-attempt-1/input.yaml", "fit/1-attempt-1/train.pckl.gzip",
@@ -27,7 +30,6 @@ EVERY_FILE = FIT | {
 
 
 def files_of(folder: Path) -> set[str]:
-    """Their names, from the folder on."""
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -42,23 +44,16 @@ def folder(finished: RunSummary, tmp_path: Path) -> Path:
     return tmp_path / "runs" / "silicon"
 
 
-def test_the_folder_has_every_file_and_no_other(folder: Path, tmp_path: Path) -> None:
+def test_the_folder_has_a_copy_of_every_file_and_a_manifest(folder: Path, tmp_path: Path, finished: RunSummary) -> None:
     assert folder == tmp_path / "runs" / "silicon"
     assert files_of(folder) == EVERY_FILE
-
-
-def test_store_files_are_copied_under_the_names_of_the_run(finished: RunSummary, folder: Path) -> None:
     for name, source in ((name, finished.files[name]) for name in PUBLISHED):
         assert (folder / name).read_bytes() == source.read_bytes()
         assert not (folder / name).samefile(source)
-
-
-def test_editing_the_run_folder_leaves_the_store_alone(finished: RunSummary, folder: Path) -> None:
+    potential = (folder / "potential.yaml").read_text()
     (folder / "potential.yaml").write_text("edited")
     assert finished.files["potential.yaml"].read_text() == "content of potential.yaml\n"
-
-
-def test_manifest_names_what_the_result_came_from(finished: RunSummary, folder: Path) -> None:
+    (folder / "potential.yaml").write_text(potential)
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["files"] == {name: file_digest(folder / name) for name in EVERY_FILE - {"manifest.json"}}
     assert manifest["config"] == finished.config
@@ -75,7 +70,7 @@ def test_manifest_names_what_the_result_came_from(finished: RunSummary, folder: 
     assert manifest["seconds"]["pool_labels"] == 12.34
 
 
-def test_report_has_the_promised_figures(folder: Path) -> None:
+def test_report_has_the_promised_figures(folder: Path, finished: RunSummary) -> None:
     report = json.loads((folder / "report.json").read_text())
     rejected_by = {"force": 2, "distance": 1}
     assert report["labels"] == {"computed": 200, "reused": 102, "rejected": 2, "rejected_by": rejected_by}
@@ -98,22 +93,16 @@ def test_report_has_the_promised_figures(folder: Path) -> None:
     )
     assert (report["converged"], report["not_converged_because"]) == (True, None)
     assert report["core_repulsion"]["Si-Si"]["r_in_A"] == 1.9
-
-
-def test_report_without_dft_data(finished: RunSummary) -> None:
-    evaluation = json.loads(finished.files["evaluation"].read_text())
-    finished.files["evaluation"].write_text(json.dumps({**evaluation, "dft": None}))
-    assert report_json(finished)["fidelity"]["dft"] is None
-
-
-def test_an_unconverged_run_says_why(finished: RunSummary) -> None:
     worse = finished.model_copy(update={"converged": False, "not_converged_because": "force MAE 130 is above 120"})
     report = report_json(worse)
     assert (report["converged"], report["not_converged_because"]) == (False, "force MAE 130 is above 120")
+    evaluation = json.loads(finished.files["evaluation"].read_text())
+    finished.files["evaluation"].write_text(json.dumps({**evaluation, "dft": None}))
+    assert report_json(RunSummary.model_validate(finished.model_dump()))["fidelity"]["dft"] is None
 
 
 def test_not_a_number_of_a_diverged_fit_becomes_none(finished: RunSummary, tmp_path: Path) -> None:
-    diverged = Attempt(
+    diverged = AttemptSummary(
         name="train 1", plan={}, verdict="diverged", seconds=1.0, train={"force_mae_meV_per_A": float("nan")}
     )
     run = finished.model_copy(update={"attempts": (diverged, finished.attempts[1])})
@@ -131,13 +120,12 @@ def test_pictures_reach_the_page_and_the_artifacts(finished: RunSummary, tmp_pat
     assert max(map(len, texts.values())) < 1_000_000
 
 
-def test_publishing_twice_gives_the_same_bytes(finished: RunSummary, folder: Path) -> None:
+def test_publishing_twice_gives_the_same_bytes_and_a_vanished_file_the_old_folder(
+    finished: RunSummary, folder: Path
+) -> None:
     before = {name: (folder / name).read_bytes() for name in files_of(folder)}
     publish(finished, folder, no_pictures)
     assert {name: (folder / name).read_bytes() for name in files_of(folder)} == before
-
-
-def test_a_store_file_that_vanished_leaves_the_old_folder(finished: RunSummary, folder: Path) -> None:
     finished.files["potential.asi"].unlink()
     with pytest.raises(StoreError, match=r"potential\.asi"):
         publish(finished, folder, no_pictures)
@@ -148,3 +136,76 @@ def test_a_store_file_that_vanished_leaves_the_old_folder(finished: RunSummary, 
 def test_a_name_that_is_no_folder_name_is_refused(finished: RunSummary, name: str) -> None:
     with pytest.raises(ValidationError, match="name"):
         RunSummary.model_validate({**finished.model_dump(), "name": name})
+
+
+# ---- the lines that LAMMPS runs, apart from its comments
+
+
+FROM = "pool.extxyz, row 3 (from 0)"
+E0S = {"Al": -0.1, "Ni": -0.2500000000000001}
+TERM = PairTerm(form="lj", epsilon_eV=0.5, sigma_A=2.125, inner_A=4.0, outer_A=5.0)
+
+
+def written(finished: RunSummary, elements: tuple[str, ...], baseline: Baseline, neighbours: int) -> str:
+    frames = finished.steps["frames"]
+    metrics = {**frames.metrics, "lammps_structure": FROM, "lammps_neighbours": neighbours}
+    steps = {"frames": frames.model_copy(update={"metrics": metrics})}
+    return lammps_input(finished.model_copy(update={"elements": elements, "baseline": baseline, "steps": steps}))
+
+
+@pytest.fixture
+def text(finished: RunSummary) -> str:
+    """Input of a potential without pair terms."""
+    return written(finished, ("Al", "Ni"), Baseline(e0s_eV=E0S), 120)
+
+
+@pytest.fixture
+def with_pairs(finished: RunSummary) -> str:
+    """Input of a potential with pair terms, and more neighbours than LAMMPS takes on a GPU."""
+    return written(finished, ("Ni", "Al"), Baseline(e0s_eV=E0S, pairs={"Al-Ni": TERM}), 381)
+
+
+def commands(text: str) -> list[str]:
+    lines = [line.split("#")[0].strip() for line in text.splitlines()]
+    return [line for line in lines if line]
+
+
+def test_runs_one_point_with_this_potential_and_says_the_rest_in_comments(text: str) -> None:
+    assert commands(text) == [
+        "units metal",
+        "atom_style atomic",
+        "boundary p p p",
+        "read_data structure.data",
+        "mass 1 26.9815",
+        "mass 2 58.6934",
+        "pair_style pace recursive",
+        "pair_coeff * * potential.yace Al Ni",
+        "thermo 10",
+        "run 0",
+    ]
+    assert "Energies exclude the reference energies" in text
+    assert "#   Al: -0.1 eV" in text
+    assert "#   Ni: -0.2500000000000001 eV" in text
+    assert f"# A structure of the training set: {FROM}." in text
+    assert "exactly 2 atom types: 1 = Al, 2 = Ni" in text
+    assert "# pair_style pace/extrapolation" in text
+    assert "# pair_coeff * * potential.yaml potential.asi Al Ni" in text
+
+
+def test_with_pair_terms_their_tables_are_laid_over_the_potential(with_pairs: str, text: str) -> None:
+    assert [line for line in commands(with_pairs) if line.startswith("pair_")] == [
+        f"pair_style hybrid/overlay pace recursive table spline {POINTS}",
+        "pair_coeff * * pace potential.yace Ni Al",
+        "pair_coeff 1 1 table reference.table Ni-Ni",
+        "pair_coeff 1 2 table reference.table Al-Ni",
+        "pair_coeff 2 2 table reference.table Al-Al",
+    ]
+    assert f"# pair_style hybrid/overlay pace/extrapolation table spline {POINTS}" in with_pairs
+    assert "# pair_coeff * * pace/extrapolation potential.yaml potential.asi Ni Al" in with_pairs
+    assert with_pairs.count("pair_coeff 1 2 table reference.table Al-Ni") == 2
+    assert "conda install -c conda-forge lammps" in text
+    assert "up to 120 neighbours" in text
+    assert "WARNING" not in text
+    assert "up to 381 neighbours" in with_pairs
+    assert "WARNING: pace/kk on a GPU stops above about 380" in with_pairs.replace("\n# ", " ")
+    assert max(map(len, (text + with_pairs).splitlines())) <= 120

@@ -122,23 +122,18 @@ def test_a_folder_that_was_never_published_is_kept_whole(tmp_path: Path, exchang
     assert (target / f"{MANIFEST}.edited").read_text() == "not of ours"
 
 
-def test_a_link_to_elsewhere_is_followed(tmp_path: Path) -> None:
+def test_links_are_followed_files_refused_and_a_failure_leaves_the_old_folder(tmp_path: Path) -> None:
     (tmp_path / "disk" / "silicon").mkdir(parents=True)
     link = tmp_path / "silicon"
     link.symlink_to(tmp_path / "disk" / "silicon")
     publish_folder(link, filler("v1"))
     assert link.is_symlink()
     assert version_of(tmp_path / "disk" / "silicon") == "v1"
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(UserError, match=r"file is in the way .* another name"):
+        publish_folder(tmp_path / "file", filler("v1"))
+    assert (tmp_path / "file").read_text() == "a file"
 
-
-def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "silicon").write_text("a file")
-    with pytest.raises(UserError, match=r"silicon is in the way .* another name"):
-        publish_folder(tmp_path / "silicon", filler("v1"))
-    assert (tmp_path / "silicon").read_text() == "a file"
-
-
-def test_a_failure_while_filling_leaves_the_old_folder(tmp_path: Path) -> None:
     def half(folder: Path) -> None:
         (folder / "part 0").write_text("v2")
         raise Killed

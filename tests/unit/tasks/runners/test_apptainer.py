@@ -53,9 +53,6 @@ def test_the_command_line() -> None:
     assert values(words, "--pwd") == ["/tmp"]
     assert "--net" in words
     assert not {"--nv", "--memory", "--writable", "--bind"} & set(words)
-
-
-def test_only_the_folder_can_be_written() -> None:
     words = command(SIF, FOLDER, request("/data/pool.xyz", "/data/pool.xyz"))
     seen = {fields[1]: fields[3:] for fields in mounts(words)}
     assert seen == {
@@ -63,6 +60,12 @@ def test_only_the_folder_can_be_written() -> None:
         f"source={FOLDER}/request.json": ["ro"],
         "source=/data/pool.xyz": ["ro"],
     }
+    assert "--nv" in command(SIF, FOLDER, request(device="cuda"))
+    assert values(command(SIF, FOLDER, request(), 1.5), "--memory") == ["1500000000"]
+    assert "--net" not in command(SIF, FOLDER, request(step="teacher_fetch"))
+    with pytest.raises(CannotStart, match=r"cannot mount a path with a line break: '/data/a\\nb'. Rename it") as caught:
+        command(SIF, FOLDER, request("/data/a\nb"))
+    assert caught.value.kind == "BadInput"
 
 
 @pytest.mark.parametrize("name", ["with space", "a,b", "a:b", 'a"b', "a,ro", "ü=1"])
@@ -72,33 +75,18 @@ def test_any_path_is_mounted_at_itself(name: str) -> None:
     assert ["type=bind", f"source={path}", f"destination={path}", "ro"] in mounts(words)
 
 
-def test_a_path_that_cannot_be_said_is_refused() -> None:
-    with pytest.raises(CannotStart, match=r"cannot mount a path with a line break: '/data/a\\nb'. Rename it") as caught:
-        command(SIF, FOLDER, request("/data/a\nb"))
-    assert caught.value.kind == "BadInput"
-
-
-def test_what_only_some_steps_get() -> None:
-    assert "--nv" in command(SIF, FOLDER, request(device="cuda"))
-    assert values(command(SIF, FOLDER, request(), 1.5), "--memory") == ["1500000000"]
-    assert "--net" not in command(SIF, FOLDER, request(step="teacher_fetch"))
-
-
 @pytest.mark.parametrize(("uid", "dropped"), [(0, True), (1000, False)])
 def test_a_root_has_no_privileges_inside(uid: int, dropped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: uid)
     assert ("--no-privs" in command(SIF, FOLDER, request())) == dropped
 
 
-def test_variables_of_the_user_do_not_change_the_container(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_of_the_user_stay_outside_and_proxies_are_for_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("APPTAINER_BIND", "APPTAINERENV_OMP_NUM_THREADS", "SINGULARITY_WRITABLE", "APPTAINER_TMPDIR"):
         monkeypatch.setenv(name, "theirs")
     seen = environment(request(threads=3))
     assert {name: value for name, value in seen.items() if value == "theirs"} == {"APPTAINER_TMPDIR": "theirs"}
     assert seen["APPTAINERENV_OMP_NUM_THREADS"] == seen["APPTAINERENV_TF_NUM_INTRAOP_THREADS"] == "3"
-
-
-def test_proxies_are_for_a_step_with_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", "http://user:password@proxy")
     step = request(step="teacher_fetch")
     assert environment(step)["APPTAINERENV_https_proxy"] == "http://user:password@proxy"
@@ -154,7 +142,10 @@ def ingest(tmp_path: Path, image: Path, **settings: Any) -> Artefact:
     return told
 
 
-def test_a_step_ends_well(tmp_path: Path, stand_in: Any) -> None:
+def test_a_deadline_ends_a_step_that_else_ends_well(tmp_path: Path, stand_in: Any) -> None:
+    stand_in("import time; time.sleep(600)")
+    with pytest.raises(StepFailed, match="DISTILL_STEP_TIMEOUT_S"):
+        ingest(tmp_path, sif(tmp_path), step_timeout_s=1)
     stand_in()
     assert ingest(tmp_path, sif(tmp_path)).metrics["structures"] == 1
 
@@ -174,22 +165,15 @@ def test_progress_log_and_exit_code_come_through(tmp_path: Path, stand_in: Any) 
     assert (folder / "log.txt").read_text() == "threads 2\nFATAL: no mount\n"
 
 
-def test_a_deadline_ends_it(tmp_path: Path, stand_in: Any) -> None:
-    stand_in("import time; time.sleep(600)")
-    with pytest.raises(StepFailed, match="DISTILL_STEP_TIMEOUT_S"):
-        ingest(tmp_path, sif(tmp_path), step_timeout_s=1)
-
-
-def test_an_image_file_that_is_missing_is_told_with_the_commands_that_make_it(tmp_path: Path) -> None:
+def test_a_missing_image_file_or_apptainer_is_named_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(StepFailed) as caught:
         ingest(tmp_path, tmp_path / "none.sif")
     assert caught.value.message == (
         f"there is no image file {tmp_path}/none.sif for Apptainer. Make one: docker save mace-to-ace/tensorpot:cpu -o"
         " tensorpot.tar; apptainer build tensorpot.sif docker-archive:tensorpot.tar; set DISTILL_TENSORPOT_IMAGE to it."
     )
-
-
-def test_apptainer_that_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(StepFailed, match=r"cannot start apptainer: No such file or directory\. Install Apptainer"):
         ingest(tmp_path, sif(tmp_path))

@@ -1,8 +1,10 @@
-"""The parts of the docker runner that need no engine; the rest is in tests/e2e/engine."""
+"""The parts of the docker runner that need no engine, and who owns a container; the rest is in tests/e2e/engine."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,11 +15,12 @@ import requests
 import urllib3
 from docker.errors import APIError, DockerException, ImageNotFound
 from docker.models.images import Image as EngineImage
+from pydantic import ValidationError
 
 from containers.contract import InputFile, Request, Resources
 from containers.environment import lock_digest, sources_digest
 from tasks.runners.base import CannotStart, Ended, check_inputs
-from tasks.runners.container_owner import PREFIX, RUN, Owner, this_process
+from tasks.runners.container_owner import PREFIX, RUN, Owner, is_gone, this_process
 from tasks.runners.docker import (
     GPUS,
     DockerRunner,
@@ -55,12 +58,15 @@ def test_lines_whatever_the_borders_of_the_chunks(chunks: list[bytes], expected:
     assert list(lines(chunks)) == expected
 
 
-def test_a_line_is_told_before_the_next_chunk_comes() -> None:
+def test_a_line_comes_before_the_next_chunk_and_an_endless_one_in_parts() -> None:
     def chunks() -> Iterator[bytes]:
         yield b"first\nsec"
         raise AssertionError("not asked for yet")
 
     assert next(lines(chunks())) == "first\n"
+    parts = list(lines([b"x" * 1000] * 1000))
+    assert sum(len(part.rstrip("\n")) for part in parts) == 1_000_000
+    assert max(map(len, parts)) < 70_000
 
 
 @pytest.mark.parametrize(
@@ -151,9 +157,12 @@ def test_an_image_by_name_id_or_digest(reference: str) -> None:
     assert found(reference, ours_mace=built(digests=(f"ours/mace@{DIGEST}",))).id == ID
 
 
-def test_another_digest_is_refused() -> None:
+def test_another_digest_is_refused_and_an_image_of_this_state_taken() -> None:
     with pytest.raises(CannotStart, match=f"the image ours/mace is {ID}, not {DIGEST} as asked"):
         found(f"ours/mace@{DIGEST}", ours_mace=built())
+    check_image(built(), "mace", LOCK, "cpu")
+    check_image(built({**LABELS, f"{PREFIX}variant": "cuda"}), "mace", LOCK, "cuda")
+    check_image(built({**LABELS, f"{PREFIX}variant": "cuda"}), "mace", LOCK, "cpu")  # it has all that is needed
 
 
 @pytest.mark.parametrize(("name", "target"), [("a:cpu", "make images (or"), ("a:cuda", "make images VARIANT=cuda (or")])
@@ -161,12 +170,6 @@ def test_a_missing_image_names_its_target(name: str, target: str) -> None:
     with pytest.raises(CannotStart) as caught:
         found(name)
     assert str(caught.value) == f"the engine has no image {name}. Build it: {target} set DISTILL_MACE_IMAGE)."
-
-
-def test_an_image_of_this_state_is_taken() -> None:
-    check_image(built(), "mace", LOCK, "cpu")
-    check_image(built({**LABELS, f"{PREFIX}variant": "cuda"}), "mace", LOCK, "cuda")
-    check_image(built({**LABELS, f"{PREFIX}variant": "cuda"}), "mace", LOCK, "cpu")  # it has all that is needed
 
 
 @pytest.mark.parametrize(
@@ -203,7 +206,7 @@ def options(asked: Request, **settings: Any) -> dict[str, Any]:
     return runner._options(client, built(), Path("/work/ingest-1"), asked)
 
 
-def test_a_container_is_closed_but_for_its_folder() -> None:
+def test_a_container_is_closed_limited_in_memory_and_has_a_gpu_on_request() -> None:
     made = options(request(Path("/data/pool.xyz"), threads=2))
     assert (made["network_mode"], made["read_only"], made["cap_drop"]) == ("none", True, ["ALL"])
     assert made["security_opt"] == ["no-new-privileges"]
@@ -218,15 +221,9 @@ def test_a_container_is_closed_but_for_its_folder() -> None:
         "/work/ingest-1/request.json": ("/work/ingest-1/request.json", True),
         "/data/pool.xyz": ("/data/pool.xyz", True),
     }
-
-
-def test_memory_has_a_limit_and_no_swap() -> None:
     assert (options(request())["mem_limit"], options(request())["memswap_limit"]) == (900, 900)
     limited = options(request(), step_memory_GB=1.5)
     assert (limited["mem_limit"], limited["memswap_limit"]) == (1_500_000_000, 1_500_000_000)
-
-
-def test_a_gpu_is_for_a_step_that_computes_on_it() -> None:
     assert options(request(device="cuda"))["device_requests"] == [GPUS]
 
 
@@ -246,29 +243,28 @@ class FakeContainer:
 
 
 @pytest.mark.parametrize("lost", [requests.ConnectionError("gone"), urllib3.exceptions.ProtocolError("gone")])
-def test_an_engine_that_is_lost_meanwhile_is_told_as_such(lost: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_is_lost_meanwhile_is_reported_as_such(lost: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     client = SimpleNamespace(close=lambda: None)
     monkeypatch.setattr("tasks.runners.docker.docker.DockerClient", lambda **options: client)
     with pytest.raises(CannotStart, match="the container engine failed: gone"), engine(Settings()):
         raise lost
 
 
-def test_an_endless_line_comes_in_parts() -> None:
-    parts = list(lines([b"x" * 1000] * 1000))
-    assert sum(len(part.rstrip("\n")) for part in parts) == 1_000_000
-    assert max(map(len, parts)) < 70_000
-
-
-def test_removal_that_is_in_progress_already_is_no_error() -> None:
+def test_removal_that_is_in_progress_is_no_error_and_only_containers_of_ended_processes_are_orphans() -> None:
     container: Any = FakeContainer(409)
     remove(container)
     assert container.removed
-
-
-def test_removal_that_fails_is_told() -> None:
     container: Any = FakeContainer(500)
     with pytest.raises(APIError):
         remove(container)
+    ours = this_process()
+    gone = ours.model_copy(update={"started": ours.started - 1})
+    containers: list[Any] = [
+        FakeContainer(**ours.labels()),
+        FakeContainer(**gone.labels()),
+        FakeContainer(**{RUN: "x"}),
+    ]
+    assert [is_orphan(container) for container in containers] == [False, True, False]
 
 
 @pytest.mark.parametrize("running", [True, False])
@@ -286,12 +282,56 @@ def test_a_container_is_ended_once_its_time_is_over(running: bool) -> None:
     assert calls == (["kill"] if running else ["kill", "remove"])
 
 
-def test_only_containers_of_processes_that_are_gone_are_orphans() -> None:
-    ours = this_process()
-    gone = ours.model_copy(update={"started": ours.started - 1})
-    containers: list[Any] = [
-        FakeContainer(**ours.labels()),
-        FakeContainer(**gone.labels()),
-        FakeContainer(**{RUN: "x"}),
-    ]
-    assert [is_orphan(container) for container in containers] == [False, True, False]
+# ---- who started a container, and whether that process is gone
+
+
+def owner(**changes: object) -> Owner:
+    return this_process().model_copy(update=changes)
+
+
+def test_a_process_is_gone_when_it_surely_has_ended() -> None:
+    assert not is_gone(this_process())
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    started = int(_stat(child.pid)[19])
+    running = owner(pid=child.pid, started=started)
+    assert not is_gone(running)
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has asked how
+    assert _stat(child.pid)[0] == "Z"
+    assert is_gone(running)
+    child.communicate()
+    assert is_gone(running)
+    # another process that got the number later is not it
+    assert is_gone(owner(started=this_process().started - 1))
+    # among other process numbers, and on another host, nothing is sure
+    assert not is_gone(owner(namespace="pid:[1]", pid=2**22 + 1))
+    assert not is_gone(owner(host="elsewhere", boot="another", pid=2**22 + 1))
+    # a restart ends all that ran on this host
+    assert is_gone(owner(boot="before"), running=False)
+    assert is_gone(owner(boot="before", namespace="pid:[1]"), running=False)
+    # what runs under another boot is another machine of the same name
+    assert not is_gone(owner(boot="before"), running=True)
+
+
+def _stat(pid: int) -> list[str]:
+    with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123  as `man 5 proc` says
+        return file.read().rpartition(")")[2].split()
+
+
+def test_a_process_that_proc_hides_is_taken_to_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(pid: int, signal: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("tasks.runners.container_owner.os.kill", refused)
+    monkeypatch.setattr("tasks.runners.container_owner._started", lambda pid: None)
+    assert not is_gone(owner())
+
+
+def test_labels_of_an_owner_are_read_back_and_others_refused() -> None:
+    assert Owner.of({**this_process().labels(), "other": "label"}) == this_process()
+    labels = this_process().labels()
+    for name in labels:
+        with pytest.raises(ValidationError):
+            Owner.of({other: value for other, value in labels.items() if other != name})
+    with pytest.raises(ValidationError):
+        Owner.of({**labels, "mace-to-ace.pid": "many"})

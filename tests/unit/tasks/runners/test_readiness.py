@@ -75,13 +75,13 @@ def test_libraries_that_do_not_see_the_gpu_are_named(blind: str, programs: Path)
 
 
 @pytest.mark.parametrize("device", ["cpu", "auto", "cuda"])
-def test_an_engine_that_does_not_answer_is_told_before_the_first_step(device: str, tmp_path: Path) -> None:
+def test_an_engine_that_does_not_answer_is_reported_before_the_first_step(device: str, tmp_path: Path) -> None:
     settings = Settings(runner="docker", device=device, engine_url=f"unix://{tmp_path}/none.sock")
     with pytest.raises(UserError, match="no container engine answers at unix"), ready(workspace(tmp_path, settings)):
         pass
 
 
-def test_image_files_that_are_missing_are_told_before_the_first_step(tmp_path: Path) -> None:
+def test_image_files_that_are_missing_are_reported_before_the_first_step(tmp_path: Path) -> None:
     with (
         pytest.raises(UserError, match="no image file mace-to-ace/mace:cpu for Apptainer"),
         ready(workspace(tmp_path, Settings(runner="apptainer"))),
@@ -89,12 +89,9 @@ def test_image_files_that_are_missing_are_told_before_the_first_step(tmp_path: P
         pass
 
 
-def test_a_run_gets_the_device_that_was_found(tmp_path: Path, programs: Path) -> None:
+def test_a_run_gets_the_device_that_was_found_once(tmp_path: Path, programs: Path) -> None:
     with ready(workspace(tmp_path, Settings(device="auto"))) as machine:
         assert machine.settings.device == "cpu"
-
-
-def test_a_flow_inside_of_its_command_does_not_look_again(tmp_path: Path, programs: Path) -> None:
     ends_with(programs / "nvidia-smi", 0)
     python = ends_with(programs / "python", 0)
     place = workspace(tmp_path, Settings(device="auto", mace_python=python, tensorpot_python=python))

@@ -25,15 +25,11 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
-def test_a_result_is_computed_once(workspace: Workspace, call: StepCall) -> None:
+def test_a_result_is_computed_once_and_leaves_nothing_in_the_work_folder(workspace: Workspace, call: StepCall) -> None:
     first, second = run_step(call, workspace), run_step(call, workspace)
     assert (first.cached, second.cached) == (False, True)
     assert first.outputs == second.outputs
     assert workspace.store.path(first.file("text")).read_text() == "HELLO"
-
-
-def test_nothing_is_left_in_the_work_folder(workspace: Workspace, call: StepCall) -> None:
-    run_step(call, workspace)
     assert list((workspace.store.root / "work").iterdir()) == []
 
 
@@ -52,7 +48,7 @@ def test_a_damaged_file_is_computed_again_and_kept_aside(workspace, call, file, 
 
 @pytest.mark.parametrize("file", ["request.json", "stamps.json"])
 @pytest.mark.parametrize("damage", [flip, Path.unlink])
-def test_a_damaged_side_file_is_mended_without_computing(workspace, call, file, damage) -> None:
+def test_a_damaged_side_file_is_repaired_without_computing(workspace, call, file, damage) -> None:
     path = entry(workspace, run_step(call, workspace)) / file
     run_step(call, workspace)
     before = path.read_bytes()
@@ -84,20 +80,17 @@ def test_a_symlinked_output_is_not_trusted(workspace: Workspace, call: StepCall,
     assert not run_step(call, workspace).cached
 
 
-def test_publishing_refuses_what_its_report_does_not_say(workspace: Workspace, call: StepCall) -> None:
-    request = request_of(call, workspace)
-    folder = workspace.store.stage(request)
-    with pytest.raises(StoreError, match="no valid report"):
-        workspace.store.publish(folder, request)
-    assert folder.is_dir()
-
-
-def test_a_report_of_another_key_is_refused(workspace: Workspace, call: StepCall) -> None:
+def test_a_report_of_another_key_and_a_folder_without_one_are_refused(workspace: Workspace, call: StepCall) -> None:
     artefact = run_step(call, workspace)
     path = entry(workspace, artefact) / "report.json"
     report = Report.model_validate_json(path.read_bytes())
     path.write_text(report.model_copy(update={"key": "0" * 64}).sealed().model_dump_json())
     assert not run_step(call, workspace).cached
+    request = request_of(call.model_copy(update={"params": {"fail": "x"}}), workspace)
+    folder = workspace.store.stage(request)
+    with pytest.raises(StoreError, match="no valid report"):
+        workspace.store.publish(folder, request)
+    assert folder.is_dir()
 
 
 def test_two_runs_at_once_compute_once(workspace: Workspace, call: StepCall) -> None:
@@ -110,7 +103,7 @@ def test_two_runs_at_once_compute_once(workspace: Workspace, call: StepCall) -> 
     assert sorted(result.cached for result in results) == [False, True, True, True]
 
 
-def test_a_store_that_cannot_be_made_is_told(workspace: Workspace, call: StepCall) -> None:
+def test_a_store_that_cannot_be_made_is_reported(workspace: Workspace, call: StepCall) -> None:
     workspace.root.parent.mkdir(parents=True, exist_ok=True)
     workspace.root.write_text("a file, not a folder")
     with pytest.raises(StoreError, match="Choose another --work-root"):

@@ -8,9 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 from ruamel.yaml import YAML
 
 from tasks.report.plots import BLUE, GREY, ORANGE
@@ -28,6 +26,7 @@ from tasks.studies.sweep import (
     front,
     sweep_picture,
 )
+from tests.unit.tasks.pictures import ink
 
 
 def student(name: str, force: float, cost: float | None, stable: bool | None = True, **changes: Any) -> SweptStudent:
@@ -68,22 +67,13 @@ def test_the_cheapest_is_the_fastest_of_those_within_the_share(within: float, na
     assert choose(ALL, "best", within).name == "dear"
 
 
-def test_an_unstable_student_is_taken_only_when_all_are() -> None:
+def test_an_unstable_or_untimed_student_is_taken_only_when_there_is_no_other() -> None:
     wild = student("wild", 1.0, 1.0, stable=False)
     assert choose([*ALL, wild], "best", 0.1).name == "dear"
     assert choose([*ALL, wild], "cheapest", 9.0).name == "fast"
     assert choose([wild], "best", 0.1) is wild
     assert choose([*ALL, student("no gate", 1.0, 1.0, stable=None)], "best", 0.1).name == "no gate"
-
-
-def test_a_student_without_a_time_is_never_the_cheapest() -> None:
     assert choose([student("untimed", 42.0, None), GOOD], "cheapest", 0.1).name == "good"
-
-
-def ink(png: bytes, colour: str) -> int:
-    wanted = np.array([int(colour[place : place + 2], 16) for place in (1, 3, 5)])
-    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
-    return int((np.abs(pixels - wanted).max(axis=2) < 12).sum())
 
 
 def test_front_rest_and_the_taken_one_are_drawn() -> None:
@@ -94,13 +84,10 @@ def test_front_rest_and_the_taken_one_are_drawn() -> None:
     assert sweep_picture(ALL, "good") != png
 
 
-def test_many_students_are_drawn_with_the_names_of_the_front_alone() -> None:
+def test_the_front_alone_is_named_and_a_student_without_a_time_not_drawn() -> None:
     many = [student(f"s{n}", 100.0 + n, 10.0 + n) for n in range(40)]
     renamed = [one.model_copy(update={"name": f"{one.name} renamed"}) if n else one for n, one in enumerate(many)]
     assert sweep_picture(many, "s0") == sweep_picture(renamed, "s0")
-
-
-def test_a_student_without_a_time_is_in_the_table_alone() -> None:
     assert sweep_picture([*ALL, student("odd", 5.0, None)], "dear") == sweep_picture(ALL, "dear")
 
 
@@ -125,7 +112,7 @@ def test_the_table_has_a_row_a_student_by_force_error(sweep: SweepSummary) -> No
     assert told[0][1:5] == ("40", "360", "4", "90")
 
 
-def test_what_must_be_known_is_told(sweep: SweepSummary) -> None:
+def test_what_must_be_known_is_reported(sweep: SweepSummary) -> None:
     assert notes(sweep) == ["Taken: dear (the smallest force error)."]
     cheap = sweep.model_copy(update={"take": "cheapest"})
     assert "the fastest whose force error exceeds the smallest by at most 10 %" in notes(cheap)[0]
@@ -137,31 +124,22 @@ def test_what_must_be_known_is_told(sweep: SweepSummary) -> None:
     assert "different structures" in notes(sweep.model_copy(update={"students": (DEAR, other)}))[-1]
 
 
-def test_names_are_escaped_and_a_stub_run_says_so(sweep: SweepSummary) -> None:
+def test_names_are_escaped_failures_named_and_csv_and_config_hold_what_they_should(sweep: SweepSummary) -> None:
     assert "si<b>" not in sweep.page(b"png")
     stub = sweep.model_copy(update={"stub": True})
     assert "STUB RUN" in stub.page(b"png")
     assert "STUB RUN" in stub.text()
     assert "STUB RUN" not in sweep.page(b"png")
-
-
-def test_what_failed_is_told(sweep: SweepSummary) -> None:
     failure = SweepFailure(name="x", changes={}, step="pace_train", message="the loss <is> infinite")
     failed = sweep.model_copy(update={"failures": (failure,)})
     assert "| x | pace\\_train | the loss &lt;is&gt; infinite |" in failed.text()
     assert "the loss &lt;is&gt; infinite" in failed.page(b"png")
     assert "These gave" not in sweep.text()
-
-
-def test_the_csv_has_keys_and_figures_in_the_order_asked_for(sweep: SweepSummary) -> None:
     changed = sweep.model_copy(update={"students": (student("s", 5.0, 1.0, **{"train.stages": [1, 2]}), *ALL)})
     read = list(csv.DictReader(io.StringIO(comma_separated(changed))))
     assert [row["test_force_mae_meV_per_A"] for row in read] == ["5.0", "61.0", "40.0", "60.0", "42.0"]
     assert [row["student_us_per_atom"] for row in read[:2]] == ["1.0", "40.0"]
     assert (read[0]["train.stages"], read[0]["train.maxiter"], read[1]["train.maxiter"]) == ("[1, 2]", "", "10")
-
-
-def test_the_config_of_the_taken_one_reads_back_equal(sweep: SweepSummary) -> None:
     text = chosen_yaml(sweep, Path("here/chosen.yaml"))
     assert YAML(typ="safe", pure=True).load(text) == sweep.chosen_config
     assert "python -m flows.distill here/chosen.yaml" in text
@@ -219,10 +197,7 @@ def test_a_smaller_committee_later_keeps_the_users_files_and_asks_its_own_studen
     assert not (folder / "3").exists(), "its potentials are not of this committee"
     assert (folder / "7").is_dir(), "the user's own"
     assert not [path.name for path in folder.iterdir() if "edited" in path.name]
-
-
-def test_what_the_user_put_beside_a_student_stays_when_it_goes(tmp_path: Path) -> None:
-    folder = tmp_path / "runs" / "si" / "committee"
+    folder = tmp_path / "runs" / "other" / "committee"
     committee_of(tmp_path, 3, "first").publish(folder)
     (folder / "3" / "mine.txt").write_text("mine")
     committee_of(tmp_path, 2, "second").publish(folder)

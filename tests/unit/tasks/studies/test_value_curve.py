@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from tasks.report.plots import BLUE, GREY, ORANGE
 from tasks.studies.value_curve import (
@@ -18,6 +15,7 @@ from tasks.studies.value_curve import (
     ValueCurve,
     value_picture,
 )
+from tests.unit.tasks.pictures import ink
 
 
 def point(method: str, structures: int, seed: int = 1, error: float = 50.0) -> Point:
@@ -35,23 +33,14 @@ def curve() -> ValueCurve:
     return ValueCurve(name="si<b>", config={}, points=(*points, point("all", 1000)))
 
 
-def ink(png: bytes, colour: str) -> int:
-    wanted = np.array([int(colour[place : place + 2], 16) for place in (1, 3, 5)])
-    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
-    return int((np.abs(pixels - wanted).max(axis=2) < 12).sum())
-
-
-def test_every_method_is_drawn(curve: ValueCurve) -> None:
+def test_every_method_and_the_spread_of_random_choices_are_drawn(curve: ValueCurve) -> None:
     png = value_picture(curve.points)
     assert min(ink(png, colour) for colour in (BLUE, ORANGE, GREY)) > 50
     without = value_picture([one for one in curve.points if one.method != "combined"])
     assert ink(without, BLUE) == 0
     assert value_picture(curve.points) == png
-
-
-def test_the_spread_of_random_choices_is_drawn(curve: ValueCurve) -> None:
     one_seed = [one for one in curve.points if one.method != "random" or one.seed == 1]
-    assert value_picture(curve.points) != value_picture(one_seed)
+    assert png != value_picture(one_seed)
 
 
 @pytest.mark.parametrize("value", [0.0, None])
@@ -61,31 +50,28 @@ def test_a_figure_that_no_logarithm_takes_is_drawn_or_left_out(curve: ValueCurve
     assert value_picture([*curve.points[:-1], odd[-1]]) != value_picture(curve.points)
 
 
-def test_the_table_has_a_row_a_point_by_size(curve: ValueCurve) -> None:
+def test_the_table_has_a_row_a_point_by_size_and_what_gave_none_is_named(curve: ValueCurve) -> None:
     told = curve.parts()[2].rows
     assert len(told) == len(curve.points)
     assert {len(row) for row in told} == {len(curve.parts()[2].head)}
     assert [row[1] for row in told] == ["50"] * 4 + ["200"] * 4 + ["1,000"]
     assert told[0][:4] == ("combined", "50", "2,000", "25 s")
     assert "random, seed 2" in {row[0] for row in told}
-
-
-def test_a_missing_figure_is_a_dash(curve: ValueCurve) -> None:
     lost = curve.points[0].model_copy(update={"figures": {}})
     assert curve.model_copy(update={"points": (lost,)}).parts()[2].rows[0][4:-1] == ("–",) * 4
-
-
-def test_a_fit_of_less_than_was_asked_says_so(curve: ValueCurve) -> None:
     assert {row[-1] for row in curve.parts()[2].rows if row[0] == "all"} == {"time_limit"}
     assert "time\\_limit" in curve.text()
-
-
-def test_names_are_escaped_and_a_stub_run_says_so(curve: ValueCurve) -> None:
     assert "si<b>" not in curve.page(b"png")
     assert "STUB" not in curve.page(b"png")
     stub = curve.model_copy(update={"stub": True})
     assert "STUB RUN" in stub.page(b"png")
     assert "STUB RUN" in stub.text()
+    png = value_picture(curve.points)
+    assert "no point" not in curve.text() + curve.page(png)
+    failure = MissingPoint(method="d_optimal", seed=1, size=7, step="pace_train", message="the loss <is> infinite")
+    failed = curve.model_copy(update={"failures": (failure,)})
+    assert "| d\\_optimal | 7 | pace\\_train | the loss &lt;is&gt; infinite |" in failed.text()
+    assert "the loss &lt;is&gt; infinite" in failed.page(png)
 
 
 def test_the_folder_is_published_as_a_whole(curve: ValueCurve, tmp_path: Path) -> None:
@@ -98,15 +84,6 @@ def test_the_folder_is_published_as_a_whole(curve: ValueCurve, tmp_path: Path) -
     assert "data:image/png;base64," in text
     assert len(text) < 1_000_000
     assert "data:image" not in (folder / "value_curve.md").read_text()
-
-
-def test_what_gave_no_point_is_told(curve: ValueCurve) -> None:
-    png = value_picture(curve.points)
-    assert "no point" not in curve.text() + curve.page(png)
-    failure = MissingPoint(method="d_optimal", seed=1, size=7, step="pace_train", message="the loss <is> infinite")
-    failed = curve.model_copy(update={"failures": (failure,)})
-    assert "| d\\_optimal | 7 | pace\\_train | the loss &lt;is&gt; infinite |" in failed.text()
-    assert "the loss &lt;is&gt; infinite" in failed.page(png)
 
 
 def test_a_stub_without_any_error_is_drawn_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:

@@ -53,6 +53,11 @@ def test_processes_work_at_the_same_time():
     with Crew(slow, 2) as crew:
         starts = [started for _, started in crew.results(windows(2))]
     assert abs(starts[0] - starts[1]) < 0.2
+    with Crew(squares, 2) as crew:
+        for worker in crew._workers:
+            worker.process.kill()
+            worker.process.join()
+        assert done_by(crew, windows(5)) == {place: place**2 for place in range(20)}
 
 
 def killed_by(places: set[int], log: Path | None = None, how: int = signal.SIGKILL) -> Callable[..., list[int]]:
@@ -77,28 +82,33 @@ def test_what_kills_its_process_is_found_by_halving_and_the_rest_is_done():
     assert str(found[5]) == "its process was killed twice (out of memory?)"
     assert crew.bound == 2000  # halved by each of the two windows, not by their pieces
 
+    # memory that Python itself misses counts as a kill
+    def hungry(places: Sequence[int], bound: int) -> list[int]:
+        if 3 in places:
+            raise MemoryError
+        return squares(places, bound)
 
-def test_killing_windows_do_not_lower_the_bound_of_the_others_without_end(tmp_path):
+    with Crew(hungry, 2) as crew:
+        found = done_by(crew, windows(3))
+    assert isinstance(found.pop(3), WorkerKilled)
+    assert len(found) == 11
+
+
+def test_killing_windows_lower_the_bound_within_limits(tmp_path):
     with Crew(killed_by(set(range(0, 40, 4)), tmp_path / "log"), 1, bound=8000) as crew:
         done_by(crew, windows(12))
     assert crew.bound == 500
     bounds = {line.split("] ")[0]: int(line.split()[-1]) for line in (tmp_path / "log").read_text().splitlines()}
     assert bounds["[44, 45, 46, 47"] == 500  # a whole window
     assert bounds["[36"] < 500  # a piece
-
-
-def test_a_given_bound_below_the_lowest_stays():
     with Crew(killed_by({0}), 1, bound=300) as crew:
         done_by(crew, windows(1))
     assert crew.bound == 300
 
 
-def test_a_crash_is_named_by_its_signal():
+def test_pieces_have_smaller_bounds_and_a_last_try_and_a_crash_its_signal(tmp_path):
     with Crew(killed_by({0}, how=signal.SIGUSR1), 1) as crew:
         assert str(done_by(crew, windows(1))[0]) == "its process was killed twice (SIGUSR1)"
-
-
-def test_the_pieces_of_a_window_have_smaller_bounds_and_a_last_try(tmp_path):
     with Crew(killed_by({2}, tmp_path / "log"), 1, bound=800) as crew:
         done_by(crew, windows(1))
     assert (tmp_path / "log").read_text().splitlines() == [
@@ -133,19 +143,7 @@ def test_a_structure_that_killed_once_is_tried_again_alone(tmp_path):
     assert found[0] == 0
 
 
-def test_memory_that_python_itself_misses_counts_as_a_kill():
-    def work(places: Sequence[int], bound: int) -> list[int]:
-        if 3 in places:
-            raise MemoryError
-        return squares(places, bound)
-
-    with Crew(work, 2) as crew:
-        found = done_by(crew, windows(3))
-    assert isinstance(found.pop(3), WorkerKilled)
-    assert len(found) == 11
-
-
-def test_what_the_work_raises_is_raised_and_no_process_stays():
+def test_what_the_work_raises_and_a_process_that_ends_by_itself_are_errors():
     def work(places: Sequence[int], bound: int) -> list[int]:
         raise StepError(f"odd structure {places[0]}")
 
@@ -153,29 +151,16 @@ def test_what_the_work_raises_is_raised_and_no_process_stays():
         done_by(crew, windows(1))
     assert multiprocessing.active_children() == []
 
-
-def test_a_process_that_ends_by_itself_is_an_error():
-    def work(places: Sequence[int], bound: int) -> list[int]:
+    def ends(places: Sequence[int], bound: int) -> list[int]:
         os._exit(3)
 
-    with pytest.raises(StepError, match="exit code 3"), Crew(work, 1) as crew:
+    with pytest.raises(StepError, match="exit code 3"), Crew(ends, 1) as crew:
         done_by(crew, windows(1))
 
 
-def test_an_idle_process_that_is_killed_costs_nothing_but_a_new_one():
-    with Crew(squares, 2) as crew:
-        for worker in crew._workers:
-            worker.process.kill()
-            worker.process.join()
-        assert done_by(crew, windows(5)) == {place: place**2 for place in range(20)}
-
-
-def test_work_in_a_process_of_its_own():
+def test_work_in_a_process_of_its_own_which_one_with_threads_never_forks():
     assert in_a_process(os.getpid) != os.getpid()
     assert in_a_process(lambda: os.kill(os.getpid(), signal.SIGKILL)) == WorkerKilled(signal.SIGKILL)
-
-
-def test_a_process_with_threads_is_not_forked():
     if sys.platform != "linux":
         assert processes_for(4) == 0
         return

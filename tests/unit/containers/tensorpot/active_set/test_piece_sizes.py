@@ -56,14 +56,11 @@ def test_the_smallest_limit_of_the_groups_and_the_host_counts(
     assert tree(tmp_path, cgroup, files) == expected
 
 
-def test_without_groups_the_host_counts(tmp_path: Path) -> None:
-    (tmp_path / "meminfo").write_text("MemTotal: 1024 kB\n")
-    assert available_bytes(tmp_path, tmp_path / "none") == 2**20
-
-
-def test_a_given_limit_rules_and_the_default_is_half() -> None:
+def test_a_given_limit_rules_the_default_is_half_and_without_groups_the_host_counts(tmp_path: Path) -> None:
     assert memory_limit(Resources(memory_bytes=12345)) == 12345
     assert memory_limit(Resources()) == available_bytes() // 2
+    (tmp_path / "meminfo").write_text("MemTotal: 1024 kB\n")
+    assert available_bytes(tmp_path, tmp_path / "none") == 2**20
 
 
 def test_sizes_are_the_same_until_memory_is_short_and_then_smaller() -> None:
@@ -73,16 +70,11 @@ def test_sizes_are_the_same_until_memory_is_short_and_then_smaller() -> None:
     short = sizes_for(Resources(memory_bytes=700 * 2**20, threads=2), 1000)
     assert 0 < short.block_rows < BLOCK_ROWS
     assert short.one_shot_bytes <= ONE_SHOT_BYTES
-
-
-def test_too_little_memory_is_said_with_what_is_needed() -> None:
     with pytest.raises(
         BadInput, match=r"100 MB are too little .* \d+ MB are needed.* fewer threads or a smaller basis"
     ):
         sizes_for(Resources(memory_bytes=100 * 2**20), 250)
-
-
-def test_what_stays_beside_the_pieces_makes_them_smaller() -> None:
+    # what stays beside the pieces makes them smaller
     limit = Resources(memory_bytes=700 * 2**20, threads=2)
     assert sizes_for(limit, 250, held=300 * 2**20).one_shot_bytes < sizes_for(limit, 250).one_shot_bytes
     with pytest.raises(BadInput, match="too little"):

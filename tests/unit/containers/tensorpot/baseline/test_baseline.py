@@ -20,7 +20,7 @@ from containers.tensorpot.baseline import baseline, pair_potentials
 from containers.tensorpot.dataset import dataset
 from containers.tensorpot.frames.frame_file import ENERGY_RANGE
 from containers.tensorpot.student import calculator
-from containers.tensorpot.student.baseline import Baseline, PairTerm, pair_names
+from containers.tensorpot.student.baseline import Baseline, PairTerm
 
 TEACHER = {"C": -7.0, "Si": -3.0}
 E0 = {"C": -6.5, "Si": -3.4}
@@ -95,19 +95,13 @@ def gas(kinds: str, energies: dict[str, float]) -> list[Atoms]:
     return made
 
 
-def test_least_squares_finds_the_energies_of_the_atoms(tmp_path: Path) -> None:
+def test_least_squares_finds_the_energies_of_the_atoms_from_the_training_side_alone(tmp_path: Path) -> None:
     found, _ = run(tmp_path, params(e0s="least_squares"), labels=gas("SiC Si2C SiC2", E0))
     assert found.e0s_from == "least_squares"
     assert found.e0s_eV == pytest.approx(E0, abs=1e-9)
-
-
-def test_least_squares_of_one_composition_stays_nearest_to_the_teacher(tmp_path: Path) -> None:
-    """Of Si + C = -9.9 eV alone nothing tells the two apart: both move equally."""
+    # Of Si + C = -9.9 eV alone nothing tells the two apart: both move equally.
     found, _ = run(tmp_path, params(e0s="least_squares"), labels=gas("SiC Si2C2", E0))
     assert found.e0s_eV == pytest.approx({"C": -7.0 + 0.05, "Si": -3.0 + 0.05}, abs=1e-9)
-
-
-def test_least_squares_sees_the_training_side_alone(tmp_path: Path) -> None:
     structures = gas("SiC Si2C SiC2", E0)
     asked = params(e0s="least_squares")
     kept = [atoms for atoms in structures if side(atoms.info["family"], asked.split) != "train"]
@@ -141,26 +135,15 @@ def dft_data(**how: Any) -> dict[str, list[Atoms]]:
     }
 
 
-def test_dft_on_the_teachers_scale_is_left_alone(tmp_path: Path) -> None:
-    found, metrics = run(tmp_path, params(), **dft_data(shift=0.004))
-    assert found.dft_offsets_eV == {}
-    assert metrics["dft_compared"] == 11
-    assert metrics["teacher_energy_mae_meV_per_atom"] == pytest.approx(4.0)
-    assert metrics["teacher_force_max_meV_per_A"] == pytest.approx(0.0, abs=1e-9)
-    assert metrics["teacher_test_force_max_meV_per_A"] is None
-
-
-def set_aside(folder: Path, structures: list[Atoms], reason: str) -> Path:
-    """What `pool_labels` writes of structures that it has no label of."""
-    rows = [{key: atoms.info[key] for key in ("id", "source", "row")} | {"reason": reason} for atoms in structures]
-    write_table(folder / "rejected.parquet", pa.Table.from_pylist(rows, schema=REJECTED))
-    return folder / "rejected.parquet"
-
-
 def test_dft_structures_without_a_label_of_the_teacher_are_counted_and_the_first_is_named(tmp_path: Path) -> None:
     """Their units are not checked, and they are trained on all the same."""
     data = {"labels": pool(6), "dft": pool(12, first=50, source="dft.xyz"), "dft_teacher": pool(9, first=50)}
-    files = written(tmp_path, data) | {"dft_rejected": (set_aside(tmp_path, data["dft"][9:], "force of 120 eV/Å"),)}
+    rows = [
+        {key: atoms.info[key] for key in ("id", "source", "row")} | {"reason": "force of 120 eV/Å"}
+        for atoms in data["dft"][9:]
+    ]
+    write_table(tmp_path / "rejected.parquet", pa.Table.from_pylist(rows, schema=REJECTED))
+    files = written(tmp_path, data) | {"dft_rejected": (tmp_path / "rejected.parquet",)}
     metrics = baseline.run(Inputs(files), tmp_path, params(), Machine())
     assert (metrics["dft_compared"], metrics["dft_not_compared"]) == (9, 3)
     assert metrics["dft_not_compared_first"] == "dft.xyz, frame 59 (from 0): force of 120 eV/Å"
@@ -169,10 +152,7 @@ def test_dft_structures_without_a_label_of_the_teacher_are_counted_and_the_first
     data["dft_teacher"] = pool(12, first=50)
     metrics = run(tmp_path, params(), **data)[1]
     assert (metrics["dft_not_compared"], metrics["dft_not_compared_first"]) == (0, None)
-
-
-def test_dft_test_structures_without_a_label_count_and_isolated_atoms_do_not(tmp_path: Path) -> None:
-    """Isolated atoms are compared with nothing, whatever the teacher says."""
+    # Isolated atoms are compared with nothing, whatever the teacher says.
     test = [*pool(12, first=70, source="test.xyz"), alone("Si", -0.8)]
     metrics = run(tmp_path, params(), labels=pool(6), dft_test=test, dft_teacher=pool(11, first=70))[1]
     assert metrics["dft_not_compared"] == 1
@@ -187,6 +167,24 @@ def test_another_zero_is_refused_or_aligned(tmp_path: Path) -> None:
     assert metrics["teacher_energy_max_meV_per_atom"] == pytest.approx(0.0, abs=1e-3)
     assert found.on_teachers_scale(1.0, {"C": 2, "Si": 1}, "dft") == pytest.approx(1.0 - 0.45, abs=1e-6)
     assert found.on_teachers_scale(1.0, {"C": 2, "Si": 1}, "teacher") == 1.0
+    # one wild structure does not move the constants
+    data = dft_data(shift=0.15)
+    data["dft"][3].calc.results["energy"] += 0.5 * len(data["dft"][3])
+    found, _ = run(tmp_path, params(dft_energies="align"), **data)
+    assert found.dft_offsets_eV == pytest.approx({"C": 0.15, "Si": 0.15}, abs=0.01)
+    # a teacher that is merely bad has no other zero
+    data = dft_data()
+    rng = np.random.default_rng(0)
+    for atoms in data["dft"]:
+        atoms.calc.results["energy"] += rng.choice([-0.2, 0.2]) * len(atoms)
+    assert run(tmp_path, params(), **data)[0].dft_offsets_eV == {}
+    # DFT on the teacher's scale is left alone
+    found, metrics = run(tmp_path, params(), **dft_data(shift=0.004))
+    assert found.dft_offsets_eV == {}
+    assert metrics["dft_compared"] == 11
+    assert metrics["teacher_energy_mae_meV_per_atom"] == pytest.approx(4.0)
+    assert metrics["teacher_force_max_meV_per_A"] == pytest.approx(0.0, abs=1e-9)
+    assert metrics["teacher_test_force_max_meV_per_A"] is None
 
 
 @pytest.mark.parametrize(
@@ -215,33 +213,16 @@ def test_the_constants_of_an_earlier_run_stay(tmp_path: Path) -> None:
     assert again.dft_compared == first.dft_compared == 11
     with pytest.raises(BadInput, match="training files have another zero than those of the earlier run's DFT data"):
         run(tmp_path, params(dft_energies="align"), base=tmp_path / "earlier.json", **dft_data(shift=0.4))
-
-
-def test_an_earlier_run_without_dft_data_settles_nothing(tmp_path: Path) -> None:
+    # an earlier run without DFT data settles nothing
     Baseline(e0s_eV=TEACHER).write(tmp_path / "earlier.json")
     found, _ = run(tmp_path, params(dft_energies="align"), base=tmp_path / "earlier.json", **dft_data(shift=0.15))
     assert found.dft_offsets_eV == pytest.approx({"C": 0.15, "Si": 0.15}, abs=1e-6)
 
 
-def test_a_teacher_that_is_merely_bad_has_no_other_zero(tmp_path: Path) -> None:
-    data = dft_data()
-    rng = np.random.default_rng(0)
-    for atoms in data["dft"]:
-        atoms.calc.results["energy"] += rng.choice([-0.2, 0.2]) * len(atoms)
-    assert run(tmp_path, params(), **data)[0].dft_offsets_eV == {}
-
-
-def test_one_wild_structure_does_not_move_the_constants(tmp_path: Path) -> None:
-    data = dft_data(shift=0.15)
-    data["dft"][3].calc.results["energy"] += 0.5 * len(data["dft"][3])
-    found, _ = run(tmp_path, params(dft_energies="align"), **data)
-    assert found.dft_offsets_eV == pytest.approx({"C": 0.15, "Si": 0.15}, abs=0.01)
-
-
 @pytest.mark.parametrize(
     ("factor", "unit"), [(51.422067, "Hartree/Bohr"), (25.711034, "Rydberg/Bohr"), (0.0433641, "kcal/mol/Å")]
 )
-def test_forces_in_another_unit_are_told_with_frame_and_unit(tmp_path: Path, factor: float, unit: str) -> None:
+def test_forces_in_another_unit_are_named_with_frame_and_unit(tmp_path: Path, factor: float, unit: str) -> None:
     data = dft_data()
     data["dft"][4].calc.results["forces"] /= factor
     with pytest.raises(BadInput, match=rf"dft\.xyz, frame 54 \(from 0\).*looks like {unit}\. Give eV/Å"):
@@ -264,16 +245,13 @@ def test_forces_of_a_dimer_are_always_in_proportion(tmp_path: Path, factor: floa
         assert run(tmp_path, params(), **data)[1]["dft_compared"] == 12
 
 
-def test_energies_in_another_unit_are_told(tmp_path: Path) -> None:
+def test_energies_in_another_unit_are_named(tmp_path: Path) -> None:
     data = dft_data()
     for atoms in data["dft"]:
         atoms.calc.results["energy"] /= 27.211386
     data["dft"] += [label(atoms.copy(), 90 + n) for n, atoms in enumerate(data["dft"])]
     with pytest.raises(BadInput, match=r"dft\.xyz.* Hartree"):
         run(tmp_path, params(), **data)
-
-
-def test_one_energy_in_another_unit_is_told_with_its_frame(tmp_path: Path) -> None:
     data = dft_data()
     data["dft"][2].calc.results["energy"] /= 27.211386
     with pytest.raises(BadInput, match=r"dft\.xyz, frame 52 \(from 0\): its energy is given in Hartree"):
@@ -290,7 +268,9 @@ def test_stress_in_another_unit_is_refused_with_file_and_unit(tmp_path: Path, na
         run(tmp_path, params(), **data)
 
 
-def test_zbl_is_taken_off_inside_the_bonds_alone(tmp_path: Path) -> None:
+def test_zbl_is_taken_off_inside_the_bonds_alone_and_a_fitted_lennard_jones_loses_no_close_structure(
+    tmp_path: Path,
+) -> None:
     asked = params(reference_potential="zbl", difference=True)
     found, metrics = run(tmp_path, asked, labels=pool(6))
     assert set(found.pairs) == {"C-C", "C-Si", "Si-Si"}
@@ -299,6 +279,12 @@ def test_zbl_is_taken_off_inside_the_bonds_alone(tmp_path: Path) -> None:
     assert found.pairs["Si-Si"].outer_A < bond
     assert metrics["structures_pushed_out_of_range"] == 0
     assert run(tmp_path, params(reference_potential="zbl"), labels=pool(6))[0].pairs == {}
+    # Two atoms at a fifth of their bond: the depth shrinks until their energy less it is in range.
+    close = label(Atoms("Si2", positions=[[0, 0, 0], [0.9, 0, 0]]), 99)
+    close.calc.results["energy"] = 40.0
+    _, metrics = run(tmp_path, params(reference_potential="lj"), labels=[*pool(30), close])
+    assert metrics["structures_pushed_out_of_range"] == 0
+    assert ENERGY_RANGE[0] <= metrics["lowest_corrected_eV_per_atom"] < -19
 
 
 def test_a_fitted_lennard_jones_takes_off_some_of_what_one_made(tmp_path: Path) -> None:
@@ -320,28 +306,14 @@ def test_a_fitted_lennard_jones_takes_off_some_of_what_one_made(tmp_path: Path) 
     assert np.abs(np.concatenate(after)).mean() < 0.95 * np.abs(np.concatenate(before)).mean()
 
 
-def test_a_fitted_lennard_jones_loses_no_structure_that_is_very_close(tmp_path: Path) -> None:
-    """Two atoms at a fifth of their bond: the depth shrinks until their energy less it is in range."""
-    close = label(Atoms("Si2", positions=[[0, 0, 0], [0.9, 0, 0]]), 99)
-    close.calc.results["energy"] = 40.0
-    _, metrics = run(tmp_path, params(reference_potential="lj"), labels=[*pool(30), close])
-    assert metrics["structures_pushed_out_of_range"] == 0
-    assert ENERGY_RANGE[0] <= metrics["lowest_corrected_eV_per_atom"] < -19
-
-
 def test_given_parameters_must_name_every_pair_and_leave_the_energies_in_range(tmp_path: Path) -> None:
     one = {"epsilon_eV": 0.1, "sigma_A": 1.5}
     with pytest.raises(BadInput, match="lj has no C-Si: give"):
         run(tmp_path, params(reference_potential="lj", lj={"C-C": one, "Si-Si": one}), labels=pool(6))
+    every = dict.fromkeys(("C-C", "Si-C", "Si-Si"), one)
     with pytest.raises(BadInput, match="lj has H-H, but the elements are C, Si"):
-        run(
-            tmp_path,
-            params(reference_potential="lj", lj=dict.fromkeys(("C-C", "Si-C", "Si-Si", "H-H"), one)),
-            labels=pool(6),
-        )
-    found, _ = run(
-        tmp_path, params(reference_potential="lj", lj=dict.fromkeys(("C-C", "Si-C", "Si-Si"), one)), labels=pool(6)
-    )
+        run(tmp_path, params(reference_potential="lj", lj=every | {"H-H": one}), labels=pool(6))
+    found, _ = run(tmp_path, params(reference_potential="lj", lj=every), labels=pool(6))
     assert found.pairs["C-Si"].epsilon_eV == 0.1
     wide = {pair: {"epsilon_eV": 5.0, "sigma_A": 3.0} for pair in ("C-C", "C-Si", "Si-Si")}
     with pytest.raises(BadInput, match=r"pushes \d+ of 6 structures out of pacemaker's range of -20 to 250 eV/atom"):
@@ -382,15 +354,12 @@ def test_an_isolated_atom_of_the_earlier_set_counts(tmp_path: Path) -> None:
     assert run(tmp_path, asked, labels=other, base_set=base)[0].e0s_eV["Si"] == -0.8, "those of the set stay"
     by_dft = run(tmp_path, asked, labels=new, base_set=base, dft=[alone("C", -1.3, row=4)])[0]
     assert by_dft.e0s_eV == {"C": -1.3, "Si": -0.8}
-
-
-def test_dft_s_isolated_atoms_of_the_earlier_set_are_brought_to_the_teacher_s_scale(tmp_path: Path) -> None:
+    # those of DFT are brought to the teacher's scale
     row = row_on("train")
     of_teacher = [*pool(30), alone("Si", -0.8), alone("C", -1.2)]
-    base = set_of(tmp_path / "first", of_teacher, dft=[alone("C", -1.3, row), alone("Si", -0.9, row)])
+    base = set_of(tmp_path / "second", of_teacher, dft=[alone("C", -1.3, row), alone("Si", -0.9, row)])
     settled = Baseline(e0s_eV=TEACHER, dft_offsets_eV={"C": 0.15, "Si": -0.05}, dft_compared=9)
     settled.write(tmp_path / "earlier.json")
-    asked = params(e0s="isolated_atoms")
     files = {"base": tmp_path / "earlier.json", "base_set": base}
     found, _ = run(tmp_path, asked, labels=pool(10, first=60), dft=[alone("C", -1.1, row=5)], **files)
     assert found.e0s_eV == pytest.approx({"C": -1.45, "Si": -0.85})
@@ -472,8 +441,9 @@ def dimers(count: int) -> list[Atoms]:
     return made
 
 
-def test_lennard_jones_is_fitted_to_every_nth_usable_structure(tmp_path: Path) -> None:
-    structures = dimers(1300)
+def test_lennard_jones_is_fitted_to_every_nth_usable_structure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pair_potentials, "FITTED_FROM", 50)
+    structures = dimers(130)
     chosen = [atoms for atoms in structures if atoms.get_distance(0, 1) > 1][::3]
     assert len(chosen) <= pair_potentials.FITTED_FROM < len(structures) * 6 / 7 / 2
     asked = params(reference_potential="lj", e0s=E0)
@@ -485,13 +455,6 @@ def test_two_runs_write_the_same_bytes(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         run(tmp_path / name, params(reference_potential="lj", e0s="least_squares"), labels=pool(30))
     assert (tmp_path / "a" / "baseline.json").read_bytes() == (tmp_path / "b" / "baseline.json").read_bytes()
-
-
-def test_pair_names_are_alphabetic() -> None:
-    assert pair_names(("Ni", "Al")) == ["Al-Al", "Al-Ni", "Ni-Ni"]
-
-
-def test_fitted_lennard_jones_leaves_a_pair_that_training_never_sees_to_zbl(tmp_path: Path) -> None:
     e0s = {"C": -1.0, "H": -1.0, "Si": -1.0}
     wanted = params(reference_potential="lj", e0s=e0s, teacher_e0s_eV=e0s, elements=("C", "H", "Si"))
     found, _ = run(tmp_path, wanted, labels=pool(12))

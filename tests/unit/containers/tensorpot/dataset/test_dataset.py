@@ -15,34 +15,19 @@ import pyarrow.parquet as pq
 import pytest
 from ase import Atoms
 from ase.build import bulk
-from ase.calculators.singlepoint import SinglePointCalculator
 
 from containers.contract import BadInput, Inputs, Machine
+from containers.structures import external_sort
 from containers.structures.split import SIDES, Side, Split, side
 from containers.structures.table import LABELS, atoms_from_table, labels_table, structure_id, write_table
 from containers.tensorpot.baseline.rows import BaselineLabels
 from containers.tensorpot.dataset import dataset
 from containers.tensorpot.dataset.dataset import Params
 from containers.tensorpot.dataset.history import DATASET, HISTORY
+from tests.unit.containers.tensorpot.cells import cell, labelled
 
 PARAMS = Params(elements=("Ge", "Si"), teachers=("a" * 64,))
 FAMILIES = {name: [f for f in map(str, range(300)) if side(f, Split()) == name] for name in SIDES}
-
-
-def labelled(atoms: Atoms, family: str, energy: float = -8.0, row: int = 7, source: str = "some.xyz") -> Atoms:
-    """The structure with everything a label has."""
-    atoms.info = {"id": structure_id(atoms), "source": source, "row": row, "group": "bulk", "family": family}
-    atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=np.full((len(atoms), 3), 0.25))
-    if atoms.pbc.all():
-        atoms.calc.results["stress"] = np.arange(6.0)
-    return atoms
-
-
-def cell(seed: int, family: str, energy: float = -8.0, **place: Any) -> Atoms:
-    """A two-atom silicon cell, another for every seed."""
-    atoms = bulk("Si")
-    atoms.rattle(0.1, seed=seed)
-    return labelled(atoms, family, energy, **place)
 
 
 def on(name: Side, seed: int, number: int = 0, **place: Any) -> Atoms:
@@ -57,8 +42,6 @@ def pool(first: int = 0) -> list[Atoms]:
 
 @dataclass
 class Made:
-    """What a run gave."""
-
     folder: Path
     metrics: dict[str, Any]
 
@@ -77,7 +60,6 @@ class Made:
 
     @property
     def aside(self) -> dict[str, str]:
-        """Reasons by id."""
         rows = pq.read_table(self.folder / "outputs" / "set_aside.parquet").to_pylist()
         assert self.metrics["set_aside"] == len(rows)
         return {row["id"]: row["reason"] for row in rows}
@@ -90,7 +72,6 @@ class Made:
 def make(
     folder: Path, labels: Sequence[Atoms], params: Params = PARAMS, base: Made | None = None, **dft: Sequence[Atoms]
 ) -> Made:
-    """A run on these structures."""
     (folder / "outputs").mkdir(parents=True)
     files = {"base": (base.path,)} if base else {}
     for name, given in {"labels": labels, **dft}.items():
@@ -121,12 +102,12 @@ def test_rows_are_as_they_came_with_origin_side_and_version(tmp_path: Path) -> N
     assert {name: made.metrics[f"{name}_structures"] for name in SIDES} == {"train": 4, "validation": 3, "test": 3}
     assert made.facts["rows"]["teacher"]["test"] == {"bulk": 3}
     assert made.facts["rows"]["dft"] == {"train": {"bulk": 1}, "validation": {}, "test": {}}
-
-
-def test_structures_come_back_bit_for_bit(tmp_path: Path) -> None:
+    # structures come back bit for bit
     odd = labelled(Atoms("Si2", positions=[[-0.0, 5e-324, 1e17], [0.1, 1 / 3, -2.0]], cell=np.eye(3) / 7), "0")
     odd.calc.results |= {"energy": -1.0000000000000002, "forces": np.array([[5e-324, -0.0, 1e-17], [1e300, 3.0, 0.1]])}
-    back = {one.info["id"]: one for one in atoms_from_table(make(tmp_path, [*pool(), odd]).table)}[odd.info["id"]]
+    back = {one.info["id"]: one for one in atoms_from_table(make(tmp_path / "odd", [*pool(), odd]).table)}[
+        odd.info["id"]
+    ]
     for one, other in ((odd.positions, back.positions), (odd.cell.array, back.cell.array)):
         assert one.tobytes() == other.tobytes()
     assert back.calc.results["forces"].tobytes() == odd.calc.results["forces"].tobytes()
@@ -146,12 +127,8 @@ def test_the_set_grows_and_old_rows_stay_first_and_unchanged(tmp_path: Path) -> 
     assert second.facts["came_in"] == {"dft": 1, "teacher": 9}
     assert [version["teacher"] for version in second.facts["history"]] == [9, 9]
     assert second.facts["history"][0]["digest"] == first.facts["digest"] != second.facts["digest"]
-
-
-def test_rows_of_the_base_stay_when_the_pool_no_longer_has_them(tmp_path: Path) -> None:
-    first = make(tmp_path / "1", pool())
-    second = make(tmp_path / "2", [on("train", 400)], base=first)
-    assert second.table.num_rows == 10
+    third = make(tmp_path / "3", [on("train", 400)], base=first)
+    assert third.table.num_rows == old + 1, "rows of the base stay when the pool no longer has them"
 
 
 def test_merging_the_same_again_changes_no_byte(tmp_path: Path) -> None:
@@ -160,6 +137,9 @@ def test_merging_the_same_again_changes_no_byte(tmp_path: Path) -> None:
     assert again.path.read_bytes() == first.path.read_bytes()
     assert again.metrics["version"] == 1
     assert again.metrics["new_teacher_rows"] == again.metrics["new_dft_rows"] == 0
+    # the same label rounded is the same
+    again = make(tmp_path / "3", pool(), base=first, dft=[on("train", 100, 9, energy=-8.00001)])
+    assert again.path.read_bytes() == first.path.read_bytes()
 
 
 def test_the_order_of_what_comes_at_once_changes_no_byte(tmp_path: Path) -> None:
@@ -200,12 +180,6 @@ def test_two_labels_of_one_origin_are_refused_and_both_named(tmp_path: Path) -> 
     refused(tmp_path / "4", r"forces by up to 0\.0002 eV/Å", pool(), base=base, dft=[forces])
 
 
-def test_the_same_label_rounded_is_the_same_and_the_first_stays(tmp_path: Path) -> None:
-    base = make(tmp_path / "1", pool(), dft=[on("train", 100, 9)])
-    again = make(tmp_path / "2", pool(), base=base, dft=[on("train", 100, 9, energy=-8.00001)])
-    assert again.path.read_bytes() == base.path.read_bytes()
-
-
 def test_teacher_and_dft_may_both_label_a_structure_on_the_pools_side(tmp_path: Path) -> None:
     structures = pool()
     theirs = cell(0, FAMILIES["validation"][8], energy=-7.5)  # the first structure of the pool
@@ -214,16 +188,13 @@ def test_teacher_and_dft_may_both_label_a_structure_on_the_pools_side(tmp_path: 
     assert made.sides("dft") == {structures[0].info["id"]: "train"}
     assert made.sides("teacher")[structures[0].info["id"]] == "train"
     assert "test side" in made.aside[unseen.info["id"]]
-
-
-def test_a_structure_of_the_base_keeps_its_side_whatever_family_a_file_gives_it(tmp_path: Path) -> None:
-    structures = pool()
-    base = make(tmp_path / "1", structures)
-    made = make(tmp_path / "2", structures[3:], base=base, dft=[cell(0, FAMILIES["validation"][8])])
+    # a structure of the base keeps its side whatever family a file gives it
+    base = make(tmp_path / "base", structures)
+    made = make(tmp_path / "grown", structures[3:], base=base, dft=[cell(0, FAMILIES["validation"][8])])
     assert made.sides("dft") == {structures[0].info["id"]: "train"}
 
 
-def test_sides_stay_when_the_shares_change(tmp_path: Path) -> None:
+def test_sides_stay_when_the_shares_change_or_the_pool_grows(tmp_path: Path) -> None:
     base = make(tmp_path / "1", pool())
     wide = PARAMS.model_copy(update={"split": Split(validation=0.05, test=0.9)})
     kin = on("train", 700)  # of a family that the base has on its training side
@@ -235,11 +206,7 @@ def test_sides_stay_when_the_shares_change(tmp_path: Path) -> None:
     assert made.sides("teacher")[stranger.info["id"]] == side(FAMILIES["train"][50], wide.split)
     assert made.facts["families_on_another_side_than_split_says"] > 0
     assert base.facts["families_on_another_side_than_split_says"] == 0
-
-
-def test_a_growing_pool_moves_nothing(tmp_path: Path) -> None:
-    before = make(tmp_path / "1", pool()).sides("teacher")
-    after = make(tmp_path / "2", pool(900) + pool()).sides("teacher")
+    after = make(tmp_path / "3", pool(900) + pool()).sides("teacher")
     assert {key: after[key] for key in before} == before
 
 
@@ -284,14 +251,10 @@ def test_a_base_that_trained_on_the_test_files_is_refused(tmp_path: Path, test: 
     make(tmp_path / "3", pool(), base=base, dft_test=[on("test", 20)])
 
 
-def test_a_base_of_another_teacher_is_refused(tmp_path: Path) -> None:
+def test_a_base_of_another_teacher_no_data_set_or_one_that_was_changed_is_refused(tmp_path: Path) -> None:
     base = make(tmp_path / "1", pool())
     other = PARAMS.model_copy(update={"teachers": ("b" * 64,)})
     refused(tmp_path / "2", "aaaaaaaaaaaa, .*bbbbbbbbbbbb .*new set", pool(), base=base, params=other)
-
-
-def test_a_base_that_is_no_data_set_or_was_changed_is_refused(tmp_path: Path) -> None:
-    base = make(tmp_path / "1", pool())
     metadata = pq.ParquetFile(base.path).metadata.metadata
     table = base.table
     energies = pa.array([*table["energy"].to_pylist()[:-1], -9.0])
@@ -299,13 +262,13 @@ def test_a_base_that_is_no_data_set_or_was_changed_is_refused(tmp_path: Path) ->
     with pq.ParquetWriter(base.path, DATASET) as writer:
         writer.write_table(table)
         writer.add_key_value_metadata({key: value for key, value in metadata.items() if key != b"ARROW:schema"})
-    refused(tmp_path / "2", "was changed since", pool(), base=base)
+    refused(tmp_path / "3", "was changed since", pool(), base=base)
     pq.write_table(table, base.path)
-    refused(tmp_path / "3", "dataset.parquet: not a data set", pool(), base=base)
+    refused(tmp_path / "4", "dataset.parquet: not a data set", pool(), base=base)
     write_table(base.path, labels_table(pool()))
-    refused(tmp_path / "4", "its columns are id, numbers", pool(), base=base)
+    refused(tmp_path / "5", "its columns are id, numbers", pool(), base=base)
     base.path.write_bytes(b"PAR1")
-    refused(tmp_path / "5", "not a data set", pool(), base=base)
+    refused(tmp_path / "6", "not a data set", pool(), base=base)
 
 
 @pytest.mark.parametrize(
@@ -333,25 +296,24 @@ def test_elements_that_the_potential_lacks_are_set_aside(tmp_path: Path) -> None
     made = make(tmp_path, [*pool(), alien])
     assert made.aside == {alien.info["id"]: "has C, O, which the potential does not"}
     assert alien.info["id"] not in made.table["id"].to_pylist()
+    # an empty side says why its structures were set aside
+    structures = [atoms for atoms in pool() if side(atoms.info["family"], Split()) != "validation"]
+    alien = labelled(Atoms("C"), FAMILIES["validation"][4])
+    refused(tmp_path / "empty", r"1 set aside because: has C, which", [*structures, alien])
 
 
 @pytest.mark.parametrize("name", SIDES)
-def test_an_empty_side_names_the_families_and_the_mend(tmp_path: Path, name: Side) -> None:
+def test_an_empty_side_names_the_families_and_the_fix(tmp_path: Path, name: Side) -> None:
     structures = [atoms for atoms in pool() if side(atoms.info["family"], Split()) != name]
     refused(tmp_path, rf"on the {name} side.* 6 families .*0 {name}.*raise the share", structures)
 
 
-def test_an_empty_side_says_why_its_structures_were_set_aside(tmp_path: Path) -> None:
-    structures = [atoms for atoms in pool() if side(atoms.info["family"], Split()) != "validation"]
-    alien = labelled(Atoms("C"), FAMILIES["validation"][4])
-    refused(tmp_path, r"1 set aside because: has C, which", [*structures, alien])
-
-
-def test_ten_thousand_structures_pass_in_blocks(tmp_path: Path) -> None:
+def test_structures_pass_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """More than one block of rows, and every row once, in order."""
+    monkeypatch.setattr(external_sort, "ROWS", 500)
     first = bulk("Si")
     structures = []
-    for number in range(10_500):
+    for number in range(900):
         atoms = first.copy()
         atoms.positions[1, 0] += 1e-5 * number
         structures.append(labelled(atoms, f"family{number % 700}", row=number))

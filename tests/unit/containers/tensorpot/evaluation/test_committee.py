@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from containers.contract import BadInput, Inputs, Machine
 from containers.tensorpot.evaluation import committee
 from containers.tensorpot.frames.frame_file import Labelled, frame, write_frame
-from containers.tensorpot.student import committee_calculator
 from containers.tensorpot.student.baseline import Baseline
 from containers.tensorpot.student.committee_calculator import Committee, per_atom, together
 
@@ -46,9 +44,18 @@ def test_mean_and_population_deviation_of_energy_and_forces() -> None:
     assert found["energy_std"] == pytest.approx(13.0)
     np.testing.assert_allclose(found["forces_std"], np.abs(atoms.positions))
     np.testing.assert_allclose(found["force_std"], [1 / 3**0.5, 5 / 3**0.5])
-
-
-def test_the_mean_force_is_the_slope_of_the_mean_energy() -> None:
+    # members that agree have no spread
+    one = {"energy": 2.0, "forces": np.ones((3, 3)), "stress": np.arange(6.0)}
+    found = together([one, one])
+    assert found["energy_std"] == 0
+    assert not found["force_std"].any()
+    np.testing.assert_array_equal(found["stress"], np.arange(6.0))
+    assert "stress" not in together([one, {key: one[key] for key in ("energy", "forces")}])
+    # an atom's deviation does not depend on the axes
+    vectors = np.random.default_rng(0).normal(size=(5, 3))
+    turn, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))
+    np.testing.assert_allclose(per_atom(vectors @ turn), per_atom(vectors))
+    # the mean force is the slope of the mean energy
     atoms = Atoms("Si2", [[0, 0, 1.2], [0.3, 2, 1]])
     atoms.calc = Committee([Spring(1.0), Spring(2.5), Spring(4.0)])
     forces, step = atoms.get_forces(), 1e-4
@@ -58,21 +65,6 @@ def test_the_mean_force_is_the_slope_of_the_mean_energy() -> None:
         energies.append(atoms.get_potential_energy())
         atoms.positions[1, 0] -= sign * step
     assert -(energies[0] - energies[1]) / (2 * step) == pytest.approx(forces[1, 0], rel=1e-6)
-
-
-def test_members_that_agree_have_no_spread() -> None:
-    one = {"energy": 2.0, "forces": np.ones((3, 3)), "stress": np.arange(6.0)}
-    found = together([one, one])
-    assert found["energy_std"] == 0
-    assert not found["force_std"].any()
-    np.testing.assert_array_equal(found["stress"], np.arange(6.0))
-    assert "stress" not in together([one, {key: one[key] for key in ("energy", "forces")}])
-
-
-def test_an_atoms_deviation_does_not_depend_on_the_axes() -> None:
-    vectors = np.random.default_rng(0).normal(size=(5, 3))
-    turn, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))
-    np.testing.assert_allclose(per_atom(vectors @ turn), per_atom(vectors))
 
 
 def labelled(positions: list[list[float]], k: float, name: str) -> Atoms:
@@ -100,9 +92,6 @@ def test_figures_of_a_committee_that_knows_where_it_is_wrong() -> None:
     assert found["energy_std_error_pearson"] == pytest.approx(1.0)
     assert found["force_rmse_over_std"] == pytest.approx(0.5)
     assert found["energy_std_max_meV_per_atom"] == pytest.approx(4500)
-
-
-def test_there_is_no_correlation_with_what_is_the_same_everywhere() -> None:
     found = committee.figures(judged(k=2.0), students=2)  # the mean is right
     assert found["force_std_error_pearson"] is None
     assert found["force_rmse_over_std"] == 0
@@ -138,23 +127,6 @@ def test_the_stub_writes_a_row_an_atom(inputs: Inputs, tmp_path: Path) -> None:
     assert metrics["students"] == 2
     assert metrics["force_std_mean_meV_per_A"] == 0
     assert (outputs[0] / "committee.parquet").read_bytes() == (outputs[1] / "committee.parquet").read_bytes()
-
-
-def test_one_student_is_no_committee(inputs: Inputs, tmp_path: Path) -> None:
     alone = Inputs({**inputs.files, "potentials": inputs.all("potentials")[:1]})
     with pytest.raises(BadInput, match="1 given"):
         committee.stub(alone, tmp_path, committee.Params(), Machine())
-
-
-def test_the_calculator_needs_nothing_of_the_project() -> None:
-    tree = ast.parse(Path(committee_calculator.__file__).read_text())
-    froms = {
-        node.module.partition(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module
-    }
-    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    assert (froms | names) - {"__future__", "collections", "pathlib", "typing"} == {
-        "json",
-        "numpy",
-        "ase",
-        "calculator",
-    }

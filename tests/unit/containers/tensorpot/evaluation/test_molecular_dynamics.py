@@ -79,7 +79,7 @@ def test_springs_keep_their_energy_and_share_it_evenly() -> None:
     assert len(run.times_ps) == len(run.total_eV) == round(10 * period_fs) + 1
 
 
-def test_the_drift_is_the_slope_of_the_total_energy() -> None:
+def test_the_drift_is_the_slope_of_the_total_energy_over_three_points_or_more() -> None:
     """Without forces the kinetic energy stays, and the energy grows by what the toy adds a step: 0.01 meV each fs."""
 
     def field(positions: np.ndarray, call: int) -> tuple[float, np.ndarray]:
@@ -87,22 +87,17 @@ def test_the_drift_is_the_slope_of_the_total_energy() -> None:
 
     run = ran(silicon(), field, 300, temperature_K=1.0)
     assert run.drift_meV_per_atom_per_ps == pytest.approx(10.0, rel=1e-9)
-
-
-def test_a_run_of_less_than_three_points_has_no_drift() -> None:
     atoms = silicon()
     assert ran(atoms, springs(atoms.positions.copy(), 5.0), 1).drift_meV_per_atom_per_ps is None
 
 
-def test_atoms_on_inverted_springs_heat_until_the_run_ends() -> None:
+def test_heating_atoms_and_energies_that_are_no_number_end_the_run() -> None:
     atoms = silicon()
     run = ran(atoms, springs(atoms.positions.copy(), -30.0), 2000)
     assert "the temperature rose from 300 to" in str(run.unstable_because)
     assert len(run.potential_eV) < 2000
     assert run.temperature_K[-2] <= 3000 < run.temperature_K[-1]
 
-
-def test_no_number_ends_the_run_and_is_not_in_the_series() -> None:
     def field(positions: np.ndarray, call: int) -> tuple[float, np.ndarray]:
         return (0.0 if call < 5 else float("nan")), np.zeros_like(positions)
 
@@ -112,7 +107,7 @@ def test_no_number_ends_the_run_and_is_not_in_the_series() -> None:
     assert np.isfinite(run.total_eV).all()
 
 
-def test_atoms_that_attract_without_a_core_fuse() -> None:
+def test_atoms_that_attract_without_a_core_fuse_and_one_that_is_pushed_out_is_lost() -> None:
     atoms = Atoms("Si2", [[0, 0, 0], [2.3, 0, 0]], cell=[20] * 3, pbc=True)
 
     def field(positions: np.ndarray, _: int) -> tuple[float, np.ndarray]:
@@ -123,20 +118,17 @@ def test_atoms_that_attract_without_a_core_fuse() -> None:
     assert run.fused == 2
     assert "atoms fused, 2 of them: two are" in str(run.unstable_because)
     assert run.shortest_A < 1.11  # half of twice silicon's covalent radius
-
-
-def test_an_atom_that_is_pushed_out_is_lost() -> None:
     atoms = Atoms("Si3", [[0, 0, 0], [2.3, 0, 0], [1.1, 2.0, 0]], cell=[60] * 3, pbc=True)
 
-    def field(positions: np.ndarray, _: int) -> tuple[float, np.ndarray]:
+    def push(positions: np.ndarray, _: int) -> tuple[float, np.ndarray]:
         return -0.2 * float(positions[1, 0]), np.array([[0, 0, 0], [0.2, 0, 0], [0, 0, 0]])
 
-    run = ran(atoms, field, 2000)
+    run = ran(atoms, push, 2000)
     assert run.lost == 1
     assert run.unstable_because == "atoms got lost, 1 of them: over 4 Å from the others"
 
 
-def test_parts_that_were_apart_from_the_start_are_not_lost_and_a_pair_that_leaves_is() -> None:
+def test_lost_atoms_are_those_that_leave_and_distances_see_images() -> None:
     cluster = Atoms("Si4", [[0, 0, 0], [2, 0, 0], [4, 0, 0], [6, 0, 0]], cell=[80] * 3, pbc=True)
     two = cluster.copy()
     two.positions += 30
@@ -146,9 +138,6 @@ def test_parts_that_were_apart_from_the_start_are_not_lost_and_a_pair_that_leave
     broken = cluster + two
     broken.positions[6:] += [0, 15, 0]
     assert lost_atoms(distances(broken, REACH), begun) == 2
-
-
-def test_distances_see_images() -> None:
     crystal = bulk("Si")
     found = distances(crystal, REACH)
     assert found.parts.tolist() == [2]
@@ -181,21 +170,18 @@ def test_the_same_seed_gives_the_same_velocities_without_drift_of_the_whole() ->
         heat(atoms, 300.0, seed)
         assert atoms.get_temperature() == pytest.approx(300.0)
         assert np.abs(atoms.get_momenta().sum(axis=0)).max() < 1e-12
+    for symbols, fs in {"Si2": 1.0, "H2O": 0.5, "LiF": 1.0, "CuAu": 1.0}.items():
+        assert timestep(Atoms(symbols)) == pytest.approx(fs), "the timestep follows the lightest atom"
     assert np.array_equal(first.get_momenta(), second.get_momenta())
     assert not np.allclose(first.get_momenta(), other.get_momenta())
 
 
-@pytest.mark.parametrize(("symbols", "fs"), [("Si2", 1.0), ("H2O", 0.5), ("LiF", 1.0), ("CuAu", 1.0)])
-def test_the_timestep_follows_the_lightest_atom(symbols: str, fs: float) -> None:
-    assert timestep(Atoms(symbols)) == pytest.approx(fs)
-
-
-@pytest.mark.parametrize("steps", [3, 199, 200, 201, 1999])
-def test_the_series_is_thinned_to_what_was_asked_for(steps: int) -> None:
+@pytest.mark.parametrize(("steps", "points"), [(3, 200), (19, 20), (20, 20), (21, 20), (199, 20)])
+def test_the_series_is_thinned_to_the_requested_length(steps: int, points: int) -> None:
     atoms = silicon()
     run = ran(atoms, springs(atoms.positions.copy(), 5.0), steps)
-    series = thinned(run, 200)
-    assert {len(values) for values in series.values()} <= set(range(1, 201))
+    series = thinned(run, points)
+    assert {len(values) for values in series.values()} <= set(range(1, points + 1))
     assert len({len(values) for values in series.values()}) == 1
     assert series["time_ps"][0] == 0.0
     assert series["total_energy_eV_per_atom"][0] == pytest.approx(run.total_eV[0] / 8)

@@ -55,7 +55,7 @@ def followed(
     return follow((str(program),), folder, request, Machine(Resources(), hear), earlier or Checkpoint()), told
 
 
-def test_every_iteration_is_told_with_the_figures_of_both_sides(tmp_path: Path) -> None:
+def test_every_iteration_is_reported_with_the_figures_of_both_sides_and_kept(tmp_path: Path) -> None:
     course, told = followed(tmp_path, BEGIN + LOOK + CLOSE)
     assert course.stop.reason == "max_iterations"
     assert {1, 2, 3} >= {done for done, _ in told} >= {3}
@@ -67,10 +67,6 @@ def test_every_iteration_is_told_with_the_figures_of_both_sides(tmp_path: Path) 
     assert (figures["train_force_mae_meV_per_A"], figures["validation_force_mae_meV_per_A"]) == (15.0, 25.0)
     assert figures["validation_energy_mae_meV_per_atom"] == 4.5
     assert (figures["validation_energy_max_meV_per_atom"], figures["validation_force_max_meV_per_A"]) == (40.5, 50.5)
-
-
-def test_each_copy_is_of_its_iteration(tmp_path: Path) -> None:
-    course, _ = followed(tmp_path, BEGIN + LOOK + CLOSE)
     assert {n: path.read_text() for n, path in kept(tmp_path).items()} == {n: f"potential {n}\n" for n in (1, 2, 3)}
     assert [n for n, _ in course.latest()] == [3, 2, 1]
     assert [n for n, _ in course.best()] == [2]
@@ -95,26 +91,27 @@ def test_the_final_potential_is_believed_only_of_a_fit_that_ended_itself(tmp_pat
     assert broken.latest()[0][1].name == "kept_000003.yaml"
 
 
-def test_a_loss_that_is_no_number_ends_the_program_at_once(tmp_path: Path) -> None:
-    course, _ = followed(tmp_path, BEGIN + "row 2 nan; tell 2 nan; exec sleep 60\n")
-    assert course.stop.reason == "diverged"
+RISING = "".join(f"row {n} {20 + n}; tell {n} {20 + n}\n" for n in range(2, 7))
 
 
-def test_losses_that_keep_rising_end_the_program_at_once(tmp_path: Path) -> None:
-    rising = "".join(f"row {n} {20 + n}; tell {n} {20 + n}\n" for n in range(2, 7))
-    course, _ = followed(tmp_path, BEGIN + rising + "exec sleep 60\n", replace(REQUEST, maxiter=99))
-    assert (course.stop.reason, course.iterations) == ("diverged", 6)
-    assert "are all above" in course.stop.criterion
+@pytest.mark.parametrize(
+    ("script", "request_", "reason", "iterations", "criterion"),
+    [
+        (BEGIN + "row 2 nan; tell 2 nan\n", REQUEST, "diverged", 2, "no number"),
+        (BEGIN + RISING, replace(REQUEST, maxiter=99), "diverged", 6, "are all above"),
+        ("", replace(REQUEST, ends_at=0.0), "time_limit", 0, "nearly over"),
+    ],
+    ids=["no number", "rising losses", "time"],
+)
+def test_a_lost_fit_and_the_time_end_the_program_at_once(
+    tmp_path: Path, script: str, request_: FitRequest, reason: str, iterations: int, criterion: str
+) -> None:
+    course, _ = followed(tmp_path, script + "exec sleep 60\n", request_)
+    assert (course.stop.reason, course.iterations) == (reason, iterations)
+    assert criterion in course.stop.criterion
 
 
-def test_the_time_ends_a_program_that_says_nothing(tmp_path: Path) -> None:
-    request = FitRequest(REQUEST.sizes, maxiter=3, ends_at=0.0)
-    course, _ = followed(tmp_path, "exec sleep 60\n", request)
-    assert course.stop.reason == "time_limit"
-    assert course.iterations == 0
-
-
-def test_other_rows_than_given_are_told(tmp_path: Path) -> None:
+def test_other_rows_than_given_are_named(tmp_path: Path) -> None:
     with pytest.raises(RowsDiffer, match="3 train structures, it was given 4 rows"):
         followed(tmp_path, BEGIN + "exec sleep 60\n", FitRequest({"train": 4, "validation": 2}, maxiter=3))
 

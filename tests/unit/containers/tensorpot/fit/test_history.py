@@ -30,35 +30,17 @@ def row(step: int, iteration: int, loss: float = 1.0) -> MetricsRow:
     return MetricsRow(step, iteration, loss, 0.1, 0.9, 10.0, 20.0, 15.0)
 
 
-def test_rows_are_in_milli_units(tmp_path: Path) -> None:
+def test_rows_are_in_milli_units_with_their_part_and_the_launcher_s_columns(tmp_path: Path) -> None:
     (tmp_path / "metrics.txt").write_text(TEXT)
     first, second = MetricsFile(tmp_path / "metrics.txt").follow()
     assert first == MetricsRow(0, 0, 1.25, 0.25, 1.0, 500.0, 750.0, 375.0, regularisation_loss=0.0)
     assert second.force_mae_meV_per_A == 250.0
-
-
-def test_a_file_is_read_on_as_it_grows_and_half_a_line_is_left_for_later(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.txt"
-    file = MetricsFile(path)
-    assert file.follow() == []
-    seen = []
-    for end in (20, len(TEXT) - 8, len(TEXT)):
-        path.write_text(TEXT[:end])
-        seen.append([row.step_iteration for row in file.follow()])
-    assert seen == [[], [0], [1]]
-    assert [row.step_iteration for row in file.rows] == [0, 1]
-    assert file.follow() == []
-
-
-def test_cycles_are_parts_of_their_own(tmp_path: Path) -> None:
     first = next(line for line in TEXT.splitlines() if line.startswith("0"))
     (tmp_path / "metrics.txt").write_text(f"{TEXT}0 1 0 {first.split(maxsplit=3)[3]}\n")
     file = MetricsFile(tmp_path / "metrics.txt")
     assert [row.part for row in file.follow()] == [(0, 0), (0, 0), (0, 1)]
     assert len(last_step(file.rows)) == 1
-
-
-def test_the_columns_of_the_launcher_are_read_and_none_in_plain_pacemakers(tmp_path: Path) -> None:
+    # the columns of the launcher are read where they are
     added = (
         "mae_epa max_abs_epa max_abs_f_comp eval_count eval_time nat",
         "0.125 2.0 4.0 7 0.001 40",
@@ -78,7 +60,20 @@ def test_the_columns_of_the_launcher_are_read_and_none_in_plain_pacemakers(tmp_p
     assert math.isnan(second.force_max_meV_per_A)
 
 
-def test_the_history_goes_on_after_that_of_an_interrupted_run() -> None:
+def test_a_file_is_read_on_as_it_grows_and_half_a_line_is_left_for_later(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.txt"
+    file = MetricsFile(path)
+    assert file.follow() == []
+    seen = []
+    for end in (20, len(TEXT) - 8, len(TEXT)):
+        path.write_text(TEXT[:end])
+        seen.append([row.step_iteration for row in file.follow()])
+    assert seen == [[], [0], [1]]
+    assert [row.step_iteration for row in file.rows] == [0, 1]
+    assert file.follow() == []
+
+
+def test_the_history_continues_that_of_an_interrupted_run() -> None:
     before = history_table([row(0, 0, 9), row(0, 1, 8), row(0, 2, 7)], [row(0, 0, 10)])
     table = history_table([row(0, 0, 7), row(0, 1, 6)], [row(0, 0, 7.5), row(0, 2, 6.5)], before).to_pydict()
     both = list(zip(table["iteration"], table["side"], table["loss"], strict=True))
@@ -86,35 +81,21 @@ def test_the_history_goes_on_after_that_of_an_interrupted_run() -> None:
     assert [(n, loss) for n, side, loss in both if side == "validation"] == [(0, 10), (2, 7.5), (3, 6.5)]
 
 
-def test_iteration_zero_is_no_iteration() -> None:
-    assert iterations([]) == 0
-    assert iterations([row(0, 0)]) == 0
-    assert iterations([row(0, 0), row(0, 1), row(1, 0), row(1, 1), row(1, 2)]) == 3
-
-
-def test_the_last_step_of_a_ladder() -> None:
-    rows = [row(0, 0), row(0, 1), row(1, 0), row(1, 1)]
-    assert last_step(rows) == rows[2:]
-
-
 def test_history_counts_on_over_a_ladder_and_each_iteration_is_there_once() -> None:
     train = [row(0, 0, 5), row(0, 1, 4), row(0, 2, 3), row(1, 0, 3), row(1, 1, 2)]
     table = history_table(train, []).to_pydict()
     assert table["iteration"] == [0, 1, 2, 3]
     assert table["loss"] == [5, 4, 3, 2]
-
-
-def test_pacemakers_last_look_at_the_validation_frame_belongs_to_the_last_iteration() -> None:
+    assert iterations([]) == 0
+    assert iterations([row(0, 0)]) == 0
+    assert iterations([row(0, 0), row(0, 1), row(1, 0), row(1, 1), row(1, 2)]) == 3
+    rows = [row(0, 0), row(0, 1), row(1, 0), row(1, 1)]
+    assert last_step(rows) == rows[2:]
+    # pacemaker's last look at the validation frame is of the last iteration
     train = [row(0, iteration, 9 - iteration) for iteration in range(4)]
     validation = [row(0, 0, 10), row(0, 2, 8), row(0, 4, 7)]
-    table = history_table(train, validation).filter(
-        [side == "validation" for side in history_table(train, validation)["side"].to_pylist()]
-    )
-    assert table["iteration"].to_pylist() == [0, 2, 3]
-    assert table["loss"].to_pylist() == [10, 8, 7]
-
-
-def test_history_has_its_schema_and_only_numbers() -> None:
+    looks = [row for row in history_table(train, validation).to_pylist() if row["side"] == "validation"]
+    assert [(row["iteration"], row["loss"]) for row in looks] == [(0, 10), (2, 8), (3, 7)]
     table = history_table([row(0, 0), row(0, 1, float("nan"))], [row(0, 0)])
     assert table.schema == HISTORY
     assert table.num_rows == 2
@@ -130,29 +111,20 @@ def error(row: MetricsRow) -> float:
     return errors_by_iteration([row], [row])[row.step_iteration]
 
 
-def test_half_the_energy_error_is_worth_more_than_a_tenth_of_the_forces() -> None:
+def test_the_measure_weighs_energies_and_forces_and_ranks_the_best_first() -> None:
     assert error(look(0, 1, 10, 40)) == 20.0
     assert error(look(0, 2, 5, 44)) < error(look(0, 1, 10, 40))
-
-
-def test_what_kappa_leaves_out_does_not_count() -> None:
     assert error(replace(look(0, 1), force_loss=0.0)) == measure(10, 40, 0.0) == 10
     assert error(replace(look(0, 1), energy_loss=0.0)) == measure(10, 40, 1.0) == 40
     assert measure(None, 40, 0.3) == measure(10, None, 0.3) == math.inf
+    assert ranked({10: 3.0, 20: 1.0, 30: float("nan"), 40: 2.0, 50: 1.0}) == [20, 50, 40, 10]
 
 
-def test_the_look_after_the_end_is_of_the_last_iteration_and_the_first_of_none() -> None:
+def test_looks_are_of_their_iterations_in_all_steps_and_cycles() -> None:
     train = [look(0, n) for n in range(8)]
     validation = [look(0, 0), look(0, 5, 10, 40), look(0, 8, 10, 10)]
     assert errors_by_iteration(train, validation) == {5: 20.0, 7: 10.0}
-
-
-def test_all_steps_of_a_ladder_count_and_all_cycles() -> None:
     train = [look(0, 0), look(0, 1), look(1, 0), look(1, 1), look(1, 2), look(1, 0, cycle=1), look(1, 1, cycle=1)]
     validation = [look(0, 1, 9, 9), look(1, 2, 8, 8), look(1, 1, 7, 7, cycle=1)]
     assert errors_by_iteration(train, validation) == {1: 9.0, 3: 8.0, 4: 7.0}
     assert errors_by_iteration([], []) == {}
-
-
-def test_the_best_is_first_and_no_number_is_left_out() -> None:
-    assert ranked({10: 3.0, 20: 1.0, 30: float("nan"), 40: 2.0, 50: 1.0}) == [20, 50, 40, 10]

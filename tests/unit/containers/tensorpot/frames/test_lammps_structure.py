@@ -87,11 +87,8 @@ def test_the_example_has_the_most_elements_then_is_periodic_then_lowest_in_energ
     assert example(rows[:2]) is rows[1]
 
 
-def test_most_neighbours_are_counted_with_images() -> None:
+def test_most_neighbours_and_median_energies_less_e0s() -> None:
     assert most_neighbours([molecule("H2"), bulk("Cu", "fcc", a=3.6)], 3.7) == 12 + 6
-
-
-def test_energies_less_e0s_are_medians_by_element() -> None:
     rows = [
         row(Atoms("Na2"), 0.0, energy=2 * -1.0 + 2 * -0.5),
         row(Atoms("NaCl"), 0.0, energy=-1.0 - 7.0 + 2 * -3.0),

@@ -14,7 +14,7 @@ from containers.structures.table import structure_id, structures_table, write_ta
 from containers.tensorpot.selection.coverage import ISOLATED, Tables, never_trained
 
 ON = {"train": "family0", "validation": "family1", "test": "family2"}
-"""A family on each side, see test_split."""
+"""A family on each side, see test_cells_and_split."""
 
 
 def structure(symbols: str, side: str, seed: int = 0) -> Atoms:
@@ -46,13 +46,10 @@ def test_an_element_on_another_side_alone_is_found_with_its_family(tmp_path: Pat
     assert unseen(tmp_path, structure("Au", side), structure("Au2", "train")) == {}
 
 
-def test_an_element_that_nothing_has_or_that_is_an_isolated_atom_alone(tmp_path: Path) -> None:
+def test_an_element_of_nothing_of_isolated_atoms_or_of_strange_structures_alone(tmp_path: Path) -> None:
     assert unseen(tmp_path) == {"Au": ""}
     assert ISOLATED in unseen(tmp_path, named(Atoms("Au"), ON["train"]))["Au"]
     assert ISOLATED in unseen(tmp_path, named(Atoms("Au", cell=[20] * 3, pbc=True), ON["train"]))["Au"]
-
-
-def test_structures_with_strange_elements_do_not_count(tmp_path: Path) -> None:
     assert "elements that the potential does not have" in unseen(tmp_path, structure("AuNi", "train"))["Au"]
 
 

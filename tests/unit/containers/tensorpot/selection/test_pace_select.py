@@ -15,7 +15,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from pydantic import ValidationError
 
 from containers.contract import BadInput, Inputs, Machine, Resources
-from containers.structures.table import labels_table, structure_id, write_table
+from containers.structures.table import structure_id, write_table
 from containers.tensorpot.active_set.active_rows import OUTSIDE, greedy_order, inverse, span
 from containers.tensorpot.pacemaker.input import Potential
 from containers.tensorpot.selection import pace_select
@@ -24,6 +24,7 @@ from containers.tensorpot.selection.d_optimal import FirstPass
 from containers.tensorpot.selection.grades import Grades, summary
 from containers.tensorpot.student.baseline import Baseline, PairTerm
 from containers.tensorpot.student.calculator import pair_terms
+from tests.unit.containers.tensorpot.cells import data_set
 
 POTENTIAL = Potential(elements=("Si",), cutoff=5.0, functions_per_element=20)
 SIDES = ("train", "train", "train", "train", "validation", "test")
@@ -51,15 +52,6 @@ def as_dft(atoms: Atoms, energy: float = -2.0) -> Atoms:
     return copy
 
 
-def write_dataset(path: Path, structures: list[Atoms]) -> Path:
-    """As the dataset step writes it."""
-    table = labels_table(structures)
-    for column in ("origin", "side"):
-        table = table.append_column(column, pa.array([atoms.info[column] for atoms in structures]))
-    write_table(path, table.append_column("version", pa.array([0] * len(structures), pa.int32())))
-    return path
-
-
 def write_given(path: Path, ids: list[str]) -> Path:
     """A selection of an earlier run, its rows not in their order."""
     order = list(range(len(ids)))
@@ -72,9 +64,10 @@ def write_given(path: Path, ids: list[str]) -> Path:
 def files(
     folder: Path, structures: list[Atoms], given: list[str] | None = None, baseline: Baseline | None = None
 ) -> Inputs:
-    """The inputs of a run."""
     (baseline or Baseline(e0s_eV={"Si": 0.0, "Ge": 0.0})).write(folder / "baseline.json")
-    paths = {"dataset": write_dataset(folder / "dataset.parquet", structures), "baseline": folder / "baseline.json"}
+    rows = [(atoms, atoms.info["origin"], atoms.info["side"]) for atoms in structures]
+    write_table(folder / "dataset.parquet", data_set(rows))
+    paths = {"dataset": folder / "dataset.parquet", "baseline": folder / "baseline.json"}
     if given is not None:
         paths["given"] = write_given(folder / "given.parquet", given)
     return Inputs({name: (path,) for name, path in paths.items()})
@@ -101,7 +94,6 @@ def selection(
 
 
 def training(structures: list[Atoms]) -> list[str]:
-    """Ids of the training side."""
     return [atoms.info["id"] for atoms in structures if atoms.info["side"] == "train"]
 
 
@@ -113,12 +105,23 @@ def test_only_the_training_side_takes_part(tmp_path: Path) -> None:
     assert metrics["candidates"] == metrics["selected"] == metrics["how"]["all"] == len(ids) < len(structures)
 
 
-def test_random_is_by_hash_whatever_the_order(tmp_path: Path) -> None:
+def test_random_sets_are_by_hash_nested_and_within_the_budget(
+    tmp_path: Path,
+) -> None:
     wanted = params(max_structures=5)
     first = selection(tmp_path, pool(), wanted)[:2]
     assert first == selection(tmp_path, pool()[::-1], wanted)[:2]
     assert len(first[0]) == 5
     assert first != selection(tmp_path, pool(), wanted.model_copy(update={"seed": 1}))[:2]
+    few, _, _ = selection(tmp_path, pool(), params(max_structures=5))
+    more, _, _ = selection(tmp_path, pool(), params(max_structures=9))
+    assert more[:5] == few
+    structures = pool()
+    ids, _, _ = selection(tmp_path, structures, params(fraction=0.25))
+    assert len(ids) == round(0.25 * len(training(structures)))
+    for wrong in ({"max_structures": None}, {"max_structures": 3, "fraction": 0.5}):
+        with pytest.raises(ValidationError, match="either max_structures or fraction"):
+            params(**wrong)
 
 
 def test_every_element_is_drawn_where_the_budget_allows(tmp_path: Path) -> None:
@@ -129,21 +132,6 @@ def test_every_element_is_drawn_where_the_budget_allows(tmp_path: Path) -> None:
     assert len(few) == 3
     with pytest.raises(BadInput, match=r"room for 1 new structures, but 2 are needed"):
         selection(tmp_path, structures, params(max_structures=1, potential=both))
-
-
-def test_a_larger_random_set_contains_the_smaller(tmp_path: Path) -> None:
-    few, _, _ = selection(tmp_path, pool(), params(max_structures=5))
-    more, _, _ = selection(tmp_path, pool(), params(max_structures=9))
-    assert more[:5] == few
-
-
-def test_the_budget_is_a_number_or_a_share_and_not_both(tmp_path: Path) -> None:
-    structures = pool()
-    ids, _, _ = selection(tmp_path, structures, params(fraction=0.25))
-    assert len(ids) == round(0.25 * len(training(structures)))
-    for wrong in ({"max_structures": None}, {"max_structures": 3, "fraction": 0.5}):
-        with pytest.raises(ValidationError, match="either max_structures or fraction"):
-            params(**wrong)
 
 
 def test_what_was_selected_stays_first_and_counts_in_the_budget(tmp_path: Path) -> None:
@@ -191,9 +179,7 @@ def test_structures_pacemaker_cannot_use_are_no_candidates(tmp_path: Path) -> No
     assert hot.info["id"] not in ids
     ids, _, _ = selection(tmp_path, structures, params(method="all"), baseline=Baseline(e0s_eV={"Si": 900.0}))
     assert ids == [hot.info["id"]]
-
-
-def test_pair_terms_are_taken_off_before_the_energy_is_judged(tmp_path: Path) -> None:
+    # pair terms are taken off before the energy is judged
     structures = pool()
     close = structures[0]
     close.positions[1] = close.positions[0] + [0.35, 0, 0]
@@ -208,7 +194,7 @@ def test_pair_terms_are_taken_off_before_the_energy_is_judged(tmp_path: Path) ->
     assert close.info["id"] in less_zbl[0]
 
 
-def test_nothing_to_train_on_is_said_with_the_mend(tmp_path: Path) -> None:
+def test_nothing_to_train_on_is_said_with_the_fix(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"40 labelled structures, of which 28 are on the training side .* the cutoff"):
         selection(tmp_path, pool(), params(method="all", potential=POTENTIAL.model_copy(update={"cutoff": 1.0})))
     with pytest.raises(BadInput, match="no structure is left"):
@@ -259,27 +245,22 @@ def test_scarce_elements_are_wanted_before_the_bulk(monkeypatch: pytest.MonkeyPa
 def test_grades_are_summed_up_with_a_histogram() -> None:
     found = Grades(np.array([0.2, 1.005, 3.0, 30.0, 9.0, 2e9]), np.array([0, 0, 1, 1, 2, 3]))
     told = summary(found, np.array([True, True, False, False]))
-    assert told is not None
     assert (told["structures"], told["atoms"], told["max"]) == (2, 4, 30.0)
     assert (told["share_above_1"], told["share_above_25"], told["share_of_structures_above_1"]) == (0.5, 0.25, 0.5)
     assert sum(told["histogram"]["counts"]) == 4
     assert len(told["histogram"]["counts"]) + 1 == len(told["histogram"]["edges"])
     outside = summary(found, np.array([False, False, False, True]))
-    assert outside is not None
     assert outside["histogram"]["counts"][-1] == 1
     assert summary(found, np.zeros(4, dtype=bool)) is None
 
 
-def test_span_counts_directions_not_rows() -> None:
+def test_span_counts_directions_and_active_rows_have_grade_one() -> None:
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(3, 6)) * 10.0 ** np.arange(6)
     copies = np.repeat(rows, 4, axis=0) * (1 + 1e-15)
     assert span(copies).inside.shape == (6, 3)
     assert span(rng.normal(size=(50, 6))).complete
     assert span(np.zeros((4, 6))).inside.shape == (6, 0)
-
-
-def test_inverse_gives_grade_one_to_active_rows_and_huge_outside() -> None:
     rng = np.random.default_rng(1)
     active = rng.normal(size=(3, 5)) * [1, 10, 1000, 1, 0.1]
     grade = inverse(active, 5)
@@ -294,14 +275,11 @@ def test_inverse_gives_grade_one_to_active_rows_and_huge_outside() -> None:
 NONE = np.zeros(0, dtype=np.int64)
 
 
-def test_copies_add_nothing_to_the_first() -> None:
+def test_copies_add_nothing_to_the_first_or_to_what_is_given() -> None:
     same = np.eye(4)[:3]  # three structures hold the same three rows, the active ones spread over them
     different = np.eye(4)[3:]
     order = greedy_order([same, same, different].__getitem__, 4, [np.array([0, 1]), np.array([2]), np.array([3])], NONE)
     assert order == [0, 2, 1]
-
-
-def test_what_is_given_counts_before_the_first() -> None:
     held, own = [np.eye(4)[:2], np.eye(4)[2:3]], [np.array([0, 1]), np.array([2])]
     assert greedy_order(held.__getitem__, 4, own, NONE) == [0, 1]
     assert greedy_order(held.__getitem__, 4, own, np.array([3])) == [0, 1]

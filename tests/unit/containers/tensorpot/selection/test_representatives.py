@@ -16,6 +16,7 @@ from containers.tensorpot.selection.representatives import (
     representation_weights,
     share_d_optimal,
     structure_space,
+    weights_of,
 )
 
 
@@ -46,22 +47,18 @@ def by_hand(space: Floats, chosen: list[int], count: int) -> list[int]:
     return taken[len(chosen) :]
 
 
-def test_the_space_is_the_same_whatever_the_units_of_a_column() -> None:
+def test_the_space_keeps_distances_and_drops_what_does_not_vary(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     features = crowd()
     scaled = structure_space(features * np.array([1e-6, 1e3, 1, 1, 1, 1, 1]) + 5)
     np.testing.assert_allclose(cdist(scaled, scaled), cdist(*2 * [structure_space(features)]), atol=1e-6)
-
-
-def test_the_space_keeps_the_distances_and_drops_what_does_not_vary() -> None:
     features = np.concatenate([crowd(), np.full((300, 2), 3.0), crowd()[:, :1]], axis=1)
     space = structure_space(features)
     assert space.shape[1] <= 7  # two constant columns and a copy add no dimension
     variances = space.var(axis=0)
     assert (np.diff(variances) <= 0).all()
     assert variances.sum() == pytest.approx(8, rel=1.01 - representatives.KEPT_VARIANCE)  # eight columns of variance 1
-
-
-def test_the_space_does_not_depend_on_how_many_are_scaled_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     features = crowd()
     whole = structure_space(features)
     monkeypatch.setattr(representatives, "BLOCK_ROWS", 7)
@@ -84,28 +81,14 @@ def test_the_space_takes_no_more_memory_than_is_reckoned_with() -> None:
     assert features.nbytes + peak <= COMBINED_BYTES * features.size + blocks
 
 
-def test_equal_structures_have_one_place() -> None:
-    space = structure_space(np.ones((5, 3)))
-    assert space.shape[0] == 5
-    assert np.ptp(space) == 0
-    assert bulk_choice(space, [], 3) == [0, 1, 2]
-    np.testing.assert_array_equal(representation_weights(space, [1, 3]), [1.6, 0.4])
-
-
-def test_the_choice_is_the_greedy_one() -> None:
+def test_the_choice_is_the_greedy_one_begins_with_the_medoid_and_is_better_than_chance() -> None:
     space = crowd(60)
     assert bulk_choice(space, [], 8) == by_hand(space, [], 8)
     assert bulk_choice(space, [50, 3], 8) == by_hand(space, [50, 3], 8)
-
-
-def test_the_first_of_all_is_the_medoid_and_a_longer_list_begins_with_the_shorter() -> None:
     space = crowd()
     longer = bulk_choice(space, [], 20)
     assert longer[0] == int(cdist(space, space).sum(axis=0).argmin())
     assert longer[:7] == bulk_choice(space, [], 7)
-
-
-def test_representatives_are_nearer_to_the_pool_than_random_ones() -> None:
     space = crowd()
     rng = np.random.default_rng(1)
     drawn = [way(space, rng.choice(300, 15, replace=False).tolist()) for _ in range(20)]
@@ -118,22 +101,21 @@ def test_nothing_is_chosen_twice_and_everything_can_be() -> None:
     assert sorted([4, 9, *picked]) == list(range(40))
     with pytest.raises(ValueError, match="39 structures are asked for and 38 are left"):
         bulk_choice(space, [4, 9], 39)
-
-
-def test_what_is_covered_already_is_not_chosen_again() -> None:
     space = np.array([[0.0], [0.1], [0.2], [10.0], [10.1], [10.2]])
     assert bulk_choice(space, [1], 1) == [4]
     assert bulk_choice(space, [4], 1) == [1]
+    space = structure_space(np.ones((5, 3)))
+    assert space.shape[0] == 5
+    assert np.ptp(space) == 0
+    assert bulk_choice(space, [], 3) == [0, 1, 2]
+    np.testing.assert_array_equal(representation_weights(space, [1, 3]), [1.6, 0.4])
 
 
-def test_blocks_do_not_change_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_and_a_part_of_a_large_pool_represent_it_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     space = crowd()
     whole = bulk_choice(space, [7], 40), representation_weights(space, [7, 250, 290]).tolist()
     monkeypatch.setattr(representatives, "BLOCK", 3)
     assert (bulk_choice(space, [7], 40), representation_weights(space, [7, 250, 290]).tolist()) == whole
-
-
-def test_a_large_pool_is_heard_in_part_and_represented_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     space = crowd(2000)[np.random.default_rng(2).permutation(2000)]
     whole = way(space, bulk_choice(space, [], 20))
     monkeypatch.setattr(representatives, "AUDIENCE", 400)
@@ -142,16 +124,17 @@ def test_a_large_pool_is_heard_in_part_and_represented_as_well(monkeypatch: pyte
     assert way(space, in_part) < 1.05 * whole
 
 
-def test_weights_count_the_structures_that_each_stands_for() -> None:
+def test_weights_count_what_each_stands_for_and_d_optimal_gets_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
     space = np.array([[0.0], [0.1], [0.2], [0.3], [12.0], [20.0]])
     np.testing.assert_allclose(representation_weights(space, [5, 1]), [2 / 3, 4 / 3])
     np.testing.assert_array_equal(representation_weights(space, range(6)), np.ones(6))
-
-
-def test_a_smaller_power_levels_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     space = np.array([[0.0], [0.1], [0.2], [0.3], [12.0]])
     monkeypatch.setattr(representatives, "REPRESENTATION", 0.5)
     np.testing.assert_allclose(representation_weights(space, [4, 1]), [2 / 3, 4 / 3])  # roots of 1 and 4
+    most = 150 // representatives.D_OPTIMAL_PART
+    assert [share_d_optimal(150, size) for size in (0, 20, 135)] == [0, 20, most]
+    assert 30 <= most <= 75
+    assert share_d_optimal(1, 135) == 0
 
 
 def test_weighted_means_of_the_few_are_those_of_the_pool() -> None:
@@ -166,8 +149,13 @@ def test_weighted_means_of_the_few_are_those_of_the_pool() -> None:
     assert weighted.max() < 0.1 < plain.max()
 
 
-def test_d_optimal_structures_get_a_part_of_the_budget_at_most() -> None:
-    most = 150 // representatives.D_OPTIMAL_PART
-    assert [share_d_optimal(150, size) for size in (0, 20, 135)] == [0, 20, most]
-    assert 30 <= most <= 75
-    assert share_d_optimal(1, 135) == 0
+def test_dft_structures_are_not_stood_for() -> None:
+    """They have a weight of their own: 96 of them beside one of four chosen structures change nothing."""
+    pool = np.array([[0.0], [1.0], [2.0], [3.0]])
+    dft = np.full((96, 1), 0.01)
+    space, is_dft = np.vstack([dft, pool]), np.arange(100) < 96
+    train = np.arange(1000, 1100)
+    assert weights_of(space, train, [0, 96, 97, 98, 99], is_dft) == {1096: 1.0, 1097: 1.0, 1098: 1.0, 1099: 1.0}
+    assert weights_of(space, train, [96, 99], is_dft) == {1096: 1.0, 1099: 1.0}
+    assert weights_of(space, train, [97, 99], is_dft) == {1097: 1.5, 1099: 0.5}, "equally near ones to the first"
+    assert weights_of(space, train, [0], is_dft) == {}

@@ -17,7 +17,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from containers import processes
 from containers.contract import BadInput, Inputs, Machine
-from containers.structures.table import labels_table, structure_id, write_table
+from containers.structures.table import structure_id, write_table
 from containers.tensorpot.selection.candidates import DataSet
 from containers.tensorpot.selection.pace_select import SELECTION
 from containers.tensorpot.selection.representatives import representing
@@ -33,6 +33,7 @@ from containers.tensorpot.selection.weak_spots import (
 )
 from containers.tensorpot.student.baseline import Baseline
 from containers.tensorpot.student.calculator import Student
+from tests.unit.containers.tensorpot.cells import data_set
 
 PARAMS = Params(elements=("Si",), cutoff=5.0, structures=4, force_limit_meV_per_A=100, energy_limit_meV_per_atom=10)
 SIDES = ("train", "train", "train", "validation", "test")
@@ -44,7 +45,6 @@ class Ace(Calculator):
     cutoff = 5.0
 
     def calculate(self, atoms: Atoms, *_: object) -> None:
-        """Fill `results`."""
         forces = np.zeros((len(atoms), 3))
         forces[0, 0] = 0.1
         gamma = np.full(len(atoms), 0.5)
@@ -71,17 +71,10 @@ def pool(count: int = 20, symbol: str = "Si") -> list[Atoms]:
 
 def inputs(folder: Path, structures: list[Atoms], selected: list[str]) -> Inputs:
     """The data set, a selection whose rows are not in their order, and the baseline."""
-    table = labels_table(structures)
-    for column in ("origin", "side"):
-        table = table.append_column(column, pa.array([atoms.info[column] for atoms in structures]))
-    write_table(folder / "dataset.parquet", table)
+    rows = [(atoms, atoms.info["origin"], atoms.info["side"]) for atoms in structures]
+    write_table(folder / "dataset.parquet", data_set(rows))
     count = len(selected)
-    columns = {
-        "id": selected[::-1],
-        "order": list(range(count))[::-1],
-        "how": ["bulk"] * count,
-        "weight": [0.5] * count,
-    }
+    columns = {"id": selected[::-1], "order": range(count)[::-1], "how": ["bulk"] * count, "weight": [0.5] * count}
     write_table(folder / "given.parquet", pa.Table.from_pydict(columns, schema=SELECTION))
     Baseline(e0s_eV={"Si": -3.0, "Ge": -3.0}).write(folder / "baseline.json")
     names = {"dataset": "dataset.parquet", "selection": "given.parquet", "baseline": "baseline.json"}
@@ -100,7 +93,7 @@ def names(chosen: list[tuple[Spot, Any]]) -> list[str]:
     return [one.id for one, _ in chosen]
 
 
-def test_a_structure_is_compared_with_its_label() -> None:
+def test_a_structure_is_compared_with_its_label(monkeypatch: pytest.MonkeyPatch) -> None:
     atoms = pool()[3]
     found = evaluate_one(atoms, student())
     assert found.force_mae == pytest.approx(100 / 6)  # 0.1 eV/Å on one of six components
@@ -109,19 +102,20 @@ def test_a_structure_is_compared_with_its_label() -> None:
     assert found.energy == pytest.approx(3.0)  # 3 · 2 meV over two atoms; both sides have the reference energies
     assert found.gamma == pytest.approx(max(0.5, 2 * atoms.positions[0, 0]))
     assert (found.family, found.place, found.atoms) == ("family 3", "pool.xyz, row 3", 2)
-
-
-def test_processes_see_what_one_sees(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "processes_for", lambda wanted: wanted)  # also where other tests left threads
     alone = list(evaluate_each(iter(pool()), student(), 1))
     assert list(evaluate_each(iter(pool()), student(), 2)) == alone
     assert len({one.id for one in alone}) == 20
 
 
-def test_errors_are_ranked_in_units_of_their_limits() -> None:
+def test_errors_are_ranked_in_units_of_their_limits_where_nothing_extrapolates() -> None:
     found = [spot("force", force=150), spot("energy", energy=20), spot("both", force=90, energy=9), spot("good")]
     assert names(choose(found, PARAMS)) == ["energy", "force", "both", "good"]
     assert {how for _, how in choose(found, PARAMS)} == {"error"}
+    found = [spot(str(k), force=k, gamma=1.005) for k in range(1, 9)]  # what MaxVol leaves just above 1 is inside
+    assert names(choose(found, PARAMS)) == ["8", "7", "6", "5"]
+    found = [spot("far", gamma=50), spot("bad", force=500)]
+    assert names(choose(found, PARAMS.model_copy(update={"structures": 1}))) == ["bad"]
 
 
 def test_half_are_those_that_extrapolate_most() -> None:
@@ -136,28 +130,19 @@ def test_half_are_those_that_extrapolate_most() -> None:
     ]
 
 
-def test_where_nothing_extrapolates_all_are_by_error() -> None:
-    found = [spot(str(k), force=k, gamma=1.005) for k in range(1, 9)]  # what MaxVol leaves just above 1 is inside
-    assert names(choose(found, PARAMS)) == ["8", "7", "6", "5"]
-
-
-def test_one_structure_is_by_error() -> None:
-    found = [spot("far", gamma=50), spot("bad", force=500)]
-    assert names(choose(found, PARAMS.model_copy(update={"structures": 1}))) == ["bad"]
-
-
 def test_a_family_waits_until_the_others_had_their_turn() -> None:
     copies = [spot(f"copy {k}", "one", force=1000 - k) for k in range(6)]
     others = [spot("other", "two", force=5), spot("third", "three", force=4)]
     assert names(choose(copies + others, PARAMS)) == ["copy 0", "copy 1", "other", "third"]
     assert len(choose(copies, PARAMS)) == 4  # nothing else is there
-
-
-def test_what_extrapolates_counts_in_its_family() -> None:
     far = [spot(f"far {k}", "one", gamma=9 - k) for k in range(2)]
     copies = [spot(f"copy {k}", "one", force=1000 - k) for k in range(3)]
     others = [spot(str(k), str(k), force=10 - k) for k in range(2)]
     assert names(choose(far + copies + others, PARAMS)) == ["far 0", "far 1", "0", "1"]
+    found = [spot(str(k), "ab"[k % 2]) for k in range(9)]
+    turned = spread(found, {"a": 1}, 2)
+    assert sorted(one.id for one in turned) == [str(k) for k in range(9)]
+    assert [one.id for one in turned] == ["0", "1", "3", "2", "4", "5", "7", "6", "8"]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -167,13 +152,6 @@ def test_the_order_of_the_rows_means_nothing(seed: int) -> None:
     shuffled = [found[int(k)] for k in rng.permutation(30)]
     params = PARAMS.model_copy(update={"structures": 12})
     assert choose(shuffled, params) == choose(found, params)
-
-
-def test_spreading_loses_nothing_and_keeps_the_order_within_a_turn() -> None:
-    found = [spot(str(k), "ab"[k % 2]) for k in range(9)]
-    turned = spread(found, {"a": 1}, 2)
-    assert sorted(one.id for one in turned) == [str(k) for k in range(9)]
-    assert [one.id for one in turned] == ["0", "1", "3", "2", "4", "5", "7", "6", "8"]
 
 
 def test_each_part_is_read_with_its_own_labels(tmp_path: Path) -> None:
@@ -220,16 +198,26 @@ def test_the_selection_grows_and_keeps_what_it_had(tmp_path: Path) -> None:
     assert len({row["id"] for row in rows}) == 7
     assert (metrics["candidates"], metrics["added"], metrics["selected"]) == (9, 4, 7)
     assert metrics["how"] == {"bulk": 3, "error": 4}
+    rows, metrics = added(tmp_path, structures, ids(structures))
+    assert len(rows) == 12
+    assert (metrics["candidates"], metrics["added"], metrics["added_by"]) == (0, 0, {})
+    assert metrics["candidate_force_mae_meV_per_A"] is None
+    with pytest.raises(BadInput, match="no such id, row 0"):
+        added(tmp_path, pool(), ["no such id"])
 
 
-def test_validation_and_test_sides_are_never_candidates(tmp_path: Path) -> None:
+def test_neither_other_sides_nor_what_dft_labelled_are_candidates(tmp_path: Path) -> None:
     structures = pool()
     rows, metrics = added(tmp_path, structures, [], most=1000)
     assert {row["id"] for row in rows} == set(ids(structures))
     assert metrics["added"] == metrics["candidates"] == 12
-
-
-def test_what_pacemaker_could_not_take_is_no_candidate(tmp_path: Path) -> None:
+    twin = structures[0].copy()
+    twin.info |= {"origin": "dft"}
+    twin.calc = SinglePointCalculator(twin, energy=-6.0, forces=np.zeros((2, 3)))
+    rows, metrics = added(tmp_path, [*structures, twin], [], most=1000)
+    assert metrics["candidates"] == 11
+    assert twin.info["id"] not in {row["id"] for row in rows}
+    # what pacemaker could not take is no candidate
     structures = pool()
     lonely = Atoms("Si2", positions=[[0, 0, 0], [9, 0, 0]], cell=[30, 30, 30], pbc=True)
     high = bulk("Si", "diamond", a=5.43)
@@ -240,29 +228,6 @@ def test_what_pacemaker_could_not_take_is_no_candidate(tmp_path: Path) -> None:
         structures.append(atoms)
     _, metrics = added(tmp_path, structures, [])
     assert metrics["candidates"] == 12
-
-
-def test_a_structure_that_dft_labelled_is_no_candidate(tmp_path: Path) -> None:
-    structures = pool()
-    twin = structures[0].copy()
-    twin.info |= {"origin": "dft"}
-    twin.calc = SinglePointCalculator(twin, energy=-6.0, forces=np.zeros((2, 3)))
-    rows, metrics = added(tmp_path, [*structures, twin], [], most=1000)
-    assert metrics["candidates"] == 11
-    assert twin.info["id"] not in {row["id"] for row in rows}
-
-
-def test_with_everything_selected_nothing_is_added(tmp_path: Path) -> None:
-    structures = pool()
-    rows, metrics = added(tmp_path, structures, ids(structures))
-    assert len(rows) == 12
-    assert (metrics["candidates"], metrics["added"], metrics["added_by"]) == (0, 0, {})
-    assert metrics["candidate_force_mae_meV_per_A"] is None
-
-
-def test_a_selection_of_another_data_set_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="no such id, row 0"):
-        added(tmp_path, pool(), ["no such id"])
 
 
 def test_figures_weigh_forces_by_atoms() -> None:

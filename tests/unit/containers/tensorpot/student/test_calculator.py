@@ -1,21 +1,23 @@
-"""Pair terms and the calculator of the sum, with a potential of known answers in pyace's place."""
+"""Pair terms and the calculator of the sum, with a potential of known answers in pyace's place; the .yace."""
 
 from __future__ import annotations
 
 import ast
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
-from ase.calculators.calculator import Calculator
 from ase.calculators.lj import LennardJones
 from ase.neighborlist import neighbor_list
 
-from containers.tensorpot.student import calculator
+from containers.tensorpot.student import calculator, committee_calculator
+from containers.tensorpot.student.yace import spread
+from tests.unit.containers.tensorpot.cells import Ace
 
 ZBL = {"form": "zbl", "inner_A": 1.1, "outer_A": 2.6}
 LJ = {"form": "lj", "epsilon_eV": 0.2, "sigma_A": 2.3, "inner_A": 3.0, "outer_A": 4.5}
@@ -36,11 +38,8 @@ def carbide(pbc: tuple[int, ...] = (1, 1, 1)) -> Atoms:
     return atoms
 
 
-def test_two_far_inside_nuclei_nearly_repel_as_bare_charges() -> None:
+def test_zbl_is_the_bare_repulsion_far_inside_screened_symmetric_and_falls_outward() -> None:
     assert calculator.zbl(1, 1, np.array([1e-4]))[0][0] == pytest.approx(14.399645 / 1e-4, rel=1e-3)
-
-
-def test_zbl_is_screened_symmetric_and_falls_outward() -> None:
     distances = np.linspace(0.3, 3, 200)
     energies, slopes = calculator.zbl(14, 8, distances)
     assert (np.diff(energies) < 0).all()
@@ -49,13 +48,10 @@ def test_zbl_is_screened_symmetric_and_falls_outward() -> None:
     assert energies[-1] < 0.01 * 14.399645 * 14 * 8 / 3
 
 
-def test_lennard_jones_has_its_well_where_it_should() -> None:
+def test_lennard_jones_has_its_well_where_it_should_and_is_that_of_ase() -> None:
     energies, slopes = calculator.lennard_jones(0.3, 2.0, np.array([2.0, 2.0 * 2 ** (1 / 6)]))
     assert energies == pytest.approx([0.0, -0.3])
     assert slopes[1] == pytest.approx(0.0, abs=1e-12)
-
-
-def test_lennard_jones_is_that_of_ase_where_it_is_not_switched() -> None:
     atoms = Atoms("Ar3", positions=[[0, 0, 0], [3.5, 0, 0], [0, 4.2, 1.0]])
     atoms.calc = LennardJones(sigma=3.4, epsilon=0.01, rc=20.0, smooth=False)
     shifted = 3 * 4 * 0.01 * ((3.4 / 20) ** 12 - (3.4 / 20) ** 6)  # ASE moves every pair to zero at its cutoff
@@ -131,20 +127,6 @@ def test_a_pair_without_a_term_has_none() -> None:
     assert sum(parts) == pytest.approx(both)
 
 
-class Ace(Calculator):  # type: ignore[misc]  # ASE has no types
-    """-1 eV an atom, forces 0.1 eV/Å, stress 0.01 eV/Å³, grade 2; as pyace, no partly periodic or left-handed cell."""
-
-    cutoff = 5.0
-
-    def calculate(self, atoms: Atoms, *_: object) -> None:
-        """Fill `results`."""
-        assert atoms.pbc.all()
-        assert np.linalg.det(atoms.cell.array) > 0
-        count = len(atoms)
-        self.results = {"energy": -1.0 * count, "forces": np.full((count, 3), 0.1), "gamma": np.full(count, 2.0)}
-        self.results["stress"] = np.full(6, 0.01)
-
-
 BASELINE: dict[str, Any] = {"e0s_eV": {"C": -7.0, "Si": -3.0}, "pairs": CASES["lj"]}
 
 
@@ -155,29 +137,38 @@ def test_the_calculator_is_the_sum(pbc: tuple[int, ...]) -> None:
     energy, forces, stress = calculator.pair_terms(atoms, CASES["lj"])
     assert atoms.get_potential_energy() == pytest.approx(-8 + energy - 4 * 10.0, abs=1e-10)
     np.testing.assert_allclose(atoms.get_forces(), forces + 0.1, atol=1e-12)
-    assert atoms.calc.results["gamma"].tolist() == [2.0] * 8
+    assert atoms.calc.results["gamma"].tolist() == [2.0 * place for place in range(8)]
     if all(pbc):
         np.testing.assert_allclose(atoms.get_stress(), stress + 0.01, atol=1e-12)
     else:
         assert "stress" not in atoms.calc.results
 
 
-def test_a_left_handed_cell_is_turned_for_pyace() -> None:
+def test_a_left_handed_cell_is_turned_for_pyace_and_an_unknown_element_named() -> None:
     atoms = carbide()
     atoms.set_cell(atoms.cell.array[[1, 0, 2]])
     atoms.calc = calculator.Student(Ace(), BASELINE)
     assert atoms.get_potential_energy() == pytest.approx(-48 + calculator.pair_terms(atoms, CASES["lj"])[0])
-
-
-def test_an_unknown_element_is_named() -> None:
     with pytest.raises(ValueError, match="knows C, Si, not Ge"):
         calculator.Student(Ace(), BASELINE).get_potential_energy(bulk("Ge"))
 
 
-def test_the_module_needs_nothing_of_ours() -> None:
-    """It is copied alone into the folder of a run."""
-    tree = ast.parse(Path(calculator.__file__).read_text())
+@pytest.mark.parametrize("module", [calculator, committee_calculator], ids=lambda module: module.__name__)
+def test_the_module_needs_nothing_of_ours(module: ModuleType) -> None:
+    """It is copied alone into the folder of a run; that of a committee beside the other."""
+    tree = ast.parse(Path(str(module.__file__)).read_text())
     modules = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     modules |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     roots = {name.split(".")[0] for name in modules} - set(sys.stdlib_module_names)
-    assert roots <= {"numpy", "scipy", "ase", "pyace"}
+    assert roots <= {"numpy", "scipy", "ase", "pyace"} | ({"calculator"} if module is committee_calculator else set())
+
+
+def sizes_of(structures: list[Atoms]) -> list[int]:
+    return [len(atoms) for atoms in structures]
+
+
+def test_the_structures_are_spread_over_their_sizes_ends_included() -> None:
+    structures = [Atoms("H" * count) for count in (7, 1, 96, 3, 2, 54, 8, 4, 5, 6)]
+    assert sizes_of(spread(structures, 4)) == [1, 4, 7, 96]
+    assert sizes_of(spread(structures, 20)) == sorted(sizes_of(structures))
+    assert sizes_of(spread(structures[:1], 20)) == [7]

@@ -1,13 +1,18 @@
+"""The description of a teacher, its heads, and its download."""
+
 from __future__ import annotations
 
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 from pydantic import ValidationError
 
 from containers.contract import BadInput, Inputs, Machine
-from containers.mace.teacher import teacher_info
+from containers.mace.teacher import teacher_fetch, teacher_info
 from containers.mace.teacher.description import Teacher, choose_head
+from containers.mace.teacher.teacher_fetch import FOUNDATION_MODELS
+from containers.mace.teacher.teacher_fetch import Params as FetchParams
 
 
 def teacher(*heads: str) -> Teacher:
@@ -22,21 +27,12 @@ def teacher(*heads: str) -> Teacher:
     )
 
 
-def test_the_file_keeps_every_digit(tmp_path):
+def test_the_file_keeps_every_digit_and_a_head_is_chosen_by_name_unless_there_is_one(tmp_path):
     teacher("pbe", "r2scan").write(tmp_path / "teacher.json")
     assert Teacher.read(tmp_path / "teacher.json") == teacher("pbe", "r2scan")
-
-
-def test_energies_that_are_no_numbers_are_refused():
     with pytest.raises(ValidationError):
         Teacher.model_validate({**teacher("pbe").model_dump(), "e0s_eV": {"pbe": {"Al": float("nan")}}})
-
-
-def test_the_only_head_needs_no_choice():
     assert choose_head(teacher("pbe"), None) == "pbe"
-
-
-def test_a_head_is_chosen_by_name():
     assert choose_head(teacher("pbe", "r2scan"), "r2scan") == "r2scan"
 
 
@@ -51,3 +47,24 @@ def test_the_stub_is_a_valid_teacher_of_any_alloy(tmp_path):
     written = Teacher.read(tmp_path / "teacher.json")
     assert {"H", "Si", "Ni", "U"} <= set(written.elements) == set(written.e0s_eV[choose_head(written, None)])
     assert metrics["elements"] == len(written.elements)
+
+
+def test_names_are_checked_before_any_download(tmp_path):
+    assert FetchParams(name="medium-mpa-0").name in FOUNDATION_MODELS
+    with pytest.raises(ValidationError, match="medium-mpa-0"):
+        FetchParams(name="teacher.model")
+    assert len(set(FOUNDATION_MODELS)) == len(FOUNDATION_MODELS)
+    teacher_fetch.stub(Inputs({}), tmp_path, FetchParams(name="small"), Machine())
+    assert [path.name for path in tmp_path.iterdir()] == ["teacher.model"]
+
+
+def test_a_download_is_checked_without_opening_it(tmp_path: Path) -> None:
+    model = tmp_path / "teacher.model"
+    with ZipFile(model, "w") as archive:
+        archive.writestr("teacher/data.pkl", b"weights " * 10)
+    assert teacher_fetch._damage(model) is None
+    whole = model.read_bytes()
+    model.write_bytes(whole.replace(b"weights weights", b"weights wEights", 1))
+    assert "teacher/data.pkl differs from its checksum" in str(teacher_fetch._damage(model))
+    model.write_bytes(whole[:-20])
+    assert "not a file as torch saves it" in str(teacher_fetch._damage(model))
