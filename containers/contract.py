@@ -29,6 +29,7 @@ STEPS: dict[str, str] = {
     "teacher_info": "containers.mace.teacher.teacher_info",
     "teacher_fetch": "containers.mace.teacher.teacher_fetch",
     "mace_label": "containers.mace.labelling.mace_label",
+    "teacher_properties": "containers.mace.properties.teacher_properties",
     "pool_labels": "containers.labels.pool_labels",
     "baseline": "containers.tensorpot.baseline.baseline",
     "dataset": "containers.tensorpot.dataset.dataset",
@@ -40,6 +41,7 @@ STEPS: dict[str, str] = {
     "pace_corerep": "containers.tensorpot.core.pace_corerep",
     "evaluate": "containers.tensorpot.evaluation.evaluate",
     "stability": "containers.tensorpot.evaluation.stability",
+    "student_properties": "containers.tensorpot.evaluation.student_properties",
     "weak_spots": "containers.tensorpot.selection.weak_spots",
     "committee": "containers.tensorpot.evaluation.committee",
 }

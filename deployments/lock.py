@@ -13,8 +13,13 @@ from packaging.requirements import Requirement
 
 REPOSITORY = Path(__file__).parent.parent
 CONTRACT = ("pydantic", "pyarrow", "ase", "numpy")
-MACE = ("mace-torch", "torch", *CONTRACT)
-TENSORPOT = ("python-ace", "tensorflow-cpu", "tensorpotential", "tf-keras", "pandas", "scipy", "ruamel.yaml", *CONTRACT)
+PROPERTIES = ("matcalc", "pymatgen", "spglib", "phonopy")
+MACE = ("mace-torch", "torch", *PROPERTIES, *CONTRACT)
+TENSORPOT = (
+    *("python-ace", "tensorflow-cpu", "tensorpotential", "tf-keras", "pandas", "scipy", "ruamel.yaml"),
+    *PROPERTIES,
+    *CONTRACT,
+)
 WORKER = (
     *("prefect", "fastapi", "sqlalchemy", "pydantic-settings", "docker", "filelock", "tqdm"),
     *("PyYAML", "ruamel.yaml", "matplotlib", "Jinja2", "scipy", *CONTRACT),

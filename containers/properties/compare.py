@@ -47,11 +47,11 @@ def deviations(teacher: Properties, student: Properties) -> list[Deviation]:
     for one in teacher.crystals:
         rows.extend(_crystal(one, found.get(one.name)))
     for kind, energies in (("phase energy", phase_energies), ("formation energy", formation_energies)):
-        given, found = energies(teacher.crystals), energies(student.crystals)
+        given, others = energies(teacher.crystals), energies(student.crystals)
         rows.extend(
             Deviation(
                 crystal=crystal, property=kind, kind=kind, unit="meV_per_atom", teacher=value,
-                student=found.get(crystal), deviation=None if crystal not in found else found[crystal] - value,
+                student=others.get(crystal), deviation=None if crystal not in others else others[crystal] - value,
             )
             for crystal, value in given.items()
         )  # fmt: skip

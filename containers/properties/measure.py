@@ -179,7 +179,7 @@ def measure(
                 found |= task()
         except MemoryError:
             raise
-        except Exception as error:  # a potential that is wrong makes the libraries fail in any way
+        except Exception as error:  # noqa: BLE001  a potential that is wrong makes the libraries fail in any way
             failed[name] = f"{type(error).__name__}: {error}"
     return Crystal(
         formula=structure.composition.reduced_formula,

@@ -65,10 +65,7 @@ def waves(conventional: Atoms, length_A: float, force_eV_per_A: float, stiffness
     shortest = distances[distances > 0].min() if (distances > 0).any() else volume ** (1 / 3)
     for miller in directions(conventional):
         oriented = SlabGenerator(AseAtomsAdaptor.get_structure(conventional), miller, 1, 1).oriented_unit_cell
-        one = Atoms(
-            [site.specie.symbol for site in oriented], scaled_positions=oriented.frac_coords, cell=oriented.lattice.matrix,
-            pbc=True,
-        )  # fmt: skip
+        one = AseAtomsAdaptor.get_atoms(oriented, msonable=False)
         cell = one * (1, 1, int(np.ceil(length_A / heights(one)[2])))  # the first two axes lie in the plane
         length = heights(cell)[2]
         normal = np.cross(cell.cell[0], cell.cell[1])

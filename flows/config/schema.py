@@ -16,7 +16,7 @@ from containers.tensorpot.baseline.baseline import LennardJones
 from containers.tensorpot.pacemaker.blocks import Overrides
 from containers.tensorpot.pacemaker.input import Kappa
 from containers.tensorpot.pacemaker.own_keys import own_backend, own_fit
-from flows.config.training import ConfigSection, Convergence, Extend, Stability, Sweep, Train
+from flows.config.training import ConfigSection, Convergence, Extend, PropertiesConfig, Stability, Sweep, Train
 
 PresetName = Literal["standard", "accurate"]
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
@@ -280,6 +280,7 @@ class DistillConfig(ConfigSection):
     train: Train = Train()
     convergence: Convergence = Convergence()
     stability: Stability = Stability()
+    properties: PropertiesConfig = PropertiesConfig()
     extend: Extend = Extend()
     sweep: Sweep = Sweep()
 

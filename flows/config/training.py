@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from containers.contract import Closed
+from containers.properties.crystals import Prototype
+from containers.properties.measure import Settings
 from containers.tensorpot.pacemaker.input import Kappa, Optimizer, Randomness, Regularisation, Schedule
 
 
@@ -50,6 +52,25 @@ class Stability(ConfigSection):
     )
     atoms: int = Field(64, ge=64, description="at least so many: a training structure is repeated")
     max_drift_meV_per_atom_per_ps: float = Field(1.0, gt=0, description="of the total energy")
+
+
+class PropertiesConfig(Settings, ConfigSection):
+    """Crystals on which student and teacher are compared: lattice, elastic constants, phonons, vacancies, faces."""
+
+    from_pool: int = Field(
+        3, ge=0, description="crystals from the pool: the lowest in energy of each composition, elements first; 0: none"
+    )
+    prototypes: list[Prototype] = Field([], description="crystals by the name of their structure; they come first")
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is a crystal to look at."""
+        return bool(self.from_pool or self.prototypes)
+
+    @property
+    def settings(self) -> Settings:
+        """What is measured."""
+        return Settings(**{name: getattr(self, name) for name in Settings.model_fields})
 
 
 class Extend(ConfigSection):

@@ -126,8 +126,9 @@ class Resolved:
 
 @dataclass(frozen=True)
 class Prepared(Resolved):
-    """The labelled data."""
+    """The labelled data: the pool's labels, what is taken off them, and all data in their splits."""
 
+    labels: Artefact
     baseline: Artefact
     dataset: Artefact
 
@@ -173,7 +174,7 @@ def label_and_merge(known: Resolved, run: Run) -> Prepared:
     earlier = (ingested.earlier_baseline, ingested.merged)
     made = run(steps.baseline_call(recipe, labels, dft, test, by_teacher, *earlier))
     warn_of_dft(made.read(baseline.Metrics))
-    return Prepared(**vars(known), baseline=made, dataset=dataset)
+    return Prepared(**vars(known), labels=labels, baseline=made, dataset=dataset)
 
 
 def warn_of_dft(found: baseline.Metrics) -> None:

@@ -155,7 +155,8 @@ def summarise(inputs: dict[str, str], results: Results, run: Run) -> RunSummary:
         fits=fits_of(led_to(student.fit, attempts), config.train.bootstrap, workspace),
         files={
             name: store.path(made[step].file(output))
-            for name, (step, output) in {**run_summary.PUBLISHED, **run_summary.READ}.items()
+            for name, (step, output) in {**run_summary.PUBLISHED, **run_summary.PROPERTIES, **run_summary.READ}.items()
+            if step in made
         },
     )
 

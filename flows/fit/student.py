@@ -22,6 +22,7 @@ class FittedStudent:
         recipe: its potential has the number of functions.
         attempts: at the fit; `fit` is the result of the best.
         stability: None when the config wants no gate.
+        properties: beside the teacher's; None when the config wants no crystals.
     """
 
     recipe: Recipe
@@ -32,6 +33,8 @@ class FittedStudent:
     core: Artefact
     stability: Artefact | None
     evaluation: Artefact
+    of_teacher: Artefact | None = None
+    properties: Artefact | None = None
 
     @property
     def taken(self) -> Attempt:
@@ -46,7 +49,10 @@ class FittedStudent:
     @property
     def results(self) -> dict[str, Artefact]:
         """Artefacts by step, without selection and fit."""
-        found = (self.training.frames, self.active_set, self.core, self.stability, self.evaluation)
+        found = (
+            *(self.training.frames, self.active_set, self.core, self.stability, self.evaluation),
+            *(self.of_teacher, self.properties),
+        )
         return {artefact.step: artefact for artefact in found if artefact}
 
 
@@ -64,4 +70,9 @@ def make_student(prepared: Prepared, training: TrainingSet, run: Run, start: Sto
     gate = recipe.stability.picoseconds > 0
     stable = run(steps.stability_call(recipe, core, active_set, frames, baseline)) if gate else None
     evaluation = run(steps.evaluate_call(recipe, core, active_set, frames, baseline, prepared.ingested.dft_test))
-    return FittedStudent(recipe, training, attempts, best, active_set, core, stable, evaluation)
+    of_teacher = properties = None
+    if recipe.properties.wanted:
+        models = list(prepared.models.values())
+        of_teacher = run(steps.teacher_properties_call(recipe, models, prepared.labels, run.workspace.settings))
+        properties = run(steps.student_properties_call(recipe, core, active_set, baseline, of_teacher))
+    return FittedStudent(recipe, training, attempts, best, active_set, core, stable, evaluation, of_teacher, properties)

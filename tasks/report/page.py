@@ -34,6 +34,7 @@ def page(summary: RunSummary, pictures: Pictures) -> str:
         training.extensions(summary),
         quality.fidelity(summary),
         quality.failures(summary),
+        quality.properties(summary),
         quality.stability(summary),
         quality.references(summary),
         quality.repulsion(summary),
@@ -53,6 +54,7 @@ def artifacts(summary: RunSummary, pictures: Pictures) -> dict[str, str]:
         "attempts": [headline(summary), training.attempts(summary), *after_the_fit],
         "learning-curve": [training.learning_curve(summary, pictures)],
         "parity": [quality.fidelity(summary), quality.failures(summary)],
+        "properties": [quality.properties(summary)],
     }
     return {key: to_markdown(f"{summary.name}: {key}", parts, pictures) for key, parts in found.items()}
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from containers.metrics import errors
+from containers.properties.measure import Properties
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -116,6 +117,39 @@ def core_repulsion(pairs: Mapping[str, Mapping[str, Any]], most: int = MOST_PAIR
             axes.set_title("" if below else name, fontsize=9)
     figure.axes[0].legend(frameon=False, fontsize=8)
     return png(figure)
+
+
+def crystals(teacher: Properties, student: Properties) -> list[bytes]:
+    """For each crystal of the teacher the energy over the volume and the phonon bands, both students in one picture."""
+    found = {one.name: one for one in student.crystals}
+    drawn = []
+    for one in teacher.crystals:
+        figure = drawing(9.0, 3.4)
+        volumes, bands = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
+        for crystal, colour, style, label in (
+            (one, GREY, "-", "teacher"),
+            (found.get(one.name), BLUE, "--", "student"),
+        ):
+            if crystal is None:
+                continue
+            if crystal.equation_of_state:
+                volume, energy = np.array(crystal.equation_of_state).T
+                volumes.plot(volume, 1000 * (energy - energy.min()), style, color=colour, lw=1.6, label=label)
+            if crystal.bands_THz and crystal.band_x:
+                lines = bands.plot(crystal.band_x, np.array(crystal.bands_THz), style, color=colour, lw=1.2)
+                lines[0].set_label(label)
+        if one.band_path:
+            names = ["Γ" if name == "G" else name for name, _ in one.band_path]
+            bands.set_xticks([x for _, x in one.band_path], names)
+        bands.axhline(0, color=GREY, lw=0.6)
+        volumes.set(xlabel="volume (Å³/atom)", ylabel="energy above the lowest (meV/atom)")
+        bands.set(ylabel="frequency (THz)")
+        volumes.set_title(one.name, fontsize=9)
+        for axes in (volumes, bands):
+            if axes.get_legend_handles_labels()[0]:
+                axes.legend(frameon=False, fontsize=8)
+        drawn.append(png(figure))
+    return drawn
 
 
 def grades(grades: Mapping[str, Mapping[str, Any]]) -> bytes:

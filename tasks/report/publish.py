@@ -14,7 +14,7 @@ from containers.tensorpot.pacemaker.program import INPUT_FILE
 from tasks.report import plots
 from tasks.report.page import artifacts, page
 from tasks.report.run_folder import json_text, publish_files
-from tasks.report.summary import CALCULATOR, PUBLISHED, FitFiles, RunSummary
+from tasks.report.summary import CALCULATOR, PROPERTIES, PUBLISHED, FitFiles, RunSummary
 from tasks.report.usage import kind_of_e0s, lammps_input
 
 PARITY_COLUMNS = ["against", "quantity", "reference", "predicted"]
@@ -42,6 +42,9 @@ def draw(summary: RunSummary) -> dict[str, bytes]:
     for against in ("teacher", "dft"):
         if summary.fidelity[against]:
             drawn[f"parity-{against}"] = plots.parity(points, against)
+    if summary.properties:
+        teacher, student = summary.properties
+        drawn |= {f"crystal-{number}": png for number, png in enumerate(plots.crystals(teacher, student))}
     if summary.repulsion:
         drawn["core-repulsion"] = plots.core_repulsion(summary.repulsion)
     return drawn
@@ -63,7 +66,8 @@ def publish(summary: RunSummary, folder: Path, draw: Callable[[RunSummary], dict
         "report.html": page(summary, drawn),
         "report.json": json_text(report_json(summary)),
     }
-    copies = {name: summary.files[name] for name in PUBLISHED} | {"calculator.py": CALCULATOR}
+    names = [*PUBLISHED, *(name for name in PROPERTIES if name in summary.files)]
+    copies = {name: summary.files[name] for name in names} | {"calculator.py": CALCULATOR}
     publish_files(folder, {**copies, **fit_files(summary.fits)}, contents, manifest_json(summary))
     return artifacts(summary, drawn)
 

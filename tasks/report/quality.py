@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from containers.properties.compare import UNITS, deviations, mean_percent
 from tasks.report.markup import DASH, ERRORS, Note, Picture, Section, Table, number, percent
 from tasks.report.plots import MOST_PAIRS
 from tasks.report.summary import RunSummary
 
+PROPERTY_NAMES = {
+    "bulk modulus": "bulk modulus",
+    "vacancy": "vacancy of {}",
+    "surface": "surface ({})",
+    "phonon": "phonon frequencies, mean",
+}
+UNIT_TEXTS = {
+    "A": "Å", "GPa": "GPa", "eV": "eV", "J_per_m2": "J/m²", "meV_per_atom": "meV/atom", "THz": "THz", "percent": "%",
+}  # fmt: skip
 REFERENCES = {"teacher": "the teacher", "dft": "DFT"}
 WHERE = {
     "energy_mae_meV_per_atom": ERRORS["energy_mae_meV_per_atom"],
@@ -72,6 +82,51 @@ def failures(summary: RunSummary) -> Section:
         " (E0) cancel. A dash means: the data have no structure of one of the elements alone."
     )
     return Section("Errors by group and composition", [*tables, explained] if any(one.rows for one in tables) else [])
+
+
+def properties(summary: RunSummary) -> Section:
+    """Properties of crystals, teacher and student side by side."""
+    title = "Properties of crystals"
+    if summary.properties is None:
+        return Section(title, ["Not compared: `properties` has no crystals."])
+    teacher, student = summary.properties
+    rows = [
+        (
+            one.crystal,
+            PROPERTY_NAMES.get(one.kind, "{}").format(one.property),
+            *map(number, (one.teacher, one.student)),
+            UNIT_TEXTS.get(one.unit, one.unit),
+            "not there" if one.deviation is None else f"{number(one.deviation)} {UNIT_TEXTS[UNITS[one.kind]]}",
+        )
+        for one in deviations(teacher, student)
+    ]
+    if not rows:
+        return Section(title, ["The pool has no small crystal: give one in `properties.prototypes`."])
+    means = mean_percent(deviations(teacher, student))
+    said = [f"{name}: {reason}" for of in summary.properties for name, reason in of.left_out.items()]
+    said += [
+        f"{crystal.name}, {what} ({whose}): {reason}"
+        for whose, of in zip(("teacher", "student"), summary.properties, strict=True)
+        for crystal in of.crystals
+        for what, reason in crystal.failed.items()
+    ]
+    return Section(
+        title,
+        [
+            "Both relax the same crystals and are measured by the same code. Atoms relax in the strains of the elastic"
+            " constants. Energies of vacancies and compounds are relative to the crystals of the elements.",
+            Table(
+                ("crystal", "mean deviation of lattice, bulk modulus, elastic constants (%)"),
+                [(name, number(mean)) for name, mean in means.items()],
+            ),
+            Table(("crystal", "property", "teacher", "student", "unit", "student less teacher"), rows),
+            *(
+                Picture(f"crystal-{place}", f"Energy over volume and phonons of {one.name}")
+                for place, one in enumerate(teacher.crystals)
+            ),
+            Table(("not measured",), [(one,) for one in said]),
+        ],
+    )
 
 
 def stability(summary: RunSummary) -> Section:

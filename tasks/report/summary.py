@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from containers.contract import Closed
+from containers.properties.measure import Properties
 from containers.tensorpot.student import calculator
 from containers.tensorpot.student.baseline import Baseline
 from tasks.artefact import Artefact
@@ -90,6 +91,12 @@ PUBLISHED = {
     "set_aside.parquet": ("frames", "set_aside"),
 }
 """Name in the run folder -> step and output that are copied there."""
+PROPERTIES = {
+    "properties_teacher.json": ("teacher_properties", "properties"),
+    "properties_student.json": ("student_properties", "student_properties"),
+    "properties_deviations.json": ("student_properties", "deviations"),
+}
+"""The same, where crystals were compared."""
 READ = {
     "evaluation": ("evaluate", "evaluation"),
     "parity": ("evaluate", "parity"),
@@ -203,6 +210,13 @@ class RunSummary(Closed):
         """Errors against `teacher` and `dft`, see the step evaluate; None without DFT test data."""
         read: dict[str, dict[str, Any] | None] = json.loads(self.files["evaluation"].read_bytes())
         return {"teacher": read["teacher"], "dft": read.get("dft")}
+
+    @cached_property
+    def properties(self) -> tuple[Properties, Properties] | None:
+        """What teacher and student give for the crystals; None where none was compared."""
+        paths = [self.files.get(name) for name in list(PROPERTIES)[:2]]
+        teacher, student = (Properties.read(path) if path else None for path in paths)
+        return (teacher, student) if teacher and student else None
 
     @cached_property
     def repulsion(self) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Step `student_properties`: the student's properties of the teacher's crystals, by the same code, beside the teacher's."""
+"""Step `student_properties`: the student's properties of the teacher's crystals, beside the teacher's."""
 
 from __future__ import annotations
 

@@ -34,7 +34,9 @@ def test_a_pair_potential_at_rest_fulfils_cauchy_s_relation(crystal: Crystal) ->
 
 def test_phonons_have_the_speed_of_sound_of_the_elastic_constants(crystal: Crystal) -> None:
     """Along [100] the longitudinal branch begins with sqrt(C11/ρ), the transverse ones with sqrt(C44/ρ)."""
-    assert crystal.elastic_GPa is not None and crystal.bands_THz is not None and crystal.band_x is not None
+    assert crystal.elastic_GPa is not None
+    assert crystal.bands_THz is not None
+    assert crystal.band_x is not None
     density = crystal.atoms().get_masses().sum() * _amu / (crystal.atoms().get_volume() * 1e-30)  # kg/m³
     step_per_m = (crystal.band_x[3] - crystal.band_x[0]) * 1e10 / (2 * np.pi) * 2 * np.pi
     slow, _, fast = np.array(crystal.bands_THz[3]) * 1e12 * 2 * np.pi / step_per_m
