@@ -74,7 +74,8 @@ def primitive(atoms: Atoms, tolerance_A: float) -> Atoms:
 def distinct(crystals: Iterable[Atoms], calculator: Calculator, at_most: int, left_out: dict[str, str]) -> list[Atoms]:
     """Return the first distinct crystals, relaxed and primitive.
 
-    One that does not relax goes to `left_out` with the reason. Two are the same when composition and space group are, and the volume to 2 %.
+    One that does not relax goes to `left_out` with the reason. Two are the same when composition and space group are,
+    and the volume to 2 %.
     """
     import spglib
 

@@ -126,11 +126,15 @@ class Resolved:
 
 @dataclass(frozen=True)
 class Prepared(Resolved):
-    """The labelled data: the pool's labels, what is taken off them, and all data in their splits."""
+    """The labelled data.
 
-    labels: Artefact
+    Attributes:
+        of_teacher: crystals with the teacher's properties; None when the config wants none.
+    """
+
     baseline: Artefact
     dataset: Artefact
+    of_teacher: Artefact | None = None
 
 
 def resolve_inputs(config: DistillConfig, files: Files, models: dict[str, External | None], run: Run) -> Resolved:
@@ -164,7 +168,7 @@ def prepare(config: DistillConfig, files: Files, models: dict[str, External | No
 
 def label_and_merge(known: Resolved, run: Run) -> Prepared:
     """Label the pool and the DFT structures: units and references of DFT are compared with the teacher's labels. Merge,
-    find the baseline."""
+    find the baseline, and the teacher's properties of crystals."""
     recipe, ingested, teachers = known.recipe, known.ingested, known.teachers
     labels = label(recipe, ingested.pool, teachers, run)
     by_teacher = [label(recipe, table, teachers, run, f"pool_labels {name}") for name, table in ingested.with_dft]
@@ -174,7 +178,10 @@ def label_and_merge(known: Resolved, run: Run) -> Prepared:
     earlier = (ingested.earlier_baseline, ingested.merged)
     made = run(steps.baseline_call(recipe, labels, dft, test, by_teacher, *earlier))
     warn_of_dft(made.read(baseline.Metrics))
-    return Prepared(**vars(known), labels=labels, baseline=made, dataset=dataset)
+    of_teacher = None
+    if recipe.properties.wanted:
+        of_teacher = run(steps.teacher_properties_call(recipe, known.models.values(), labels, run.workspace.settings))
+    return Prepared(**vars(known), baseline=made, dataset=dataset, of_teacher=of_teacher)
 
 
 def warn_of_dft(found: baseline.Metrics) -> None:

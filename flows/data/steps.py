@@ -5,7 +5,7 @@ Pure; the flow and the dry run share them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from containers.contract import Resources
 from containers.ingest import ingest
 from containers.labels import pool_labels
 from containers.mace.labelling import mace_label
+from containers.mace.properties import teacher_properties
 from containers.mace.teacher import teacher_fetch
 from containers.mace.teacher.description import Teacher
 from containers.structures.state import Reads
@@ -151,6 +152,24 @@ def baseline_call(
         base_set=base_set,
         dft_teacher=[table.file("labels") for table in by_teacher],
         dft_rejected=[table.file("rejected") for table in by_teacher],
+    )
+
+
+def teacher_properties_call(
+    recipe: Recipe, models: Iterable[FileRef], labels: Artefact, settings: Settings
+) -> StepCall:
+    """Crystals and the teacher's properties of them.
+
+    Args:
+        labels: of the pool, from which crystals are chosen.
+    """
+    wanted = recipe.properties
+    params = teacher_properties.Params(
+        head=recipe.head, prototypes=tuple(wanted.prototypes), at_most=wanted.from_pool, settings=wanted.settings
+    )
+    structures = labels.file("labels") if wanted.from_pool else None
+    return call(
+        "teacher_properties", params, Resources(threads=settings.cores), model=list(models), structures=structures
     )
 
 

@@ -88,8 +88,10 @@ def plan(config: DistillConfig, workspace: Workspace) -> str:
             make_student(prepared, training_set(prepared, run), run)
         gate = ["stability"] if config.stability.picoseconds > 0 else []
         fits = [attempt_name(known.recipe, stage, 1) for stage in range(1, len(known.recipe.stages) + 1)]
-        certain = ["pace_select", "frames", *fits, "pace_activeset", "pace_corerep"]
-        for name in [*certain, *gate, "evaluate"]:  # the task runs that there will be in any case, if no stage fails
+        certain = ["pace_select", "frames", *fits, "pace_activeset", "pace_corerep", *gate, "evaluate"]
+        if config.properties.wanted:
+            certain = ["teacher_properties", *certain, "student_properties"]
+        for name in certain:  # the task runs that there will be in any case, if no stage fails
             if name not in look.lines:
                 look.note(name, UNKNOWN)
         recipe, expected = known.recipe, _expected(known.recipe, known.ingested.pool)

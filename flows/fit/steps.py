@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from containers.contract import Resources
-from containers.mace.properties import teacher_properties
 from containers.tensorpot.active_set import pace_activeset
 from containers.tensorpot.core import pace_corerep
 from containers.tensorpot.evaluation import evaluate, stability, student_properties
@@ -15,7 +14,7 @@ from containers.tensorpot.selection import weak_spots
 from flows.data.recipe import Recipe
 from flows.data.steps import select_resources
 from flows.fit.repairs import FitPlan
-from tasks.artefact import Artefact, FileRef, StepCall, Stored, call
+from tasks.artefact import Artefact, StepCall, Stored, call
 from tasks.settings import Settings
 
 
@@ -75,22 +74,6 @@ def stability_call(recipe: Recipe, core: Artefact, active_set: Artefact, frames:
     """Molecular dynamics with the finished student; `stability.picoseconds` must be above 0."""
     params = stability.Params(**recipe.stability.model_dump(), seed=recipe.seed)
     return call("stability", params, potential=core, asi=active_set, baseline=base, train=frames)
-
-
-def teacher_properties_call(
-    recipe: Recipe, models: Sequence[FileRef], labels: Artefact, settings: Settings
-) -> StepCall:
-    """Crystals and the teacher's properties of them.
-
-    Args:
-        labels: of the pool, from which crystals are chosen.
-    """
-    wanted = recipe.properties
-    params = teacher_properties.Params(
-        head=recipe.head, prototypes=tuple(wanted.prototypes), at_most=wanted.from_pool, settings=wanted.settings
-    )
-    structures = labels.file("labels") if wanted.from_pool else None
-    return call("teacher_properties", params, Resources(threads=settings.cores), model=models, structures=structures)
 
 
 def student_properties_call(

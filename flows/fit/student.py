@@ -33,7 +33,6 @@ class FittedStudent:
     core: Artefact
     stability: Artefact | None
     evaluation: Artefact
-    of_teacher: Artefact | None = None
     properties: Artefact | None = None
 
     @property
@@ -50,8 +49,8 @@ class FittedStudent:
     def results(self) -> dict[str, Artefact]:
         """Artefacts by step, without selection and fit."""
         found = (
-            *(self.training.frames, self.active_set, self.core, self.stability, self.evaluation),
-            *(self.of_teacher, self.properties),
+            *(self.training.frames, self.active_set, self.core),
+            *(self.stability, self.evaluation, self.properties),
         )
         return {artefact.step: artefact for artefact in found if artefact}
 
@@ -70,9 +69,7 @@ def make_student(prepared: Prepared, training: TrainingSet, run: Run, start: Sto
     gate = recipe.stability.picoseconds > 0
     stable = run(steps.stability_call(recipe, core, active_set, frames, baseline)) if gate else None
     evaluation = run(steps.evaluate_call(recipe, core, active_set, frames, baseline, prepared.ingested.dft_test))
-    of_teacher = properties = None
-    if recipe.properties.wanted:
-        models = list(prepared.models.values())
-        of_teacher = run(steps.teacher_properties_call(recipe, models, prepared.labels, run.workspace.settings))
-        properties = run(steps.student_properties_call(recipe, core, active_set, baseline, of_teacher))
-    return FittedStudent(recipe, training, attempts, best, active_set, core, stable, evaluation, of_teacher, properties)
+    properties = None
+    if prepared.of_teacher:
+        properties = run(steps.student_properties_call(recipe, core, active_set, baseline, prepared.of_teacher))
+    return FittedStudent(recipe, training, attempts, best, active_set, core, stable, evaluation, properties)

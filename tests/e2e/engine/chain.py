@@ -41,6 +41,7 @@ def config(pool: str, model: str) -> DistillConfig:
             "pacemaker": {"functions_per_element": 12, "b_basis": "small"},
             "selection": {"max_structures": 4},  # some are left for weak_spots
             "stability": {"picoseconds": 0.02},
+            "properties": {"phonons": False, "vacancies": False, "supercell_A": 5},
             "train": {"maxiter": ITERATIONS, "threads": 1},
         }
     )
@@ -67,6 +68,8 @@ def chain(pool: Path, model: Path, workspace: Workspace) -> dict[str, Artefact]:
     potential = fitted.file("best")
     active_set = run(fit_steps.active_set_call(recipe, potential, frames))
     core = run(fit_steps.core_call(recipe, potential, active_set, frames, baseline))
+    of_teacher = run(steps.teacher_properties_call(recipe, [teacher], labels, workspace.settings))
+    run(fit_steps.student_properties_call(recipe, core, active_set, baseline, of_teacher))
     run(fit_steps.stability_call(recipe, core, active_set, frames, baseline))
     run(fit_steps.evaluate_call(recipe, core, active_set, frames, baseline, None))
     run(fit_steps.weak_spots_call(recipe, data, selection, baseline, core, active_set, 1, workspace.settings))

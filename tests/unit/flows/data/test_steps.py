@@ -55,10 +55,11 @@ FIT: list[tuple[str, Any]] = [
     ("train.l1", 0.0), ("train.l2", 0.0), ("train.ladder_step", 9), ("train.early_stop", {}),
     ("train.coefficients", "random"), ("train.bootstrap", 9), ("train.batch_size", 9),
 ]  # fmt: skip
+PROPERTIES = {"teacher_properties", "student_properties"}
 OPTIONS: list[tuple[str, Any, set[str]]] = [
     *((*option, set()) for option in NO_STEP),
     *((*option, {"pace_train"}) for option in FIT),
-    ("teacher.head", "scan", {"mace_label", "pool_labels", "dataset", "baseline"}),
+    ("teacher.head", "scan", {"mace_label", "teacher_properties", "pool_labels", "dataset", "baseline"}),
     ("teacher.dtype", "float64", {"mace_label", "pool_labels", "dataset"}),
     ("teacher.max_force_std", 0.1, {"pool_labels"}),
     ("labels.max_force_eV_per_A", 9.0, {"pool_labels"}),
@@ -101,6 +102,10 @@ OPTIONS: list[tuple[str, Any, set[str]]] = [
     ("pacemaker.overrides.bonds", {"Si-Si": {"radbase": "ChebExpCos"}}, {"pace_select", "pace_train"}),
     ("pacemaker.overrides.functions", {"Si": SECTION["functions"]["ALL"]}, {"pace_select", "pace_train"}),
     ("train.seed", 9, {"pace_select", "strain", "pace_train", "stability"}),
+    ("properties.from_pool", 9, {"teacher_properties"}),
+    ("properties.prototypes", [{"structure": "fcc", "formula": "Si", "a_A": 3.8}], {"teacher_properties"}),
+    *((f"properties.{name}", False, PROPERTIES) for name in ("elastic", "phonons", "vacancies", "surfaces")),
+    *((f"properties.{name}", 12.5, PROPERTIES) for name in ("supercell_A", "slab_A", "vacuum_A")),
     ("stability.picoseconds", 9.0, {"stability"}),
     ("stability.temperature_K", 9.0, {"stability"}),
     ("stability.timestep_fs", 0.5, {"stability"}),
@@ -173,6 +178,8 @@ def all_calls(teacher: Teacher, artefact: Callable[..., Artefact], data: Artefac
             calls_fit.train_call(recipe, first_plan(recipe.stages[0]), frames, None, settings),
             calls_fit.active_set_call(recipe, fitted, frames),
             calls_fit.core_call(recipe, fitted, active, frames, baseline),
+            calls.teacher_properties_call(recipe, FILES, labels, settings),
+            calls_fit.student_properties_call(recipe, core, active, baseline, artefact("teacher_properties")),
             calls_fit.stability_call(recipe, core, active, frames, baseline),
             calls_fit.evaluate_call(recipe, core, active, frames, baseline, dft_test),
         ]
@@ -256,6 +263,8 @@ def test_every_step_reads_what_the_steps_before_it_wrote(base, all_calls) -> Non
             "dft_rejected": "pool_labels dft rejected", **dft, **labels,
         },
         "dataset": {"base": "old data", **dft, **labels},
+        "teacher_properties": {"model": "b + a", "structures": "pool_labels one labels"},
+        "student_properties": {"properties": "teacher_properties one properties", **student, **baseline},
         "pace_select": {"given": "old selection", "potential": "b", **dataset, **baseline},
         "strain": {"selection": "pace_select one selection", **dataset},
         "frames": {

@@ -91,7 +91,7 @@ def test_the_plan_is_written_and_nothing_else_is_made(example: Path, workspace: 
     first = states(text)
     assert first["ingest"] == first["teacher_info"] == "ran now"
     assert set(first.values()) == {"ran now", "would run"}
-    assert list(first)[-1] == "evaluate"
+    assert list(first)[-1] == "student_properties"
     changed = ("train.maxiter=33", "selection.max_structures=12", "stability.picoseconds=0")
     second = states(dry_run.plan(load_config(example, changed), workspace))
     assert first.pop("stability") == "would run", "without a gate there is no such step"
@@ -161,7 +161,7 @@ def test_every_stage_is_planned_and_the_best_is_taken_further(
     config = load_config(example, (STAGES, "train.max_attempts=1", "train.maxiter=150"))
     plan = states(dry_run.plan(config, workspace))
     assert (written(workspace)["fit"]["loss"]["kappa"], written(workspace)["fit"]["maxiter"]) == (0.4, 5), "the first"
-    assert list(plan)[-6:] == [*stages, "pace_activeset", "pace_corerep", "stability", "evaluate"]
+    assert list(plan)[-7:] == [*stages, "pace_activeset", "pace_corerep", "stability", "evaluate", "student_properties"]
     label_all(config, workspace)
     requests = workspace.run_folder("silicon") / "dry-run" / "requests"
     for _ in range(11):
