@@ -168,7 +168,7 @@ def test_every_stage_is_planned_and_the_best_is_taken_further(
         plan = states(dry_run.plan(config, workspace))
         work_off(workspace, requests)
     assert set(plan.values()) == {"cached"}
-    assert list(plan)[-6:-4] == stages
+    assert list(plan)[-7:-5] == stages
     active_set = Request.model_validate_json((requests / "pace_activeset.json").read_bytes())
     second = Request.model_validate_json((requests / f"{stages[1].replace(' ', '_')}.json").read_bytes())
     assert active_set.inputs["potential"][0].path.parent.parent.name == second.key
