@@ -17,6 +17,7 @@ from ase.calculators.calculator import Calculator
 from pydantic import Field
 
 from containers.contract import Closed, Progress, StepError, no_progress
+from containers.structures.distances import shortest_distance
 
 FORCE_TOLERANCE = 1e-3  # eV/Å, of relaxed crystals and of atoms in strained cells
 DEFECT_TOLERANCE = 0.01  # eV/Å, of vacancies and surfaces
@@ -84,6 +85,18 @@ class Crystal(Closed):
     def atoms(self) -> Atoms:
         """The primitive cell."""
         return Atoms(numbers=self.numbers, scaled_positions=self.scaled_positions, cell=self.cell_A, pbc=True)
+
+    def conventional(self) -> Atoms:
+        """The conventional standard cell."""
+        from pymatgen.io.ase import AseAtomsAdaptor
+        from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
+
+        found = SpacegroupAnalyzer(AseAtomsAdaptor.get_structure(self.atoms()), symprec=1e-3)
+        return AseAtomsAdaptor.get_atoms(found.get_conventional_standard_structure(), msonable=False)
+
+    def shortest_A(self) -> float:
+        """The shortest distance of two atoms (Å)."""
+        return shortest_distance(self.atoms(), 10.0)
 
 
 class Properties(Closed):

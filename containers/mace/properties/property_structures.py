@@ -1,0 +1,165 @@
+"""Step `property_structures`: structures that decide the properties which a student misses.
+
+A property of a crystal is measured on cells that training never sees: strains of other sizes and directions, other
+supercells, slabs of another thickness, no cell at rest. The structures here teach the same physics:
+
+- elastic: frozen long waves and cells strained at random (see `waves`);
+- phonon: supercells with random displacements of a few sizes;
+- vacancy: a supercell without one atom, on the way to rest and displaced at random from it;
+- surface: slabs of the faces of low index, the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator
+from pydantic import Field
+
+from containers.contract import Closed, Image, Inputs, Machine, StepMetrics
+from containers.properties.measure import Crystal, Properties, Settings
+from containers.properties.waves import waves
+from containers.structures.cells import bare, grown
+from containers.structures.table import structure_id, structures_table, write_table
+
+IMAGE: Image = "mace"
+VERSION = 1
+INPUTS = {
+    "model": "the teacher, a MACE model; several are a committee",
+    "properties": "the teacher's properties of the crystals (properties.json of teacher_properties)",
+}
+OUTPUTS = {"structures": "structures.parquet"}  # containers.structures.table.STRUCTURES
+GROUP = "property"
+
+Kind = Literal["elastic", "phonon", "vacancy", "surface"]
+WAVE_LENGTHS_A = (16.0, 21.0)  # least
+WAVE_FORCE = 0.15  # eV/Å, the largest on an atom
+STRAINED, STRAIN = 16, 0.025  # cells, largest component of their strains
+DISPLACEMENTS_A = (0.01, 0.02, 0.04, 0.06)
+NEAR_REST_A = (0.02, 0.04)  # displacements from rest of defects
+WIDER = 1.25
+"""Cells of defects and displacements are so much wider and slabs so much thicker than those of the test."""
+MOST_STEPS = 80  # to rest
+
+
+class Params(Closed):
+    """What is missed, by crystal."""
+
+    head: str = Field(description="readout of the teacher")
+    missed: dict[str, tuple[Kind, ...]] = Field(description="name of the crystal -> kinds of properties")
+    settings: Settings = Settings()
+    seed: int = Field(42, ge=0, description="of strains and displacements")
+
+
+class Metrics(StepMetrics):
+    """What the flow reads."""
+
+    structures: int
+
+
+def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
+    """Write the structures; those of one crystal and kind are a family."""
+    from mace.calculators import MACECalculator
+
+    from containers.mace.teacher.model import load_model
+
+    device = machine.resources.device
+    models = [load_model(path, device) for path in inputs.all("model")]
+    teacher = MACECalculator(models=models, device=device, default_dtype="float64", head=params.head)
+    by_name = {crystal.name: crystal for crystal in Properties.read(inputs.one("properties")).crystals}
+    made: list[Atoms] = []
+    for name, kinds in sorted(params.missed.items()):
+        for kind in kinds:
+            machine.progress(len(made), 0, f"{name}: {kind}")
+            random = np.random.default_rng(params.seed)
+            for number, atoms in enumerate(MAKERS[kind](by_name[name], teacher, params.settings, random)):
+                atoms.info = {
+                    "id": structure_id(atoms),
+                    "source": f"{kind} of {name}",
+                    "row": number,
+                    "group": GROUP,
+                    "family": f"{kind} of {name}",
+                }
+                made.append(atoms)
+    write_table(outputs / OUTPUTS["structures"], structures_table(made))
+    return {"structures": len(made), "atoms": sum(map(len, made))}
+
+
+def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
+    """Write no structure."""
+    write_table(outputs / OUTPUTS["structures"], structures_table([]))
+    return {"structures": 0, "atoms": 0}
+
+
+def elastic(crystal: Crystal, teacher: Calculator, settings: Settings, random: np.random.Generator) -> Iterator[Atoms]:
+    """Yield waves whose largest force is WAVE_FORCE, and strained primitive cells."""
+    conventional = crystal.conventional()
+    shortest = crystal.shortest_A()
+    for length in WAVE_LENGTHS_A:
+        for wave in waves(conventional, length, WAVE_FORCE, (crystal.bulk_GPa or {"B": 100.0})["B"]):
+            trial = wave.structure
+            trial.calc = teacher
+            force = float(np.abs(trial.get_forces()).max())
+            yield bare(wave.at(wave.amplitude_A * min(WAVE_FORCE / force, 0.1 * shortest / wave.amplitude_A)))
+    for _ in range(STRAINED):
+        square = random.uniform(-STRAIN, STRAIN, (3, 3))
+        strained = crystal.atoms()
+        strained.set_cell(strained.cell.array @ (np.eye(3) + (square + square.T) / 2), scale_atoms=True)
+        yield strained
+
+
+def phonon(crystal: Crystal, teacher: Calculator, settings: Settings, random: np.random.Generator) -> Iterator[Atoms]:
+    """Yield supercells with displacements."""
+    rest = grown(crystal.atoms(), 1, WIDER * settings.supercell_A)
+    for size in DISPLACEMENTS_A:
+        moved = rest.copy()
+        moved.rattle(size, rng=random)
+        yield moved
+
+
+def vacancy(crystal: Crystal, teacher: Calculator, settings: Settings, random: np.random.Generator) -> Iterator[Atoms]:
+    """Yield a supercell without one atom of each element."""
+    rest = grown(crystal.atoms(), 1, WIDER * settings.supercell_A)
+    for number in sorted(set(rest.numbers.tolist())):
+        lacking = rest.copy()
+        del lacking[int(np.flatnonzero(rest.numbers == number)[0])]
+        yield from around_rest(lacking, teacher, random)
+
+
+def surface(crystal: Crystal, teacher: Calculator, settings: Settings, random: np.random.Generator) -> Iterator[Atoms]:
+    """Yield slabs of every termination of the faces of low index."""
+    from pymatgen.core.surface import SlabGenerator, get_symmetrically_distinct_miller_indices
+    from pymatgen.io.ase import AseAtomsAdaptor
+
+    conventional = AseAtomsAdaptor.get_structure(crystal.conventional())
+    for index in get_symmetrically_distinct_miller_indices(conventional, 1):
+        thickness = WIDER * settings.slab_A
+        generator = SlabGenerator(conventional, index, thickness, settings.vacuum_A, center_slab=True, primitive=True)
+        for slab in generator.get_slabs():
+            yield from around_rest(bare(AseAtomsAdaptor.get_atoms(slab, msonable=False)), teacher, random)
+
+
+def around_rest(atoms: Atoms, teacher: Calculator, random: np.random.Generator) -> Iterator[Atoms]:
+    """Yield a structure at first, a third of the way to rest, and displaced from rest; never at rest itself."""
+    from ase.optimize import LBFGS
+
+    moving = atoms.copy()
+    moving.calc = teacher
+    way: list[Atoms] = []
+    optimizer = LBFGS(moving, logfile=None)
+    optimizer.attach(lambda: way.append(bare(moving)))
+    optimizer.run(fmax=0.01, steps=MOST_STEPS)
+    yield bare(atoms)
+    if len(way) > 3:
+        yield way[len(way) // 3]
+    for size in NEAR_REST_A:
+        displaced = way[-1].copy()
+        displaced.rattle(size, rng=random)
+        yield displaced
+
+
+MAKERS = {"elastic": elastic, "phonon": phonon, "vacancy": vacancy, "surface": surface}
