@@ -1,6 +1,7 @@
 """Leave out and list the tests that need what this machine lacks; order and share out the rest under `pytest -n`.
 
-Only `--without-engine` leaves out the tests of containers: a missing engine is otherwise an error.
+Only `--without-engine` leaves out the tests of containers: a missing engine is otherwise an error. `--without-long`
+leaves out a few tests of minutes, whose parts other tests hold.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--without-engine", action="store_true", help="leave out the tests that need a container engine, and list them"
     )
+    parser.addoption("--without-long", action="store_true", help="leave out the tests of minutes, and list them")
 
 
 def _gpu_is_missing() -> bool:
@@ -54,6 +56,8 @@ def _lacking(config: pytest.Config) -> Iterator[tuple[str, str]]:
     """Marker and reason of the tests that cannot run here. A missing engine is no reason: those tests then fail."""
     if config.getoption("--without-engine"):
         yield "engine", "needs a container engine: `make check` runs it"
+    if config.getoption("--without-long"):
+        yield "long", "takes minutes: `make check` runs it"
     if _gpu_is_missing():
         yield "gpu", "no GPU"
     if os.geteuid() != 0:

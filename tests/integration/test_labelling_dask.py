@@ -104,6 +104,7 @@ def undisturbed(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[R
     return run, run.label(LOCAL)
 
 
+@pytest.mark.long
 def test_a_cluster_made_for_the_run_labels_the_pool(undisturbed: tuple[Run, dict[str, Any]]) -> None:
     run, done = undisturbed
     assert done["computed"] == done["metrics"]["labels"] == STRUCTURES
@@ -195,6 +196,7 @@ class Killer(threading.Thread):
         self.worker.kill()
 
 
+@pytest.mark.long
 def test_a_killed_worker_loses_nothing_and_nothing_is_labelled_twice(
     pool: Path,
     undisturbed: tuple[Run, dict[str, Any]],
