@@ -1,7 +1,7 @@
 """Leave out and list the tests that need what this machine lacks; order and share out the rest under `pytest -n`.
 
 Only `--without-engine` leaves out the tests of containers: a missing engine is otherwise an error. `--without-long`
-leaves out a few tests of minutes, whose parts other tests hold.
+leaves out the longest tests, whose parts other tests hold.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ KILLS = (
     "tests/e2e/test_repair.py",
 )
 """They raise the kernel's count of processes killed for memory, or look at it: one test at a time."""
-ORDER = ("tests/integration/", "tests/e2e/", "tests/unit/")
+ORDER = ("tests/integration/", "tests/e2e/test_whole_way.py", "tests/e2e/test_repair.py", "tests/e2e/", "tests/unit/")
 """The longest begin first; the fast ones fill the end."""
 
 
@@ -44,7 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--without-engine", action="store_true", help="leave out the tests that need a container engine, and list them"
     )
-    parser.addoption("--without-long", action="store_true", help="leave out the tests of minutes, and list them")
+    parser.addoption("--without-long", action="store_true", help="leave out the longest tests, and list them")
 
 
 def _gpu_is_missing() -> bool:
@@ -57,7 +57,7 @@ def _lacking(config: pytest.Config) -> Iterator[tuple[str, str]]:
     if config.getoption("--without-engine"):
         yield "engine", "needs a container engine: `make check` runs it"
     if config.getoption("--without-long"):
-        yield "long", "takes minutes: `make check` runs it"
+        yield "long", "one of the longest: `make check` runs it"
     if _gpu_is_missing():
         yield "gpu", "no GPU"
     if os.geteuid() != 0:

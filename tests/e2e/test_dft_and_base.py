@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-pytestmark = [pytest.mark.e2e, pytest.mark.integration]
+pytestmark = [pytest.mark.e2e, pytest.mark.integration, pytest.mark.long]
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLE = REPOSITORY / "examples" / "nial"
 DATA = REPOSITORY / "tests" / "data" / "nial"
@@ -55,7 +55,6 @@ def report(folder: Path, name: str) -> dict[str, Any]:
     return json.loads((folder / "runs" / name / "report.json").read_text())
 
 
-@pytest.mark.long
 def test_the_teacher_s_own_error_against_dft_is_reported(first: Path) -> None:
     metrics = report(first, "first")["metrics"]["baseline"]  # the figures of its labels in float64
     assert metrics["teacher_test_force_mae_meV_per_A"] == pytest.approx(76.35, abs=0.5)
@@ -76,7 +75,6 @@ def test_dft_structures_are_trained_on_with_their_weight_and_test_structures_are
     assert not tested & {atoms.positions.tobytes() for atoms in frames if atoms.info["side"] != "test"}
 
 
-@pytest.mark.long
 def test_a_run_goes_on_from_another_with_more_structures(first: Path, command_environment: dict[str, str]) -> None:
     ase.io.write(first / "more.extxyz", ase.io.read(EXAMPLE / "pool.extxyz", "1::10"))
     changes = {"pool": {"files": ["more.extxyz"]}, "dft": {}, "selection": {"max_structures": 26}}

@@ -31,7 +31,7 @@ from tasks.labelling.shards import count_edges
 from tasks.labelling.task_runner import task_runner
 from tasks.settings import Settings
 
-pytestmark = [pytest.mark.integration, pytest.mark.e2e]
+pytestmark = [pytest.mark.integration, pytest.mark.e2e, pytest.mark.long]
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLE = REPOSITORY / "examples" / "silicon"
 MODEL = EXAMPLE / "teacher.model"
@@ -104,7 +104,6 @@ def undisturbed(pool: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[R
     return run, run.label(LOCAL)
 
 
-@pytest.mark.long
 def test_a_cluster_made_for_the_run_labels_the_pool(undisturbed: tuple[Run, dict[str, Any]]) -> None:
     run, done = undisturbed
     assert done["computed"] == done["metrics"]["labels"] == STRUCTURES
@@ -196,7 +195,6 @@ class Killer(threading.Thread):
         self.worker.kill()
 
 
-@pytest.mark.long
 def test_a_killed_worker_loses_nothing_and_nothing_is_labelled_twice(
     pool: Path,
     undisturbed: tuple[Run, dict[str, Any]],
