@@ -30,6 +30,7 @@ ENGINE = (
 """They look at all containers of the engine: a run that starts removes what dead runs have left."""
 KILLS = (
     "tests/e2e/engine/test_deaths.py",
+    "tests/e2e/engine/test_podman.py",
     "tests/e2e/test_fit_faults.py",
     "tests/e2e/test_labelling_faults.py",
     "tests/e2e/test_pace_train.py",
