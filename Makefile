@@ -28,8 +28,8 @@ $(READY): pyproject.toml constraints.txt requirements-no-deps.txt
 demo: $(READY)  ## distil the bundled silicon example into runs/silicon/ (at most 5 minutes on 2 cores)
 	$(BIN)/python -m flows.distill
 
-test: $(READY)  ## every test that needs no Docker and no root; lists the others (at most 12 minutes on 2 cores)
-	$(BIN)/python -m pytest -n 3 --durations=25 --without-engine
+test: $(READY)  ## tests that need no Docker and no root, but the longest; lists the others (12 minutes on 2 cores)
+	$(BIN)/python -m pytest -n 3 --durations=25 --without-engine --without-long
 
 test-unit: $(READY)  ## the fast tests only
 	$(BIN)/python -m pytest tests/unit

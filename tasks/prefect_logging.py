@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,9 +55,12 @@ def command_line_run() -> Iterator[None]:
     for logger in loggers:
         logger.addFilter(short)
     try:
-        with temporary_settings(
-            updates={PREFECT_SERVER_ANALYTICS_ENABLED: False},
-            set_defaults={PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: SERVER_START_S},
+        with (
+            temporary_settings(
+                updates={PREFECT_SERVER_ANALYTICS_ENABLED: False},
+                set_defaults={PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: SERVER_START_S},
+            ),
+            own_port(),
         ):
             yield
     except RuntimeError as error:
@@ -75,6 +79,27 @@ def command_line_run() -> Iterator[None]:
     finally:
         for logger in loggers:
             logger.removeFilter(short)
+
+
+@contextmanager
+def own_port() -> Iterator[None]:
+    """Give the temporary server of this command a port that no other command takes.
+
+    Prefect draws one of a thousand ports and looks whether it is free. Its server binds it seconds later, so two
+    commands may draw the same port: then both talk to one server, and lose it when the command of that server ends.
+    """
+    if PREFECT_API_URL.value():
+        yield
+        return
+    from prefect.server.api.server import SubprocessASGIServer  # a second to import
+
+    server = SubprocessASGIServer()
+    with socket.socket() as held:  # bound and not listening: the server may bind it too, and nobody else does
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        if not server.running:
+            server.port = held.getsockname()[1]
+        yield
 
 
 def check_home() -> None:

@@ -1,6 +1,7 @@
 """Leave out and list the tests that need what this machine lacks; order and share out the rest under `pytest -n`.
 
-Only `--without-engine` leaves out the tests of containers: a missing engine is otherwise an error.
+Only `--without-engine` leaves out the tests of containers: a missing engine is otherwise an error. `--without-long`
+leaves out the longest tests, whose parts other tests hold.
 """
 
 from __future__ import annotations
@@ -29,13 +30,14 @@ ENGINE = (
 """They look at all containers of the engine: a run that starts removes what dead runs have left."""
 KILLS = (
     "tests/e2e/engine/test_deaths.py",
+    "tests/e2e/engine/test_podman.py",
     "tests/e2e/test_fit_faults.py",
     "tests/e2e/test_labelling_faults.py",
     "tests/e2e/test_pace_train.py",
     "tests/e2e/test_repair.py",
 )
 """They raise the kernel's count of processes killed for memory, or look at it: one test at a time."""
-ORDER = ("tests/integration/", "tests/e2e/", "tests/unit/")
+ORDER = ("tests/integration/", "tests/e2e/test_whole_way.py", "tests/e2e/test_repair.py", "tests/e2e/", "tests/unit/")
 """The longest begin first; the fast ones fill the end."""
 
 
@@ -43,6 +45,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--without-engine", action="store_true", help="leave out the tests that need a container engine, and list them"
     )
+    parser.addoption("--without-long", action="store_true", help="leave out the longest tests, and list them")
 
 
 def _gpu_is_missing() -> bool:
@@ -54,6 +57,8 @@ def _lacking(config: pytest.Config) -> Iterator[tuple[str, str]]:
     """Marker and reason of the tests that cannot run here. A missing engine is no reason: those tests then fail."""
     if config.getoption("--without-engine"):
         yield "engine", "needs a container engine: `make check` runs it"
+    if config.getoption("--without-long"):
+        yield "long", "one of the longest: `make check` runs it"
     if _gpu_is_missing():
         yield "gpu", "no GPU"
     if os.geteuid() != 0:

@@ -51,7 +51,11 @@ class Outcome(Closed):
             stub=summary.stub,
             converged=summary.converged,
             not_converged_because=summary.not_converged_because,
-            figures={key: value for key, value in teacher.items() if key.endswith(("meV_per_A", "meV_per_atom"))},
+            figures={
+                key: value
+                for key, value in teacher.items()
+                if key.endswith(("meV_per_A", "meV_per_atom")) and not isinstance(value, dict)
+            },
         )
 
 

@@ -101,6 +101,7 @@ def test_a_spoiled_teacher_is_refused_with_the_numbers(tmp_path, pool, reference
         check_parity(reference, labeller("float32", model=spoiled(tmp_path / "spoiled.model", 1.01)), pool[:8])
 
 
+@pytest.mark.long
 def test_a_compiled_teacher_is_admitted_and_labels_batches_of_every_size(compiler_cache, pool, tmp_path):
     model = smallest(tmp_path / "smallest.model")
     reference, compiled = labeller("float64", model=model), labeller("float32", "compile", model)

@@ -20,6 +20,7 @@ def figures(text: str) -> dict[str, float]:
     return {name: float(value) for name, value in re.findall(r"^  (\w+_meV_per_\w+) +([\d.]+)$", text, re.MULTILINE)}
 
 
+@pytest.mark.long
 def test_the_bundled_example_converges(tmp_path: Path) -> None:
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "DISTILL_"))},

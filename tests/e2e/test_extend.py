@@ -94,6 +94,7 @@ def distilled(workspace: Workspace, data: dict[str, Artefact], **changes: Any) -
     return extend(prepared, student, run), run
 
 
+@pytest.mark.long
 def test_a_round_of_structures_lowers_the_test_error_and_says_so(
     workspace: Workspace, data: dict[str, Artefact]
 ) -> None:
@@ -129,6 +130,7 @@ def test_what_is_added_is_of_the_training_side(workspace: Workspace, data: dict[
     assert found.best.training.frames.metrics["train_structures"] == 52
 
 
+@pytest.mark.long
 def test_what_nothing_reaches_stops_before_the_rounds_are_used_up(
     workspace: Workspace, data: dict[str, Artefact]
 ) -> None:

@@ -324,6 +324,7 @@ def test_nothing_and_one_structure(tmp_path, threads):
     assert (metrics["structures"], metrics["labels"], metrics["atoms"]) == (1, 1, 2)
 
 
+@pytest.mark.long
 def test_20_000_tiny_structures(tmp_path):
     """Half of them lone atoms, half one atom in a cell; made as a table, for so many Atoms take as long to make."""
     count = 20_000

@@ -123,6 +123,7 @@ AFTER_ROWS = '(while [ "$(cat metrics.txt 2>/dev/null | wc -l)" -lt 8 ]; do slee
 REAL = 'exec "$real" "$@"'
 
 
+@pytest.mark.long
 def test_a_ladder_that_is_killed_and_a_fit_whose_time_is_over_go_on_with_what_remains(
     bench: Bench, tmp_path: Path
 ) -> None:
@@ -190,6 +191,7 @@ def test_a_crash_is_repaired_by_leaving_out_early_stopping(bench: Bench) -> None
     assert ["min_relative_train_loss_per_iter" in text for text in texts] == [True, False]
 
 
+@pytest.mark.long
 def test_stages_of_kappa_go_on_from_one_another(bench: Bench) -> None:
     stages = [{"kappa": 0.5, "maxiter": 15}, {"kappa": 0.02, "maxiter": 15}]
     attempts, best = bench.fit(stages=stages, max_attempts=1)

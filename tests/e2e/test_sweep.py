@@ -181,6 +181,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory, command_environment: dict[st
     return root
 
 
+@pytest.mark.long
 def test_a_sweep_compares_cutoffs_by_error_and_time(swept: Path) -> None:
     found = json.loads((swept / "runs/tiny/sweep/sweep.json").read_text())
     by_name = {one["name"]: one["figures"] for one in found["students"]}
@@ -190,12 +191,14 @@ def test_a_sweep_compares_cutoffs_by_error_and_time(swept: Path) -> None:
     assert found["teacher_reach_A"] == 10.0
 
 
+@pytest.mark.long
 def test_its_committee_has_a_spread(swept: Path) -> None:
     told = json.loads((swept / "runs/tiny/committee/committee.json").read_text())
     assert told["students"] == ["1", "2"]
     assert told["figures"]["force_std_mean_meV_per_A"] > 0
 
 
+@pytest.mark.long
 def test_the_chosen_config_gives_the_run_folder_and_fits_nothing_again(
     swept: Path, command_environment: dict[str, str]
 ) -> None:

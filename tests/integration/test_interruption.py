@@ -61,7 +61,7 @@ esac
 """
 
 
-@pytest.mark.parametrize("step", ["ingest", "mace_label"])
+@pytest.mark.parametrize("step", [pytest.param("ingest", marks=pytest.mark.long), "mace_label"])
 @pytest.mark.parametrize(
     ("sent", "code"), [(signal.SIGINT, 1), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)]
 )

@@ -81,6 +81,7 @@ def test_a_committee_costs_those_of_its_members_that_are_new(labelling_bench: An
     assert (len(labelling_bench.rows()), len(labelling_bench.rows(other))) == (40, 40)
 
 
+@pytest.mark.long
 def test_a_committees_label_is_the_mean_of_its_members(labelling_bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of real teachers; the deviation is that of a population."""
     monkeypatch.setenv("DISTILL_RUNNER", "subprocess")
@@ -117,6 +118,7 @@ def test_a_pool_of_one_structure(labelling_bench: Any) -> None:
     assert (done["computed"], len(ids(done))) == (1, 1)
 
 
+@pytest.mark.long
 def test_20_000_tiny_structures(labelling_bench: Any) -> None:
     pool = labelling_bench.folder / "many.extxyz"
     comment = 'Lattice="4 0 0 0 4 0 0 0 4" Properties=species:S:1:pos:R:3 pbc="T T T"'

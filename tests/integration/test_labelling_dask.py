@@ -31,7 +31,7 @@ from tasks.labelling.shards import count_edges
 from tasks.labelling.task_runner import task_runner
 from tasks.settings import Settings
 
-pytestmark = [pytest.mark.integration, pytest.mark.e2e]
+pytestmark = [pytest.mark.integration, pytest.mark.e2e, pytest.mark.long]
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLE = REPOSITORY / "examples" / "silicon"
 MODEL = EXAMPLE / "teacher.model"

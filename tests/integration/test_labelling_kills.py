@@ -121,6 +121,7 @@ def test_a_killed_flow_loses_no_more_than_its_shard_in_flight(
     assert claims(labelling_bench) == []
 
 
+@pytest.mark.long
 def test_a_killed_step_is_mended_by_the_run_itself(
     labelling_bench: Any, monkeypatch: pytest.MonkeyPatch, until: Callable[..., None]
 ) -> None:

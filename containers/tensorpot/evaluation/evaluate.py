@@ -151,7 +151,7 @@ def _reference_sets(inputs: Inputs, params: Params) -> dict[str, list[Atoms]]:
         for atoms in sets["dft"]:
             place = f"{atoms.info['source']}, row {atoms.info['row']} (from 0)"
             if reason := overlap(atoms, nearest(atoms, 2 * ONE_PLACE)):
-                raise BadInput(f"{place}: {reason}. Mend it or take it out.")
+                raise BadInput(f"{place}: {reason}. Correct it or take it out.")
             if unknown := sorted(set(atoms.get_chemical_symbols()) - set(params.elements)):
                 raise BadInput(
                     f"{place} has {', '.join(unknown)}, which the potential ({', '.join(params.elements)}) does not:"

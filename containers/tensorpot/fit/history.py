@@ -7,7 +7,7 @@ another file. The live figures and the metrics have them. Pure, but for reading 
 Iterations are ranked by the geometric mean of the MAE of energies and of forces on the validation frame: a potential
 with half the energy error and forces a tenth worse is the better one, whatever the units. Squares would not say so: one
 structure with forces some eV/Å off rules both the loss and the RMSE, and a stage that was to lower the energies kept
-one of its first potentials. Only potentials of one fit are compared by it, see `flows.fit.verdict.badness` for others.
+one of its first potentials. Only potentials of one fit are compared by it, see `flows.fit.verdict.Errors` for others.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ SILICON = REPOSITORY / "examples" / "silicon"
 CHAIN = Path(__file__).with_name("chain.py")
 
 RUNNERS = [
-    "in_process",
+    pytest.param("in_process", marks=pytest.mark.long),
     pytest.param("docker", marks=pytest.mark.engine),
     pytest.param("podman", marks=[pytest.mark.engine, pytest.mark.podman, pytest.mark.root]),
     pytest.param("apptainer", marks=[pytest.mark.engine, pytest.mark.apptainer]),

@@ -104,7 +104,7 @@ def test_another_digest_than_asked_for_is_refused(
     monkeypatch.setenv("DISTILL_MACE_IMAGE", f"mace-to-ace/mace:cpu@{ZEROS}")
     told = refusal(docker_workspace.model_copy(update={"settings": Settings(runner="docker")}))
     found = client.images.get("mace-to-ace/mace:cpu").id
-    assert f"the image mace-to-ace/mace:cpu is {found}, not {ZEROS} as asked" in told
+    assert f"the image mace-to-ace/mace:cpu is {found}, not {ZEROS} as set" in told
     assert "Set DISTILL_MACE_IMAGE to the digest that you want, or build again: make images" in told
 
 

@@ -144,7 +144,7 @@ def test_a_missing_image_names_the_target_that_builds_it(on_podman: Obedient) ->
 
 def test_a_digest_other_than_asked_for_is_refused(on_podman: Obedient) -> None:
     failed = on_podman.failure("done(outputs)", tensorpot_image=f"{on_podman.image}@sha256:{'0' * 64}")
-    assert f"not sha256:{'0' * 64} as asked" in failed.message
+    assert f"not sha256:{'0' * 64} as set" in failed.message
 
 
 def test_a_work_root_that_the_engine_does_not_see_is_told(on_podman: Obedient, in_child: Callable[..., str]) -> None:

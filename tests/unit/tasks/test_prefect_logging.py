@@ -3,10 +3,12 @@ from __future__ import annotations
 import logging
 import socket
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import pytest
+from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_SERVER_ANALYTICS_ENABLED, temporary_settings
 
 from tasks.errors import DistillError, StepFailed, UserError
@@ -62,6 +64,26 @@ def test_settings_and_filters_hold_in_the_block_and_are_put_back() -> None:
         raise UserError("no")
     assert filters() == before
     assert PREFECT_SERVER_ANALYTICS_ENABLED.value() is analytics
+
+
+def test_commands_at_once_have_servers_of_their_own_ports(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The server binds its port seconds after it was chosen; meanwhile nobody else may."""
+    ports = list[int]()
+    with temporary_settings(restore_defaults={PREFECT_API_URL}), ExitStack() as stack:
+        for _ in range(2):
+            monkeypatch.setattr(SubprocessASGIServer, "_instances", {})  # as in another process
+            stack.enter_context(command_line_run())
+            port = SubprocessASGIServer().port
+            assert port is not None
+            assert not SubprocessASGIServer.is_port_available(port)
+            with socket.socket() as of_the_server:
+                of_the_server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as uvicorn does
+                of_the_server.bind(("127.0.0.1", port))
+                of_the_server.listen()
+            ports.append(port)
+    assert len(set(ports)) == 2
 
 
 def test_a_folder_of_prefect_s_that_cannot_be_written_is_refused(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from flows.data.recipe import Recipe, stages_of
 from flows.data.training_set import TrainingSet
 from flows.fit.attempts import Attempt, fit, led_to
 from flows.fit.student import make_student
-from flows.fit.verdict import ACCIDENTS, HINTS, HINTS_OF_NOTHING
+from flows.fit.verdict import HINTS, HINTS_OF_NOTHING
 from flows.run import Run
 from tasks.artefact import Artefact, StepCall
 from tasks.errors import StepCancelled, StepFailed, StoreError
@@ -23,6 +23,7 @@ from tasks.workspace import Workspace
 
 Answer = Artefact | Exception
 WORKSPACE = Workspace(root=Path("nowhere"), settings=Settings(cores=1))
+ENDED_BY_ACCIDENT = ("killed", "crashed", "out_of_memory", "time_limit")
 
 
 class FakeStep:
@@ -200,7 +201,7 @@ def test_the_best_is_returned_not_the_last(recipe, data, fitted) -> None:
     ("most", "answers", "attempts"),
     [
         *((most, [{}] * 6, most) for most in (1, 2, 4)),
-        *((2, [{"cached": True}, {"stop_reason": end, "cached": True}, GOOD], 3) for end in ACCIDENTS),
+        *((2, [{"cached": True}, {"stop_reason": end, "cached": True}, GOOD], 3) for end in ENDED_BY_ACCIDENT),
         (1, [{**KILLED, "cached": True}, KILLED, GOOD], 2),  # a new accident adds none
         *(  # others followed the accident
             (3, [{**KILLED, "cached": first}, {"cached": second}, {"cached": third}, {}], 3)
@@ -273,7 +274,7 @@ class FakeStore:
 @pytest.mark.parametrize(
     ("first", "second"),
     [
-        *(((end, 500.0), (last, 10.0)) for end in ACCIDENTS for last in ("max_iterations", "converged")),
+        *(((end, 500.0), (last, 10.0)) for end in ENDED_BY_ACCIDENT for last in ("max_iterations", "converged")),
         (("max_iterations", 100.0), ("time_limit", 90.0)),  # at the end of a converged fit
     ],
 )

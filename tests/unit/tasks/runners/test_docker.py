@@ -158,7 +158,7 @@ def test_an_image_by_name_id_or_digest(reference: str) -> None:
 
 
 def test_another_digest_is_refused_and_an_image_of_this_state_taken() -> None:
-    with pytest.raises(CannotStart, match=f"the image ours/mace is {ID}, not {DIGEST} as asked"):
+    with pytest.raises(CannotStart, match=f"the image ours/mace is {ID}, not {DIGEST} as set"):
         found(f"ours/mace@{DIGEST}", ours_mace=built())
     check_image(built(), "mace", LOCK, "cpu")
     check_image(built({**LABELS, f"{PREFIX}variant": "cuda"}), "mace", LOCK, "cuda")

@@ -99,7 +99,7 @@ def test_nothing_is_chosen_twice_and_everything_can_be() -> None:
     space = crowd(40)
     picked = bulk_choice(space, [4, 9], 38)
     assert sorted([4, 9, *picked]) == list(range(40))
-    with pytest.raises(ValueError, match="39 structures are asked for and 38 are left"):
+    with pytest.raises(ValueError, match="39 structures are requested and 38 are left"):
         bulk_choice(space, [4, 9], 39)
     space = np.array([[0.0], [0.1], [0.2], [10.0], [10.1], [10.2]])
     assert bulk_choice(space, [1], 1) == [4]
