@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from containers.contract import Closed
+from containers.properties.compare import PropertyLimits
 from containers.properties.crystals import Prototype
 from containers.properties.measure import Settings
 from containers.tensorpot.pacemaker.input import Kappa, Optimizer, Randomness, Regularisation, Schedule
@@ -83,6 +84,9 @@ class Extend(ConfigSection):
         None, ge=1, description="basis functions at most; null: twice functions_per_element"
     )
     min_gain: float = Field(0.05, gt=0, lt=1, description="share by which a round must lower the validation error")
+    property_rounds: int = Field(
+        4, ge=0, le=20, description="times at most that structures are made for properties that miss; 0: never"
+    )
 
 
 NOT_VARIED = ("name", "preset", "sweep", "extend")
@@ -121,8 +125,41 @@ class Sweep(ConfigSection):
         return self
 
 
-class Convergence(Closed):
-    """When a student is good enough."""
+class Limits(Closed):
+    """Largest errors and deviations of a student that is good enough."""
 
-    force_mae_meV_per_A: float = Field(120, gt=0, description="meV/Å, mean absolute error of force components")
-    energy_mae_meV_per_atom: float = Field(20, gt=0, description="meV/atom, mean absolute error of energies")
+    force_mae_meV_per_A: float = Field(gt=0)
+    energy_mae_meV_per_atom: float = Field(gt=0)
+    properties: PropertyLimits = PropertyLimits()
+
+
+class Convergence(ConfigSection):
+    """When a student is good enough: errors on validation and test structures, and properties of crystals."""
+
+    force_mae_meV_per_A: Literal["auto"] | Annotated[float, Field(gt=0)] = Field(
+        "auto",
+        description="meV/Å, mean absolute error of force components; auto: a tenth of their mean size, 10 to 120",
+    )
+    energy_mae_meV_per_atom: Literal["auto"] | Annotated[float, Field(gt=0)] = Field(
+        "auto",
+        description="meV/atom, mean absolute error of energies; auto: a tenth of their spread beside the composition,"
+        " within 1 to 20",
+    )
+    properties: PropertyLimits = PropertyLimits()
+
+    def limits(self, force_mean_meV_per_A: float, energy_spread_meV_per_atom: float) -> Limits:
+        """Return the limits for data with this mean size of force components and this spread of energies."""
+        force, energy = self.force_mae_meV_per_A, self.energy_mae_meV_per_atom
+        return Limits(
+            force_mae_meV_per_A=_tenth(force_mean_meV_per_A, *FORCE_MAE) if force == "auto" else force,
+            energy_mae_meV_per_atom=_tenth(energy_spread_meV_per_atom, *ENERGY_MAE) if energy == "auto" else energy,
+            properties=self.properties,
+        )
+
+
+FORCE_MAE, ENERGY_MAE = (10.0, 120.0), (1.0, 20.0)
+"""Range of the automatic limits (meV/Å, meV/atom)."""
+
+
+def _tenth(size: float, least: float, most: float) -> float:
+    return float(f"{min(max(size / 10, least), most):.2g}")

@@ -11,6 +11,7 @@ from containers.tensorpot.evaluation import evaluate, stability, student_propert
 from containers.tensorpot.fit import pace_train
 from containers.tensorpot.pacemaker.input import Loss, Minimisation
 from containers.tensorpot.selection import weak_spots
+from flows.config.training import Limits
 from flows.data.recipe import Recipe
 from flows.data.steps import select_resources
 from flows.fit.repairs import FitPlan
@@ -92,6 +93,7 @@ def weak_spots_call(
     core: Artefact,
     active_set: Artefact,
     structures: int,
+    limits: Limits,
     settings: Settings,
 ) -> StepCall:
     """The training set of a student, and so many structures more that it does worst on.
@@ -101,8 +103,8 @@ def weak_spots_call(
         selection: its training set, of `pace_select` or of this step.
         base: of the `baseline` step.
         core, active_set: the student.
+        limits: units of force and energy errors in which structures are compared.
     """
-    limits = recipe.convergence
     params = weak_spots.Params(
         elements=recipe.potential.elements,
         cutoff=recipe.potential.cutoff,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from containers.properties.compare import UNITS, deviations, mean_percent
+from containers.properties.compare import UNIT_TEXTS, UNITS, deviations, mean_percent
 from tasks.report.markup import DASH, ERRORS, Note, Picture, Section, Table, number, percent
 from tasks.report.plots import MOST_PAIRS
 from tasks.report.summary import RunSummary
@@ -13,9 +13,6 @@ PROPERTY_NAMES = {
     "surface": "surface ({})",
     "phonon": "phonon frequencies, mean",
 }
-UNIT_TEXTS = {
-    "A": "Å", "GPa": "GPa", "eV": "eV", "J_per_m2": "J/m²", "meV_per_atom": "meV/atom", "THz": "THz", "percent": "%",
-}  # fmt: skip
 REFERENCES = {"teacher": "the teacher", "dft": "DFT"}
 WHERE = {
     "energy_mae_meV_per_atom": ERRORS["energy_mae_meV_per_atom"],

@@ -11,9 +11,10 @@ supercells, slabs of another thickness, no cell at rest. The structures here tea
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -21,6 +22,7 @@ from ase.calculators.calculator import Calculator
 from pydantic import Field
 
 from containers.contract import Closed, Image, Inputs, Machine, StepMetrics
+from containers.properties.compare import Group
 from containers.properties.measure import Crystal, Properties, Settings
 from containers.properties.waves import waves
 from containers.structures.cells import bare, grown
@@ -33,9 +35,7 @@ INPUTS = {
     "properties": "the teacher's properties of the crystals (properties.json of teacher_properties)",
 }
 OUTPUTS = {"structures": "structures.parquet"}  # containers.structures.table.STRUCTURES
-GROUP = "property"
 
-Kind = Literal["elastic", "phonon", "vacancy", "surface"]
 WAVE_LENGTHS_A = (16.0, 21.0)  # least
 WAVE_FORCE = 0.15  # eV/Å, the largest on an atom
 STRAINED, STRAIN = 16, 0.025  # cells, largest component of their strains
@@ -50,7 +50,7 @@ class Params(Closed):
     """What is missed, by crystal."""
 
     head: str = Field(description="readout of the teacher")
-    missed: dict[str, tuple[Kind, ...]] = Field(description="name of the crystal -> kinds of properties")
+    missed: dict[str, tuple[Group, ...]] = Field(description="name of the crystal -> groups of properties")
     settings: Settings = Settings()
     seed: int = Field(42, ge=0, description="of strains and displacements")
 
@@ -59,6 +59,7 @@ class Metrics(StepMetrics):
     """What the flow reads."""
 
     structures: int
+    by_group: dict[str, int]
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
@@ -72,27 +73,28 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     teacher = MACECalculator(models=models, device=device, default_dtype="float64", head=params.head)
     by_name = {crystal.name: crystal for crystal in Properties.read(inputs.one("properties")).crystals}
     made: list[Atoms] = []
-    for name, kinds in sorted(params.missed.items()):
-        for kind in kinds:
-            machine.progress(len(made), 0, f"{name}: {kind}")
+    for name, groups in sorted(params.missed.items()):
+        for group in groups:
+            machine.progress(len(made), 0, f"{name}: {group}")
             random = np.random.default_rng(params.seed)
-            for number, atoms in enumerate(MAKERS[kind](by_name[name], teacher, params.settings, random)):
+            for number, atoms in enumerate(MAKERS[group](by_name[name], teacher, params.settings, random)):
                 atoms.info = {
                     "id": structure_id(atoms),
-                    "source": f"{kind} of {name}",
+                    "source": f"{group} of {name}",
                     "row": number,
-                    "group": GROUP,
-                    "family": f"{kind} of {name}",
+                    "group": f"property {group}",
+                    "family": f"{group} of {name}",
                 }
                 made.append(atoms)
     write_table(outputs / OUTPUTS["structures"], structures_table(made))
-    return {"structures": len(made), "atoms": sum(map(len, made))}
+    by_group = Counter(str(atoms.info["group"]).removeprefix("property ") for atoms in made)
+    return {"structures": len(made), "atoms": sum(map(len, made)), "by_group": dict(sorted(by_group.items()))}
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
     """Write no structure."""
     write_table(outputs / OUTPUTS["structures"], structures_table([]))
-    return {"structures": 0, "atoms": 0}
+    return {"structures": 0, "atoms": 0, "by_group": {}}
 
 
 def elastic(crystal: Crystal, teacher: Calculator, settings: Settings, random: np.random.Generator) -> Iterator[Atoms]:

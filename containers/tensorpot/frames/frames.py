@@ -27,6 +27,7 @@ from pydantic import Field, model_validator
 
 from containers.contract import BadInput, Closed, Image, Inputs, Machine, Optional, StepError, StepMetrics
 from containers.formats.extxyz import write_frames
+from containers.properties.compare import Group
 from containers.structures.split import SIDES
 from containers.structures.table import atoms_from_table, labels_table, write_table
 from containers.tensorpot.dataset.admission import aside_table
@@ -54,6 +55,7 @@ INPUTS = {
     "selection": "training structures of the pool (Parquet with id and weight, from pace_select)",
     "baseline": "what is taken from the labels before the fit (baseline.json)",
     "strains": Optional("strained structures with the teacher's labels (Parquet, containers.structures.table.LABELS)"),
+    "properties": Optional("structures that decide properties, with the teacher's labels (Parquet, LABELS)"),
     "dataset_set_aside": Optional("what the dataset step set aside (Parquet, SET_ASIDE), passed on"),
 }
 OUTPUTS = {
@@ -66,6 +68,8 @@ OUTPUTS = {
     "set_aside": "set_aside.parquet",
     "summary": "frames.json",
 }
+PROPERTY_WEIGHTS: dict[Group, float] = {"elastic": 3.0, "phonon": 3.0, "vacancy": 1.0, "surface": 1.0}
+"""Measured on silicon and nickel-aluminium, see docs/use/properties.md."""
 IN_COMMENT = ("side", "origin", "source", "row", "group", "family", "w_energy", "w_forces")
 
 
@@ -76,6 +80,9 @@ class Params(Closed):
     cutoff: float = Field(gt=0, description="Å; cutoff of the potential")
     weight_dft: float = Field(10.0, gt=0, description="weight of a DFT structure over one that the teacher labelled")
     weights: dict[str, float] = Field({}, description="group -> weight of its structures; others have 1")
+    property_weights: dict[Group, float] = Field(
+        PROPERTY_WEIGHTS, description="weight of the structures that decide a group of properties"
+    )
     energy_weights: bool = Field(True, description="high energies and large forces count less, see frame_weights")
     loss_energy: float = Field(0.7, ge=0, description="share of the energies in the loss")
     loss_stress: float = Field(
@@ -114,7 +121,9 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
         there = ", ".join(repr(group) for group in sorted(read.groups))
         raise BadInput(f"weights names the group {unknown[0]!r}, which no structure has; there are {there}")
     for path in inputs.all("strains"):
-        read_strains(path, params, baseline, read)
+        read_made(path, params, baseline, read, strained=True)
+    for path in inputs.all("properties"):
+        read_made(path, params, baseline, read, strained=False)
     # teacher's, DFT's, then strained ones, each by id: the order in which data came in does not matter
     rows = sorted(read.rows, key=lambda row: (row.strained, row.origin != "teacher", row.label.name))
     sides = {name: [row for row in rows if row.side == name] for name in SIDES}
@@ -198,16 +207,18 @@ def read_dataset(path: Path, chosen: Mapping[str, float], params: Params, baseli
     return read
 
 
-def read_strains(path: Path, params: Params, baseline: Baseline, read: Read) -> None:
-    """Add the strained structures to the training side; a strain that the data set has already is not added."""
+def read_made(path: Path, params: Params, baseline: Baseline, read: Read, strained: bool) -> None:
+    """Add structures that were made for the training side; one that the data set has already is not added."""
     known = {row.label.name for row in read.rows}
+    of_group = {f"property {group}": weight for group, weight in params.property_weights.items()} | params.weights
     for atoms in atoms_from_table(pq.read_table(path)):
         label = fit_label(atoms, "teacher", params.elements, params.cutoff, baseline)
         if isinstance(label, str):
             read.set_aside(atoms, "train", label)
         elif label.name not in known:
-            label = replace(label, weight=params.weights.get(label.group, 1.0))
-            read.rows.append(TrainingRow(atoms, "teacher", "train", label, strained=True))
+            known.add(label.name)
+            label = replace(label, weight=of_group.get(label.group, 1.0))
+            read.rows.append(TrainingRow(atoms, "teacher", "train", label, strained=strained))
 
 
 def stress_weighted(rows: Sequence[TrainingRow], params: Params) -> list[TrainingRow]:
