@@ -184,6 +184,9 @@ def _fit_round(
         training = frames_of(prepared, selection, run, training.properties)
     if coming.kind == "properties":
         training, added_by = _with_properties(prepared, base, coming.groups, run)
+        # the validation split has none of what is learned here: it would keep the potential of the start
+        stages = tuple(stage.model_copy(update={"keep": "last"}) for stage in grown.recipe.stages)
+        grown = replace(grown, recipe=grown.recipe.model_copy(update={"stages": stages}))
     student = make_student(grown, training, run, base.fit.file("best"))
     return student, state_of(student, candidates, prepared.limits), added_by
 

@@ -138,7 +138,7 @@ def train(inputs: Inputs, outputs: Path, params: Params, machine: Machine, progr
     if not fit_run.iterations or (last := first_whole(fit_run.latest(), fit_run, counts)) is None:
         raise failure(fit_run)
     interim, best = (outputs / OUTPUTS[name] for name in ("interim", "best"))
-    results = write_results(last, fit_run, frames, counts, params.loss.kappa, interim, best)
+    results = write_results(last, fit_run, frames, counts, params.loss.kappa, params.keep, interim, best)
     (outputs / OUTPUTS["input"]).write_text(given.text())
     write_table(outputs / OUTPUTS["history"], history_table(fit_run.train, fit_run.validation, earlier.history))
     closing = fit_run.ending.log.closing

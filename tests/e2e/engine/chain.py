@@ -72,7 +72,9 @@ def chain(pool: Path, model: Path, workspace: Workspace) -> dict[str, Artefact]:
     run(fit_steps.student_properties_call(recipe, core, active_set, baseline, of_teacher))
     run(fit_steps.stability_call(recipe, core, active_set, frames, baseline))
     run(fit_steps.evaluate_call(recipe, core, active_set, frames, baseline, None))
-    run(fit_steps.weak_spots_call(recipe, data, selection, baseline, core, active_set, 1, workspace.settings))
+    run(fit_steps.weak_spots_call(recipe, data, selection, baseline, core, active_set, 1, LIMITS, workspace.settings))
+    missed: dict[str, list[Group]] = {of_teacher_crystal(of_teacher, workspace): ["elastic", "surface"]}
+    run(steps.property_structures_call(recipe, [teacher], of_teacher, missed, 0, workspace.settings))
     run(fit_steps.committee_call([core.file("potential")] * 2, frames, baseline))
     return done
 
