@@ -6,7 +6,7 @@ Light: flows and reports read it without matcalc.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 from pydantic import Field
@@ -37,6 +37,8 @@ DECIDED_BY: dict[Kind, Group] = {
     "surface": "surface",
 }
 """Kind of a property -> the structures that decide it, see the step property_structures."""
+GROUP_NAMES: dict[str, Group] = {f"property {group}": group for group in get_args(Group)}
+"""The group in the info of such a structure -> what it decides."""
 SOFT_GPa = 5.0
 """A modulus below this is compared with this, so that a soft mode's small difference is no large share."""
 

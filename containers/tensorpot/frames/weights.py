@@ -42,6 +42,24 @@ def energy_weighted(sides: Mapping[Side, Sequence[TrainingRow]]) -> dict[Side, l
     return found
 
 
+def made_weighted(rows: Sequence[TrainingRow], shares: Mapping[str, float]) -> list[TrainingRow]:
+    """Return the training rows; those made for one purpose together weigh its share of all that were not made.
+
+    Strained structures, made for the stress, do so by their energies alone.
+    """
+    weights: dict[str | None, float] = {}
+    for row in rows:
+        weights[row.made_for] = weights.get(row.made_for, 0.0) + row.label.weight
+    found = []
+    for row in rows:
+        if row.made_for:
+            factor, label = shares[row.made_for] * weights.get(None, 0.0) / weights[row.made_for], row.label
+            forces = label.w_forces * (1 if row.made_for == "stress" else factor)
+            row = replace(row, label=replace(label, weight=label.weight * factor, weight_forces=forces))
+        found.append(row)
+    return found
+
+
 def weighted(row: TrainingRow, height: float) -> TrainingRow:
     """Return the row with its weights times the factors; `height` is eV/atom above the hull."""
     label = row.label

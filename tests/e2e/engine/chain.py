@@ -12,7 +12,10 @@ from pathlib import Path
 
 from containers.contract import load_step, no_progress
 from containers.mace.labelling import mace_label
+from containers.properties.compare import Group
+from containers.properties.measure import Properties
 from flows.config.schema import DistillConfig
+from flows.config.training import Limits
 from flows.data import steps
 from flows.data.prepare import read_teacher
 from flows.data.recipe import Recipe, resolve
@@ -27,6 +30,7 @@ from tasks.settings import Settings
 from tasks.workspace import Workspace, open_workspace
 
 ITERATIONS = 4
+LIMITS = Limits(force_mae_meV_per_A=100, energy_mae_meV_per_atom=10)
 MODEL = "small"
 
 
@@ -73,7 +77,8 @@ def chain(pool: Path, model: Path, workspace: Workspace) -> dict[str, Artefact]:
     run(fit_steps.stability_call(recipe, core, active_set, frames, baseline))
     run(fit_steps.evaluate_call(recipe, core, active_set, frames, baseline, None))
     run(fit_steps.weak_spots_call(recipe, data, selection, baseline, core, active_set, 1, LIMITS, workspace.settings))
-    missed: dict[str, list[Group]] = {of_teacher_crystal(of_teacher, workspace): ["elastic", "surface"]}
+    crystal = Properties.read(workspace.store.path(of_teacher.file("properties"))).crystals[0].name
+    missed: dict[str, list[Group]] = {crystal: ["elastic", "surface"]}
     run(steps.property_structures_call(recipe, [teacher], of_teacher, missed, 0, workspace.settings))
     run(fit_steps.committee_call([core.file("potential")] * 2, frames, baseline))
     return done

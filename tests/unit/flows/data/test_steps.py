@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from containers.properties.compare import PropertyLimits
 from containers.contract import StepError, load_step
 from containers.mace.teacher.description import Teacher
 from containers.mace.teacher.teacher_fetch import FOUNDATION_MODELS
+from containers.properties.compare import PropertyLimits
 from containers.tensorpot.evaluation import stability
 from containers.tensorpot.fit import pace_train
 from containers.tensorpot.pacemaker.input import EarlyStop, Loss
