@@ -87,6 +87,9 @@ class Extend(ConfigSection):
     property_rounds: int = Field(
         4, ge=0, le=20, description="times at most that structures are made for properties that miss; 0: never"
     )
+    error_growth: float = Field(
+        0.5, ge=0, description="share by which a round for properties may raise the validation error, within its limit"
+    )
 
 
 NOT_VARIED = ("name", "preset", "sweep", "extend")

@@ -29,7 +29,7 @@ for that the test split counts too, and a student within the limits on both spli
 Where the test split alone misses a limit, the validation split stands for it, and the reason says so.
 
 Properties count once the errors are within their limits. A round of properties helped when it lowered what they miss by
-`extend.min_gain`, and no validation error rose above its limit or by more than ERROR_GROWTH.
+`extend.min_gain`, and the validation error rose by less than `extend.error_growth` and stayed within its limit.
 
 The loop ends: each round is counted, and both numbers of rounds are finite.
 """
@@ -58,8 +58,6 @@ GAP = 1.2
 """Validation error over training error from which structures are what lacks."""
 GROWTH = 1.5
 """Basis functions after a round over those before."""
-ERROR_GROWTH = 1.1
-"""Validation error after a round of properties over that before, at most."""
 WORST = 10.0
 """Limits by which a property misses at most, so that a broken one does not hide the gain of others."""
 
@@ -147,8 +145,8 @@ def standing(first: State, rounds: Sequence[Tried], extend: Extend, limits: Limi
         state = None if tried.state is None or tried.state.unsound else tried.state
         better = state if state and _rank(state, limits) < _rank(now.state, limits) else None
         if better and tried.kind == "properties":
-            growth = better.validation.badness(limits) / now.state.validation.badness(limits)
-            better = None if growth > ERROR_GROWTH else better
+            most = (1 + extend.error_growth) * now.state.validation.badness(limits)
+            better = better if better.validation.badness(limits) <= most else None
             helped = better is not None and better.shortfall <= (1 - extend.min_gain) * now.state.shortfall
         else:
             least = (1 - extend.min_gain) * now.state.validation.badness(limits)
