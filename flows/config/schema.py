@@ -182,6 +182,10 @@ class Pacemaker(ConfigSection):
     energy_weights: bool = Field(
         True, description="structures high above the ground state and large forces count less in the fit"
     )
+    energy_scale_eV_per_atom: float = Field(
+        1.0, gt=0, description="eV/atom above the lowest of the composition at which a structure counts a quarter"
+    )
+    force_scale_eV_per_A: float = Field(1.0, gt=0, description="eV/Å (root mean square) at which its forces count half")
     reference_potential: Literal["none", "zbl", "lj"] = Field(
         "zbl", description="zbl: repulsion at short distances; lj: the student learns the labels minus Lennard-Jones"
     )

@@ -57,6 +57,8 @@ class Recipe(Closed):
     lj: Literal["auto"] | dict[str, LennardJones]
     weight_dft: float
     energy_weights: bool
+    energy_scale_eV_per_atom: float
+    force_scale_eV_per_A: float
     loss_energy: float = Field(description="beside loss_stress: decides the weight of a strained structure")
     loss_stress: float = Field(description="above 0: strained structures are labelled and fitted to")
     stages: tuple[Fit, ...] = Field(min_length=1, description="the fits one after another, each at its first attempt")

@@ -282,6 +282,8 @@ def frames_call(
         weight_dft=recipe.weight_dft,
         weights=recipe.dataset.weights,
         energy_weights=recipe.energy_weights,
+        energy_scale_eV_per_atom=recipe.energy_scale_eV_per_atom,
+        force_scale_eV_per_A=recipe.force_scale_eV_per_A,
         loss_energy=recipe.loss_energy,
         loss_stress=recipe.loss_stress,
     )

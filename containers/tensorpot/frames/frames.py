@@ -6,7 +6,7 @@ the same structure. Structures that pacemaker would drop, or that would change i
 with the reason.
 
 The weight of a structure is that of its group, times `weight_dft` for a DFT structure, times what the selection gives
-it. With `energy_weights` high energies and large forces count less (see `frame_weights`). Stress is learned from the
+it. With `energy_weights` high energies and large forces count less (see `weights`). Stress is learned from the
 energies of strained copies: all of them together weigh loss_stress / loss_energy times as much as the other energies of
 the training frame.
 """
@@ -45,7 +45,7 @@ from containers.tensorpot.frames.rows import (
     refuse_untrained,
     side_summary,
 )
-from containers.tensorpot.frames.weights import energy_weighted, made_weighted
+from containers.tensorpot.frames.weights import ENERGY_SCALE, FORCE_SCALE, energy_weighted, made_weighted
 from containers.tensorpot.student.baseline import Baseline
 
 IMAGE: Image = "tensorpot"
@@ -68,7 +68,7 @@ OUTPUTS = {
     "set_aside": "set_aside.parquet",
     "summary": "frames.json",
 }
-PROPERTY_SHARES: dict[Group, float] = {"elastic": 0.5, "phonon": 0.1, "vacancy": 0.02, "surface": 0.05}
+PROPERTY_SHARES: dict[Group, float] = {"elastic": 0.7, "phonon": 0.1, "vacancy": 0.05, "surface": 0.1}
 """Measured on silicon and nickel-aluminium, see docs/use/properties.md."""
 IN_COMMENT = ("side", "origin", "source", "row", "group", "family", "w_energy", "w_forces")
 
@@ -83,7 +83,9 @@ class Params(Closed):
     property_shares: dict[Group, float] = Field(
         PROPERTY_SHARES, description="weight of all structures that decide a group of properties, over the others'"
     )
-    energy_weights: bool = Field(True, description="high energies and large forces count less, see frame_weights")
+    energy_weights: bool = Field(True, description="high energies and large forces count less, see `weights`")
+    energy_scale_eV_per_atom: float = Field(ENERGY_SCALE, gt=0, description="height at which a structure counts 1/4")
+    force_scale_eV_per_A: float = Field(FORCE_SCALE, gt=0, description="force at which the forces count half")
     loss_energy: float = Field(0.7, ge=0, description="share of the energies in the loss")
     loss_stress: float = Field(
         0.0, ge=0, description="energies of the strained structures in the loss, relative to loss_energy"
@@ -130,7 +132,7 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     refuse_empty(sides, read.aside)
     refuse_untrained(sides, read.aside, params.elements)
     if params.energy_weights:
-        sides = energy_weighted(sides)
+        sides = energy_weighted(sides, params.energy_scale_eV_per_atom, params.force_scale_eV_per_A)
     if params.loss_stress == 0 and any(row.made_for == "stress" for row in rows):
         raise StepError("strained structures are given, but loss_stress is 0: leave them out or raise it")
     stress = params.loss_stress / params.loss_energy if params.loss_stress else 0.0

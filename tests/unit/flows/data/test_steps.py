@@ -89,6 +89,8 @@ OPTIONS: list[tuple[str, Any, set[str]]] = [
     ("pacemaker.loss_stress", 0.5, {"pace_select", "frames", "pace_train"}),
     ("pacemaker.weight_dft", 3.0, {"frames"}),
     ("pacemaker.energy_weights", False, {"frames"}),
+    ("pacemaker.energy_scale_eV_per_atom", 0.1, {"frames"}),
+    ("pacemaker.force_scale_eV_per_A", 0.3, {"frames"}),
     ("pacemaker.reference_potential", "none", {"baseline", "pace_train", "pace_corerep"}),
     ("pacemaker.reference_potential", "lj", {"baseline", "pace_train", "pace_corerep"}),
     ("pacemaker.zbl", "difference", {"baseline", "pace_train", "pace_corerep"}),
