@@ -190,12 +190,12 @@ def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dic
     )
     write_table(outputs / OUTPUTS["history"], history_table(train, validation))
     one_side = {
-        "energy_mae_meV_per_atom": 3.0,
-        "energy_rmse_meV_per_atom": 4.0,
-        "energy_max_meV_per_atom": 9.0,
-        "force_mae_meV_per_A": 16.0,
-        "force_rmse_meV_per_A": 20.0,
-        "force_max_meV_per_A": 90.0,
+        "energy_mae_meV_per_atom": 0.5,
+        "energy_rmse_meV_per_atom": 0.7,
+        "energy_max_meV_per_atom": 2.0,
+        "force_mae_meV_per_A": 8.0,
+        "force_rmse_meV_per_A": 10.0,
+        "force_max_meV_per_A": 45.0,
     }
     return {
         "stop_reason": "max_iterations",
