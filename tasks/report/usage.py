@@ -1,18 +1,16 @@
 """How to use the potential: a section of the report, and the LAMMPS input of the run folder. Pure.
 
-Source: the LAMMPS manual, pages pair_pace, pair_hybrid, pair_table, read_data, fix_pair.
+Source: the LAMMPS manual, pages pair_pace, read_data, fix_pair.
 """
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
-from itertools import combinations_with_replacement
 
 from ase.data import atomic_masses, atomic_numbers
 
 from containers.tensorpot.frames.lammps_structure import SKIN_A
-from containers.tensorpot.student.lammps_table import POINTS
+from containers.tensorpot.student.lammps import pair_lines
 from tasks.report.markup import Code, Section, Table, number
 from tasks.report.summary import RunSummary
 
@@ -97,26 +95,6 @@ def usage(summary: RunSummary) -> Section:
             " says how to repeat them.",
         ],
     )
-
-
-def pair_lines(elements: Sequence[str], pairs: bool, grades: bool = False) -> list[str]:
-    """The lines that choose the potential, with its pair terms when there are some; type i is `elements[i - 1]`.
-
-    Args:
-        grades: the potential that also gives extrapolation grades.
-    """
-    style, files = ("pace/extrapolation", "potential.yaml potential.asi") if grades else ("pace", "potential.yace")
-    chosen = style if grades else f"{style} recursive"
-    if not pairs:
-        return [f"pair_style {chosen}", f"pair_coeff * * {files} {' '.join(elements)}"]
-    return [
-        f"pair_style hybrid/overlay {chosen} table spline {POINTS}",
-        f"pair_coeff * * {style} {files} {' '.join(elements)}",
-        *(
-            f"pair_coeff {first} {second} table reference.table {'-'.join(sorted((one, other)))}"
-            for (first, one), (second, other) in combinations_with_replacement(enumerate(elements, start=1), 2)
-        ),
-    ]
 
 
 def neighbour_words(most: int) -> str:
