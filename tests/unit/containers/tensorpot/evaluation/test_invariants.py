@@ -1,4 +1,4 @@
-"""Each invariant catches the calculator that breaks it; LAMMPS is compared where a program says that it has pace."""
+"""Each invariant catches the calculator that breaks it; LAMMPS is compared and timed where a program has pace."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.lj import LennardJones
 
+from containers.properties.measure import Crystal
 from containers.tensorpot.evaluation import invariants
 from containers.tensorpot.evaluation.invariants import InvariantBroken, Probe, check, differences, representatives
+from containers.tensorpot.evaluation.student_speed import LAMMPS_STEPS, student_speed
 from containers.tensorpot.student.calculator import Student
 from containers.tensorpot.student.lammps import NO_PACE, NONE, Files, LammpsFails, find_lammps
 
@@ -37,6 +39,8 @@ for line in open("in.lammps"):
     if words[0] == "write_dump":
         rows = [(n, *force) for n, force in enumerate(atoms.get_forces(), start=1)]
         np.savetxt(words[3], rows, header="\\n" * 8, comments="", fmt="%.17g")
+    if words[0] == "run":
+        print(f"Loop time of 0.5 on 1 procs for {{words[1]}} steps with {{len(atoms)}} atoms")
 sys.exit({code})
 """
 
@@ -168,3 +172,18 @@ def test_a_missing_lammps_is_said_and_is_no_error(
     assert found.lammps_missing == NO_PACE
     assert "lammps_force_meV_per_A" not in found.figures
     assert found.structures == {"a": "Ar, Kr", "a (without images)": "Ar"}
+
+
+def test_calculator_and_lammps_are_timed_on_the_teachers_crystal(lmp: Callable[..., Files]) -> None:
+    atoms = bulk("Ar", a=5.3)
+    crystal = Crystal(
+        formula="Ar", space_group="Fm-3m", cell_A=atoms.cell.tolist(), numbers=(18,), scaled_positions=((0, 0, 0),),
+        lattice_A={"a": 5.3}, energy_eV_per_atom=-1, volume_A3_per_atom=37,
+    )  # fmt: skip
+    student = Student(Argon(), BASELINE)
+    found = student_speed(student, [crystal], lmp())
+    assert (found.cell, found.atoms, found.device) == ("Ar Fm-3m, 64 atoms", 64, "cpu")
+    assert found.atoms_per_s["lammps"] == pytest.approx(64 * LAMMPS_STEPS / 0.5)
+    assert min(found.atoms_per_s.values()) > 0
+    assert student_speed(student, [crystal], lmp(style="snap")).missing == {"lammps": NO_PACE}
+    assert student_speed(student, [], lmp()).cell == ""
