@@ -5,6 +5,8 @@ Source: the LAMMPS manual, pages pair_pace, read_data, fix_pair.
 
 from __future__ import annotations
 
+import json
+import shlex
 import textwrap
 
 from ase.data import atomic_masses, atomic_numbers
@@ -164,3 +166,27 @@ def lammps_input(summary: RunSummary) -> str:
         "# run 1000",
     ]
     return "\n".join(lines) + "\n"
+
+
+def ml_peg(summary: RunSummary) -> str:
+    """The text of `ml_peg.yml`: the potential as an entry of ML-PEG's list of models.
+
+    Source: ML-PEG 0.5 (https://github.com/ddmms/ml-peg), developer guide, page add_models. It imports `module`, calls
+    `class_name` with `kwargs`, `device` and `default_dtype`, and takes the result as an ASE calculator.
+    """
+    options = f"--models-file ml_peg.yml --models {shlex.quote(summary.name)}"
+    return f"""\
+# The ACE potential of this run for the benchmarks of ML-PEG. ML-PEG's environment needs python-ace. In this folder:
+#   PYTHONPATH=$PWD ml_peg calc --category bulk_crystal --test lattice_constants {options}
+#   PYTHONPATH=$PWD ml_peg analyse --category bulk_crystal --test lattice_constants {options}
+# Choose benchmarks that need no other elements. Another folder: kwargs: {{folder: /path/to/runs/NAME}}.
+{json.dumps(summary.name, ensure_ascii=False)}:
+  module: calculator
+  class_name: calculator
+  device: cpu
+  datasets: null
+  additional_supported_elements: {json.dumps(summary.elements)}
+  trained_on_dispersion: false  # true if the teacher's data have dispersion; else some benchmarks add D3
+  # level_of_theory: PBE  # the functional of the teacher's data, which ML-PEG compares with the benchmark's
+  kwargs: {{}}
+"""
