@@ -82,7 +82,16 @@ def student_properties_call(
 ) -> StepCall:
     """The student's properties of the same crystals."""
     params = student_properties.Params(settings=recipe.properties.settings)
-    return call("student_properties", params, potential=core, asi=active_set, baseline=base, properties=of_teacher)
+    return call(
+        "student_properties",
+        params,
+        potential=core,
+        asi=active_set,
+        baseline=base,
+        properties=of_teacher,
+        yace=core,
+        reference_table=core,
+    )
 
 
 def weak_spots_call(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tasks.report import data, quality, training, usage
+from tasks.report import data, invariants, quality, training, usage
 from tasks.report.markup import (
     ERRORS,
     STUB,
@@ -36,6 +36,8 @@ def page(summary: RunSummary, pictures: Pictures) -> str:
         quality.failures(summary),
         quality.properties(summary),
         quality.stability(summary),
+        invariants.invariants(summary),
+        invariants.speed(summary),
         quality.references(summary),
         quality.repulsion(summary),
         data.labels(summary),

@@ -15,7 +15,7 @@ from tasks.report import plots
 from tasks.report.page import artifacts, page
 from tasks.report.run_folder import json_text, publish_files
 from tasks.report.summary import CALCULATOR, PROPERTIES, PUBLISHED, FitFiles, RunSummary
-from tasks.report.usage import kind_of_e0s, lammps_input
+from tasks.report.usage import kind_of_e0s, lammps_input, ml_peg
 
 PARITY_COLUMNS = ["against", "quantity", "reference", "predicted"]
 FOLDER = "fit"
@@ -62,6 +62,7 @@ def publish(summary: RunSummary, folder: Path, draw: Callable[[RunSummary], dict
     drawn = draw(summary)
     contents = {
         "in.lammps": lammps_input(summary),
+        "ml_peg.yml": ml_peg(summary),
         f"{FOLDER}/README.md": fit_readme(summary.fits, summary.attempts[summary.chosen].best_iteration),
         "report.html": page(summary, drawn),
         "report.json": json_text(report_json(summary)),

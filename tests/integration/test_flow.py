@@ -21,7 +21,7 @@ from tasks.studies.value_curve import ValueCurve
 
 pytestmark = pytest.mark.integration
 RESULTS = {
-    "potential.yaml", "potential.yace", "potential.asi", "structure.data", "in.lammps",
+    "potential.yaml", "potential.yace", "potential.asi", "structure.data", "in.lammps", "ml_peg.yml",
     "report.html", "report.json", "manifest.json", "labels.extxyz", "labels.cfg", "rejected.parquet",
     "set_aside.parquet", "dataset.parquet", "selection.parquet", "frames.extxyz", "dataset.json", "frames.json",
     "baseline.json", "calculator.py",

@@ -10,10 +10,11 @@ from pydantic import Field
 from containers.contract import Closed, Image, Inputs, Machine, Optional, StepMetrics
 from containers.properties.crystals import Prototype, distinct, lowest_of_each_composition
 from containers.properties.measure import Properties, Settings, measure_all
+from containers.properties.speed import Speed
 from containers.structures.table import read_atoms
 
 IMAGE: Image = "mace"
-VERSION = 1
+VERSION = 2
 INPUTS = {
     "model": "the teacher, a MACE model; several are a committee",
     "structures": Optional("labelled structures to choose crystals from (Parquet of LABELS)"),
@@ -35,6 +36,7 @@ class Metrics(StepMetrics):
     """What the flow reads."""
 
     crystals: int
+    speed: Speed = Speed()  # of the first model of a committee
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
@@ -48,6 +50,7 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     """
     from mace.calculators import MACECalculator
 
+    from containers.mace.properties.teacher_speed import teacher_speed
     from containers.mace.teacher.model import load_model
 
     device = machine.resources.device
@@ -62,12 +65,14 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
             lowest_of_each_composition(read_atoms(inputs.one("structures"))), teacher, params.at_most, left_out
         )
     properties = measure_all(chosen, teacher, params.settings, machine.progress)
-    return write(outputs, properties.model_copy(update={"left_out": {**left_out, **properties.left_out}}))
+    found = write(outputs, properties.model_copy(update={"left_out": {**left_out, **properties.left_out}}))
+    speed = teacher_speed(inputs.all("model")[0], params.head, properties.crystals, device)
+    return found | {"speed": speed.model_dump()}
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
     """Write one crystal without properties."""
-    return write(outputs, Properties(crystals=()))
+    return write(outputs, Properties(crystals=())) | {"speed": Speed().model_dump()}
 
 
 def write(outputs: Path, properties: Properties) -> dict[str, Any]:

@@ -269,7 +269,10 @@ def test_every_step_reads_what_the_steps_before_it_wrote(base, all_calls) -> Non
         },
         "dataset": {"base": "old data", **dft, **labels},
         "teacher_properties": {"model": "b + a", "structures": "pool_labels one labels"},
-        "student_properties": {"properties": "teacher_properties one properties", **student, **baseline},
+        "student_properties": {
+            "properties": "teacher_properties one properties", "yace": "pace_corerep one yace",
+            "reference_table": "pace_corerep one reference_table", **student, **baseline,
+        },
         "pace_select": {"given": "old selection", "potential": "b", **dataset, **baseline},
         "strain": {"selection": "pace_select one selection", **dataset},
         "frames": {
