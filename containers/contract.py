@@ -42,6 +42,8 @@ STEPS: dict[str, str] = {
     "pace_corerep": "containers.tensorpot.core.pace_corerep",
     "evaluate": "containers.tensorpot.evaluation.evaluate",
     "stability": "containers.tensorpot.evaluation.stability",
+    "trajectory": "containers.tensorpot.evaluation.trajectory",
+    "trajectory_errors": "containers.tensorpot.evaluation.trajectory_errors",
     "student_properties": "containers.tensorpot.evaluation.student_properties",
     "weak_spots": "containers.tensorpot.selection.weak_spots",
     "committee": "containers.tensorpot.evaluation.committee",
