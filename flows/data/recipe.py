@@ -20,7 +20,7 @@ from containers.tensorpot.pacemaker.input import Fit, Loss, Optimizer, Potential
 from containers.tensorpot.pacemaker.own_keys import check_blocks, own_fit
 from containers.tensorpot.selection.coverage import Tables, never_trained
 from flows.config.schema import Dataset, DistillConfig, Selection
-from flows.config.training import Convergence, PropertiesConfig, Stability, Stage
+from flows.config.training import Convergence, PropertiesConfig, Stability, Stage, Trajectory
 from tasks.errors import UserError
 
 MOST_OF_BFGS = 20_000
@@ -66,6 +66,7 @@ class Recipe(Closed):
     threads: int | None = Field(description="of a fit; None: the cores of the machine that it runs on")
     convergence: Convergence
     stability: Stability
+    trajectory: Trajectory
     properties: PropertiesConfig
 
 
