@@ -10,7 +10,6 @@ of curvatures from random directions.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -35,25 +34,27 @@ def highest_temperature(
     Of more than MOST_STRUCTURES every so many-th is taken.
     """
     random = np.random.default_rng(seed)
-    by_energy = temperatures_by_energy(structures, energies_eV)
-    taken = range(0, len(structures), max(1, -(-len(structures) // MOST_STRUCTURES)))
-    by_force = [temperature_by_force(structures[place], calculator, random) for place in taken]
-    known = np.fmin(by_force, by_energy[list(taken)])  # one that is not known does not count
+    every = max(1, -(-len(structures) // MOST_STRUCTURES))
+    taken = structures[::every]
+    by_force = np.array([temperature_by_force(atoms, calculator, random) for atoms in taken])
+    known = np.minimum(by_force, temperatures_by_energy(taken, energies_eV[::every], by_force))
     known = known[np.isfinite(known)]
     return float(np.percentile(known, HIGH)) if len(known) else None
 
 
-def temperatures_by_energy(structures: Sequence[Atoms], energies_eV: Floats) -> Floats:
-    """Return the temperature (K) of each structure by its energy above the lowest of its composition; NaN for one that
-    is alone."""
+def temperatures_by_energy(structures: Sequence[Atoms], energies_eV: Floats, by_force: Floats) -> Floats:
+    """Return the temperature (K) of each structure by its energy above the lowest of its composition.
+
+    The lowest has the temperature of its forces: there may be no structure at rest.
+    """
     names = [atoms.symbols.formula.reduce()[0].format("hill") for atoms in structures]
-    per_atom = np.array([energy / len(atoms) for energy, atoms in zip(energies_eV, structures, strict=True)])
-    lowest: dict[str, float] = {}
-    for name, energy in zip(names, per_atom, strict=True):
-        lowest[name] = min(lowest.get(name, energy), energy)
-    alone = {name for name, count in Counter(names).items() if count == 1}
-    above = [np.nan if name in alone else energy - lowest[name] for name, energy in zip(names, per_atom, strict=True)]
-    return np.array(above) / (1.5 * units.kB)
+    kelvin = energies_eV / np.array([len(atoms) for atoms in structures]) / (1.5 * units.kB)
+    lowest: dict[str, int] = {}
+    for place, name in enumerate(names):
+        if name not in lowest or kelvin[place] < kelvin[lowest[name]]:
+            lowest[name] = place
+    coldest = np.array([lowest[name] for name in names])
+    return np.asarray(kelvin - kelvin[coldest] + by_force[coldest])
 
 
 def temperature_by_force(atoms: Atoms, calculator: Calculator, random: np.random.Generator) -> float:
