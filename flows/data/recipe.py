@@ -38,7 +38,7 @@ class Recipe(Closed):
 
     A section, and a key of `teacher`, `train` or `pacemaker`, keeps its name here where it is taken as it is.
     Another config is resolved anew (`Resolved.with_config`). `auto` is left only where a step decides by its own data:
-    kappa, batch_size, r_in_A, lj, stability.timestep_fs.
+    kappa, batch_size, r_in_A, lj, stability.timestep_fs, trajectory.temperatures_K.
     """
 
     head: str

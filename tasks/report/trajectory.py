@@ -44,8 +44,8 @@ def trajectory(summary: RunSummary) -> Section:
         if one["unstable_because"]
     ]
     aside = [
-        f"{one['run']}: {one['set_aside']} frames have no label that keeps the bounds of `labels`"
-        + (f", most of them because of {one['set_aside_because']}." if one["set_aside_because"] else ".")
+        f"{one['run']}: {one['set_aside']} of {one['frames']} frames {'has' if one['set_aside'] == 1 else 'have'} no"
+        f" label that keeps the bounds of `labels`: {one['set_aside_because'] or 'see the log'}."
         for one in found["runs"]
         if one["set_aside"]
     ]
