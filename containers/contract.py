@@ -30,6 +30,7 @@ STEPS: dict[str, str] = {
     "teacher_fetch": "containers.mace.teacher.teacher_fetch",
     "mace_label": "containers.mace.labelling.mace_label",
     "teacher_properties": "containers.mace.properties.teacher_properties",
+    "teacher_motion": "containers.mace.properties.teacher_motion",
     "property_structures": "containers.mace.properties.property_structures",
     "pool_labels": "containers.labels.pool_labels",
     "baseline": "containers.tensorpot.baseline.baseline",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from containers.contract import Resources
+from containers.mace.properties import teacher_motion
 from containers.tensorpot.active_set import pace_activeset
 from containers.tensorpot.core import pace_corerep
 from containers.tensorpot.evaluation import evaluate, stability, student_properties, trajectory
@@ -14,7 +15,7 @@ from containers.tensorpot.selection import weak_spots
 from flows.data.recipe import Recipe
 from flows.data.steps import select_resources
 from flows.fit.repairs import FitPlan
-from tasks.artefact import Artefact, StepCall, Stored, call
+from tasks.artefact import Artefact, FileRef, StepCall, Stored, call
 from tasks.settings import Settings
 
 
@@ -91,6 +92,17 @@ def trajectory_call(
         stability=stable,
         nve_frames=stable,
     )
+
+
+def teacher_motion_call(recipe: Recipe, models: Iterable[FileRef], made: Artefact, settings: Settings) -> StepCall:
+    """The teacher's run beside the student's at the first temperature.
+
+    Args:
+        made: of the `trajectory` step.
+    """
+    params = teacher_motion.Params(head=recipe.head, dtype=recipe.dtype)
+    resources = Resources(threads=settings.cores, device="cuda" if settings.device == "cuda" else "cpu")
+    return call("teacher_motion", params, resources, model=list(models), trajectory=made)
 
 
 def trajectory_errors_call(

@@ -47,6 +47,8 @@ def draw(summary: RunSummary) -> dict[str, bytes]:
         drawn |= {f"crystal-{number}": png for number, png in enumerate(plots.crystals(teacher, student))}
     if frames := summary.metrics("trajectory_errors").get("frames"):
         drawn["trajectory"] = trajectory.picture(frames)
+    if found := summary.metrics("teacher_motion"):
+        drawn["motion"] = trajectory.motion_picture(found)
     if summary.repulsion:
         drawn["core-repulsion"] = plots.core_repulsion(summary.repulsion)
     return drawn

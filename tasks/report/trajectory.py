@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tasks.report.markup import DASH, ERRORS, Note, Picture, Section, Table, number
+from tasks.report.markup import DASH, ERRORS, Note, Part, Picture, Section, Table, duration, number
 from tasks.report.plots import BLUE, GREY, ORANGE, drawing, png
 from tasks.report.summary import RunSummary
 
@@ -17,6 +17,8 @@ SHOWN = {
 }
 LOOKS = ((BLUE, "o"), (ORANGE, "^"), (GREY, "s"), ("#1f2328", "D"), (BLUE, "x"), (ORANGE, "+"))
 """Colour and marker of each run: they differ in both, for readers who see no colour."""
+MOST_OF_LABELLING = 0.1
+"""Share of the pool's labelling that a run of the teacher beside the student's may cost."""
 FAR_GAMMA = 25.0  # beyond it the axis is logarithmic
 
 
@@ -68,9 +70,57 @@ def trajectory(summary: RunSummary) -> Section:
             Table((*run_head, "mean size of the teacher's force components (meV/Å)"), runs),
             Table(grade_head, grades, "By extrapolation grade: forces of the atoms, energies of the frames:"),
             Picture("trajectory", "Energy error over time and force error over the largest extrapolation grade"),
+            *motion(summary),
             Note(f"Temperatures: {made.get('temperatures_from', DASH)}."),
         ],
     )
+
+
+def motion(summary: RunSummary) -> list[Part]:
+    """g(r) and mean square displacement of both, or the cost that was too much."""
+    found, cost = summary.metrics("teacher_motion"), summary.metrics("trajectory").get("motion_atom_steps")
+    if found:
+        after = f"mean square displacement after {number(found['msd_after_ps'])} ps (Å²)"
+        rows = [
+            (after, f"student {number(found['student_msd_A2'])}, teacher {number(found['teacher_msd_A2'])}"),
+            ("area between the two g(r), of the teacher's (%)", number(found["g_difference_percent"])),
+        ]
+        caption = (
+            f"Student and teacher at {number(found['temperature_K'])} K, from the same positions and velocities,"
+            f" {number(found['steps'])} steps each. Two runs of one potential differ too: they are short."
+        )
+        return [Table((), rows, caption), Picture("motion", "g(r) and mean square displacement of both")]
+    if not cost:
+        return []
+    labelled, speed = summary.metrics("pool_labels").get("atoms"), summary.labelling.atoms_per_s
+    share = (
+        f"{number(cost / labelled)} times the labelling of the pool" if labelled else f"{number(cost)} labelled atoms"
+    )
+    time = f", about {duration(cost / speed)} at the speed of this run's labelling" if speed else ""
+    return [
+        Note(
+            f"g(r) and mean square displacement were not compared with the teacher's: a run of it would cost {share}"
+            f"{time}. The flow compares them where that is less than {MOST_OF_LABELLING:g} times."
+        )
+    ]
+
+
+def motion_picture(found: Mapping[str, Any]) -> bytes:
+    """g(r) and mean square displacement of student and teacher.
+
+    Args:
+        found: metrics of teacher_motion.
+    """
+    figure = drawing(9.0, 3.2)
+    pairs, moves = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
+    for name, colour, style in (("teacher", GREY, "-"), ("student", BLUE, "--")):
+        one = found[name]
+        pairs.plot(one["r_A"], one["g"], style, color=colour, lw=1.6, label=name)
+        moves.plot(one["time_ps"], one["msd_A2"], style, color=colour, lw=1.6, label=name)
+    pairs.set(xlabel="distance (Å)", ylabel="g(r)")
+    moves.set(xlabel="time (ps)", ylabel="mean square displacement (Å²)")
+    pairs.legend(frameon=False, fontsize=8)
+    return png(figure)
 
 
 def _range(low: float | None, high: float | None) -> str:

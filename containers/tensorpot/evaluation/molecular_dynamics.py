@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms, units
 from ase.data import atomic_masses, covalent_radii
-from ase.md.langevin import Langevin
 from ase.md.md import MolecularDynamics
-from ase.md.velocitydistribution import Stationary, force_temperature
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import FIRE
 from scipy.sparse import coo_matrix
@@ -23,6 +21,7 @@ from scipy.sparse.csgraph import connected_components
 
 from containers.arrays import Floats, Indices
 from containers.contract import Progress
+from containers.properties.motion import EVERY, SETTLING, Start
 from containers.structures.cells import bare
 from containers.structures.table import structure_id
 from containers.tensorpot.student.calculator import neighbours
@@ -35,10 +34,6 @@ LOOK_EVERY = 10
 """Steps between two looks at the distances: in 10 fs an atom moves by less than 0.1 Å."""
 HYDROGEN_FS, LONGEST_FS = 0.5, 1.0
 """A bond to hydrogen vibrates within 9 to 11 fs, and periods grow with the root of the mass: 20 steps each."""
-FRICTION_FS = 100.0
-"""Time in which Langevin's friction takes a velocity: some periods of an atom, so that its motion is still its own."""
-SETTLING = 0.2
-"""Share of a run before its first frame."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +82,7 @@ class DynamicsRun:
         reach: cutoff of the potential, Å.
         wanted: steps whose structures are kept.
         kept: step and structure of each of them that was reached.
+        trace: (N, 3) Å, positions at each EVERY-th step of a run that is traced.
         unstable_because: what ended the run early, or None.
     """
 
@@ -95,6 +91,8 @@ class DynamicsRun:
     timestep_fs: float
     wanted: Container[int] = ()
     kept: list[tuple[int, Atoms]] = field(default_factory=list)
+    traced: bool = False
+    trace: list[Floats] = field(default_factory=list)
     potential_eV: list[float] = field(default_factory=list)
     kinetic_eV: list[float] = field(default_factory=list)
     temperature_K: list[float] = field(default_factory=list)
@@ -135,6 +133,8 @@ class DynamicsRun:
             return False
         if (step := len(self.potential_eV)) in self.wanted:
             self.kept.append((step, bare(self.atoms)))
+        if self.traced and step % EVERY == 0:
+            self.trace.append(self.atoms.get_positions())
         self.potential_eV.append(float(energy))
         self.kinetic_eV.append(float(kinetic))
         self.temperature_K.append(float(self.atoms.get_temperature()))
@@ -172,29 +172,15 @@ def relax(run: DynamicsRun, steps: int, force: float) -> int:
     return taken
 
 
-def heat(atoms: Atoms, temperature_K: float, seed: int) -> None:
-    """Give velocities of exactly this temperature by chance, and no drift of the whole.
-
-    (Its rotation is left: in a periodic cell there is none, and on a cluster's energy it has no effect.)
-    """
-    widths = np.sqrt(atoms.get_masses() * units.kB * temperature_K)
-    atoms.set_momenta(np.random.default_rng(seed).standard_normal((len(atoms), 3)) * widths[:, None])
-    Stationary(atoms, preserve_temperature=False)
-    force_temperature(atoms, temperature_K)
-
-
 def constant_energy(run: DynamicsRun, steps: int, progress: Progress) -> None:
     """Run velocity Verlet for so many steps, or until the run is unstable."""
     _follow(run, VelocityVerlet(run.atoms, timestep=run.timestep_fs * units.fs), steps, progress)
 
 
-def constant_temperature(run: DynamicsRun, temperature_K: float, steps: int, seed: int, progress: Progress) -> None:
-    """Run Langevin dynamics for so many steps, or until the run is unstable. The whole may drift."""
-    dynamics = Langevin(
-        run.atoms, run.timestep_fs * units.fs, temperature_K=temperature_K, friction=1 / (FRICTION_FS * units.fs),
-        fixcm=False, rng=np.random.default_rng(seed),
-    )  # fmt: skip
-    _follow(run, dynamics, steps, progress)
+def constant_temperature(run: DynamicsRun, start: Start, progress: Progress) -> None:
+    """Run Langevin dynamics from a start, or until the run is unstable; its positions are kept in `trace`."""
+    run.traced = True
+    _follow(run, start.dynamics(run.atoms), start.steps, progress)
 
 
 def _follow(run: DynamicsRun, dynamics: MolecularDynamics, steps: int, progress: Progress) -> None:

@@ -16,13 +16,13 @@ from ase import Atoms
 from pydantic import Field
 
 from containers.contract import Closed, Image, Inputs, Machine, StepMetrics
+from containers.properties.motion import heat
 from containers.structures.cells import grown, is_solid
 from containers.structures.table import structures_table, write_table
 from containers.tensorpot.evaluation.molecular_dynamics import (
     DynamicsRun,
     constant_energy,
     frame_steps,
-    heat,
     named_frames,
     relax,
     thinned,

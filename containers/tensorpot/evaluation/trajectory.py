@@ -15,15 +15,14 @@ from ase import Atoms
 from pydantic import Field
 
 from containers.contract import Closed, Image, Inputs, Machine, Optional, StepMetrics
+from containers.properties.motion import EVERY, SETTLING, Motion, Start
 from containers.structures.cells import grown, is_solid
 from containers.structures.table import read_atoms, structures_table, write_table
 from containers.tensorpot.evaluation.data_temperature import HIGH, highest_temperature
 from containers.tensorpot.evaluation.molecular_dynamics import (
-    SETTLING,
     DynamicsRun,
     constant_temperature,
     frame_steps,
-    heat,
     named_frames,
     relax,
     timestep,
@@ -48,7 +47,7 @@ INPUTS = {
 }
 OUTPUTS = {
     "structures": "structures.parquet",  # containers.structures.table.STRUCTURES; `group` is the run, `row` the step
-    "trajectory": "trajectory.json",  # {"temperatures_from", "runs"}
+    "trajectory": "trajectory.json",  # {"structure", "temperatures_from", "runs", "motion"}
 }
 ROOM_K = 300.0
 SHARE = 0.8
@@ -75,6 +74,7 @@ class Metrics(StepMetrics):
     """What the flow reads."""
 
     frames: int
+    motion_atom_steps: int | None  # atoms times steps of the run that a teacher may repeat; None: all are unstable
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
@@ -90,12 +90,15 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     else:
         temperatures_K, because = list(dict.fromkeys(params.temperatures_K)), "trajectory.temperatures_K"
     frames, runs = constant_energy_run(inputs)
+    motion = None
     for temperature_K in temperatures_K:
-        seen = follow(begin, student, cutoff, temperature_K, params, machine)
+        seen, start = follow(begin, student, cutoff, temperature_K, params, machine)
+        if start and motion is None and seen.unstable_because is None:
+            motion = moved(seen, start)
         made = named_frames(seen, f"NVT {temperature_K:g} K")
         runs.append({"run": f"NVT {temperature_K:g} K", **record(seen, temperature_K, params), "frames": len(made)})
         frames += made
-    return write(outputs, frames, {"structure": name, "temperatures_from": because, "runs": runs})
+    return write(outputs, frames, {"structure": name, "temperatures_from": because, "runs": runs}, motion)
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
@@ -104,11 +107,11 @@ def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dic
     seen = DynamicsRun(Atoms([element] * 2, [[0, 0, 0], [2.3, 0, 0]], cell=[9.0] * 3, pbc=True), 4.0, 1.0)
     seen.kept = [(1000, seen.atoms)]
     seen.potential_eV = seen.temperature_K = [ROOM_K] * 2
+    seen.trace = [seen.atoms.positions] * 2
     made = {"run": "NVT 300 K", **record(seen, ROOM_K, params), "frames": 1}
-    because = "stub"
-    return write(
-        outputs, named_frames(seen, "NVT 300 K"), {"structure": "stub", "temperatures_from": because, "runs": [made]}
-    )
+    report = {"structure": "stub", "temperatures_from": "stub", "runs": [made]}
+    motion = moved(seen, Start.of(seen.atoms, ROOM_K, 1.0, EVERY, params.seed))
+    return write(outputs, named_frames(seen, "NVT 300 K"), report, motion)
 
 
 def automatic_temperatures(
@@ -130,18 +133,26 @@ def automatic_temperatures(
 
 def follow(
     begin: Atoms, student: Calculator, cutoff: float, temperature_K: float, params: Params, machine: Machine
-) -> DynamicsRun:
-    """Relax and heat a copy of the structure, and run it at a temperature."""
+) -> tuple[DynamicsRun, Start | None]:
+    """Relax and heat a copy of the structure, and run it at a temperature. Without a start it fell apart before."""
     atoms = begin.copy()
     atoms.calc = student
     timestep_fs = timestep(atoms)
     steps = max(2, round(1000 * params.picoseconds / timestep_fs))
     seen = DynamicsRun(atoms, cutoff, timestep_fs, frame_steps(steps, params.frames))
     relax(seen, RELAX_STEPS, RELAX_FORCE)
-    if seen.unstable_because is None:
-        heat(atoms, 2 * temperature_K, params.seed)  # half of it goes into the bonds
-        constant_temperature(seen, temperature_K, steps, params.seed, machine.progress)
-    return seen
+    if seen.unstable_because:
+        return seen, None
+    start = Start.of(atoms, temperature_K, timestep_fs, steps, params.seed)
+    atoms.set_momenta(start.atoms().get_momenta())
+    constant_temperature(seen, start, machine.progress)
+    return seen, start
+
+
+def moved(seen: DynamicsRun, start: Start) -> dict[str, Any]:
+    """Return the start of a run and the student's motion in it, for a run of the teacher beside it."""
+    found = Motion.of(np.array(seen.trace), seen.atoms.cell.array, start.numbers, EVERY * start.timestep_fs)
+    return {"start": start.model_dump(mode="json"), "student": found.model_dump(mode="json")}
 
 
 def record(seen: DynamicsRun, temperature_K: float, params: Params) -> dict[str, Any]:
@@ -168,8 +179,10 @@ def constant_energy_run(inputs: Inputs) -> tuple[list[Atoms], list[dict[str, Any
     return frames, [{"run": NVE, "temperature_K": None, **known, "frames": len(frames)}]
 
 
-def write(outputs: Path, frames: list[Atoms], report: dict[str, Any]) -> dict[str, Any]:
+def write(outputs: Path, frames: list[Atoms], report: dict[str, Any], motion: dict[str, Any] | None) -> dict[str, Any]:
     """Write both outputs; return the metrics."""
     write_table(outputs / OUTPUTS["structures"], structures_table(frames))
-    (outputs / OUTPUTS["trajectory"]).write_text(json.dumps(report, indent=1, sort_keys=True, allow_nan=False) + "\n")
-    return {"frames": len(frames), **report}
+    text = json.dumps({**report, "motion": motion}, indent=1, sort_keys=True, allow_nan=False)
+    (outputs / OUTPUTS["trajectory"]).write_text(text + "\n")
+    cost = len(motion["start"]["numbers"]) * motion["start"]["steps"] if motion else None
+    return {"frames": len(frames), "motion_atom_steps": cost, **report}

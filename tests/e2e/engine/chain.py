@@ -75,6 +75,7 @@ def chain(pool: Path, model: Path, workspace: Workspace) -> dict[str, Artefact]:
     run(fit_steps.evaluate_call(recipe, core, active_set, frames, baseline, None))
     run(fit_steps.weak_spots_call(recipe, data, selection, baseline, core, active_set, 1, workspace.settings))
     made = run(fit_steps.trajectory_call(recipe, core, active_set, frames, baseline, stable))
+    run(fit_steps.teacher_motion_call(recipe, [teacher], made, workspace.settings))
     run(fit_steps.trajectory_errors_call(core, active_set, baseline, made, None))
     run(fit_steps.committee_call([core.file("potential")] * 2, frames, baseline))
     return done

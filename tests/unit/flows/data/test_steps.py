@@ -56,11 +56,12 @@ FIT: list[tuple[str, Any]] = [
     ("train.coefficients", "random"), ("train.bootstrap", 9), ("train.batch_size", 9),
 ]  # fmt: skip
 PROPERTIES = {"teacher_properties", "student_properties"}
+OF_HEAD = {"mace_label", "teacher_properties", "teacher_motion"}
 OPTIONS: list[tuple[str, Any, set[str]]] = [
     *((*option, set()) for option in NO_STEP),
     *((*option, {"pace_train"}) for option in FIT),
-    ("teacher.head", "scan", {"mace_label", "teacher_properties", "pool_labels", "dataset", "baseline"}),
-    ("teacher.dtype", "float64", {"mace_label", "pool_labels", "dataset"}),
+    ("teacher.head", "scan", {*OF_HEAD, "pool_labels", "dataset", "baseline"}),
+    ("teacher.dtype", "float64", {"mace_label", "teacher_motion", "pool_labels", "dataset"}),
     ("teacher.max_force_std", 0.1, {"pool_labels"}),
     ("labels.max_force_eV_per_A", 9.0, {"pool_labels"}),
     ("labels.max_energy_eV_per_atom", 9.0, {"pool_labels"}),
@@ -187,6 +188,7 @@ def all_calls(teacher: Teacher, artefact: Callable[..., Artefact], data: Artefac
             calls_fit.stability_call(recipe, core, active, frames, baseline),
             calls_fit.evaluate_call(recipe, core, active, frames, baseline, dft_test),
             calls_fit.trajectory_call(recipe, core, active, frames, baseline, artefact("stability")),
+            calls_fit.teacher_motion_call(recipe, FILES, artefact("trajectory"), settings),
             calls_fit.trajectory_errors_call(
                 core, active, baseline, artefact("trajectory"), artefact("pool_labels", "trajectory")
             ),
@@ -215,7 +217,7 @@ def test_no_option_is_forgotten_here() -> None:
     [
         (
             {"cores": 7, "device": "cuda"},
-            {"mace_label": {"threads": 7, "device": "cuda"}, "pace_train": {"threads": 7, "device": "cuda"}},
+            {step: {"threads": 7, "device": "cuda"} for step in ("mace_label", "pace_train", "teacher_motion")},
         ),
         ({"cores": 2, "label_device": "cuda"}, {"mace_label": {"device": "cuda"}, "pace_train": {"device": "cpu"}}),
         ({"cores": 2, "select_memory_GB": 1.5}, {"pace_select": {"memory_bytes": 1_500_000_000}}),
@@ -291,6 +293,7 @@ def test_every_step_reads_what_the_steps_before_it_wrote(base, all_calls) -> Non
             "stability": "stability one stability", "nve_frames": "stability one nve_frames",
             **student, **baseline, **train,
         },
+        "teacher_motion": {"model": "b + a", "trajectory": "trajectory one trajectory"},
         "trajectory_errors": {
             "trajectory": "trajectory one trajectory", "structures": "trajectory one structures",
             "labels": "pool_labels trajectory labels", "rejected": "pool_labels trajectory rejected",

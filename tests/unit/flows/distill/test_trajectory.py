@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from flows.data.prepare import Ingested
 from flows.data.training_set import TrainingSet
 from flows.distill import trajectory
 from flows.run import Run
-from tasks.artefact import Artefact, StepCall
+from tasks.artefact import Artefact, External, StepCall
 from tasks.errors import StepFailed
 from tasks.settings import Settings
 from tasks.workspace import Workspace
@@ -24,12 +25,12 @@ WORKSPACE = Workspace(root=Path("nowhere"), settings=Settings(cores=1))
 def followed(prepared: Any, data: Artefact, artefact: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs `follow` for a student; labelling gives labels, or fails with this kind."""
 
-    def run(frames: int = 30, failure: str = "", **wanted: Any) -> list[StepCall | str]:
+    def run(frames: int = 30, failure: str = "", atoms: int = 5_000, **wanted: Any) -> list[StepCall | str]:
         called: list[StepCall | str] = []
 
         def step(call: StepCall, workspace: Workspace, name: str) -> Artefact:
             called.append(call)
-            return artefact(call.step, frames=frames)
+            return artefact(call.step, frames=frames, motion_atom_steps=72_000)
 
         def label(recipe: Any, pool: Artefact, teachers: Any, run: Run, name: str) -> Artefact:
             called.append(f"{name} of {pool.step}")
@@ -44,7 +45,9 @@ def followed(prepared: Any, data: Artefact, artefact: Any, monkeypatch: pytest.M
             recipe=recipe, training=TrainingSet(artefact("pace_select"), data), stability=artefact("stability"),
             core=artefact("pace_corerep"), active_set=artefact("pace_activeset"),
         )  # fmt: skip
-        trajectory.follow(replace(prepared, infos=()), student, Run(WORKSPACE, step=step))
+        models = {"teacher.model": External(path=Path("/data/teacher.model"), sha256="m")}
+        given = replace(prepared, models=models, ingested=Ingested(artefact("ingest", atoms=atoms)))
+        trajectory.follow(given, student, Run(WORKSPACE, step=step))
         return called
 
     return run
@@ -73,3 +76,10 @@ def test_another_failure_of_the_labelling_ends_the_run(followed: Any) -> None:
 
 def test_zero_picoseconds_mean_no_step(followed: Any) -> None:
     assert followed(picoseconds=0.0) == []
+
+
+def test_the_teacher_repeats_a_run_that_costs_less_than_a_tenth_of_its_labels(followed: Any) -> None:
+    assert followed(atoms=720_001)[-1].step == "teacher_motion"
+    assert followed(atoms=720_000)[-1].step == "trajectory_errors"
+    assert not trajectory.affordable(72_000, 720_001, "cuda"), "a small cell does not fill a GPU"
+    assert not trajectory.affordable(None, 720_001, "cpu")

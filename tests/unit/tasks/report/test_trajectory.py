@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tasks.report.markup import Table
+from tasks.report.markup import Note, Table
 from tasks.report.publish import publish
 from tasks.report.summary import RunSummary
 from tasks.report.trajectory import trajectory
@@ -45,7 +45,9 @@ def followed(finished: RunSummary) -> RunSummary:
     metrics = {"runs": [of_run("NVE"), hot], "by_gamma": grades, "frames": [frame, {**frame, "run": "NVT 2000 K"}]}
     step = finished.steps["ingest"]
     steps = {
-        "trajectory": step.model_copy(update={"metrics": {"temperatures_from": "trajectory.temperatures_K"}}),
+        "trajectory": step.model_copy(
+            update={"metrics": {"temperatures_from": "trajectory.temperatures_K", "motion_atom_steps": 72_000}}
+        ),
         "trajectory_errors": step.model_copy(update={"metrics": metrics}),
     }
     return finished.model_copy(update={"steps": finished.steps | steps})
@@ -72,3 +74,20 @@ def test_the_page_and_the_artifact_show_the_picture(followed: RunSummary, tmp_pa
 
 def test_a_run_without_it_says_so(finished: RunSummary) -> None:
     assert trajectory(finished).parts == ["Not looked at: trajectory.picoseconds is 0."]
+
+
+def test_g_of_r_is_shown_beside_the_teachers_or_what_it_would_cost(followed: RunSummary, tmp_path: Path) -> None:
+    pool = followed.steps["pool_labels"]
+    steps = {"pool_labels": pool.model_copy(update={"metrics": {**pool.metrics, "atoms": 3600}})}
+    known = followed.model_copy(update={"steps": followed.steps | steps})
+    note = " ".join(part.text for part in trajectory(known).parts if isinstance(part, Note))
+    assert "a run of it would cost 20 times the labelling of the pool, about 21 s at the speed of this run" in note
+    assert "less than 0.1 times" in note
+    curves = {"r_A": [1.0, 2.0], "g": [0.0, 1.5], "time_ps": [0.0, 0.4], "msd_A2": [0.0, 0.02]}
+    metrics = {"temperature_K": 300.0, "steps": 1000, "g_difference_percent": 2.5, "teacher_msd_A2": 0.02,
+               "student_msd_A2": 0.03, "msd_after_ps": 0.4, "teacher": curves, "student": curves}  # fmt: skip
+    beside = pool.model_copy(update={"metrics": metrics})
+    compared = followed.model_copy(update={"steps": followed.steps | {"teacher_motion": beside}})
+    rows = [row for part in trajectory(compared).parts if isinstance(part, Table) for row in part.rows]
+    assert ("mean square displacement after 0.4 ps (Å²)", "student 0.03, teacher 0.02") in rows
+    assert publish(compared, tmp_path / "run")["trajectory"].count("data:image/png") == 2

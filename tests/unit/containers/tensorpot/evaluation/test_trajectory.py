@@ -17,6 +17,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from containers.contract import Inputs, Machine
 from containers.labels.pool_labels import REJECTED
+from containers.mace.properties import teacher_motion
 from containers.structures.table import labels_table, read_atoms, write_table
 from containers.tensorpot.evaluation import stability, trajectory, trajectory_errors
 from containers.tensorpot.student import potential
@@ -81,6 +82,7 @@ def test_each_run_gives_frames_evenly_in_time_near_its_temperature(
     assert {one["unstable_because"] for one in runs} == {None}
     assert runs[1]["mean_temperature_K"] == pytest.approx(300, rel=0.35)
     assert runs[2]["mean_temperature_K"] == pytest.approx(600, rel=0.35)
+    assert metrics["motion_atom_steps"] == 32 * 100
     first = (tmp_path / "structures.parquet").read_bytes()
     trajectory.run(Inputs(dict(inputs.files) | nve), tmp_path, PARAMS, Machine())
     assert first == (tmp_path / "structures.parquet").read_bytes()
@@ -99,7 +101,7 @@ def test_temperatures_are_found_in_the_data_and_the_run_says_how(tmp_path: Path,
 def test_an_unstable_run_says_so_and_keeps_the_frames_until_then(tmp_path: Path, inputs: Inputs, student: Any) -> None:
     student(copper(pull=50.0))
     metrics = trajectory.run(inputs, tmp_path, PARAMS, Machine())
-    assert metrics["frames"] == 0
+    assert (metrics["frames"], metrics["motion_atom_steps"]) == (0, None)
     assert all(one["unstable_because"].startswith("while it was relaxed") for one in metrics["runs"])
     found = trajectory_errors.run(labelled(tmp_path, copper()), tmp_path, trajectory_errors.Params(), Machine())
     assert [(one["labelled"], one["force_mae_meV_per_A"], one["set_aside"]) for one in found["runs"]] == [
@@ -180,3 +182,7 @@ def test_the_stub_has_the_figures_of_a_run(tmp_path: Path, inputs: Inputs, stude
     (frame,) = read_atoms(tmp_path / "structures.parquet")
     assert isinstance(frame, Atoms)
     assert frame.info["group"] == stubbed["runs"][0]["run"]
+    given = Inputs({"trajectory": (tmp_path / "trajectory.json",)})
+    beside = teacher_motion.stub(given, tmp_path, teacher_motion.Params(head="Default", dtype="float64"), Machine())
+    assert beside["g_difference_percent"] == 0
+    assert beside["teacher_msd_A2"] == beside["student_msd_A2"]
