@@ -16,7 +16,16 @@ from containers.tensorpot.baseline.baseline import LennardJones
 from containers.tensorpot.pacemaker.blocks import Overrides
 from containers.tensorpot.pacemaker.input import Kappa
 from containers.tensorpot.pacemaker.own_keys import own_backend, own_fit
-from flows.config.training import ConfigSection, Convergence, Extend, PropertiesConfig, Stability, Sweep, Train
+from flows.config.training import (
+    ConfigSection,
+    Convergence,
+    Extend,
+    PropertiesConfig,
+    Stability,
+    Sweep,
+    Train,
+    Trajectory,
+)
 
 PresetName = Literal["standard", "accurate"]
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
@@ -285,6 +294,7 @@ class DistillConfig(ConfigSection):
     train: Train = Train()
     convergence: Convergence = Convergence()
     stability: Stability = Stability()
+    trajectory: Trajectory = Trajectory()
     properties: PropertiesConfig = PropertiesConfig()
     extend: Extend = Extend()
     sweep: Sweep = Sweep()

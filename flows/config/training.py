@@ -55,6 +55,17 @@ class Stability(ConfigSection):
     max_drift_meV_per_atom_per_ps: float = Field(1.0, gt=0, description="of the total energy")
 
 
+class Trajectory(ConfigSection):
+    """Errors on structures of the student's own molecular dynamics, which the teacher labels after the last round."""
+
+    picoseconds: float = Field(1.0, ge=0, le=1000, description="ps of each run at constant temperature; 0: no frames")
+    temperatures_K: Literal["auto"] | list[Annotated[float, Field(gt=0, le=10000)]] = Field(
+        "auto", description="K; auto: 300 and 0.8 of the highest in the training structures, at most 2000"
+    )
+    frames: int = Field(10, ge=1, le=1000, description="structures of each run, that of `stability` too, to label")
+    atoms: int = Field(64, ge=2, description="at least so many: a training structure is repeated")
+
+
 class PropertiesConfig(Settings, ConfigSection):
     """Crystals on which student and teacher are compared: lattice, elastic constants, phonons, vacancies, faces."""
 
@@ -92,8 +103,9 @@ class Extend(ConfigSection):
     )
 
 
-NOT_VARIED = ("name", "preset", "sweep", "extend")
-"""Keys that a sweep cannot vary: it fits in the training set and the basis that it has, with every value filled in."""
+NOT_VARIED = ("name", "preset", "sweep", "extend", "trajectory")
+"""Keys that a sweep cannot vary: it fits in the training set and the basis that it has, with every value filled in,
+and looks at no trajectory."""
 
 
 class Sweep(ConfigSection):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tasks.report import data, invariants, quality, training, usage
+from tasks.report import data, invariants, quality, training, trajectory, usage
 from tasks.report.markup import (
     ERRORS,
     STUB,
@@ -36,6 +36,7 @@ def page(summary: RunSummary, pictures: Pictures) -> str:
         quality.failures(summary),
         quality.properties(summary),
         quality.stability(summary),
+        trajectory.trajectory(summary),
         invariants.invariants(summary),
         invariants.speed(summary),
         quality.references(summary),
@@ -57,6 +58,7 @@ def artifacts(summary: RunSummary, pictures: Pictures) -> dict[str, str]:
         "learning-curve": [training.learning_curve(summary, pictures)],
         "parity": [quality.fidelity(summary), quality.failures(summary)],
         "properties": [quality.properties(summary)],
+        "trajectory": [trajectory.trajectory(summary)],
     }
     return {key: to_markdown(f"{summary.name}: {key}", parts, pictures) for key, parts in found.items()}
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from containers.tensorpot.fit import draw as draw_rows
 from containers.tensorpot.pacemaker.input import START_FILE, TRAIN_FILE, VALIDATION_FILE
 from containers.tensorpot.pacemaker.program import INPUT_FILE
-from tasks.report import plots
+from tasks.report import plots, trajectory
 from tasks.report.page import artifacts, page
 from tasks.report.run_folder import json_text, publish_files
 from tasks.report.summary import CALCULATOR, PROPERTIES, PUBLISHED, FitFiles, RunSummary
@@ -45,6 +45,10 @@ def draw(summary: RunSummary) -> dict[str, bytes]:
     if summary.properties:
         teacher, student = summary.properties
         drawn |= {f"crystal-{number}": png for number, png in enumerate(plots.crystals(teacher, student))}
+    if frames := summary.metrics("trajectory_errors").get("frames"):
+        drawn["trajectory"] = trajectory.picture(frames)
+    if found := summary.metrics("teacher_motion"):
+        drawn["motion"] = trajectory.motion_picture(found)
     if summary.repulsion:
         drawn["core-repulsion"] = plots.core_repulsion(summary.repulsion)
     return drawn

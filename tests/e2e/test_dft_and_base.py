@@ -32,6 +32,7 @@ def command(folder: Path, environment: dict[str, str], name: str, **changes: Any
         "train": {"maxiter": 3, "max_attempts": 1, "threads": 1},
         "stability": {"picoseconds": 0},
         "properties": {"from_pool": 0},
+        "trajectory": {"picoseconds": 0},
         "convergence": {"force_mae_meV_per_A": 100000, "energy_mae_meV_per_atom": 100000},
         **changes,
     }
