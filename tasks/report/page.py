@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 
-from tasks.report import data, quality, training, usage
+from tasks.report import card, data, quality, training, usage
 from tasks.report.markup import (
     ERRORS,
     STUB,
     Code,
+    Judgements,
     Note,
     Pictures,
     Section,
     Table,
     Tiles,
-    Verdict,
     duration,
     number,
     to_html,
@@ -50,6 +50,7 @@ def artifacts(summary: RunSummary, pictures: Pictures) -> dict[str, str]:
     """Markdown by artifact key."""
     after_the_fit = [training.extensions(summary), quality.stability(summary)]
     found = {
+        "card": [headline(summary), quality.fidelity(summary), quality.failures(summary), quality.properties(summary)],
         "labels": [data.labels(summary), data.grades(summary)],
         "attempts": [headline(summary), training.attempts(summary), *after_the_fit],
         "learning-curve": [training.learning_curve(summary, pictures)],
@@ -60,10 +61,12 @@ def artifacts(summary: RunSummary, pictures: Pictures) -> dict[str, str]:
 
 
 def headline(summary: RunSummary) -> Section:
-    """The verdict and the figures that decide it."""
+    """The verdict on the run and on each section, and the figures that decide it."""
     teacher, selection = summary.fidelity["teacher"] or {}, summary.selection
     tiles = []
     for key, limit in summary.thresholds.items():
+        if key not in ERRORS:
+            continue
         value = teacher.get(key)
         met = "not known" if value is None else "met" if value <= limit else "not met"
         tiles.append((ERRORS[key], number(value), f"at most {number(limit)}: {met}"))
@@ -72,17 +75,13 @@ def headline(summary: RunSummary) -> Section:
         ("structures selected", number(selection.selected), f"of {number(selection.candidates)} candidates"),
         ("computed in this run", duration(spent), "the rest came from the store"),
     ]
-    if summary.converged:
-        verdict = Verdict(True, "Converged", "Both errors are within their limits, and all checks passed.")
-    else:
-        because = summary.not_converged_because or "No reason was given."
-        verdict = Verdict(False, "Finished, not converged", because)
     explained = (
         "Errors are against the teacher, on test structures that neither the fit nor the choice of the potential used."
         " Force errors are per Cartesian component."
     )
+    verdicts = [card.whole(summary), Judgements(card.judge(summary))]
     title = Note(f"ACE potential for {', '.join(summary.elements)}, distilled from a MACE model.")
-    return Section("", [title, *([STUB] if summary.stub else []), verdict, Tiles(tiles), Note(explained)])
+    return Section("", [title, *([STUB] if summary.stub else []), *verdicts, Tiles(tiles), Note(explained)])
 
 
 def origin(summary: RunSummary) -> Section:

@@ -116,7 +116,7 @@ def test_pictures_reach_the_page_and_the_artifacts(finished: RunSummary, tmp_pat
     texts = publish(finished, tmp_path / "run")
     assert (tmp_path / "run" / "report.html").read_text().count("data:image/png;base64,") == 6
     counts = {key: text.count("data:image/png") for key, text in texts.items()}
-    assert counts == {"labels": 2, "attempts": 0, "learning-curve": 1, "parity": 2, "properties": 0}
+    assert counts == {"card": 2, "labels": 2, "attempts": 0, "learning-curve": 1, "parity": 2, "properties": 0}
     assert max(map(len, texts.values())) < 1_000_000
 
 
