@@ -17,6 +17,7 @@ from ase.calculators.calculator import Calculator
 from pydantic import Field
 
 from containers.contract import Closed, Progress, StepError, no_progress
+from containers.properties.molecules import Dimer, Molecule
 from containers.structures.distances import shortest_distance
 
 FORCE_TOLERANCE = 1e-3  # eV/Å, of relaxed crystals and of atoms in strained cells
@@ -100,9 +101,11 @@ class Crystal(Closed):
 
 
 class Properties(Closed):
-    """What one calculator gives for the crystals."""
+    """What one calculator gives for the crystals, the molecules and the pairs of elements."""
 
     crystals: tuple[Crystal, ...]
+    molecules: tuple[Molecule, ...] = ()
+    dimers: dict[str, Dimer] = {}  # by pair: Al-Ni
     left_out: dict[str, str] = {}  # crystals by formula -> the reason
 
     @classmethod

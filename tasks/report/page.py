@@ -11,6 +11,7 @@ from tasks.report.markup import (
     Code,
     Judgements,
     Note,
+    Part,
     Pictures,
     Section,
     Table,
@@ -79,7 +80,7 @@ def headline(summary: RunSummary) -> Section:
         "Errors are against the teacher, on test structures that neither the fit nor the choice of the potential used."
         " Force errors are per Cartesian component."
     )
-    verdicts = [card.whole(summary), Judgements(card.judge(summary))]
+    verdicts: list[Part] = [card.whole(summary), Judgements(card.judge(summary))]
     title = Note(f"ACE potential for {', '.join(summary.elements)}, distilled from a MACE model.")
     return Section("", [title, *([STUB] if summary.stub else []), *verdicts, Tiles(tiles), Note(explained)])
 

@@ -9,9 +9,10 @@ from typing import Any
 from containers.contract import Closed, Image, Inputs, Machine, StepMetrics
 from containers.properties.compare import deviations
 from containers.properties.measure import Properties, Settings, measure_all
+from containers.properties.molecules import dimers, measure_molecules
 
 IMAGE: Image = "tensorpot"
-VERSION = 1
+VERSION = 2
 INPUTS = {
     "potential": "the student (B-basis .yaml)",
     "asi": "its active set (.asi)",
@@ -34,13 +35,21 @@ class Metrics(StepMetrics):
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
-    """Relax the teacher's crystals with the student, measure them, and write them beside the teacher's."""
+    """Relax and measure the teacher's crystals and molecules with the student; write them beside the teacher's."""
     from containers.tensorpot.student.potential import load_student
 
     student = load_student(inputs.one("potential"), inputs.one("asi"), inputs.one("baseline"))
     teacher = Properties.read(inputs.one("properties"))
     crystals = [crystal.atoms() for crystal in teacher.crystals]
-    return write(outputs, teacher, measure_all(crystals, student, params.settings, machine.progress))
+    left_out: dict[str, str] = {}
+    molecules = measure_molecules((molecule.atoms() for molecule in teacher.molecules), student, left_out)
+    properties = measure_all(crystals, student, params.settings, machine.progress)
+    further = {
+        "molecules": molecules,
+        "dimers": dimers({pair: dimer.distance_A for pair, dimer in teacher.dimers.items()}, student),
+        "left_out": {**left_out, **properties.left_out},
+    }
+    return write(outputs, teacher, properties.model_copy(update=further))
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
