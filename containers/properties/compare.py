@@ -50,6 +50,12 @@ class Deviation(Closed):
     deviation: float | None  # student less teacher, in the unit of UNITS
 
 
+UNIT_TEXTS = {
+    "A": "Å", "GPa": "GPa", "eV": "eV", "J_per_m2": "J/m²", "meV_per_atom": "meV/atom", "THz": "THz", "percent": "%",
+    "degrees": "°",
+}  # fmt: skip
+
+
 def deviations(teacher: Properties, student: Properties) -> list[Deviation]:
     """Return every property of every crystal of the teacher beside the student's, in the same order of crystals."""
     rows: list[Deviation] = []

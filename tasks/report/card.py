@@ -109,8 +109,19 @@ def properties(summary: RunSummary) -> Judgement:
 
 
 def own_trajectory(summary: RunSummary) -> Judgement:
-    """Errors on structures that the student's own molecular dynamics visits."""
-    return Judgement("own trajectory", "not measured", "this run has no such step", "")
+    """Errors on structures that the student's own molecular dynamics visits, against the limits of `convergence`."""
+    runs, section = summary.metrics("trajectory_errors").get("runs", []), "own trajectory"
+    if not runs:
+        return Judgement(section, "not measured", "no frame of its own molecular dynamics was labelled by the teacher")
+    limits = {key: limit for key, limit in summary.thresholds.items() if key in ERRORS}
+    told, above = [], False
+    for run in runs:
+        told.append(f"{run['run']}: {', '.join(f'{ERRORS[key]} {number(run.get(key))}' for key in limits)}")
+        if reason := run.get("unstable_because"):
+            told[-1] += f", unstable ({reason})"
+        above |= bool(reason) or any(run.get(key) is None or run[key] > limit for key, limit in limits.items())
+    todo = "Add frames of this trajectory to the pool, or lower the temperature at which you use the potential."
+    return Judgement(section, "check" if above else "good", "; ".join(told), todo if above else "")
 
 
 def stability(summary: RunSummary) -> Judgement:
@@ -139,7 +150,7 @@ def extrapolation(summary: RunSummary) -> Judgement:
     figures = summary.fidelity["teacher"] or {}
     share = figures.get("gamma_share_above_1")
     if share is None:
-        return Judgement("extrapolation", "not measured", "no test structure has a grade", "")
+        return Judgement("extrapolation", "not measured", "no test structure has a grade")
     told = f"{percent(share)} of the test atoms have γ above 1, the largest γ is {number(figures['gamma_max'])}"
     if share > EXTRAPOLATING:
         todo = "Raise selection.max_structures, or extend.structures; check γ in your own runs."
@@ -166,24 +177,36 @@ def short_distances(summary: RunSummary) -> Judgement:
 
 
 def speed(summary: RunSummary) -> Judgement:
-    """Atoms in a second, student and teacher."""
-    microseconds = summary.metrics("evaluate").get("student_us_per_atom")
-    if microseconds is None:
-        return Judgement("speed", "not measured", "the student was not timed", "")
-    told = f"student {number(1e6 / microseconds)} atoms/s on one core"
-    teacher = summary.labelling.atoms_per_s
+    """Atoms in a second: student and teacher on one core and the same cell where both were timed so."""
+    section, cores = "speed", "one core each, the same cell"
+    student, teacher = (
+        max(summary.metrics(step).get("speed", {}).get("atoms_per_s", {}).values(), default=None)
+        for step in ("student_properties", "teacher_properties")
+    )
+    if student is None or teacher is None:
+        microseconds = summary.metrics("evaluate").get("student_us_per_atom")
+        student = microseconds and 1e6 / microseconds
+        teacher, cores = summary.labelling.atoms_per_s, "the student on one core, the teacher as it labelled"
+    if not student:
+        return Judgement(section, "not measured", "the student was not timed")
     if not teacher:
-        return Judgement("speed", "not measured", f"{told}; the teacher labelled nothing in this run", "")
-    times = 1e6 / microseconds / teacher
-    told += f", teacher {number(teacher)} atoms/s as it labelled here: {number(times)} times"
-    if times < FASTER:
-        return Judgement("speed", "check", told, "Lower pacemaker.functions_per_element, order or cutoff.")
-    return Judgement("speed", "good", told)
+        because = f"student {number(student)} atoms/s on one core; the teacher labelled nothing in this run"
+        return Judgement(section, "not measured", because)
+    told = f"student {number(student)} atoms/s, teacher {number(teacher)}: {number(student / teacher)} times ({cores})"
+    if student < FASTER * teacher:
+        return Judgement(section, "check", told, "Lower pacemaker.functions_per_element, order or cutoff.")
+    return Judgement(section, "good", told)
 
 
 def invariants(summary: RunSummary) -> Judgement:
-    """Symmetries of the energy, and agreement of its evaluators."""
-    return Judgement("invariants", "not measured", "this run has no such step", "")
+    """Symmetries of the energy, and agreement of its evaluators. A miss ends the run, so that there is no card."""
+    figures = summary.metrics("pace_corerep").get("invariants", {}).get("figures", {})
+    if not figures:
+        return Judgement("invariants", "not measured", "no step of this run checked them")
+    nearest = max(figures, key=lambda name: figures[name]["value"] / figures[name]["limit"])
+    share = percent(figures[nearest]["value"] / figures[nearest]["limit"])
+    told = f"{len(figures)} checks hold; the nearest to its limit is {nearest}, at {share} of it"
+    return Judgement("invariants", "good", told)
 
 
 RULES: tuple[Callable[[RunSummary], Judgement], ...] = (

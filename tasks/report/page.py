@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
-from tasks.report import card, data, quality, training, usage
+from tasks.report import card, data, properties, quality, training, usage
 from tasks.report.markup import (
     ERRORS,
     STUB,
@@ -12,6 +13,7 @@ from tasks.report.markup import (
     Judgements,
     Note,
     Part,
+    Picture,
     Pictures,
     Section,
     Table,
@@ -22,6 +24,9 @@ from tasks.report.markup import (
     to_markdown,
 )
 from tasks.report.summary import RunSummary
+
+PAGE_BYTES, ARTIFACT_BYTES = 2_500_000, 800_000
+"""Of pictures: with its tables, the page has at most 3 MB, an artifact less than 1 MB."""
 
 
 def page(summary: RunSummary, pictures: Pictures) -> str:
@@ -35,7 +40,7 @@ def page(summary: RunSummary, pictures: Pictures) -> str:
         training.extensions(summary),
         quality.fidelity(summary),
         quality.failures(summary),
-        quality.properties(summary),
+        properties.properties(summary),
         quality.stability(summary),
         quality.references(summary),
         quality.repulsion(summary),
@@ -44,21 +49,43 @@ def page(summary: RunSummary, pictures: Pictures) -> str:
         data.grades(summary),
         steps(summary),
     ]
-    return to_html(f"{summary.name}: distilled ACE potential", found, pictures)
+    kept, note = fitting(found, pictures, PAGE_BYTES)
+    return to_html(f"{summary.name}: distilled ACE potential", [*found, note], kept)
 
 
 def artifacts(summary: RunSummary, pictures: Pictures) -> dict[str, str]:
     """Markdown by artifact key."""
     after_the_fit = [training.extensions(summary), quality.stability(summary)]
+    errors = [quality.fidelity(summary), quality.failures(summary)]
     found = {
-        "card": [headline(summary), quality.fidelity(summary), quality.failures(summary), quality.properties(summary)],
+        "card": [headline(summary), properties.properties(summary), *errors],
         "labels": [data.labels(summary), data.grades(summary)],
         "attempts": [headline(summary), training.attempts(summary), *after_the_fit],
         "learning-curve": [training.learning_curve(summary, pictures)],
-        "parity": [quality.fidelity(summary), quality.failures(summary)],
-        "properties": [quality.properties(summary)],
+        "parity": errors,
+        "properties": [properties.properties(summary)],
     }
-    return {key: to_markdown(f"{summary.name}: {key}", parts, pictures) for key, parts in found.items()}
+    texts = {}
+    for key, sections in found.items():
+        kept, note = fitting(sections, pictures, ARTIFACT_BYTES)
+        texts[key] = to_markdown(f"{summary.name}: {key}", [*sections, note], kept)
+    return texts
+
+
+def fitting(sections: Sequence[Section], pictures: Pictures, most_bytes: int) -> tuple[Pictures, Section]:
+    """Return the pictures that fit into a page, the first ones, and a section that names the others."""
+    shown = [part for section in sections for part in section.parts if isinstance(part, Picture)]
+    kept: dict[str, bytes] = {}
+    left_out, size = [], 0
+    for one in shown:
+        if one.name in pictures:
+            size += 4 * len(pictures[one.name]) // 3  # as base64
+            if size <= most_bytes:
+                kept[one.name] = pictures[one.name]
+            else:
+                left_out.append(one.text)
+    note = f"Left out here, because the page would be too large: {'; '.join(left_out)}."
+    return kept, Section("Other pictures", [note] if left_out else [])
 
 
 def headline(summary: RunSummary) -> Section:

@@ -98,6 +98,38 @@ def test_a_student_must_be_ten_times_as_fast(finished: RunSummary, microseconds:
     assert verdict(changed(finished, evaluate={"student_us_per_atom": microseconds}), "speed").grade == grade
 
 
+def test_runtimes_timed_on_one_cell_decide_where_there_are_some(finished: RunSummary) -> None:
+    speeds = {"student_properties": {"calculator": 9e3, "lammps": 5e4}, "teacher_properties": {"mace_float64": 4e3}}
+    timed = {step: {"speed": {"atoms_per_s": found}} for step, found in speeds.items()}
+    assert "12.5 times (one core each, the same cell)" in verdict(changed(finished, **timed), "speed").reason
+
+
+@pytest.mark.parametrize(
+    ("run", "grade"),
+    [
+        ({"force_mae_meV_per_A": 90.0, "energy_mae_meV_per_atom": 5.0}, "good"),
+        ({"force_mae_meV_per_A": 130.0, "energy_mae_meV_per_atom": 5.0}, "check"),
+        ({"force_mae_meV_per_A": None, "energy_mae_meV_per_atom": 5.0}, "check"),
+        ({"force_mae_meV_per_A": 90.0, "energy_mae_meV_per_atom": 5.0, "unstable_because": "hot"}, "check"),
+    ],
+)
+def test_own_trajectory(finished: RunSummary, run: dict[str, Any], grade: str) -> None:
+    metrics = {"runs": [{"run": "NVT 300 K", **run}]}
+    assert verdict(changed(finished, trajectory_errors=metrics), "own trajectory").grade == grade
+
+
+def test_invariants_name_the_check_that_is_nearest_to_its_limit(finished: RunSummary) -> None:
+    figures = {
+        "rotation_force_meV_per_A": {"value": 0.1, "limit": 1.0},
+        "gradient_force_meV_per_A": {"value": 0.5, "limit": 1.0},
+    }
+    found = verdict(changed(finished, pace_corerep={"invariants": {"figures": figures}}), "invariants")
+    assert found[1:3] == (
+        "good",
+        "2 checks hold; the nearest to its limit is gradient_force_meV_per_A, at 50.00 % of it",
+    )
+
+
 def test_the_whole_verdict_is_converged_and_a_run_that_is_not_has_a_section_that_fails(finished: RunSummary) -> None:
     assert not any(one.grade == "fails" for one in card.judge(finished))
     assert card.whole(finished).text.endswith("To check: extrapolation.")

@@ -14,7 +14,7 @@ from containers.labels.pool_labels import REJECTIONS
 from containers.tensorpot.student.baseline import PairTerm
 from tasks.report import data
 from tasks.report.markup import Code, Picture, Section, Table, duration, markdown_table, number, to_html, to_markdown
-from tasks.report.page import artifacts, page
+from tasks.report.page import artifacts, fitting, page
 from tasks.report.summary import (
     AttemptSummary,
     Extensions,
@@ -212,6 +212,28 @@ def test_artifacts_are_tables_and_data_uris_below_their_bound(finished: RunSumma
     uris = re.findall(r"!\[([^]]+)\]\(data:image/png;base64,([\w+/=]+)\)", "".join(texts.values()))
     assert {base64.b64decode(data) for _, data in uris} == set(PICTURES.values()) - {PICTURES["core-repulsion"]}
     assert "Atoms by the force on them" in {text for text, _ in uris}, "what it shows, for who does not see it"
+
+
+def test_pictures_beyond_the_bound_are_named_and_left_out() -> None:
+    sections = [
+        Section("A", [Picture("one", "First"), Picture("none", "Never drawn")]),
+        Section("B", [Picture("two", "Second")]),
+    ]
+    pictures = {"one": b"1" * 600, "two": b"2" * 600}
+    assert fitting(sections, pictures, 2000) == (pictures, Section("Other pictures", []))
+    kept, note = fitting(sections, pictures, 1000)
+    assert list(kept) == ["one"]
+    assert note.parts == ["Left out here, because the page would be too large: Second."]
+
+
+def test_the_expected_error_against_dft_stands_beside_the_measured_one(finished: RunSummary) -> None:
+    baseline = finished.steps["baseline"]
+    metrics = baseline.metrics | {"teacher_test_force_mae_meV_per_A": 40.0}
+    steps = finished.steps | {"baseline": baseline.model_copy(update={"metrics": metrics})}
+    text = Outline(page(finished.model_copy(update={"steps": steps}), {})).text
+    assert "against DFT expected against DFT" in text
+    assert "force MAE (meV/Å) 45.3 57.7 60.43" in text  # 45.3² + 40² = 60.43²
+    assert "expected against DFT" not in Outline(page(finished, {})).text
 
 
 def test_a_cell_of_markdown_keeps_to_its_cell() -> None:
