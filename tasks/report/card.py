@@ -44,8 +44,8 @@ def whole(summary: RunSummary) -> Verdict:
 def errors(summary: RunSummary) -> Judgement:
     """Test errors against the limits of `convergence`, those of groups and elements too, and how the fit ended."""
     figures, limits = summary.fidelity["teacher"] or {}, {k: v for k, v in summary.thresholds.items() if k in ERRORS}
-    told = ", ".join(
-        f"{ERRORS[key]} {number(figures.get(key))}, limit {number(limit)}" for key, limit in limits.items()
+    told = "; ".join(
+        f"{ERRORS[key]}: {number(figures.get(key))}, limit {number(limit)}" for key, limit in limits.items()
     )
     if any(figures.get(key) is None or figures[key] > limit for key, limit in limits.items()):
         return Judgement("errors", "fails", told, "Add structures, or raise pacemaker.functions_per_element.")

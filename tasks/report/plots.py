@@ -14,6 +14,7 @@ from containers.metrics import errors
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
@@ -144,6 +145,9 @@ def error_against_gamma(table: pa.Table) -> bytes:
             axes.scatter(gamma[shown], error[shown], s=12, color=BLUE, alpha=0.6, linewidths=0, zorder=2)
         scale = "log" if shown.any() else "linear"
         axes.set(xscale=scale, yscale=scale, xlabel="largest γ of the structure", ylabel=f"{word} MAE ({unit})")
+        if shown.any():
+            _few_ticks(axes.xaxis)
+            _few_ticks(axes.yaxis)
         axes.set_title(f"{word}, {int(shown.sum())} structures", fontsize=9)
     figure.axes[0].legend(frameon=False, fontsize=8)
     return png(figure)
@@ -266,19 +270,24 @@ def live_curve(curves: Mapping[tuple[str, str], Sequence[tuple[float, float]]]) 
 
 def _dress(axes: Axes, across: str, up: str) -> None:
     """Labels and a log scale with few ticks: matplotlib's own minor ones take most of the time of a drawing."""
-    from matplotlib.ticker import LogLocator, StrMethodFormatter
-
     axes.set_yscale("log")
-    low, high = axes.get_ylim()
-    few = (1.0,) if high > FAR * low else (1.0, 2.0, 5.0)
-    axes.yaxis.set_major_locator(LogLocator(subs=few))
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.minorticks_off()
+    _few_ticks(axes.yaxis)
     axes.tick_params(labelsize=8)
     axes.set_xlabel(across, fontsize=9)
     axes.set_ylabel(up, fontsize=9)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, fontsize=8)
+
+
+def _few_ticks(axis: Axis) -> None:
+    """Ticks of a log scale as plain numbers."""
+    from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
+
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1.0,) if high > FAR * low else (1.0, 2.0, 5.0)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
 
 
 def drawing(width: float, height: float) -> Figure:

@@ -16,6 +16,7 @@ from tasks.report.plots import BLACK, BLUE, GREY, MOST_PAIRS, drawing, png
 
 TEACHER: dict[str, Any] = {"color": BLACK, "ls": "-", "lw": 1.2}
 STUDENT: dict[str, Any] = {"color": BLUE, "ls": "--", "lw": 1.6}
+STEEP_eV = 20.0  # a curve that rises higher has a scale that is linear within 1 eV
 WIDTH_THz = 0.2  # of a mode in the density of states
 
 
@@ -39,8 +40,7 @@ def crystals(teacher: Properties, student: Properties) -> list[bytes]:
             if crystal.frequencies_THz:
                 states.plot(*density_of_states(crystal), label=label, **style)
         if one.band_path:
-            names = ["Γ" if name == "G" else name for name, _ in one.band_path]
-            bands.set_xticks([x for _, x in one.band_path], names)
+            bands.set_xticks(*special_points(one.band_path), fontsize=8)
         bands.axhline(0, color=GREY, lw=0.6)
         volumes.set(xlabel="volume (Å³/atom)", ylabel="energy above the lowest (meV/atom)")
         bands.set(xlabel="path through the zone", ylabel="frequency (THz)")
@@ -53,6 +53,18 @@ def crystals(teacher: Properties, student: Properties) -> list[bytes]:
     return drawn
 
 
+def special_points(path: Sequence[tuple[str, float]]) -> tuple[list[float], list[str]]:
+    """Return places and names on the path; of two that are too near to read, the first has the name."""
+    near = 0.06 * max(x for _, x in path)
+    names: list[str] = []
+    last = -np.inf
+    for name, x in path:
+        clear = x - last >= near
+        names.append({"G": "Γ"}.get(name, name) if clear else "")
+        last = x if clear else last
+    return [x for _, x in path], names
+
+
 def density_of_states(crystal: Crystal) -> tuple[np.ndarray, np.ndarray]:
     """Return frequencies (THz) and modes per THz of the primitive cell, each mode of the mesh as wide as WIDTH_THz."""
     mesh = np.array(crystal.frequencies_THz)
@@ -62,7 +74,7 @@ def density_of_states(crystal: Crystal) -> tuple[np.ndarray, np.ndarray]:
 
 
 def dimers(teacher: dict[str, Dimer], student: dict[str, Dimer], most: int = MOST_PAIRS) -> bytes:
-    """Energy over distance of the first pairs, three in a row, on a scale that is linear within 1 eV.
+    """Energy over distance of the first pairs, three in a row.
 
     Args:
         teacher: one pair at least.
@@ -81,7 +93,8 @@ def dimers(teacher: dict[str, Dimer], student: dict[str, Dimer], most: int = MOS
             if curve is not None:
                 axes.plot(curve.distance_A, curve.energy_eV, marker=".", ms=4, label=label, **style)
         axes.axhline(0, color=GREY, lw=0.6)
-        axes.set_yscale("symlog", linthresh=1)
+        if max(map(abs, teacher[pair].energy_eV), default=0) > STEEP_eV:
+            axes.set_yscale("symlog", linthresh=1)
         axes.set(xlabel="distance (Å)", ylabel="energy (eV)")
         axes.set_title(pair, fontsize=9)
     figure.axes[0].legend(frameon=False, fontsize=8)

@@ -83,11 +83,11 @@ def failures(summary: RunSummary) -> Section:
     for against, name in REFERENCES.items():
         figures = summary.fidelity[against] or {}
         for by in ("element", "group", "composition", "size"):
-            rows = [
-                (row["name"], number(row["structures"]), *(number(row[key]) for key in WHERE))
-                for row in figures.get(f"by_{by}", [])
-            ]
-            tables.append(Table((by, "structures", *WHERE.values()), rows, f"Against {name}, by {by}:"))
+            found = figures.get(f"by_{by}", [])
+            shown = [key for key in WHERE if any(row[key] is not None for row in found)]
+            rows = [(row["name"], number(row["structures"]), *(number(row[key]) for key in shown)) for row in found]
+            head = (by, "structures", *(WHERE[key] for key in shown))
+            tables.append(Table(head, rows, f"Against {name}, by {by}:"))
         energies = figures.get("formation_energies", {})
         pure = [
             (element, one["id"][:12], number(one["reference_eV_per_atom"]), number(one["student_eV_per_atom"]))
