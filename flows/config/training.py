@@ -67,12 +67,16 @@ class Trajectory(ConfigSection):
 
 
 class PropertiesConfig(Settings, ConfigSection):
-    """Crystals on which student and teacher are compared: lattice, elastic constants, phonons, vacancies, faces."""
+    """Crystals and molecules on which student and teacher are compared: elastic constants, phonons, bonds and more."""
 
     from_pool: int = Field(
-        3, ge=0, description="crystals from the pool: the lowest in energy of each composition, elements first; 0: none"
+        3, ge=0, description="crystals, and molecules, from the pool: the lowest in energy of each composition; 0: none"
     )
     prototypes: list[Prototype] = Field([], description="crystals by the name of their structure; they come first")
+    reference: dict[str, dict[str, float]] = Field(
+        {},
+        description="DFT or experiment for the report, in its units, such as {Si Fd-3m: {C44: 79.6, vacancy Si: 3.6}}",
+    )
 
     @property
     def wanted(self) -> bool:

@@ -1,8 +1,8 @@
 """`evaluate`: how well the student does on structures that training never saw, against the teacher and against DFT.
 
 What is judged is the sum of potential, pair terms and reference energies, by the calculator that the user gets; DFT
-energies are brought to the teacher's scale. Stress is compared where structure and reference have one. Errors by group
-and composition, and formation energies, say where the student fails (see `error_tables`).
+energies are brought to the teacher's scale. Stress is compared where structure and reference have one. Errors by
+element, group, composition and size, and formation energies, say where the student fails (see `error_tables`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from containers.tensorpot.student.baseline import Baseline
 from containers.tensorpot.student.potential import load_student
 
 IMAGE: Image = "tensorpot"
-VERSION = 4
+VERSION = 5
 INPUTS = {
     "potential": "the student (B-basis .yaml)",
     "asi": "its active set (.asi)",
@@ -128,8 +128,8 @@ def _compared(atoms: Atoms, predicted: dict[str, Any]) -> Compared:
     }
     if reference.get("stress") is not None and predicted.get("stress") is not None:
         values["stress_eV_per_A3"] = (np.ravel(reference["stress"]), np.ravel(predicted["stress"]))
-    gamma, counts = np.asarray(predicted["gamma"], dtype=float), Counter(atoms.get_chemical_symbols())
-    return Compared(str(atoms.info["id"]), values, gamma, str(atoms.info.get("group", "")), counts)
+    gamma, symbols = np.asarray(predicted["gamma"], dtype=float), atoms.get_chemical_symbols()
+    return Compared(str(atoms.info["id"]), values, gamma, str(atoms.info.get("group", "")), Counter(symbols), symbols)
 
 
 def figures(compared: Sequence[Compared]) -> dict[str, Any]:

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
-from containers.mace.properties.property_structures import DISPLACEMENTS_A, MAKERS, STRAIN, STRAINED, WAVE_FORCE
+from containers.mace.properties.property_structures import (
+    DISPLACEMENTS_A,
+    EACH,
+    MAKERS,
+    STRAIN,
+    STRAINED,
+    WAVE_FORCE,
+    molecule,
+)
 from containers.properties.compare import Group
 from containers.properties.measure import Crystal, Settings, measure
+from containers.properties.molecules import measure_molecules
 
 NOTHING = Settings(elastic=False, phonons=False, vacancies=False, surfaces=False)
 SIZES = Settings(supercell_A=5.0, slab_A=5.0, vacuum_A=8.0)
@@ -56,3 +66,10 @@ def test_defects_and_displaced_cells_are_never_at_rest_and_larger_than_the_teste
     assert min(force for force, _ in phonon + vacancy) > 10 * REST
     assert min(atoms for _, atoms in phonon) == min(atoms for _, atoms in vacancy) + 1
     assert sum(force > REST for force, _ in surface) >= len(surface) - 3, "a face as cut may be at rest by symmetry"
+
+
+def test_molecules_are_displaced_from_rest() -> None:
+    given = measure_molecules([Atoms("Cu2", positions=[(0, 0, 0), (0, 0, 2.2)])], EMT(), {})[0]
+    lengths = [atoms.get_distance(0, 1) for atoms in molecule(given, np.random.default_rng(1))]
+    assert len(set(lengths)) == len(lengths) == EACH * len(DISPLACEMENTS_A)
+    assert 0 < max(abs(length - given.bonds_A["Cu-Cu"]) for length in lengths) < 0.3
