@@ -30,6 +30,7 @@ from tasks.workspace import Workspace, open_workspace
 FOUNDATION = (f"teacher.model={FOUNDATION_MODELS[0]}",)
 CHEAP = {"ingest", "teacher_info"}
 TRAJECTORY = ["trajectory", "pool_labels trajectory", "trajectory_errors"]
+LIMIT = "convergence.force_mae_meV_per_A=120"
 NO_TRAJECTORY = "trajectory.picoseconds=0"
 
 
@@ -164,7 +165,7 @@ def test_every_stage_is_planned_and_the_best_is_taken_further(
     monkeypatch.setattr(pace_train, "stub", differing)
     text = dry_run.plan(config, workspace)
     assert text.splitlines()[-1].startswith("train.maxiter has no effect beside train.stages"), "the example has one"
-    config = load_config(example, (STAGES, "train.max_attempts=1", "train.maxiter=150", NO_TRAJECTORY))
+    config = load_config(example, (STAGES, "train.max_attempts=1", "train.maxiter=150", NO_TRAJECTORY, LIMIT))
     plan = states(dry_run.plan(config, workspace))
     assert (written(workspace)["fit"]["loss"]["kappa"], written(workspace)["fit"]["maxiter"]) == (0.4, 5), "the first"
     steps = ["pace_activeset", "pace_corerep", "stability", "evaluate", "student_properties"]
