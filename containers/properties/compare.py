@@ -6,9 +6,10 @@ Light: flows and reports read it without matcalc.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Annotated, Literal, get_args
 
 import numpy as np
+from pydantic import Field
 
 from containers.contract import Closed
 from containers.properties.measure import Crystal, Properties
@@ -31,6 +32,23 @@ UNITS: dict[Kind, str] = {
     "angle": "degrees",
     "vibration": "THz",
 }
+Group = Literal["elastic", "phonon", "vacancy", "surface", "molecule"]
+DECIDED_BY: dict[Kind, Group] = {
+    "lattice": "elastic",
+    "bulk modulus": "elastic",
+    "elastic": "elastic",
+    "phase energy": "elastic",
+    "formation energy": "elastic",
+    "phonon": "phonon",
+    "vacancy": "vacancy",
+    "surface": "surface",
+    "bond": "molecule",
+    "angle": "molecule",
+    "vibration": "molecule",
+}
+"""Kind of a property -> the structures that decide it, see the step property_structures."""
+GROUP_NAMES: dict[str, Group] = {f"property {group}": group for group in get_args(Group)}
+"""The group in the info of such a structure -> what it decides."""
 SOFT_GPa = 5.0
 """A modulus below this is compared with this, so that a soft mode's small difference is no large share."""
 
@@ -54,6 +72,51 @@ UNIT_TEXTS = {
     "A": "Å", "GPa": "GPa", "eV": "eV", "J_per_m2": "J/m²", "meV_per_atom": "meV/atom", "THz": "THz", "percent": "%",
     "degrees": "°",
 }  # fmt: skip
+Limit = Annotated[float, Field(gt=0)] | None
+
+
+class PropertyLimits(Closed):
+    """Largest deviations of the student's properties from the teacher's; null: the kind is not judged.
+
+    The names are kinds of UNITS with their unit. The reasons are in docs/use/properties.md.
+    """
+
+    lattice_percent: Limit = Field(0.5, description="%, of each lattice parameter")
+    bulk_modulus_percent: Limit = Field(5.0, description="%")
+    elastic_percent: Limit = Field(10.0, description=f"%, of each elastic constant; below {SOFT_GPa:g} GPa of that")
+    phonon_THz: Limit = Field(0.3, description="THz, mean over all modes of a mesh")
+    vacancy_eV: Limit = Field(0.2, description="eV, of each formation energy")
+    surface_percent: Limit = Field(10.0, description="%, of each face")
+    bond_percent: Limit = Field(1.0, description="%, of the shortest bond of each pair in a molecule")
+    angle_degrees: Limit = Field(2.0, description="degrees, of the smallest angles of a molecule")
+    vibration_THz: Limit = Field(1.0, description="THz, mean over the vibrations of a molecule")
+    phase_energy_meV_per_atom: Limit = Field(10.0, description="meV/atom, between phases of one composition")
+    formation_energy_meV_per_atom: Limit = Field(10.0, description="meV/atom, of compounds from their elements")
+
+    def of(self, kind: Kind) -> float | None:
+        """Return the limit of a kind in its unit (UNITS)."""
+        limit: float | None = getattr(self, f"{kind.replace(' ', '_')}_{UNITS[kind]}")
+        return limit
+
+    def sentence(self, row: Deviation) -> str:
+        """Return what a property misses."""
+        unit = UNIT_TEXTS[UNITS[row.kind]]
+        what = (
+            f"{row.kind} {row.property} of {row.crystal}"
+            if row.kind != row.property
+            else f"{row.kind} of {row.crystal}"
+        )
+        if row.deviation is None:
+            return f"{what} could not be measured with the student"
+        return f"{what} differs by {row.deviation:+.3g} {unit} from the teacher's, wanted at most {self.of(row.kind):g}"
+
+    def over(self, row: Deviation) -> float:
+        """Return the size of a deviation in units of its limit: 0 where the kind is not judged or the teacher has no
+        value, infinite where the student has none."""
+        limit = self.of(row.kind)
+        if limit is None or row.teacher is None:
+            return 0.0
+        return np.inf if row.deviation is None else abs(row.deviation) / limit
 
 
 def deviations(teacher: Properties, student: Properties) -> list[Deviation]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from tasks.report import card, data, properties, quality, training, usage
+from tasks.report import card, data, invariants, properties, quality, training, trajectory, usage
 from tasks.report.markup import (
     ERRORS,
     STUB,
@@ -42,6 +42,9 @@ def page(summary: RunSummary, pictures: Pictures) -> str:
         quality.failures(summary),
         properties.properties(summary),
         quality.stability(summary),
+        trajectory.trajectory(summary),
+        invariants.invariants(summary),
+        invariants.speed(summary),
         quality.references(summary),
         quality.repulsion(summary),
         data.labels(summary),
@@ -64,6 +67,7 @@ def artifacts(summary: RunSummary, pictures: Pictures) -> dict[str, str]:
         "learning-curve": [training.learning_curve(summary, pictures)],
         "parity": errors,
         "properties": [properties.properties(summary)],
+        "trajectory": [trajectory.trajectory(summary)],
     }
     texts = {}
     for key, sections in found.items():

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 from containers.tensorpot.fit import draw as draw_rows
 from containers.tensorpot.pacemaker.input import START_FILE, TRAIN_FILE, VALIDATION_FILE
 from containers.tensorpot.pacemaker.program import INPUT_FILE
-from tasks.report import plots, property_plots
+from tasks.report import plots, property_plots, trajectory
 from tasks.report.page import artifacts, page
 from tasks.report.run_folder import json_text, publish_files
 from tasks.report.summary import CALCULATOR, PROPERTIES, PUBLISHED, FitFiles, RunSummary
-from tasks.report.usage import kind_of_e0s, lammps_input
+from tasks.report.usage import kind_of_e0s, lammps_input, ml_peg
 
 PARITY_COLUMNS = ["against", "id", "quantity", "reference", "predicted", "gamma"]
 FOLDER = "fit"
@@ -49,6 +49,10 @@ def draw(summary: RunSummary) -> dict[str, bytes]:
         drawn |= {f"crystal-{number}": png for number, png in enumerate(property_plots.crystals(teacher, student))}
         if teacher.dimers:
             drawn["dimers"] = property_plots.dimers(teacher.dimers, student.dimers)
+    if frames := summary.metrics("trajectory_errors").get("frames"):
+        drawn["trajectory"] = trajectory.picture(frames)
+    if found := summary.metrics("teacher_motion"):
+        drawn["motion"] = trajectory.motion_picture(found)
     if summary.repulsion:
         drawn["core-repulsion"] = plots.core_repulsion(summary.repulsion)
     return drawn
@@ -66,6 +70,7 @@ def publish(summary: RunSummary, folder: Path, draw: Callable[[RunSummary], dict
     drawn = draw(summary)
     contents = {
         "in.lammps": lammps_input(summary),
+        "ml_peg.yml": ml_peg(summary),
         f"{FOLDER}/README.md": fit_readme(summary.fits, summary.attempts[summary.chosen].best_iteration),
         "report.html": page(summary, drawn),
         "report.json": json_text(report_json(summary)),

@@ -1,18 +1,18 @@
 """How to use the potential: a section of the report, and the LAMMPS input of the run folder. Pure.
 
-Source: the LAMMPS manual, pages pair_pace, pair_hybrid, pair_table, read_data, fix_pair.
+Source: the LAMMPS manual, pages pair_pace, read_data, fix_pair.
 """
 
 from __future__ import annotations
 
+import json
+import shlex
 import textwrap
-from collections.abc import Sequence
-from itertools import combinations_with_replacement
 
 from ase.data import atomic_masses, atomic_numbers
 
 from containers.tensorpot.frames.lammps_structure import SKIN_A
-from containers.tensorpot.student.lammps_table import POINTS
+from containers.tensorpot.student.lammps import pair_lines
 from tasks.report.markup import Code, Section, Table, number
 from tasks.report.summary import RunSummary
 
@@ -99,26 +99,6 @@ def usage(summary: RunSummary) -> Section:
     )
 
 
-def pair_lines(elements: Sequence[str], pairs: bool, grades: bool = False) -> list[str]:
-    """The lines that choose the potential, with its pair terms when there are some; type i is `elements[i - 1]`.
-
-    Args:
-        grades: the potential that also gives extrapolation grades.
-    """
-    style, files = ("pace/extrapolation", "potential.yaml potential.asi") if grades else ("pace", "potential.yace")
-    chosen = style if grades else f"{style} recursive"
-    if not pairs:
-        return [f"pair_style {chosen}", f"pair_coeff * * {files} {' '.join(elements)}"]
-    return [
-        f"pair_style hybrid/overlay {chosen} table spline {POINTS}",
-        f"pair_coeff * * {style} {files} {' '.join(elements)}",
-        *(
-            f"pair_coeff {first} {second} table reference.table {'-'.join(sorted((one, other)))}"
-            for (first, one), (second, other) in combinations_with_replacement(enumerate(elements, start=1), 2)
-        ),
-    ]
-
-
 def neighbour_words(most: int) -> str:
     """How many neighbours an atom has, and a warning where that is too many for LAMMPS on a GPU.
 
@@ -186,3 +166,27 @@ def lammps_input(summary: RunSummary) -> str:
         "# run 1000",
     ]
     return "\n".join(lines) + "\n"
+
+
+def ml_peg(summary: RunSummary) -> str:
+    """The text of `ml_peg.yml`: the potential as an entry of ML-PEG's list of models.
+
+    Source: ML-PEG 0.5 (https://github.com/ddmms/ml-peg), developer guide, page add_models. It imports `module`, calls
+    `class_name` with `kwargs`, `device` and `default_dtype`, and takes the result as an ASE calculator.
+    """
+    options = f"--models-file ml_peg.yml --models {shlex.quote(summary.name)}"
+    return f"""\
+# The ACE potential of this run for the benchmarks of ML-PEG. ML-PEG's environment needs python-ace. In this folder:
+#   PYTHONPATH=$PWD ml_peg calc --category bulk_crystal --test lattice_constants {options}
+#   PYTHONPATH=$PWD ml_peg analyse --category bulk_crystal --test lattice_constants {options}
+# Choose benchmarks that need no other elements. Another folder: kwargs: {{folder: /path/to/runs/NAME}}.
+{json.dumps(summary.name, ensure_ascii=False)}:
+  module: calculator
+  class_name: calculator
+  device: cpu
+  datasets: null
+  additional_supported_elements: {json.dumps(summary.elements)}
+  trained_on_dispersion: false  # true if the teacher's data have dispersion; else some benchmarks add D3
+  # level_of_theory: PBE  # the functional of the teacher's data, which ML-PEG compares with the benchmark's
+  kwargs: {{}}
+"""

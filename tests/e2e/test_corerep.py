@@ -15,10 +15,11 @@ from ase.build import bulk
 from containers.contract import Inputs, Machine
 from containers.tensorpot.active_set import pace_activeset
 from containers.tensorpot.core import pace_corerep
+from containers.tensorpot.evaluation.invariants import LIMITS, Invariants
 from containers.tensorpot.frames.frame_file import Labelled, frame, write_frame
 from containers.tensorpot.pacemaker.input import Potential
 from containers.tensorpot.student.baseline import Baseline
-from tests.e2e.copper import Fit, wide
+from tests.e2e.copper import Fit
 
 pytestmark = pytest.mark.e2e
 
@@ -77,26 +78,12 @@ def test_nothing_of_time_or_user_is_in_the_outputs(exported: Exported) -> None:
     assert "user" not in text
 
 
-def test_the_forces_of_the_yace_are_the_negative_gradient(exported: Exported) -> None:
-    potential = calculator(exported.path("yace"))
-    atoms = wide(2, 5)[1].atoms
-    energy_of(potential, atoms)
-    forces, step = potential.results["forces"], 1e-4
-    for atom, axis in ((0, 0), (1, 1), (2, 2)):
-        energies = []
-        for sign in (1, -1):
-            moved = atoms.copy()
-            moved.positions[atom, axis] += sign * step
-            energies.append(energy_of(potential, moved))
-        assert forces[atom, axis] == pytest.approx(-(energies[0] - energies[1]) / (2 * step), abs=2e-4)
-
-
-def test_energies_do_not_change_under_rotation_and_permutation(exported: Exported) -> None:
-    potential = calculator(exported.path("yace"))
-    atoms = wide(2, 6)[1].atoms
-    turned = atoms[[2, 0, 3, 1]]
-    turned.rotate(37, (1, 2, 3), rotate_cell=True)
-    assert energy_of(potential, turned) == pytest.approx(energy_of(potential, atoms), abs=1e-6)
+def test_the_invariants_hold_for_a_fitted_potential(exported: Exported) -> None:
+    """Far from their limits: the arithmetic alone breaks them. LAMMPS may be missing here."""
+    found = Invariants.model_validate(exported.metrics["invariants"])
+    checked = {name for name in LIMITS if not name.startswith("lammps")}
+    assert checked <= set(found.figures)
+    assert all(found.figures[name].value < 0.1 * found.figures[name].limit for name in checked)
 
 
 @pytest.mark.parametrize("name", ["potential", "yace"])

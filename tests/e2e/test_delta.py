@@ -31,9 +31,9 @@ from containers.tensorpot.frames.frame_file import ENERGY_RANGE, Labelled, read_
 from containers.tensorpot.pacemaker.input import Potential
 from containers.tensorpot.student import calculator
 from containers.tensorpot.student.baseline import Baseline
+from containers.tensorpot.student.lammps import pair_lines
 from containers.tensorpot.student.lammps_table import CLOSEST, POINTS
 from containers.tensorpot.student.potential import predict
-from tasks.report.usage import pair_lines
 from tests.e2e.copper import fitted, write_frames
 
 pytestmark = pytest.mark.e2e

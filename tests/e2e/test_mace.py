@@ -24,6 +24,7 @@ from containers.contract import BadInput, InputFile, Report, Request, Resources,
 from containers.environment import lock_digest
 from containers.labels.rows import NOT_FINITE, ROWS
 from containers.mace.teacher.description import Teacher, choose_head
+from containers.properties.measure import Crystal
 from containers.step import execute
 from containers.structures.state import read_state
 from containers.structures.table import structure_id, structures_table, write_table
@@ -686,3 +687,20 @@ def test_the_names_are_those_of_mace_torch():
 
     assert set(MATERIALS_MODELS) == set(mace_mp_urls)
     assert {address(name) for name in FOUNDATION_MODELS} == {*mace_mp_urls.values(), *mace_off_urls.values()}
+
+
+def test_the_teacher_is_timed_as_labeller_and_as_calculator_in_both_arithmetics() -> None:
+    from containers.mace.properties.teacher_speed import teacher_speed
+
+    atoms = bulk("Si")
+    crystal = Crystal(
+        formula="Si", space_group="Fd-3m", cell_A=atoms.cell.tolist(), numbers=(14, 14),
+        scaled_positions=atoms.get_scaled_positions().tolist(), lattice_A={"a": 5.43}, energy_eV_per_atom=-5,
+        volume_A3_per_atom=20,
+    )  # fmt: skip
+    found = teacher_speed(TEACHER, "Default", [crystal], "cpu")
+    assert found.atoms >= 64
+    names = {f"{runtime}_{dtype}" for runtime in ("labeller", "mace") for dtype in ("float32", "float64")}
+    assert set(found.atoms_per_s) == names
+    assert min(found.atoms_per_s.values()) > 0
+    assert teacher_speed(TEACHER, "Default", [], "cpu").cell == ""

@@ -125,26 +125,31 @@ def test_the_core_step_tells_size_and_how_far_yaml_and_yace_differ(student: Stud
     assert student.core["parameters"] == shape[1]
     assert student.core["yace_compared_structures"] == 20
     assert student.core["yace_difference_eV_per_atom"] <= 1e-5
+    assert student.core["yace_force_difference_eV_per_A"] <= 1e-4
     for name in ("yaml", "yace"):
         assert student.core[f"{name}_bytes"] == (student.folder / f"potential.{name}").stat().st_size
 
 
+@pytest.mark.parametrize("quantity", ["energy", "forces"])
 def test_a_yace_that_differs_on_one_of_many_structures_is_refused(
-    student: Student, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    student: Student, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quantity: str
 ) -> None:
     from containers.tensorpot.student import yace
 
     asked = yace.predict
 
-    def worse(potential: Any, structures: Any) -> Any:
-        energies, forces = asked(potential, structures)
-        if str(potential).endswith(".yace"):
+    def worse(potential: Any, structures: Any, recursive: bool = False) -> Any:
+        energies, forces = asked(potential, structures, recursive)
+        if recursive and quantity == "energy":
             energies[-1] += 2e-5 * len(structures[-1])
+        elif recursive:
+            forces[-1][2, 1] += 0.2
         return energies, forces
 
     monkeypatch.setattr(yace, "predict", worse)
     structures = [row.atoms for row in wide(30, 3)]
-    with pytest.raises(yace.ExportDiffers, match=r"by 2.*e-05 eV/atom on a training structure of 4 atoms"):
+    said = {"energy": r"2.*e-05 eV/atom and .* eV/Å on", "forces": r".* eV/atom and 2.*e-01 eV/Å on"}[quantity]
+    with pytest.raises(yace.ExportDiffers, match=f"by {said} a training structure of 4 atoms"):
         yace.write_yace(student.folder / "potential.yaml", tmp_path / "potential.yace", structures)
 
 

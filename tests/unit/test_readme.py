@@ -24,7 +24,7 @@ from tasks.settings import Settings
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text()
 PAGES = sorted((REPOSITORY / "docs").rglob("*.md"))
-WRITTEN = {"in.lammps", "report.html", "report.json", "manifest.json"}
+WRITTEN = {"in.lammps", "ml_peg.yml", "report.html", "report.json", "manifest.json"}
 
 
 def test_every_make_target_exists() -> None:

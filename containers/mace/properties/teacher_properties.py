@@ -11,6 +11,7 @@ from containers.contract import Closed, Image, Inputs, Machine, Optional, StepMe
 from containers.properties.crystals import Prototype, distinct, lowest_of_each_composition
 from containers.properties.measure import Properties, Settings, measure_all
 from containers.properties.molecules import dimers, lowest_molecules, measure_molecules, pair_distances
+from containers.properties.speed import Speed
 from containers.structures.table import read_atoms
 
 IMAGE: Image = "mace"
@@ -36,6 +37,7 @@ class Metrics(StepMetrics):
     """What the flow reads."""
 
     crystals: int
+    speed: Speed = Speed()  # of the first model of a committee
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
@@ -49,6 +51,7 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     """
     from mace.calculators import MACECalculator
 
+    from containers.mace.properties.teacher_speed import teacher_speed
     from containers.mace.teacher.model import load_model
 
     device = machine.resources.device
@@ -68,12 +71,14 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
         "dimers": dimers(pair_distances(elements, max(float(model.r_max) for model in models)), teacher),
         "left_out": {**left_out, **properties.left_out},
     }
-    return write(outputs, properties.model_copy(update=further))
+    found = write(outputs, properties.model_copy(update=further))
+    speed = teacher_speed(inputs.all("model")[0], params.head, properties.crystals, device)
+    return found | {"speed": speed.model_dump()}
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
     """Write one crystal without properties."""
-    return write(outputs, Properties(crystals=()))
+    return write(outputs, Properties(crystals=())) | {"speed": Speed().model_dump()}
 
 
 def write(outputs: Path, properties: Properties) -> dict[str, Any]:

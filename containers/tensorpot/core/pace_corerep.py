@@ -16,12 +16,15 @@ from pydantic import Field
 from containers.contract import BadInput, Closed, Image, Inputs, Machine, StepMetrics
 from containers.structures.distances import touching
 from containers.tensorpot.core import inner_radius as core
+from containers.tensorpot.evaluation.invariants import Invariants, check
 from containers.tensorpot.frames.frame_file import read_frame
 from containers.tensorpot.student.baseline import Baseline, pair_names
+from containers.tensorpot.student.calculator import load
+from containers.tensorpot.student.lammps import Files
 from containers.tensorpot.student.lammps_table import table_text
 
 IMAGE: Image = "tensorpot"
-VERSION = 4
+VERSION = 5
 INPUTS = {
     "interim": "fitted B-basis without a core (`best` of pace_train)",
     "asi": "its active set (.asi)",
@@ -64,12 +67,14 @@ class Metrics(StepMetrics):
 
     functions: dict[str, int]  # of each element
     bonded_dimer_falls_eV: dict[str, float]  # pairs of training's bonds whose dimer falls on the way in
+    invariants: Invariants = Invariants()  # checked on training structures
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
     """Write the potential with its core, its .yace, the core's curves and the table of the pair terms.
 
-    Raises `BadInput`, and `ExportDiffers` when the .yace differs by more than 1e-5 eV/atom on a training structure.
+    Raises `BadInput`, `ExportDiffers` when the .yace differs by more than 1e-5 eV/atom or 1e-4 eV/Å on a training
+    structure, and `InvariantBroken` when an invariant of physics does not hold.
     """
     from containers.tensorpot.student import potential as fitted
     from containers.tensorpot.student.yace import write_yace
@@ -92,9 +97,15 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     fitted.write_stripped(made, outputs / OUTPUTS["potential"])
     exported = write_yace(outputs / OUTPUTS["potential"], outputs / OUTPUTS["yace"], structures)
     errors = fitted.errors_on(outputs / OUTPUTS["potential"], frame)
+    written = _write(outputs, cores, baseline)
+    student = load(outputs / OUTPUTS["potential"], inputs.one("baseline"), None)
+    files = Files(
+        outputs / OUTPUTS["yace"], outputs / OUTPUTS["reference_table"], sorted(baseline.e0s_eV), bool(baseline.pairs)
+    )
     return {
-        **_write(outputs, cores, baseline),
+        **written,
         "bonded_dimer_falls_eV": bonded_falls(cores, params, baseline),
+        "invariants": check(student, frame, files).model_dump(),
         **exported,
         **{f"train_{name}": value for name, value in errors.items()},
     }
@@ -110,12 +121,14 @@ def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dic
     return {
         **_write(outputs, cores, baseline),
         "bonded_dimer_falls_eV": {},
+        "invariants": Invariants().model_dump(),
         "functions": dict.fromkeys(elements, 1),
         "parameters": len(elements),
         "yaml_bytes": (outputs / OUTPUTS["potential"]).stat().st_size,
         "yace_bytes": (outputs / OUTPUTS["yace"]).stat().st_size,
         "yace_compared_structures": 0,
         "yace_difference_eV_per_atom": 0.0,
+        "yace_force_difference_eV_per_A": 0.0,
         **{f"train_energy_{statistic}_meV_per_atom": 0.0 for statistic in ("mae", "rmse", "max")},
         **{f"train_force_{statistic}_meV_per_A": 0.0 for statistic in ("mae", "rmse", "max")},
     }

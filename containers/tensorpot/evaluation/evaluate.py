@@ -101,11 +101,6 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
     """Evaluate a student without errors."""
-
-    def perfect(atoms: Atoms) -> Compared:
-        predicted = {key: atoms.calc.results.get(key) for key in ("energy", "forces", "stress")}
-        return _compared(atoms, {**predicted, "gamma": np.zeros(len(atoms))})
-
     sets = _reference_sets(inputs, params)
     compared = {against: [perfect(atoms) for atoms in structures] for against, structures in sets.items()}
     metrics = _write(inputs, outputs, sets, compared, perfect)
@@ -116,6 +111,12 @@ def compare(atoms: Atoms, student: Calculator) -> Compared:
     """Compare reference (the structure's own calculator) and student on one structure of any periodicity."""
     student.calculate(bare(atoms))
     return _compared(atoms, student.results)
+
+
+def perfect(atoms: Atoms) -> Compared:
+    """Compare a structure with its own label."""
+    predicted = {key: atoms.calc.results.get(key) for key in ("energy", "forces", "stress")}
+    return _compared(atoms, {**predicted, "gamma": np.zeros(len(atoms))})
 
 
 def _compared(atoms: Atoms, predicted: dict[str, Any]) -> Compared:

@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from containers.contract import Closed, Image, Inputs, Machine, StepMetrics
+from containers.contract import Closed, Image, Inputs, Machine, Optional, StepMetrics
 from containers.properties.compare import deviations
 from containers.properties.measure import Properties, Settings, measure_all
 from containers.properties.molecules import dimers, measure_molecules
+from containers.properties.speed import Speed
 
 IMAGE: Image = "tensorpot"
 VERSION = 2
@@ -18,6 +19,8 @@ INPUTS = {
     "asi": "its active set (.asi)",
     "baseline": "what the fit left out (baseline.json)",
     "properties": "the teacher's (properties.json of teacher_properties)",
+    "yace": Optional("the student for LAMMPS, whose speed is measured where there is one (.yace)"),
+    "reference_table": Optional("its pair terms for LAMMPS (.table)"),
 }
 OUTPUTS = {"student_properties": "student_properties.json", "deviations": "deviations.json"}
 
@@ -32,15 +35,24 @@ class Metrics(StepMetrics):
     """What the flow reads."""
 
     deviations: list[dict[str, Any]]  # of `Deviation`
+    speed: Speed = Speed()
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
     """Relax and measure the teacher's crystals and molecules with the student; write them beside the teacher's."""
+    from containers.tensorpot.evaluation.student_speed import student_speed
+    from containers.tensorpot.student.lammps import Files
     from containers.tensorpot.student.potential import load_student
 
     student = load_student(inputs.one("potential"), inputs.one("asi"), inputs.one("baseline"))
     teacher = Properties.read(inputs.one("properties"))
     crystals = [crystal.atoms() for crystal in teacher.crystals]
+    speed = Speed()
+    if inputs.all("yace"):
+        files = Files(
+            inputs.one("yace"), inputs.one("reference_table"), sorted(student.e0s_eV), has_pairs=bool(student.pairs)
+        )
+        speed = student_speed(student, teacher.crystals, files)
     left_out: dict[str, str] = {}
     molecules = measure_molecules((molecule.atoms() for molecule in teacher.molecules), student, left_out)
     properties = measure_all(crystals, student, params.settings, machine.progress)
@@ -49,13 +61,14 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
         "dimers": dimers({pair: dimer.distance_A for pair, dimer in teacher.dimers.items()}, student),
         "left_out": {**left_out, **properties.left_out},
     }
-    return write(outputs, teacher, properties.model_copy(update=further))
+    found = write(outputs, teacher, properties.model_copy(update=further))
+    return found | {"speed": speed.model_dump()}
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
     """Write the teacher's properties as the student's."""
     teacher = Properties.read(inputs.one("properties"))
-    return write(outputs, teacher, teacher)
+    return write(outputs, teacher, teacher) | {"speed": Speed().model_dump()}
 
 
 def write(outputs: Path, teacher: Properties, student: Properties) -> dict[str, Any]:

@@ -13,6 +13,7 @@ Units: Å, eV, eV/Å, stress eV/Å³ (ASE sign, Voigt xx yy zz yz xz xy).
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -173,6 +174,10 @@ class Student(Calculator):  # type: ignore[misc]  # ASE has no types
         self.e0s_eV: dict[str, float] = dict(baseline["e0s_eV"])
         self.pairs: dict[str, dict[str, Any]] = dict(baseline["pairs"])
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Student:
+        """A student with results of its own; both share pyace's evaluator, which cannot be copied."""
+        return copy.copy(self)
+
     def calculate(
         self,
         atoms: Atoms | None = None,
@@ -195,8 +200,12 @@ class Student(Calculator):  # type: ignore[misc]  # ASE has no types
             self.results["gamma"] = np.asarray(found["gamma"], dtype=float)
 
 
-def calculator(folder: Path | str | None = None) -> Student:
-    """The student in `folder`, or in the folder of this file: potential.yaml, baseline.json and potential.asi."""
+def calculator(folder: Path | str | None = None, device: str = "cpu", default_dtype: str = "float64") -> Student:
+    """The student in `folder`, or in the folder of this file: potential.yaml, baseline.json and potential.asi.
+
+    Validation suites pass every model a device and a type of numbers. Both are ignored: pyace computes on a CPU in
+    float64.
+    """
     where = Path(folder) if folder is not None else Path(__file__).resolve().parent
     return load(where / "potential.yaml", where / "baseline.json", where / "potential.asi")
 

@@ -80,14 +80,17 @@ def write_stripped(configuration: Any, path: Path) -> None:
     configuration.save(str(path))
 
 
-def predict(potential: Any, structures: list[Atoms]) -> tuple[Floats, list[Floats]]:
+def predict(potential: Any, structures: list[Atoms], recursive: bool = False) -> tuple[Floats, list[Floats]]:
     """Predict energies (eV) and forces (eV/Å, each (N, 3)) of the structures, without the E0s.
 
-    `potential` is a `BBasisConfiguration` or the path of a .yaml or .yace file, as text.
+    Args:
+        potential: a `BBasisConfiguration`, or the path of a .yaml or .yace file, as text.
+        recursive: by the evaluator of LAMMPS's `pair_style pace recursive`, which reads a .yace.
     """
     from pyace import PyACECalculator
 
-    calculator = PyACECalculator(potential)
+    options = {"recursive_evaluator": True, "recursive": True} if recursive else {}
+    calculator = PyACECalculator(potential, **options)
     calculator.compute_projections = False
     energies, forces = [], []
     for atoms in structures:

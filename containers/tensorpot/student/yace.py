@@ -19,38 +19,44 @@ from containers.structures.cells import grown
 from containers.tensorpot.student.calculator import padded
 from containers.tensorpot.student.potential import predict
 
-TOLERANCE = 1e-5  # eV/atom between .yaml and .yace, which tabulates the radial functions
+TOLERANCE = 1e-5  # eV/atom between .yaml and .yace, which tabulates the radial functions; equal code differs by 1e-14
+FORCE_TOLERANCE = 1e-4  # eV/Å, and as a share of the largest force
 PROBES = 20  # structures on which the two are compared
 TIMED_ATOMS, REPEATS = 64, 9
 
 
 class ExportDiffers(StepError):
-    """The .yace does not give the energies of the .yaml it was made from."""
+    """The .yace does not give the energies and forces of the .yaml it was made from."""
 
 
 def write_yace(potential: Path, yace: Path, structures: Sequence[Atoms]) -> dict[str, Any]:
     """Write the .yace of a .yaml; return the metrics of both files.
 
     They are compared on up to PROBES of the structures (as a frame has them), evenly spread from the smallest to the
-    largest, both included. Raises `ExportDiffers`.
+    largest, both included: energies and forces, by both evaluators of a .yace. Raises `ExportDiffers`.
     """
     from pyace import ACEBBasisSet
 
     basis = ACEBBasisSet(str(potential))
     basis.to_ACECTildeBasisSet().save_yaml(str(yace))
     probes = spread(structures, PROBES)
-    counts = np.array([len(atoms) for atoms in probes])
-    yaml_eV, yace_eV = (predict(str(path), probes)[0] / counts for path in (potential, yace))
-    differences = np.abs(yace_eV - yaml_eV)
-    worst = int(np.argmax(np.where(np.isfinite(differences), differences, np.inf)))
-    if not differences[worst] <= TOLERANCE:
-        raise ExportDiffers(
-            f"{yace.name} differs from {potential.name} by {differences[worst]:.2e} eV/atom on a training structure of"
-            f" {counts[worst]} atoms (allowed {TOLERANCE:g})"
-        )
+    energies, forces = predict(str(potential), probes)
+    worst_eV, worst_force = 0.0, 0.0
+    for recursive in (False, True):
+        of_yace, forces_of_yace = predict(str(yace), probes, recursive)
+        for place, atoms in enumerate(probes):
+            energy = abs(of_yace[place] - energies[place]) / len(atoms)
+            force = np.abs(forces_of_yace[place] - forces[place]).max()
+            if not (energy <= TOLERANCE and force <= FORCE_TOLERANCE * (1 + np.abs(forces[place]).max())):
+                raise ExportDiffers(
+                    f"{yace.name} differs from {potential.name} by {energy:.2e} eV/atom and {force:.2e} eV/Å on a"
+                    f" training structure of {len(atoms)} atoms (allowed {TOLERANCE:g} and {FORCE_TOLERANCE:g})"
+                )
+            worst_eV, worst_force = max(worst_eV, energy), max(worst_force, force)
     each = zip(basis.elements_name, basis.basis_rank1, basis.basis, strict=True)
     return {
-        "yace_difference_eV_per_atom": float(differences[worst]),
+        "yace_difference_eV_per_atom": float(worst_eV),
+        "yace_force_difference_eV_per_A": float(worst_force),
         "yace_compared_structures": len(probes),
         "functions": {name: len(pairs) + len(many) for name, pairs, many in each},  # of each element
         "parameters": len(basis.all_coeffs),

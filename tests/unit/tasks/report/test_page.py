@@ -207,7 +207,7 @@ def test_text_of_the_user_cannot_become_markup(finished: RunSummary) -> None:
 
 def test_artifacts_are_tables_and_data_uris_below_their_bound(finished: RunSummary) -> None:
     texts = artifacts(finished, PICTURES)
-    assert set(texts) == {"card", "labels", "attempts", "learning-curve", "parity", "properties"}
+    assert set(texts) == {"card", "labels", "attempts", "learning-curve", "parity", "properties", "trajectory"}
     assert "| train 2 |" in texts["attempts"]
     uris = re.findall(r"!\[([^]]+)\]\(data:image/png;base64,([\w+/=]+)\)", "".join(texts.values()))
     assert {base64.b64decode(data) for _, data in uris} == set(PICTURES.values()) - {PICTURES["core-repulsion"]}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from containers.contract import file_digest
@@ -25,7 +28,7 @@ EVERY_FILE = FIT | {
     "potential.yaml", "potential.yace", "potential.asi", "structure.data", "in.lammps", "report.html", "report.json",
     "manifest.json", "labels.extxyz", "labels.cfg", "rejected.parquet", "set_aside.parquet", "dataset.parquet",
     "selection.parquet", "frames.extxyz", "dataset.json", "frames.json",
-    "baseline.json", "reference.table", "calculator.py",
+    "baseline.json", "reference.table", "calculator.py", "ml_peg.yml",
 }  # fmt: skip
 
 
@@ -42,6 +45,21 @@ def no_pictures(summary: RunSummary) -> dict[str, bytes]:
 def folder(finished: RunSummary, tmp_path: Path) -> Path:
     publish(finished, tmp_path / "runs" / "silicon", no_pictures)
     return tmp_path / "runs" / "silicon"
+
+
+def test_ml_peg_finds_the_calculator_in_the_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ML-PEG does: import the module, look up the class, pass device, dtype and kwargs."""
+    entry = yaml.safe_load((folder / "ml_peg.yml").read_text())["silicon"]
+    assert entry["additional_supported_elements"] == ["Si"]
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, entry["module"], raising=False)
+    module = importlib.import_module(entry["module"])
+    monkeypatch.delitem(sys.modules, entry["module"])
+    assert Path(str(module.__file__)) == folder / "calculator.py"
+    found: list[tuple[Path, ...]] = []
+    monkeypatch.setattr(module, "load", lambda *files: found.append(files))
+    getattr(module, entry["class_name"])(**entry["kwargs"], device=entry["device"], default_dtype="float64")
+    assert found == [tuple(folder / name for name in ("potential.yaml", "baseline.json", "potential.asi"))]
 
 
 def test_the_folder_has_a_copy_of_every_file_and_a_manifest(folder: Path, tmp_path: Path, finished: RunSummary) -> None:
@@ -116,7 +134,15 @@ def test_pictures_reach_the_page_and_the_artifacts(finished: RunSummary, tmp_pat
     texts = publish(finished, tmp_path / "run")
     assert (tmp_path / "run" / "report.html").read_text().count("data:image/png;base64,") == 7
     counts = {key: text.count("data:image/png") for key, text in texts.items()}
-    assert counts == {"card": 3, "labels": 2, "attempts": 0, "learning-curve": 1, "parity": 3, "properties": 0}
+    assert counts == {
+        "card": 3,
+        "labels": 2,
+        "attempts": 0,
+        "learning-curve": 1,
+        "parity": 3,
+        "properties": 0,
+        "trajectory": 0,
+    }
     assert max(map(len, texts.values())) < 1_000_000
 
 

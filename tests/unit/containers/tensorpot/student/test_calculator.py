@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -142,6 +143,15 @@ def test_the_calculator_is_the_sum(pbc: tuple[int, ...]) -> None:
         np.testing.assert_allclose(atoms.get_stress(), stress + 0.01, atol=1e-12)
     else:
         assert "stress" not in atoms.calc.results
+
+
+def test_a_deep_copy_has_results_of_its_own() -> None:
+    """pyace's evaluator cannot be copied, and the packages that validate potentials copy calculators."""
+    student = calculator.Student(Ace(), BASELINE)
+    other = copy.deepcopy(student)
+    energy = other.get_potential_energy(carbide())
+    assert student.results == {}
+    assert student.get_potential_energy(carbide()) == energy
 
 
 def test_a_left_handed_cell_is_turned_for_pyace_and_an_unknown_element_named() -> None:

@@ -1,0 +1,36 @@
+"""Speed of the student: its ASE calculator, and LAMMPS where `lmp` is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from containers.properties.measure import Crystal
+from containers.properties.speed import Speed, atoms_per_s, timed_cell
+from containers.tensorpot.student.calculator import Student
+from containers.tensorpot.student.lammps import Files, find_lammps, run_lammps
+
+LAMMPS_STEPS = 50
+
+
+def student_speed(student: Student, crystals: Sequence[Crystal], files: Files) -> Speed:
+    """Time the student on the teacher's first crystal; an empty `Speed` without crystals.
+
+    LAMMPS is timed by its own clock, over steps of molecular dynamics.
+    """
+    found = timed_cell(crystals)
+    if found is None:
+        return Speed()
+    name, atoms = found
+    speeds, missing = dict[str, float](), dict[str, str]()
+    speeds["calculator_with_gamma"] = atoms_per_s(lambda: student.calculate(atoms), len(atoms))
+    student.ace.compute_projections = False
+    speeds["calculator"] = atoms_per_s(lambda: student.calculate(atoms), len(atoms))
+    student.ace.compute_projections = True
+    program = find_lammps()
+    if isinstance(program, Path):
+        (answer,) = run_lammps(program, files, [atoms], float(student.ace.cutoff), LAMMPS_STEPS)
+        speeds["lammps"] = 1e6 / answer.us_per_atom if answer.us_per_atom else 0.0
+    else:
+        missing["lammps"] = program
+    return Speed(cell=name, atoms=len(atoms), atoms_per_s=speeds, missing=missing)
