@@ -6,14 +6,19 @@ Light: flows and reports read it without matcalc.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Annotated, Literal, get_args
 
 import numpy as np
+from pydantic import Field
 
 from containers.contract import Closed
 from containers.properties.measure import Crystal, Properties
+from containers.properties.molecules import Molecule
 
-Kind = Literal["lattice", "bulk modulus", "elastic", "phase energy", "formation energy", "phonon", "vacancy", "surface"]
+Kind = Literal[
+    "lattice", "bulk modulus", "elastic", "phase energy", "formation energy", "phonon", "vacancy", "surface", "bond",
+    "angle", "vibration",
+]  # fmt: skip
 UNITS: dict[Kind, str] = {
     "lattice": "percent",
     "bulk modulus": "percent",
@@ -23,13 +28,36 @@ UNITS: dict[Kind, str] = {
     "phonon": "THz",
     "vacancy": "eV",
     "surface": "percent",
+    "bond": "percent",
+    "angle": "degrees",
+    "vibration": "THz",
 }
+Group = Literal["elastic", "phonon", "vacancy", "surface", "molecule"]
+DECIDED_BY: dict[Kind, Group] = {
+    "lattice": "elastic",
+    "bulk modulus": "elastic",
+    "elastic": "elastic",
+    "phase energy": "elastic",
+    "formation energy": "elastic",
+    "phonon": "phonon",
+    "vacancy": "vacancy",
+    "surface": "surface",
+    "bond": "molecule",
+    "angle": "molecule",
+    "vibration": "molecule",
+}
+"""Kind of a property -> the structures that decide it, see the step property_structures."""
+GROUP_NAMES: dict[str, Group] = {f"property {group}": group for group in get_args(Group)}
+"""The group in the info of such a structure -> what it decides."""
 SOFT_GPa = 5.0
 """A modulus below this is compared with this, so that a soft mode's small difference is no large share."""
 
 
 class Deviation(Closed):
-    """One property of one crystal. `teacher` and `student` are None where it failed, and `deviation` is None then."""
+    """One property of one crystal or molecule.
+
+    `teacher` and `student` are None where it failed, and `deviation` is None then.
+    """
 
     crystal: str
     property: str
@@ -40,12 +68,66 @@ class Deviation(Closed):
     deviation: float | None  # student less teacher, in the unit of UNITS
 
 
+UNIT_TEXTS = {
+    "A": "Å", "GPa": "GPa", "eV": "eV", "J_per_m2": "J/m²", "meV_per_atom": "meV/atom", "THz": "THz", "percent": "%",
+    "degrees": "°",
+}  # fmt: skip
+Limit = Annotated[float, Field(gt=0)] | None
+
+
+class PropertyLimits(Closed):
+    """Largest deviations of the student's properties from the teacher's; null: the kind is not judged.
+
+    The names are kinds of UNITS with their unit. The reasons are in docs/use/properties.md.
+    """
+
+    lattice_percent: Limit = Field(0.5, description="%, of each lattice parameter")
+    bulk_modulus_percent: Limit = Field(5.0, description="%")
+    elastic_percent: Limit = Field(10.0, description=f"%, of each elastic constant; below {SOFT_GPa:g} GPa of that")
+    phonon_THz: Limit = Field(0.3, description="THz, mean over all modes of a mesh")
+    vacancy_eV: Limit = Field(0.2, description="eV, of each formation energy")
+    surface_percent: Limit = Field(10.0, description="%, of each face")
+    bond_percent: Limit = Field(1.0, description="%, of the shortest bond of each pair in a molecule")
+    angle_degrees: Limit = Field(2.0, description="degrees, of the smallest angles of a molecule")
+    vibration_THz: Limit = Field(1.0, description="THz, mean over the vibrations of a molecule")
+    phase_energy_meV_per_atom: Limit = Field(10.0, description="meV/atom, between phases of one composition")
+    formation_energy_meV_per_atom: Limit = Field(10.0, description="meV/atom, of compounds from their elements")
+
+    def of(self, kind: Kind) -> float | None:
+        """Return the limit of a kind in its unit (UNITS)."""
+        limit: float | None = getattr(self, f"{kind.replace(' ', '_')}_{UNITS[kind]}")
+        return limit
+
+    def sentence(self, row: Deviation) -> str:
+        """Return what a property misses."""
+        unit = UNIT_TEXTS[UNITS[row.kind]]
+        what = (
+            f"{row.kind} {row.property} of {row.crystal}"
+            if row.kind != row.property
+            else f"{row.kind} of {row.crystal}"
+        )
+        if row.deviation is None:
+            return f"{what} could not be measured with the student"
+        return f"{what} differs by {row.deviation:+.3g} {unit} from the teacher's, wanted at most {self.of(row.kind):g}"
+
+    def over(self, row: Deviation) -> float:
+        """Return the size of a deviation in units of its limit: 0 where the kind is not judged or the teacher has no
+        value, infinite where the student has none."""
+        limit = self.of(row.kind)
+        if limit is None or row.teacher is None:
+            return 0.0
+        return np.inf if row.deviation is None else abs(row.deviation) / limit
+
+
 def deviations(teacher: Properties, student: Properties) -> list[Deviation]:
     """Return every property of every crystal of the teacher beside the student's, in the same order of crystals."""
     rows: list[Deviation] = []
     found = {crystal.name: crystal for crystal in student.crystals}
     for one in teacher.crystals:
         rows.extend(_crystal(one, found.get(one.name)))
+    molecules = {molecule.name: molecule for molecule in student.molecules}
+    for molecule in teacher.molecules:
+        rows.extend(_molecule(molecule, molecules.get(molecule.name)))
     for kind, energies in (("phase energy", phase_energies), ("formation energy", formation_energies)):
         given, others = energies(teacher.crystals), energies(student.crystals)
         rows.extend(
@@ -84,6 +166,28 @@ def _crystal(teacher: Crystal, student: Crystal | None) -> Iterator[Deviation]:
             teacher=float(given.mean()), student=None if found_THz is None else float(found_THz.mean()),
             deviation=None if found_THz is None else float(np.abs(found_THz - given).mean()),
         )  # fmt: skip
+
+
+def _molecule(teacher: Molecule, student: Molecule | None) -> Iterator[Deviation]:
+    """Yield bonds, angles, and the mean over the vibrations in their order."""
+    bonds, angles = (student.bonds_A, student.angles_degrees) if student else ({}, {})
+    for pair, length in teacher.bonds_A.items():
+        yield Deviation(
+            crystal=teacher.name, property=pair, kind="bond", unit="A", teacher=length, student=bonds.get(pair),
+            deviation=100 * (bonds[pair] / length - 1) if pair in bonds else None,
+        )  # fmt: skip
+    for name, angle in teacher.angles_degrees.items():
+        yield Deviation(
+            crystal=teacher.name, property=name, kind="angle", unit="degrees", teacher=angle, student=angles.get(name),
+            deviation=angles[name] - angle if name in angles else None,
+        )  # fmt: skip
+    given, found = np.array(teacher.vibrations_THz), np.array(student.vibrations_THz) if student else np.array([])
+    known = found.shape == given.shape  # a linear molecule that bends loses one
+    yield Deviation(
+        crystal=teacher.name, property="mean over the modes", kind="vibration", unit="THz", teacher=float(given.mean()),
+        student=float(found.mean()) if known else None,
+        deviation=float(np.abs(found - given).mean()) if known else None,
+    )  # fmt: skip
 
 
 def phase_energies(crystals: Sequence[Crystal]) -> dict[str, float]:

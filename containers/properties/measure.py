@@ -17,6 +17,7 @@ from ase.calculators.calculator import Calculator
 from pydantic import Field
 
 from containers.contract import Closed, Progress, StepError, no_progress
+from containers.properties.molecules import Dimer, Molecule
 from containers.structures.distances import shortest_distance
 
 FORCE_TOLERANCE = 1e-3  # eV/Å, of relaxed crystals and of atoms in strained cells
@@ -39,6 +40,8 @@ ELASTIC = {
     "orthorhombic": ("11", "12", "13", "22", "23", "33", "44", "55", "66"),
 }
 """Independent elastic constants by crystal system (Nye, Physical Properties of Crystals); others have all 21."""
+LENGTHS = {"cubic": "a", "hexagonal": "ac", "trigonal": "ac", "tetragonal": "ac"}
+"""Independent lengths of the conventional cell; others have all three."""
 ALL_ELASTIC = tuple(f"{row}{column}" for row in range(1, 7) for column in range(row, 7))
 
 
@@ -62,7 +65,7 @@ class Crystal(Closed):
     cell_A: tuple[tuple[float, float, float], ...]  # primitive
     numbers: tuple[int, ...]
     scaled_positions: tuple[tuple[float, float, float], ...]
-    lattice_A: dict[str, float]  # a, b, c of the conventional cell
+    lattice_A: dict[str, float]  # a, b, c of the conventional cell, those that differ by symmetry
     energy_eV_per_atom: float
     volume_A3_per_atom: float
     bulk_GPa: dict[str, float] | None = None  # B
@@ -100,9 +103,11 @@ class Crystal(Closed):
 
 
 class Properties(Closed):
-    """What one calculator gives for the crystals."""
+    """What one calculator gives for the crystals, the molecules and the pairs of elements."""
 
     crystals: tuple[Crystal, ...]
+    molecules: tuple[Molecule, ...] = ()
+    dimers: dict[str, Dimer] = {}  # by pair: Al-Ni
     left_out: dict[str, str] = {}  # crystals by formula -> the reason
 
     @classmethod
@@ -200,7 +205,11 @@ def measure(
         cell_A=_rows(rest.cell.array),
         numbers=tuple(map(int, rest.numbers)),
         scaled_positions=_rows(rest.get_scaled_positions()),
-        lattice_A=dict(zip("abc", map(float, conventional.lattice.abc), strict=True)),
+        lattice_A={
+            axis: float(length)
+            for axis, length in zip("abc", conventional.lattice.abc, strict=True)
+            if axis in LENGTHS.get(symmetry.get_crystal_system(), "abc")
+        },
         energy_eV_per_atom=float(energy),
         volume_A3_per_atom=float(rest.get_volume() / len(rest)),
         failed=failed,

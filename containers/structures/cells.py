@@ -47,6 +47,16 @@ def is_solid(atoms: Atoms, reach: float) -> bool:
 
     A cluster or surface that is padded with empty space is periodic by name only.
     """
+    return bool(atoms.pbc.all() and (_gaps(atoms) < reach).all())
+
+
+def is_isolated(atoms: Atoms, reach: float) -> bool:
+    """Return whether matter continues in no direction: none is periodic, but with `reach` Å without an atom."""
+    return bool((~atoms.pbc).all() or (~atoms.pbc | (_gaps(atoms) >= reach)).all())
+
+
+def _gaps(atoms: Atoms) -> Floats:
+    """Return (3,) Å of the widest slab without an atom parallel to each face."""
     scaled = np.sort(atoms.get_scaled_positions(wrap=True), axis=0)
     gaps = np.diff(np.concatenate([scaled, scaled[:1] + 1]), axis=0).max(axis=0)
-    return bool(atoms.pbc.all() and (gaps * heights(atoms) < reach).all())
+    return np.asarray(gaps * heights(atoms), dtype=float)

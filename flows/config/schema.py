@@ -16,7 +16,16 @@ from containers.tensorpot.baseline.baseline import LennardJones
 from containers.tensorpot.pacemaker.blocks import Overrides
 from containers.tensorpot.pacemaker.input import Kappa
 from containers.tensorpot.pacemaker.own_keys import own_backend, own_fit
-from flows.config.training import ConfigSection, Convergence, Extend, PropertiesConfig, Stability, Sweep, Train
+from flows.config.training import (
+    ConfigSection,
+    Convergence,
+    Extend,
+    PropertiesConfig,
+    Stability,
+    Sweep,
+    Train,
+    Trajectory,
+)
 
 PresetName = Literal["standard", "accurate"]
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
@@ -24,6 +33,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "accurate": {
         "pacemaker": {"cutoff": "wide", "order": 4, "functions_per_element": 300, "densities": 4},
         "selection": {"max_structures": 200},
+        "extend": {"error_growth": 0.05},
         "train": {"stages": [{"kappa": 0.3, "maxiter": "auto"}, {"kappa": 0.03, "maxiter": "auto"}]},
     },
 }
@@ -181,6 +191,10 @@ class Pacemaker(ConfigSection):
     energy_weights: bool = Field(
         True, description="structures high above the ground state and large forces count less in the fit"
     )
+    energy_scale_eV_per_atom: float = Field(
+        1.0, gt=0, description="eV/atom above the lowest of the composition at which a structure counts a quarter"
+    )
+    force_scale_eV_per_A: float = Field(1.0, gt=0, description="eV/Å (root mean square) at which its forces count half")
     reference_potential: Literal["none", "zbl", "lj"] = Field(
         "zbl", description="zbl: repulsion at short distances; lj: the student learns the labels minus Lennard-Jones"
     )
@@ -280,6 +294,7 @@ class DistillConfig(ConfigSection):
     train: Train = Train()
     convergence: Convergence = Convergence()
     stability: Stability = Stability()
+    trajectory: Trajectory = Trajectory()
     properties: PropertiesConfig = PropertiesConfig()
     extend: Extend = Extend()
     sweep: Sweep = Sweep()

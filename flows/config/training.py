@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from containers.contract import Closed
+from containers.properties.compare import PropertyLimits
 from containers.properties.crystals import Prototype
 from containers.properties.measure import Settings
 from containers.tensorpot.pacemaker.input import Kappa, Optimizer, Randomness, Regularisation, Schedule
@@ -54,13 +55,28 @@ class Stability(ConfigSection):
     max_drift_meV_per_atom_per_ps: float = Field(1.0, gt=0, description="of the total energy")
 
 
+class Trajectory(ConfigSection):
+    """Errors on structures of the student's own molecular dynamics, which the teacher labels after the last round."""
+
+    picoseconds: float = Field(1.0, ge=0, le=1000, description="ps of each run at constant temperature; 0: no frames")
+    temperatures_K: Literal["auto"] | list[Annotated[float, Field(gt=0, le=10000)]] = Field(
+        "auto", description="K; auto: 300 and 0.8 of the highest in the training structures, at most 2000"
+    )
+    frames: int = Field(10, ge=1, le=1000, description="structures of each run, that of `stability` too, to label")
+    atoms: int = Field(64, ge=2, description="at least so many: a training structure is repeated")
+
+
 class PropertiesConfig(Settings, ConfigSection):
-    """Crystals on which student and teacher are compared: lattice, elastic constants, phonons, vacancies, faces."""
+    """Crystals and molecules on which student and teacher are compared: elastic constants, phonons, bonds and more."""
 
     from_pool: int = Field(
-        3, ge=0, description="crystals from the pool: the lowest in energy of each composition, elements first; 0: none"
+        3, ge=0, description="crystals, and molecules, from the pool: the lowest in energy of each composition; 0: none"
     )
     prototypes: list[Prototype] = Field([], description="crystals by the name of their structure; they come first")
+    reference: dict[str, dict[str, float]] = Field(
+        {},
+        description="DFT or experiment for the report, in its units, such as {Si Fd-3m: {C44: 79.6, vacancy Si: 3.6}}",
+    )
 
     @property
     def wanted(self) -> bool:
@@ -83,10 +99,17 @@ class Extend(ConfigSection):
         None, ge=1, description="basis functions at most; null: twice functions_per_element"
     )
     min_gain: float = Field(0.05, gt=0, lt=1, description="share by which a round must lower the validation error")
+    property_rounds: int = Field(
+        4, ge=0, le=20, description="times at most that structures are made for properties that miss; 0: never"
+    )
+    error_growth: float = Field(
+        0.5, ge=0, description="share by which a round for properties may raise the validation error, within its limit"
+    )
 
 
-NOT_VARIED = ("name", "preset", "sweep", "extend")
-"""Keys that a sweep cannot vary: it fits in the training set and the basis that it has, with every value filled in."""
+NOT_VARIED = ("name", "preset", "sweep", "extend", "trajectory")
+"""Keys that a sweep cannot vary: it fits in the training set and the basis that it has, with every value filled in,
+and looks at no trajectory."""
 
 
 class Sweep(ConfigSection):
@@ -121,8 +144,41 @@ class Sweep(ConfigSection):
         return self
 
 
-class Convergence(Closed):
-    """When a student is good enough."""
+class Limits(Closed):
+    """Largest errors and deviations of a student that is good enough."""
 
-    force_mae_meV_per_A: float = Field(120, gt=0, description="meV/Å, mean absolute error of force components")
-    energy_mae_meV_per_atom: float = Field(20, gt=0, description="meV/atom, mean absolute error of energies")
+    force_mae_meV_per_A: float = Field(gt=0)
+    energy_mae_meV_per_atom: float = Field(gt=0)
+    properties: PropertyLimits = PropertyLimits()
+
+
+class Convergence(ConfigSection):
+    """When a student is good enough: errors on validation and test structures, and properties of crystals."""
+
+    force_mae_meV_per_A: Literal["auto"] | Annotated[float, Field(gt=0)] = Field(
+        "auto",
+        description="meV/Å, mean absolute error of force components; auto: a tenth of their mean size, 10 to 120",
+    )
+    energy_mae_meV_per_atom: Literal["auto"] | Annotated[float, Field(gt=0)] = Field(
+        "auto",
+        description="meV/atom, mean absolute error of energies; auto: a tenth of their spread beside the composition,"
+        " within 1 to 20",
+    )
+    properties: PropertyLimits = PropertyLimits()
+
+    def limits(self, force_mean_meV_per_A: float, energy_spread_meV_per_atom: float) -> Limits:
+        """Return the limits for data with this mean size of force components and this spread of energies."""
+        force, energy = self.force_mae_meV_per_A, self.energy_mae_meV_per_atom
+        return Limits(
+            force_mae_meV_per_A=_tenth(force_mean_meV_per_A, *FORCE_MAE) if force == "auto" else force,
+            energy_mae_meV_per_atom=_tenth(energy_spread_meV_per_atom, *ENERGY_MAE) if energy == "auto" else energy,
+            properties=self.properties,
+        )
+
+
+FORCE_MAE, ENERGY_MAE = (10.0, 120.0), (1.0, 20.0)
+"""Range of the automatic limits (meV/Å, meV/atom)."""
+
+
+def _tenth(size: float, least: float, most: float) -> float:
+    return float(f"{min(max(size / 10, least), most):.2g}")

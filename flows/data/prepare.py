@@ -16,9 +16,11 @@ from containers.mace.teacher.description import Teacher
 from containers.structures.state import Reads, union
 from containers.structures.table import Origin
 from containers.tensorpot.baseline import baseline
+from containers.tensorpot.dataset import dataset
 from containers.tensorpot.selection.coverage import Tables
 from flows.config.loading import Files
 from flows.config.schema import DistillConfig
+from flows.config.training import Limits
 from flows.data import steps
 from flows.data.frame_warnings import frame_warnings
 from flows.data.labelling import label
@@ -136,6 +138,12 @@ class Prepared(Resolved):
     dataset: Artefact
     of_teacher: Artefact | None = None
 
+    @property
+    def limits(self) -> Limits:
+        """Errors and deviations of a student that is good enough for these data."""
+        found = self.dataset.read(dataset.Metrics)
+        return self.config.convergence.limits(found.force_mean_meV_per_A, found.energy_spread_meV_per_atom)
+
 
 def resolve_inputs(config: DistillConfig, files: Files, models: dict[str, External | None], run: Run) -> Resolved:
     """Look at the teachers, ingest the structures, and refuse data that cannot be fitted."""
@@ -174,14 +182,14 @@ def label_and_merge(known: Resolved, run: Run) -> Prepared:
     by_teacher = [label(recipe, table, teachers, run, f"pool_labels {name}") for name, table in ingested.with_dft]
     dft, test = ingested.dft, ingested.dft_test
     keys = [teacher.key(run.workspace) for teacher in teachers]
-    dataset = run(steps.dataset_call(recipe, labels, dft, test, ingested.merged, keys))  # refuses a base that is none
+    merged = run(steps.dataset_call(recipe, labels, dft, test, ingested.merged, keys))  # refuses a base that is none
     earlier = (ingested.earlier_baseline, ingested.merged)
     made = run(steps.baseline_call(recipe, labels, dft, test, by_teacher, *earlier))
     warn_of_dft(made.read(baseline.Metrics))
     of_teacher = None
     if recipe.properties.wanted:
         of_teacher = run(steps.teacher_properties_call(recipe, known.models.values(), labels, run.workspace.settings))
-    return Prepared(**vars(known), baseline=made, dataset=dataset, of_teacher=of_teacher)
+    return Prepared(**vars(known), baseline=made, dataset=merged, of_teacher=of_teacher)
 
 
 def warn_of_dft(found: baseline.Metrics) -> None:

@@ -20,7 +20,7 @@ from containers.tensorpot.pacemaker.input import Fit, Loss, Optimizer, Potential
 from containers.tensorpot.pacemaker.own_keys import check_blocks, own_fit
 from containers.tensorpot.selection.coverage import Tables, never_trained
 from flows.config.schema import Dataset, DistillConfig, Selection
-from flows.config.training import Convergence, PropertiesConfig, Stability, Stage
+from flows.config.training import PropertiesConfig, Stability, Stage, Trajectory
 from tasks.errors import UserError
 
 MOST_OF_BFGS = 20_000
@@ -38,7 +38,7 @@ class Recipe(Closed):
 
     A section, and a key of `teacher`, `train` or `pacemaker`, keeps its name here where it is taken as it is.
     Another config is resolved anew (`Resolved.with_config`). `auto` is left only where a step decides by its own data:
-    kappa, batch_size, r_in_A, lj, stability.timestep_fs.
+    kappa, batch_size, r_in_A, lj, stability.timestep_fs, trajectory.temperatures_K.
     """
 
     head: str
@@ -57,6 +57,8 @@ class Recipe(Closed):
     lj: Literal["auto"] | dict[str, LennardJones]
     weight_dft: float
     energy_weights: bool
+    energy_scale_eV_per_atom: float
+    force_scale_eV_per_A: float
     loss_energy: float = Field(description="beside loss_stress: decides the weight of a strained structure")
     loss_stress: float = Field(description="above 0: strained structures are labelled and fitted to")
     stages: tuple[Fit, ...] = Field(min_length=1, description="the fits one after another, each at its first attempt")
@@ -64,8 +66,8 @@ class Recipe(Closed):
     seed: int
     max_attempts: int
     threads: int | None = Field(description="of a fit; None: the cores of the machine that it runs on")
-    convergence: Convergence
     stability: Stability
+    trajectory: Trajectory
     properties: PropertiesConfig
 
 

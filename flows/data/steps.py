@@ -13,9 +13,10 @@ from containers.contract import Resources
 from containers.ingest import ingest
 from containers.labels import pool_labels
 from containers.mace.labelling import mace_label
-from containers.mace.properties import teacher_properties
+from containers.mace.properties import property_structures, teacher_properties
 from containers.mace.teacher import teacher_fetch
 from containers.mace.teacher.description import Teacher
+from containers.properties.compare import Group
 from containers.structures.state import Reads
 from containers.tensorpot.baseline import baseline
 from containers.tensorpot.dataset import dataset
@@ -173,6 +174,31 @@ def teacher_properties_call(
     )
 
 
+def property_structures_call(
+    recipe: Recipe,
+    models: Iterable[FileRef],
+    of_teacher: Artefact,
+    missed: Mapping[str, Sequence[Group]],
+    before: int,
+    settings: Settings,
+) -> StepCall:
+    """Structures that decide properties.
+
+    Args:
+        of_teacher: of `teacher_properties`.
+        missed: name of a crystal -> groups of its properties.
+        before: rounds that made some already; chance then decides anew.
+    """
+    params = property_structures.Params(
+        head=recipe.head,
+        missed={name: tuple(groups) for name, groups in missed.items()},
+        settings=recipe.properties.settings,
+        seed=recipe.seed + before,
+    )
+    threads = Resources(threads=settings.cores)
+    return call("property_structures", params, threads, model=list(models), properties=of_teacher)
+
+
 def dataset_call(
     recipe: Recipe,
     labels: Artefact,
@@ -242,15 +268,22 @@ def strain_call(recipe: Recipe, data: Artefact, selection: Artefact) -> StepCall
 
 
 def frames_call(
-    recipe: Recipe, data: Artefact, selection: Artefact, base: Artefact, strains: Artefact | None
+    recipe: Recipe,
+    data: Artefact,
+    selection: Artefact,
+    base: Artefact,
+    strains: Artefact | None,
+    properties: Sequence[Artefact] = (),
 ) -> StepCall:
-    """pacemaker's frames in three splits: selected, DFT and strained structures."""
+    """pacemaker's frames in three splits: selected, DFT and strained structures, and those that decide properties."""
     params = frames.Params(
         elements=recipe.potential.elements,
         cutoff=recipe.potential.cutoff,
         weight_dft=recipe.weight_dft,
         weights=recipe.dataset.weights,
         energy_weights=recipe.energy_weights,
+        energy_scale_eV_per_atom=recipe.energy_scale_eV_per_atom,
+        force_scale_eV_per_A=recipe.force_scale_eV_per_A,
         loss_energy=recipe.loss_energy,
         loss_stress=recipe.loss_stress,
     )
@@ -262,4 +295,5 @@ def frames_call(
         selection=selection,
         baseline=base,
         strains=strains.file("labels") if strains else None,
+        properties=[table.file("labels") for table in properties],
     )

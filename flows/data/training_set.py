@@ -21,10 +21,12 @@ class TrainingSet:
     Attributes:
         selection: of `pace_select`, or of `weak_spots`.
         frames: of the three splits.
+        properties: labels of structures that decide properties, of every round that made some.
     """
 
     selection: Artefact
     frames: Artefact
+    properties: tuple[Artefact, ...] = ()
 
 
 def training_set(prepared: Prepared, run: Run) -> TrainingSet:
@@ -38,7 +40,7 @@ def training_set(prepared: Prepared, run: Run) -> TrainingSet:
     return frames_of(prepared, selection, run)
 
 
-def frames_of(prepared: Prepared, selection: Artefact, run: Run) -> TrainingSet:
+def frames_of(prepared: Prepared, selection: Artefact, run: Run, properties: tuple[Artefact, ...] = ()) -> TrainingSet:
     """Write the frames of a selection; with a stress loss, label strained copies first, in a pass of their own.
 
     Warn of pairs of elements that training never sees within the cutoff, and of those that the other splits have.
@@ -47,7 +49,7 @@ def frames_of(prepared: Prepared, selection: Artefact, run: Run) -> TrainingSet:
     if recipe.loss_stress > 0:
         strained = run(steps.strain_call(recipe, prepared.dataset, selection))
         strains = label(recipe, strained, prepared.teachers, run, "pool_labels strains")
-    made = run(steps.frames_call(recipe, prepared.dataset, selection, prepared.baseline, strains))
+    made = run(steps.frames_call(recipe, prepared.dataset, selection, prepared.baseline, strains, properties))
     pairs = made.read(frames.Metrics).pairs
     if unseen := [pair for pair, splits in pairs.items() if not splits["train"]["structures"]]:
         elsewhere = [pair for pair in unseen if any(pairs[pair][name]["structures"] for name in ("validation", "test"))]
@@ -56,4 +58,4 @@ def frames_of(prepared: Prepared, selection: Artefact, run: Run) -> TrainingSet:
             ", ".join(unseen),
             f" Validation or test structures have {', '.join(elsewhere)}." if elsewhere else "",
         )
-    return TrainingSet(selection, made)
+    return TrainingSet(selection, made, properties)

@@ -19,9 +19,11 @@ from flows.config.schema import DistillConfig
 from flows.data.prepare import label_and_merge, resolve_inputs
 from flows.data.recipe import Recipe
 from flows.data.training_set import training_set
+from flows.distill.trajectory import follow
 from flows.fit import steps as fit_steps
 from flows.fit.attempts import attempt_name
 from flows.fit.repairs import first_plan
+from flows.fit.rounds import extend
 from flows.fit.student import make_student
 from flows.run import Missing, Run, Unmade, is_made
 from tasks.artefact import Artefact, StepCall
@@ -85,12 +87,15 @@ def plan(config: DistillConfig, workspace: Workspace) -> str:
     else:
         with suppress(Missing):
             prepared = label_and_merge(known, run)
-            make_student(prepared, training_set(prepared, run), run)
+            student = make_student(prepared, training_set(prepared, run), run)
+            follow(prepared, extend(prepared, student, run).best, run)
         gate = ["stability"] if config.stability.picoseconds > 0 else []
         fits = [attempt_name(known.recipe, stage, 1) for stage in range(1, len(known.recipe.stages) + 1)]
         certain = ["pace_select", "frames", *fits, "pace_activeset", "pace_corerep", *gate, "evaluate"]
         if config.properties.wanted:
             certain = ["teacher_properties", *certain, "student_properties"]
+        if config.trajectory.picoseconds > 0:
+            certain += ["trajectory", "pool_labels trajectory", "trajectory_errors"]
         for name in certain:  # the task runs that there will be in any case, if no stage fails
             if name not in look.lines:
                 look.note(name, UNKNOWN)

@@ -13,6 +13,7 @@ from flows.config.schema import DistillConfig
 from flows.data.prepare import prepare
 from flows.data.training_set import training_set
 from flows.distill.summary import Outcome, summarise
+from flows.distill.trajectory import follow
 from flows.fit.rounds import extend
 from flows.fit.student import make_student
 from flows.run import Run
@@ -59,4 +60,5 @@ def _distill(config: DistillConfig, files: Files, models: Models, workspace: Wor
     training = training_set(prepared, run)
     student = make_student(prepared, training, run)
     results = extend(prepared, student, run)
+    follow(prepared, results.best, run)
     return summarise(digests(files, prepared.models), results, run)

@@ -10,15 +10,16 @@ from typing import Any
 from containers.contract import Closed
 from containers.labels import pool_labels
 from containers.metrics import of_side
+from containers.properties.compare import Deviation
 from containers.tensorpot.core import pace_corerep
 from containers.tensorpot.evaluation import stability
 from containers.tensorpot.fit import pace_train
 from containers.tensorpot.frames import frames
 from containers.tensorpot.selection import pace_select
 from containers.tensorpot.student.baseline import Baseline
-from flows.config.training import Convergence
+from flows.config.training import Limits
 from flows.fit.attempts import Attempt, led_to
-from flows.fit.rounds import Results
+from flows.fit.rounds import Results, rows_of
 from flows.fit.verdict import ACCIDENTS, hint_for
 from flows.run import Run
 from tasks.artefact import Artefact
@@ -28,6 +29,8 @@ from tasks.report.summary import Labelling, RunSummary
 from tasks.workspace import Workspace
 
 FIT_FIGURES = ("stop_criterion", "iterations", "resumed_at", "best_iteration")
+SHOWN = 5
+"""Properties that the reason names."""
 CHECKED = {"force_mae_meV_per_A": ("force MAE", "meV/Å"), "energy_mae_meV_per_atom": ("energy MAE", "meV/atom")}
 
 
@@ -63,23 +66,26 @@ def not_converged_because(
     errors: dict[str, Any],
     chosen: Attempt,
     unstable_because: str | None,
-    convergence: Convergence,
+    limits: Limits,
     last: bool = True,
     falls_eV: Mapping[str, float] | None = None,
+    properties: Sequence[Deviation] = (),
 ) -> str | None:
     """Return why the result does not count as converged; None when it does.
 
-    Test errors, the fit's end, molecular dynamics and the core count. An error that is not known exceeds its limit.
+    Test errors, the fit's end, molecular dynamics, the core and properties count. An error that is not known exceeds
+    its limit.
 
     Args:
         errors: on the test structures.
         unstable_because: result of the stability gate; None when the student is stable, or there was no gate.
         last: `chosen` is the last attempt.
         falls_eV: pairs whose dimer falls on the way in although training has their bonds.
+        properties: of crystals; none where no crystal was compared.
     """
     found = []
     for key, (name, unit) in CHECKED.items():
-        value, limit = errors.get(key), getattr(convergence, key)
+        value, limit = errors.get(key), getattr(limits, key)
         if value is None:
             found.append(f"the {name} on the test structures is not known")
         elif value > limit:
@@ -98,6 +104,11 @@ def not_converged_because(
             f"the energy of a dimer falls on the way in for {shown}{more}: add structures with these pairs compressed"
             " to the pool, or set pacemaker.r_in_A"
         )
+    missed = sorted((row for row in properties if limits.properties.over(row) > 1), key=limits.properties.over)[::-1]
+    if missed:
+        found.append("; ".join(map(limits.properties.sentence, missed[:SHOWN])))
+        if len(missed) > SHOWN:
+            found.append(f"{len(missed) - SHOWN} more properties beyond their limits")
     return "; ".join(found) or None
 
 
@@ -118,7 +129,8 @@ def summarise(inputs: dict[str, str], results: Results, run: Run) -> RunSummary:
     unstable = student.stability.read(stability.Metrics).unstable_because if student.stability else None
     last = chosen == len(attempts) - 1
     falls = student.core.read(pace_corerep.Metrics).bonded_dimer_falls_eV
-    because = not_converged_because(evaluation["teacher"], attempts[chosen], unstable, config.convergence, last, falls)
+    limits, rows = prepared.limits, rows_of(student)
+    because = not_converged_because(evaluation["teacher"], attempts[chosen], unstable, limits, last, falls, rows)
     first, selected = (one.read(pace_select.Metrics) for one in (results.selection, student.training.selection))
     committee = config.teacher.model_dump(include={"committee", "max_force_std"}) if config.teacher.committee else {}
     made = {
@@ -154,7 +166,8 @@ def summarise(inputs: dict[str, str], results: Results, run: Run) -> RunSummary:
         attempts=tuple(_attempt(attempt, workspace) for attempt in attempts),
         chosen=chosen,
         extensions=results.extensions,
-        thresholds=config.convergence.model_dump(),
+        thresholds=limits.model_dump(include=set(CHECKED)),
+        property_limits=limits.properties,
         converged=because is None,
         not_converged_because=because,
         fits=fits_of(led_to(student.fit, attempts), config.train.bootstrap, workspace),

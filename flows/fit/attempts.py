@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from containers.tensorpot.frames import frames
+from flows.config.training import Limits
 from flows.data.recipe import Recipe
 from flows.fit import steps
 from flows.fit.repairs import FitPlan, first_plan, left_by, next_plan
@@ -74,7 +75,9 @@ def attempt_name(recipe: Recipe, stage: int, attempt: int, of: str = "") -> str:
     return " ".join(filter(None, words))
 
 
-def fit(recipe: Recipe, data: Artefact, run: Run, start: Stored | None = None) -> tuple[list[Attempt], Artefact]:
+def fit(
+    recipe: Recipe, data: Artefact, limits: Limits, run: Run, start: Stored | None = None
+) -> tuple[list[Attempt], Artefact]:
     """Return every attempt at every stage, and the result of the one with the smallest validation errors.
 
     A stage in which every attempt failed ends the fit with the best of the stages before it. Where an earlier run used
@@ -83,12 +86,12 @@ def fit(recipe: Recipe, data: Artefact, run: Run, start: Stored | None = None) -
 
     Args:
         data: of the `frames` step.
+        limits: validation errors within them end the attempts at a stage.
         start: potential without core repulsion that the first stage begins with.
 
     Raises:
         StepFailed: of the last attempt, when none left a potential.
     """
-    limits = recipe.convergence
     attempts: list[Attempt] = []
     best: Artefact | None = None
     for number, stage in enumerate(recipe.stages, 1):
@@ -101,7 +104,8 @@ def fit(recipe: Recipe, data: Artefact, run: Run, start: Stored | None = None) -
         ):
             interim = [one.artefact.file("interim") for one in made if one.artefact and one.outcome.resumable]
             begin = interim[-1] if interim and plan.start == "continue" else origin
-            made.append(_attempted(attempt_name(recipe, number, len(made) + 1, run.of), recipe, plan, data, begin, run))
+            name = attempt_name(recipe, number, len(made) + 1, run.of)
+            made.append(_attempted(name, recipe, plan, data, begin, limits, run))
             structures = data.read(frames.Metrics).train_structures
             plan = next_plan(plan, made[-1].verdict, left_by(made[-1].outcome, plan, limits, structures), last)
         attempts += made
@@ -116,7 +120,9 @@ def fit(recipe: Recipe, data: Artefact, run: Run, start: Stored | None = None) -
     return attempts, best
 
 
-def _attempted(name: str, recipe: Recipe, plan: FitPlan, data: Artefact, start: Stored | None, run: Run) -> Attempt:
+def _attempted(
+    name: str, recipe: Recipe, plan: FitPlan, data: Artefact, start: Stored | None, limits: Limits, run: Run
+) -> Attempt:
     result: Artefact | StepFailed
     call = steps.train_call(recipe, plan, data, start, run.workspace.settings)
     started = time.monotonic()
@@ -124,7 +130,7 @@ def _attempted(name: str, recipe: Recipe, plan: FitPlan, data: Artefact, start: 
         result = run.named(call, name)
     except StepFailed as failure:
         result = failure
-    verdict = judge(_outcome(result), recipe.convergence)
+    verdict = judge(_outcome(result), limits)
     seconds = result.seconds if isinstance(result, Artefact) else time.monotonic() - started
     return Attempt(name, plan, verdict, seconds, result, call.inputs)
 

@@ -1,4 +1,5 @@
-"""The next round where a sound student misses its limits: more structures, more functions, or stop. Pure.
+"""The next round where a sound student misses its limits: more structures, more functions, structures that decide
+properties, or stop. Pure.
 
 The first line that applies decides:
 
@@ -7,9 +8,11 @@ the best student so far                     then
 ==========================================  =========================================================================
 is not sound                                stop: the fit was broken off or molecular dynamics went wrong; neither
                                             structures nor functions are known to repair that
-is within the limits                        stop: validation and test errors both are
+is within all limits                        stop: validation and test errors are, and its properties
 any, and the last round was broken off      stop: the next run of the same command continues it, and only then makes
                                             other rounds, so that nothing is made twice
+is within the limits of errors              properties: all that miss at once; where that gave no gain, each by itself,
+                                            the farthest first, `extend.property_rounds` times at most
 any, and the rounds are all made            stop: `extend.rounds` are used up
 extrapolates on the test split (γ above 1   structures
 on more than EXTRAPOLATING of its atoms)
@@ -25,7 +28,10 @@ limits, the larger of force and energy; those of the validation split decide eve
 for that the test split counts too, and a student within the limits on both splits is better than any that is not.
 Where the test split alone misses a limit, the validation split stands for it, and the reason says so.
 
-The loop ends: each round is counted, and `extend.rounds` is finite.
+Properties count once the errors are within their limits. A round of properties helped when it lowered what they miss by
+`extend.min_gain`, and the validation error rose by less than `extend.error_growth` and stayed within its limit.
+
+The loop ends: each round is counted, and both numbers of rounds are finite.
 """
 
 from __future__ import annotations
@@ -37,11 +43,13 @@ from typing import Literal
 from pydantic import Field
 
 from containers.contract import Closed
-from flows.config.training import Convergence, Extend
+from containers.properties.compare import Group
+from flows.config.training import Extend, Limits
 from flows.fit.verdict import Errors
 
-Kind = Literal["structures", "functions"]
-KINDS: tuple[Kind, ...] = ("structures", "functions")
+ErrorKind = Literal["structures", "functions"]
+Kind = Literal[ErrorKind, "properties"]
+KINDS: tuple[ErrorKind, ...] = ("structures", "functions")
 StopReason = Literal["unsound", "reached", "unfinished", "rounds", "no_gain", "nothing_left"]
 
 EXTRAPOLATING = 0.02
@@ -50,6 +58,8 @@ GAP = 1.2
 """Validation error over training error from which structures are what lacks."""
 GROWTH = 1.5
 """Basis functions after a round over those before."""
+WORST = 10.0
+"""Limits by which a property misses at most, so that a broken one does not hide the gain of others."""
 
 
 class State(Closed):
@@ -63,21 +73,43 @@ class State(Closed):
     validation: Errors
     test: Errors
     extrapolating: float = Field(ge=0, le=1, description="share of test atoms with γ above 1")
+    properties: dict[Group, float] = Field({}, description="the largest deviation of a group in units of its limit")
     unsound: str | None = Field(None, description="why nothing can be built on it")
     interrupted: bool = Field(False, description="an accident ended its fit: a later run continues it")
+
+    model_config = Closed.model_config | {"allow_inf_nan": True}
+
+    @property
+    def missed(self) -> tuple[Group, ...]:
+        """The groups of properties beyond their limits, the farthest first."""
+        return tuple(
+            sorted((one for one, over in self.properties.items() if over > 1), key=lambda one: -self.properties[one])
+        )
+
+    @property
+    def shortfall(self) -> float:
+        """Sum of what properties miss, in units of their limits."""
+        return sum(min(over, WORST) - 1 for over in self.properties.values() if over > 1)
 
 
 class Tried(Closed):
     """A round that is over."""
 
     kind: Kind
+    groups: tuple[Group, ...] = Field((), description="of properties, where these are its kind")
     state: State | None = Field(description="the student it gave; None: it failed")
+
+    @property
+    def what(self) -> str:
+        """What it tried: its kind, or its groups of properties."""
+        return _what(self.kind, self.groups)
 
 
 class Extension(Closed):
-    """The next round; one of the sizes is larger than the best student's."""
+    """The next round; one of the sizes is larger than the best student's, or `groups` of properties are repaired."""
 
     kind: Kind
+    groups: tuple[Group, ...] = ()
     structures: int
     functions: int = Field(description="an element")
     reason: str
@@ -97,38 +129,48 @@ class Standing:
     Attributes:
         best: 0 is the first student, k that of round k (from 1).
         helped: by round, whether it lowered the best validation error by `extend.min_gain`.
-        in_vain: kinds tried since a round last helped.
+        in_vain: what was tried since a round last helped, see `Tried.what`.
     """
 
     best: int
     state: State
     helped: tuple[bool, ...]
-    in_vain: frozenset[Kind]
+    in_vain: frozenset[str]
 
 
-def standing(first: State, rounds: Sequence[Tried], extend: Extend, limits: Convergence) -> Standing:
+def standing(first: State, rounds: Sequence[Tried], extend: Extend, limits: Limits) -> Standing:
     """Return the best sound student, the earliest of equals, and which rounds helped."""
     now = Standing(0, first, (), frozenset())
     for number, tried in enumerate(rounds, 1):
         state = None if tried.state is None or tried.state.unsound else tried.state
         better = state if state and _rank(state, limits) < _rank(now.state, limits) else None
-        least = (1 - extend.min_gain) * now.state.validation.badness(limits)
-        helped = better is not None and (_reached(better, limits) or better.validation.badness(limits) <= least)
-        in_vain = frozenset[Kind]() if helped else now.in_vain | {tried.kind}
+        if better and tried.kind == "properties":
+            most = (1 + extend.error_growth) * now.state.validation.badness(limits)
+            better = better if better.validation.badness(limits) <= most else None
+            helped = better is not None and better.shortfall <= (1 - extend.min_gain) * now.state.shortfall
+        else:
+            least = (1 - extend.min_gain) * now.state.validation.badness(limits)
+            helped = better is not None and (_reached(better, limits) or better.validation.badness(limits) <= least)
+        in_vain = frozenset[str]() if helped else now.in_vain | {tried.what}
         best, chosen = (number, better) if better else (now.best, now.state)
         now = Standing(best, chosen, (*now.helped, helped), in_vain)
     return now
 
 
-def _reached(state: State, limits: Convergence) -> bool:
+def _what(kind: Kind, groups: Sequence[Group]) -> str:
+    return " and ".join(groups) or kind
+
+
+def _reached(state: State, limits: Limits) -> bool:
     return max(state.validation.badness(limits), state.test.badness(limits)) <= 1
 
 
-def _rank(state: State, limits: Convergence) -> tuple[bool, float]:
-    return not _reached(state, limits), state.validation.badness(limits)
+def _rank(state: State, limits: Limits) -> tuple[bool, float, float]:
+    reached = _reached(state, limits)
+    return not reached, state.shortfall if reached else 0.0, state.validation.badness(limits)
 
 
-def next_extension(first: State, rounds: Sequence[Tried], extend: Extend, limits: Convergence) -> Extension | Stop:
+def next_extension(first: State, rounds: Sequence[Tried], extend: Extend, limits: Limits) -> Extension | Stop:
     """Return the next round, or why there is none. See the table above.
 
     Args:
@@ -142,11 +184,15 @@ def next_extension(first: State, rounds: Sequence[Tried], extend: Extend, limits
             return Stop(why="unfinished", reason=f"{state.unsound}; run again: it continues")
         hindrance = f"{state.unsound}: neither structures nor functions are known to repair that"
         return Stop(why="unsound", reason=hindrance)
-    if _reached(state, limits):
-        return Stop(why="reached", reason="validation and test errors are within the limits")
+    reached = _reached(state, limits)
+    if reached and not state.missed:
+        properties = ", and so are the properties" if state.properties else ""
+        return Stop(why="reached", reason=f"validation and test errors are within the limits{properties}")
     if rounds and (last := rounds[-1].state) and last.interrupted:
         return Stop(why="unfinished", reason=f"{last.unsound}; run again: it continues")
-    if len(rounds) >= extend.rounds:
+    if reached:
+        return _properties(now, sum(one.kind == "properties" for one in rounds), extend)
+    if sum(one.kind != "properties" for one in rounds) >= extend.rounds:
         return Stop(why="rounds", reason=f"extend.rounds ({extend.rounds}) are used up")
     sizes = {kind: _size(kind, state, first, extend) for kind in KINDS}
     wanted, why = preferred(state, limits)
@@ -160,13 +206,27 @@ def next_extension(first: State, rounds: Sequence[Tried], extend: Extend, limits
     return Stop(why="no_gain" if now.in_vain else "nothing_left", reason=hindrances)
 
 
-def preferred(state: State, limits: Convergence) -> tuple[Kind, str]:
+def _properties(now: Standing, made: int, extend: Extend) -> Extension | Stop:
+    """Return the next round for a student within the limits of errors, some of whose properties miss theirs."""
+    state = now.state
+    figures = ", ".join(f"{group} ({state.properties[group]:.2g} times its limit)" for group in state.missed)
+    if made >= extend.property_rounds:
+        limit = f"extend.property_rounds ({extend.property_rounds}) are used up"
+        return Stop(why="rounds", reason=f"{limit}; beyond the limits are still {figures}")
+    for groups in dict.fromkeys([state.missed, *((one,) for one in state.missed)]):
+        if _what("properties", groups) not in now.in_vain:
+            sizes = {"structures": state.structures, "functions": state.functions}
+            return Extension(kind="properties", groups=groups, **sizes, reason=f"beyond the limits are {figures}")
+    return Stop(why="no_gain", reason=f"structures that decide properties did not help: {figures}")
+
+
+def preferred(state: State, limits: Limits) -> tuple[ErrorKind, str]:
     """Return the kind of round that the student needs, and the figures that say so."""
     over = state.validation.over(limits)
     missed = max(over, key=over.__getitem__)
     validation, training = getattr(state.validation, missed), getattr(state.train, missed)
     error = f"the {missed.split('_')[0]} error on validation ({validation:.3g})"
-    kind: Kind = "structures"
+    kind: ErrorKind = "structures"
     if state.extrapolating > EXTRAPOLATING:
         why = f"{100 * state.extrapolating:.1f} % of the test atoms extrapolate (γ above 1)"
     elif validation < GAP * training:
@@ -178,7 +238,7 @@ def preferred(state: State, limits: Convergence) -> tuple[Kind, str]:
     return kind, why
 
 
-def _size(kind: Kind, state: State, first: State, extend: Extend) -> int | str:
+def _size(kind: ErrorKind, state: State, first: State, extend: Extend) -> int | str:
     """Return the size after another round of this kind, or why there is none."""
     if kind == "structures":
         if state.candidates == 0:
@@ -196,5 +256,5 @@ def _size(kind: Kind, state: State, first: State, extend: Extend) -> int | str:
     return min(round(GROWTH * state.functions), most)
 
 
-def _hindrance(kind: Kind, size: int | str) -> str:
+def _hindrance(kind: ErrorKind, size: int | str) -> str:
     return f"{kind}: {size}" if isinstance(size, str) else f"more {kind} did not help"

@@ -42,7 +42,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field
 
 from containers.tensorpot.pacemaker.input import Fit, Loss, Minimisation
-from flows.config.training import Convergence
+from flows.config.training import Limits
 from flows.fit.verdict import SOUND, FitOutcome, Verdict
 
 STRONGER = 100.0
@@ -100,7 +100,7 @@ def first_plan(fit: Fit, stage: int = 1, onward: bool = False) -> FitPlan:
     return FitPlan(**own, reason=reason)
 
 
-def left_by(outcome: FitOutcome, plan: FitPlan, convergence: Convergence, structures: int) -> Left:
+def left_by(outcome: FitOutcome, plan: FitPlan, limits: Limits, structures: int) -> Left:
     """Return the state that an attempt left.
 
     Args:
@@ -109,7 +109,7 @@ def left_by(outcome: FitOutcome, plan: FitPlan, convergence: Convergence, struct
     if outcome.failure is not None:
         return Left(batch_size=None if plan.batch_size == "auto" else min(plan.batch_size, structures))
     done = outcome.fit
-    missed = frozenset(name.split("_")[0] for name, over in outcome.errors.over(convergence).items() if over > 1)
+    missed = frozenset(name.split("_")[0] for name, over in outcome.errors.over(limits).items() if over > 1)
     return Left(min(done.batch_size, structures), done.interim_iteration, outcome.resumable, missed)
 
 

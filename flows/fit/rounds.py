@@ -1,8 +1,10 @@
-"""The convergence loop: while a sound student misses its limits, give it more structures or more functions.
+"""The convergence loop: while a sound student misses its limits, give it more structures, more functions, or structures
+that decide its properties.
 
 `next_round` decides each round; here it is done, and remembered. A round of structures adds those of the training split
 that the best student so far does worst on, or extrapolates on (step `weak_spots`); a round of functions enlarges the
-basis. Either starts from the best potential so far. docs/use/extension.md has the measurements.
+basis; a round of properties adds waves, strains, vacancies and surfaces (step `property_structures`), labelled by the
+teacher. Each starts from the best potential so far. docs/use/extension.md has the measurements.
 """
 
 from __future__ import annotations
@@ -10,11 +12,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from containers.tensorpot.evaluation import evaluate, stability
+from containers.mace.properties import property_structures
+from containers.properties.compare import DECIDED_BY, Deviation, Group
+from containers.tensorpot.evaluation import evaluate, stability, student_properties
 from containers.tensorpot.fit import pace_train
 from containers.tensorpot.selection import pace_select, weak_spots
+from flows.config.training import Limits
+from flows.data.labelling import label
 from flows.data.prepare import Prepared
-from flows.data.training_set import frames_of
+from flows.data.steps import property_structures_call
+from flows.data.training_set import TrainingSet, frames_of
 from flows.fit import steps
 from flows.fit.attempts import Attempt
 from flows.fit.next_round import Extension, State, Stop, Tried, next_extension, standing
@@ -31,7 +38,7 @@ FULL = 0.95
 blocks of elements and rounds down, so that a few are always missing where there are several elements."""
 
 
-def state_of(student: FittedStudent, candidates: int) -> State:
+def state_of(student: FittedStudent, candidates: int, limits: Limits) -> State:
     """Return a student as the decisions take it.
 
     Args:
@@ -53,9 +60,24 @@ def state_of(student: FittedStudent, candidates: int) -> State:
         validation=Errors.of(made.validation_force_mae_meV_per_A, made.validation_energy_mae_meV_per_atom),
         test=Errors.of(tested.teacher_force_mae_meV_per_A, tested.teacher_energy_mae_meV_per_atom),
         extrapolating=tested.teacher_gamma_share_above_1,
+        properties=_over(student, limits),
         unsound=f"the fit was broken off ({last.name}: {last.verdict})" if broken else unsound,
         interrupted=broken and last.interrupted,
     )
+
+
+def rows_of(student: FittedStudent) -> list[Deviation]:
+    """Return the deviations of a student's properties; none where no crystal was compared."""
+    found = student.properties.read(student_properties.Metrics).deviations if student.properties else []
+    return [Deviation.model_validate(row) for row in found]
+
+
+def _over(student: FittedStudent, limits: Limits) -> dict[Group, float]:
+    found: dict[Group, float] = {}
+    for row in rows_of(student):
+        group = DECIDED_BY[row.kind]
+        found[group] = max(found.get(group, 0.0), limits.properties.over(row))
+    return found
 
 
 def broken_off(attempts: Sequence[Attempt], taken: Artefact) -> bool:
@@ -93,17 +115,19 @@ def extend(prepared: Prepared, student: FittedStudent, run: Run) -> Results:
     """
     selection, config = student.training.selection, prepared.config
     selected = selection.read(pace_select.Metrics)
-    first = state_of(student, selected.candidates - selected.selected)
+    limits = prepared.limits
+    first = state_of(student, selected.candidates - selected.selected, limits)
     students: list[FittedStudent | None] = [student]  # None: the round failed
     tried, rounds = list[Tried](), list[Round]()
     while True:
-        now = standing(first, tried, config.extend, config.convergence)
+        now = standing(first, tried, config.extend, limits)
         best = students[now.best] or student
-        coming = next_extension(first, tried, config.extend, config.convergence)
+        coming = next_extension(first, tried, config.extend, limits)
         if isinstance(coming, Stop):
             break
         mine = replace(run, of=f"round {len(rounds) + 1}")
-        run_log().info("%s: more %s, because %s", mine.of, coming.kind, coming.reason)
+        what = " and ".join(coming.groups) or f"more {coming.kind}"
+        run_log().info("%s: %s, because %s", mine.of, what, coming.reason)
         made, state, added_by, failed = None, None, dict[str, int](), ""
         try:
             made, state, added_by = _fit_round(prepared, best, now.state, coming, mine)
@@ -111,7 +135,7 @@ def extend(prepared: Prepared, student: FittedStudent, run: Run) -> Results:
             run_log().warning("%s failed: %s", mine.of, failure)
             failed = f"{failure.step}: {failure.message}"
         students.append(made)
-        tried.append(Tried(kind=coming.kind, state=state))
+        tried.append(Tried(kind=coming.kind, groups=coming.groups, state=state))
         rounds.append(
             Round(
                 number=len(students) - 1,
@@ -151,16 +175,43 @@ def _fit_round(
             base.core,
             base.active_set,
             coming.structures - before.structures,
+            prepared.limits,
             run.workspace.settings,
         )
         selection = run(call)
         found = selection.read(weak_spots.Metrics)
         candidates, added_by = candidates - found.added, found.added_by
-        training = frames_of(prepared, selection, run)
+        training = frames_of(prepared, selection, run, training.properties)
+    if coming.kind == "properties":
+        training, added_by = _with_properties(prepared, base, coming.groups, run)
+        # the validation split has none of what is learned here: it would keep the potential of the start
+        stages = tuple(stage.model_copy(update={"keep": "last"}) for stage in grown.recipe.stages)
+        grown = replace(grown, recipe=grown.recipe.model_copy(update={"stages": stages}))
     student = make_student(grown, training, run, base.fit.file("best"))
-    return student, state_of(student, candidates), added_by
+    return student, state_of(student, candidates, prepared.limits), added_by
+
+
+def _with_properties(
+    prepared: Prepared, base: FittedStudent, groups: Sequence[Group], run: Run
+) -> tuple[TrainingSet, dict[str, int]]:
+    """Return the training set with labelled structures that decide these groups of properties, for each crystal that
+    misses one, and their number by group."""
+    assert prepared.of_teacher
+    missed: dict[str, list[Group]] = {}
+    for row in rows_of(base):
+        group = DECIDED_BY[row.kind]
+        if group in groups and prepared.limits.properties.over(row) > 1 and group not in missed.get(row.crystal, ()):
+            missed.setdefault(row.crystal, []).append(group)
+    training, models, settings = base.training, prepared.models.values(), run.workspace.settings
+    call = property_structures_call(
+        base.recipe, models, prepared.of_teacher, missed, len(training.properties), settings
+    )
+    made = run(call)
+    labels = label(base.recipe, made, prepared.teachers, run, f"pool_labels properties {run.of}")
+    tables = (*training.properties, labels)
+    return frames_of(prepared, training.selection, run, tables), made.read(property_structures.Metrics).by_group
 
 
 def _size(state: State) -> Size:
     splits = {"validation": state.validation.model_dump(), "test": state.test.model_dump()}
-    return Size(structures=state.structures, functions=state.functions, **splits)
+    return Size(structures=state.structures, functions=state.functions, properties=dict(state.properties), **splits)

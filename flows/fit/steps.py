@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from containers.contract import Resources
+from containers.mace.properties import teacher_motion
 from containers.tensorpot.active_set import pace_activeset
 from containers.tensorpot.core import pace_corerep
-from containers.tensorpot.evaluation import evaluate, stability, student_properties
+from containers.tensorpot.evaluation import evaluate, stability, student_properties, trajectory
 from containers.tensorpot.fit import pace_train
 from containers.tensorpot.pacemaker.input import Loss, Minimisation
 from containers.tensorpot.selection import weak_spots
+from flows.config.training import Limits
 from flows.data.recipe import Recipe
 from flows.data.steps import select_resources
 from flows.fit.repairs import FitPlan
-from tasks.artefact import Artefact, StepCall, Stored, call
+from tasks.artefact import Artefact, FileRef, StepCall, Stored, call
 from tasks.settings import Settings
 
 
@@ -72,8 +74,57 @@ def evaluate_call(
 
 def stability_call(recipe: Recipe, core: Artefact, active_set: Artefact, frames: Artefact, base: Artefact) -> StepCall:
     """Molecular dynamics with the finished student; `stability.picoseconds` must be above 0."""
-    params = stability.Params(**recipe.stability.model_dump(), seed=recipe.seed)
+    params = stability.Params(**recipe.stability.model_dump(), frames=recipe.trajectory.frames, seed=recipe.seed)
     return call("stability", params, potential=core, asi=active_set, baseline=base, train=frames)
+
+
+def trajectory_call(
+    recipe: Recipe, core: Artefact, active_set: Artefact, frames: Artefact, base: Artefact, stable: Artefact | None
+) -> StepCall:
+    """Structures of the student's own molecular dynamics; `trajectory.picoseconds` must be above 0."""
+    params = trajectory.Params(**recipe.trajectory.model_dump(), seed=recipe.seed)
+    return call(
+        "trajectory",
+        params,
+        potential=core,
+        asi=active_set,
+        baseline=base,
+        train=frames,
+        stability=stable,
+        nve_frames=stable,
+    )
+
+
+def teacher_motion_call(recipe: Recipe, models: Iterable[FileRef], made: Artefact, settings: Settings) -> StepCall:
+    """The teacher's run beside the student's at the first temperature.
+
+    Args:
+        made: of the `trajectory` step.
+    """
+    params = teacher_motion.Params(head=recipe.head, dtype=recipe.dtype)
+    resources = Resources(threads=settings.cores, device="cuda" if settings.device == "cuda" else "cpu")
+    return call("teacher_motion", params, resources, model=list(models), trajectory=made)
+
+
+def trajectory_errors_call(
+    core: Artefact, active_set: Artefact, base: Artefact, made: Artefact, labels: Artefact | None
+) -> StepCall:
+    """Errors on these structures.
+
+    Args:
+        made: of the `trajectory` step.
+        labels: the teacher's; None where no structure has one.
+    """
+    return call(
+        "trajectory_errors",
+        potential=core,
+        asi=active_set,
+        baseline=base,
+        trajectory=made,
+        structures=made,
+        labels=labels.file("labels") if labels else None,
+        rejected=labels.file("rejected") if labels else None,
+    )
 
 
 def student_properties_call(
@@ -101,6 +152,7 @@ def weak_spots_call(
     core: Artefact,
     active_set: Artefact,
     structures: int,
+    limits: Limits,
     settings: Settings,
 ) -> StepCall:
     """The training set of a student, and so many structures more that it does worst on.
@@ -110,8 +162,8 @@ def weak_spots_call(
         selection: its training set, of `pace_select` or of this step.
         base: of the `baseline` step.
         core, active_set: the student.
+        limits: units of force and energy errors in which structures are compared.
     """
-    limits = recipe.convergence
     params = weak_spots.Params(
         elements=recipe.potential.elements,
         cutoff=recipe.potential.cutoff,

@@ -62,7 +62,7 @@ def make_student(prepared: Prepared, training: TrainingSet, run: Run, start: Sto
         start: potential without core repulsion that the fit begins with.
     """
     recipe, frames, baseline = prepared.recipe, training.frames, prepared.baseline
-    attempts, best = fit(recipe, frames, run, start)
+    attempts, best = fit(recipe, frames, prepared.limits, run, start)
     potential = best.file("best")
     active_set = run(steps.active_set_call(recipe, potential, frames))
     core = run(steps.core_call(recipe, potential, active_set, frames, baseline))

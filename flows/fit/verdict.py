@@ -11,7 +11,7 @@ from pydantic import Field
 from containers.contract import Closed
 from containers.tensorpot.fit import pace_train
 from containers.tensorpot.fit.stop_reason import BROKEN_OFF
-from flows.config.training import Convergence
+from flows.config.training import Limits
 
 Verdict = Literal[
     "converged",  # both validation errors are within their limits
@@ -99,11 +99,11 @@ class Errors(Closed):
         force, energy = (one if one is not None and math.isfinite(one) else math.inf for one in given)
         return cls(force_mae_meV_per_A=force, energy_mae_meV_per_atom=energy)
 
-    def over(self, limits: Convergence) -> dict[str, float]:
+    def over(self, limits: Limits) -> dict[str, float]:
         """Return each in units of its limit."""
         return {name: getattr(self, name) / getattr(limits, name) for name in type(self).model_fields}
 
-    def badness(self, limits: Convergence) -> float:
+    def badness(self, limits: Limits) -> float:
         """Return the larger of both in units of its limit; at most 1 is good enough."""
         return max(self.over(limits).values())
 
@@ -130,12 +130,12 @@ class FitOutcome(Closed):
         return Errors.of(self.fit.validation_force_mae_meV_per_A, self.fit.validation_energy_mae_meV_per_atom)
 
 
-def judge(outcome: FitOutcome, convergence: Convergence) -> Verdict:
+def judge(outcome: FitOutcome, limits: Limits) -> Verdict:
     """Return one word on an attempt. One that was broken off has not converged, however small its errors."""
     if outcome.failure is not None:
         return OF_FAILURE.get(outcome.failure, "failed")
     reason = outcome.fit.stop_reason
-    if reason not in (*BROKEN_OFF, "time_limit") and outcome.errors.badness(convergence) <= 1:
+    if reason not in (*BROKEN_OFF, "time_limit") and outcome.errors.badness(limits) <= 1:
         return "converged"
     return OF_STOP_REASON[reason]
 
@@ -149,7 +149,7 @@ def hint_for(verdict: Verdict, failed: bool) -> str:
     return (HINTS_OF_NOTHING if failed else HINTS).get(verdict) or HINTS.get(verdict, "")
 
 
-def best_of(outcomes: Sequence[FitOutcome], convergence: Convergence) -> int | None:
+def best_of(outcomes: Sequence[FitOutcome], limits: Limits) -> int | None:
     """Return the place of the attempt with the smallest validation errors, a converged one before all others.
 
     The earliest of equals; None when all failed.
@@ -157,6 +157,6 @@ def best_of(outcomes: Sequence[FitOutcome], convergence: Convergence) -> int | N
 
     def rank(place: int) -> tuple[bool, float]:
         outcome = outcomes[place]
-        return judge(outcome, convergence) != "converged", outcome.errors.badness(convergence)
+        return judge(outcome, limits) != "converged", outcome.errors.badness(limits)
 
     return min((place for place, one in enumerate(outcomes) if one.failure is None), key=rank, default=None)

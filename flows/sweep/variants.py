@@ -34,7 +34,7 @@ class Variant:
     @property
     def data_key(self) -> bytes:
         """Equal for students of the same labelled data."""
-        left_out = {*AFTER_DATA, "sweep", "extend"}
+        left_out = {*AFTER_DATA, "sweep", "extend", "trajectory"}
         return canonical_json(self.config.model_dump(mode="json", exclude=left_out))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from textwrap import indent
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -79,6 +79,26 @@ class Verdict(NamedTuple):
     text: str
 
 
+Grade = Literal["good", "check", "fails", "not measured"]
+SIGNS: dict[Grade, str] = {"good": "🟢", "check": "🟠", "fails": "🔴", "not measured": "⚪"}
+"""Colours of Markdown, which has no other; the word always stands beside them."""
+
+
+class Judgement(NamedTuple):
+    """The verdict on one section of a run."""
+
+    section: str
+    grade: Grade
+    reason: str
+    todo: str = ""
+
+
+class Judgements(NamedTuple):
+    """Verdicts as a table, each with its colour and its word."""
+
+    rows: Sequence[Judgement]
+
+
 class Tiles(NamedTuple):
     """Key figures: label, value, note."""
 
@@ -108,7 +128,7 @@ class Code(NamedTuple):
     title: str = ""
 
 
-Part = str | Note | Verdict | Tiles | Table | Picture | Code
+Part = str | Note | Verdict | Judgements | Tiles | Table | Picture | Code
 STUB = Verdict(False, "STUB RUN", "Nothing was labelled or fitted: no figure here is real.")
 
 
@@ -120,7 +140,7 @@ class Section(NamedTuple):
 
 
 def to_html(title: str, sections: Iterable[Section], pictures: Pictures) -> str:
-    """One page without scripts and outside links."""
+    """One page without outside links; its one script sorts tables."""
     return _HTML.get_template("page.html").render(title=title, sections=_shown(sections, pictures), pictures=pictures)
 
 
@@ -143,6 +163,11 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table; every cell is escaped."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(one_line(cell) for cell in line) + " |" for line in lines)
+
+
+def _signed(part: Judgements) -> str:
+    rows = [(one.section, f"{SIGNS[one.grade]} {one.grade}", one.reason, one.todo) for one in part.rows]
+    return markdown_table(("section", "verdict", "reason", "what to do"), rows)
 
 
 def one_line(text: str) -> str:
@@ -171,6 +196,7 @@ def _environment(coded: Callable[[str], str], **options: Any) -> Environment:
         coded=lambda text: Markup(coded(text)),  # noqa: S704  escaped by `coded`
         data_uri=lambda png: Markup(data_uri(png)),  # noqa: S704  base64
         table=lambda part: Markup(markdown_table(part.head or ("", ""), part.rows)),  # noqa: S704  escaped cells
+        signed=lambda part: Markup(_signed(part)),  # noqa: S704  escaped cells
         indented=lambda text: Markup(escape(indent(text, "    "), quote=False)),  # noqa: S704  escaped just now
     )
     return found

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
-from tasks.report import data, invariants, quality, training, usage
+from tasks.report import card, data, invariants, properties, quality, training, trajectory, usage
 from tasks.report.markup import (
     ERRORS,
     STUB,
     Code,
+    Judgements,
     Note,
+    Part,
+    Picture,
     Pictures,
     Section,
     Table,
     Tiles,
-    Verdict,
     duration,
     number,
     to_html,
     to_markdown,
 )
 from tasks.report.summary import RunSummary
+
+PAGE_BYTES, ARTIFACT_BYTES = 2_500_000, 800_000
+"""Of pictures: with its tables, the page has at most 3 MB, an artifact less than 1 MB."""
 
 
 def page(summary: RunSummary, pictures: Pictures) -> str:
@@ -34,8 +40,9 @@ def page(summary: RunSummary, pictures: Pictures) -> str:
         training.extensions(summary),
         quality.fidelity(summary),
         quality.failures(summary),
-        quality.properties(summary),
+        properties.properties(summary),
         quality.stability(summary),
+        trajectory.trajectory(summary),
         invariants.invariants(summary),
         invariants.speed(summary),
         quality.references(summary),
@@ -45,27 +52,53 @@ def page(summary: RunSummary, pictures: Pictures) -> str:
         data.grades(summary),
         steps(summary),
     ]
-    return to_html(f"{summary.name}: distilled ACE potential", found, pictures)
+    kept, note = fitting(found, pictures, PAGE_BYTES)
+    return to_html(f"{summary.name}: distilled ACE potential", [*found, note], kept)
 
 
 def artifacts(summary: RunSummary, pictures: Pictures) -> dict[str, str]:
     """Markdown by artifact key."""
     after_the_fit = [training.extensions(summary), quality.stability(summary)]
+    errors = [quality.fidelity(summary), quality.failures(summary)]
     found = {
+        "card": [headline(summary), properties.properties(summary), *errors],
         "labels": [data.labels(summary), data.grades(summary)],
         "attempts": [headline(summary), training.attempts(summary), *after_the_fit],
         "learning-curve": [training.learning_curve(summary, pictures)],
-        "parity": [quality.fidelity(summary), quality.failures(summary)],
-        "properties": [quality.properties(summary)],
+        "parity": errors,
+        "properties": [properties.properties(summary)],
+        "trajectory": [trajectory.trajectory(summary)],
     }
-    return {key: to_markdown(f"{summary.name}: {key}", parts, pictures) for key, parts in found.items()}
+    texts = {}
+    for key, sections in found.items():
+        kept, note = fitting(sections, pictures, ARTIFACT_BYTES)
+        texts[key] = to_markdown(f"{summary.name}: {key}", [*sections, note], kept)
+    return texts
+
+
+def fitting(sections: Sequence[Section], pictures: Pictures, most_bytes: int) -> tuple[Pictures, Section]:
+    """Return the pictures that fit into a page, the first ones, and a section that names the others."""
+    shown = [part for section in sections for part in section.parts if isinstance(part, Picture)]
+    kept: dict[str, bytes] = {}
+    left_out, size = [], 0
+    for one in shown:
+        if one.name in pictures:
+            size += 4 * len(pictures[one.name]) // 3  # as base64
+            if size <= most_bytes:
+                kept[one.name] = pictures[one.name]
+            else:
+                left_out.append(one.text)
+    note = f"Left out here, because the page would be too large: {'; '.join(left_out)}."
+    return kept, Section("Other pictures", [note] if left_out else [])
 
 
 def headline(summary: RunSummary) -> Section:
-    """The verdict and the figures that decide it."""
+    """The verdict on the run and on each section, and the figures that decide it."""
     teacher, selection = summary.fidelity["teacher"] or {}, summary.selection
     tiles = []
     for key, limit in summary.thresholds.items():
+        if key not in ERRORS:
+            continue
         value = teacher.get(key)
         met = "not known" if value is None else "met" if value <= limit else "not met"
         tiles.append((ERRORS[key], number(value), f"at most {number(limit)}: {met}"))
@@ -74,17 +107,13 @@ def headline(summary: RunSummary) -> Section:
         ("structures selected", number(selection.selected), f"of {number(selection.candidates)} candidates"),
         ("computed in this run", duration(spent), "the rest came from the store"),
     ]
-    if summary.converged:
-        verdict = Verdict(True, "Converged", "Both errors are within their limits, and all checks passed.")
-    else:
-        because = summary.not_converged_because or "No reason was given."
-        verdict = Verdict(False, "Finished, not converged", because)
     explained = (
         "Errors are against the teacher, on test structures that neither the fit nor the choice of the potential used."
         " Force errors are per Cartesian component."
     )
+    verdicts: list[Part] = [card.whole(summary), Judgements(card.judge(summary))]
     title = Note(f"ACE potential for {', '.join(summary.elements)}, distilled from a MACE model.")
-    return Section("", [title, *([STUB] if summary.stub else []), verdict, Tiles(tiles), Note(explained)])
+    return Section("", [title, *([STUB] if summary.stub else []), *verdicts, Tiles(tiles), Note(explained)])
 
 
 def origin(summary: RunSummary) -> Section:

@@ -11,17 +11,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from containers.metrics import errors
-from containers.properties.measure import Properties
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
 DOTS_PER_INCH = 110
 MOST_POINTS = 1500  # more than that are drawn as a density: small files, and a cloud stays readable
 MOST_PAIRS = 12
-BLUE, ORANGE, GREY = "#1f6feb", "#d9730d", "#8b949e"
+BLACK, BLUE, ORANGE, GREEN, GREY = "#000000", "#0072B2", "#D55E00", "#009E73", "#8b949e"
+"""Colours of Okabe and Ito (https://jfly.uni-koeln.de/color/), which differ for colour-blind readers too; a grey."""
 
 QUANTITIES = {
     "energy_eV_per_atom": ("energy", "eV/atom", "meV_per_atom", "meV/atom"),
@@ -58,7 +59,7 @@ def parity(table: pa.Table, against: str) -> bytes:
     rows = table.filter(pc.equal(table["against"], against))
     panels = {quantity: rows.filter(pc.equal(rows["quantity"], quantity)) for quantity in QUANTITIES}
     panels = {quantity: points for quantity, points in panels.items() if points.num_rows}
-    figure = drawing(3.6 * max(len(panels), 1), 3.5)
+    figure = drawing(3.06 * max(len(panels), 1), 3.1)
     for place, (quantity, points) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(1, len(panels), place)
         word, unit, error_key, error_unit = QUANTITIES[quantity]
@@ -102,7 +103,7 @@ def core_repulsion(pairs: Mapping[str, Mapping[str, Any]], most: int = MOST_PAIR
     shown = list(pairs.items())[:most]
     columns = min(3, len(shown))
     rows = -(-len(shown) // columns)
-    figure = drawing(max(4.2 * columns, 5.0), 5.6 * rows)
+    figure = drawing(max(3.06 * columns, 5.0), 5.6 * rows)
     for place, (name, pair) in enumerate(shown):
         above = 2 * (place // columns) * columns + place % columns + 1
         for below, (student, zbl, label) in enumerate(DIMER):
@@ -119,37 +120,37 @@ def core_repulsion(pairs: Mapping[str, Mapping[str, Any]], most: int = MOST_PAIR
     return png(figure)
 
 
-def crystals(teacher: Properties, student: Properties) -> list[bytes]:
-    """For each crystal of the teacher the energy over the volume and the phonon bands, both students in one picture."""
-    found = {one.name: one for one in student.crystals}
-    drawn = []
-    for one in teacher.crystals:
-        figure = drawing(9.0, 3.4)
-        volumes, bands = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
-        for crystal, colour, style, label in (
-            (one, GREY, "-", "teacher"),
-            (found.get(one.name), BLUE, "--", "student"),
-        ):
-            if crystal is None:
-                continue
-            if crystal.equation_of_state:
-                volume, energy = np.array(crystal.equation_of_state).T
-                volumes.plot(volume, 1000 * (energy - energy.min()), style, color=colour, lw=1.6, label=label)
-            if crystal.bands_THz and crystal.band_x:
-                lines = bands.plot(crystal.band_x, np.array(crystal.bands_THz), style, color=colour, lw=1.2)
-                lines[0].set_label(label)
-        if one.band_path:
-            names = ["Γ" if name == "G" else name for name, _ in one.band_path]
-            bands.set_xticks([x for _, x in one.band_path], names)
-        bands.axhline(0, color=GREY, lw=0.6)
-        volumes.set(xlabel="volume (Å³/atom)", ylabel="energy above the lowest (meV/atom)")
-        bands.set(ylabel="frequency (THz)")
-        volumes.set_title(one.name, fontsize=9)
-        for axes in (volumes, bands):
-            if axes.get_legend_handles_labels()[0]:
-                axes.legend(frameon=False, fontsize=8)
-        drawn.append(png(figure))
-    return drawn
+def error_against_gamma(table: pa.Table) -> bytes:
+    """Errors of every test structure against the teacher over the largest γ of its atoms, on log scales.
+
+    Args:
+        table: parity.parquet (against, id, quantity, reference, predicted, gamma).
+    """
+    rows = table.filter(pc.equal(table["against"], "teacher"))
+    figure = drawing(9.2, 3.2)
+    for place, quantity in enumerate(("force_eV_per_A", "energy_eV_per_atom"), start=1):
+        word, _, _, unit = QUANTITIES[quantity]
+        points = rows.filter(pc.equal(rows["quantity"], quantity))
+        difference = np.abs(points["predicted"].to_numpy() - points["reference"].to_numpy())
+        _, first, of = np.unique(points["id"].to_numpy(zero_copy_only=False), return_index=True, return_inverse=True)
+        gamma = points["gamma"].to_numpy()[first]
+        error = 1000 * np.bincount(of, difference, len(first)) / np.maximum(np.bincount(of, minlength=len(first)), 1)
+        shown = np.isfinite(gamma) & np.isfinite(error) & (gamma > 0) & (error > 0)
+        axes = figure.add_subplot(1, 2, place)
+        axes.axvline(1, color=ORANGE, lw=2.0, ls="--", label="extrapolates beyond")
+        if shown.sum() > MOST_POINTS:
+            cells: dict[str, Any] = {"gridsize": 50, "bins": "log", "mincnt": 1, "xscale": "log", "yscale": "log"}
+            axes.hexbin(gamma[shown], error[shown], cmap="viridis", zorder=2, **cells)
+        else:
+            axes.scatter(gamma[shown], error[shown], s=12, color=BLUE, alpha=0.6, linewidths=0, zorder=2)
+        scale = "log" if shown.any() else "linear"
+        axes.set(xscale=scale, yscale=scale, xlabel="largest γ of the structure", ylabel=f"{word} MAE ({unit})")
+        if shown.any():
+            _few_ticks(axes.xaxis)
+            _few_ticks(axes.yaxis)
+        axes.set_title(f"{word}, {int(shown.sum())} structures", fontsize=9)
+    figure.axes[0].legend(frameon=False, fontsize=8)
+    return png(figure)
 
 
 def grades(grades: Mapping[str, Mapping[str, Any]]) -> bytes:
@@ -179,7 +180,7 @@ PANELS = {
     "force_rmse_meV_per_A": "force RMSE (meV/Å)",
 }
 COLOURS = {"train": BLUE, "validation": ORANGE}
-STAGE, BEST = "#24292f", "#1a7f37"
+STAGE, BEST = "#24292f", GREEN
 MOST_LIVE_POINTS = 200  # of a curve
 COLOURS_KEPT = 32
 MANY = 80  # points of a line, whose dots are then small
@@ -201,7 +202,7 @@ def learning_curve(courses: Sequence[Course]) -> bytes:
     A new stage has another loss: a solid line marks where it begins, a dotted one another attempt, a short green one
     the iteration whose potential was kept.
     """
-    figure = drawing(12.6, 3.6)
+    figure = drawing(9.2, 3.4)
     for place, (column, label) in enumerate(PANELS.items(), start=1):
         axes = figure.add_subplot(1, len(PANELS), place)
         start, stage, named = 0, None, set[str]()
@@ -269,19 +270,24 @@ def live_curve(curves: Mapping[tuple[str, str], Sequence[tuple[float, float]]]) 
 
 def _dress(axes: Axes, across: str, up: str) -> None:
     """Labels and a log scale with few ticks: matplotlib's own minor ones take most of the time of a drawing."""
-    from matplotlib.ticker import LogLocator, StrMethodFormatter
-
     axes.set_yscale("log")
-    low, high = axes.get_ylim()
-    few = (1.0,) if high > FAR * low else (1.0, 2.0, 5.0)
-    axes.yaxis.set_major_locator(LogLocator(subs=few))
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.minorticks_off()
+    _few_ticks(axes.yaxis)
     axes.tick_params(labelsize=8)
     axes.set_xlabel(across, fontsize=9)
     axes.set_ylabel(up, fontsize=9)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, fontsize=8)
+
+
+def _few_ticks(axis: Axis) -> None:
+    """Ticks of a log scale as plain numbers."""
+    from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
+
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1.0,) if high > FAR * low else (1.0, 2.0, 5.0)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
 
 
 def drawing(width: float, height: float) -> Figure:

@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 from containers.tensorpot.fit import draw as draw_rows
 from containers.tensorpot.pacemaker.input import START_FILE, TRAIN_FILE, VALIDATION_FILE
 from containers.tensorpot.pacemaker.program import INPUT_FILE
-from tasks.report import plots
+from tasks.report import plots, property_plots, trajectory
 from tasks.report.page import artifacts, page
 from tasks.report.run_folder import json_text, publish_files
 from tasks.report.summary import CALCULATOR, PROPERTIES, PUBLISHED, FitFiles, RunSummary
 from tasks.report.usage import kind_of_e0s, lammps_input, ml_peg
 
-PARITY_COLUMNS = ["against", "quantity", "reference", "predicted"]
+PARITY_COLUMNS = ["against", "id", "quantity", "reference", "predicted", "gamma"]
 FOLDER = "fit"
 WHOLE_FILE = "whole.pckl.gzip"
 DRAW = Path(draw_rows.__file__)
@@ -42,9 +42,17 @@ def draw(summary: RunSummary) -> dict[str, bytes]:
     for against in ("teacher", "dft"):
         if summary.fidelity[against]:
             drawn[f"parity-{against}"] = plots.parity(points, against)
+    if summary.fidelity["teacher"]:
+        drawn["error-against-gamma"] = plots.error_against_gamma(points)
     if summary.properties:
         teacher, student = summary.properties
-        drawn |= {f"crystal-{number}": png for number, png in enumerate(plots.crystals(teacher, student))}
+        drawn |= {f"crystal-{number}": png for number, png in enumerate(property_plots.crystals(teacher, student))}
+        if teacher.dimers:
+            drawn["dimers"] = property_plots.dimers(teacher.dimers, student.dimers)
+    if frames := summary.metrics("trajectory_errors").get("frames"):
+        drawn["trajectory"] = trajectory.picture(frames)
+    if found := summary.metrics("teacher_motion"):
+        drawn["motion"] = trajectory.motion_picture(found)
     if summary.repulsion:
         drawn["core-repulsion"] = plots.core_repulsion(summary.repulsion)
     return drawn

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from containers.properties.compare import UNITS, deviations, mean_percent
+import math
+
 from tasks.report.markup import DASH, ERRORS, Note, Picture, Section, Table, number, percent
 from tasks.report.plots import MOST_PAIRS
 from tasks.report.summary import RunSummary
 
-PROPERTY_NAMES = {
-    "bulk modulus": "bulk modulus",
-    "vacancy": "vacancy of {}",
-    "surface": "surface ({})",
-    "phonon": "phonon frequencies, mean",
-}
-UNIT_TEXTS = {
-    "A": "Å", "GPa": "GPa", "eV": "eV", "J_per_m2": "J/m²", "meV_per_atom": "meV/atom", "THz": "THz", "percent": "%",
-}  # fmt: skip
 REFERENCES = {"teacher": "the teacher", "dft": "DFT"}
 WHERE = {
     "energy_mae_meV_per_atom": ERRORS["energy_mae_meV_per_atom"],
     "formation_energy_mae_meV_per_atom": "formation energy MAE (meV/atom)",
     **{key: ERRORS[key] for key in ("force_mae_meV_per_A", "energy_max_meV_per_atom", "force_max_meV_per_A")},
 }
-"""Columns of the errors by group and by composition."""
+"""Columns of the errors by element, group, composition and size."""
 
 
 def fidelity(summary: RunSummary) -> Section:
@@ -35,11 +27,15 @@ def fidelity(summary: RunSummary) -> Section:
         "gamma_share_above_1": "share of atoms that extrapolate (γ above 1)",
     }
     found = [summary.fidelity[against] or {} for against in REFERENCES]
-    rows = [
-        (label, *((percent if "share" in key else number)(figures.get(key)) for figures in found))
-        for key, label in labels.items()
-        if any(key in figures for figures in found)
-    ]
+    expected = expected_errors(summary)
+    rows = []
+    for key, label in labels.items():
+        if any(key in figures for figures in found):
+            values = [(percent if "share" in key else number)(figures.get(key)) for figures in found]
+            rows.append((label, *values, *([number(expected.get(key))] if expected else [])))
+    head = ["", *(f"against {name}" for name in REFERENCES.values())]
+    if expected:
+        head.append("expected against DFT")
     explained = Note(
         "γ is the extrapolation grade of the test atoms. Up to 1, the potential interpolates between training"
         " environments. The more γ exceeds 1, the less you should trust it."
@@ -47,8 +43,10 @@ def fidelity(summary: RunSummary) -> Section:
     return Section(
         "Errors on test structures",
         [
-            Table(("", *(f"against {name}" for name in REFERENCES.values())), rows),
+            Table(head, rows),
             explained,
+            *([Note(EXPECTED)] if expected else []),
+            Picture("error-against-gamma", "Force and energy errors of test structures over their largest γ"),
             Picture("parity-teacher", "Student over teacher"),
             Picture("parity-dft", "Student over DFT"),
             *([] if summary.fidelity["dft"] else [Note("No DFT test file was given.")]),
@@ -56,17 +54,40 @@ def fidelity(summary: RunSummary) -> Section:
     )
 
 
+EXPECTED = (
+    "Expected: √(student-teacher² + teacher-DFT²), the error against DFT if the errors of student and teacher are"
+    " independent. A measured error far above it means that the DFT test structures are harder for the student than the"
+    " teacher's test structures; one far below, that the student's errors cancel those of the teacher."
+)
+
+
+def expected_errors(summary: RunSummary) -> dict[str, float]:
+    """Return MAE and RMSE of the student against DFT as its own and the teacher's errors suggest; empty without both.
+
+    The teacher's are those on the DFT test structures, the student's those on the teacher's test structures.
+    """
+    if not summary.fidelity["dft"]:
+        return {}
+    own, teachers = summary.fidelity["teacher"] or {}, summary.metrics("baseline")
+    found = {}
+    for key in ERRORS:
+        own_error, teachers_error = own.get(key), teachers.get(f"teacher_test_{key}")
+        if "max" not in key and own_error is not None and teachers_error is not None:
+            found[key] = math.hypot(own_error, teachers_error)
+    return found
+
+
 def failures(summary: RunSummary) -> Section:
-    """Errors by group and by composition, and the structures that formation energies are relative to."""
+    """Errors by element, group, composition and size, and the structures that formation energies are relative to."""
     tables = []
     for against, name in REFERENCES.items():
         figures = summary.fidelity[against] or {}
-        for by in ("group", "composition"):
-            rows = [
-                (row["name"], number(row["structures"]), *(number(row[key]) for key in WHERE))
-                for row in figures.get(f"by_{by}", [])
-            ]
-            tables.append(Table((by, "structures", *WHERE.values()), rows, f"Against {name}, by {by}:"))
+        for by in ("element", "group", "composition", "size"):
+            found = figures.get(f"by_{by}", [])
+            shown = [key for key in WHERE if any(row[key] is not None for row in found)]
+            rows = [(row["name"], number(row["structures"]), *(number(row[key]) for key in shown)) for row in found]
+            head = (by, "structures", *(WHERE[key] for key in shown))
+            tables.append(Table(head, rows, f"Against {name}, by {by}:"))
         energies = figures.get("formation_energies", {})
         pure = [
             (element, one["id"][:12], number(one["reference_eV_per_atom"]), number(one["student_eV_per_atom"]))
@@ -81,52 +102,8 @@ def failures(summary: RunSummary) -> Section:
         " structure of lowest energy in the data, one for the reference and one for the student. So reference energies"
         " (E0) cancel. A dash means: the data have no structure of one of the elements alone."
     )
-    return Section("Errors by group and composition", [*tables, explained] if any(one.rows for one in tables) else [])
-
-
-def properties(summary: RunSummary) -> Section:
-    """Properties of crystals, teacher and student side by side."""
-    title = "Properties of crystals"
-    if summary.properties is None:
-        return Section(title, ["Not compared: `properties` has no crystals."])
-    teacher, student = summary.properties
-    rows = [
-        (
-            one.crystal,
-            PROPERTY_NAMES.get(one.kind, "{}").format(one.property),
-            *map(number, (one.teacher, one.student)),
-            UNIT_TEXTS.get(one.unit, one.unit),
-            "not there" if one.deviation is None else f"{number(one.deviation)} {UNIT_TEXTS[UNITS[one.kind]]}",
-        )
-        for one in deviations(teacher, student)
-    ]
-    if not rows:
-        return Section(title, ["The pool has no small crystal: give one in `properties.prototypes`."])
-    means = mean_percent(deviations(teacher, student))
-    said = [f"{name}: {reason}" for of in summary.properties for name, reason in of.left_out.items()]
-    said += [
-        f"{crystal.name}, {what} ({whose}): {reason}"
-        for whose, of in zip(("teacher", "student"), summary.properties, strict=True)
-        for crystal in of.crystals
-        for what, reason in crystal.failed.items()
-    ]
-    return Section(
-        title,
-        [
-            "Both relax the same crystals and are measured by the same code. Atoms relax in the strains of the elastic"
-            " constants. Energies of vacancies and compounds are relative to the crystals of the elements.",
-            Table(
-                ("crystal", "mean deviation of lattice, bulk modulus, elastic constants (%)"),
-                [(name, number(mean)) for name, mean in means.items()],
-            ),
-            Table(("crystal", "property", "teacher", "student", "unit", "student less teacher"), rows),
-            *(
-                Picture(f"crystal-{place}", f"Energy over volume and phonons of {one.name}")
-                for place, one in enumerate(teacher.crystals)
-            ),
-            Table(("not measured",), [(one,) for one in said]),
-        ],
-    )
+    title = "Errors by element, group, composition and size"
+    return Section(title, [*tables, explained] if any(one.rows for one in tables) else [])
 
 
 def stability(summary: RunSummary) -> Section:

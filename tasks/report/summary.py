@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from containers.contract import Closed
+from containers.properties.compare import PropertyLimits
 from containers.properties.measure import Properties
 from containers.tensorpot.student import calculator
 from containers.tensorpot.student.baseline import Baseline
@@ -37,18 +38,19 @@ class Size(Closed):
     functions: int = Field(ge=1, description="basis functions per element, as requested")
     validation: Figures = Field({}, description="force_mae_meV_per_A, energy_mae_meV_per_atom")
     test: Figures = {}
+    properties: Figures = Field({}, description="largest deviation of a group, in units of its limit")
 
 
 class Round(Closed):
     """One time that training set or basis was extended."""
 
     number: int = Field(ge=1)
-    kind: Literal["structures", "functions"]
+    kind: Literal["structures", "functions", "properties"]
     reason: str = Field(description="why this kind")
     before: Size = Field(description="the best student until then, which the round started from")
     after: Size | None = Field(description="None: the round failed")
     added_by: dict[str, int] = Field({}, description="why structures were added -> how many")
-    helped: bool = Field(description="lowered the validation error by extend.min_gain")
+    helped: bool = Field(description="lowered the validation error, or what properties miss, by extend.min_gain")
     chosen: bool = Field(False, description="its student is the one that is published")
     failure: str = Field("", description="why it failed")
 
@@ -196,6 +198,7 @@ class RunSummary(Closed):
     chosen: int = Field(ge=0, description="index of the attempt whose potential is published, from 0")
     extensions: Extensions | None = Field(None, description="what was tried when the first fit was not good enough")
     thresholds: dict[str, float] = Field(description="largest errors that count as converged, units in the keys")
+    property_limits: PropertyLimits = PropertyLimits()
     converged: bool
     not_converged_because: str | None = None
     fits: tuple[FitFiles, ...] = Field(min_length=1, description="those that led to the potential, in order")

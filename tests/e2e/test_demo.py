@@ -33,7 +33,10 @@ def test_the_bundled_example_converges(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "runs" / "silicon" / "report.json").read_text())
     assert report["converged"]
     assert not report["stub"]
-    assert report["labels"]["computed"] == 300
+    assert report["labels"]["computed"] == 300 + 30  # of the pool, and of three runs of molecular dynamics
+    runs = report["metrics"]["trajectory_errors"]["runs"]
+    assert [(one["run"], one["labelled"]) for one in runs[:2]] == [("NVE", 10), ("NVT 300 K", 10)]
+    assert runs[1]["force_mae_meV_per_A"] < 100
     assert report["fidelity"]["teacher"]["force_mae_meV_per_A"] < 60
     assert "silicon: converged" in done.stdout
     said, written = figures(done.stdout), figures((REPOSITORY / "README.md").read_text())

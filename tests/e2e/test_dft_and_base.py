@@ -31,6 +31,8 @@ def command(folder: Path, environment: dict[str, str], name: str, **changes: Any
         "selection": {"max_structures": 20},
         "train": {"maxiter": 3, "max_attempts": 1, "threads": 1},
         "stability": {"picoseconds": 0},
+        "properties": {"from_pool": 0},
+        "trajectory": {"picoseconds": 0},
         "convergence": {"force_mae_meV_per_A": 100000, "energy_mae_meV_per_atom": 100000},
         **changes,
     }

@@ -36,6 +36,8 @@ CONFIG = {
     "selection": {"max_structures": 12},
     "train": {"maxiter": 25, "max_attempts": 1, "threads": 1},
     "stability": {"picoseconds": 0},
+    "properties": {"from_pool": 0},
+    "trajectory": {"picoseconds": 0},
     "convergence": {"force_mae_meV_per_A": 1, "energy_mae_meV_per_atom": 1},
 }
 

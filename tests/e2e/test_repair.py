@@ -21,6 +21,7 @@ from containers.tensorpot.fit import pace_train
 from containers.tensorpot.fit.history import MetricsFile
 from containers.tensorpot.pacemaker.program import child_environment, find_program
 from flows.config.schema import DistillConfig
+from flows.config.training import Limits
 from flows.data.recipe import resolve
 from flows.distill.summary import fits_of
 from flows.fit.attempts import Attempt, fit, led_to
@@ -68,12 +69,14 @@ class Bench:
                 "pool": {"files": ["pool.extxyz"]},
                 "pacemaker": {"functions_per_element": 8, "order": 2, "b_basis": "small"},
                 "train": {"max_attempts": 2, **train},
-                "convergence": {"force_mae_meV_per_A": 1e-6, "energy_mae_meV_per_atom": 1e-6},
             }
         )
         recipe = resolve(config, [teacher_of("Cu", 4.0)], {"Cu"}, set())
         data = self._frames()
-        return fit(recipe, data, Run(self.workspace, step=lambda call, workspace, name: run_step(call, workspace)))
+        limits = Limits(force_mae_meV_per_A=1e-6, energy_mae_meV_per_atom=1e-6)
+        return fit(
+            recipe, data, limits, Run(self.workspace, step=lambda call, workspace, name: run_step(call, workspace))
+        )
 
     def _frames(self) -> Artefact:
         """Where a store would have them."""

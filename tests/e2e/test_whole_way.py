@@ -33,6 +33,8 @@ TINY = {
     "train": {"maxiter": 8, "max_attempts": 1, "threads": 1},
     "convergence": {"force_mae_meV_per_A": 100000, "energy_mae_meV_per_atom": 100000},
     "stability": {"picoseconds": 0.1},
+    "properties": {"from_pool": 0},
+    "trajectory": {"picoseconds": 0},
     "extend": {"rounds": 0},
 }
 

@@ -217,6 +217,8 @@ def tiny() -> Callable[[Path], dict[str, Any]]:
             "pacemaker": {"functions_per_element": 15, "b_basis": "small"},
             "selection": {"max_structures": 40},
             "train": {"maxiter": 8, "max_attempts": 1, "threads": 1},
+            "properties": {"from_pool": 0},
+            "trajectory": {"picoseconds": 0},
             "convergence": {"force_mae_meV_per_A": 100000, "energy_mae_meV_per_atom": 100000},
         }
 

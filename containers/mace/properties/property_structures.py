@@ -6,14 +6,16 @@ supercells, slabs of another thickness, no cell at rest. The structures here tea
 - elastic: frozen long waves and cells strained at random (see `waves`);
 - phonon: supercells with random displacements of a few sizes;
 - vacancy: a supercell without one atom, on the way to rest and displaced at random from it;
-- surface: slabs of the faces of low index, the same.
+- surface: slabs of the faces of low index, the same;
+- molecule: the molecule with random displacements.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -21,7 +23,9 @@ from ase.calculators.calculator import Calculator
 from pydantic import Field
 
 from containers.contract import Closed, Image, Inputs, Machine, StepMetrics
+from containers.properties.compare import Group
 from containers.properties.measure import Crystal, Properties, Settings
+from containers.properties.molecules import Molecule
 from containers.properties.waves import waves
 from containers.structures.cells import bare, grown
 from containers.structures.table import structure_id, structures_table, write_table
@@ -33,13 +37,12 @@ INPUTS = {
     "properties": "the teacher's properties of the crystals (properties.json of teacher_properties)",
 }
 OUTPUTS = {"structures": "structures.parquet"}  # containers.structures.table.STRUCTURES
-GROUP = "property"
 
-Kind = Literal["elastic", "phonon", "vacancy", "surface"]
 WAVE_LENGTHS_A = (16.0, 21.0)  # least
 WAVE_FORCE = 0.15  # eV/Å, the largest on an atom
 STRAINED, STRAIN = 16, 0.025  # cells, largest component of their strains
 DISPLACEMENTS_A = (0.01, 0.02, 0.04, 0.06)
+EACH = 3  # molecules of each size of displacement
 NEAR_REST_A = (0.02, 0.04)  # displacements from rest of defects
 WIDER = 1.25
 """Cells of defects and displacements are so much wider and slabs so much thicker than those of the test."""
@@ -50,7 +53,7 @@ class Params(Closed):
     """What is missed, by crystal."""
 
     head: str = Field(description="readout of the teacher")
-    missed: dict[str, tuple[Kind, ...]] = Field(description="name of the crystal -> kinds of properties")
+    missed: dict[str, tuple[Group, ...]] = Field(description="crystal or molecule -> groups of its properties")
     settings: Settings = Settings()
     seed: int = Field(42, ge=0, description="of strains and displacements")
 
@@ -59,6 +62,7 @@ class Metrics(StepMetrics):
     """What the flow reads."""
 
     structures: int
+    by_group: dict[str, int]
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
@@ -70,29 +74,36 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     device = machine.resources.device
     models = [load_model(path, device) for path in inputs.all("model")]
     teacher = MACECalculator(models=models, device=device, default_dtype="float64", head=params.head)
-    by_name = {crystal.name: crystal for crystal in Properties.read(inputs.one("properties")).crystals}
+    found = Properties.read(inputs.one("properties"))
+    crystals = {crystal.name: crystal for crystal in found.crystals}
+    molecules = {molecule.name: molecule for molecule in found.molecules}
     made: list[Atoms] = []
-    for name, kinds in sorted(params.missed.items()):
-        for kind in kinds:
-            machine.progress(len(made), 0, f"{name}: {kind}")
+    for name, groups in sorted(params.missed.items()):
+        for group in groups:
+            machine.progress(len(made), 0, f"{name}: {group}")
             random = np.random.default_rng(params.seed)
-            for number, atoms in enumerate(MAKERS[kind](by_name[name], teacher, params.settings, random)):
+            if group == "molecule":
+                structures = molecule(molecules[name], random)
+            else:
+                structures = MAKERS[group](crystals[name], teacher, params.settings, random)
+            for number, atoms in enumerate(structures):
                 atoms.info = {
                     "id": structure_id(atoms),
-                    "source": f"{kind} of {name}",
+                    "source": f"{group} of {name}",
                     "row": number,
-                    "group": GROUP,
-                    "family": f"{kind} of {name}",
+                    "group": f"property {group}",
+                    "family": f"{group} of {name}",
                 }
                 made.append(atoms)
     write_table(outputs / OUTPUTS["structures"], structures_table(made))
-    return {"structures": len(made), "atoms": sum(map(len, made))}
+    by_group = Counter(str(atoms.info["group"]).removeprefix("property ") for atoms in made)
+    return {"structures": len(made), "atoms": sum(map(len, made)), "by_group": dict(sorted(by_group.items()))}
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
     """Write no structure."""
     write_table(outputs / OUTPUTS["structures"], structures_table([]))
-    return {"structures": 0, "atoms": 0}
+    return {"structures": 0, "atoms": 0, "by_group": {}}
 
 
 def elastic(crystal: Crystal, teacher: Calculator, settings: Settings, random: np.random.Generator) -> Iterator[Atoms]:
@@ -141,6 +152,14 @@ def surface(crystal: Crystal, teacher: Calculator, settings: Settings, random: n
         generator = SlabGenerator(conventional, index, thickness, settings.vacuum_A, center_slab=True, primitive=True)
         for slab in generator.get_slabs():
             yield from around_rest(bare(AseAtomsAdaptor.get_atoms(slab, msonable=False)), teacher, random)
+
+
+def molecule(given: Molecule, random: np.random.Generator) -> Iterator[Atoms]:
+    """Yield the molecule with random displacements, several of each size."""
+    for size in DISPLACEMENTS_A * EACH:
+        moved = given.atoms()
+        moved.rattle(size, rng=random)
+        yield moved
 
 
 def around_rest(atoms: Atoms, teacher: Calculator, random: np.random.Generator) -> Iterator[Atoms]:

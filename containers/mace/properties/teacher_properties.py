@@ -1,4 +1,4 @@
-"""Step `teacher_properties`: the crystals that a potential is judged on, and the teacher's properties of them."""
+"""Step `teacher_properties`: crystals and molecules that a potential is judged on, and the teacher's properties."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pydantic import Field
 from containers.contract import Closed, Image, Inputs, Machine, Optional, StepMetrics
 from containers.properties.crystals import Prototype, distinct, lowest_of_each_composition
 from containers.properties.measure import Properties, Settings, measure_all
+from containers.properties.molecules import dimers, lowest_molecules, measure_molecules, pair_distances
 from containers.properties.speed import Speed
 from containers.structures.table import read_atoms
 
@@ -28,7 +29,7 @@ class Params(Closed):
 
     head: str = Field(description="readout of the teacher, one of those in teacher.json (see `choose_head`)")
     prototypes: tuple[Prototype, ...] = Field((), description="crystals by the name of their structure")
-    at_most: int = Field(6, ge=0, description="crystals that are taken from the labelled structures")
+    at_most: int = Field(6, ge=0, description="crystals, and molecules, that are taken from the labelled structures")
     settings: Settings = Settings()
 
 
@@ -40,7 +41,7 @@ class Metrics(StepMetrics):
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
-    """Relax the crystals with the teacher, measure them, and write `properties.json`.
+    """Relax crystals and molecules with the teacher, measure them, and write `properties.json`.
 
     Crystals of elements come first: they give the chemical potentials of the others' vacancies. All arithmetic is
     float64.
@@ -58,14 +59,19 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     teacher = MACECalculator(models=models, device=device, default_dtype="float64", head=params.head)
     given = [prototype.atoms() for prototype in params.prototypes]
     given += [atoms for path in inputs.all("crystals") for atoms in read_atoms(path)]
+    labelled = read_atoms(inputs.one("structures")) if inputs.all("structures") else []
     left_out: dict[str, str] = {}
     chosen = distinct(given, teacher, len(given), left_out)
-    if inputs.all("structures"):
-        chosen += distinct(
-            lowest_of_each_composition(read_atoms(inputs.one("structures"))), teacher, params.at_most, left_out
-        )
+    chosen += distinct(lowest_of_each_composition(labelled), teacher, params.at_most, left_out)
+    molecules = measure_molecules(lowest_molecules(labelled, params.at_most), teacher, left_out)
+    elements = {symbol for atoms in (*given, *labelled) for symbol in atoms.symbols}
     properties = measure_all(chosen, teacher, params.settings, machine.progress)
-    found = write(outputs, properties.model_copy(update={"left_out": {**left_out, **properties.left_out}}))
+    further = {
+        "molecules": molecules,
+        "dimers": dimers(pair_distances(elements, max(float(model.r_max) for model in models)), teacher),
+        "left_out": {**left_out, **properties.left_out},
+    }
+    found = write(outputs, properties.model_copy(update=further))
     speed = teacher_speed(inputs.all("model")[0], params.head, properties.crystals, device)
     return found | {"speed": speed.model_dump()}
 
@@ -79,4 +85,5 @@ def write(outputs: Path, properties: Properties) -> dict[str, Any]:
     """Write the properties; return the metrics."""
     (outputs / OUTPUTS["properties"]).write_text(properties.model_dump_json(indent=1))
     failed = {crystal.name: crystal.failed for crystal in properties.crystals if crystal.failed}
-    return {"crystals": len(properties.crystals), "failed": failed, "left_out": properties.left_out}
+    counts = {"crystals": len(properties.crystals), "molecules": len(properties.molecules)}
+    return {**counts, "failed": failed, "left_out": properties.left_out}

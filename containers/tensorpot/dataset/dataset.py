@@ -53,9 +53,10 @@ from containers.tensorpot.dataset.history import (
     read_base,
     row_digests,
 )
+from containers.tensorpot.dataset.sizes import Sizes
 
 IMAGE: Image = "tensorpot"
-VERSION = 4
+VERSION = 5
 INPUTS = {
     "base": Optional("the data set of an earlier run that is to grow (Parquet, DATASET)"),
     "labels": "the pool with the teacher's labels (Parquet, containers.structures.table.LABELS)",
@@ -99,6 +100,7 @@ class _Incoming:
 class _Tally:
     """Content of the set, counted while it is written."""
 
+    sizes: Sizes
     digests: list[bytes] = field(default_factory=list)
     rows: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # origin, side, group
     came: Counter[str] = field(default_factory=Counter)  # origin of new rows
@@ -107,6 +109,7 @@ class _Tally:
 
     def count(self, table: pa.Table, version: int) -> None:
         """Take rows of the set; those of `version` are new."""
+        self.sizes.add(table)
         self.digests.extend(row_digests(table))
         columns = (table[name].to_pylist() for name in ("id", "origin", "side", "group", "family", "version"))
         for identity, origin, on, group, family, came in zip(*columns, strict=True):
@@ -120,6 +123,8 @@ class Metrics(StepMetrics):
     """Figures of the data set."""
 
     train_structures: int
+    force_mean_meV_per_A: float  # of the teacher's labels, see `Sizes`
+    energy_spread_meV_per_atom: float
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
@@ -140,7 +145,7 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
                 spools[origin] = stack.enter_context(Spool(work / origin, DATASET))
             incoming = _Incoming(spools)
             _admit(inputs, base, params, incoming, machine)
-            tally, history = _write(work / OUTPUTS["dataset"], base, incoming)
+            tally, history = _write(work / OUTPUTS["dataset"], base, incoming, Sizes(params.elements))
         if empty := [name for name in SIDES if not tally.structures[name]]:
             families = incoming.families | tally.families.keys()
             raise BadInput(empty_sides_message(empty, families, params.split) + why_aside(incoming.aside, empty))
@@ -155,7 +160,9 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
         counts[f"{origin}_rows"] = sum(count for (of, _, _), count in tally.rows.items() if of == origin)
         counts[f"new_{origin}_rows"] = tally.came[origin]
     version = {"version": len(history.versions), "digest": history.versions[-1].digest}
-    return counts | version | {"families": len(tally.families), "set_aside": len(incoming.aside)}
+    return (
+        counts | tally.sizes.figures() | version | {"families": len(tally.families), "set_aside": len(incoming.aside)}
+    )
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
@@ -213,9 +220,9 @@ def _sifted(
     return rows.cast(DATASET)
 
 
-def _write(path: Path, base: Base, incoming: _Incoming) -> tuple[_Tally, History]:
+def _write(path: Path, base: Base, incoming: _Incoming, sizes: Sizes) -> tuple[_Tally, History]:
     """Write base and new rows; their versions and digest go into the file's metadata."""
-    tally, number = _Tally(), len(base.history.versions) + 1
+    tally, number = _Tally(sizes), len(base.history.versions) + 1
     with pq.ParquetWriter(path, DATASET, compression="zstd") as writer:
         new = (rows for spool in incoming.spools.values() for rows in map(only_new, spool.parts()))
         place = DATASET.get_field_index("version")

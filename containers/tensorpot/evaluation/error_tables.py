@@ -1,4 +1,4 @@
-"""Errors by group and by composition, and formation energies: where a student fails. Pure.
+"""Errors by element, group, composition and size, and formation energies: where a student fails. Pure.
 
 A formation energy is that of a structure an atom, less that of its elements: for each element the structure of that
 element alone that is lowest in the reference's energy an atom. Reference and student are each taken relative to their
@@ -44,6 +44,7 @@ class Compared:
         gamma: (N,) extrapolation grade of each atom.
         group: class of the structure; empty where it has none.
         counts: atoms by element.
+        symbols: (N,) elements of the atoms, in the order of the forces.
     """
 
     id: str
@@ -51,6 +52,7 @@ class Compared:
     gamma: np.ndarray
     group: str
     counts: Mapping[str, int]
+    symbols: Sequence[str] = ()
 
     @property
     def energies(self) -> tuple[float, float]:
@@ -71,7 +73,9 @@ def lowest_pure(structures: Iterable[Atoms]) -> dict[str, Atoms]:
 
 
 def tables(compared: Sequence[Compared], pure: Mapping[str, Compared]) -> dict[str, Any]:
-    """Return `by_group`, `by_composition` (rows with name, structures, atoms, COLUMNS), and `formation_energies`.
+    """Return `by_element`, `by_group`, `by_composition`, `by_size`, and `formation_energies`.
+
+    The first four are rows with name, structures, atoms, COLUMNS; those by element have errors of forces alone.
 
     Args:
         pure: by element, the structure that stands for it. Without one, formation energies of what contains the
@@ -88,10 +92,14 @@ def tables(compared: Sequence[Compared], pure: Mapping[str, Compared]) -> dict[s
         return 2 * elements.index(composition) if pure_of_two else 1, composition
 
     by_group, by_composition = defaultdict[str, list[Compared]](list), defaultdict[str, list[Compared]](list)
+    by_size = defaultdict[int, list[Compared]](list)
     for one in compared:
+        by_size[(sum(one.counts.values()) - 1).bit_length()].append(one)  # 1, 2, 3 to 4, 5 to 8, ... atoms
         by_group[one.group or "(none)"].append(one)
         by_composition[name_of(one.counts)].append(one)
     return {
+        "by_element": by_element(compared, elements),
+        "by_size": [_row(size_name(power), by_size[power], pure) for power in sorted(by_size)],
         "by_group": [_row(name, by_group[name], pure) for name in sorted(by_group)],
         "by_composition": [_row(name, by_composition[name], pure) for name in sorted(by_composition, key=place)],
         "formation_energies": {
@@ -108,6 +116,31 @@ def tables(compared: Sequence[Compared], pure: Mapping[str, Compared]) -> dict[s
             "missing": [element for element in elements if element not in pure],
         },
     }
+
+
+def by_element(compared: Sequence[Compared], elements: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the errors of the forces on the atoms of each element; none where `symbols` are not known."""
+    known = [one for one in compared if one.symbols]
+    if not known:
+        return []
+    symbols = np.concatenate([np.asarray(one.symbols) for one in known])
+    reference, predicted = (
+        np.concatenate([one.values["force_eV_per_A"][place].reshape(-1, 3) for one in known]) for place in (0, 1)
+    )
+    rows = []
+    for element in elements:
+        of_it = symbols == element
+        found = errors("force", "meV_per_A", reference[of_it], predicted[of_it])
+        structures = sum(element in one.counts for one in known)
+        figures = {key: found.get(key) for key in COLUMNS}
+        rows.append({"name": element, "structures": structures, "atoms": int(of_it.sum()), **figures})
+    return rows
+
+
+def size_name(power: int) -> str:
+    """Return the words for structures of more than half of 2**power atoms, and up to that."""
+    least, most = 2**power // 2 + 1, 2**power
+    return f"{least} to {most} atoms" if least < most else f"{most} atom{'s' * (most > 1)}"
 
 
 def formula(counts: Mapping[str, int]) -> str:

@@ -1,8 +1,8 @@
 """`evaluate`: how well the student does on structures that training never saw, against the teacher and against DFT.
 
 What is judged is the sum of potential, pair terms and reference energies, by the calculator that the user gets; DFT
-energies are brought to the teacher's scale. Stress is compared where structure and reference have one. Errors by group
-and composition, and formation energies, say where the student fails (see `error_tables`).
+energies are brought to the teacher's scale. Stress is compared where structure and reference have one. Errors by
+element, group, composition and size, and formation energies, say where the student fails (see `error_tables`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from containers.tensorpot.student.baseline import Baseline
 from containers.tensorpot.student.potential import load_student
 
 IMAGE: Image = "tensorpot"
-VERSION = 4
+VERSION = 5
 INPUTS = {
     "potential": "the student (B-basis .yaml)",
     "asi": "its active set (.asi)",
@@ -101,11 +101,6 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
     """Evaluate a student without errors."""
-
-    def perfect(atoms: Atoms) -> Compared:
-        predicted = {key: atoms.calc.results.get(key) for key in ("energy", "forces", "stress")}
-        return _compared(atoms, {**predicted, "gamma": np.zeros(len(atoms))})
-
     sets = _reference_sets(inputs, params)
     compared = {against: [perfect(atoms) for atoms in structures] for against, structures in sets.items()}
     metrics = _write(inputs, outputs, sets, compared, perfect)
@@ -118,6 +113,12 @@ def compare(atoms: Atoms, student: Calculator) -> Compared:
     return _compared(atoms, student.results)
 
 
+def perfect(atoms: Atoms) -> Compared:
+    """Compare a structure with its own label."""
+    predicted = {key: atoms.calc.results.get(key) for key in ("energy", "forces", "stress")}
+    return _compared(atoms, {**predicted, "gamma": np.zeros(len(atoms))})
+
+
 def _compared(atoms: Atoms, predicted: dict[str, Any]) -> Compared:
     """Pair the quantities in the units of PARITY; stress only where both have one."""
     reference, per_atom = atoms.calc.results, 1 / len(atoms)
@@ -127,8 +128,8 @@ def _compared(atoms: Atoms, predicted: dict[str, Any]) -> Compared:
     }
     if reference.get("stress") is not None and predicted.get("stress") is not None:
         values["stress_eV_per_A3"] = (np.ravel(reference["stress"]), np.ravel(predicted["stress"]))
-    gamma, counts = np.asarray(predicted["gamma"], dtype=float), Counter(atoms.get_chemical_symbols())
-    return Compared(str(atoms.info["id"]), values, gamma, str(atoms.info.get("group", "")), counts)
+    gamma, symbols = np.asarray(predicted["gamma"], dtype=float), atoms.get_chemical_symbols()
+    return Compared(str(atoms.info["id"]), values, gamma, str(atoms.info.get("group", "")), Counter(symbols), symbols)
 
 
 def figures(compared: Sequence[Compared]) -> dict[str, Any]:

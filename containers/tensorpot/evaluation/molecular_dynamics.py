@@ -1,4 +1,4 @@
-"""Molecular dynamics at constant energy, and the signs of a potential that falls apart. Needs ASE alone.
+"""Molecular dynamics at constant energy or temperature, and the signs of a potential that falls apart. Needs ASE alone.
 
 A potential that is the derivative of one smooth energy keeps the total energy under velocity Verlet. Where it has a
 hole, atoms fall into one another and the fall heats the rest; where its forces end too early, atoms leave.
@@ -6,13 +6,14 @@ hole, atoms fall into one another and the fall heats the rest; where its forces 
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from ase import Atoms, units
 from ase.data import atomic_masses, covalent_radii
-from ase.md.velocitydistribution import Stationary, force_temperature
+from ase.md.md import MolecularDynamics
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import FIRE
 from scipy.sparse import coo_matrix
@@ -20,6 +21,9 @@ from scipy.sparse.csgraph import connected_components
 
 from containers.arrays import Floats, Indices
 from containers.contract import Progress
+from containers.properties.motion import EVERY, SETTLING, Start
+from containers.structures.cells import bare
+from containers.structures.table import structure_id
 from containers.tensorpot.student.calculator import neighbours
 
 FUSED = 0.5
@@ -76,12 +80,19 @@ class DynamicsRun:
     Attributes:
         atoms: where it is now.
         reach: cutoff of the potential, Å.
+        wanted: steps whose structures are kept.
+        kept: step and structure of each of them that was reached.
+        trace: (N, 3) Å, positions at each EVERY-th step of a run that is traced.
         unstable_because: what ended the run early, or None.
     """
 
     atoms: Atoms
     reach: float
     timestep_fs: float
+    wanted: Container[int] = ()
+    kept: list[tuple[int, Atoms]] = field(default_factory=list)
+    traced: bool = False
+    trace: list[Floats] = field(default_factory=list)
     potential_eV: list[float] = field(default_factory=list)
     kinetic_eV: list[float] = field(default_factory=list)
     temperature_K: list[float] = field(default_factory=list)
@@ -120,6 +131,10 @@ class DynamicsRun:
         if not (np.isfinite([energy, kinetic]).all() and np.isfinite(forces).all()):
             self.unstable_because = f"energy or forces are no numbers at step {len(self.potential_eV)}"
             return False
+        if (step := len(self.potential_eV)) in self.wanted:
+            self.kept.append((step, bare(self.atoms)))
+        if self.traced and step % EVERY == 0:
+            self.trace.append(self.atoms.get_positions())
         self.potential_eV.append(float(energy))
         self.kinetic_eV.append(float(kinetic))
         self.temperature_K.append(float(self.atoms.get_temperature()))
@@ -157,20 +172,19 @@ def relax(run: DynamicsRun, steps: int, force: float) -> int:
     return taken
 
 
-def heat(atoms: Atoms, temperature_K: float, seed: int) -> None:
-    """Give velocities of exactly this temperature by chance, and no drift of the whole.
-
-    (Its rotation is left: in a periodic cell there is none, and on a cluster's energy it has no effect.)
-    """
-    widths = np.sqrt(atoms.get_masses() * units.kB * temperature_K)
-    atoms.set_momenta(np.random.default_rng(seed).standard_normal((len(atoms), 3)) * widths[:, None])
-    Stationary(atoms, preserve_temperature=False)
-    force_temperature(atoms, temperature_K)
-
-
 def constant_energy(run: DynamicsRun, steps: int, progress: Progress) -> None:
     """Run velocity Verlet for so many steps, or until the run is unstable."""
-    for step, _ in enumerate(VelocityVerlet(run.atoms, timestep=run.timestep_fs * units.fs).irun(steps)):
+    _follow(run, VelocityVerlet(run.atoms, timestep=run.timestep_fs * units.fs), steps, progress)
+
+
+def constant_temperature(run: DynamicsRun, start: Start, progress: Progress) -> None:
+    """Run Langevin dynamics from a start, or until the run is unstable; its positions are kept in `trace`."""
+    run.traced = True
+    _follow(run, start.dynamics(run.atoms), start.steps, progress)
+
+
+def _follow(run: DynamicsRun, dynamics: MolecularDynamics, steps: int, progress: Progress) -> None:
+    for step, _ in enumerate(dynamics.irun(steps)):
         if not run.note():
             return
         hot = run.temperature_K[-1] > HOT * run.temperature_K[0]
@@ -181,6 +195,23 @@ def constant_energy(run: DynamicsRun, steps: int, progress: Progress) -> None:
             run.unstable_because = f"{risen} within {step} steps"
             return
         progress(step, steps, "molecular dynamics")
+
+
+def frame_steps(steps: int, frames: int) -> frozenset[int]:
+    """Return at most `frames` steps evenly from the end of SETTLING to the last step; a single one is the last."""
+    first = int(np.ceil(SETTLING * steps)) if frames > 1 else steps
+    return frozenset(np.linspace(first, steps, min(frames, steps - first + 1)).round().astype(int).tolist())
+
+
+def named_frames(run: DynamicsRun, name: str) -> list[Atoms]:
+    """Return the kept structures with the `info` that a table of structures needs; `row` is the step."""
+    found = []
+    for step, atoms in run.kept:
+        frame = atoms.copy()
+        where = {"source": f"molecular dynamics of the student, {name}", "row": step, "group": name, "family": name}
+        frame.info = {"id": structure_id(atoms), **where}
+        found.append(frame)
+    return found
 
 
 def thinned(run: DynamicsRun, points: int) -> dict[str, Any]:

@@ -16,11 +16,14 @@ from ase import Atoms
 from pydantic import Field
 
 from containers.contract import Closed, Image, Inputs, Machine, StepMetrics
+from containers.properties.motion import heat
 from containers.structures.cells import grown, is_solid
+from containers.structures.table import structures_table, write_table
 from containers.tensorpot.evaluation.molecular_dynamics import (
     DynamicsRun,
     constant_energy,
-    heat,
+    frame_steps,
+    named_frames,
     relax,
     thinned,
     timestep,
@@ -32,14 +35,19 @@ if TYPE_CHECKING:
     import pandas as pd  # the worker's image has none
 
 IMAGE: Image = "tensorpot"
-VERSION = 1
+VERSION = 2
 INPUTS = {
     "potential": "the student with its core (B-basis .yaml)",
     "asi": "its active set (.asi)",
     "baseline": "what the fit left out (baseline.json)",
     "train": "the frame it was trained on (.pckl.gzip)",
 }
-OUTPUTS = {"stability": "stability.json"}  # {"structure", "metrics", "series"}
+OUTPUTS = {
+    "stability": "stability.json",  # {"structure", "metrics", "series"}
+    "nve_frames": "nve_frames.parquet",  # containers.structures.table.STRUCTURES, evenly in time
+}
+NVE = "NVE"
+"""Name of the run among others."""
 RELAX_STEPS, RELAX_FORCE = 100, 0.05
 """Steps downhill at most, and the largest force (eV/Å) at which they end."""
 POINTS = 200  # of the series
@@ -61,6 +69,7 @@ class Params(Closed):
     )
     atoms: int = Field(64, ge=2, description="a training structure is repeated to so many or more")
     max_drift_meV_per_atom_per_ps: float = Field(1.0, gt=0, description="of the total energy, up or down")
+    frames: int = Field(10, ge=0, description="structures of the run that are kept")
     seed: int = Field(42, ge=0, description="of the velocities")
 
 
@@ -80,11 +89,14 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     structure, name = first_structure(read_frame(inputs.one("train")), Baseline.read(inputs.one("baseline")), cutoff)
     atoms = grown(structure, params.atoms, 2 * cutoff)
     atoms.calc = student
-    seen = DynamicsRun(atoms, cutoff, timestep(atoms) if params.timestep_fs == "auto" else params.timestep_fs)
+    timestep_fs = timestep(atoms) if params.timestep_fs == "auto" else params.timestep_fs
+    steps = max(2, round(1000 * params.picoseconds / timestep_fs))
+    seen = DynamicsRun(atoms, cutoff, timestep_fs, frame_steps(steps, params.frames))
     relaxed = relax(seen, RELAX_STEPS, RELAX_FORCE)
     if seen.unstable_because is None:
         heat(atoms, params.temperature_K, params.seed)
-        constant_energy(seen, max(2, round(1000 * params.picoseconds / seen.timestep_fs)), machine.progress)
+        constant_energy(seen, steps, machine.progress)
+    write_table(outputs / OUTPUTS["nve_frames"], structures_table(named_frames(seen, NVE)))
     return _write(outputs, name, {**figures(seen, params), "relaxation_steps": relaxed}, thinned(seen, POINTS))
 
 
@@ -113,6 +125,7 @@ def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dic
         **{f"gamma_share_above_{level}": 0.0 for level in LEVELS},
         "relaxation_steps": 0,
     }
+    write_table(outputs / OUTPUTS["nve_frames"], structures_table([]))
     return _write(outputs, "stub", metrics, series)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from containers.contract import Closed, Image, Inputs, Machine, Optional, StepMetrics
 from containers.properties.compare import deviations
 from containers.properties.measure import Properties, Settings, measure_all
+from containers.properties.molecules import dimers, measure_molecules
 from containers.properties.speed import Speed
 
 IMAGE: Image = "tensorpot"
@@ -38,7 +39,7 @@ class Metrics(StepMetrics):
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
-    """Relax the teacher's crystals with the student, measure them, and write them beside the teacher's."""
+    """Relax and measure the teacher's crystals and molecules with the student; write them beside the teacher's."""
     from containers.tensorpot.evaluation.student_speed import student_speed
     from containers.tensorpot.student.lammps import Files
     from containers.tensorpot.student.potential import load_student
@@ -52,7 +53,15 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
             inputs.one("yace"), inputs.one("reference_table"), sorted(student.e0s_eV), has_pairs=bool(student.pairs)
         )
         speed = student_speed(student, teacher.crystals, files)
-    found = write(outputs, teacher, measure_all(crystals, student, params.settings, machine.progress))
+    left_out: dict[str, str] = {}
+    molecules = measure_molecules((molecule.atoms() for molecule in teacher.molecules), student, left_out)
+    properties = measure_all(crystals, student, params.settings, machine.progress)
+    further = {
+        "molecules": molecules,
+        "dimers": dimers({pair: dimer.distance_A for pair, dimer in teacher.dimers.items()}, student),
+        "left_out": {**left_out, **properties.left_out},
+    }
+    found = write(outputs, teacher, properties.model_copy(update=further))
     return found | {"speed": speed.model_dump()}
 
 

@@ -138,7 +138,7 @@ def train(inputs: Inputs, outputs: Path, params: Params, machine: Machine, progr
     if not fit_run.iterations or (last := first_whole(fit_run.latest(), fit_run, counts)) is None:
         raise failure(fit_run)
     interim, best = (outputs / OUTPUTS[name] for name in ("interim", "best"))
-    results = write_results(last, fit_run, frames, counts, params.loss.kappa, interim, best)
+    results = write_results(last, fit_run, frames, counts, params.loss.kappa, params.keep, interim, best)
     (outputs / OUTPUTS["input"]).write_text(given.text())
     write_table(outputs / OUTPUTS["history"], history_table(fit_run.train, fit_run.validation, earlier.history))
     closing = fit_run.ending.log.closing
@@ -190,12 +190,12 @@ def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dic
     )
     write_table(outputs / OUTPUTS["history"], history_table(train, validation))
     one_side = {
-        "energy_mae_meV_per_atom": 3.0,
-        "energy_rmse_meV_per_atom": 4.0,
-        "energy_max_meV_per_atom": 9.0,
-        "force_mae_meV_per_A": 16.0,
-        "force_rmse_meV_per_A": 20.0,
-        "force_max_meV_per_A": 90.0,
+        "energy_mae_meV_per_atom": 0.5,
+        "energy_rmse_meV_per_atom": 0.7,
+        "energy_max_meV_per_atom": 2.0,
+        "force_mae_meV_per_A": 8.0,
+        "force_rmse_meV_per_A": 10.0,
+        "force_max_meV_per_A": 45.0,
     }
     return {
         "stop_reason": "max_iterations",

@@ -38,10 +38,11 @@ def write_results(
     frames: Frames,
     counts: Counts,
     share: float | Literal["auto"],
+    keep: Literal["best", "last"],
     last_to: Path,
     best_to: Path,
 ) -> dict[str, Any]:
-    """Write the last potential (`found`) and the best one without time and user; return their errors.
+    """Write the last potential (`found`) and the one to `keep` without time and user; return their errors.
 
     Both are loaded and compared with the validation frame again: which one is better does not rest on pacemaker's
     word. Raises `StepError` when pacemaker chose the force share and its log does not say which.
@@ -58,7 +59,7 @@ def write_results(
         return Kept(candidate[0], path, errors, error)
 
     last = measured(found, last_to)
-    liked = first_whole(run.best(), run, counts)
+    liked = first_whole(run.best(), run, counts) if keep == "best" else None
     best = last if liked is None else measured(liked, best_to)
     if not best.error < last.error:
         best = last

@@ -6,7 +6,7 @@ the same structure. Structures that pacemaker would drop, or that would change i
 with the reason.
 
 The weight of a structure is that of its group, times `weight_dft` for a DFT structure, times what the selection gives
-it. With `energy_weights` high energies and large forces count less (see `frame_weights`). Stress is learned from the
+it. With `energy_weights` high energies and large forces count less (see `weights`). Stress is learned from the
 energies of strained copies: all of them together weigh loss_stress / loss_energy times as much as the other energies of
 the training frame.
 """
@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,6 +27,7 @@ from pydantic import Field, model_validator
 
 from containers.contract import BadInput, Closed, Image, Inputs, Machine, Optional, StepError, StepMetrics
 from containers.formats.extxyz import write_frames
+from containers.properties.compare import GROUP_NAMES, Group
 from containers.structures.split import SIDES
 from containers.structures.table import atoms_from_table, labels_table, write_table
 from containers.tensorpot.dataset.admission import aside_table
@@ -44,7 +45,7 @@ from containers.tensorpot.frames.rows import (
     refuse_untrained,
     side_summary,
 )
-from containers.tensorpot.frames.weights import energy_weighted
+from containers.tensorpot.frames.weights import ENERGY_SCALE, FORCE_SCALE, energy_weighted, made_weighted
 from containers.tensorpot.student.baseline import Baseline
 
 IMAGE: Image = "tensorpot"
@@ -54,6 +55,7 @@ INPUTS = {
     "selection": "training structures of the pool (Parquet with id and weight, from pace_select)",
     "baseline": "what is taken from the labels before the fit (baseline.json)",
     "strains": Optional("strained structures with the teacher's labels (Parquet, containers.structures.table.LABELS)"),
+    "properties": Optional("structures that decide properties, with the teacher's labels (Parquet, LABELS)"),
     "dataset_set_aside": Optional("what the dataset step set aside (Parquet, SET_ASIDE), passed on"),
 }
 OUTPUTS = {
@@ -66,6 +68,8 @@ OUTPUTS = {
     "set_aside": "set_aside.parquet",
     "summary": "frames.json",
 }
+PROPERTY_SHARES: dict[Group, float] = {"elastic": 0.7, "phonon": 0.1, "vacancy": 0.05, "surface": 0.1, "molecule": 0.1}
+"""Measured on silicon and nickel-aluminium, see docs/use/properties.md."""
 IN_COMMENT = ("side", "origin", "source", "row", "group", "family", "w_energy", "w_forces")
 
 
@@ -76,7 +80,12 @@ class Params(Closed):
     cutoff: float = Field(gt=0, description="Å; cutoff of the potential")
     weight_dft: float = Field(10.0, gt=0, description="weight of a DFT structure over one that the teacher labelled")
     weights: dict[str, float] = Field({}, description="group -> weight of its structures; others have 1")
-    energy_weights: bool = Field(True, description="high energies and large forces count less, see frame_weights")
+    property_shares: dict[Group, float] = Field(
+        PROPERTY_SHARES, description="weight of all structures that decide a group of properties, over the others'"
+    )
+    energy_weights: bool = Field(True, description="high energies and large forces count less, see `weights`")
+    energy_scale_eV_per_atom: float = Field(ENERGY_SCALE, gt=0, description="height at which a structure counts 1/4")
+    force_scale_eV_per_A: float = Field(FORCE_SCALE, gt=0, description="force at which the forces count half")
     loss_energy: float = Field(0.7, ge=0, description="share of the energies in the loss")
     loss_stress: float = Field(
         0.0, ge=0, description="energies of the strained structures in the loss, relative to loss_energy"
@@ -114,15 +123,21 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
         there = ", ".join(repr(group) for group in sorted(read.groups))
         raise BadInput(f"weights names the group {unknown[0]!r}, which no structure has; there are {there}")
     for path in inputs.all("strains"):
-        read_strains(path, params, baseline, read)
-    # teacher's, DFT's, then strained ones, each by id: the order in which data came in does not matter
-    rows = sorted(read.rows, key=lambda row: (row.strained, row.origin != "teacher", row.label.name))
+        read_made(path, params, baseline, read, "stress")
+    for path in inputs.all("properties"):
+        read_made(path, params, baseline, read)
+    # teacher's, DFT's, then those made for something, each by id: the order in which data came in does not matter
+    rows = sorted(read.rows, key=lambda row: (row.made_for is not None, row.origin != "teacher", row.label.name))
     sides = {name: [row for row in rows if row.side == name] for name in SIDES}
     refuse_empty(sides, read.aside)
     refuse_untrained(sides, read.aside, params.elements)
     if params.energy_weights:
-        sides = energy_weighted(sides)
-    sides["train"] = stress_weighted(sides["train"], params)
+        sides = energy_weighted(sides, params.energy_scale_eV_per_atom, params.force_scale_eV_per_A)
+    if params.loss_stress == 0 and any(row.made_for == "stress" for row in rows):
+        raise StepError("strained structures are given, but loss_stress is 0: leave them out or raise it")
+    stress = params.loss_stress / params.loss_energy if params.loss_stress else 0.0
+    shares = {"stress": stress} | {str(group): share for group, share in params.property_shares.items()}
+    sides["train"] = made_weighted(sides["train"], shares)
     for path in inputs.all("dataset_set_aside"):
         read.aside += pq.read_table(path).to_pylist()
     for name in SIDES:
@@ -155,6 +170,7 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
         **{f"{name}_{key}": figures[name][key] for name in SIDES for key in ("structures", "atoms")},
         "set_aside": len(read.aside),
         "strained_structures": figures["train"]["strained"],
+        "property_structures": figures["train"]["for_properties"],
         "dft_structures": figures["train"]["dft"],
         "lammps_structure": f"{shown.atoms.info['source']}, row {shown.atoms.info['row']} (from 0)",
         "lammps_neighbours": most_neighbours([row.label.atoms for row in sides["train"]], params.cutoff + SKIN_A),
@@ -198,29 +214,21 @@ def read_dataset(path: Path, chosen: Mapping[str, float], params: Params, baseli
     return read
 
 
-def read_strains(path: Path, params: Params, baseline: Baseline, read: Read) -> None:
-    """Add the strained structures to the training side; a strain that the data set has already is not added."""
+def read_made(
+    path: Path, params: Params, baseline: Baseline, read: Read, made_for: Literal["stress"] | None = None
+) -> None:
+    """Add structures that were made for the training side; one that the data set has already is not added.
+
+    Args:
+        made_for: what for; None: the group of each structure says for which properties.
+    """
     known = {row.label.name for row in read.rows}
     for atoms in atoms_from_table(pq.read_table(path)):
         label = fit_label(atoms, "teacher", params.elements, params.cutoff, baseline)
         if isinstance(label, str):
             read.set_aside(atoms, "train", label)
         elif label.name not in known:
+            known.add(label.name)
             label = replace(label, weight=params.weights.get(label.group, 1.0))
-            read.rows.append(TrainingRow(atoms, "teacher", "train", label, strained=True))
-
-
-def stress_weighted(rows: Sequence[TrainingRow], params: Params) -> list[TrainingRow]:
-    """Return the training rows; the strained ones weigh loss_stress / loss_energy times as much as all the others."""
-    if not (strained := sum(row.label.weight for row in rows if row.strained)):
-        return list(rows)
-    if params.loss_stress == 0:
-        raise StepError("strained structures are given, but loss_stress is 0: leave them out or raise it")
-    others = sum(row.label.weight for row in rows if not row.strained)
-    factor = params.loss_stress / params.loss_energy * others / strained
-    found = list(rows)
-    for place, row in enumerate(rows):
-        if row.strained:
-            label = replace(row.label, weight=row.label.weight * factor, weight_forces=row.label.w_forces)
-            found[place] = replace(row, label=label)
-    return found
+            purpose = made_for or GROUP_NAMES[label.group]
+            read.rows.append(TrainingRow(atoms, "teacher", "train", label, purpose))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from ase import Atoms
 
 from containers.contract import BadInput
+from containers.properties.compare import Group
 from containers.structures.distances import shortest_per_pair
 from containers.structures.split import SIDES, Side
 from containers.structures.table import Origin, labels_table
@@ -27,7 +28,7 @@ class TrainingRow:
     origin: Origin
     side: Side
     label: Labelled
-    strained: bool = False
+    made_for: Group | Literal["stress"] | None = None
 
 
 @dataclass
@@ -46,8 +47,8 @@ class Read:
 
 
 def refuse_empty(sides: Mapping[Side, Sequence[TrainingRow]], aside: Sequence[Mapping[str, Any]]) -> None:
-    """Raise `BadInput` when a side has no structure; strained ones do not count."""
-    empty = [name for name in SIDES if all(row.strained for row in sides[name])]
+    """Raise `BadInput` when a side has no structure; those made for a property or stress do not count."""
+    empty = [name for name in SIDES if all(row.made_for for row in sides[name])]
     if not empty:
         return
     raise BadInput(
@@ -124,7 +125,8 @@ def side_summary(rows: Sequence[TrainingRow], shortest_A: Mapping[str, float]) -
     per_atom = [label.energy_corrected / len(label.atoms) for label in labels]
     return {
         "structures": len(rows),
-        "strained": sum(row.strained for row in rows),
+        "strained": sum(row.made_for == "stress" for row in rows),
+        "for_properties": sum(row.made_for not in (None, "stress") for row in rows),
         "dft": sum(row.origin == "dft" for row in rows),
         "atoms": sum(len(label.atoms) for label in labels),
         "energy_corrected_min_eV_per_atom": min(per_atom),

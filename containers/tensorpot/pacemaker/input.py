@@ -132,6 +132,9 @@ class Fit(Randomness, Minimisation):
 
     loss: Loss = Loss()
     display_step: int = Field(10, ge=1, description="iterations between two looks at the validation frame")
+    keep: Literal["best", "last"] = Field(
+        "best", description="the potential that counts: of the smallest validation errors, or the last"
+    )
     core: bool = Field(
         True, description="ask pacemaker for a ZBL core (fit.repulsion: auto), which only its own output gets"
     )

@@ -36,7 +36,8 @@ FIT_DECIDED = {
     "noise_relative_sigma": _STEADY,
     "noise_absolute_sigma": _STEADY,
     "randomize_func_coeffs": "use train.coefficients, or sweep.committee",
-    "weighting": "use dataset.weights and pacemaker.weight_dft; it would replace the weights of the frames",
+    "weighting": "use pacemaker.energy_scale_eV_per_atom and force_scale_eV_per_A (its energy-based policy),"
+    " dataset.weights and pacemaker.weight_dft; it would replace the weights of the frames",
     "callbacks": "no code from outside runs in a fit",
 }
 LOSS_DECIDED = {

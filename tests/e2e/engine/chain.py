@@ -12,7 +12,10 @@ from pathlib import Path
 
 from containers.contract import load_step, no_progress
 from containers.mace.labelling import mace_label
+from containers.properties.compare import Group
+from containers.properties.measure import Properties
 from flows.config.schema import DistillConfig
+from flows.config.training import Limits
 from flows.data import steps
 from flows.data.prepare import read_teacher
 from flows.data.recipe import Recipe, resolve
@@ -27,6 +30,7 @@ from tasks.settings import Settings
 from tasks.workspace import Workspace, open_workspace
 
 ITERATIONS = 4
+LIMITS = Limits(force_mae_meV_per_A=100, energy_mae_meV_per_atom=10)
 MODEL = "small"
 
 
@@ -41,6 +45,7 @@ def config(pool: str, model: str) -> DistillConfig:
             "pacemaker": {"functions_per_element": 12, "b_basis": "small"},
             "selection": {"max_structures": 4},  # some are left for weak_spots
             "stability": {"picoseconds": 0.02},
+            "trajectory": {"picoseconds": 0.02, "temperatures_K": [300.0], "frames": 2},
             "properties": {"phonons": False, "vacancies": False, "supercell_A": 5},
             "train": {"maxiter": ITERATIONS, "threads": 1},
         }
@@ -70,9 +75,15 @@ def chain(pool: Path, model: Path, workspace: Workspace) -> dict[str, Artefact]:
     core = run(fit_steps.core_call(recipe, potential, active_set, frames, baseline))
     of_teacher = run(steps.teacher_properties_call(recipe, [teacher], labels, workspace.settings))
     run(fit_steps.student_properties_call(recipe, core, active_set, baseline, of_teacher))
-    run(fit_steps.stability_call(recipe, core, active_set, frames, baseline))
+    stable = run(fit_steps.stability_call(recipe, core, active_set, frames, baseline))
     run(fit_steps.evaluate_call(recipe, core, active_set, frames, baseline, None))
-    run(fit_steps.weak_spots_call(recipe, data, selection, baseline, core, active_set, 1, workspace.settings))
+    run(fit_steps.weak_spots_call(recipe, data, selection, baseline, core, active_set, 1, LIMITS, workspace.settings))
+    crystal = Properties.read(workspace.store.path(of_teacher.file("properties"))).crystals[0].name
+    missed: dict[str, list[Group]] = {crystal: ["elastic", "surface"]}
+    run(steps.property_structures_call(recipe, [teacher], of_teacher, missed, 0, workspace.settings))
+    made = run(fit_steps.trajectory_call(recipe, core, active_set, frames, baseline, stable))
+    run(fit_steps.teacher_motion_call(recipe, [teacher], made, workspace.settings))
+    run(fit_steps.trajectory_errors_call(core, active_set, baseline, made, None))
     run(fit_steps.committee_call([core.file("potential")] * 2, frames, baseline))
     return done
 

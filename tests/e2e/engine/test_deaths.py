@@ -15,6 +15,7 @@ from ase.build import bulk
 from containers.contract import OutputFile, file_digest
 from containers.tensorpot.frames.frame_file import Labelled, frame, write_frame
 from flows.config.schema import DistillConfig
+from flows.config.training import Limits
 from flows.data.recipe import resolve
 from flows.fit.attempts import fit
 from flows.run import Run
@@ -158,7 +159,12 @@ def test_a_fit_that_runs_out_of_memory_is_tried_with_half_the_batch(
     recipe = resolve(DistillConfig.model_validate(config), [teacher_of("Cu", 6.0)], {"Cu"}, set())
     limited = docker_workspace.settings.model_copy(update={"step_memory_GB": 1.5})
     workspace = docker_workspace.model_copy(update={"settings": limited})
-    attempts, best = fit(recipe, data, Run(workspace, step=lambda call, workspace, name: run_step(call, workspace)))
+    attempts, best = fit(
+        recipe,
+        data,
+        Limits(force_mae_meV_per_A=120, energy_mae_meV_per_atom=20),
+        Run(workspace, step=lambda call, workspace, name: run_step(call, workspace)),
+    )
     first, second = attempts
     assert isinstance(first.result, StepFailed)
     assert first.result.kind == "OutOfMemory"

@@ -71,7 +71,7 @@ def artefact() -> MakeArtefact:
 def prepared(config: DistillConfig, recipe: Recipe, teacher: Teacher, artefact: MakeArtefact) -> Prepared:
     """Data of silicon that nobody reads."""
     ingested = Ingested(artefact("ingest", elements=["Si"]), None, None)
-    dataset = artefact("dataset", train_structures=70)
+    dataset = artefact("dataset", train_structures=70, force_mean_meV_per_A=1200.0, energy_spread_meV_per_atom=200.0)
     return Prepared(config, recipe, ingested, (teacher,), {}, artefact("baseline"), dataset)
 
 

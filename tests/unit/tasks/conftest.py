@@ -131,10 +131,20 @@ def parity_table() -> pa.Table:
     parts = []
     for against in ("teacher", "dft"):
         for quantity, (count, width, error) in SPREAD.items():
+            ids = [str(number % 60) for number in range(count)]
             reference = random.normal(0, width, count)
-            columns = {"against": [against] * count, "id": list(map(str, range(count))), "quantity": [quantity] * count}
+            columns = {"against": [against] * count, "id": ids, "quantity": [quantity] * count}
             predicted = reference + random.normal(0, error, count)
-            parts.append(pa.table({**columns, "reference": reference, "predicted": predicted}))
+            parts.append(
+                pa.table(
+                    {
+                        **columns,
+                        "reference": reference,
+                        "predicted": predicted,
+                        "gamma": [0.2 + int(one) / 20 for one in ids],
+                    }
+                )
+            )
     return pa.concat_tables(parts)
 
 

@@ -30,7 +30,7 @@ def test_defaults_and_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     sizes = (config.pacemaker.functions_per_element, config.selection.max_structures, config.train.maxiter)
     assert sizes == (250, 300, 150)
     assert config.pacemaker.force_share == pytest.approx(0.3)
-    assert config.convergence.force_mae_meV_per_A == 120
+    assert config.convergence.force_mae_meV_per_A == "auto"
     assert (config.pool.files, config.teacher.model) == ([f"{tmp_path}/pool.extxyz"], f"{tmp_path}/teacher.model")
     monkeypatch.setenv("HOME", "/home/ada")
     values = {

@@ -75,7 +75,8 @@ def test_a_recipe_leaves_to_the_steps_only_what_their_data_decide(config: Distil
     stages = [Stage(kappa="auto", maxiter="auto")]
     changed = config.model_copy(update={"train": config.train.model_copy(update={"stages": stages})})
     found = set(autos(resolve(changed, [teacher], {"Si"}, set()).model_dump(mode="json")))
-    assert found == {"stages.loss.kappa", "stages.batch_size", "r_in_A", "lj", "stability.timestep_fs"}
+    of_steps = {"stability.timestep_fs", "trajectory.temperatures_K"}
+    assert found == {"stages.loss.kappa", "stages.batch_size", "r_in_A", "lj", *of_steps}
 
 
 def test_automatic_iterations_are_in_proportion_to_the_parameters(prepared: Prepared) -> None:

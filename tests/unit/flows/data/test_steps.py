@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from containers.contract import StepError, load_step
 from containers.mace.teacher.description import Teacher
 from containers.mace.teacher.teacher_fetch import FOUNDATION_MODELS
+from containers.properties.compare import PropertyLimits
 from containers.tensorpot.evaluation import stability
 from containers.tensorpot.fit import pace_train
 from containers.tensorpot.pacemaker.input import EarlyStop, Loss
@@ -47,6 +48,8 @@ NO_STEP: list[tuple[str, Any]] = [  # a preset fills keys that are not given; he
     ("extend.min_gain", 0.5), ("sweep.vary", {"pacemaker.cutoff": [4.0]}), ("sweep.committee", 9),
     ("sweep.differ_by", "coefficients"), ("sweep.at_once", 9), ("sweep.take", "cheapest"), ("sweep.within", 0.5),
     ("convergence.force_mae_meV_per_A", 9), ("convergence.energy_mae_meV_per_atom", 9),
+    ("extend.property_rounds", 9), ("extend.error_growth", 0.9),
+    *((f"convergence.properties.{name}", 9.0) for name in PropertyLimits.model_fields),
 ]  # fmt: skip
 FIT: list[tuple[str, Any]] = [
     ("pacemaker.loss_forces", 0.5), ("pacemaker.kappa", 0.5), ("pacemaker.kappa", "auto"),
@@ -56,11 +59,12 @@ FIT: list[tuple[str, Any]] = [
     ("train.coefficients", "random"), ("train.bootstrap", 9), ("train.batch_size", 9),
 ]  # fmt: skip
 PROPERTIES = {"teacher_properties", "student_properties"}
+OF_HEAD = {"mace_label", "teacher_properties", "teacher_motion"}
 OPTIONS: list[tuple[str, Any, set[str]]] = [
     *((*option, set()) for option in NO_STEP),
     *((*option, {"pace_train"}) for option in FIT),
-    ("teacher.head", "scan", {"mace_label", "teacher_properties", "pool_labels", "dataset", "baseline"}),
-    ("teacher.dtype", "float64", {"mace_label", "pool_labels", "dataset"}),
+    ("teacher.head", "scan", {*OF_HEAD, "pool_labels", "dataset", "baseline"}),
+    ("teacher.dtype", "float64", {"mace_label", "teacher_motion", "pool_labels", "dataset"}),
     ("teacher.max_force_std", 0.1, {"pool_labels"}),
     ("labels.max_force_eV_per_A", 9.0, {"pool_labels"}),
     ("labels.max_energy_eV_per_atom", 9.0, {"pool_labels"}),
@@ -86,6 +90,8 @@ OPTIONS: list[tuple[str, Any, set[str]]] = [
     ("pacemaker.loss_stress", 0.5, {"pace_select", "frames", "pace_train"}),
     ("pacemaker.weight_dft", 3.0, {"frames"}),
     ("pacemaker.energy_weights", False, {"frames"}),
+    ("pacemaker.energy_scale_eV_per_atom", 0.1, {"frames"}),
+    ("pacemaker.force_scale_eV_per_A", 0.3, {"frames"}),
     ("pacemaker.reference_potential", "none", {"baseline", "pace_train", "pace_corerep"}),
     ("pacemaker.reference_potential", "lj", {"baseline", "pace_train", "pace_corerep"}),
     ("pacemaker.zbl", "difference", {"baseline", "pace_train", "pace_corerep"}),
@@ -101,8 +107,9 @@ OPTIONS: list[tuple[str, Any, set[str]]] = [
     ("pacemaker.overrides.embeddings", {"Si": {"ndensity": 1}}, {"pace_select", "pace_train"}),
     ("pacemaker.overrides.bonds", {"Si-Si": {"radbase": "ChebExpCos"}}, {"pace_select", "pace_train"}),
     ("pacemaker.overrides.functions", {"Si": SECTION["functions"]["ALL"]}, {"pace_select", "pace_train"}),
-    ("train.seed", 9, {"pace_select", "strain", "pace_train", "stability"}),
+    ("train.seed", 9, {"pace_select", "strain", "pace_train", "stability", "trajectory"}),
     ("properties.from_pool", 9, {"teacher_properties"}),
+    ("properties.reference", {"Si Fd-3m": {"C44": 79.6}}, set()),
     ("properties.prototypes", [{"structure": "fcc", "formula": "Si", "a_A": 3.8}], {"teacher_properties"}),
     *((f"properties.{name}", False, PROPERTIES) for name in ("elastic", "phonons", "vacancies", "surfaces")),
     *((f"properties.{name}", 12.5, PROPERTIES) for name in ("supercell_A", "slab_A", "vacuum_A")),
@@ -111,6 +118,10 @@ OPTIONS: list[tuple[str, Any, set[str]]] = [
     ("stability.timestep_fs", 0.5, {"stability"}),
     ("stability.atoms", 99, {"stability"}),
     ("stability.max_drift_meV_per_atom_per_ps", 9.0, {"stability"}),
+    ("trajectory.picoseconds", 9.0, {"trajectory"}),
+    ("trajectory.temperatures_K", [9.0], {"trajectory"}),
+    ("trajectory.frames", 9, {"stability", "trajectory"}),
+    ("trajectory.atoms", 99, {"trajectory"}),
 ]
 INPUTS = {
     "preset", "teacher.model", "teacher.committee", "pool.files", "dft.files", "dft.test_files", "dataset.base",
@@ -182,6 +193,11 @@ def all_calls(teacher: Teacher, artefact: Callable[..., Artefact], data: Artefac
             calls_fit.student_properties_call(recipe, core, active, baseline, artefact("teacher_properties")),
             calls_fit.stability_call(recipe, core, active, frames, baseline),
             calls_fit.evaluate_call(recipe, core, active, frames, baseline, dft_test),
+            calls_fit.trajectory_call(recipe, core, active, frames, baseline, artefact("stability")),
+            calls_fit.teacher_motion_call(recipe, FILES, artefact("trajectory"), settings),
+            calls_fit.trajectory_errors_call(
+                core, active, baseline, artefact("trajectory"), artefact("pool_labels", "trajectory")
+            ),
         ]
 
     return make
@@ -207,7 +223,7 @@ def test_no_option_is_forgotten_here() -> None:
     [
         (
             {"cores": 7, "device": "cuda"},
-            {"mace_label": {"threads": 7, "device": "cuda"}, "pace_train": {"threads": 7, "device": "cuda"}},
+            {step: {"threads": 7, "device": "cuda"} for step in ("mace_label", "pace_train", "teacher_motion")},
         ),
         ({"cores": 2, "label_device": "cuda"}, {"mace_label": {"device": "cuda"}, "pace_train": {"device": "cpu"}}),
         ({"cores": 2, "select_memory_GB": 1.5}, {"pace_select": {"memory_bytes": 1_500_000_000}}),
@@ -282,6 +298,16 @@ def test_every_step_reads_what_the_steps_before_it_wrote(base, all_calls) -> Non
             "yace": "pace_corerep one yace", "test": "frames one test", "pure": "frames one pure",
             "dft_test": "ingest dft test structures", **student, **baseline,
         },
+        "trajectory": {
+            "stability": "stability one stability", "nve_frames": "stability one nve_frames",
+            **student, **baseline, **train,
+        },
+        "teacher_motion": {"model": "b + a", "trajectory": "trajectory one trajectory"},
+        "trajectory_errors": {
+            "trajectory": "trajectory one trajectory", "structures": "trajectory one structures",
+            "labels": "pool_labels trajectory labels", "rejected": "pool_labels trajectory rejected",
+            **student, **baseline,
+        },
     }  # fmt: skip
 
 
@@ -316,6 +342,11 @@ def test_what_is_not_there_is_no_input(config: DistillConfig, recipe: Recipe, ar
     assert "strains" not in calls.frames_call(recipe, dataset, artefact("pace_select"), baseline, None).inputs
     made = calls_fit.evaluate_call(recipe, artefact("pace_corerep"), artefact("pace_activeset"), data, baseline, None)
     assert "dft_test" not in made.inputs
+    core, active = artefact("pace_corerep"), artefact("pace_activeset")
+    made = calls_fit.trajectory_call(recipe, core, active, data, baseline, None)
+    assert set(made.inputs) == {"potential", "asi", "baseline", "train"}
+    made = calls_fit.trajectory_errors_call(core, active, baseline, artefact("trajectory"), None)
+    assert not {"labels", "rejected"} & set(made.inputs)
 
 
 @pytest.mark.parametrize(

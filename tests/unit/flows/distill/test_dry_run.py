@@ -29,6 +29,8 @@ from tasks.workspace import Workspace, open_workspace
 
 FOUNDATION = (f"teacher.model={FOUNDATION_MODELS[0]}",)
 CHEAP = {"ingest", "teacher_info"}
+TRAJECTORY = ["trajectory", "pool_labels trajectory", "trajectory_errors"]
+NO_TRAJECTORY = "trajectory.picoseconds=0"
 
 
 @pytest.fixture
@@ -54,9 +56,12 @@ def work_off(workspace: Workspace, requests: Path) -> None:
             workspace.store.publish(folder, request)
 
 
-def label_all(config: DistillConfig, workspace: Workspace) -> None:
-    """Label as the flow does between the plan's cheap steps and `pool_labels`."""
-    (ingested,) = workspace.store.root.glob("ingest/*/outputs/structures.parquet")
+def label_all(config: DistillConfig, workspace: Workspace, step: str = "ingest") -> None:
+    """Label the structures of a step, once they are made, as the flow does before `pool_labels`."""
+    found = list(workspace.store.root.glob(f"{step}/*/outputs/structures.parquet"))
+    if not found:
+        return
+    (ingested,) = found
     pool, model = StructurePool(ingested), external(Path(config.teacher.model))
     teacher = TeacherCall(model=model, params=mace_label.Params(head="Default"), cutoff_A=5.0)
     shard = ShardFile(file=ingested, sha256=file_digest(ingested), structures=len(pool), atoms=int(pool.atoms.sum()))
@@ -91,7 +96,7 @@ def test_the_plan_is_written_and_nothing_else_is_made(example: Path, workspace: 
     first = states(text)
     assert first["ingest"] == first["teacher_info"] == "ran now"
     assert set(first.values()) == {"ran now", "would run"}
-    assert list(first)[-1] == "student_properties"
+    assert list(first)[-4:] == ["student_properties", *TRAJECTORY]
     changed = ("train.maxiter=33", "selection.max_structures=12", "stability.picoseconds=0")
     second = states(dry_run.plan(load_config(example, changed), workspace))
     assert first.pop("stability") == "would run", "without a gate there is no such step"
@@ -102,9 +107,10 @@ def test_its_requests_worked_off_one_by_one_lead_through_all_steps(example: Path
     config, seen = load_config(example), set()
     dry_run.plan(config, workspace)
     label_all(config, workspace)
-    for _ in range(9):
+    for _ in range(12):
         seen |= set(states(dry_run.plan(config, workspace)).values())
         work_off(workspace, workspace.run_folder("silicon") / "dry-run" / "requests")
+        label_all(config, workspace, "trajectory")
     assert set(states(dry_run.plan(config, workspace)).values()) == {"cached"}
     assert seen == {"would run", "cached"}
 
@@ -146,7 +152,7 @@ def test_every_stage_is_planned_and_the_best_is_taken_further(
     example: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stubs of all kappas are equal; here the second stage has the smaller error, and the best potential."""
-    config = load_config(example, (STAGES, "train.max_attempts=1"))
+    config = load_config(example, (STAGES, "train.max_attempts=1", "trajectory.picoseconds=0"))
     real, stages = pace_train.stub, ["pace_train stage 1 attempt 1", "pace_train stage 2 attempt 1"]
 
     def differing(inputs: Any, outputs: Path, params: Any, machine: Any) -> dict[str, Any]:
@@ -158,10 +164,11 @@ def test_every_stage_is_planned_and_the_best_is_taken_further(
     monkeypatch.setattr(pace_train, "stub", differing)
     text = dry_run.plan(config, workspace)
     assert text.splitlines()[-1].startswith("train.maxiter has no effect beside train.stages"), "the example has one"
-    config = load_config(example, (STAGES, "train.max_attempts=1", "train.maxiter=150"))
+    config = load_config(example, (STAGES, "train.max_attempts=1", "train.maxiter=150", NO_TRAJECTORY))
     plan = states(dry_run.plan(config, workspace))
     assert (written(workspace)["fit"]["loss"]["kappa"], written(workspace)["fit"]["maxiter"]) == (0.4, 5), "the first"
-    assert list(plan)[-7:] == [*stages, "pace_activeset", "pace_corerep", "stability", "evaluate", "student_properties"]
+    steps = ["pace_activeset", "pace_corerep", "stability", "evaluate", "student_properties"]
+    assert list(plan)[-7:] == [*stages, *steps]
     label_all(config, workspace)
     requests = workspace.run_folder("silicon") / "dry-run" / "requests"
     for _ in range(11):
@@ -175,7 +182,8 @@ def test_every_stage_is_planned_and_the_best_is_taken_further(
 
 
 def test_every_attempt_that_was_made_is_listed(example: Path, workspace: Workspace) -> None:
-    config = load_config(example, ("convergence.force_mae_meV_per_A=1e-6", "train.max_attempts=2"))
+    changes = ("convergence.force_mae_meV_per_A=1e-6", "train.max_attempts=2", "extend.rounds=1", NO_TRAJECTORY)
+    config = load_config(example, changes)
     dry_run.plan(config, workspace)
     label_all(config, workspace)
     for _ in range(11):

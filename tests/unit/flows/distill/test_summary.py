@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from flows.config.training import Convergence
+from containers.properties.compare import Deviation
+from flows.config.training import Limits
 from flows.distill.summary import CHECKED, fits_of, label_counts, not_converged_because
 from flows.fit.attempts import Attempt
 from flows.fit.repairs import FitPlan
@@ -15,7 +16,7 @@ from tasks.report.summary import Labelling
 from tasks.settings import Settings
 from tasks.workspace import Workspace
 
-LIMITS = Convergence(force_mae_meV_per_A=100, energy_mae_meV_per_atom=10)
+LIMITS = Limits(force_mae_meV_per_A=100, energy_mae_meV_per_atom=10)
 GOOD = {"force_mae_meV_per_A": 99.0, "energy_mae_meV_per_atom": 9.0}
 
 
@@ -50,7 +51,7 @@ def test_each_fit_is_published_with_what_it_read_and_where_it_began(artefact: An
 
 
 def test_every_threshold_is_checked() -> None:
-    assert set(CHECKED) == set(Convergence.model_fields)
+    assert {*CHECKED, "properties"} == set(Limits.model_fields)
 
 
 def miss(name: str, value: str, limit: str) -> str:
@@ -64,6 +65,15 @@ FALLS = (
     "the energy of a dimer falls on the way in for Ni-Ni (by 1.5 eV), Al-Au (by 0.25 eV): add structures with these"
     " pairs compressed to the pool, or set pacemaker.r_in_A"
 )
+
+
+MISSED = "elastic C44 of Si Fd-3m differs by -17.5 % from the teacher's, wanted at most 10"
+
+
+def elastic(deviation: float | None, teacher: float | None = 80.0) -> Deviation:
+    student = None if deviation is None else 80.0 + 0.8 * deviation
+    given = {"crystal": "Si Fd-3m", "property": "C44", "kind": "elastic", "unit": "GPa"}
+    return Deviation(**given, teacher=teacher, student=student, deviation=deviation)
 
 
 @pytest.mark.parametrize(
@@ -81,6 +91,14 @@ FALLS = (
         (LARGE, "killed", {}, f"{FORCE}; {NAME} ended as killed. {HINTS['killed']}"),
         (GOOD, "converged", {"unstable_because": "2 atoms fused"}, "unstable in molecular dynamics: 2 atoms fused"),
         (GOOD, "converged", {"falls_eV": {"Al-Au": 0.25, "Ni-Ni": 1.5}}, FALLS),
+        (GOOD, "converged", {"properties": [elastic(9.9), elastic(None, teacher=None)]}, None),
+        (GOOD, "converged", {"properties": [elastic(9.9), elastic(-17.5)]}, MISSED),
+        (
+            GOOD,
+            "converged",
+            {"properties": [elastic(None)]},
+            "elastic C44 of Si Fd-3m could not be measured with the student",
+        ),
     ],
 )
 def test_test_errors_fit_stability_and_core_decide_convergence(
@@ -88,7 +106,7 @@ def test_test_errors_fit_stability_and_core_decide_convergence(
 ) -> None:
     attempt = Attempt(NAME, PLAN, verdict, 1.0, artefact("pace_train"))
     given = {"unstable_because": None, **more}
-    assert not_converged_because(errors, attempt, convergence=LIMITS, **given) == because
+    assert not_converged_because(errors, attempt, limits=LIMITS, **given) == because
 
 
 @pytest.mark.parametrize(("computed", "teachers", "reused"), [(30, 1, 66), (120, 3, 168)])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flows.config.schema import DistillConfig
-from flows.config.training import Stage
+from flows.config.training import Limits, Stage
 from flows.data.recipe import Recipe, stages_of
 from flows.data.training_set import TrainingSet
 from flows.fit.attempts import Attempt, fit, led_to
@@ -22,6 +22,7 @@ from tasks.settings import Settings
 from tasks.workspace import Workspace
 
 Answer = Artefact | Exception
+LIMITS = Limits(force_mae_meV_per_A=120, energy_mae_meV_per_atom=20)
 WORKSPACE = Workspace(root=Path("nowhere"), settings=Settings(cores=1))
 ENDED_BY_ACCIDENT = ("killed", "crashed", "out_of_memory", "time_limit")
 
@@ -48,7 +49,7 @@ def failed(kind: str, message: str = "as the test wants") -> StepFailed:
 
 
 def attempted(recipe: Recipe, data: Artefact, run: FakeStep) -> tuple[list[Attempt], Artefact]:
-    return fit(recipe, data, Run(WORKSPACE, step=run))
+    return fit(recipe, data, LIMITS, Run(WORKSPACE, step=run))
 
 
 def with_train(recipe: Recipe, **changes: Any) -> Recipe:
@@ -267,7 +268,7 @@ class FakeStore:
     def again(self, recipe: Recipe, data: Artefact) -> list[str | None]:
         """Run the same command again; return the names of its fits."""
         self.ran = []
-        fit(recipe, data, Run(WORKSPACE, step=self))
+        fit(recipe, data, LIMITS, Run(WORKSPACE, step=self))
         return self.ran
 
 
@@ -298,7 +299,7 @@ def test_a_fit_that_always_meets_its_time_limit_continues_in_every_run(staged, d
 def test_a_fit_may_begin_with_a_potential_and_have_a_name(recipe, data, fitted, artefact) -> None:
     start = artefact("pace_train", "round 1").file("best")
     run = FakeStep(first := fitted(), fitted(force=10))
-    fit(recipe, data, Run(WORKSPACE, of="round 2", step=run), start)
+    fit(recipe, data, LIMITS, Run(WORKSPACE, of="round 2", step=run), start)
     assert run.names == ["pace_train round 2 attempt 1", "pace_train round 2 attempt 2"]
     assert [call.inputs["start"] for call in run.calls] == [(start,), (first.file("interim"),)]
 

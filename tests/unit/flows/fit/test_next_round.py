@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 from typing import Any
 
 import pytest
 
-from flows.config.training import Convergence, Extend
+from flows.config.training import Extend, Limits
 from flows.fit.next_round import (
     EXTRAPOLATING,
     GAP,
     KINDS,
     Extension,
     Kind,
+    Standing,
     State,
     Stop,
     Tried,
@@ -22,8 +24,8 @@ from flows.fit.next_round import (
 )
 from flows.fit.verdict import Errors, FitOutcome
 
-LIMITS = Convergence(force_mae_meV_per_A=100, energy_mae_meV_per_atom=10)
-EXTEND = Extend(rounds=4, structures=50, min_gain=0.05)
+LIMITS = Limits(force_mae_meV_per_A=100, energy_mae_meV_per_atom=10)
+EXTEND = Extend(rounds=4, structures=50, min_gain=0.05, error_growth=0.1)
 
 
 def errors(force: float, energy: float = 1.0) -> Errors:
@@ -41,6 +43,11 @@ def tried(kind: Kind, error: float | None, **more: Any) -> Tried:
     return Tried(kind=kind, state=None if error is None else state(error, **more))
 
 
+def repaired(error: float, *groups: Any, **properties: float) -> Tried:
+    """A round that gave these properties; the groups are those beyond their limits in FAR."""
+    return Tried(kind="properties", groups=groups or ("surface", "elastic"), state=state(error, properties=properties))
+
+
 def then(first: State, *rounds: Tried, **changes: Any) -> Extension | Stop:
     return next_extension(first, rounds, EXTEND.model_copy(update=changes), LIMITS)
 
@@ -52,12 +59,15 @@ def test_the_measure_is_that_of_the_attempts() -> None:
     assert Errors.of(None, 1.0).badness(LIMITS) == float("inf")
 
 
+FAR: Any = {"properties": {"elastic": 1.7, "surface": 4.0, "phonon": 0.4}}
+VAIN = [repaired(90.0, *groups, **FAR["properties"]) for groups in ((), ("surface",), ("elastic",))]
 FUSED = "molecular dynamics: atoms fused"
 BROKEN = {"unsound": "the fit was broken off (attempt 3: time_limit)", "interrupted": True}
 CONTINUES = "the fit was broken off (attempt 3: time_limit); run again: it continues"
 ALONE = "the test split alone misses a limit, and validation stands for it: the force error"
 FORCES = "the force error on validation (200) exceeds that of training (100)"
 BASIS = "the force error on validation (200) is about that of training (200): the basis is the limit"
+BOTH = "beyond the limits are surface (4 times its limit), elastic (1.7 times its limit)"
 NO_MORE = "structures: no training structure is left to add; functions: the basis has no more functions to offer"
 
 
@@ -110,6 +120,21 @@ NO_MORE = "structures: no training structure is left to add; functions: the basi
         ),
         (state(), [tried("structures", 199.0), tried("functions", 150.0)], {}, "structures", "", ""),  # after a gain
         (state(95.0, test=errors(130)), [tried("structures", 99.0, test=errors(99))], {}, "reached", "", ""),
+        # properties, once the errors are within their limits
+        (state(90.0, properties={"elastic": 1.0}), [], {}, "reached", "validation and test", "so are the properties"),
+        (state(90.0, **FAR), [], {"rounds": 0}, "properties", BOTH, ""),
+        (state(110.0, **FAR), [], {}, "structures", "the force error", ""),
+        (state(90.0, **FAR), [], {"property_rounds": 0}, "rounds", "extend.property_rounds (0) are used up", ""),
+        (state(90.0, **FAR), VAIN, {}, "no_gain", "structures that dec", ""),
+        (
+            state(90.0, **FAR),
+            [repaired(90.0, surface=0.4, elastic=1.7)],
+            {},
+            "properties",
+            "beyond the limits are ela",
+            "",
+        ),
+        (state(90.0, **FAR), [repaired(90.0, surface=0.4, elastic=0.7)], {}, "reached", "", "so are the properties"),
     ],
 )
 def test_the_table_of_decisions(
@@ -210,3 +235,19 @@ def walk(gains: tuple[float | None, ...], candidates: int, growable: bool, gap: 
     assert len(rounds) <= 3
     assert step.why in ("reached", "rounds", "no_gain", "nothing_left")
     assert step.reason
+
+
+def test_properties_are_repaired_together_then_one_by_one() -> None:
+    """A round that helps nothing, or costs too much of the errors, is followed by single groups, the worst first."""
+    first = state(80.0, **FAR)
+    harmful = repaired(80.0 * 1.12, surface=0.5, elastic=0.5)
+    assert standing(first, [harmful], EXTEND, LIMITS).best == 0
+    groups = [then(first, harmful), then(first, harmful, repaired(80.0, "surface", **FAR["properties"]))]
+    assert [one.groups for one in groups if isinstance(one, Extension)] == [("surface",), ("elastic",)]
+    broken = repaired(80.0, surface=math.inf, elastic=0.5)
+    assert standing(first, [broken], EXTEND, LIMITS).best == 0, "what cannot be measured is worse than what is far off"
+    better = repaired(85.0, surface=0.9, elastic=1.8)
+    assert standing(first, [better], EXTEND, LIMITS) == Standing(1, better.state, (True,), frozenset())
+    alone = then(first, better)
+    assert isinstance(alone, Extension)
+    assert (alone.groups, alone.structures, alone.functions) == (("elastic",), 100, 200)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from containers.tensorpot.pacemaker.input import EarlyStop, Fit, Loss
-from flows.config.training import Convergence
+from flows.config.training import Limits
 from flows.fit import repairs as plans
 from flows.fit.repairs import MOST_AGAIN, REPAIRS, FitPlan, Left, first_plan, left_by, next_plan
 from flows.fit.verdict import SOUND, VERDICTS, FitOutcome, Verdict
@@ -175,7 +175,7 @@ def test_the_first_plan_is_the_fit_of_its_stage() -> None:
 
 
 def test_what_an_attempt_left() -> None:
-    limits = Convergence(force_mae_meV_per_A=100, energy_mae_meV_per_atom=10)
+    limits = Limits(force_mae_meV_per_A=100, energy_mae_meV_per_atom=10)
     errors = {"validation_force_mae_meV_per_A": 101.0, "validation_energy_mae_meV_per_atom": 10.0}
     metrics = {"stop_reason": "killed", "iterations": 9, "interim_iteration": 7, "batch_size": 6, **errors}
     assert left_by(FitOutcome(metrics=metrics), PLAN, limits, 30) == Left(6, 7, True, frozenset({"force"}))

@@ -11,7 +11,7 @@ from containers.tensorpot.fit.follow import FitRun
 from containers.tensorpot.fit.history import MetricsFile
 from containers.tensorpot.fit.log import FitLog
 from containers.tensorpot.fit.stop_reason import Ending, StopReason, stop
-from flows.config.training import Convergence
+from flows.config.training import Limits
 from flows.fit.verdict import (
     ACCIDENTS,
     HINTS,
@@ -25,7 +25,7 @@ from flows.fit.verdict import (
     judge,
 )
 
-LIMITS = Convergence(force_mae_meV_per_A=100, energy_mae_meV_per_atom=10)
+LIMITS = Limits(force_mae_meV_per_A=100, energy_mae_meV_per_atom=10)
 OWN_MESSAGE = {"converged", "program_missing", "bad_data", "failed"}
 
 

@@ -14,7 +14,7 @@ from containers.labels.pool_labels import REJECTIONS
 from containers.tensorpot.student.baseline import PairTerm
 from tasks.report import data
 from tasks.report.markup import Code, Picture, Section, Table, duration, markdown_table, number, to_html, to_markdown
-from tasks.report.page import artifacts, page
+from tasks.report.page import artifacts, fitting, page
 from tasks.report.summary import (
     AttemptSummary,
     Extensions,
@@ -89,7 +89,7 @@ def test_the_page_is_well_formed_stands_alone_and_shows_the_figures_of_the_run(f
     html = page(finished, PICTURES)
     outline = Outline(html)
     text = outline.text
-    assert "script" not in outline.tags
+    assert outline.tags.count("script") == 1, "it sorts tables"
     assert "link" not in outline.tags
     assert len(outline.links) == len(PICTURES)
     assert all(link.startswith("data:image/png;base64,") for link in outline.links)
@@ -200,18 +200,40 @@ def test_text_of_the_user_cannot_become_markup(finished: RunSummary) -> None:
         "steps": {EVIL: finished.steps["ingest"], "frames": finished.steps["frames"]},
     }  # fmt: skip
     evil = finished.model_copy(update=update)
-    assert "script" not in Outline(page(evil, PICTURES)).tags
+    assert Outline(page(evil, PICTURES)).tags.count("script") == 1, "ours"
+    assert "<script>alert" not in page(evil, PICTURES)
     assert all("<script" not in text for text in artifacts(evil, PICTURES).values())
 
 
 def test_artifacts_are_tables_and_data_uris_below_their_bound(finished: RunSummary) -> None:
     texts = artifacts(finished, PICTURES)
-    assert set(texts) == {"labels", "attempts", "learning-curve", "parity", "properties"}
+    assert set(texts) == {"card", "labels", "attempts", "learning-curve", "parity", "properties", "trajectory"}
     assert "| train 2 |" in texts["attempts"]
-    uris = re.findall(r"!\[([\w-]+)\]\(data:image/png;base64,([\w+/=]+)\)", "".join(texts.values()))
-    assert {name: base64.b64decode(data) for name, data in uris} == {
-        name: png for name, png in PICTURES.items() if name != "core-repulsion"
-    }
+    uris = re.findall(r"!\[([^]]+)\]\(data:image/png;base64,([\w+/=]+)\)", "".join(texts.values()))
+    assert {base64.b64decode(data) for _, data in uris} == set(PICTURES.values()) - {PICTURES["core-repulsion"]}
+    assert "Atoms by the force on them" in {text for text, _ in uris}, "what it shows, for who does not see it"
+
+
+def test_pictures_beyond_the_bound_are_named_and_left_out() -> None:
+    sections = [
+        Section("A", [Picture("one", "First"), Picture("none", "Never drawn")]),
+        Section("B", [Picture("two", "Second")]),
+    ]
+    pictures = {"one": b"1" * 600, "two": b"2" * 600}
+    assert fitting(sections, pictures, 2000) == (pictures, Section("Other pictures", []))
+    kept, note = fitting(sections, pictures, 1000)
+    assert list(kept) == ["one"]
+    assert note.parts == ["Left out here, because the page would be too large: Second."]
+
+
+def test_the_expected_error_against_dft_stands_beside_the_measured_one(finished: RunSummary) -> None:
+    baseline = finished.steps["baseline"]
+    metrics = baseline.metrics | {"teacher_test_force_mae_meV_per_A": 40.0}
+    steps = finished.steps | {"baseline": baseline.model_copy(update={"metrics": metrics})}
+    text = Outline(page(finished.model_copy(update={"steps": steps}), {})).text
+    assert "against DFT expected against DFT" in text
+    assert "force MAE (meV/Å) 45.3 57.7 60.43" in text  # 45.3² + 40² = 60.43²
+    assert "expected against DFT" not in Outline(page(finished, {})).text
 
 
 def test_a_cell_of_markdown_keeps_to_its_cell() -> None:
@@ -257,7 +279,7 @@ def test_a_section_is_described_once_for_html_and_markdown() -> None:
     assert "<summary>Lines</summary><pre>x &lt; *y*\n\nz</pre>" in html
     assert to_markdown("T & U", sections, {"p": b"png"}) == (
         "## T &amp; U\n\n### Title &lt;b&gt;\n\nRun `lmp &lt;in&gt;` \\*now\\*.\n\nCaption:\n\n"
-        "| a | b |\n| --- | --- |\n| &lt;1&gt; | no |\n\n![p](data:image/png;base64,cG5n)\n\n"
+        "| a | b |\n| --- | --- |\n| &lt;1&gt; | no |\n\n![seen](data:image/png;base64,cG5n)\n\n"
         "Lines\n\n    x &lt; *y*\n\n    z\n"
     )
     assert not re.search("Never|Empty|absent", html + to_markdown("T", sections, {"p": b"png"}))

@@ -29,8 +29,8 @@ def points(count: int, quantity: str = "force_eV_per_A") -> pa.Table:
 
 def test_few_points_are_dots_and_many_a_density() -> None:
     few, many = (plots.parity(points(count), "teacher") for count in (200, 100_000))
-    assert ink(few, "#1f6feb") + ink(few, "#79a9f3") > 50
-    assert ink(many, "#1f6feb") == 0
+    assert ink(few, BLUE) + ink(few, "#66aad1") > 50
+    assert ink(many, BLUE) == 0
     assert len(many) < 200_000  # an artifact must stay under 1 MB, as base64 too
 
 
@@ -45,6 +45,16 @@ def test_parity_without_points_or_with_equal_or_lost_ones_is_still_a_picture() -
     lost = equal.set_column(3, "predicted", [[float("nan")]])
     for table in (points(0), equal, lost):
         assert plots.parity(table, "dft").startswith(PNG)
+
+
+def test_errors_over_gamma_are_a_point_for_each_structure(parity_table: pa.Table) -> None:
+    few = plots.error_against_gamma(parity_table)
+    assert ink(few, BLUE) + ink(few, "#66aad1") > 50
+    assert ink(few, ORANGE) > 50, "where extrapolation begins"
+    assert plots.error_against_gamma(parity_table.slice(0, 0)).startswith(PNG)
+    many = pa.concat_tables([parity_table] * 30)
+    names = pa.array([str(number) for number in range(len(many))])
+    assert ink(plots.error_against_gamma(many.set_column(1, "id", names)), BLUE) == 0, "a density"
 
 
 def test_core_repulsion_grows_with_the_pairs_up_to_a_bound() -> None:

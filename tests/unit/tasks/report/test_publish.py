@@ -132,9 +132,17 @@ def test_not_a_number_of_a_diverged_fit_becomes_none(finished: RunSummary, tmp_p
 
 def test_pictures_reach_the_page_and_the_artifacts(finished: RunSummary, tmp_path: Path) -> None:
     texts = publish(finished, tmp_path / "run")
-    assert (tmp_path / "run" / "report.html").read_text().count("data:image/png;base64,") == 6
+    assert (tmp_path / "run" / "report.html").read_text().count("data:image/png;base64,") == 7
     counts = {key: text.count("data:image/png") for key, text in texts.items()}
-    assert counts == {"labels": 2, "attempts": 0, "learning-curve": 1, "parity": 2, "properties": 0}
+    assert counts == {
+        "card": 3,
+        "labels": 2,
+        "attempts": 0,
+        "learning-curve": 1,
+        "parity": 3,
+        "properties": 0,
+        "trajectory": 0,
+    }
     assert max(map(len, texts.values())) < 1_000_000
 
 

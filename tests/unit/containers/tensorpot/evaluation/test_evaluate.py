@@ -128,10 +128,25 @@ def judged_energies(
     atoms = sum(counts.values())
     energies, forces = (np.array([reference]), np.array([student])), (np.zeros(3 * atoms), np.full(3 * atoms, force))
     values = {"energy_eV_per_atom": energies, "force_eV_per_A": forces}
-    return Compared("", values, np.zeros(atoms), group, counts)
+    symbols = [element for element, count in counts.items() for _ in range(count)]
+    return Compared("", values, np.zeros(atoms), group, counts, symbols)
 
 
 PURE = {"Al": judged_energies({"Al": 1}, -3.0, -3.1), "Ni": judged_energies({"Ni": 1}, -5.0, -4.8)}
+
+
+def test_forces_by_element_and_errors_by_size() -> None:
+    alloy, nickel = judged_energies({"Ni": 1, "Al": 2}, -4.5, -4.6), judged_energies({"Ni": 5}, -5.0, -4.8)
+    alloy.values["force_eV_per_A"][1][:3] = 0.06  # on the nickel atom alone
+    found = tables([alloy, nickel, judged_energies({"Ni": 1}, -5.0, -5.0)], PURE)
+    aluminium, of_nickel = found["by_element"]
+    assert (aluminium["name"], aluminium["atoms"], aluminium["force_mae_meV_per_A"]) == ("Al", 2, 0)
+    assert (of_nickel["structures"], of_nickel["atoms"]) == (3, 7)
+    assert of_nickel["force_mae_meV_per_A"] == pytest.approx(60 / 7)
+    assert of_nickel["force_max_meV_per_A"] == pytest.approx(60)
+    assert of_nickel["energy_mae_meV_per_atom"] is None
+    assert [row["name"] for row in found["by_size"]] == ["1 atom", "3 to 4 atoms", "5 to 8 atoms"]
+    assert found["by_size"][2]["energy_mae_meV_per_atom"] == pytest.approx(200)
 
 
 def test_errors_are_those_of_each_group_and_composition() -> None:

@@ -11,12 +11,15 @@ from ase.build import bulk
 from ase.calculators.calculator import Calculator, all_changes
 
 from containers.contract import no_progress
+from containers.properties.motion import Start, heat
 from containers.tensorpot.evaluation.molecular_dynamics import (
     DynamicsRun,
     constant_energy,
+    constant_temperature,
     distances,
-    heat,
+    frame_steps,
     lost_atoms,
+    named_frames,
     relax,
     thinned,
     timestep,
@@ -77,6 +80,31 @@ def test_springs_keep_their_energy_and_share_it_evenly() -> None:
     assert np.mean(run.temperature_K) == pytest.approx(150.0, rel=0.01)
     assert run.gamma[-1] > run.gamma[0]
     assert len(run.times_ps) == len(run.total_eV) == round(10 * period_fs) + 1
+
+
+def test_at_constant_temperature_springs_have_it_from_any_start() -> None:
+    """The mean of 192 velocities over a picosecond scatters by some 3 %; the seed is fixed."""
+    atoms = silicon() * 2
+    atoms.calc = Toy(springs(atoms.positions.copy(), 5.0))
+    run = DynamicsRun(atoms, REACH, 1.0, frame_steps(1500, 5))
+    heat(atoms, 50.0, 7)
+    constant_temperature(run, Start.of(atoms, 300.0, 1.0, 1500, 1), no_progress)
+    assert run.unstable_because is None
+    assert np.mean(run.temperature_K[500:]) == pytest.approx(300.0, rel=0.12)
+    assert np.mean(run.potential_eV[500:]) == pytest.approx(1.5 * 64 * units.kB * 300.0, rel=0.2)
+    assert np.array(run.trace).shape == (151, 64, 3)
+    frames = named_frames(run, "NVT 300 K")
+    assert [frame.info["row"] for frame in frames] == [300, 600, 900, 1200, 1500]
+    assert np.array_equal(frames[-1].positions, atoms.positions)
+    assert len({frame.info["id"] for frame in frames}) == 5
+
+
+@pytest.mark.parametrize(
+    ("steps", "frames", "expected"),
+    [(10, 3, {2, 6, 10}), (1000, 1, {1000}), (5, 99, {1, 2, 3, 4, 5}), (100, 0, set()), (2, 2, {1, 2})],
+)
+def test_frames_are_even_in_time_after_a_fifth_of_the_run(steps: int, frames: int, expected: set[int]) -> None:
+    assert frame_steps(steps, frames) == expected
 
 
 def test_the_drift_is_the_slope_of_the_total_energy_over_three_points_or_more() -> None:
@@ -164,16 +192,9 @@ def test_relaxing_goes_downhill_and_reports_what_fell_apart() -> None:
     assert str(fallen.unstable_because).startswith("while it was relaxed: atoms fused")
 
 
-def test_the_same_seed_gives_the_same_velocities_without_drift_of_the_whole() -> None:
-    first, second, other = silicon(), silicon(), silicon()
-    for atoms, seed in ((first, 3), (second, 3), (other, 4)):
-        heat(atoms, 300.0, seed)
-        assert atoms.get_temperature() == pytest.approx(300.0)
-        assert np.abs(atoms.get_momenta().sum(axis=0)).max() < 1e-12
-    for symbols, fs in {"Si2": 1.0, "H2O": 0.5, "LiF": 1.0, "CuAu": 1.0}.items():
-        assert timestep(Atoms(symbols)) == pytest.approx(fs), "the timestep follows the lightest atom"
-    assert np.array_equal(first.get_momenta(), second.get_momenta())
-    assert not np.allclose(first.get_momenta(), other.get_momenta())
+@pytest.mark.parametrize(("symbols", "fs"), [("Si2", 1.0), ("H2O", 0.5), ("LiF", 1.0), ("CuAu", 1.0)])
+def test_the_timestep_follows_the_lightest_atom(symbols: str, fs: float) -> None:
+    assert timestep(Atoms(symbols)) == pytest.approx(fs)
 
 
 @pytest.mark.parametrize(("steps", "points"), [(3, 200), (19, 20), (20, 20), (21, 20), (199, 20)])

@@ -6,58 +6,20 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
-from ase.calculators.calculator import Calculator
 
 from containers.contract import Inputs, Machine
+from containers.structures.table import read_atoms
 from containers.tensorpot.evaluation import stability
 from containers.tensorpot.evaluation.molecular_dynamics import DynamicsRun
-from containers.tensorpot.frames.frame_file import Labelled, frame, write_frame
+from containers.tensorpot.frames.frame_file import Labelled
 from containers.tensorpot.student import potential
-from containers.tensorpot.student.baseline import Baseline, PairTerm
-from containers.tensorpot.student.calculator import Student, neighbours, padded
+from containers.tensorpot.student.baseline import Baseline
+from tests.unit.containers.tensorpot.evaluation.toys import CUTOFF, copper, files, row
 
-CUTOFF = 4.0
 SHORT = stability.Params(picoseconds=0.2)
-
-
-COPPER = PairTerm(form="lj", epsilon_eV=0.4, sigma_A=2.3, inner_A=2.8, outer_A=CUTOFF)
-
-
-class Ace(Calculator):
-    """What is added to the pair terms: nothing, or minus `pull` (eV Å) over the distance; all grades are 2."""
-
-    cutoff = CUTOFF
-
-    def __init__(self, pull: float) -> None:
-        super().__init__()
-        self.pull = pull
-
-    def calculate(self, atoms: Atoms, *_: object) -> None:
-        first, _, vectors = neighbours(atoms, 3.0)
-        lengths = np.linalg.norm(vectors, axis=1)
-        pulls = self.pull * vectors / lengths[:, None] ** 3
-        forces = np.stack([np.bincount(first, pulls[:, axis], len(atoms)) for axis in range(3)], axis=1)
-        energy = -0.5 * self.pull * float((1 / lengths).sum())
-        self.results = {"energy": energy, "forces": forces, "stress": np.zeros(6), "gamma": np.full(len(atoms), 2.0)}
-
-
-def row(name: str, atoms: Atoms, energy_per_atom: float) -> Labelled:
-    """A training structure as the frames step writes it: `energy_corrected` has no meaning here."""
-    ready = padded(atoms, CUTOFF)
-    return Labelled(name, ready, energy_per_atom * len(atoms), 0.0, np.zeros((len(atoms), 3)), None)
-
-
-def files(folder: Path, rows: list[Labelled], e0s_eV: dict[str, float]) -> Inputs:
-    """The inputs of the step; the potential is the toy of `load_student`."""
-    folder.mkdir(exist_ok=True)
-    write_frame(folder / "train.pckl.gzip", frame(rows))
-    Baseline(e0s_eV=e0s_eV).write(folder / "baseline.json")
-    found = {"train": (folder / "train.pckl.gzip",), "baseline": (folder / "baseline.json",)}
-    return Inputs(found | {"potential": (folder / "p.yaml",), "asi": (folder / "p.asi",)})
 
 
 @pytest.fixture
@@ -65,8 +27,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Take a student of a Lennard-Jones potential of this depth (eV), or of a mere pull (eV Å) between neighbours."""
 
     def take(depth: float = 0.4, pull: float = 0.0) -> None:
-        pairs = {} if pull else {"Cu-Cu": COPPER.model_copy(update={"epsilon_eV": depth})}
-        made = Student(Ace(pull), Baseline(e0s_eV={"Cu": -3.0}, pairs=pairs).model_dump())
+        made = copper(depth, pull)
         monkeypatch.setattr(potential, "load_student", lambda *_: made)
 
     return take
@@ -95,6 +56,9 @@ def test_a_smooth_bound_potential_is_stable_and_the_stub_has_the_figures_of_the_
     assert told["metrics"] | {"structure": "a"} == metrics
     assert told["structure"] == "a"
     assert len(told["series"]["time_ps"]) <= stability.POINTS
+    frames = read_atoms(tmp_path / "nve_frames.parquet")
+    assert [atoms.info["row"] for atoms in frames] == [40, 58, 76, 93, 111, 129, 147, 164, 182, 200]
+    assert {(len(atoms), atoms.info["group"]) for atoms in frames} == {(108, "NVE")}
     stubbed = stability.stub(Inputs({}), tmp_path, SHORT, Machine())
     again = json.loads((tmp_path / "stability.json").read_text())
     assert set(stubbed) == set(metrics)

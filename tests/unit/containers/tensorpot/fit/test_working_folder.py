@@ -239,7 +239,7 @@ def written(work: Path, train: list[MetricsRow], validation: list[MetricsRow]) -
     run = FitRun(work, ending, stop(ending), train, validation, Checkpoint(shapes=(WHOLE,)))
     frames, counts = cast(Any, SimpleNamespace(read=lambda side: None)), cast(Any, SimpleNamespace(probe=None))
     last = first_whole(run.latest(), run, counts)
-    told = write_results(last, run, frames, counts, 0.3, work / "interim.yaml", work / "best.yaml")
+    told = write_results(last, run, frames, counts, 0.3, "best", work / "interim.yaml", work / "best.yaml")
     return told | {name: (work / f"{name}.yaml").read_text() for name in ("interim", "best")}
 
 

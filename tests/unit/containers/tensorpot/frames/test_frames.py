@@ -60,6 +60,7 @@ def make(
     params: frames.Params = PARAMS,
     baseline: Baseline | None = None,
     strains: Sequence[Atoms] = (),
+    properties: Sequence[Atoms] = (),
     aside: Sequence[Mapping[str, Any]] = (),
 ) -> Made:
     """Run on the structures of `pool` and these; all of the pool's training side is selected unless told."""
@@ -73,6 +74,9 @@ def make(
     if strains:
         write_table(folder / "strains.parquet", labels_table(strains))
         files["strains"] = "strains.parquet"
+    if properties:
+        write_table(folder / "properties.parquet", labels_table(properties))
+        files["properties"] = "properties.parquet"
     if aside:
         pq.write_table(pa.Table.from_pylist([dict(one) for one in aside], schema=SET_ASIDE), folder / "aside.parquet")
         files["dataset_set_aside"] = "aside.parquet"
@@ -210,6 +214,18 @@ def test_strained_structures_together_weigh_as_the_loss_says(tmp_path: Path) -> 
     assert train["w_energy"][ids(strains)[1]] == pytest.approx(3 * train["w_energy"][ids(strains)[0]])
     assert [train["w_forces"][key].tolist() for key in ids(strains)] == [[1.0, 1.0], [3.0, 3.0]]
     assert made.metrics["strained_structures"] == 2
+
+
+def test_structures_for_properties_together_weigh_their_share_by_group(tmp_path: Path) -> None:
+    made_for = [cell(200, group="property elastic"), *(cell(place, group="property surface") for place in (201, 202))]
+    params = PARAMS.model_copy(update={"property_shares": {"elastic": 0.5, "surface": 0.25}})
+    made = make(tmp_path, params=params, properties=[*made_for, made_for[0]])
+    train = made.sides["train"].set_index("name")
+    theirs = train.loc[ids(made_for)]
+    others = train.drop(index=ids(made_for))["w_energy"].sum()
+    assert (theirs["w_energy"] / others).tolist() == pytest.approx([0.5, 0.125, 0.125])
+    assert [forces[0] / others for forces in theirs["w_forces"]] == pytest.approx([0.5, 0.125, 0.125])
+    assert (made.metrics["property_structures"], made.metrics["strained_structures"]) == (3, 0)
 
 
 def test_a_selection_of_another_data_set_an_empty_side_and_an_unknown_group_are_refused(tmp_path: Path) -> None:

@@ -330,7 +330,7 @@ def keys_of(section: type[Any], prefix: str) -> set[str]:
     [
         (own_fit, {"maxiter": 3}, "fit.maxiter is not yours to set: use train.maxiter"),
         (own_fit, {"repulsion": "auto"}, "use pacemaker.reference_potential"),
-        (own_fit, {"weighting": {"type": "EnergyBasedWeightingPolicy"}}, "use dataset.weights"),
+        (own_fit, {"weighting": {"type": "EnergyBasedWeightingPolicy"}}, "energy_scale_eV_per_atom"),
         (own_fit, {"callbacks": ["os.system"]}, "no code from outside runs"),
         (own_fit, {"loss": {"kappa": 0.3}}, "fit.loss.kappa is not yours to set: use pacemaker.kappa"),
         (own_fit, {"loss": {"w_rad": 0.3}}, "fit.loss.w_rad is no key that pacemaker reads: did you mean w[0-2]_rad"),

@@ -1,0 +1,89 @@
+"""Step `teacher_motion`: a run of the teacher beside one of the student, from the same positions and velocities."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from containers.contract import Closed, Image, Inputs, Machine, StepMetrics
+from containers.properties.motion import EVERY, Motion, Start
+
+IMAGE: Image = "mace"
+VERSION = 1
+INPUTS = {
+    "model": "the teacher, a MACE model; several are a committee",
+    "trajectory": "the student's runs (trajectory.json), one of them with its start and its motion",
+}
+OUTPUTS = {"motion": "motion.json"}  # {"temperature_K", "teacher", "student", ...}
+
+
+class Params(Closed):
+    """How the teacher computes."""
+
+    head: str = Field(description="readout of the teacher")
+    dtype: Literal["float32", "float64"] = Field(description="as its labels")
+
+
+class Metrics(StepMetrics):
+    """What the report reads."""
+
+    temperature_K: float
+    steps: int
+    g_difference_percent: float
+    teacher_msd_A2: float
+    student_msd_A2: float
+    msd_after_ps: float
+    teacher: dict[str, Any]
+    student: dict[str, Any]
+
+
+def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
+    """Write g(r) and mean square displacement of both."""
+    from mace.calculators import MACECalculator
+
+    from containers.mace.teacher.model import load_model
+
+    device = machine.resources.device
+    models = [load_model(path, device) for path in inputs.all("model")]
+    start, student = read(inputs)
+    atoms = start.atoms()
+    atoms.calc = MACECalculator(models=models, device=device, default_dtype=params.dtype, head=params.head)
+    trace = []
+    for step, _ in enumerate(start.dynamics(atoms).irun(start.steps)):
+        if step % EVERY == 0:
+            trace.append(atoms.get_positions())
+            machine.progress(step, start.steps, "molecular dynamics of the teacher")
+    found = Motion.of(np.array(trace), atoms.cell.array, start.numbers, EVERY * start.timestep_fs)
+    return write(outputs, start, found, student)
+
+
+def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
+    """Write a teacher that moves as the student does."""
+    start, student = read(inputs)
+    return write(outputs, start, student, student)
+
+
+def read(inputs: Inputs) -> tuple[Start, Motion]:
+    """Return the start and the motion of the student's run."""
+    given = json.loads(inputs.one("trajectory").read_bytes())["motion"]
+    return Start.model_validate(given["start"]), Motion.model_validate(given["student"])
+
+
+def write(outputs: Path, start: Start, teacher: Motion, student: Motion) -> dict[str, Any]:
+    """Write both beside each other; return the metrics."""
+    found = {
+        "temperature_K": start.temperature_K,
+        "steps": start.steps,
+        "g_difference_percent": student.difference_percent(teacher),
+        "teacher_msd_A2": teacher.msd_A2[-1],
+        "student_msd_A2": student.msd_A2[-1],
+        "msd_after_ps": student.time_ps[-1],
+        "teacher": teacher.model_dump(mode="json"),
+        "student": student.model_dump(mode="json"),
+    }
+    (outputs / OUTPUTS["motion"]).write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    return found

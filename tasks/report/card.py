@@ -1,0 +1,221 @@
+"""The card: a verdict on each section of a run, with the reason and what to do. Pure.
+
+The rules are in docs/use/card.md, one table. A section fails exactly where it keeps the run from `converged`; what is
+worth a look without that is to check. `RULES` names the sections in their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from containers.properties.compare import UNITS, Deviation, Kind, deviations
+from tasks.report.markup import ERRORS, Judgement, Verdict, number, percent
+from tasks.report.summary import RunSummary
+
+EXTRAPOLATING = 0.02
+"""Share of test atoms with γ above 1 from which structures are lacking, as in flows.fit.next_round."""
+OFTEN = 0.02
+"""Share of the steps of molecular dynamics with an atom of γ above 5, from which one looks."""
+FASTER = 10.0
+"""Times: a student that is not so much faster than its teacher is hardly worth its errors."""
+
+
+def judge(summary: RunSummary) -> list[Judgement]:
+    """Return the verdict on each section; of a run that is not converged, one fails at least."""
+    found = [rule(summary) for rule in RULES]
+    if summary.stub:
+        found = [Judgement(one.section, "not measured", "a stub run: no figure is real") for one in found]
+    if not summary.converged and not any(one.grade == "fails" for one in found):
+        because = summary.not_converged_because or "no reason was given"
+        found.append(Judgement("other checks", "fails", because, "See the sections below."))
+    return found
+
+
+def whole(summary: RunSummary) -> Verdict:
+    """Return the verdict on the run, which is `converged`."""
+    if not summary.converged:
+        return Verdict(False, "Finished, not converged", summary.not_converged_because or "No reason was given.")
+    doubtful = [one.section for one in judge(summary) if one.grade == "check"]
+    text = "Errors are within their limits, and all checks passed."
+    return Verdict(True, "Converged", text + (f" To check: {', '.join(doubtful)}." if doubtful else ""))
+
+
+def errors(summary: RunSummary) -> Judgement:
+    """Test errors against the limits of `convergence`, those of groups and elements too, and how the fit ended."""
+    figures, limits = summary.fidelity["teacher"] or {}, {k: v for k, v in summary.thresholds.items() if k in ERRORS}
+    told = "; ".join(
+        f"{ERRORS[key]}: {number(figures.get(key))}, limit {number(limit)}" for key, limit in limits.items()
+    )
+    if any(figures.get(key) is None or figures[key] > limit for key, limit in limits.items()):
+        return Judgement("errors", "fails", told, "Add structures, or raise pacemaker.functions_per_element.")
+    attempt = summary.attempts[summary.chosen]
+    if not summary.converged and attempt.verdict != "converged":
+        return Judgement("errors", "fails", f"{told}; {attempt.name} ended as {attempt.verdict}", "Run again.")
+    above = [
+        f"{by} {row['name']}: {ERRORS[key]} {number(row[key])}"
+        for by in ("element", "group", "composition", "size")
+        for row in figures.get(f"by_{by}", [])
+        for key, limit in limits.items()
+        if row.get(key) is not None and row[key] > limit
+    ]
+    if above:
+        some = "; ".join(above[:3]) + (f"; {len(above) - 3} more" if len(above) > 3 else "")
+        todo = "Add structures like these to the pool, or do not use the potential for them."
+        return Judgement("errors", "check", f"{told}. Above the limit by themselves: {some}", todo)
+    return Judgement("errors", "good", told)
+
+
+def limits_by_kind(summary: RunSummary) -> dict[Kind, float]:
+    """Return the limits of `convergence.properties` by kind; empty where the config has none."""
+    given: dict[str, Any] = summary.config.get("convergence", {}).get("properties", {})
+    names = {kind: f"{kind.replace(' ', '_')}_{unit}" for kind, unit in UNITS.items()}
+    return {kind: given[name] for kind, name in names.items() if given.get(name) is not None}
+
+
+def within(row: Deviation, limits: dict[Kind, float]) -> bool | None:
+    """Return whether a deviation holds its limit; None without a limit or a value of the teacher."""
+    limit = limits.get(row.kind)
+    if limit is None or row.teacher is None:
+        return None
+    return row.deviation is not None and abs(row.deviation) <= limit
+
+
+def properties(summary: RunSummary) -> Judgement:
+    """Properties of crystals and molecules against their limits."""
+    if summary.properties is None:
+        because = "`properties` has no crystals"
+        return Judgement("properties", "not measured", because, "Give crystals in properties.prototypes.")
+    teacher, student = summary.properties
+    rows, limits = deviations(teacher, student), limits_by_kind(summary)
+    if not rows:
+        because = "the pool has no small crystal and no molecule"
+        return Judgement("properties", "not measured", because, "Give crystals in properties.prototypes.")
+    missed = [f"{row.crystal} {row.property}" for row in rows if within(row, limits) is False]
+    held = sum(within(row, limits) is True for row in rows)
+    if missed:
+        some = ", ".join(missed[:5]) + (f" and {len(missed) - 5} more" if len(missed) > 5 else "")
+        todo = "Let the rounds of extension repair them, or raise pacemaker.functions_per_element."
+        return Judgement("properties", "fails", f"{held} within their limits, {len(missed)} not: {some}", todo)
+    soft = {one.name: one.imaginary_share or 0.0 for one in teacher.crystals}
+    softer = [one.name for one in student.crystals if (one.imaginary_share or 0.0) > soft.get(one.name, 0.0)]
+    lost = [f"{row.crystal} {row.property}" for row in rows if row.deviation is None and row.teacher is not None]
+    if softer or lost or not limits:
+        doubts = [f"more imaginary modes than the teacher: {', '.join(softer)}"] if softer else []
+        doubts += [f"the student has no value: {', '.join(lost)}"] if lost else []
+        doubts += ["no limits are set"] if not limits else []
+        return Judgement("properties", "check", "; ".join(doubts), "Look at the table of properties.")
+    return Judgement("properties", "good", f"all {held} are within their limits")
+
+
+def own_trajectory(summary: RunSummary) -> Judgement:
+    """Errors on structures that the student's own molecular dynamics visits, against the limits of `convergence`."""
+    runs, section = summary.metrics("trajectory_errors").get("runs", []), "own trajectory"
+    if not runs:
+        return Judgement(section, "not measured", "no frame of its own molecular dynamics was labelled by the teacher")
+    limits = {key: limit for key, limit in summary.thresholds.items() if key in ERRORS}
+    told, above = [], False
+    for run in runs:
+        told.append(f"{run['run']}: {', '.join(f'{ERRORS[key]} {number(run.get(key))}' for key in limits)}")
+        if reason := run.get("unstable_because"):
+            told[-1] += f", unstable ({reason})"
+        above |= bool(reason) or any(run.get(key) is None or run[key] > limit for key, limit in limits.items())
+    todo = "Add frames of this trajectory to the pool, or lower the temperature at which you use the potential."
+    return Judgement(section, "check" if above else "good", "; ".join(told), todo if above else "")
+
+
+def stability(summary: RunSummary) -> Judgement:
+    """Molecular dynamics at constant energy."""
+    figures = summary.metrics("stability")
+    if not figures:
+        return Judgement(
+            "stability", "not measured", "stability.picoseconds is 0", "Set stability.picoseconds, 2 for example."
+        )
+    if not figures["stable"]:
+        todo = "Add structures like those that it visits to the pool: hotter, compressed."
+        return Judgement("stability", "fails", str(figures["unstable_because"]), todo)
+    high, highest = figures["gamma_share_above_5"] or 0.0, figures["gamma_share_above_25"] or 0.0
+    told = (
+        f"{number(figures['atoms'])} atoms over {number(figures['steps'])} steps, drift"
+        f" {number(figures['drift_meV_per_atom_per_ps'])} meV/atom/ps"
+    )
+    if high > OFTEN or highest > 0:
+        told += f"; γ above 5 in {percent(high)} of the steps, above 25 in {percent(highest)}"
+        return Judgement("stability", "check", told, "Add structures like those that it visits to the pool.")
+    return Judgement("stability", "good", told)
+
+
+def extrapolation(summary: RunSummary) -> Judgement:
+    """Share of test atoms outside the range of the training set."""
+    figures = summary.fidelity["teacher"] or {}
+    share = figures.get("gamma_share_above_1")
+    if share is None:
+        return Judgement("extrapolation", "not measured", "no test structure has a grade")
+    told = f"{percent(share)} of the test atoms have γ above 1, the largest γ is {number(figures['gamma_max'])}"
+    if share > EXTRAPOLATING:
+        todo = "Raise selection.max_structures, or extend.structures; check γ in your own runs."
+        return Judgement("extrapolation", "check", f"{told}; wanted at most {percent(EXTRAPOLATING)}", todo)
+    return Judgement("extrapolation", "good", told)
+
+
+def short_distances(summary: RunSummary) -> Judgement:
+    """Repulsion of every pair of elements at distances below those of the data."""
+    section, figures = "short distances", summary.metrics("pace_corerep")
+    if bonded := figures.get("bonded_dimer_falls_eV"):
+        told = ", ".join(f"{pair} by {number(depth)} eV" for pair, depth in bonded.items())
+        todo = "Add structures with these pairs compressed to the pool, or set pacemaker.r_in_A."
+        return Judgement(section, "fails", f"the energy of a dimer falls on the way in: {told}", todo)
+    if not summary.repulsion:
+        todo = "Set pacemaker.reference_potential: zbl."
+        return Judgement(section, "check", "no core repulsion: atoms may fuse in hot or dense runs", todo)
+    if falling := [pair for pair, rises in figures.get("dimer_rises", {}).items() if not rises]:
+        told = f"pairs without bonds in the data fall on the way in: {', '.join(falling)}"
+        return Judgement(
+            section, "check", told, "Add structures with these pairs to the pool, or set pacemaker.r_in_A."
+        )
+    return Judgement(section, "good", f"core repulsion for every pair: {', '.join(summary.repulsion)}")
+
+
+def speed(summary: RunSummary) -> Judgement:
+    """Atoms in a second: student and teacher on one core and the same cell where both were timed so."""
+    section, cores = "speed", "one core each, the same cell"
+    student, teacher = (
+        max(summary.metrics(step).get("speed", {}).get("atoms_per_s", {}).values(), default=None)
+        for step in ("student_properties", "teacher_properties")
+    )
+    if student is None or teacher is None:
+        microseconds = summary.metrics("evaluate").get("student_us_per_atom")
+        student = microseconds and 1e6 / microseconds
+        teacher, cores = summary.labelling.atoms_per_s, "the student on one core, the teacher as it labelled"
+    if not student:
+        return Judgement(section, "not measured", "the student was not timed")
+    if not teacher:
+        because = f"student {number(student)} atoms/s on one core; the teacher labelled nothing in this run"
+        return Judgement(section, "not measured", because)
+    told = f"student {number(student)} atoms/s, teacher {number(teacher)}: {number(student / teacher)} times ({cores})"
+    if student < FASTER * teacher:
+        return Judgement(section, "check", told, "Lower pacemaker.functions_per_element, order or cutoff.")
+    return Judgement(section, "good", told)
+
+
+def invariants(summary: RunSummary) -> Judgement:
+    """Symmetries of the energy, and agreement of its evaluators. A miss ends the run, so that there is no card."""
+    figures = summary.metrics("pace_corerep").get("invariants", {}).get("figures", {})
+    if not figures:
+        return Judgement("invariants", "not measured", "no step of this run checked them")
+    nearest = max(figures, key=lambda name: figures[name]["value"] / figures[name]["limit"])
+    share = percent(figures[nearest]["value"] / figures[nearest]["limit"])
+    told = f"{len(figures)} checks hold; the nearest to its limit is {nearest}, at {share} of it"
+    return Judgement("invariants", "good", told)
+
+
+RULES: tuple[Callable[[RunSummary], Judgement], ...] = (
+    errors,
+    properties,
+    own_trajectory,
+    stability,
+    extrapolation,
+    short_distances,
+    speed,
+    invariants,
+)
