@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from flows import command_line
+from flows.compare import __main__ as compare_command
 from flows.config.loading import load_config
 from flows.config.schema import DistillConfig
 from flows.distill import __main__ as command
@@ -52,7 +53,14 @@ def test_every_command_line_of_the_sweep_is_understood(line: str) -> None:
     assert sweep_command.parser().parse_args(line.split()).config == Path("my.yaml")
 
 
-@pytest.mark.parametrize("module", [command, value_command, sweep_command], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("line", re.findall(r"^python -m flows\.compare (.*?)\s*(?:#.*)?$", README, flags=re.MULTILINE))
+def test_every_command_line_of_the_comparison_is_understood(line: str) -> None:
+    assert compare_command.parser().parse_args(line.split()).runs == [Path("runs/first"), Path("runs/second")]
+
+
+@pytest.mark.parametrize(
+    "module", [command, value_command, sweep_command, compare_command], ids=lambda module: module.__name__
+)
 def test_every_example_of_a_help_is_understood(module: ModuleType) -> None:
     lines = re.findall(r"^  python -m flows\.\w+((?: \S+)*)", module.EPILOG, flags=re.MULTILINE)
     assert len(lines) >= 3
