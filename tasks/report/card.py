@@ -51,7 +51,9 @@ def errors(summary: RunSummary) -> Judgement:
         return Judgement("errors", "fails", told, "Add structures, or raise pacemaker.functions_per_element.")
     attempt = summary.attempts[summary.chosen]
     if attempt.verdict != "converged":
-        return Judgement("errors", "fails", f"{told}; {attempt.name} ended as {attempt.verdict}", "See the attempts below.")
+        return Judgement(
+            "errors", "fails", f"{told}; {attempt.name} ended as {attempt.verdict}", "See the attempts below."
+        )
     above = [
         f"{by} {row['name']}: {ERRORS[key]} {number(row[key])}"
         for by in ("element", "group", "composition", "size")
