@@ -7,9 +7,9 @@ worth a look without that is to check. `RULES` names the sections in their order
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-from containers.properties.compare import UNITS, Deviation, Kind, deviations
+from containers.properties.compare import deviations
+from tasks.report.invariants import INVARIANTS
 from tasks.report.markup import ERRORS, Judgement, Verdict, number, percent
 from tasks.report.summary import RunSummary
 
@@ -50,8 +50,10 @@ def errors(summary: RunSummary) -> Judgement:
     if any(figures.get(key) is None or figures[key] > limit for key, limit in limits.items()):
         return Judgement("errors", "fails", told, "Add structures, or raise pacemaker.functions_per_element.")
     attempt = summary.attempts[summary.chosen]
-    if not summary.converged and attempt.verdict != "converged":
-        return Judgement("errors", "fails", f"{told}; {attempt.name} ended as {attempt.verdict}", "Run again.")
+    if attempt.verdict != "converged":
+        return Judgement(
+            "errors", "fails", f"{told}; {attempt.name} ended as {attempt.verdict}", "See the attempts below."
+        )
     above = [
         f"{by} {row['name']}: {ERRORS[key]} {number(row[key])}"
         for by in ("element", "group", "composition", "size")
@@ -66,33 +68,19 @@ def errors(summary: RunSummary) -> Judgement:
     return Judgement("errors", "good", told)
 
 
-def limits_by_kind(summary: RunSummary) -> dict[Kind, float]:
-    """Return the limits of `convergence.properties` by kind; empty where the config has none."""
-    given: dict[str, Any] = summary.config.get("convergence", {}).get("properties", {})
-    names = {kind: f"{kind.replace(' ', '_')}_{unit}" for kind, unit in UNITS.items()}
-    return {kind: given[name] for kind, name in names.items() if given.get(name) is not None}
-
-
-def within(row: Deviation, limits: dict[Kind, float]) -> bool | None:
-    """Return whether a deviation holds its limit; None without a limit or a value of the teacher."""
-    limit = limits.get(row.kind)
-    if limit is None or row.teacher is None:
-        return None
-    return row.deviation is not None and abs(row.deviation) <= limit
-
-
 def properties(summary: RunSummary) -> Judgement:
     """Properties of crystals and molecules against their limits."""
     if summary.properties is None:
         because = "`properties` has no crystals"
         return Judgement("properties", "not measured", because, "Give crystals in properties.prototypes.")
     teacher, student = summary.properties
-    rows, limits = deviations(teacher, student), limits_by_kind(summary)
+    rows, limits = deviations(teacher, student), summary.property_limits
     if not rows:
         because = "the pool has no small crystal and no molecule"
         return Judgement("properties", "not measured", because, "Give crystals in properties.prototypes.")
-    missed = [f"{row.crystal} {row.property}" for row in rows if within(row, limits) is False]
-    held = sum(within(row, limits) is True for row in rows)
+    judged = [row for row in rows if limits.of(row.kind) is not None and row.teacher is not None]
+    missed = [f"{row.crystal} {row.property}" for row in judged if limits.over(row) > 1]
+    held = len(judged) - len(missed)
     if missed:
         some = ", ".join(missed[:5]) + (f" and {len(missed) - 5} more" if len(missed) > 5 else "")
         todo = "Let the rounds of extension repair them, or raise pacemaker.functions_per_element."
@@ -100,10 +88,10 @@ def properties(summary: RunSummary) -> Judgement:
     soft = {one.name: one.imaginary_share or 0.0 for one in teacher.crystals}
     softer = [one.name for one in student.crystals if (one.imaginary_share or 0.0) > soft.get(one.name, 0.0)]
     lost = [f"{row.crystal} {row.property}" for row in rows if row.deviation is None and row.teacher is not None]
-    if softer or lost or not limits:
+    if softer or lost or not judged:
         doubts = [f"more imaginary modes than the teacher: {', '.join(softer)}"] if softer else []
         doubts += [f"the student has no value: {', '.join(lost)}"] if lost else []
-        doubts += ["no limits are set"] if not limits else []
+        doubts += ["no limit applies"] if not judged else []
         return Judgement("properties", "check", "; ".join(doubts), "Look at the table of properties.")
     return Judgement("properties", "good", f"all {held} are within their limits")
 
@@ -112,7 +100,8 @@ def own_trajectory(summary: RunSummary) -> Judgement:
     """Errors on structures that the student's own molecular dynamics visits, against the limits of `convergence`."""
     runs, section = summary.metrics("trajectory_errors").get("runs", []), "own trajectory"
     if not runs:
-        return Judgement(section, "not measured", "no frame of its own molecular dynamics was labelled by the teacher")
+        because = "trajectory.picoseconds is 0, or no frame of it was labelled"
+        return Judgement(section, "not measured", because, "Set trajectory.picoseconds, 2 for example.")
     limits = {key: limit for key, limit in summary.thresholds.items() if key in ERRORS}
     told, above = [], False
     for run in runs:
@@ -205,7 +194,8 @@ def invariants(summary: RunSummary) -> Judgement:
         return Judgement("invariants", "not measured", "no step of this run checked them")
     nearest = max(figures, key=lambda name: figures[name]["value"] / figures[name]["limit"])
     share = percent(figures[nearest]["value"] / figures[nearest]["limit"])
-    told = f"{len(figures)} checks hold; the nearest to its limit is {nearest}, at {share} of it"
+    words = INVARIANTS[nearest.partition("_")[0]]
+    told = f"{len(figures)} checks hold; the nearest to its limit ({words}) is at {share} of it"
     return Judgement("invariants", "good", told)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from containers.properties.compare import UNIT_TEXTS, UNITS, Deviation, deviations, mean_percent
-from tasks.report.card import limits_by_kind, within
 from tasks.report.markup import DASH, Note, Picture, Section, Table, number
 from tasks.report.summary import RunSummary
 
@@ -30,7 +29,7 @@ def properties(summary: RunSummary) -> Section:
     if summary.properties is None:
         return Section(title, ["Not compared: `properties` has no crystals."])
     teacher, student = summary.properties
-    found, limits = deviations(teacher, student), limits_by_kind(summary)
+    found, limits = deviations(teacher, student), summary.property_limits
     if not found:
         return Section(
             title, ["The pool has no small crystal and no molecule: give a crystal in `properties.prototypes`."]
@@ -43,13 +42,12 @@ def properties(summary: RunSummary) -> Section:
             *(number(one.teacher), number(one.student), UNIT_TEXTS.get(one.unit, one.unit)),
             "not there" if one.deviation is None else f"{number(one.deviation)} {UNIT_TEXTS[UNITS[one.kind]]}",
         ]
-        if limits:
-            held = {True: "yes", False: "no", None: DASH}[within(one, limits)]
-            row += [number(limits.get(one.kind)), held]
+        limit = limits.of(one.kind)
+        held = DASH if limit is None or one.teacher is None else "yes" if limits.over(one) <= 1 else "no"
+        row += [number(limit), held]
         rows.append([*row, number(reference_of(one, references))] if references else row)
     head = [
-        *("crystal", "property", "teacher", "student", "unit", "student less teacher"),
-        *(("limit", "held") if limits else ()),
+        *("crystal", "property", "teacher", "student", "unit", "student less teacher", "limit", "held"),
         *(("DFT or experiment",) if references else ()),
     ]
     means = mean_percent(found)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 
+from containers.properties.compare import PropertyLimits
 from containers.properties.measure import Crystal, Properties
 from containers.properties.molecules import Dimer, Molecule
 from tasks.report import card, property_plots
@@ -65,9 +66,9 @@ def compared(finished: RunSummary, tmp_path: Path) -> RunSummary:
 def test_every_property_has_both_values_and_the_deviation(compared: RunSummary) -> None:
     means, rows, failed = (part for part in properties(compared).parts if isinstance(part, Table))
     assert means.rows == [("Si Fd-3m", "8.333")]
-    assert ["Si Fd-3m", "C44", "80", "60", "GPa", "-25 %"] in rows.rows
-    assert ["Si Fd-3m", "bulk modulus", "100", "100", "GPa", "0 %"] in rows.rows
-    assert ["Si Fd-3m", "vacancy of Si", "3.2", "–", "eV", "not there"] in rows.rows
+    assert ["Si Fd-3m", "C44", "80", "60", "GPa", "-25 %", "10", "no"] in rows.rows
+    assert ["Si Fd-3m", "bulk modulus", "100", "100", "GPa", "0 %", "5", "yes"] in rows.rows
+    assert ["Si Fd-3m", "vacancy of Si", "3.2", "–", "eV", "not there", "0.2", "no"] in rows.rows
     assert [text for (text,) in failed.rows] == [
         "Si2: does not come to rest", "Si Fd-3m, vacancies (student): RuntimeError: no rest",
     ]  # fmt: skip
@@ -84,23 +85,25 @@ def test_the_run_folder_has_the_properties_and_the_page_their_pictures(compared:
 
 
 def test_limits_of_the_config_and_values_of_experiment_stand_beside_the_properties(compared: RunSummary) -> None:
-    limits = {"elastic_percent": 10.0, "bond_percent": 5.0, "phonon_THz": None}
+    limits = PropertyLimits(vacancy_eV=None, bond_percent=5.0)
     reference = {"Si Fd-3m": {"C44": 79.6, "vacancy Si": 3.6, "C99": 1.0}}
-    config = {**compared.config, "convergence": {"properties": limits}, "properties": {"reference": reference}}
-    run = compared.model_copy(update={"config": config})
+    config = {**compared.config, "properties": {"reference": reference}}
+    run = compared.model_copy(update={"config": config, "property_limits": limits})
     table = next(part for part in properties(run).parts if isinstance(part, Table) and len(part.head) > 5)
     assert list(table.head)[-3:] == ["limit", "held", "DFT or experiment"]
     by_name = {row[1]: row for row in table.rows}
     assert by_name["C44"][-4:] == ["-25 %", "10", "no", "79.6"]
-    assert by_name["vacancy of Si"][-3:] == ["–", "–", "3.6"]
+    assert by_name["vacancy of Si"][-3:] == ["–", "–", "3.6"], "it is not judged"
     assert by_name["bond H-O"] == ["H2O molecule", "bond H-O", "1", "1.02", "Å", "2 %", "5", "yes", "–"]
     assert properties(run).parts[-1].rows[-1] == ("properties.reference: Si Fd-3m has no C99 here",)
     assert any("A molecule has no elastic constants" in part for part in properties(run).parts if isinstance(part, str))
     missed = next(one for one in card.judge(run) if one.section == "properties")
-    assert (missed.grade, missed.reason) == ("fails", "1 within their limits, 1 not: Si Fd-3m C44")
-    unlimited = next(one for one in card.judge(compared) if one.section == "properties")
+    assert missed.grade == "fails"
+    assert missed.reason.endswith("1 not: Si Fd-3m C44")
+    free = run.model_copy(update={"property_limits": PropertyLimits(**dict.fromkeys(PropertyLimits.model_fields))})
+    unlimited = next(one for one in card.judge(free) if one.section == "properties")
     assert unlimited.grade == "check"
-    assert "no limits are set" in unlimited.reason
+    assert "no limit applies" in unlimited.reason
 
 
 def test_pictures_show_both_curves_of_crystals_and_dimers() -> None:
