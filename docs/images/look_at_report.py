@@ -41,7 +41,7 @@ def main(report: Path, picture: Path | None) -> int:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
         for scheme in ("dark", "light"):
-            page = browser.new_page(viewport={"width": 1080, "height": 860}, color_scheme=scheme)
+            page = browser.new_page(viewport={"width": 1080, "height": 1200}, color_scheme=scheme)
             found += faults(page, report.resolve().as_uri())
         if picture:
             page.evaluate("window.scrollTo(0, 0)")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from containers.properties.compare import deviations
+from containers.properties.compare import Deviation, deviations
 from tasks.report.invariants import INVARIANTS
 from tasks.report.markup import ERRORS, Judgement, Verdict, number, percent
 from tasks.report.summary import RunSummary
@@ -79,7 +79,7 @@ def properties(summary: RunSummary) -> Judgement:
         because = "the pool has no small crystal and no molecule"
         return Judgement("properties", "not measured", because, "Give crystals in properties.prototypes.")
     judged = [row for row in rows if limits.of(row.kind) is not None and row.teacher is not None]
-    missed = [f"{row.crystal} {row.property}" for row in judged if limits.over(row) > 1]
+    missed = [_name(row) for row in judged if limits.over(row) > 1]
     held = len(judged) - len(missed)
     if missed:
         some = ", ".join(missed[:5]) + (f" and {len(missed) - 5} more" if len(missed) > 5 else "")
@@ -87,13 +87,18 @@ def properties(summary: RunSummary) -> Judgement:
         return Judgement("properties", "fails", f"{held} within their limits, {len(missed)} not: {some}", todo)
     soft = {one.name: one.imaginary_share or 0.0 for one in teacher.crystals}
     softer = [one.name for one in student.crystals if (one.imaginary_share or 0.0) > soft.get(one.name, 0.0)]
-    lost = [f"{row.crystal} {row.property}" for row in rows if row.deviation is None and row.teacher is not None]
+    lost = [_name(row) for row in rows if row.deviation is None and row.teacher is not None]
     if softer or lost or not judged:
         doubts = [f"more imaginary modes than the teacher: {', '.join(softer)}"] if softer else []
         doubts += [f"the student has no value: {', '.join(lost)}"] if lost else []
         doubts += ["no limit applies"] if not judged else []
         return Judgement("properties", "check", "; ".join(doubts), "Look at the table of properties.")
     return Judgement("properties", "good", f"all {held} are within their limits")
+
+
+def _name(row: Deviation) -> str:
+    words = row.kind if row.kind == row.property else f"{row.kind} {row.property}"
+    return f"{words} of {row.crystal}"
 
 
 def own_trajectory(summary: RunSummary) -> Judgement:
@@ -193,9 +198,9 @@ def invariants(summary: RunSummary) -> Judgement:
     if not figures:
         return Judgement("invariants", "not measured", "no step of this run checked them")
     nearest = max(figures, key=lambda name: figures[name]["value"] / figures[name]["limit"])
-    share = percent(figures[nearest]["value"] / figures[nearest]["limit"])
+    share = number(100 * figures[nearest]["value"] / figures[nearest]["limit"])
     words = INVARIANTS[nearest.partition("_")[0]]
-    told = f"{len(figures)} checks hold; the nearest to its limit ({words}) is at {share} of it"
+    told = f"{len(figures)} checks hold; the nearest to its limit ({words}) is at {share} % of it"
     return Judgement("invariants", "good", told)
 
 

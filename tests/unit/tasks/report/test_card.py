@@ -126,7 +126,7 @@ def test_invariants_name_the_check_that_is_nearest_to_its_limit(finished: RunSum
     found = verdict(changed(finished, pace_corerep={"invariants": {"figures": figures}}), "invariants")
     assert found[1:3] == (
         "good",
-        "2 checks hold; the nearest to its limit (forces against the slope of the energy) is at 50.00 % of it",
+        "2 checks hold; the nearest to its limit (forces against the slope of the energy) is at 50 % of it",
     )
 
 
