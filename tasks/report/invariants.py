@@ -51,8 +51,9 @@ def invariants(summary: RunSummary) -> Section:
         title,
         [
             "Energy and forces do not change when a structure is turned, moved or its atoms are reordered. Forces are"
-            f" the negative slope of the energy. This was checked on {number(len(found.structures))} training"
-            f" structures, which have every element ({', '.join(summary.elements)}). A larger difference than the limit"
+            f" the negative slope of the energy. This was checked on {number(len(found.structures) - 1)} training"
+            f" structures, which have every element ({', '.join(summary.elements)}), and on one of them without its"
+            " periodic images. A larger difference than the limit"
             " ends the run.",
             missing,
             Table(("check", "largest difference", "limit", "structure"), rows),
