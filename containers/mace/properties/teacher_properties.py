@@ -15,7 +15,7 @@ from containers.properties.speed import Speed
 from containers.structures.table import read_atoms
 
 IMAGE: Image = "mace"
-VERSION = 2
+VERSION = 3
 INPUTS = {
     "model": "the teacher, a MACE model; several are a committee",
     "structures": Optional("labelled structures to choose crystals from (Parquet of LABELS)"),

@@ -13,7 +13,7 @@ from containers.properties.molecules import dimers, measure_molecules
 from containers.properties.speed import Speed
 
 IMAGE: Image = "tensorpot"
-VERSION = 2
+VERSION = 3
 INPUTS = {
     "potential": "the student (B-basis .yaml)",
     "asi": "its active set (.asi)",
