@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from containers.tensorpot.fit import draw as draw_rows
 from containers.tensorpot.pacemaker.input import START_FILE, TRAIN_FILE, VALIDATION_FILE
 from containers.tensorpot.pacemaker.program import INPUT_FILE
-from tasks.report import plots, property_plots, trajectory
+from tasks.report import card, plots, property_plots, trajectory
 from tasks.report.page import artifacts, page
 from tasks.report.run_folder import json_text, publish_files
 from tasks.report.summary import CALCULATOR, PROPERTIES, PUBLISHED, FitFiles, RunSummary
@@ -85,7 +85,8 @@ def report_json(summary: RunSummary) -> dict[str, Any]:
     """report.json: the figures of the run; units in the keys.
 
     Its parts are the values of `tasks.report.summary`: `train.attempts` has an `AttemptSummary` each, with the errors
-    of its best and of its last potential; `train.chosen` is the place of the published one, from 0.
+    of its best and of its last potential; `train.chosen` is the place of the published one, from 0. `card` has the
+    verdict on each section.
     """
     attempts = [attempt.model_dump(mode="json", exclude={"history"}) for attempt in summary.attempts]
     return {
@@ -93,6 +94,7 @@ def report_json(summary: RunSummary) -> dict[str, Any]:
         "stub": summary.stub,
         "converged": summary.converged,
         "not_converged_because": summary.not_converged_because,
+        "card": [one._asdict() for one in card.judge(summary)],
         "thresholds": summary.thresholds,
         "elements": list(summary.elements),
         "baseline": summary.baseline.model_dump(mode="json"),

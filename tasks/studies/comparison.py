@@ -113,7 +113,7 @@ def comparison_page(runs: Sequence[ComparedRun]) -> str:
 
 
 def overview(runs: Sequence[ComparedRun]) -> list[tuple[str, ...]]:
-    """Verdict, size, stability and time."""
+    """Verdict, size, stability and time, and the card's verdict on each section."""
 
     def verdict(run: ComparedRun) -> str:
         if run.report.get("stub"):
@@ -135,7 +135,12 @@ def overview(runs: Sequence[ComparedRun]) -> list[tuple[str, ...]]:
         "molecular dynamics": stable,
         "computing time of all steps": lambda run: duration(sum(run.report["seconds"].values())),
     }
-    return [(name, *map(text, runs)) for name, text in rows.items()]
+    judged = [
+        {one["section"]: f"{one['grade']}: {one['reason']}" for one in run.report.get("card", ())} for run in runs
+    ]
+    sections = dict.fromkeys(section for card in judged for section in card)
+    cards = [(f"card: {section}", *(card.get(section, DASH) for card in judged)) for section in sections]
+    return [*((name, *map(text, runs)) for name, text in rows.items()), *cards]
 
 
 def error_tables(runs: Sequence[ComparedRun]) -> list[Part]:

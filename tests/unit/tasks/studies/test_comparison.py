@@ -60,6 +60,7 @@ def test_the_page_has_a_column_for_each_run_and_needs_nothing_from_outside(two: 
     page = comparison_page(read_runs(two))
     shown = text(page)
     assert "silicon second verdict converged not converged: C44 misses &lt;its&gt; limit" in shown
+    assert re.search(r"card: invariants not measured: .* not measured: ", shown)
     assert "force MAE (meV/Å) 45.3 45.3" in shown
     assert "Si Fd-3m elastic: C44 GPa 80 60 (-25 %) 78 (-2.5 %)" in shown
     assert "Si Fd-3m 12.5 1.25" in shown
