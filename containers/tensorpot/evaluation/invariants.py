@@ -39,7 +39,7 @@ class Limit(NamedTuple):
 
 
 LIMITS = {
-    # float64 sums of some thousand terms: up to 3e-11 meV/atom and 2e-9 meV/Å seen on 20 potentials of 1 to 9 elements
+    # float64 sums of some thousand terms: up to 3e-11 meV/atom and 2e-9 meV/Å seen on 19 potentials of 1 to 9 elements
     "rotation_energy_meV_per_atom": Limit(1e-6, 1e-12),
     "rotation_force_meV_per_A": Limit(1e-4, 1e-9),
     "translation_energy_meV_per_atom": Limit(1e-6, 1e-12),
