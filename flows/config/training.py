@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from containers.contract import Closed
-from containers.properties.compare import PropertyLimits
+from containers.properties.compare import Group, PropertyLimits
 from containers.properties.crystals import Prototype
 from containers.properties.measure import Settings
 from containers.tensorpot.pacemaker.input import Kappa, Optimizer, Randomness, Regularisation, Schedule
@@ -73,6 +73,10 @@ class PropertiesConfig(Settings, ConfigSection):
         3, ge=0, description="crystals, and molecules, from the pool: the lowest in energy of each composition; 0: none"
     )
     prototypes: list[Prototype] = Field([], description="crystals by the name of their structure; they come first")
+    in_training: list[Group] = Field(
+        ["elastic", "vacancy", "surface", "molecule"],
+        description="groups of properties whose structures, labelled by the teacher, the first fit has already",
+    )
     reference: dict[str, dict[str, float]] = Field(
         {},
         description="DFT or experiment for the report, in its units, such as {Si Fd-3m: {C44: 79.6, vacancy Si: 3.6}}",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from containers.mace.properties import property_structures, teacher_properties
+from containers.properties.compare import Group
 from containers.tensorpot.frames import frames
 from containers.tensorpot.selection import pace_select
 from flows.data import steps
@@ -37,7 +40,35 @@ def training_set(prepared: Prepared, run: Run) -> TrainingSet:
     found = selection.read(pace_select.Metrics)
     if ingested.given and found.how.get("given") == found.selected:
         run_log().warning("nothing new was selected: raise selection.max_structures above what the base has selected")
-    return frames_of(prepared, selection, run)
+    return frames_of(prepared, selection, run, properties_in_training(prepared, run))
+
+
+def properties_in_training(prepared: Prepared, run: Run) -> tuple[Artefact, ...]:
+    """Label the structures that decide `properties.in_training`, of every crystal and molecule of the teacher."""
+    groups = prepared.recipe.properties.in_training
+    if not prepared.of_teacher or not groups:
+        return ()
+    found = prepared.of_teacher.read(teacher_properties.Metrics)
+    of_crystals = [group for group in groups if group != "molecule"]
+    wanted = {name: of_crystals for name in found.names if of_crystals}
+    wanted |= {name: list[Group](["molecule"]) for name in found.molecule_names if "molecule" in groups}
+    labels = label_properties(prepared, wanted, 0, run) if wanted else None
+    return (labels,) if labels else ()
+
+
+def label_properties(
+    prepared: Prepared, wanted: Mapping[str, Sequence[Group]], before: int, run: Run
+) -> Artefact | None:
+    """Make structures that decide groups of properties, by crystal or molecule, and label them; None where none was
+    made, which the log says."""
+    assert prepared.of_teacher
+    recipe, models = prepared.recipe, prepared.models.values()
+    call = steps.property_structures_call(recipe, models, prepared.of_teacher, wanted, before, run.workspace.settings)
+    made = run(call)
+    found = made.read(property_structures.Metrics)
+    for what, reason in found.failed.items():
+        run_log().warning("no structures for %s: %s", what, reason)
+    return label(recipe, made, prepared.teachers, run, "pool_labels properties") if found.structures else None
 
 
 def frames_of(prepared: Prepared, selection: Artefact, run: Run, properties: tuple[Artefact, ...] = ()) -> TrainingSet:

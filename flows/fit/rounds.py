@@ -12,16 +12,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from containers.mace.properties import property_structures
+from containers.labels import pool_labels
 from containers.properties.compare import DECIDED_BY, Deviation, Group
 from containers.tensorpot.evaluation import evaluate, stability, student_properties
 from containers.tensorpot.fit import pace_train
 from containers.tensorpot.selection import pace_select, weak_spots
 from flows.config.training import Limits
-from flows.data.labelling import label
 from flows.data.prepare import Prepared
-from flows.data.steps import property_structures_call
-from flows.data.training_set import TrainingSet, frames_of
+from flows.data.training_set import TrainingSet, frames_of, label_properties
 from flows.fit import steps
 from flows.fit.attempts import Attempt
 from flows.fit.next_round import Extension, State, Stop, Tried, next_extension, standing
@@ -202,14 +200,12 @@ def _with_properties(
         group = DECIDED_BY[row.kind]
         if group in groups and prepared.limits.properties.over(row) > 1 and group not in missed.get(row.crystal, ()):
             missed.setdefault(row.crystal, []).append(group)
-    training, models, settings = base.training, prepared.models.values(), run.workspace.settings
-    call = property_structures_call(
-        base.recipe, models, prepared.of_teacher, missed, len(training.properties), settings
-    )
-    made = run(call)
-    labels = label(base.recipe, made, prepared.teachers, run, f"pool_labels properties {run.of}")
-    tables = (*training.properties, labels)
-    return frames_of(prepared, training.selection, run, tables), made.read(property_structures.Metrics).by_group
+    training = base.training
+    made = label_properties(prepared, missed, len(training.properties), run)
+    if made is None:
+        return training, {}
+    tables, added = (*training.properties, made), made.read(pool_labels.Metrics).labels
+    return frames_of(prepared, training.selection, run, tables), {" and ".join(groups): added}
 
 
 def _size(state: State) -> Size:

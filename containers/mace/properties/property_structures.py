@@ -63,6 +63,7 @@ class Metrics(StepMetrics):
 
     structures: int
     by_group: dict[str, int]
+    failed: dict[str, str]  # group and crystal -> why there is none
 
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
@@ -78,14 +79,21 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     crystals = {crystal.name: crystal for crystal in found.crystals}
     molecules = {molecule.name: molecule for molecule in found.molecules}
     made: list[Atoms] = []
+    failed: dict[str, str] = {}
     for name, groups in sorted(params.missed.items()):
         for group in groups:
             machine.progress(len(made), 0, f"{name}: {group}")
             random = np.random.default_rng(params.seed)
-            if group == "molecule":
-                structures = molecule(molecules[name], random)
-            else:
-                structures = MAKERS[group](crystals[name], teacher, params.settings, random)
+            try:
+                if group == "molecule":
+                    structures = list(molecule(molecules[name], random))
+                else:
+                    structures = list(MAKERS[group](crystals[name], teacher, params.settings, random))
+            except MemoryError:
+                raise
+            except Exception as error:  # noqa: BLE001  the libraries fail in any way where a crystal is odd
+                failed[f"{group} of {name}"] = f"{type(error).__name__}: {error}"
+                continue
             for number, atoms in enumerate(structures):
                 atoms.info = {
                     "id": structure_id(atoms),
@@ -97,13 +105,18 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
                 made.append(atoms)
     write_table(outputs / OUTPUTS["structures"], structures_table(made))
     by_group = Counter(str(atoms.info["group"]).removeprefix("property ") for atoms in made)
-    return {"structures": len(made), "atoms": sum(map(len, made)), "by_group": dict(sorted(by_group.items()))}
+    return {
+        "structures": len(made),
+        "atoms": sum(map(len, made)),
+        "by_group": dict(sorted(by_group.items())),
+        "failed": failed,
+    }
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
     """Write no structure."""
     write_table(outputs / OUTPUTS["structures"], structures_table([]))
-    return {"structures": 0, "atoms": 0, "by_group": {}}
+    return {"structures": 0, "atoms": 0, "by_group": {}, "failed": {}}
 
 
 def elastic(crystal: Crystal, teacher: Calculator, settings: Settings, random: np.random.Generator) -> Iterator[Atoms]:

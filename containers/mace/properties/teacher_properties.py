@@ -15,7 +15,7 @@ from containers.properties.speed import Speed
 from containers.structures.table import read_atoms
 
 IMAGE: Image = "mace"
-VERSION = 3
+VERSION = 4
 INPUTS = {
     "model": "the teacher, a MACE model; several are a committee",
     "structures": Optional("labelled structures to choose crystals from (Parquet of LABELS)"),
@@ -37,6 +37,8 @@ class Metrics(StepMetrics):
     """What the flow reads."""
 
     crystals: int
+    names: list[str]  # of crystals
+    molecule_names: list[str]
     speed: Speed = Speed()  # of the first model of a committee
 
 
