@@ -49,7 +49,7 @@ def properties_in_training(prepared: Prepared, run: Run) -> tuple[Artefact, ...]
     if not prepared.of_teacher or not groups:
         return ()
     found = prepared.of_teacher.read(teacher_properties.Metrics)
-    of_crystals = [group for group in groups if group != "molecule"]
+    of_crystals: list[Group] = [group for group in groups if group != "molecule"]
     wanted = {name: of_crystals for name in found.names if of_crystals}
     wanted |= {name: list[Group](["molecule"]) for name in found.molecule_names if "molecule" in groups}
     labels = label_properties(prepared, wanted, 0, run) if wanted else None
