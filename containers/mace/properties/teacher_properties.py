@@ -87,5 +87,8 @@ def write(outputs: Path, properties: Properties) -> dict[str, Any]:
     """Write the properties; return the metrics."""
     (outputs / OUTPUTS["properties"]).write_text(properties.model_dump_json(indent=1))
     failed = {crystal.name: crystal.failed for crystal in properties.crystals if crystal.failed}
-    counts = {"crystals": len(properties.crystals), "molecules": len(properties.molecules)}
-    return {**counts, "failed": failed, "left_out": properties.left_out}
+    names = {
+        "names": [crystal.name for crystal in properties.crystals],
+        "molecule_names": [molecule.name for molecule in properties.molecules],
+    }
+    return {"crystals": len(properties.crystals), **names, "failed": failed, "left_out": properties.left_out}
