@@ -48,7 +48,7 @@ NO_STEP: list[tuple[str, Any]] = [  # a preset fills keys that are not given; he
     ("extend.min_gain", 0.5), ("sweep.vary", {"pacemaker.cutoff": [4.0]}), ("sweep.committee", 9),
     ("sweep.differ_by", "coefficients"), ("sweep.at_once", 9), ("sweep.take", "cheapest"), ("sweep.within", 0.5),
     ("convergence.force_mae_meV_per_A", 9), ("convergence.energy_mae_meV_per_atom", 9),
-    ("extend.property_rounds", 9), ("extend.error_growth", 0.9),
+    ("extend.property_rounds", 9), ("extend.error_growth", 0.9), ("properties.in_training", ["phonon"]),
     *((f"convergence.properties.{name}", 9.0) for name in PropertyLimits.model_fields),
 ]  # fmt: skip
 FIT: list[tuple[str, Any]] = [
