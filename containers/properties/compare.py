@@ -5,7 +5,7 @@ Light: flows and reports read it without matcalc.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal, get_args
 
 import numpy as np
@@ -67,6 +67,12 @@ class Deviation(Closed):
     student: float | None
     deviation: float | None  # student less teacher, in the unit of UNITS
 
+    @property
+    def name(self) -> str:
+        """Words for the property: `elastic C44 of Si Fd-3m`, `phase energy of Si Fd-3m`."""
+        words = self.kind if self.kind == self.property else f"{self.kind} {self.property}"
+        return f"{words} of {self.crystal}"
+
 
 UNIT_TEXTS = {
     "A": "Å", "GPa": "GPa", "eV": "eV", "J_per_m2": "J/m²", "meV_per_atom": "meV/atom", "THz": "THz", "percent": "%",
@@ -99,16 +105,12 @@ class PropertyLimits(Closed):
         return limit
 
     def sentence(self, row: Deviation) -> str:
-        """Return what a property misses."""
+        """Return the words for a property that misses its limit: its deviation and the limit."""
         unit = UNIT_TEXTS[UNITS[row.kind]]
-        what = (
-            f"{row.kind} {row.property} of {row.crystal}"
-            if row.kind != row.property
-            else f"{row.kind} of {row.crystal}"
-        )
         if row.deviation is None:
-            return f"{what} could not be measured with the student"
-        return f"{what} differs by {row.deviation:+.3g} {unit} from the teacher's, wanted at most {self.of(row.kind):g}"
+            return f"{row.name} could not be measured with the student"
+        limit = f"wanted at most {self.of(row.kind):g} {unit}"
+        return f"{row.name} differs by {row.deviation:+.3g} {unit} from the teacher's, {limit}"
 
     def over(self, row: Deviation) -> float:
         """Return the size of a deviation in units of its limit: 0 where the kind is not judged or the teacher has no
@@ -214,12 +216,13 @@ def formation_energies(crystals: Sequence[Crystal]) -> dict[str, float]:
     }
 
 
-def mean_percent(
-    rows: Sequence[Deviation], kinds: Sequence[Kind] = ("lattice", "bulk modulus", "elastic")
-) -> Mapping[str, float]:
-    """Return the mean size of the deviations (percent) of each crystal over some kinds."""
+def mean_percent(rows: Sequence[Deviation]) -> dict[str, float]:
+    """Return the mean size of the deviations (percent) of each crystal over lattice, bulk modulus, elastic constants.
+
+    A value that the student lacks does not count: the table of properties shows it.
+    """
     by_crystal: dict[str, list[float]] = {}
     for row in rows:
-        if row.kind in kinds and row.deviation is not None:
+        if row.kind in ("lattice", "bulk modulus", "elastic") and row.deviation is not None:
             by_crystal.setdefault(row.crystal, []).append(abs(row.deviation))
     return {crystal: float(np.mean(sizes)) for crystal, sizes in by_crystal.items()}

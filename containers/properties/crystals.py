@@ -1,4 +1,4 @@
-"""Which crystals a potential is judged on: those of the config, or the lowest in energy of each composition.
+"""Crystals on which a potential is judged: those of the config, and the lowest in energy of each composition.
 
 Needs pymatgen and spglib, imported inside the functions.
 """

@@ -46,7 +46,7 @@ ALL_ELASTIC = tuple(f"{row}{column}" for row in range(1, 7) for column in range(
 
 
 class Settings(Closed):
-    """What is measured, and in which cells."""
+    """Properties to measure, and the sizes of their cells."""
 
     elastic: bool = Field(True, description="elastic constants, with relaxed atoms")
     phonons: bool = Field(True, description="phonon frequencies on a mesh and along the bands")
@@ -103,7 +103,7 @@ class Crystal(Closed):
 
 
 class Properties(Closed):
-    """What one calculator gives for the crystals, the molecules and the pairs of elements."""
+    """Properties of crystals, molecules and pairs of elements by one calculator."""
 
     crystals: tuple[Crystal, ...]
     molecules: tuple[Molecule, ...] = ()

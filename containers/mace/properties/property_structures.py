@@ -50,7 +50,7 @@ MOST_STEPS = 80  # to rest
 
 
 class Params(Closed):
-    """What is missed, by crystal."""
+    """Missed properties by crystal, and the cells to make."""
 
     head: str = Field(description="readout of the teacher")
     missed: dict[str, tuple[Group, ...]] = Field(description="crystal or molecule -> groups of its properties")
@@ -59,7 +59,7 @@ class Params(Closed):
 
 
 class Metrics(StepMetrics):
-    """What the flow reads."""
+    """Figures that the flow reads."""
 
     structures: int
     by_group: dict[str, int]
@@ -67,13 +67,9 @@ class Metrics(StepMetrics):
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
     """Write the structures; those of one crystal and kind are a family."""
-    from mace.calculators import MACECalculator
+    from containers.mace.teacher.calculator import teacher_calculator
 
-    from containers.mace.teacher.model import load_model
-
-    device = machine.resources.device
-    models = [load_model(path, device) for path in inputs.all("model")]
-    teacher = MACECalculator(models=models, device=device, default_dtype="float64", head=params.head)
+    teacher = teacher_calculator(inputs.all("model"), params.head, machine.resources.device)
     found = Properties.read(inputs.one("properties"))
     crystals = {crystal.name: crystal for crystal in found.crystals}
     molecules = {molecule.name: molecule for molecule in found.molecules}

@@ -26,13 +26,13 @@ OUTPUTS = {"student_properties": "student_properties.json", "deviations": "devia
 
 
 class Params(Closed):
-    """What is measured: the same as for the teacher."""
+    """Properties to measure: those of the teacher."""
 
     settings: Settings = Settings()
 
 
 class Metrics(StepMetrics):
-    """What the flow reads."""
+    """Figures that the flow reads."""
 
     deviations: list[dict[str, Any]]  # of `Deviation`
     speed: Speed = Speed()
