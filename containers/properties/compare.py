@@ -67,11 +67,10 @@ class Deviation(Closed):
     student: float | None
     deviation: float | None  # student less teacher, in the unit of UNITS
 
-    @property
-    def name(self) -> str:
-        """Words for the property: `elastic C44 of Si Fd-3m`, `phase energy of Si Fd-3m`."""
-        words = self.kind if self.kind == self.property else f"{self.kind} {self.property}"
-        return f"{words} of {self.crystal}"
+    def words(self) -> str:
+        """Return words for the property: `elastic C44 of Si Fd-3m`, `phase energy of Si Fd-3m`."""
+        name = self.kind if self.kind == self.property else f"{self.kind} {self.property}"
+        return f"{name} of {self.crystal}"
 
 
 UNIT_TEXTS = {
@@ -108,9 +107,9 @@ class PropertyLimits(Closed):
         """Return the words for a property that misses its limit: its deviation and the limit."""
         unit = UNIT_TEXTS[UNITS[row.kind]]
         if row.deviation is None:
-            return f"{row.name} could not be measured with the student"
+            return f"{row.words()} could not be measured with the student"
         limit = f"wanted at most {self.of(row.kind):g} {unit}"
-        return f"{row.name} differs by {row.deviation:+.3g} {unit} from the teacher's, {limit}"
+        return f"{row.words()} differs by {row.deviation:+.3g} {unit} from the teacher's, {limit}"
 
     def over(self, row: Deviation) -> float:
         """Return the size of a deviation in units of its limit: 0 where the kind is not judged or the teacher has no

@@ -39,15 +39,15 @@ def properties(summary: RunSummary) -> Section:
     for one in found:
         row = [
             *(one.crystal, PROPERTY_NAMES.get(one.kind, "{}").format(one.property)),
-            *(number(one.teacher), number(one.student), UNIT_TEXTS.get(one.unit, one.unit)),
-            "not there" if one.deviation is None else f"{number(one.deviation)} {UNIT_TEXTS[UNITS[one.kind]]}",
+            *(number(one.teacher), number(one.student), UNIT_TEXTS[one.unit]),
+            "no value" if one.deviation is None else f"{number(one.deviation)} {UNIT_TEXTS[UNITS[one.kind]]}",
         ]
         limit = limits.of(one.kind)
-        held = DASH if limit is None or one.teacher is None else "yes" if limits.over(one) <= 1 else "no"
-        row += [number(limit), held]
+        within = DASH if limit is None or one.teacher is None else "yes" if limits.over(one) <= 1 else "no"
+        row += [number(limit), within]
         rows.append([*row, number(reference_of(one, references))] if references else row)
     head = [
-        *("crystal", "property", "teacher", "student", "unit", "student less teacher", "limit", "held"),
+        *("crystal", "property", "teacher", "student", "unit", "student less teacher", "limit", "within"),
         *(("DFT or experiment",) if references else ()),
     ]
     means = mean_percent(found)

@@ -68,7 +68,7 @@ def test_every_property_has_both_values_and_the_deviation(compared: RunSummary) 
     assert means.rows == [("Si Fd-3m", "8.333")]
     assert ["Si Fd-3m", "C44", "80", "60", "GPa", "-25 %", "10", "no"] in rows.rows
     assert ["Si Fd-3m", "bulk modulus", "100", "100", "GPa", "0 %", "5", "yes"] in rows.rows
-    assert ["Si Fd-3m", "vacancy of Si", "3.2", "–", "eV", "not there", "0.2", "no"] in rows.rows
+    assert ["Si Fd-3m", "vacancy of Si", "3.2", "–", "eV", "no value", "0.2", "no"] in rows.rows
     assert [text for (text,) in failed.rows] == [
         "Si2: does not come to rest", "Si Fd-3m, vacancies (student): RuntimeError: no rest",
     ]  # fmt: skip
@@ -90,7 +90,7 @@ def test_limits_of_the_config_and_values_of_experiment_stand_beside_the_properti
     config = {**compared.config, "properties": {"reference": reference}}
     run = compared.model_copy(update={"config": config, "property_limits": limits})
     table = next(part for part in properties(run).parts if isinstance(part, Table) and len(part.head) > 5)
-    assert list(table.head)[-3:] == ["limit", "held", "DFT or experiment"]
+    assert list(table.head)[-3:] == ["limit", "within", "DFT or experiment"]
     by_name = {row[1]: row for row in table.rows}
     assert by_name["C44"][-4:] == ["-25 %", "10", "no", "79.6"]
     assert by_name["vacancy of Si"][-3:] == ["–", "–", "3.6"], "it is not judged"

@@ -12,10 +12,11 @@ from ase.build import bulk
 from containers.properties.measure import Crystal, Properties
 from containers.properties.speed import Speed
 from tasks.errors import UserError
+from tasks.report.plots import BLACK
 from tasks.report.publish import report_json
 from tasks.report.run_folder import json_text
 from tasks.report.summary import RunSummary
-from tasks.studies.comparison import COLOURS, TEACHERS, _picture, comparison_page, read_runs
+from tasks.studies.comparison import COLOURS, comparison_page, picture, read_runs
 from tests.unit.tasks.pictures import ink
 
 
@@ -71,8 +72,8 @@ def test_the_page_has_a_column_for_each_run_and_needs_nothing_from_outside(two: 
 
 
 def test_the_curves_of_every_run_lie_over_the_teachers(two: list[Path]) -> None:
-    drawn = _picture("Si Fd-3m", read_runs(two))
-    assert all(ink(drawn, colour) > 100 for colour in (TEACHERS, *COLOURS[:2]))
+    drawn = picture("Si Fd-3m", read_runs(two))
+    assert all(ink(drawn, colour) > 100 for colour in (BLACK, *COLOURS[:2]))
     assert ink(drawn, COLOURS[2]) == 0
 
 
