@@ -80,17 +80,18 @@ class PropertiesConfig(Settings, ConfigSection):
 
     @property
     def wanted(self) -> bool:
-        """Whether there is a crystal to look at."""
+        """True where the config asks for crystals or molecules."""
         return bool(self.from_pool or self.prototypes)
 
     @property
     def settings(self) -> Settings:
-        """What is measured."""
+        """Properties to measure, and the sizes of their cells."""
         return Settings(**{name: getattr(self, name) for name in Settings.model_fields})
 
 
 class Extend(ConfigSection):
-    """Rounds of more structures or functions, where a sound potential misses the limits of `convergence`."""
+    """Rounds of more structures, more functions or structures for properties, where a sound potential misses
+    `convergence`."""
 
     rounds: int = Field(2, ge=0, le=20, description="times at most; 0: never")
     structures: int = Field(50, ge=1, description="training structures that a round adds")
@@ -98,9 +99,11 @@ class Extend(ConfigSection):
     max_functions_per_element: int | None = Field(
         None, ge=1, description="basis functions at most; null: twice functions_per_element"
     )
-    min_gain: float = Field(0.05, gt=0, lt=1, description="share by which a round must lower the validation error")
+    min_gain: float = Field(
+        0.05, gt=0, lt=1, description="share by which a round must lower the validation error, or what properties miss"
+    )
     property_rounds: int = Field(
-        4, ge=0, le=20, description="times at most that structures are made for properties that miss; 0: never"
+        4, ge=0, le=20, description="rounds at most that add structures for properties that miss; 0: none"
     )
     error_growth: float = Field(
         0.5, ge=0, description="share by which a round for properties may raise the validation error, within its limit"
@@ -108,8 +111,8 @@ class Extend(ConfigSection):
 
 
 NOT_VARIED = ("name", "preset", "sweep", "extend", "trajectory")
-"""Keys that a sweep cannot vary: it fits in the training set and the basis that it has, with every value filled in,
-and looks at no trajectory."""
+"""Keys that a sweep cannot vary: each student keeps its training set and basis, every value is filled in, and there is
+no trajectory."""
 
 
 class Sweep(ConfigSection):
@@ -157,12 +160,12 @@ class Convergence(ConfigSection):
 
     force_mae_meV_per_A: Literal["auto"] | Annotated[float, Field(gt=0)] = Field(
         "auto",
-        description="meV/Å, mean absolute error of force components; auto: a tenth of their mean size, 10 to 120",
+        description="meV/Å, mean absolute error of force components; auto: a tenth of their mean size, from 10 to 120",
     )
     energy_mae_meV_per_atom: Literal["auto"] | Annotated[float, Field(gt=0)] = Field(
         "auto",
-        description="meV/atom, mean absolute error of energies; auto: a tenth of their spread beside the composition,"
-        " within 1 to 20",
+        description="meV/atom, mean absolute error of energies; auto: a tenth of their spread at equal"
+        " composition, from 1 to 20",
     )
     properties: PropertyLimits = PropertyLimits()
 

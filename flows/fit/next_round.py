@@ -13,7 +13,7 @@ any, and the last round was broken off      stop: the next run of the same comma
                                             other rounds, so that nothing is made twice
 is within the limits of errors              properties: all that miss at once; where that gave no gain, each by itself,
                                             the farthest first, `extend.property_rounds` times at most
-any, and the rounds are all made            stop: `extend.rounds` are used up
+misses errors, and the rounds are all made  stop: `extend.rounds` are used up
 extrapolates on the test split (γ above 1   structures
 on more than EXTRAPOLATING of its atoms)
 errs on validation as it does in training   functions: it cannot follow even what it was shown
@@ -59,7 +59,7 @@ GAP = 1.2
 GROWTH = 1.5
 """Basis functions after a round over those before."""
 WORST = 10.0
-"""Limits by which a property misses at most, so that a broken one does not hide the gain of others."""
+"""Largest deviation that counts, in units of the limit: a broken property must not hide the gain of others."""
 
 
 class State(Closed):
@@ -101,12 +101,12 @@ class Tried(Closed):
 
     @property
     def what(self) -> str:
-        """What it tried: its kind, or its groups of properties."""
+        """Its kind, or its groups of properties."""
         return _what(self.kind, self.groups)
 
 
 class Extension(Closed):
-    """The next round; one of the sizes is larger than the best student's, or `groups` of properties are repaired."""
+    """The next round: one of the sizes is larger than the best student's, or it is for `groups` of properties."""
 
     kind: Kind
     groups: tuple[Group, ...] = ()
@@ -128,7 +128,7 @@ class Standing:
 
     Attributes:
         best: 0 is the first student, k that of round k (from 1).
-        helped: by round, whether it lowered the best validation error by `extend.min_gain`.
+        helped: by round, True where it lowered the best validation error or what properties miss by `extend.min_gain`.
         in_vain: what was tried since a round last helped, see `Tried.what`.
     """
 
@@ -217,7 +217,7 @@ def _properties(now: Standing, made: int, extend: Extend) -> Extension | Stop:
         if _what("properties", groups) not in now.in_vain:
             sizes = {"structures": state.structures, "functions": state.functions}
             return Extension(kind="properties", groups=groups, **sizes, reason=f"beyond the limits are {figures}")
-    return Stop(why="no_gain", reason=f"structures that decide properties did not help: {figures}")
+    return Stop(why="no_gain", reason=f"structures for properties did not help; beyond the limits are still {figures}")
 
 
 def preferred(state: State, limits: Limits) -> tuple[ErrorKind, str]:
