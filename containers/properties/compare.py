@@ -50,7 +50,7 @@ DECIDED_BY: dict[Kind, Group] = {
 GROUP_NAMES: dict[str, Group] = {f"property {group}": group for group in get_args(Group)}
 """The group in the info of such a structure -> what it decides."""
 SOFT_GPa = 5.0
-"""A modulus below this is compared with this, so that a soft mode's small difference is no large share."""
+"""Percent of a smaller modulus are percent of this, so that a small difference of a soft modulus is no large share."""
 
 
 class Deviation(Closed):
@@ -87,8 +87,8 @@ class PropertyLimits(Closed):
     """
 
     lattice_percent: Limit = Field(0.5, description="%, of each lattice parameter")
-    bulk_modulus_percent: Limit = Field(5.0, description="%")
-    elastic_percent: Limit = Field(10.0, description=f"%, of each elastic constant; below {SOFT_GPa:g} GPa of that")
+    bulk_modulus_percent: Limit = Field(5.0, description="%, of the bulk modulus")
+    elastic_percent: Limit = Field(10.0, description=f"%, of each elastic constant; of {SOFT_GPa:g} GPa at least")
     phonon_THz: Limit = Field(0.3, description="THz, mean over all modes of a mesh")
     vacancy_eV: Limit = Field(0.2, description="eV, of each formation energy")
     surface_percent: Limit = Field(10.0, description="%, of each face")

@@ -54,7 +54,7 @@ class Settings(Closed):
     surfaces: bool = Field(True, description="energies of the faces of low index")
     supercell_A: float = Field(10.0, gt=0, description="Å; least width of the cells of phonons and vacancies")
     slab_A: float = Field(10.0, gt=0, description="Å; least thickness of a slab")
-    vacuum_A: float = Field(15.0, gt=0, description="Å between slabs; more than the reach of the teacher")
+    vacuum_A: float = Field(15.0, gt=0, description="Å between slabs; more than the cutoff of the teacher")
 
 
 class Crystal(Closed):

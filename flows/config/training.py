@@ -62,7 +62,7 @@ class Trajectory(ConfigSection):
     temperatures_K: Literal["auto"] | list[Annotated[float, Field(gt=0, le=10000)]] = Field(
         "auto", description="K; auto: 300 and 0.8 of the highest in the training structures, at most 2000"
     )
-    frames: int = Field(10, ge=1, le=1000, description="structures of each run, that of `stability` too, to label")
+    frames: int = Field(10, ge=1, le=1000, description="structures to label of each run, and of the run of `stability`")
     atoms: int = Field(64, ge=2, description="at least so many: a training structure is repeated")
 
 
@@ -70,7 +70,9 @@ class PropertiesConfig(Settings, ConfigSection):
     """Crystals and molecules on which student and teacher are compared: elastic constants, phonons, bonds and more."""
 
     from_pool: int = Field(
-        3, ge=0, description="crystals, and molecules, from the pool: the lowest in energy of each composition; 0: none"
+        3,
+        ge=0,
+        description="at most so many crystals, and molecules, from the pool: the lowest of each composition; 0: none",
     )
     prototypes: list[Prototype] = Field([], description="crystals by the name of their structure; they come first")
     reference: dict[str, dict[str, float]] = Field(

@@ -38,6 +38,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 from pydantic import Field
@@ -209,15 +210,17 @@ def next_extension(first: State, rounds: Sequence[Tried], extend: Extend, limits
 def _properties(now: Standing, made: int, extend: Extend) -> Extension | Stop:
     """Return the next round for a student within the limits of errors, some of whose properties miss theirs."""
     state = now.state
-    figures = ", ".join(f"{group} ({state.properties[group]:.2g} times its limit)" for group in state.missed)
+    times = {group: state.properties[group] for group in state.missed}
+    each = [f"{group} ({over:.2g} times)" if over < inf else f"{group} (no value)" for group, over in times.items()]
+    figures = f"exceed their limits: {', '.join(each)}"
     if made >= extend.property_rounds:
         limit = f"extend.property_rounds ({extend.property_rounds}) are used up"
-        return Stop(why="rounds", reason=f"{limit}; beyond the limits are still {figures}")
+        return Stop(why="rounds", reason=f"{limit}; these properties still {figures}")
     for groups in dict.fromkeys([state.missed, *((one,) for one in state.missed)]):
         if _what("properties", groups) not in now.in_vain:
             sizes = {"structures": state.structures, "functions": state.functions}
-            return Extension(kind="properties", groups=groups, **sizes, reason=f"beyond the limits are {figures}")
-    return Stop(why="no_gain", reason=f"structures for properties did not help; beyond the limits are still {figures}")
+            return Extension(kind="properties", groups=groups, **sizes, reason=f"properties {figures}")
+    return Stop(why="no_gain", reason=f"structures for properties did not help; these still {figures}")
 
 
 def preferred(state: State, limits: Limits) -> tuple[ErrorKind, str]:

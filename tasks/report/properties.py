@@ -19,7 +19,7 @@ PROPERTY_NAMES = {
 }
 DIMERS = Note(
     "Dimer curves: the energy of two atoms less that of the atoms alone, from 0.8 times the sum of the covalent radii"
-    " to the teacher's cutoff. Where the data have no dimers, the student did not learn them: its curve is a guess."
+    " to the teacher's cutoff. If the data have no dimers, the student's curve is an extrapolation."
 )
 
 
@@ -55,8 +55,8 @@ def properties(summary: RunSummary) -> Section:
     return Section(
         title,
         [
-            "Both relax the same crystals and are measured by the same code. Atoms relax in the strains of the elastic"
-            " constants. Energies of vacancies and compounds are relative to the crystals of the elements.",
+            "Teacher and student relax the same crystals, and the same code measures both. Atoms relax in the strains"
+            " of the elastic constants. Energies of vacancies and compounds are relative to crystals of the elements.",
             molecules if teacher.molecules else "",
             Table(
                 ("crystal", "mean deviation of lattice, bulk modulus, elastic constants (%)"),

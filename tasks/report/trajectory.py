@@ -42,7 +42,7 @@ def trajectory(summary: RunSummary) -> Section:
     ]
     aside = [
         f"{one['run']}: {one['set_aside']} of {one['frames']} frames {'has' if one['set_aside'] == 1 else 'have'} no"
-        f" label that keeps the bounds of `labels`: {one['set_aside_because'] or 'see the log'}."
+        f" label within the bounds of `labels`: {one['set_aside_because'] or 'see the log'}."
         for one in found["runs"]
         if one["set_aside"]
     ]
@@ -58,8 +58,8 @@ def trajectory(summary: RunSummary) -> Section:
     return Section(
         title,
         [
-            "The student's own molecular dynamics led to these structures, and the teacher labelled them. So these"
-            " are errors that a simulation meets.",
+            "The student's own molecular dynamics led to these structures, and the teacher labelled them. So a"
+            " simulation can expect such errors.",
             *unstable,
             *aside,
             Table((*run_head, "mean size of the teacher's force components (meV/Å)"), runs),
@@ -82,7 +82,7 @@ def motion(summary: RunSummary) -> list[Part]:
         ]
         caption = (
             f"Student and teacher at {number(found['temperature_K'])} K, from the same positions and velocities,"
-            f" {number(found['steps'])} steps each. Two runs of one potential differ too: they are short."
+            f" {number(found['steps'])} steps each. The runs are short: two runs of one potential differ too."
         )
         return [Table((), rows, caption), Picture("motion", "g(r) and mean square displacement of both")]
     if not cost:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,12 +13,13 @@ import pytest
 from flows.data.prepare import Prepared
 from flows.data.recipe import Recipe
 from flows.data.training_set import TrainingSet
+from flows.fit import rounds
 from flows.fit.attempts import Attempt, led_to
 from flows.fit.repairs import first_plan
 from flows.fit.rounds import Results, broken_off, extend
 from flows.fit.student import FittedStudent
 from flows.run import Run
-from tasks.artefact import Artefact, StepCall
+from tasks.artefact import Artefact, External, StepCall
 from tasks.errors import StepCancelled, StepFailed
 from tasks.report.training import extensions
 from tasks.settings import Settings
@@ -30,8 +32,17 @@ WORKSPACE = Workspace(root=Path("nowhere"), settings=Settings(cores=1))
 class Steps:
     """Answers every step; fits have the validation force errors that the test gives, one after the other."""
 
-    def __init__(self, artefact: MakeArtefact, errors: list[float | str], gap: float, unstable: str | None) -> None:
+    def __init__(
+        self,
+        artefact: MakeArtefact,
+        errors: list[float | str],
+        gap: float,
+        unstable: str | None,
+        test: float,
+        c44_percent: float | None,
+    ) -> None:
         self.artefact, self.errors, self.gap, self.unstable = artefact, list(errors), gap, unstable
+        self.test, self.c44_percent = test, c44_percent
         self.calls: list[tuple[str, StepCall]] = []
         self.selected = 100
 
@@ -46,7 +57,11 @@ class Steps:
         elif call.step == "stability":
             answer = {"unstable_because": self.unstable}
         elif call.step == "evaluate":
-            answer = evaluated(500.0)
+            answer = evaluated(self.test)
+        elif call.step == "property_structures":
+            answer = {"structures": 34, "by_group": {"elastic": 34}}
+        elif call.step == "student_properties":
+            answer = {"deviations": [c44(self.c44_percent)]}
         elif call.step == "pace_train":
             error = self.errors.pop(0)
             if isinstance(error, str):
@@ -74,17 +89,29 @@ def evaluated(error: float) -> dict[str, Any]:
     return {f"teacher_{name}": value for name, value in figures.items()}
 
 
+def c44(percent: float) -> dict[str, Any]:
+    """A deviation of C44 from the teacher's 80 GPa."""
+    given = {"crystal": "Si Fd-3m", "property": "C44", "kind": "elastic", "unit": "GPa", "teacher": 80.0}
+    return {**given, "student": 80 + 0.8 * percent, "deviation": percent}
+
+
 @pytest.fixture
 def distilled(prepared: Prepared, data: Artefact, artefact: MakeArtefact) -> Any:
-    """Runs the loop after a first fit with a validation force error of 300 meV/Å."""
+    """Runs the loop after a first fit with a validation force error of `start` (meV/Å)."""
 
     def run(
-        errors: list[float | str], gap: float = 2.0, unstable: str | None = None, test: float = 500.0, **changes: Any
+        errors: list[float | str],
+        gap: float = 2.0,
+        unstable: str | None = None,
+        test: float = 500.0,
+        start: float = 300.0,
+        c44_percent: tuple[float, float] | None = None,
+        **changes: Any,
     ) -> tuple[Results, Steps, Run, FittedStudent]:
-        steps = Steps(artefact, errors, gap, unstable)
+        steps = Steps(artefact, errors, gap, unstable, test, c44_percent and c44_percent[1])
         run = Run(WORKSPACE, step=steps)
         selection = artefact("pace_select", candidates=500, selected=100, how={"bulk": 100})
-        made = artefact("pace_train", "first", **fit_metrics(300.0, gap))
+        made = artefact("pace_train", "first", **fit_metrics(start, gap))
         stable = artefact("stability", "first", unstable_because=unstable)
         core, active_set = artefact("pace_corerep", "first"), artefact("pace_activeset", "first")
         config = prepared.config
@@ -94,7 +121,12 @@ def distilled(prepared: Prepared, data: Artefact, artefact: MakeArtefact) -> Any
         attempt = Attempt("pace_train attempt 1", first_plan(given.recipe.stages[0]), "not_accurate", 1.0, made)
         tested = artefact("evaluate", "first", **evaluated(test))
         training = TrainingSet(selection, data)
-        student = FittedStudent(given.recipe, training, [attempt], made, active_set, core, stable, tested)
+        measured = None
+        if c44_percent:
+            model = External(path=Path("/data/teacher.model"), sha256="m")
+            given = replace(given, models={"teacher.model": model}, teacher_properties=artefact("teacher_properties"))
+            measured = artefact("student_properties", "first", deviations=[c44(c44_percent[0])])
+        student = FittedStudent(given.recipe, training, [attempt], made, active_set, core, stable, tested, measured)
         return extend(given, student, run), steps, run, student
 
     return run
@@ -127,6 +159,24 @@ def test_a_round_of_functions_keeps_the_data_and_grows_the_basis(distilled: Any)
     assert train.inputs["start"] == (first.fit.file("best"),)
     assert found.best.recipe.potential.functions_per_element == 375
     assert found.best.training is first.training
+
+
+def test_a_round_for_properties_adds_what_decides_them_and_keeps_the_last_potential(
+    distilled: Any, artefact: MakeArtefact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = artefact("pool_labels", "properties")
+    monkeypatch.setattr(rounds, "label", lambda *_: labels)
+    found, steps, _, first = distilled([105.0], start=100.0, test=50.0, c44_percent=(-25.0, -5.0))
+    (made,), (framed,), (train,) = map(steps.of, ("property_structures", "frames", "pace_train"))
+    assert made.params["missed"] == {"Si Fd-3m": ["elastic"]}
+    assert framed.inputs["properties"] == (labels.file("labels"),)
+    assert train.params["keep"] == "last", "validation has no such structures"
+    assert train.inputs["start"] == (first.fit.file("best"),)
+    (one,) = found.extensions.rounds
+    assert (one.kind, one.added_by, one.helped, one.chosen) == ("properties", {"elastic": 34}, True, True)
+    assert (one.before.properties, one.after.properties) == ({"elastic": 2.5}, {"elastic": 0.5})
+    assert found.best.training.properties == (labels,)
+    assert found.extensions.why == "reached"
 
 
 def test_a_round_that_did_harm_is_left_behind(distilled: Any) -> None:
