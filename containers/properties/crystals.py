@@ -31,8 +31,8 @@ class Prototype(Closed):
         "fcc", "bcc", "hcp", "sc", "diamond", "zincblende", "rocksalt", "cesiumchloride", "fluorite", "wurtzite"
     ]
     formula: str = Field(description="Si, NiAl, GaAs: elements in the order of ASE's `bulk`")
-    a_A: float = Field(gt=0, description="Å; lattice constant to begin with, the teacher relaxes it")
-    c_A: float | None = Field(None, gt=0, description="Å; of hcp and wurtzite")
+    a_A: float = Field(ge=1, description="Å; lattice constant to begin with, the teacher relaxes it")
+    c_A: float | None = Field(None, ge=1, description="Å; of hcp and wurtzite")
 
     def atoms(self) -> Atoms:
         """Build the primitive cell. Raises `BadInput` for a formula that does not fit the structure."""
