@@ -76,7 +76,8 @@ def properties(summary: RunSummary) -> Judgement:
     teacher, student = summary.properties
     rows, limits = deviations(teacher, student), summary.property_limits
     if not rows:
-        because = "the pool has no small crystal and no molecule"
+        failed = "; ".join(f"{name}: {reason}" for name, reason in teacher.left_out.items())
+        because = failed or "the pool has no small crystal and no molecule"
         return Judgement("properties", "not measured", because, "Give crystals in properties.prototypes.")
     judged = [row for row in rows if limits.of(row.kind) is not None and row.teacher is not None]
     missed = [row.words() for row in judged if limits.over(row) > 1]
@@ -93,7 +94,9 @@ def properties(summary: RunSummary) -> Judgement:
         doubts += [f"the student has no value: {', '.join(lost)}"] if lost else []
         doubts += ["no limit applies"] if not judged else []
         return Judgement("properties", "check", "; ".join(doubts), "Look at the table of properties.")
-    return Judgement("properties", "good", f"all {held} are within their limits")
+    lacking = [f"{what} of {one.name}" for one in teacher.crystals for what in one.failed] + list(teacher.left_out)
+    told = f"; not measured with the teacher: {', '.join(lacking)}" if lacking else ""
+    return Judgement("properties", "good", f"all {held} are within their limits{told}")
 
 
 def own_trajectory(summary: RunSummary) -> Judgement:

@@ -31,9 +31,9 @@ def properties(summary: RunSummary) -> Section:
     teacher, student = summary.properties
     found, limits = deviations(teacher, student), summary.property_limits
     if not found:
-        return Section(
-            title, ["The pool has no small crystal and no molecule: give a crystal in `properties.prototypes`."]
-        )
+        none = "No crystal and no molecule was compared: give one of the elements in `properties.prototypes`."
+        reasons = [(one,) for one in not_measured(summary, found)]
+        return Section(title, [none, Table(("not measured",), reasons)])
     references = references_of(summary)
     rows = []
     for one in found:

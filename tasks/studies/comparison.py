@@ -74,9 +74,12 @@ def _report(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} is no run folder: it {there}. Give folders such as runs/NAME.")
     try:
         report: dict[str, Any] = json.loads(path.read_bytes())
-        for key in ("name", "metrics", "fidelity", "selection", "seconds", "converged"):
-            report[key]
-    except (ValueError, KeyError, TypeError) as error:
+        report["name"], report["converged"]
+        for key in ("metrics", "fidelity", "selection", "seconds"):
+            report[key].items()
+        for step in TIMED:
+            Speed.model_validate(report["metrics"].get(step, {}).get("speed", {}))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no report of this program ({type(error).__name__}: {error})") from None
     return report
 

@@ -27,11 +27,11 @@ from containers.properties.compare import Group
 from containers.properties.measure import Crystal, Properties, Settings
 from containers.properties.molecules import Molecule
 from containers.properties.waves import waves
-from containers.structures.cells import bare, grown
+from containers.structures.cells import bare, grown, heights
 from containers.structures.table import structure_id, structures_table, write_table
 
 IMAGE: Image = "mace"
-VERSION = 1
+VERSION = 2
 INPUTS = {
     "model": "the teacher, a MACE model; several are a committee",
     "properties": "the teacher's properties of the crystals (properties.json of teacher_properties)",
@@ -45,7 +45,8 @@ DISPLACEMENTS_A = (0.01, 0.02, 0.04, 0.06)
 EACH = 3  # molecules of each size of displacement
 NEAR_REST_A = (0.02, 0.04)  # displacements from rest of defects
 WIDER = 1.25
-"""Cells of defects and displacements are so much wider and slabs so much thicker than those of the test."""
+"""Cells of defects and displacements are so much wider and slabs so much thicker than those of the test: by one
+repetition at least."""
 MOST_STEPS = 80  # to rest
 
 
@@ -121,7 +122,7 @@ def elastic(crystal: Crystal, teacher: Calculator, settings: Settings, random: n
 
 def phonon(crystal: Crystal, teacher: Calculator, settings: Settings, random: np.random.Generator) -> Iterator[Atoms]:
     """Yield supercells with displacements."""
-    rest = grown(crystal.atoms(), 1, WIDER * settings.supercell_A)
+    rest = wider(crystal, settings)
     for size in DISPLACEMENTS_A:
         moved = rest.copy()
         moved.rattle(size, rng=random)
@@ -130,24 +131,40 @@ def phonon(crystal: Crystal, teacher: Calculator, settings: Settings, random: np
 
 def vacancy(crystal: Crystal, teacher: Calculator, settings: Settings, random: np.random.Generator) -> Iterator[Atoms]:
     """Yield a supercell without one atom of each element."""
-    rest = grown(crystal.atoms(), 1, WIDER * settings.supercell_A)
+    rest = wider(crystal, settings)
     for number in sorted(set(rest.numbers.tolist())):
         lacking = rest.copy()
         del lacking[int(np.flatnonzero(rest.numbers == number)[0])]
         yield from around_rest(lacking, teacher, random)
 
 
+def wider(crystal: Crystal, settings: Settings) -> Atoms:
+    """Return a supercell WIDER than the tested one, by one repetition at least."""
+    tested = len(grown(crystal.atoms(), 1, settings.supercell_A))
+    return grown(crystal.atoms(), tested + 1, WIDER * settings.supercell_A)
+
+
 def surface(crystal: Crystal, teacher: Calculator, settings: Settings, random: np.random.Generator) -> Iterator[Atoms]:
     """Yield slabs of every termination of the faces of low index."""
-    from pymatgen.core.surface import SlabGenerator, get_symmetrically_distinct_miller_indices
+    from pymatgen.core.surface import get_symmetrically_distinct_miller_indices
     from pymatgen.io.ase import AseAtomsAdaptor
 
     conventional = AseAtomsAdaptor.get_structure(crystal.conventional())
     for index in get_symmetrically_distinct_miller_indices(conventional, 1):
-        thickness = WIDER * settings.slab_A
-        generator = SlabGenerator(conventional, index, thickness, settings.vacuum_A, center_slab=True, primitive=True)
-        for slab in generator.get_slabs():
-            yield from around_rest(bare(AseAtomsAdaptor.get_atoms(slab, msonable=False)), teacher, random)
+        for slab in thicker(conventional, index, settings):
+            yield from around_rest(slab, teacher, random)
+
+
+def thicker(conventional: Any, index: tuple[int, ...], settings: Settings) -> list[Atoms]:
+    """Return the slabs of a face, WIDER than the tested ones, by one layer at least."""
+    from pymatgen.core.surface import SlabGenerator
+    from pymatgen.io.ase import AseAtomsAdaptor
+
+    layer = AseAtomsAdaptor.get_atoms(SlabGenerator(conventional, index, 1, 1).oriented_unit_cell, msonable=False)
+    height = heights(layer)[2]
+    thickness = max(WIDER * settings.slab_A, (np.ceil(settings.slab_A / height) + 0.5) * height)
+    made = SlabGenerator(conventional, index, thickness, settings.vacuum_A, center_slab=True, primitive=True)
+    return [bare(AseAtomsAdaptor.get_atoms(slab, msonable=False)) for slab in made.get_slabs()]
 
 
 def molecule(given: Molecule, random: np.random.Generator) -> Iterator[Atoms]:

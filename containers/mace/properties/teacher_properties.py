@@ -15,7 +15,7 @@ from containers.properties.speed import Speed
 from containers.structures.table import read_atoms
 
 IMAGE: Image = "mace"
-VERSION = 3
+VERSION = 4
 INPUTS = {
     "model": "the teacher, a MACE model; several are a committee",
     "structures": Optional("labelled structures to choose crystals from (Parquet of LABELS)"),
@@ -58,8 +58,7 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     given += [atoms for path in inputs.all("crystals") for atoms in read_atoms(path)]
     labelled = read_atoms(inputs.one("structures")) if inputs.all("structures") else []
     left_out: dict[str, str] = {}
-    chosen = distinct(given, teacher, len(given), left_out)
-    chosen += distinct(lowest_of_each_composition(labelled), teacher, params.at_most, left_out)
+    chosen = distinct(given, lowest_of_each_composition(labelled), teacher, params.at_most, left_out)
     molecules = measure_molecules(lowest_molecules(labelled, params.at_most), teacher, left_out)
     elements = {symbol for atoms in (*given, *labelled) for symbol in atoms.symbols}
     properties = measure_all(chosen, teacher, params.settings, machine.progress)

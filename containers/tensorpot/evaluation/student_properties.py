@@ -13,7 +13,7 @@ from containers.properties.molecules import dimers, measure_molecules
 from containers.properties.speed import Speed
 
 IMAGE: Image = "tensorpot"
-VERSION = 3
+VERSION = 4
 INPUTS = {
     "potential": "the student (B-basis .yaml)",
     "asi": "its active set (.asi)",
@@ -55,7 +55,8 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
         speed = student_speed(student, teacher.crystals, files)
     left_out: dict[str, str] = {}
     molecules = measure_molecules((molecule.atoms() for molecule in teacher.molecules), student, left_out)
-    properties = measure_all(crystals, student, params.settings, machine.progress)
+    names = [crystal.name for crystal in teacher.crystals]
+    properties = measure_all(crystals, student, params.settings, machine.progress, names)
     further = {
         "molecules": molecules,
         "dimers": dimers({pair: dimer.distance_A for pair, dimer in teacher.dimers.items()}, student),

@@ -123,3 +123,12 @@ def test_pictures_show_both_curves_of_crystals_and_dimers() -> None:
 
 def test_without_crystals_the_section_says_so(finished: RunSummary) -> None:
     assert properties(finished).parts == ["Not compared: `properties` has no crystals."]
+
+
+def test_crystals_that_the_teacher_cannot_relax_are_named_where_there_is_no_other(compared: RunSummary) -> None:
+    none = Properties(crystals=(), left_out={"Si": "does not come to rest"})
+    for whose in ("teacher", "student"):
+        compared.files[f"properties_{whose}.json"].write_text(none.model_dump_json())
+    (table,) = (part for part in properties(compared).parts if isinstance(part, Table))
+    assert table.rows == [("Si: does not come to rest",)] * 2
+    assert card.properties(compared).reason == "Si: does not come to rest"

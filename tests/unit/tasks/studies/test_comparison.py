@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,9 @@ def test_a_report_or_properties_of_something_else_are_named(two: list[Path]) -> 
     (two[1] / "properties_student.json").write_text('{"crystals": [{"formula": 3}]}')
     with pytest.raises(UserError, match=r"two: its properties are of another version \(crystals.0"):
         read_runs(two)
-    (two[1] / "report.json").write_text('{"name": "x"}')
-    with pytest.raises(UserError, match=r"report\.json is no report of this program"):
-        read_runs(two)
+    report = json.loads((two[1] / "report.json").read_text())
+    other = {**report, "metrics": {"student_properties": {"speed": {"of another version": 1}}}}
+    for wrong in ('{"name": "x"}', "null", json.dumps({**report, "selection": None}), json.dumps(other)):
+        (two[1] / "report.json").write_text(wrong)
+        with pytest.raises(UserError, match=r"report\.json is no report of this program"):
+            read_runs(two)
