@@ -12,8 +12,8 @@ import numpy as np
 from pydantic import Field
 
 from containers.contract import Closed
-from containers.properties.measure import Crystal, Properties
 from containers.properties.molecules import Molecule
+from containers.properties.results import Crystal, Properties
 
 Kind = Literal[
     "lattice", "bulk modulus", "elastic", "phase energy", "formation energy", "phonon", "vacancy", "surface", "bond",

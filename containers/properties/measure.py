@@ -10,17 +10,14 @@ import warnings
 from collections.abc import Callable, Container, Mapping, Sequence
 from itertools import chain, count
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
-from pydantic import Field
 
-from containers.contract import Closed, Progress, StepError, no_progress
-from containers.properties.molecules import Dimer, Molecule
-from containers.structures.distances import shortest_distance
+from containers.contract import Progress, StepError, no_progress
+from containers.properties.results import Crystal, Properties, Settings
 
 FORCE_TOLERANCE = 1e-3  # eV/Å, of relaxed crystals and of atoms in strained cells
 DEFECT_TOLERANCE = 0.01  # eV/Å, of vacancies and surfaces
@@ -46,78 +43,6 @@ ELASTIC = {
 LENGTHS = {"cubic": "a", "hexagonal": "ac", "trigonal": "ac", "tetragonal": "ac"}
 """Independent lengths of the conventional cell; others have all three."""
 ALL_ELASTIC = tuple(f"{row}{column}" for row in range(1, 7) for column in range(row, 7))
-
-
-class Settings(Closed):
-    """Properties to measure, and the sizes of their cells."""
-
-    elastic: bool = Field(True, description="elastic constants, with relaxed atoms")
-    phonons: bool = Field(True, description="phonon frequencies on a mesh and along the bands")
-    vacancies: bool = Field(True, description="formation energy of a vacancy of each element")
-    surfaces: bool = Field(True, description="energies of the faces of low index")
-    supercell_A: float = Field(10.0, gt=0, description="Å; least width of the cells of phonons and vacancies")
-    slab_A: float = Field(10.0, gt=0, description="Å; least thickness of a slab")
-    vacuum_A: float = Field(15.0, gt=0, description="Å between slabs; more than the cutoff of the teacher")
-
-
-class Crystal(Closed):
-    """A relaxed crystal and what was measured on it. A property that failed is None, and `failed` says why."""
-
-    formula: str
-    space_group: str
-    cell_A: tuple[tuple[float, float, float], ...]  # primitive
-    numbers: tuple[int, ...]
-    scaled_positions: tuple[tuple[float, float, float], ...]
-    lattice_A: dict[str, float]  # a, b, c of the conventional cell, those that differ by symmetry
-    energy_eV_per_atom: float
-    volume_A3_per_atom: float
-    bulk_GPa: dict[str, float] | None = None  # B
-    equation_of_state: tuple[tuple[float, float], ...] | None = None  # Å³/atom, eV/atom
-    elastic_GPa: dict[str, float] | None = None  # C11, ...
-    frequencies_THz: tuple[tuple[float, ...], ...] | None = None  # on the mesh, by q point
-    bands_THz: tuple[tuple[float, ...], ...] | None = None  # along the path
-    band_path: tuple[tuple[str, float], ...] | None = None  # names of special points and where they stand
-    band_x: tuple[float, ...] | None = None
-    imaginary_share: float | None = None  # of the modes on the mesh
-    vacancy_eV: dict[str, float] | None = None  # by element; of several sites the lowest
-    surface_J_per_m2: dict[str, float] | None = None  # by Miller index, of the lowest termination
-    failed: dict[str, str] = {}
-    called: str = ""  # a second one of formula and space group, and what the student makes of the teacher's
-
-    @property
-    def name(self) -> str:
-        """Formula and space group: `Si Fd-3m`, unless it is called otherwise."""
-        return self.called or f"{self.formula} {self.space_group}"
-
-    def atoms(self) -> Atoms:
-        """The primitive cell."""
-        return Atoms(numbers=self.numbers, scaled_positions=self.scaled_positions, cell=self.cell_A, pbc=True)
-
-    def conventional(self) -> Atoms:
-        """The conventional standard cell."""
-        from pymatgen.io.ase import AseAtomsAdaptor
-        from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
-
-        found = SpacegroupAnalyzer(AseAtomsAdaptor.get_structure(self.atoms()), symprec=1e-3)
-        return AseAtomsAdaptor.get_atoms(found.get_conventional_standard_structure(), msonable=False)
-
-    def shortest_A(self) -> float:
-        """The shortest distance of two atoms (Å)."""
-        return shortest_distance(self.atoms(), 10.0)
-
-
-class Properties(Closed):
-    """Properties of crystals, molecules and pairs of elements by one calculator."""
-
-    crystals: tuple[Crystal, ...]
-    molecules: tuple[Molecule, ...] = ()
-    dimers: dict[str, Dimer] = {}  # by pair: Al-Ni
-    left_out: dict[str, str] = {}  # crystals by formula -> the reason
-
-    @classmethod
-    def read(cls, path: Path) -> Properties:
-        """Read a `properties.json`."""
-        return cls.model_validate_json(path.read_bytes())
 
 
 def measure_all(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from ase import Atoms
 
 from containers.contract import Closed
-from containers.properties.measure import Crystal
+from containers.properties.results import Crystal
 from containers.structures.cells import grown
 
 TIMED_ATOMS, REPEATS = 64, 3

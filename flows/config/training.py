@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from containers.contract import Closed
 from containers.properties.compare import PropertyLimits
 from containers.properties.crystals import Prototype
-from containers.properties.measure import Settings
+from containers.properties.results import Settings
 from containers.tensorpot.pacemaker.input import Kappa, Optimizer, Randomness, Regularisation, Schedule
 
 

@@ -95,8 +95,8 @@ def properties(summary: RunSummary) -> Judgement:
         doubts += ["no limit applies"] if not judged else []
         return Judgement("properties", "check", "; ".join(doubts), "Look at the table of properties.")
     lacking = [f"{what} of {one.name}" for one in teacher.crystals for what in one.failed] + list(teacher.left_out)
-    told = f"; not measured with the teacher: {', '.join(lacking)}" if lacking else ""
-    return Judgement("properties", "good", f"all {held} are within their limits{told}")
+    but = f"; not measured with the teacher: {', '.join(lacking)}" if lacking else ""
+    return Judgement("properties", "good", f"all {held} are within their limits{but}")
 
 
 def own_trajectory(summary: RunSummary) -> Judgement:

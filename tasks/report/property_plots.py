@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from containers.properties.measure import Crystal, Properties
 from containers.properties.molecules import Dimer
+from containers.properties.results import Crystal, Properties
 from tasks.report.plots import BLACK, BLUE, GREY, MOST_PAIRS, drawing, png
 
 if TYPE_CHECKING:

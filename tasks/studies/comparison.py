@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from containers.properties.compare import UNIT_TEXTS, UNITS, Deviation, deviations, mean_percent
-from containers.properties.measure import Properties
+from containers.properties.results import Properties
 from containers.properties.speed import Speed
 from tasks.errors import UserError
 from tasks.report.invariants import RUNTIMES

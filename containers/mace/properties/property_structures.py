@@ -24,8 +24,8 @@ from pydantic import Field
 
 from containers.contract import Closed, Image, Inputs, Machine, StepMetrics
 from containers.properties.compare import Group
-from containers.properties.measure import Crystal, Properties, Settings
 from containers.properties.molecules import Molecule
+from containers.properties.results import Crystal, Properties, Settings
 from containers.properties.waves import waves
 from containers.structures.cells import bare, grown, heights
 from containers.structures.table import structure_id, structures_table, write_table

@@ -9,8 +9,9 @@ from pydantic import Field
 
 from containers.contract import Closed, Image, Inputs, Machine, Optional, StepMetrics
 from containers.properties.crystals import Prototype, distinct, lowest_of_each_composition
-from containers.properties.measure import Properties, Settings, measure_all
+from containers.properties.measure import measure_all
 from containers.properties.molecules import dimers, lowest_molecules, measure_molecules, pair_distances
+from containers.properties.results import Properties, Settings
 from containers.properties.speed import Speed
 from containers.structures.table import read_atoms
 

@@ -15,7 +15,7 @@ from containers.mace.labelling.batches import DEFAULT_BOUND
 from containers.mace.labelling.labeller import Labeller, LabelSettings
 from containers.mace.labelling.mace_label import Dtype
 from containers.mace.teacher.calculator import teacher_calculator
-from containers.properties.measure import Crystal
+from containers.properties.results import Crystal
 from containers.properties.speed import Speed, atoms_per_s, timed_cell
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from containers.contract import Closed, Image, Inputs, Machine, Optional, StepMetrics
 from containers.properties.compare import deviations
-from containers.properties.measure import Properties, Settings, measure_all
+from containers.properties.measure import measure_all
 from containers.properties.molecules import dimers, measure_molecules
+from containers.properties.results import Properties, Settings
 from containers.properties.speed import Speed
 
 IMAGE: Image = "tensorpot"

@@ -83,7 +83,8 @@ def test_a_wave_is_one_period_along_its_normal_and_fits_its_cell(crystal: Atoms)
 
 def test_the_forces_of_a_wave_are_those_of_the_elastic_constants() -> None:
     """Longitudinal along [100] of copper: F = C11 q² u V, with EMT's own C11; the wave is long."""
-    from containers.properties.measure import Settings, measure
+    from containers.properties.measure import measure
+    from containers.properties.results import Settings
 
     crystal = measure(bulk("Cu"), EMT(), Settings(phonons=False, vacancies=False, surfaces=False), {})
     assert crystal.elastic_GPa is not None

@@ -12,7 +12,8 @@ from ase.calculators.lj import LennardJones
 from ase.units import _amu, _e
 
 from containers.properties.compare import deviations
-from containers.properties.measure import Crystal, Settings, measure, measure_all
+from containers.properties.measure import measure, measure_all
+from containers.properties.results import Crystal, Settings
 
 SIGMA, EPSILON = 2.5, 0.3  # Å, eV
 NOTHING = Settings(elastic=False, phonons=False, vacancies=False, surfaces=False)

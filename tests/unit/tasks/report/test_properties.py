@@ -10,8 +10,8 @@ import pytest
 from ase.build import bulk
 
 from containers.properties.compare import PropertyLimits
-from containers.properties.measure import Crystal, Properties
 from containers.properties.molecules import Dimer, Molecule
+from containers.properties.results import Crystal, Properties
 from tasks.report import card, property_plots
 from tasks.report.markup import Table
 from tasks.report.plots import BLACK, BLUE

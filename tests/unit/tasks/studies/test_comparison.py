@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ase.build import bulk
 
-from containers.properties.measure import Crystal, Properties
+from containers.properties.results import Crystal, Properties
 from containers.properties.speed import Speed
 from tasks.errors import UserError
 from tasks.report.plots import BLACK

@@ -22,8 +22,9 @@ from containers.mace.properties.property_structures import (
     wider,
 )
 from containers.properties.compare import Group
-from containers.properties.measure import Crystal, Settings, measure
+from containers.properties.measure import measure
 from containers.properties.molecules import measure_molecules
+from containers.properties.results import Crystal, Settings
 from containers.structures.cells import grown
 
 NOTHING = Settings(elastic=False, phonons=False, vacancies=False, surfaces=False)
