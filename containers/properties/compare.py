@@ -5,15 +5,15 @@ Light: flows and reports read it without matcalc.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal, get_args
 
 import numpy as np
 from pydantic import Field
 
 from containers.contract import Closed
-from containers.properties.measure import Crystal, Properties
 from containers.properties.molecules import Molecule
+from containers.properties.results import Crystal, Properties
 
 Kind = Literal[
     "lattice", "bulk modulus", "elastic", "phase energy", "formation energy", "phonon", "vacancy", "surface", "bond",
@@ -50,7 +50,7 @@ DECIDED_BY: dict[Kind, Group] = {
 GROUP_NAMES: dict[str, Group] = {f"property {group}": group for group in get_args(Group)}
 """The group in the info of such a structure -> what it decides."""
 SOFT_GPa = 5.0
-"""A modulus below this is compared with this, so that a soft mode's small difference is no large share."""
+"""Percent of a smaller modulus are percent of this, so that a small difference of a soft modulus is no large share."""
 
 
 class Deviation(Closed):
@@ -67,6 +67,11 @@ class Deviation(Closed):
     student: float | None
     deviation: float | None  # student less teacher, in the unit of UNITS
 
+    def words(self) -> str:
+        """Return words for the property: `elastic C44 of Si Fd-3m`, `phase energy of Si Fd-3m`."""
+        name = self.kind if self.kind == self.property else f"{self.kind} {self.property}"
+        return f"{name} of {self.crystal}"
+
 
 UNIT_TEXTS = {
     "A": "Å", "GPa": "GPa", "eV": "eV", "J_per_m2": "J/m²", "meV_per_atom": "meV/atom", "THz": "THz", "percent": "%",
@@ -82,8 +87,8 @@ class PropertyLimits(Closed):
     """
 
     lattice_percent: Limit = Field(0.5, description="%, of each lattice parameter")
-    bulk_modulus_percent: Limit = Field(5.0, description="%")
-    elastic_percent: Limit = Field(10.0, description=f"%, of each elastic constant; below {SOFT_GPa:g} GPa of that")
+    bulk_modulus_percent: Limit = Field(5.0, description="%, of the bulk modulus")
+    elastic_percent: Limit = Field(10.0, description=f"%, of each elastic constant; of {SOFT_GPa:g} GPa at least")
     phonon_THz: Limit = Field(0.3, description="THz, mean over all modes of a mesh")
     vacancy_eV: Limit = Field(0.2, description="eV, of each formation energy")
     surface_percent: Limit = Field(10.0, description="%, of each face")
@@ -99,16 +104,12 @@ class PropertyLimits(Closed):
         return limit
 
     def sentence(self, row: Deviation) -> str:
-        """Return what a property misses."""
+        """Return the words for a property that misses its limit: its deviation and the limit."""
         unit = UNIT_TEXTS[UNITS[row.kind]]
-        what = (
-            f"{row.kind} {row.property} of {row.crystal}"
-            if row.kind != row.property
-            else f"{row.kind} of {row.crystal}"
-        )
         if row.deviation is None:
-            return f"{what} could not be measured with the student"
-        return f"{what} differs by {row.deviation:+.3g} {unit} from the teacher's, wanted at most {self.of(row.kind):g}"
+            return f"{row.words()} could not be measured with the student"
+        limit = f"wanted at most {self.of(row.kind):g} {unit}"
+        return f"{row.words()} differs by {row.deviation:+.3g} {unit} from the teacher's, {limit}"
 
     def over(self, row: Deviation) -> float:
         """Return the size of a deviation in units of its limit: 0 where the kind is not judged or the teacher has no
@@ -214,12 +215,13 @@ def formation_energies(crystals: Sequence[Crystal]) -> dict[str, float]:
     }
 
 
-def mean_percent(
-    rows: Sequence[Deviation], kinds: Sequence[Kind] = ("lattice", "bulk modulus", "elastic")
-) -> Mapping[str, float]:
-    """Return the mean size of the deviations (percent) of each crystal over some kinds."""
+def mean_percent(rows: Sequence[Deviation]) -> dict[str, float]:
+    """Return the mean size of the deviations (percent) of each crystal over lattice, bulk modulus, elastic constants.
+
+    A value that the student lacks does not count: the table of properties shows it.
+    """
     by_crystal: dict[str, list[float]] = {}
     for row in rows:
-        if row.kind in kinds and row.deviation is not None:
+        if row.kind in ("lattice", "bulk modulus", "elastic") and row.deviation is not None:
             by_crystal.setdefault(row.crystal, []).append(abs(row.deviation))
     return {crystal: float(np.mean(sizes)) for crystal, sizes in by_crystal.items()}

@@ -1,4 +1,4 @@
-"""Which crystals a potential is judged on: those of the config, or the lowest in energy of each composition.
+"""Crystals on which a potential is judged: those of the config, and the lowest in energy of each composition.
 
 Needs pymatgen and spglib, imported inside the functions.
 """
@@ -13,8 +13,8 @@ from ase.build import bulk
 from ase.calculators.calculator import Calculator
 from pydantic import Field
 
-from containers.contract import BadInput, Closed, StepError
-from containers.properties.measure import relaxed
+from containers.contract import BadInput, Closed
+from containers.properties.measure import reason, relaxed, unused
 from containers.structures.cells import bare, is_solid
 
 COARSE_A = 0.2
@@ -31,8 +31,8 @@ class Prototype(Closed):
         "fcc", "bcc", "hcp", "sc", "diamond", "zincblende", "rocksalt", "cesiumchloride", "fluorite", "wurtzite"
     ]
     formula: str = Field(description="Si, NiAl, GaAs: elements in the order of ASE's `bulk`")
-    a_A: float = Field(gt=0, description="Å; lattice constant to begin with, the teacher relaxes it")
-    c_A: float | None = Field(None, gt=0, description="Å; of hcp and wurtzite")
+    a_A: float = Field(ge=1, description="Å; lattice constant to begin with, the teacher relaxes it")
+    c_A: float | None = Field(None, ge=1, description="Å; of hcp and wurtzite")
 
     def atoms(self) -> Atoms:
         """Build the primitive cell. Raises `BadInput` for a formula that does not fit the structure."""
@@ -71,8 +71,10 @@ def primitive(atoms: Atoms, tolerance_A: float) -> Atoms:
     return Atoms(numbers=numbers, scaled_positions=positions, cell=lattice, pbc=True)
 
 
-def distinct(crystals: Iterable[Atoms], calculator: Calculator, at_most: int, left_out: dict[str, str]) -> list[Atoms]:
-    """Return the first distinct crystals, relaxed and primitive.
+def distinct(
+    given: Iterable[Atoms], further: Iterable[Atoms], calculator: Calculator, at_most: int, left_out: dict[str, str]
+) -> list[Atoms]:
+    """Return the distinct crystals, relaxed and primitive: all that are given, and the first `at_most` further ones.
 
     One that does not relax goes to `left_out` with the reason. Two are the same when composition and space group are,
     and the volume to 2 %.
@@ -81,19 +83,23 @@ def distinct(crystals: Iterable[Atoms], calculator: Calculator, at_most: int, le
 
     kept: list[Atoms] = []
     seen: list[tuple[str, int, float]] = []
-    for atoms in crystals:
-        if len(kept) >= at_most:
+    added = 0
+    for is_given, atoms in [*((True, one) for one in given), *((False, one) for one in further)]:
+        if not is_given and added >= at_most:
             break
         formula = atoms.get_chemical_formula(empirical=True)
         try:
             found = primitive(relaxed(atoms, calculator), FINE_A)
-        except StepError as error:
-            left_out[formula] = str(error)
+            cell = (found.cell.array, found.get_scaled_positions(), found.numbers)
+            group = int(spglib.get_symmetry_dataset(cell, symprec=FINE_A).number)
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001  far from its data a potential makes the libraries fail in any way
+            left_out[unused(formula, left_out)] = reason(error)
             continue
-        cell = (found.cell.array, found.get_scaled_positions(), found.numbers)
-        group = int(spglib.get_symmetry_dataset(cell, symprec=FINE_A).number)
         volume = found.get_volume() / len(found)
         if not any(formula == name and group == number and abs(volume / old - 1) < 0.02 for name, number, old in seen):
             kept.append(found)
             seen.append((formula, group, volume))
+            added += not is_given
     return kept

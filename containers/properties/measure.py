@@ -7,22 +7,22 @@ imported inside the functions. All lengths in Å, energies in eV, in total: the 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Container, Mapping, Sequence
+from itertools import chain, count
+from math import isfinite
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
-from pydantic import Field
 
-from containers.contract import Closed, Progress, StepError, no_progress
-from containers.properties.molecules import Dimer, Molecule
-from containers.structures.distances import shortest_distance
+from containers.contract import Progress, StepError, no_progress
+from containers.properties.results import Crystal, Properties, Settings
 
 FORCE_TOLERANCE = 1e-3  # eV/Å, of relaxed crystals and of atoms in strained cells
 DEFECT_TOLERANCE = 0.01  # eV/Å, of vacancies and surfaces
 RELAX_STEPS = 500
+VOLUMES = (0.25, 4.0)  # of a crystal that relaxes, times its first: beyond, it falls into itself or apart
 STRAINS = (-0.01, -0.005, 0.005, 0.01)  # normal and engineering shear
 """Strains of the elastic constants: small enough for the linear range, and none of those of training structures."""
 LENGTH_STRAIN = 0.02  # half the range of the fit of the equation of state: 6 % of the volume
@@ -45,81 +45,18 @@ LENGTHS = {"cubic": "a", "hexagonal": "ac", "trigonal": "ac", "tetragonal": "ac"
 ALL_ELASTIC = tuple(f"{row}{column}" for row in range(1, 7) for column in range(row, 7))
 
 
-class Settings(Closed):
-    """What is measured, and in which cells."""
-
-    elastic: bool = Field(True, description="elastic constants, with relaxed atoms")
-    phonons: bool = Field(True, description="phonon frequencies on a mesh and along the bands")
-    vacancies: bool = Field(True, description="formation energy of a vacancy of each element")
-    surfaces: bool = Field(True, description="energies of the faces of low index")
-    supercell_A: float = Field(10.0, gt=0, description="Å; least width of the cells of phonons and vacancies")
-    slab_A: float = Field(10.0, gt=0, description="Å; least thickness of a slab")
-    vacuum_A: float = Field(15.0, gt=0, description="Å between slabs; more than the reach of the teacher")
-
-
-class Crystal(Closed):
-    """A relaxed crystal and what was measured on it. A property that failed is None, and `failed` says why."""
-
-    formula: str
-    space_group: str
-    cell_A: tuple[tuple[float, float, float], ...]  # primitive
-    numbers: tuple[int, ...]
-    scaled_positions: tuple[tuple[float, float, float], ...]
-    lattice_A: dict[str, float]  # a, b, c of the conventional cell, those that differ by symmetry
-    energy_eV_per_atom: float
-    volume_A3_per_atom: float
-    bulk_GPa: dict[str, float] | None = None  # B
-    equation_of_state: tuple[tuple[float, float], ...] | None = None  # Å³/atom, eV/atom
-    elastic_GPa: dict[str, float] | None = None  # C11, ...
-    frequencies_THz: tuple[tuple[float, ...], ...] | None = None  # on the mesh, by q point
-    bands_THz: tuple[tuple[float, ...], ...] | None = None  # along the path
-    band_path: tuple[tuple[str, float], ...] | None = None  # names of special points and where they stand
-    band_x: tuple[float, ...] | None = None
-    imaginary_share: float | None = None  # of the modes on the mesh
-    vacancy_eV: dict[str, float] | None = None  # by element; of several sites the lowest
-    surface_J_per_m2: dict[str, float] | None = None  # by Miller index, of the lowest termination
-    failed: dict[str, str] = {}
-
-    @property
-    def name(self) -> str:
-        """Formula and space group: `Si Fd-3m`."""
-        return f"{self.formula} {self.space_group}"
-
-    def atoms(self) -> Atoms:
-        """The primitive cell."""
-        return Atoms(numbers=self.numbers, scaled_positions=self.scaled_positions, cell=self.cell_A, pbc=True)
-
-    def conventional(self) -> Atoms:
-        """The conventional standard cell."""
-        from pymatgen.io.ase import AseAtomsAdaptor
-        from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
-
-        found = SpacegroupAnalyzer(AseAtomsAdaptor.get_structure(self.atoms()), symprec=1e-3)
-        return AseAtomsAdaptor.get_atoms(found.get_conventional_standard_structure(), msonable=False)
-
-    def shortest_A(self) -> float:
-        """The shortest distance of two atoms (Å)."""
-        return shortest_distance(self.atoms(), 10.0)
-
-
-class Properties(Closed):
-    """What one calculator gives for the crystals, the molecules and the pairs of elements."""
-
-    crystals: tuple[Crystal, ...]
-    molecules: tuple[Molecule, ...] = ()
-    dimers: dict[str, Dimer] = {}  # by pair: Al-Ni
-    left_out: dict[str, str] = {}  # crystals by formula -> the reason
-
-    @classmethod
-    def read(cls, path: Path) -> Properties:
-        """Read a `properties.json`."""
-        return cls.model_validate_json(path.read_bytes())
-
-
 def measure_all(
-    crystals: Sequence[Atoms], calculator: Calculator, settings: Settings, progress: Progress = no_progress
+    crystals: Sequence[Atoms],
+    calculator: Calculator,
+    settings: Settings,
+    progress: Progress = no_progress,
+    names: Sequence[str] = (),
 ) -> Properties:
-    """Measure crystals in their order. Those of elements give the chemical potentials, whatever their place."""
+    """Measure crystals in their order. Those of elements give the chemical potentials, whatever their place.
+
+    Args:
+        names: of the crystals; none: by formula and space group, with a number where there are several.
+    """
     order = sorted(range(len(crystals)), key=lambda place: len(set(crystals[place].numbers)))
     potentials: dict[str, float] = {}
     found: dict[int, Crystal] = {}
@@ -129,32 +66,58 @@ def measure_all(
         progress(done, len(order), formula)
         try:
             crystal = measure(crystals[place], calculator, settings, potentials)
-        except StepError as error:
-            left_out[formula] = str(error)
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001  a potential that is wrong makes the libraries fail in any way
+            left_out[names[place] if names else unused(formula, left_out)] = reason(error)
             continue
         found[place] = crystal
         if len(symbols := set(crystals[place].symbols)) == 1:
             energy = crystal.energy_eV_per_atom
             potentials[symbols.pop()] = min(energy, potentials.get(crystals[place].symbols[0], energy))
-    return Properties(crystals=tuple(found[place] for place in sorted(found)), left_out=left_out)
+    named: dict[str, Crystal] = {}
+    for place, crystal in sorted(found.items()):
+        name = names[place] if names else unused(crystal.name, named)
+        named[name] = crystal.model_copy(update={"called": name})
+    return Properties(crystals=tuple(named.values()), left_out=left_out)
 
 
-def relaxed(atoms: Atoms, calculator: Calculator, cell: bool = True) -> Atoms:
-    """Return the structure at rest, with its symmetry kept, and its cell too where `cell`.
+def unused(name: str, taken: Container[str]) -> str:
+    """Return the name, with a number where it is taken: `Cu Fm-3m (2)`."""
+    numbered = (f"{name} ({number})" for number in count(2))
+    return next(one for one in chain([name], numbered) if one not in taken)
 
-    Raises `StepError` when forces stay above FORCE_TOLERANCE for RELAX_STEPS.
+
+def reason(error: Exception) -> str:
+    """Return why something could not be measured."""
+    return str(error) if isinstance(error, StepError) else f"{type(error).__name__}: {error}"
+
+
+def relaxed(atoms: Atoms, calculator: Calculator) -> Atoms:
+    """Return the crystal at rest, with its symmetry kept.
+
+    Raises `StepError` when forces stay above FORCE_TOLERANCE for RELAX_STEPS, are no numbers, or when the volume leaves
+    VOLUMES.
     """
     from ase.constraints import FixSymmetry
     from ase.filters import FrechetCellFilter
     from ase.optimize import LBFGS
 
-    found = atoms.copy()
+    found, formula, begun = atoms.copy(), atoms.get_chemical_formula(), atoms.get_volume()
     found.calc = calculator
-    if atoms.pbc.all():
-        found.set_constraint(FixSymmetry(found))
-    optimizer = LBFGS(FrechetCellFilter(found) if cell and atoms.pbc.all() else found, logfile=None)
-    if not optimizer.run(fmax=FORCE_TOLERANCE, steps=RELAX_STEPS):
-        raise StepError(f"{atoms.get_chemical_formula()} does not come to rest within {RELAX_STEPS} steps")
+    found.set_constraint(FixSymmetry(found))
+    at_rest = False
+    if np.isfinite(found.get_forces()).all() and np.isfinite(found.get_stress()).all():
+        steps = LBFGS(FrechetCellFilter(found), logfile=None).irun(fmax=FORCE_TOLERANCE, steps=RELAX_STEPS)
+        for reached in steps:
+            at_rest = reached
+            if not VOLUMES[0] < found.get_volume() / begun < VOLUMES[1]:
+                volumes = f"its volume went from {begun:.3g} to {found.get_volume():.3g} Å³"
+                raise StepError(f"{formula} does not hold as it relaxes: {volumes}")
+    if not np.isfinite(found.get_potential_energy()):
+        raise StepError(f"{formula} has an energy or forces that are no numbers")
+    if not at_rest:
+        raise StepError(f"{formula} does not come to rest within {RELAX_STEPS} steps")
     found.set_constraint()
     return found
 
@@ -167,7 +130,7 @@ def measure(
     Args:
         chemical_potentials: eV/atom of elements, for the vacancies of a compound.
 
-    Raises `StepError` when the crystal itself does not relax or changes its space group.
+    Raises `StepError` when the crystal itself does not relax.
     """
     from pymatgen.io.ase import AseAtomsAdaptor
     from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
@@ -175,6 +138,7 @@ def measure(
     rest = relaxed(crystal, calculator)
     structure = AseAtomsAdaptor.get_structure(rest)
     symmetry = SpacegroupAnalyzer(structure, symprec=1e-3)
+    before = SpacegroupAnalyzer(AseAtomsAdaptor.get_structure(crystal), symprec=1e-3).get_space_group_symbol()
     conventional = symmetry.get_conventional_standard_structure()
     energy = rest.get_potential_energy() / len(rest)
     tasks: dict[str, Callable[[], dict[str, Any]]] = {
@@ -190,18 +154,23 @@ def measure(
         tasks["surfaces"] = lambda: surfaces(conventional, calculator, settings, energy)
     found: dict[str, Any] = {}
     failed: dict[str, str] = {}
+    if (group := symmetry.get_space_group_symbol()) != before:
+        failed["space group"] = f"{before} became {group} as it relaxed"
     for name, task in tasks.items():
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found |= task()
+                values = task()
+            if not _finite(values):
+                raise StepError("a value is no number")
+            found |= values
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001  a potential that is wrong makes the libraries fail in any way
-            failed[name] = f"{type(error).__name__}: {error}"
+            failed[name] = reason(error)
     return Crystal(
         formula=structure.composition.reduced_formula,
-        space_group=symmetry.get_space_group_symbol(),
+        space_group=group,
         cell_A=_rows(rest.cell.array),
         numbers=tuple(map(int, rest.numbers)),
         scaled_positions=_rows(rest.get_scaled_positions()),
@@ -326,6 +295,13 @@ def surfaces(conventional: Any, calculator: Calculator, settings: Settings, ener
         if energies:
             found["".join(map(str, index))] = min(energies) * EV_PER_A2_IN_J_PER_M2
     return {"surface_J_per_m2": found}
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, float):
+        return isfinite(value)
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else ()
+    return all(map(_finite, parts))
 
 
 def _rows(values: Any) -> tuple[tuple[float, ...], ...]:

@@ -24,7 +24,7 @@ REACH_A, WIDTH_A = 6.0, 0.1
 
 
 class Start(Closed):
-    """Where a run begins, and how it is run."""
+    """Structure at the start of a run, and the parameters of the run."""
 
     numbers: tuple[int, ...]
     positions: tuple[tuple[float, float, float], ...]  # Å
@@ -68,7 +68,8 @@ class Motion(Closed):
 
     @classmethod
     def of(cls, trace: Floats, cell: Floats, numbers: tuple[int, ...], interval_fs: float) -> Motion:
-        """Return what positions (F, N, 3) in Å, `interval_fs` apart, have to tell; the first SETTLING is left out."""
+        """Return g(r) and mean square displacement of positions (F, N, 3) in Å, `interval_fs` apart, without the first
+        SETTLING."""
         settled = trace[int(SETTLING * len(trace)) :]
         edges = np.arange(0, REACH_A + WIDTH_A / 2, WIDTH_A)
         counts = np.zeros(len(edges) - 1)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from ase import Atoms
 
 from containers.contract import Closed
-from containers.properties.measure import Crystal
+from containers.properties.results import Crystal
 from containers.structures.cells import grown
 
 TIMED_ATOMS, REPEATS = 64, 3
@@ -17,7 +17,7 @@ MOST_S = 5.0  # of one runtime, after which no further repetition begins
 
 
 class Speed(Closed):
-    """What was timed. A timing differs from run to run: it is a metric of a step, and in no file."""
+    """Timings of one cell. They differ from run to run, so they are metrics of a step and stand in no file."""
 
     cell: str = ""  # empty: there is no crystal to time
     atoms: int = 0

@@ -16,7 +16,6 @@ from ase import Atoms
 from containers.arrays import Floats
 from containers.structures.cells import heights
 
-FACES = ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1), (0, 1, 1), (1, 1, 1))
 EV_PER_A3_IN_GPa = 160.21766208
 
 
@@ -44,7 +43,7 @@ class Wave:
 
 
 def directions(conventional: Atoms) -> list[tuple[int, int, int]]:
-    """Return the Miller indices of FACES that symmetry does not make equal."""
+    """Return the Miller indices up to 1 that differ by symmetry."""
     from pymatgen.core.surface import get_symmetrically_distinct_miller_indices
     from pymatgen.io.ase import AseAtomsAdaptor
 
@@ -55,7 +54,7 @@ def directions(conventional: Atoms) -> list[tuple[int, int, int]]:
 def waves(conventional: Atoms, length_A: float, force_eV_per_A: float, stiffness_GPa: float) -> Iterator[Wave]:
     """Yield waves of at least `length_A` along each distinct direction, in three polarisations.
 
-    The amplitude is what gives the largest force wanted, at most a tenth of the shortest distance of atoms.
+    The amplitude gives this force by the stiffness, and is at most a tenth of the shortest distance of two atoms.
     """
     from pymatgen.core.surface import SlabGenerator
     from pymatgen.io.ase import AseAtomsAdaptor

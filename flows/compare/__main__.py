@@ -16,8 +16,8 @@ examples:
   python -m flows.compare runs/first runs/second /other/root/runs/first --output first-and-second.html
   python -m flows.compare runs/* --output all.html
 
-results:  one HTML page without scripts of others and outside links: verdict, errors, properties of crystals with their
-          deviations, speed, and for each crystal the curves of all runs in one picture. It needs the run folders alone.
+results:  one HTML page that loads nothing from outside: verdict, errors, properties of crystals with their deviations,
+          speed, and for each crystal the curves of all runs in one picture. It reads only the run folders.
 exit:     0 done, 2 a folder is no run folder, 1 failed
 """
 

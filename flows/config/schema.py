@@ -192,9 +192,11 @@ class Pacemaker(ConfigSection):
         True, description="structures high above the ground state and large forces count less in the fit"
     )
     energy_scale_eV_per_atom: float = Field(
-        1.0, gt=0, description="eV/atom above the lowest of the composition at which a structure counts a quarter"
+        1.0, gt=0, description="eV/atom above the convex hull at which a structure counts a quarter"
     )
-    force_scale_eV_per_A: float = Field(1.0, gt=0, description="eV/Å (root mean square) at which its forces count half")
+    force_scale_eV_per_A: float = Field(
+        1.0, gt=0, description="eV/Å, root mean square force at which the forces of a structure count half"
+    )
     reference_potential: Literal["none", "zbl", "lj"] = Field(
         "zbl", description="zbl: repulsion at short distances; lj: the student learns the labels minus Lennard-Jones"
     )
@@ -237,6 +239,8 @@ class Pacemaker(ConfigSection):
             raise ValueError("lj has parameters, but reference_potential is not lj")
         if self.r_in_A != "auto" and self.reference_potential == "none":
             raise ValueError("r_in_A has distances, but reference_potential is none")
+        if not self.energy_weights and (self.energy_scale_eV_per_atom, self.force_scale_eV_per_A) != (1.0, 1.0):
+            raise ValueError("energy_scale_eV_per_atom and force_scale_eV_per_A need energy_weights: true")
         return self
 
     @property

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from containers.contract import Closed
 from containers.properties.compare import Group, PropertyLimits
 from containers.properties.crystals import Prototype
-from containers.properties.measure import Settings
+from containers.properties.results import Settings
 from containers.tensorpot.pacemaker.input import Kappa, Optimizer, Randomness, Regularisation, Schedule
 
 
@@ -62,7 +62,7 @@ class Trajectory(ConfigSection):
     temperatures_K: Literal["auto"] | list[Annotated[float, Field(gt=0, le=10000)]] = Field(
         "auto", description="K; auto: 300 and 0.8 of the highest in the training structures, at most 2000"
     )
-    frames: int = Field(10, ge=1, le=1000, description="structures of each run, that of `stability` too, to label")
+    frames: int = Field(10, ge=1, le=1000, description="structures to label of each run, and of the run of `stability`")
     atoms: int = Field(64, ge=2, description="at least so many: a training structure is repeated")
 
 
@@ -70,7 +70,9 @@ class PropertiesConfig(Settings, ConfigSection):
     """Crystals and molecules on which student and teacher are compared: elastic constants, phonons, bonds and more."""
 
     from_pool: int = Field(
-        3, ge=0, description="crystals, and molecules, from the pool: the lowest in energy of each composition; 0: none"
+        3,
+        ge=0,
+        description="at most so many crystals, and molecules, from the pool: the lowest of each composition; 0: none",
     )
     prototypes: list[Prototype] = Field([], description="crystals by the name of their structure; they come first")
     in_training: list[Group] = Field(
@@ -84,17 +86,18 @@ class PropertiesConfig(Settings, ConfigSection):
 
     @property
     def wanted(self) -> bool:
-        """Whether there is a crystal to look at."""
+        """True where the config asks for crystals or molecules."""
         return bool(self.from_pool or self.prototypes)
 
     @property
     def settings(self) -> Settings:
-        """What is measured."""
+        """Properties to measure, and the sizes of their cells."""
         return Settings(**{name: getattr(self, name) for name in Settings.model_fields})
 
 
 class Extend(ConfigSection):
-    """Rounds of more structures or functions, where a sound potential misses the limits of `convergence`."""
+    """Rounds of more structures, more functions or structures for properties, where a sound potential misses
+    `convergence`."""
 
     rounds: int = Field(2, ge=0, le=20, description="times at most; 0: never")
     structures: int = Field(50, ge=1, description="training structures that a round adds")
@@ -102,9 +105,11 @@ class Extend(ConfigSection):
     max_functions_per_element: int | None = Field(
         None, ge=1, description="basis functions at most; null: twice functions_per_element"
     )
-    min_gain: float = Field(0.05, gt=0, lt=1, description="share by which a round must lower the validation error")
+    min_gain: float = Field(
+        0.05, gt=0, lt=1, description="share by which a round must lower the validation error, or what properties miss"
+    )
     property_rounds: int = Field(
-        4, ge=0, le=20, description="times at most that structures are made for properties that miss; 0: never"
+        4, ge=0, le=20, description="rounds at most that add structures for properties that miss; 0: none"
     )
     error_growth: float = Field(
         0.5, ge=0, description="share by which a round for properties may raise the validation error, within its limit"
@@ -112,8 +117,8 @@ class Extend(ConfigSection):
 
 
 NOT_VARIED = ("name", "preset", "sweep", "extend", "trajectory")
-"""Keys that a sweep cannot vary: it fits in the training set and the basis that it has, with every value filled in,
-and looks at no trajectory."""
+"""Keys that a sweep cannot vary: each student keeps its training set and basis, every value is filled in, and there is
+no trajectory."""
 
 
 class Sweep(ConfigSection):
@@ -161,12 +166,12 @@ class Convergence(ConfigSection):
 
     force_mae_meV_per_A: Literal["auto"] | Annotated[float, Field(gt=0)] = Field(
         "auto",
-        description="meV/Å, mean absolute error of force components; auto: a tenth of their mean size, 10 to 120",
+        description="meV/Å, mean absolute error of force components; auto: a tenth of their mean size, from 10 to 120",
     )
     energy_mae_meV_per_atom: Literal["auto"] | Annotated[float, Field(gt=0)] = Field(
         "auto",
-        description="meV/atom, mean absolute error of energies; auto: a tenth of their spread beside the composition,"
-        " within 1 to 20",
+        description="meV/atom, mean absolute error of energies; auto: a tenth of their spread at equal"
+        " composition, from 1 to 20",
     )
     properties: PropertyLimits = PropertyLimits()
 

@@ -131,12 +131,12 @@ class Prepared(Resolved):
     """The labelled data.
 
     Attributes:
-        of_teacher: crystals with the teacher's properties; None when the config wants none.
+        teacher_properties: crystals with the properties that the teacher gives; None when the config wants none.
     """
 
     baseline: Artefact
     dataset: Artefact
-    of_teacher: Artefact | None = None
+    teacher_properties: Artefact | None = None
 
     @property
     def limits(self) -> Limits:
@@ -186,10 +186,10 @@ def label_and_merge(known: Resolved, run: Run) -> Prepared:
     earlier = (ingested.earlier_baseline, ingested.merged)
     made = run(steps.baseline_call(recipe, labels, dft, test, by_teacher, *earlier))
     warn_of_dft(made.read(baseline.Metrics))
-    of_teacher = None
+    crystals = None
     if recipe.properties.wanted:
-        of_teacher = run(steps.teacher_properties_call(recipe, known.models.values(), labels, run.workspace.settings))
-    return Prepared(**vars(known), baseline=made, dataset=merged, of_teacher=of_teacher)
+        crystals = run(steps.teacher_properties_call(recipe, known.models.values(), labels, run.workspace.settings))
+    return Prepared(**vars(known), baseline=made, dataset=merged, teacher_properties=crystals)
 
 
 def warn_of_dft(found: baseline.Metrics) -> None:

@@ -245,3 +245,12 @@ def _check_names(config: DistillConfig, elements: Sequence[str], cutoff: float) 
         raise UserError(f"pacemaker.lj has no {', '.join(left)}: give every pair of elements, or set it to auto.")
     if isinstance(e0s, dict) and (missing := sorted(set(elements) - set(e0s))):
         raise UserError(f"dataset.reference_energies has no {', '.join(missing)}: add it (eV an atom).")
+    for prototype in config.properties.prototypes:
+        try:
+            strange = sorted(set(prototype.atoms().symbols) - set(elements))
+        except BadInput as error:
+            raise UserError(f"properties.prototypes: {error}.") from None
+        if strange:
+            raise UserError(
+                f"properties.prototypes has {prototype.formula}, but the potential has {', '.join(elements)}."
+            )

@@ -177,7 +177,7 @@ def teacher_properties_call(
 def property_structures_call(
     recipe: Recipe,
     models: Iterable[FileRef],
-    of_teacher: Artefact,
+    measured: Artefact,
     missed: Mapping[str, Sequence[Group]],
     before: int,
     settings: Settings,
@@ -185,7 +185,7 @@ def property_structures_call(
     """Structures that decide properties.
 
     Args:
-        of_teacher: of `teacher_properties`.
+        measured: of `teacher_properties`.
         missed: name of a crystal -> groups of its properties.
         before: rounds that made some already; chance then decides anew.
     """
@@ -196,7 +196,7 @@ def property_structures_call(
         seed=recipe.seed + before,
     )
     threads = Resources(threads=settings.cores)
-    return call("property_structures", params, threads, model=list(models), properties=of_teacher)
+    return call("property_structures", params, threads, model=list(models), properties=measured)
 
 
 def dataset_call(

@@ -46,9 +46,9 @@ def training_set(prepared: Prepared, run: Run) -> TrainingSet:
 def properties_in_training(prepared: Prepared, run: Run) -> tuple[Artefact, ...]:
     """Label the structures that decide `properties.in_training`, of every crystal and molecule of the teacher."""
     groups = prepared.recipe.properties.in_training
-    if not prepared.of_teacher or not groups:
+    if not prepared.teacher_properties or not groups:
         return ()
-    found = prepared.of_teacher.read(teacher_properties.Metrics)
+    found = prepared.teacher_properties.read(teacher_properties.Metrics)
     of_crystals: list[Group] = [group for group in groups if group != "molecule"]
     wanted = {name: of_crystals for name in found.names if of_crystals}
     wanted |= {name: list[Group](["molecule"]) for name in found.molecule_names if "molecule" in groups}
@@ -61,9 +61,11 @@ def label_properties(
 ) -> Artefact | None:
     """Make structures that decide groups of properties, by crystal or molecule, and label them; None where none was
     made, which the log says."""
-    assert prepared.of_teacher
+    assert prepared.teacher_properties
     recipe, models = prepared.recipe, prepared.models.values()
-    call = steps.property_structures_call(recipe, models, prepared.of_teacher, wanted, before, run.workspace.settings)
+    call = steps.property_structures_call(
+        recipe, models, prepared.teacher_properties, wanted, before, run.workspace.settings
+    )
     made = run(call)
     found = made.read(property_structures.Metrics)
     for what, reason in found.failed.items():

@@ -137,7 +137,7 @@ def summarise(inputs: dict[str, str], results: Results, run: Run) -> RunSummary:
         **student.results,
         "pool_labels": run.labels[0],
         "dataset": prepared.dataset,
-        **({"teacher_properties": prepared.of_teacher} if prepared.of_teacher else {}),
+        **({"teacher_properties": prepared.teacher_properties} if prepared.teacher_properties else {}),
         "baseline": prepared.baseline,
         "pace_select": student.training.selection,
     }

@@ -15,13 +15,13 @@ from tasks.prefect_logging import run_log
 from tasks.report.trajectory import MOST_OF_LABELLING
 
 SMALL_ON_A_GPU = 30
-"""Times that an atom of a small cell costs a GPU more than one of a batch that fills it. Estimated, not measured."""
+"""Cost of an atom of a small cell on a GPU over that in a batch that fills the GPU. Estimated, not measured."""
 
 
 def follow(prepared: Prepared, student: FittedStudent, run: Run) -> None:
     """Run molecular dynamics with the student, label frames of it, and compare. `run` keeps the results.
 
-    Frames without a good label are counted; where none has one, that is no error of the run.
+    Frames without a label within the bounds are counted. If no frame has one, the run continues with a warning.
     """
     recipe, of_student = student.recipe, (student.core, student.active_set)
     if recipe.trajectory.picoseconds == 0:

@@ -13,7 +13,7 @@ any, and the last round was broken off      stop: the next run of the same comma
                                             other rounds, so that nothing is made twice
 is within the limits of errors              properties: all that miss at once; where that gave no gain, each by itself,
                                             the farthest first, `extend.property_rounds` times at most
-any, and the rounds are all made            stop: `extend.rounds` are used up
+misses errors, and the rounds are all made  stop: `extend.rounds` are used up
 extrapolates on the test split (γ above 1   structures
 on more than EXTRAPOLATING of its atoms)
 errs on validation as it does in training   functions: it cannot follow even what it was shown
@@ -38,6 +38,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 from pydantic import Field
@@ -59,7 +60,7 @@ GAP = 1.2
 GROWTH = 1.5
 """Basis functions after a round over those before."""
 WORST = 10.0
-"""Limits by which a property misses at most, so that a broken one does not hide the gain of others."""
+"""Largest deviation that counts, in units of the limit: a broken property must not hide the gain of others."""
 
 
 class State(Closed):
@@ -101,12 +102,12 @@ class Tried(Closed):
 
     @property
     def what(self) -> str:
-        """What it tried: its kind, or its groups of properties."""
+        """Its kind, or its groups of properties."""
         return _what(self.kind, self.groups)
 
 
 class Extension(Closed):
-    """The next round; one of the sizes is larger than the best student's, or `groups` of properties are repaired."""
+    """The next round: one of the sizes is larger than the best student's, or it is for `groups` of properties."""
 
     kind: Kind
     groups: tuple[Group, ...] = ()
@@ -128,7 +129,7 @@ class Standing:
 
     Attributes:
         best: 0 is the first student, k that of round k (from 1).
-        helped: by round, whether it lowered the best validation error by `extend.min_gain`.
+        helped: by round, True where it lowered the best validation error or what properties miss by `extend.min_gain`.
         in_vain: what was tried since a round last helped, see `Tried.what`.
     """
 
@@ -209,15 +210,17 @@ def next_extension(first: State, rounds: Sequence[Tried], extend: Extend, limits
 def _properties(now: Standing, made: int, extend: Extend) -> Extension | Stop:
     """Return the next round for a student within the limits of errors, some of whose properties miss theirs."""
     state = now.state
-    figures = ", ".join(f"{group} ({state.properties[group]:.2g} times its limit)" for group in state.missed)
+    times = {group: state.properties[group] for group in state.missed}
+    each = [f"{group} ({over:.2g} times)" if over < inf else f"{group} (no value)" for group, over in times.items()]
+    figures = f"exceed their limits: {', '.join(each)}"
     if made >= extend.property_rounds:
         limit = f"extend.property_rounds ({extend.property_rounds}) are used up"
-        return Stop(why="rounds", reason=f"{limit}; beyond the limits are still {figures}")
+        return Stop(why="rounds", reason=f"{limit}; these properties still {figures}")
     for groups in dict.fromkeys([state.missed, *((one,) for one in state.missed)]):
         if _what("properties", groups) not in now.in_vain:
             sizes = {"structures": state.structures, "functions": state.functions}
-            return Extension(kind="properties", groups=groups, **sizes, reason=f"beyond the limits are {figures}")
-    return Stop(why="no_gain", reason=f"structures that decide properties did not help: {figures}")
+            return Extension(kind="properties", groups=groups, **sizes, reason=f"properties {figures}")
+    return Stop(why="no_gain", reason=f"structures for properties did not help; these still {figures}")
 
 
 def preferred(state: State, limits: Limits) -> tuple[ErrorKind, str]:

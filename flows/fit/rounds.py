@@ -1,10 +1,10 @@
 """The convergence loop: while a sound student misses its limits, give it more structures, more functions, or structures
 that decide its properties.
 
-`next_round` decides each round; here it is done, and remembered. A round of structures adds those of the training split
-that the best student so far does worst on, or extrapolates on (step `weak_spots`); a round of functions enlarges the
-basis; a round of properties adds waves, strains, vacancies and surfaces (step `property_structures`), labelled by the
-teacher. Each starts from the best potential so far. docs/use/extension.md has the measurements.
+`next_round` decides each round; `extend` does it and keeps the result. A round of structures adds those of the training
+split that the best student so far does worst on, or extrapolates on (step `weak_spots`). A round of functions enlarges
+the basis. A round for properties adds waves, strains, vacancies, surfaces and molecules (step `property_structures`),
+labelled by the teacher. Each starts from the best potential so far. docs/use/extension.md has the measurements.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ def rows_of(student: FittedStudent) -> list[Deviation]:
 
 
 def _over(student: FittedStudent, limits: Limits) -> dict[Group, float]:
+    """Return the largest deviation of each group of properties, in units of its limit."""
     found: dict[Group, float] = {}
     for row in rows_of(student):
         group = DECIDED_BY[row.kind]
@@ -124,7 +125,7 @@ def extend(prepared: Prepared, student: FittedStudent, run: Run) -> Results:
         if isinstance(coming, Stop):
             break
         mine = replace(run, of=f"round {len(rounds) + 1}")
-        what = " and ".join(coming.groups) or f"more {coming.kind}"
+        what = f"structures for {' and '.join(coming.groups)}" if coming.groups else f"more {coming.kind}"
         run_log().info("%s: %s, because %s", mine.of, what, coming.reason)
         made, state, added_by, failed = None, None, dict[str, int](), ""
         try:
@@ -182,7 +183,7 @@ def _fit_round(
         training = frames_of(prepared, selection, run, training.properties)
     if coming.kind == "properties":
         training, added_by = _with_properties(prepared, base, coming.groups, run)
-        # the validation split has none of what is learned here: it would keep the potential of the start
+        # the validation split has no such structures: the smallest validation error would keep the start
         stages = tuple(stage.model_copy(update={"keep": "last"}) for stage in grown.recipe.stages)
         grown = replace(grown, recipe=grown.recipe.model_copy(update={"stages": stages}))
     student = make_student(grown, training, run, base.fit.file("best"))
@@ -194,7 +195,7 @@ def _with_properties(
 ) -> tuple[TrainingSet, dict[str, int]]:
     """Return the training set with labelled structures that decide these groups of properties, for each crystal that
     misses one, and their number by group."""
-    assert prepared.of_teacher
+    assert prepared.teacher_properties
     missed: dict[str, list[Group]] = {}
     for row in rows_of(base):
         group = DECIDED_BY[row.kind]

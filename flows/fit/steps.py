@@ -128,9 +128,13 @@ def trajectory_errors_call(
 
 
 def student_properties_call(
-    recipe: Recipe, core: Artefact, active_set: Artefact, base: Artefact, of_teacher: Artefact
+    recipe: Recipe, core: Artefact, active_set: Artefact, base: Artefact, measured: Artefact
 ) -> StepCall:
-    """The student's properties of the same crystals."""
+    """The student's properties of the same crystals.
+
+    Args:
+        measured: of `teacher_properties`.
+    """
     params = student_properties.Params(settings=recipe.properties.settings)
     return call(
         "student_properties",
@@ -138,7 +142,7 @@ def student_properties_call(
         potential=core,
         asi=active_set,
         baseline=base,
-        properties=of_teacher,
+        properties=measured,
         yace=core,
         reference_table=core,
     )

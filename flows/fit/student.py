@@ -56,7 +56,7 @@ class FittedStudent:
 
 
 def make_student(prepared: Prepared, training: TrainingSet, run: Run, start: Stored | None = None) -> FittedStudent:
-    """Fit; then active set, core, stability and evaluation of the best potential.
+    """Fit; then active set, core, stability, evaluation and properties of the best potential.
 
     Args:
         start: potential without core repulsion that the fit begins with.
@@ -70,6 +70,6 @@ def make_student(prepared: Prepared, training: TrainingSet, run: Run, start: Sto
     stable = run(steps.stability_call(recipe, core, active_set, frames, baseline)) if gate else None
     evaluation = run(steps.evaluate_call(recipe, core, active_set, frames, baseline, prepared.ingested.dft_test))
     properties = None
-    if prepared.of_teacher:
-        properties = run(steps.student_properties_call(recipe, core, active_set, baseline, prepared.of_teacher))
+    if prepared.teacher_properties:
+        properties = run(steps.student_properties_call(recipe, core, active_set, baseline, prepared.teacher_properties))
     return FittedStudent(recipe, training, attempts, best, active_set, core, stable, evaluation, properties)

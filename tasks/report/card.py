@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from containers.properties.compare import Deviation, deviations
+from containers.properties.compare import deviations
 from tasks.report.invariants import INVARIANTS
 from tasks.report.markup import ERRORS, Judgement, Verdict, number, percent
 from tasks.report.summary import RunSummary
@@ -16,7 +16,7 @@ from tasks.report.summary import RunSummary
 EXTRAPOLATING = 0.02
 """Share of test atoms with γ above 1 from which structures are lacking, as in flows.fit.next_round."""
 OFTEN = 0.02
-"""Share of the steps of molecular dynamics with an atom of γ above 5, from which one looks."""
+"""Share of the steps of molecular dynamics with an atom of γ above 5, from which the section is to check."""
 FASTER = 10.0
 """Times: a student that is not so much faster than its teacher is hardly worth its errors."""
 
@@ -44,15 +44,15 @@ def whole(summary: RunSummary) -> Verdict:
 def errors(summary: RunSummary) -> Judgement:
     """Test errors against the limits of `convergence`, those of groups and elements too, and how the fit ended."""
     figures, limits = summary.fidelity["teacher"] or {}, {k: v for k, v in summary.thresholds.items() if k in ERRORS}
-    told = "; ".join(
+    reason = "; ".join(
         f"{ERRORS[key]}: {number(figures.get(key))}, limit {number(limit)}" for key, limit in limits.items()
     )
     if any(figures.get(key) is None or figures[key] > limit for key, limit in limits.items()):
-        return Judgement("errors", "fails", told, "Add structures, or raise pacemaker.functions_per_element.")
+        return Judgement("errors", "fails", reason, "Add structures, or raise pacemaker.functions_per_element.")
     attempt = summary.attempts[summary.chosen]
     if attempt.verdict != "converged":
         return Judgement(
-            "errors", "fails", f"{told}; {attempt.name} ended as {attempt.verdict}", "See the attempts below."
+            "errors", "fails", f"{reason}; {attempt.name} ended as {attempt.verdict}", "See the attempts below."
         )
     above = [
         f"{by} {row['name']}: {ERRORS[key]} {number(row[key])}"
@@ -64,8 +64,8 @@ def errors(summary: RunSummary) -> Judgement:
     if above:
         some = "; ".join(above[:3]) + (f"; {len(above) - 3} more" if len(above) > 3 else "")
         todo = "Add structures like these to the pool, or do not use the potential for them."
-        return Judgement("errors", "check", f"{told}. Above the limit by themselves: {some}", todo)
-    return Judgement("errors", "good", told)
+        return Judgement("errors", "check", f"{reason}. Above the limit by themselves: {some}", todo)
+    return Judgement("errors", "good", reason)
 
 
 def properties(summary: RunSummary) -> Judgement:
@@ -76,29 +76,27 @@ def properties(summary: RunSummary) -> Judgement:
     teacher, student = summary.properties
     rows, limits = deviations(teacher, student), summary.property_limits
     if not rows:
-        because = "the pool has no small crystal and no molecule"
+        failed = "; ".join(f"{name}: {reason}" for name, reason in teacher.left_out.items())
+        because = failed or "the pool has no small crystal and no molecule"
         return Judgement("properties", "not measured", because, "Give crystals in properties.prototypes.")
     judged = [row for row in rows if limits.of(row.kind) is not None and row.teacher is not None]
-    missed = [_name(row) for row in judged if limits.over(row) > 1]
+    missed = [row.words() for row in judged if limits.over(row) > 1]
     held = len(judged) - len(missed)
     if missed:
         some = ", ".join(missed[:5]) + (f" and {len(missed) - 5} more" if len(missed) > 5 else "")
-        todo = "Let the rounds of extension repair them, or raise pacemaker.functions_per_element."
+        todo = "Raise extend.property_rounds or pacemaker.functions_per_element."
         return Judgement("properties", "fails", f"{held} within their limits, {len(missed)} not: {some}", todo)
     soft = {one.name: one.imaginary_share or 0.0 for one in teacher.crystals}
     softer = [one.name for one in student.crystals if (one.imaginary_share or 0.0) > soft.get(one.name, 0.0)]
-    lost = [_name(row) for row in rows if row.deviation is None and row.teacher is not None]
+    lost = [row.words() for row in rows if row.deviation is None and row.teacher is not None]
     if softer or lost or not judged:
         doubts = [f"more imaginary modes than the teacher: {', '.join(softer)}"] if softer else []
         doubts += [f"the student has no value: {', '.join(lost)}"] if lost else []
         doubts += ["no limit applies"] if not judged else []
         return Judgement("properties", "check", "; ".join(doubts), "Look at the table of properties.")
-    return Judgement("properties", "good", f"all {held} are within their limits")
-
-
-def _name(row: Deviation) -> str:
-    words = row.kind if row.kind == row.property else f"{row.kind} {row.property}"
-    return f"{words} of {row.crystal}"
+    lacking = [f"{what} of {one.name}" for one in teacher.crystals for what in one.failed] + list(teacher.left_out)
+    but = f"; not measured with the teacher: {', '.join(lacking)}" if lacking else ""
+    return Judgement("properties", "good", f"all {held} are within their limits{but}")
 
 
 def own_trajectory(summary: RunSummary) -> Judgement:
@@ -108,14 +106,14 @@ def own_trajectory(summary: RunSummary) -> Judgement:
         because = "trajectory.picoseconds is 0, or no frame of it was labelled"
         return Judgement(section, "not measured", because, "Set trajectory.picoseconds, 2 for example.")
     limits = {key: limit for key, limit in summary.thresholds.items() if key in ERRORS}
-    told, above = [], False
+    reasons, above = [], False
     for run in runs:
-        told.append(f"{run['run']}: {', '.join(f'{ERRORS[key]} {number(run.get(key))}' for key in limits)}")
-        if reason := run.get("unstable_because"):
-            told[-1] += f", unstable ({reason})"
-        above |= bool(reason) or any(run.get(key) is None or run[key] > limit for key, limit in limits.items())
+        reasons.append(f"{run['run']}: {', '.join(f'{ERRORS[key]} {number(run.get(key))}' for key in limits)}")
+        if unstable := run.get("unstable_because"):
+            reasons[-1] += f", unstable ({unstable})"
+        above |= bool(unstable) or any(run.get(key) is None or run[key] > limit for key, limit in limits.items())
     todo = "Add frames of this trajectory to the pool, or lower the temperature at which you use the potential."
-    return Judgement(section, "check" if above else "good", "; ".join(told), todo if above else "")
+    return Judgement(section, "check" if above else "good", "; ".join(reasons), todo if above else "")
 
 
 def stability(summary: RunSummary) -> Judgement:
@@ -129,14 +127,14 @@ def stability(summary: RunSummary) -> Judgement:
         todo = "Add structures like those that it visits to the pool: hotter, compressed."
         return Judgement("stability", "fails", str(figures["unstable_because"]), todo)
     high, highest = figures["gamma_share_above_5"] or 0.0, figures["gamma_share_above_25"] or 0.0
-    told = (
+    reason = (
         f"{number(figures['atoms'])} atoms over {number(figures['steps'])} steps, drift"
         f" {number(figures['drift_meV_per_atom_per_ps'])} meV/atom/ps"
     )
     if high > OFTEN or highest > 0:
-        told += f"; γ above 5 in {percent(high)} of the steps, above 25 in {percent(highest)}"
-        return Judgement("stability", "check", told, "Add structures like those that it visits to the pool.")
-    return Judgement("stability", "good", told)
+        reason += f"; γ above 5 in {percent(high)} of the steps, above 25 in {percent(highest)}"
+        return Judgement("stability", "check", reason, "Add structures like those that it visits to the pool.")
+    return Judgement("stability", "good", reason)
 
 
 def extrapolation(summary: RunSummary) -> Judgement:
@@ -145,27 +143,27 @@ def extrapolation(summary: RunSummary) -> Judgement:
     share = figures.get("gamma_share_above_1")
     if share is None:
         return Judgement("extrapolation", "not measured", "no test structure has a grade")
-    told = f"{percent(share)} of the test atoms have γ above 1, the largest γ is {number(figures['gamma_max'])}"
+    reason = f"{percent(share)} of the test atoms have γ above 1, the largest γ is {number(figures['gamma_max'])}"
     if share > EXTRAPOLATING:
         todo = "Raise selection.max_structures, or extend.structures; check γ in your own runs."
-        return Judgement("extrapolation", "check", f"{told}; wanted at most {percent(EXTRAPOLATING)}", todo)
-    return Judgement("extrapolation", "good", told)
+        return Judgement("extrapolation", "check", f"{reason}; wanted at most {percent(EXTRAPOLATING)}", todo)
+    return Judgement("extrapolation", "good", reason)
 
 
 def short_distances(summary: RunSummary) -> Judgement:
     """Repulsion of every pair of elements at distances below those of the data."""
     section, figures = "short distances", summary.metrics("pace_corerep")
     if bonded := figures.get("bonded_dimer_falls_eV"):
-        told = ", ".join(f"{pair} by {number(depth)} eV" for pair, depth in bonded.items())
+        reason = ", ".join(f"{pair} by {number(depth)} eV" for pair, depth in bonded.items())
         todo = "Add structures with these pairs compressed to the pool, or set pacemaker.r_in_A."
-        return Judgement(section, "fails", f"the energy of a dimer falls on the way in: {told}", todo)
+        return Judgement(section, "fails", f"the energy of a dimer falls on the way in: {reason}", todo)
     if not summary.repulsion:
         todo = "Set pacemaker.reference_potential: zbl."
         return Judgement(section, "check", "no core repulsion: atoms may fuse in hot or dense runs", todo)
     if falling := [pair for pair, rises in figures.get("dimer_rises", {}).items() if not rises]:
-        told = f"pairs without bonds in the data fall on the way in: {', '.join(falling)}"
+        reason = f"pairs without bonds in the data fall on the way in: {', '.join(falling)}"
         return Judgement(
-            section, "check", told, "Add structures with these pairs to the pool, or set pacemaker.r_in_A."
+            section, "check", reason, "Add structures with these pairs to the pool, or set pacemaker.r_in_A."
         )
     return Judgement(section, "good", f"core repulsion for every pair: {', '.join(summary.repulsion)}")
 
@@ -186,10 +184,12 @@ def speed(summary: RunSummary) -> Judgement:
     if not teacher:
         because = f"student {number(student)} atoms/s on one core; the teacher labelled nothing in this run"
         return Judgement(section, "not measured", because)
-    told = f"student {number(student)} atoms/s, teacher {number(teacher)}: {number(student / teacher)} times ({cores})"
+    reason = (
+        f"student {number(student)} atoms/s, teacher {number(teacher)}: {number(student / teacher)} times ({cores})"
+    )
     if student < FASTER * teacher:
-        return Judgement(section, "check", told, "Lower pacemaker.functions_per_element, order or cutoff.")
-    return Judgement(section, "good", told)
+        return Judgement(section, "check", reason, "Lower pacemaker.functions_per_element, order or cutoff.")
+    return Judgement(section, "good", reason)
 
 
 def invariants(summary: RunSummary) -> Judgement:
@@ -200,8 +200,8 @@ def invariants(summary: RunSummary) -> Judgement:
     nearest = max(figures, key=lambda name: figures[name]["value"] / figures[name]["limit"])
     share = number(100 * figures[nearest]["value"] / figures[nearest]["limit"])
     words = INVARIANTS[nearest.partition("_")[0]]
-    told = f"{len(figures)} checks hold; the nearest to its limit ({words}) is at {share} % of it"
-    return Judgement("invariants", "good", told)
+    reason = f"{len(figures)} checks hold; the nearest to its limit ({words}) is at {share} % of it"
+    return Judgement("invariants", "good", reason)
 
 
 RULES: tuple[Callable[[RunSummary], Judgement], ...] = (

@@ -29,7 +29,7 @@ RUNTIMES = {
 
 
 def invariants(summary: RunSummary) -> Section:
-    """What must hold for every potential: the largest difference of each kind, and the limit that ends a run."""
+    """Invariants of every potential: the largest difference of each kind, and the limit beyond which a run ends."""
     title, metrics = "Invariants", summary.metrics("pace_corerep")
     found = Invariants.model_validate(metrics.get("invariants", {}))
     if not found.figures:
@@ -69,15 +69,14 @@ def speed(summary: RunSummary) -> Section:
         for step in ("teacher_properties", "student_properties")
     )
     per_s, cell = {**teacher.atoms_per_s, **student.atoms_per_s}, student.cell or teacher.cell
-    said = [f"LAMMPS was not timed: {reason}." for reason in student.missing.values()]
     if per_s:
-        said.insert(0, f"The cell is {cell}. Each runtime has one core of the machine that ran its step.")
-        if teacher.device != "cpu":
-            said.insert(1, f"The teacher was on {teacher.device}.")
+        said = [f"The cell is {cell}. Each runtime has one core of the machine that ran its step."]
+        said += [f"The teacher was on {teacher.device}."] if teacher.device != "cpu" else []
     else:
-        said.insert(0, "The runtimes were not timed on one cell: `properties` has no crystals.")
+        said = ["The runtimes were not timed on one cell: `properties` has no crystals."]
         if per_atom := summary.metrics("evaluate").get("student_us_per_atom"):
             per_s = {"evaluator": 1e6 / per_atom}
+    said += [f"LAMMPS was not timed: {reason}." for reason in student.missing.values()]
     rows = [
         (words, number(round(per_s[name])), number(1e6 / per_s[name]))
         for name, words in RUNTIMES.items()

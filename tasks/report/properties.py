@@ -19,7 +19,7 @@ PROPERTY_NAMES = {
 }
 DIMERS = Note(
     "Dimer curves: the energy of two atoms less that of the atoms alone, from 0.8 times the sum of the covalent radii"
-    " to the teacher's cutoff. Where the data have no dimers, the student did not learn them: its curve is a guess."
+    " to the teacher's cutoff. If the data have no dimers, the student's curve is an extrapolation."
 )
 
 
@@ -31,23 +31,23 @@ def properties(summary: RunSummary) -> Section:
     teacher, student = summary.properties
     found, limits = deviations(teacher, student), summary.property_limits
     if not found:
-        return Section(
-            title, ["The pool has no small crystal and no molecule: give a crystal in `properties.prototypes`."]
-        )
+        none = "No crystal and no molecule was compared: give one of the elements in `properties.prototypes`."
+        reasons = [(one,) for one in not_measured(summary, found)]
+        return Section(title, [none, Table(("not measured",), reasons)])
     references = references_of(summary)
     rows = []
     for one in found:
         row = [
             *(one.crystal, PROPERTY_NAMES.get(one.kind, "{}").format(one.property)),
-            *(number(one.teacher), number(one.student), UNIT_TEXTS.get(one.unit, one.unit)),
-            "not there" if one.deviation is None else f"{number(one.deviation)} {UNIT_TEXTS[UNITS[one.kind]]}",
+            *(number(one.teacher), number(one.student), UNIT_TEXTS[one.unit]),
+            "no value" if one.deviation is None else f"{number(one.deviation)} {UNIT_TEXTS[UNITS[one.kind]]}",
         ]
         limit = limits.of(one.kind)
-        held = DASH if limit is None or one.teacher is None else "yes" if limits.over(one) <= 1 else "no"
-        row += [number(limit), held]
+        within = DASH if limit is None or one.teacher is None else "yes" if limits.over(one) <= 1 else "no"
+        row += [number(limit), within]
         rows.append([*row, number(reference_of(one, references))] if references else row)
     head = [
-        *("crystal", "property", "teacher", "student", "unit", "student less teacher", "limit", "held"),
+        *("crystal", "property", "teacher", "student", "unit", "student less teacher", "limit", "within"),
         *(("DFT or experiment",) if references else ()),
     ]
     means = mean_percent(found)
@@ -55,8 +55,8 @@ def properties(summary: RunSummary) -> Section:
     return Section(
         title,
         [
-            "Both relax the same crystals and are measured by the same code. Atoms relax in the strains of the elastic"
-            " constants. Energies of vacancies and compounds are relative to the crystals of the elements.",
+            "Teacher and student relax the same crystals, and the same code measures both. Atoms relax in the strains"
+            " of the elastic constants. Energies of vacancies and compounds are relative to crystals of the elements.",
             molecules if teacher.molecules else "",
             Table(
                 ("crystal", "mean deviation of lattice, bulk modulus, elastic constants (%)"),

@@ -6,13 +6,16 @@ The teacher is a solid black line, the student a dashed blue one, so that print 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from containers.properties.measure import Crystal, Properties
 from containers.properties.molecules import Dimer
+from containers.properties.results import Crystal, Properties
 from tasks.report.plots import BLACK, BLUE, GREY, MOST_PAIRS, drawing, png
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 TEACHER: dict[str, Any] = {"color": BLACK, "ls": "-", "lw": 1.2}
 STUDENT: dict[str, Any] = {"color": BLUE, "ls": "--", "lw": 1.6}
@@ -29,28 +32,37 @@ def crystals(teacher: Properties, student: Properties) -> list[bytes]:
         volumes, bands, states = (figure.add_subplot(1, 3, place) for place in (1, 2, 3))
         both = ((one, TEACHER, "teacher"), (found.get(one.name), STUDENT, "student"))
         for crystal, style, label in both:
-            if crystal is None:
-                continue
-            if crystal.equation_of_state:
-                volume, energy = np.array(crystal.equation_of_state).T
-                volumes.plot(volume, 1000 * (energy - energy.min()), label=label, **style)
-            if crystal.bands_THz and crystal.band_x:
-                lines = bands.plot(crystal.band_x, np.array(crystal.bands_THz), **style)
-                lines[0].set_label(label)
-            if crystal.frequencies_THz:
-                states.plot(*density_of_states(crystal), label=label, **style)
-        if one.band_path:
-            bands.set_xticks(*special_points(one.band_path), fontsize=8)
-        bands.axhline(0, color=GREY, lw=0.6)
-        volumes.set(xlabel="volume (Å³/atom)", ylabel="energy above the lowest (meV/atom)")
-        bands.set(xlabel="path through the zone", ylabel="frequency (THz)")
+            if crystal is not None:
+                draw_curves(volumes, bands, crystal, label, style)
+                if crystal.frequencies_THz:
+                    states.plot(*density_of_states(crystal), label=label, **style)
         states.set(xlabel="frequency (THz)", ylabel="modes per THz and cell")
         volumes.set_title(one.name, fontsize=9)
-        for axes in (volumes, bands, states):
-            if axes.get_legend_handles_labels()[0]:
-                axes.legend(frameon=False, fontsize=8)
+        add_legends(volumes, bands, states)
         drawn.append(png(figure))
     return drawn
+
+
+def draw_curves(volumes: Axes, bands: Axes, crystal: Crystal, label: str, style: dict[str, Any]) -> None:
+    """Draw energy over volume, and phonon bands over a path that ends at 1: its length depends on the lattice."""
+    volumes.set(xlabel="volume (Å³/atom)", ylabel="energy above the lowest (meV/atom)")
+    bands.set(xlabel="path through the zone", ylabel="frequency (THz)")
+    if crystal.equation_of_state:
+        volume, energy = np.array(crystal.equation_of_state).T
+        volumes.plot(volume, 1000 * (energy - energy.min()), label=label, **style)
+    if crystal.bands_THz and crystal.band_x and crystal.band_path:
+        end = crystal.band_x[-1]
+        lines = bands.plot(np.array(crystal.band_x) / end, np.array(crystal.bands_THz), **style)
+        lines[0].set_label(label)
+        bands.set_xticks(*special_points([(name, x / end) for name, x in crystal.band_path]), fontsize=8)
+        bands.axhline(0, color=GREY, lw=0.6)
+
+
+def add_legends(*every: Axes) -> None:
+    """Add a legend to each of the axes that has a labelled curve."""
+    for axes in every:
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False, fontsize=8)
 
 
 def special_points(path: Sequence[tuple[str, float]]) -> tuple[list[float], list[str]]:
@@ -73,13 +85,13 @@ def density_of_states(crystal: Crystal) -> tuple[np.ndarray, np.ndarray]:
     return along, bells.sum(axis=1) / (WIDTH_THz * np.sqrt(2 * np.pi) * len(mesh))
 
 
-def dimers(teacher: dict[str, Dimer], student: dict[str, Dimer], most: int = MOST_PAIRS) -> bytes:
-    """Energy over distance of the first pairs, three in a row.
+def dimers(teacher: dict[str, Dimer], student: dict[str, Dimer]) -> bytes:
+    """Energy over distance of the first MOST_PAIRS pairs, three in a row.
 
     Args:
         teacher: one pair at least.
     """
-    shown = list(teacher)[:most]
+    shown = list(teacher)[:MOST_PAIRS]
     columns = min(3, len(shown))
     rows = -(-len(shown) // columns)
     figure = drawing(max(3.06 * columns, 5.0), 2.9 * rows)

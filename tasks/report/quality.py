@@ -56,8 +56,8 @@ def fidelity(summary: RunSummary) -> Section:
 
 EXPECTED = (
     "Expected: √(student-teacher² + teacher-DFT²), the error against DFT if the errors of student and teacher are"
-    " independent. A measured error far above it means that the DFT test structures are harder for the student than the"
-    " teacher's test structures; one far below, that the student's errors cancel those of the teacher."
+    " independent. If the measured error is far above it, the DFT test structures are harder for the student than the"
+    " teacher's test structures. If it is far below, the student's errors cancel those of the teacher."
 )
 
 

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 
 from containers.contract import Closed
 from containers.properties.compare import PropertyLimits
-from containers.properties.measure import Properties
+from containers.properties.results import Properties
 from containers.tensorpot.student import calculator
 from containers.tensorpot.student.baseline import Baseline
 from tasks.artefact import Artefact

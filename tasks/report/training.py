@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tasks.report.markup import DASH, ERRORS, Note, Picture, Pictures, Section, Table, duration, number
-from tasks.report.summary import Figures, RunSummary
+from tasks.report.summary import Figures, RunSummary, Size
 
 PLAIN_ERRORS = {key: label for key, label in ERRORS.items() if not key.startswith("stress")}
 ELSEWHERE = ("reason", "stage", "stage_maxiter", "onward", "tried")
@@ -81,14 +81,21 @@ def learning_curve(summary: RunSummary, pictures: Pictures) -> Section:
 
 
 def extensions(summary: RunSummary) -> Section:
-    """Rounds with more structures or functions, and why they ended."""
+    """Rounds with more structures, more functions or structures for properties, and why they ended."""
 
     def errors(figures: Figures) -> str:
         return ", ".join(number(figures.get(key)) for key in ("force_mae_meV_per_A", "energy_mae_meV_per_atom"))
 
+    def properties(size: Size) -> str:
+        return ", ".join(f"{group} {number(over)}" for group, over in size.properties.items())
+
     rows, made = [], summary.extensions
-    for one in made.rounds if made else ():
-        added = ", ".join(f"{count} by {how}" for how, count in sorted(one.added_by.items()))
+    rounds = made.rounds if made else ()
+    judged = any(one.before.properties for one in rounds)
+    for one in rounds:
+        word = "for" if one.kind == "properties" else "by"
+        added = ", ".join(f"{count} {word} {how}" for how, count in sorted(one.added_by.items()))
+        change = "structures for properties" if one.kind == "properties" else f"more {one.kind}"
         sizes = [one.before, one.after] if one.after else [one.before]
         structures, functions = (
             " → ".join(map(number, dict.fromkeys(getattr(size, name) for size in sizes)))  # once where none was added
@@ -98,16 +105,19 @@ def extensions(summary: RunSummary) -> Section:
         rows.append(
             (
                 str(one.number),
-                f"more {one.kind}" + (f" ({added})" if added else "") + f": {one.reason}",
+                change + (f" ({added})" if added else "") + f": {one.reason}",
                 structures,
                 functions,
                 " → ".join(errors(size.validation) for size in sizes),
                 " → ".join(errors(size.test) for size in sizes),
+                *([" → ".join(map(properties, sizes))] if judged else []),
                 helped if one.after else f"failed: {one.failure}",
             )
         )
     head = (
-        *("round", "change and reason", "structures", "functions per element"),
-        *("validation: force MAE (meV/Å), energy MAE (meV/atom)", "test: the same", "helped"),
+        *("round", "change and reason", "selected structures", "functions per element"),
+        *("validation: force MAE (meV/Å), energy MAE (meV/atom)", "test: the same"),
+        *(("properties: largest deviation of each group / its limit",) if judged else ()),
+        "helped",
     )
-    return Section("More structures, more functions", [made.sentence() if made else "", Table(head, rows)])
+    return Section("Rounds of extension", [made.sentence() if made else "", Table(head, rows)])

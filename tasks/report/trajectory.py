@@ -6,16 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasks.report.markup import DASH, ERRORS, Note, Part, Picture, Section, Table, duration, number
-from tasks.report.plots import BLUE, GREY, ORANGE, drawing, png
+from tasks.report.plots import BLACK, BLUE, GREY, ORANGE, drawing, png
 from tasks.report.summary import RunSummary
 
-SHOWN = {
-    "energy_mae_meV_per_atom": ERRORS["energy_mae_meV_per_atom"],
-    "energy_rmse_meV_per_atom": ERRORS["energy_rmse_meV_per_atom"],
-    "force_mae_meV_per_A": ERRORS["force_mae_meV_per_A"],
-    "force_rmse_meV_per_A": ERRORS["force_rmse_meV_per_A"],
-}
-LOOKS = ((BLUE, "o"), (ORANGE, "^"), (GREY, "s"), ("#1f2328", "D"), (BLUE, "x"), (ORANGE, "+"))
+SHOWN = {key: label for key, label in ERRORS.items() if key.startswith(("energy_", "force_")) and "max" not in key}
+LOOKS = ((BLUE, "o"), (ORANGE, "^"), (GREY, "s"), (BLACK, "D"), (BLUE, "x"), (ORANGE, "+"))
 """Colour and marker of each run: they differ in both, for readers who see no colour."""
 MOST_OF_LABELLING = 0.1
 """Share of the pool's labelling that a run of the teacher beside the student's may cost."""
@@ -26,7 +21,7 @@ def trajectory(summary: RunSummary) -> Section:
     """Errors by run and by extrapolation grade on structures that the student's molecular dynamics visited."""
     title, found = "Errors on its own trajectory", summary.metrics("trajectory_errors")
     if not found:
-        return Section(title, ["Not looked at: trajectory.picoseconds is 0."])
+        return Section(title, ["Not measured: trajectory.picoseconds is 0."])
     made = summary.metrics("trajectory")
     runs = [
         (
@@ -47,7 +42,7 @@ def trajectory(summary: RunSummary) -> Section:
     ]
     aside = [
         f"{one['run']}: {one['set_aside']} of {one['frames']} frames {'has' if one['set_aside'] == 1 else 'have'} no"
-        f" label that keeps the bounds of `labels`: {one['set_aside_because'] or 'see the log'}."
+        f" label within the bounds of `labels`: {one['set_aside_because'] or 'see the log'}."
         for one in found["runs"]
         if one["set_aside"]
     ]
@@ -63,8 +58,8 @@ def trajectory(summary: RunSummary) -> Section:
     return Section(
         title,
         [
-            "The student's own molecular dynamics led to these structures, and the teacher labelled them. So these"
-            " are errors that a simulation meets.",
+            "The student's own molecular dynamics led to these structures, and the teacher labelled them. So a"
+            " simulation can expect such errors.",
             *unstable,
             *aside,
             Table((*run_head, "mean size of the teacher's force components (meV/Å)"), runs),
@@ -87,7 +82,7 @@ def motion(summary: RunSummary) -> list[Part]:
         ]
         caption = (
             f"Student and teacher at {number(found['temperature_K'])} K, from the same positions and velocities,"
-            f" {number(found['steps'])} steps each. Two runs of one potential differ too: they are short."
+            f" {number(found['steps'])} steps each. The runs are short: two runs of one potential differ too."
         )
         return [Table((), rows, caption), Picture("motion", "g(r) and mean square displacement of both")]
     if not cost:

@@ -1,4 +1,4 @@
-"""Finished runs side by side: what their run folders say, as one page with a column for each run.
+"""Finished runs side by side, from their run folders: one page with a column for each run.
 
 It reads `report.json` and the `properties_*.json` alone, so that runs of any work root, or copies of them, compare.
 """
@@ -14,22 +14,22 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from containers.properties.compare import UNITS, Deviation, deviations, mean_percent
-from containers.properties.measure import Crystal, Properties
+from containers.properties.compare import UNIT_TEXTS, UNITS, Deviation, deviations, mean_percent
+from containers.properties.results import Properties
 from containers.properties.speed import Speed
 from tasks.errors import UserError
 from tasks.report.invariants import RUNTIMES
 from tasks.report.markup import DASH, ERRORS, Note, Part, Picture, Section, Table, duration, number, percent, to_html
-from tasks.report.plots import drawing, png
+from tasks.report.plots import BLUE, GREEN, ORANGE, drawing, png
+from tasks.report.property_plots import TEACHER as TEACHER_STYLE
+from tasks.report.property_plots import add_legends, draw_curves
 
 REPORT, TEACHER, STUDENT = "report.json", "properties_teacher.json", "properties_student.json"
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""Of the runs; people who do not see all colours tell them apart (Okabe and Ito, 2008), and each has its dashes."""
+COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9")
+"""Of the runs: colour-blind readers can distinguish them (Okabe and Ito, 2008), and each run has its own dashes."""
 DASHES = ("--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
-TEACHERS = "#24292f"
 TIMED = ("teacher_properties", "student_properties")
 NONE = Properties(crystals=())
-UNIT_TEXTS = {"percent": "%", "meV_per_atom": "meV/atom", "A": "Å", "J_per_m2": "J/m²"}
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,12 @@ def _report(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} is no run folder: it {there}. Give folders such as runs/NAME.")
     try:
         report: dict[str, Any] = json.loads(path.read_bytes())
-        for key in ("name", "metrics", "fidelity", "selection", "seconds", "converged"):
-            report[key]
-    except (ValueError, KeyError, TypeError) as error:
+        report["name"], report["converged"]
+        for key in ("metrics", "fidelity", "selection", "seconds"):
+            report[key].items()
+        for step in TIMED:
+            Speed.model_validate(report["metrics"].get(step, {}).get("speed", {}))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no report of this program ({type(error).__name__}: {error})") from None
     return report
 
@@ -98,7 +101,7 @@ def _properties(folder: Path) -> tuple[Properties, Properties] | None:
 def comparison_page(runs: Sequence[ComparedRun]) -> str:
     """Return the page: a column for each run, and the curves of all in one picture for each crystal."""
     crystals = _crystals(runs)
-    pictures = {f"crystal-{place}": _picture(name, runs) for place, name in enumerate(crystals)}
+    pictures = {f"crystal-{place}": picture(name, runs) for place, name in enumerate(crystals)}
     shown: list[Part] = [
         Picture(f"crystal-{place}", f"Energy over volume and phonon bands of {name}: teacher and every run")
         for place, name in enumerate(crystals)
@@ -174,7 +177,7 @@ def property_tables(runs: Sequence[ComparedRun]) -> list[Part]:
         given = [one.teacher for one in ones if one is not None and one.teacher is not None]
         same = bool(given) and np.allclose(given, given[0], rtol=1e-3, atol=1e-6)
         differ = differ or bool(given and not same)
-        unit = next(_unit(one.unit) for one in ones if one is not None)
+        unit = next(UNIT_TEXTS[one.unit] for one in ones if one is not None)
         teacher = number(float(given[0])) if same else "differs" if given else DASH
         rows.append((crystal, f"{kind}: {name}", unit, teacher, *map(_cell, ones)))
     if not rows:
@@ -196,17 +199,13 @@ def property_tables(runs: Sequence[ComparedRun]) -> list[Part]:
     ]
 
 
-def _unit(unit: str) -> str:
-    return UNIT_TEXTS.get(unit, unit)
-
-
 def _cell(row: Deviation | None) -> str:
     """`161.2 (+1.4 %)`: the student, and student less teacher."""
     if row is None:
         return DASH
     if row.student is None or row.deviation is None:
-        return "not there"
-    return f"{number(row.student)} ({row.deviation:+.3g} {_unit(UNITS[row.kind])})"
+        return "no value"
+    return f"{number(row.student)} ({row.deviation:+.3g} {UNIT_TEXTS[UNITS[row.kind]]})"
 
 
 def speeds(runs: Sequence[ComparedRun]) -> list[tuple[str, ...]]:
@@ -232,37 +231,21 @@ def _crystals(runs: Sequence[ComparedRun]) -> list[str]:
     return list(dict.fromkeys(one.name for one in every if one.equation_of_state or one.bands_THz))
 
 
-def _picture(name: str, runs: Sequence[ComparedRun]) -> bytes:
+def picture(name: str, runs: Sequence[ComparedRun]) -> bytes:
     """Energy over volume and phonon bands of a crystal: the first teacher's as lines, each run's in its own dashes."""
-    curves: list[tuple[str, Crystal, str, Any]] = []
-    for place, run in enumerate(runs):
-        teacher, student = (_named(of, name) for of in run.properties or (NONE, NONE))
-        if teacher and not curves:
-            curves.append(("teacher", teacher, TEACHERS, "-"))
-        if student:
-            curves.append((run.label, student, COLOURS[place % len(COLOURS)], DASHES[place % len(DASHES)]))
     figure = drawing(10.5, 4.0)
     volumes, bands = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
-    for label, crystal, colour, dashes in curves:
-        if crystal.equation_of_state:
-            volume, energy = np.array(crystal.equation_of_state).T
-            volumes.plot(volume, 1000 * (energy - energy.min()), color=colour, ls=dashes, lw=1.6, label=label)
-        if crystal.bands_THz and crystal.band_x and crystal.band_path:
-            end = crystal.band_x[-1]  # lattices differ a little, and so do the lengths of their paths
-            along = np.array(crystal.band_x) / end
-            lines = bands.plot(along, np.array(crystal.bands_THz), color=colour, ls=dashes, lw=1.2)
-            lines[0].set_label(label)
-            names = ["Γ" if point == "G" else point for point, _ in crystal.band_path]
-            bands.set_xticks([x / end for _, x in crystal.band_path], names)
-    bands.axhline(0, color=TEACHERS, lw=0.6)
-    volumes.set(xlabel="volume (Å³/atom)", ylabel="energy above the lowest (meV/atom)")
-    bands.set(ylabel="frequency (THz)")
+    has_teacher = False
+    for place, run in enumerate(runs):
+        teacher, student = (
+            next((one for one in of.crystals if one.name == name), None) for of in run.properties or (NONE, NONE)
+        )
+        if teacher and not has_teacher:
+            draw_curves(volumes, bands, teacher, "teacher", TEACHER_STYLE)
+            has_teacher = True
+        if student:
+            style = {"color": COLOURS[place % len(COLOURS)], "ls": DASHES[place % len(DASHES)], "lw": 1.6}
+            draw_curves(volumes, bands, student, run.label, style)
     volumes.set_title(name, fontsize=9)
-    for axes in (volumes, bands):
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False, fontsize=8)
+    add_legends(volumes, bands)
     return png(figure)
-
-
-def _named(properties: Properties, name: str) -> Crystal | None:
-    return next((one for one in properties.crystals if one.name == name), None)

@@ -24,7 +24,7 @@ from containers.contract import BadInput, InputFile, Report, Request, Resources,
 from containers.environment import lock_digest
 from containers.labels.rows import NOT_FINITE, ROWS
 from containers.mace.teacher.description import Teacher, choose_head
-from containers.properties.measure import Crystal
+from containers.properties.results import Crystal
 from containers.step import execute
 from containers.structures.state import read_state
 from containers.structures.table import structure_id, structures_table, write_table

@@ -24,14 +24,14 @@ from pydantic import Field
 
 from containers.contract import Closed, Image, Inputs, Machine, StepMetrics
 from containers.properties.compare import Group
-from containers.properties.measure import Crystal, Properties, Settings
 from containers.properties.molecules import Molecule
+from containers.properties.results import Crystal, Properties, Settings
 from containers.properties.waves import waves
-from containers.structures.cells import bare, grown
+from containers.structures.cells import bare, grown, heights
 from containers.structures.table import structure_id, structures_table, write_table
 
 IMAGE: Image = "mace"
-VERSION = 1
+VERSION = 2
 INPUTS = {
     "model": "the teacher, a MACE model; several are a committee",
     "properties": "the teacher's properties of the crystals (properties.json of teacher_properties)",
@@ -45,12 +45,13 @@ DISPLACEMENTS_A = (0.01, 0.02, 0.04, 0.06)
 EACH = 3  # molecules of each size of displacement
 NEAR_REST_A = (0.02, 0.04)  # displacements from rest of defects
 WIDER = 1.25
-"""Cells of defects and displacements are so much wider and slabs so much thicker than those of the test."""
+"""Cells of defects and displacements are so much wider and slabs so much thicker than those of the test: by one
+repetition at least."""
 MOST_STEPS = 80  # to rest
 
 
 class Params(Closed):
-    """What is missed, by crystal."""
+    """Missed properties by crystal, and the cells to make."""
 
     head: str = Field(description="readout of the teacher")
     missed: dict[str, tuple[Group, ...]] = Field(description="crystal or molecule -> groups of its properties")
@@ -59,7 +60,7 @@ class Params(Closed):
 
 
 class Metrics(StepMetrics):
-    """What the flow reads."""
+    """Figures that the flow reads."""
 
     structures: int
     by_group: dict[str, int]
@@ -68,13 +69,9 @@ class Metrics(StepMetrics):
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
     """Write the structures; those of one crystal and kind are a family."""
-    from mace.calculators import MACECalculator
+    from containers.mace.teacher.calculator import teacher_calculator
 
-    from containers.mace.teacher.model import load_model
-
-    device = machine.resources.device
-    models = [load_model(path, device) for path in inputs.all("model")]
-    teacher = MACECalculator(models=models, device=device, default_dtype="float64", head=params.head)
+    teacher = teacher_calculator(inputs.all("model"), params.head, machine.resources.device)
     found = Properties.read(inputs.one("properties"))
     crystals = {crystal.name: crystal for crystal in found.crystals}
     molecules = {molecule.name: molecule for molecule in found.molecules}
@@ -138,7 +135,7 @@ def elastic(crystal: Crystal, teacher: Calculator, settings: Settings, random: n
 
 def phonon(crystal: Crystal, teacher: Calculator, settings: Settings, random: np.random.Generator) -> Iterator[Atoms]:
     """Yield supercells with displacements."""
-    rest = grown(crystal.atoms(), 1, WIDER * settings.supercell_A)
+    rest = wider(crystal, settings)
     for size in DISPLACEMENTS_A:
         moved = rest.copy()
         moved.rattle(size, rng=random)
@@ -147,24 +144,40 @@ def phonon(crystal: Crystal, teacher: Calculator, settings: Settings, random: np
 
 def vacancy(crystal: Crystal, teacher: Calculator, settings: Settings, random: np.random.Generator) -> Iterator[Atoms]:
     """Yield a supercell without one atom of each element."""
-    rest = grown(crystal.atoms(), 1, WIDER * settings.supercell_A)
+    rest = wider(crystal, settings)
     for number in sorted(set(rest.numbers.tolist())):
         lacking = rest.copy()
         del lacking[int(np.flatnonzero(rest.numbers == number)[0])]
         yield from around_rest(lacking, teacher, random)
 
 
+def wider(crystal: Crystal, settings: Settings) -> Atoms:
+    """Return a supercell WIDER than the tested one, by one repetition at least."""
+    tested = len(grown(crystal.atoms(), 1, settings.supercell_A))
+    return grown(crystal.atoms(), tested + 1, WIDER * settings.supercell_A)
+
+
 def surface(crystal: Crystal, teacher: Calculator, settings: Settings, random: np.random.Generator) -> Iterator[Atoms]:
     """Yield slabs of every termination of the faces of low index."""
-    from pymatgen.core.surface import SlabGenerator, get_symmetrically_distinct_miller_indices
+    from pymatgen.core.surface import get_symmetrically_distinct_miller_indices
     from pymatgen.io.ase import AseAtomsAdaptor
 
     conventional = AseAtomsAdaptor.get_structure(crystal.conventional())
     for index in get_symmetrically_distinct_miller_indices(conventional, 1):
-        thickness = WIDER * settings.slab_A
-        generator = SlabGenerator(conventional, index, thickness, settings.vacuum_A, center_slab=True, primitive=True)
-        for slab in generator.get_slabs():
-            yield from around_rest(bare(AseAtomsAdaptor.get_atoms(slab, msonable=False)), teacher, random)
+        for slab in thicker(conventional, index, settings):
+            yield from around_rest(slab, teacher, random)
+
+
+def thicker(conventional: Any, index: tuple[int, ...], settings: Settings) -> list[Atoms]:
+    """Return the slabs of a face, WIDER than the tested ones, by one layer at least."""
+    from pymatgen.core.surface import SlabGenerator
+    from pymatgen.io.ase import AseAtomsAdaptor
+
+    layer = AseAtomsAdaptor.get_atoms(SlabGenerator(conventional, index, 1, 1).oriented_unit_cell, msonable=False)
+    height = heights(layer)[2]
+    thickness = max(WIDER * settings.slab_A, (np.ceil(settings.slab_A / height) + 0.5) * height)
+    made = SlabGenerator(conventional, index, thickness, settings.vacuum_A, center_slab=True, primitive=True)
+    return [bare(AseAtomsAdaptor.get_atoms(slab, msonable=False)) for slab in made.get_slabs()]
 
 
 def molecule(given: Molecule, random: np.random.Generator) -> Iterator[Atoms]:

@@ -22,14 +22,14 @@ OUTPUTS = {"motion": "motion.json"}  # {"temperature_K", "teacher", "student", .
 
 
 class Params(Closed):
-    """How the teacher computes."""
+    """Head and precision of the teacher."""
 
     head: str = Field(description="readout of the teacher")
     dtype: Literal["float32", "float64"] = Field(description="as its labels")
 
 
 class Metrics(StepMetrics):
-    """What the report reads."""
+    """Figures that the report reads."""
 
     temperature_K: float
     steps: int
@@ -43,15 +43,11 @@ class Metrics(StepMetrics):
 
 def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
     """Write g(r) and mean square displacement of both."""
-    from mace.calculators import MACECalculator
+    from containers.mace.teacher.calculator import teacher_calculator
 
-    from containers.mace.teacher.model import load_model
-
-    device = machine.resources.device
-    models = [load_model(path, device) for path in inputs.all("model")]
     start, student = read(inputs)
     atoms = start.atoms()
-    atoms.calc = MACECalculator(models=models, device=device, default_dtype=params.dtype, head=params.head)
+    atoms.calc = teacher_calculator(inputs.all("model"), params.head, machine.resources.device, params.dtype)
     trace = []
     for step, _ in enumerate(start.dynamics(atoms).irun(start.steps)):
         if step % EVERY == 0:

@@ -9,8 +9,9 @@ from pydantic import Field
 
 from containers.contract import Closed, Image, Inputs, Machine, Optional, StepMetrics
 from containers.properties.crystals import Prototype, distinct, lowest_of_each_composition
-from containers.properties.measure import Properties, Settings, measure_all
+from containers.properties.measure import measure_all
 from containers.properties.molecules import dimers, lowest_molecules, measure_molecules, pair_distances
+from containers.properties.results import Properties, Settings
 from containers.properties.speed import Speed
 from containers.structures.table import read_atoms
 
@@ -25,7 +26,7 @@ OUTPUTS = {"properties": "properties.json"}
 
 
 class Params(Closed):
-    """Which crystals, and what is measured on them."""
+    """Crystals, and the properties to measure."""
 
     head: str = Field(description="readout of the teacher, one of those in teacher.json (see `choose_head`)")
     prototypes: tuple[Prototype, ...] = Field((), description="crystals by the name of their structure")
@@ -34,7 +35,7 @@ class Params(Closed):
 
 
 class Metrics(StepMetrics):
-    """What the flow reads."""
+    """Figures that the flow reads."""
 
     crystals: int
     names: list[str]  # of crystals
@@ -51,26 +52,22 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     Raises:
         BadInput: a file is not a MACE model, or a prototype does not fit its formula.
     """
-    from mace.calculators import MACECalculator
-
     from containers.mace.properties.teacher_speed import teacher_speed
-    from containers.mace.teacher.model import load_model
+    from containers.mace.teacher.calculator import teacher_calculator
 
     device = machine.resources.device
-    models = [load_model(path, device) for path in inputs.all("model")]
-    teacher = MACECalculator(models=models, device=device, default_dtype="float64", head=params.head)
+    teacher = teacher_calculator(inputs.all("model"), params.head, device)
     given = [prototype.atoms() for prototype in params.prototypes]
     given += [atoms for path in inputs.all("crystals") for atoms in read_atoms(path)]
     labelled = read_atoms(inputs.one("structures")) if inputs.all("structures") else []
     left_out: dict[str, str] = {}
-    chosen = distinct(given, teacher, len(given), left_out)
-    chosen += distinct(lowest_of_each_composition(labelled), teacher, params.at_most, left_out)
+    chosen = distinct(given, lowest_of_each_composition(labelled), teacher, params.at_most, left_out)
     molecules = measure_molecules(lowest_molecules(labelled, params.at_most), teacher, left_out)
     elements = {symbol for atoms in (*given, *labelled) for symbol in atoms.symbols}
     properties = measure_all(chosen, teacher, params.settings, machine.progress)
     further = {
         "molecules": molecules,
-        "dimers": dimers(pair_distances(elements, max(float(model.r_max) for model in models)), teacher),
+        "dimers": dimers(pair_distances(elements, teacher.r_max), teacher),
         "left_out": {**left_out, **properties.left_out},
     }
     found = write(outputs, properties.model_copy(update=further))
@@ -79,7 +76,7 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
-    """Write one crystal without properties."""
+    """Write properties of no crystal."""
     return write(outputs, Properties(crystals=())) | {"speed": Speed().model_dump()}
 
 

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import get_args
 
 import torch
-from mace.calculators import MACECalculator
 from mace.tools import torch_tools
 
 from containers.contract import Device
 from containers.mace.labelling.batches import DEFAULT_BOUND
 from containers.mace.labelling.labeller import Labeller, LabelSettings
 from containers.mace.labelling.mace_label import Dtype
-from containers.mace.teacher.model import load_model
-from containers.properties.measure import Crystal
+from containers.mace.teacher.calculator import teacher_calculator
+from containers.properties.results import Crystal
 from containers.properties.speed import Speed, atoms_per_s, timed_cell
 
 
@@ -33,8 +32,7 @@ def teacher_speed(model: Path, head: str, crystals: Sequence[Crystal], device: D
             with torch_tools.default_dtype(dtype):
                 ours = Labeller(LabelSettings(model, head, dtype, DEFAULT_BOUND, device))
                 speeds[f"labeller_{dtype}"] = atoms_per_s(partial(ours.label, [atoms]), len(atoms), device)
-                models = [load_model(model, device)]
-                theirs = MACECalculator(models=models, device=device, default_dtype=dtype, head=head)
+                theirs = teacher_calculator([model], head, device, dtype)
                 speeds[f"mace_{dtype}"] = atoms_per_s(partial(theirs.calculate, atoms), len(atoms), device)
     finally:
         torch.set_num_threads(threads)

@@ -64,7 +64,7 @@ class Figure(Closed):
 
 
 class Invariants(Closed):
-    """What was checked, and how far each figure is from its limit."""
+    """Figures of the checks with their limits, and the structures that were used."""
 
     figures: dict[str, Figure] = {}  # by the names of LIMITS
     structures: dict[str, str] = {}  # id of a structure -> the elements that it stands for

@@ -8,12 +8,13 @@ from typing import Any
 
 from containers.contract import Closed, Image, Inputs, Machine, Optional, StepMetrics
 from containers.properties.compare import deviations
-from containers.properties.measure import Properties, Settings, measure_all
+from containers.properties.measure import measure_all
 from containers.properties.molecules import dimers, measure_molecules
+from containers.properties.results import Properties, Settings
 from containers.properties.speed import Speed
 
 IMAGE: Image = "tensorpot"
-VERSION = 3
+VERSION = 4
 INPUTS = {
     "potential": "the student (B-basis .yaml)",
     "asi": "its active set (.asi)",
@@ -26,13 +27,13 @@ OUTPUTS = {"student_properties": "student_properties.json", "deviations": "devia
 
 
 class Params(Closed):
-    """What is measured: the same as for the teacher."""
+    """Properties to measure: those of the teacher."""
 
     settings: Settings = Settings()
 
 
 class Metrics(StepMetrics):
-    """What the flow reads."""
+    """Figures that the flow reads."""
 
     deviations: list[dict[str, Any]]  # of `Deviation`
     speed: Speed = Speed()
@@ -55,7 +56,8 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
         speed = student_speed(student, teacher.crystals, files)
     left_out: dict[str, str] = {}
     molecules = measure_molecules((molecule.atoms() for molecule in teacher.molecules), student, left_out)
-    properties = measure_all(crystals, student, params.settings, machine.progress)
+    names = [crystal.name for crystal in teacher.crystals]
+    properties = measure_all(crystals, student, params.settings, machine.progress, names)
     further = {
         "molecules": molecules,
         "dimers": dimers({pair: dimer.distance_A for pair, dimer in teacher.dimers.items()}, student),

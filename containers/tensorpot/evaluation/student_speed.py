@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from containers.properties.measure import Crystal
+from containers.properties.results import Crystal
 from containers.properties.speed import Speed, atoms_per_s, timed_cell
 from containers.tensorpot.student.calculator import Student
 from containers.tensorpot.student.lammps import Files, LammpsFails, run_lammps

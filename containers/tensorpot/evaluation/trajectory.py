@@ -71,7 +71,7 @@ class Params(Closed):
 
 
 class Metrics(StepMetrics):
-    """What the flow reads."""
+    """Figures that the flow reads."""
 
     frames: int
     motion_atom_steps: int | None  # atoms times steps of the run that a teacher may repeat; None: all are unstable

@@ -38,11 +38,11 @@ OUTPUTS = {"trajectory_errors": "trajectory_errors.json"}  # {"runs", "by_gamma"
 
 
 class Params(Closed):
-    """Nothing to choose."""
+    """No parameters."""
 
 
 class Metrics(StepMetrics):
-    """What the report reads: a row for each run, one for each range of γ that has atoms, and one for each frame."""
+    """Rows for the report: one for each run, each range of γ that has atoms, and each frame."""
 
     runs: list[dict[str, Any]]
     by_gamma: list[dict[str, Any]]

@@ -13,7 +13,7 @@ from pathlib import Path
 from containers.contract import load_step, no_progress
 from containers.mace.labelling import mace_label
 from containers.properties.compare import Group
-from containers.properties.measure import Properties
+from containers.properties.results import Properties
 from flows.config.schema import DistillConfig
 from flows.config.training import Limits
 from flows.data import steps

@@ -6,7 +6,7 @@ import pytest
 from ase.build import bulk
 
 from containers.properties.compare import deviations, mean_percent
-from containers.properties.measure import Crystal, Properties
+from containers.properties.results import Crystal, Properties
 
 
 def crystal(formula: str, energy: float, group: str = "Fm-3m", **changes: object) -> Crystal:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from ase.build import bulk
+from ase.calculators.calculator import all_changes
 from ase.calculators.lj import LennardJones
 from ase.units import _amu, _e
 
-from containers.properties.measure import Crystal, Settings, measure, measure_all
+from containers.properties.compare import deviations
+from containers.properties.measure import measure, measure_all
+from containers.properties.results import Crystal, Settings
 
 SIGMA, EPSILON = 2.5, 0.3  # Å, eV
+NOTHING = Settings(elastic=False, phonons=False, vacancies=False, surfaces=False)
 
 
 def pairs(reach: float) -> LennardJones:
@@ -39,8 +45,8 @@ def test_phonons_have_the_speed_of_sound_of_the_elastic_constants(crystal: Cryst
     assert crystal.bands_THz is not None
     assert crystal.band_x is not None
     density = crystal.atoms().get_masses().sum() * _amu / (crystal.atoms().get_volume() * 1e-30)  # kg/m³
-    step_per_m = (crystal.band_x[3] - crystal.band_x[0]) * 1e10 / (2 * np.pi) * 2 * np.pi
-    slow, _, fast = np.array(crystal.bands_THz[3]) * 1e12 * 2 * np.pi / step_per_m
+    wave_number = (crystal.band_x[3] - crystal.band_x[0]) * 1e10  # 1/m, with its 2 pi
+    slow, _, fast = np.array(crystal.bands_THz[3]) * 1e12 * 2 * np.pi / wave_number  # m/s
     assert fast == pytest.approx((crystal.elastic_GPa["C11"] * 1e9 / density) ** 0.5, rel=0.03)
     assert slow == pytest.approx((crystal.elastic_GPa["C44"] * 1e9 / density) ** 0.5, rel=0.03)
     assert crystal.imaginary_share == 0
@@ -78,3 +84,36 @@ def test_a_crystal_that_does_not_come_to_rest_is_left_out_with_the_reason(monkey
     properties = measure_all([bulk("Ar", "fcc", a=1.45 * SIGMA)], pairs(2.5), Settings())
     assert properties.crystals == ()
     assert properties.left_out == {"Ar": "Ar does not come to rest within 1 steps"}
+
+
+class Broken(LennardJones):
+    """Lennard-Jones; all values are this number beyond a volume of an atom (Å³)."""
+
+    def __init__(self, value: float, beyond_A3: float) -> None:
+        super().__init__(**pairs(2.5).parameters)
+        self.value, self.beyond_A3 = value, beyond_A3
+
+    def calculate(self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes) -> None:
+        super().calculate(atoms, properties, system_changes)
+        if atoms.get_volume() / len(atoms) > self.beyond_A3:
+            self.results = {name: np.full_like(found, self.value) for name, found in self.results.items()}
+
+
+def test_values_that_are_no_numbers_fail_and_do_not_end_the_run() -> None:
+    (crystal,) = measure_all([bulk("Ar", "fcc", a=1.55 * SIGMA)], Broken(np.nan, 15.6), NOTHING).crystals
+    assert crystal.failed == {"equation of state": "a value is no number"}
+    none = measure_all([bulk("Ar", "fcc", a=1.55 * SIGMA)], Broken(np.nan, 0.0), NOTHING)
+    assert none.left_out == {"Ar": "Ar has an energy or forces that are no numbers"}
+    apart = measure_all([bulk("Ar", "fcc", a=1.55 * SIGMA)], Broken(-1.0, 0.0), NOTHING)
+    assert "Ar does not hold as it relaxes: its volume went from 14.5 to " in apart.left_out["Ar"]
+
+
+def test_two_phases_of_one_formula_and_space_group_have_two_names_which_the_student_keeps() -> None:
+    phases = [bulk("Ar", "fcc", a=1.55 * SIGMA), bulk("Ar", "fcc", a=20.0)]
+    teacher = measure_all(phases, pairs(1.4), NOTHING)
+    assert [one.name for one in teacher.crystals] == ["Ar Fm-3m", "Ar Fm-3m (2)"]
+    names = [one.name for one in teacher.crystals]
+    student = measure_all(phases, pairs(1.3), NOTHING, names=names)
+    found = {row.crystal: row.deviation for row in deviations(teacher, student) if row.property == "a"}
+    assert found["Ar Fm-3m (2)"] == 0
+    assert found["Ar Fm-3m"] != 0

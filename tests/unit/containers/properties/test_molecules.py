@@ -12,8 +12,8 @@ from ase.calculators.lj import LennardJones
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from containers.properties.compare import deviations
-from containers.properties.measure import Properties
 from containers.properties.molecules import Molecule, dimers, lowest_molecules, measure_molecules, pair_distances
+from containers.properties.results import Properties
 
 SIGMA, EPSILON = 2.0, 0.5
 REST_A = 2 ** (1 / 6) * SIGMA

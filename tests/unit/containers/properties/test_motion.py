@@ -14,7 +14,7 @@ CELL = np.diag([20.0, 22.0, 24.0])
 
 
 def test_atoms_at_random_places_have_an_even_density() -> None:
-    places = np.random.default_rng(1).uniform(size=(10, 1000, 3)) @ CELL
+    places = np.random.default_rng(1).uniform(size=(4, 1000, 3)) @ CELL
     found = Motion.of(places, CELL, (14,) * 1000, 10.0)
     assert np.mean(found.g[10:]) == pytest.approx(1.0, abs=0.01)
     assert found.difference_percent(found) == 0

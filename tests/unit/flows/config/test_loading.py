@@ -76,6 +76,7 @@ def test_overrides_reach_nested_keys(tmp_path: Path) -> None:
             "zbl: difference needs reference_potential",
         ),
         ({"pacemaker": {"lj": {"Si-Si": {"epsilon_eV": 1.0, "sigma_A": 2.0}}}}, "reference_potential is not lj"),
+        ({"pacemaker": {"energy_weights": False, "force_scale_eV_per_A": 2.0}}, "need energy_weights: true"),
         ({"pacemaker": {"r_in_A": {"Si-Si": 1.5}, "reference_potential": "none"}}, "reference_potential is none"),
         ({"dataset": {"weights": {"bulk": 0}}}, "dataset.weights.bulk: .*greater than 0"),
         ({"dataset": {"reference_energies": "dft"}}, "dataset.reference_energies: .*'isolated_atoms'"),

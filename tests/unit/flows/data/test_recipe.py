@@ -9,6 +9,7 @@ import pytest
 from ase.build import bulk
 
 from containers.mace.teacher.description import Teacher
+from containers.properties.crystals import Prototype
 from containers.structures.split import Split
 from containers.structures.table import structure_id, structures_table, write_table
 from containers.tensorpot.selection.coverage import Tables
@@ -168,6 +169,16 @@ def test_elements_are_those_of_config_and_data_that_the_teacher_knows(
 def test_what_disagrees_is_refused_with_its_key(config, teacher, changes, in_pool, in_dft, message) -> None:
     with pytest.raises(UserError, match=message):
         resolve(changed(config, "pacemaker", **changes), [teacher], in_pool, in_dft)
+
+
+@pytest.mark.parametrize(
+    ("formula", "message"),
+    [("Al", "prototypes has Al, but the potential has Si"), ("SiC", "prototypes: no fcc crystal of SiC: .* 1 atom")],
+)
+def test_a_prototype_that_does_not_fit_is_refused_before_the_labelling(config, teacher, formula, message) -> None:
+    prototype = Prototype(structure="fcc", formula=formula, a_A=4.0)
+    with pytest.raises(UserError, match=message):
+        resolve(changed(config, "properties", prototypes=[prototype]), [teacher], {"Si"}, set())
 
 
 def test_the_head_decides_the_reference_energies_and_must_be_one_of_the_teacher_s(config, two_heads) -> None:

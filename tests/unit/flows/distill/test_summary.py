@@ -67,7 +67,7 @@ FALLS = (
 )
 
 
-MISSED = "elastic C44 of Si Fd-3m differs by -17.5 % from the teacher's, wanted at most 10"
+MISSED = "elastic C44 of Si Fd-3m differs by -17.5 % from the teacher's, wanted at most 10 %"
 
 
 def elastic(deviation: float | None, teacher: float | None = 80.0) -> Deviation:

@@ -67,7 +67,7 @@ CONTINUES = "the fit was broken off (attempt 3: time_limit); run again: it conti
 ALONE = "the test split alone misses a limit, and validation stands for it: the force error"
 FORCES = "the force error on validation (200) exceeds that of training (100)"
 BASIS = "the force error on validation (200) is about that of training (200): the basis is the limit"
-BOTH = "beyond the limits are surface (4 times its limit), elastic (1.7 times its limit)"
+BOTH = "properties exceed their limits: surface (4 times), elastic (1.7 times)"
 NO_MORE = "structures: no training structure is left to add; functions: the basis has no more functions to offer"
 
 
@@ -125,13 +125,13 @@ NO_MORE = "structures: no training structure is left to add; functions: the basi
         (state(90.0, **FAR), [], {"rounds": 0}, "properties", BOTH, ""),
         (state(110.0, **FAR), [], {}, "structures", "the force error", ""),
         (state(90.0, **FAR), [], {"property_rounds": 0}, "rounds", "extend.property_rounds (0) are used up", ""),
-        (state(90.0, **FAR), VAIN, {}, "no_gain", "structures that dec", ""),
+        (state(90.0, **FAR), VAIN, {}, "no_gain", "structures for properties did not help", ""),
         (
             state(90.0, **FAR),
             [repaired(90.0, surface=0.4, elastic=1.7)],
             {},
             "properties",
-            "beyond the limits are ela",
+            "properties exceed their limits: ela",
             "",
         ),
         (state(90.0, **FAR), [repaired(90.0, surface=0.4, elastic=0.7)], {}, "reached", "", "so are the properties"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from flows.config.training import Convergence
 from flows.data import training_set
 from flows.data.prepare import Prepared
 from flows.data.recipe import Recipe
@@ -33,20 +32,24 @@ WORKSPACE = Workspace(root=Path("nowhere"), settings=Settings(cores=1))
 class Steps:
     """Answers every step; fits have the validation force errors that the test gives, one after the other."""
 
-    def __init__(self, artefact: MakeArtefact, errors: list[float | str], gap: float, unstable: str | None) -> None:
+    def __init__(
+        self,
+        artefact: MakeArtefact,
+        errors: list[float | str],
+        gap: float,
+        unstable: str | None,
+        test: float,
+        c44_percent: float | None,
+    ) -> None:
         self.artefact, self.errors, self.gap, self.unstable = artefact, list(errors), gap, unstable
+        self.test, self.c44_percent = test, c44_percent
         self.calls: list[tuple[str, StepCall]] = []
         self.selected = 100
-        self.deviations: list[float] = []
 
     def __call__(self, call: StepCall, workspace: Workspace, run_name: str | None = None) -> Artefact:
         self.calls.append((run_name or call.step, call))
         answer: dict[str, Any] = {}
-        if call.step == "property_structures":
-            answer = {"structures": 3, "by_group": {"elastic": 3}, "failed": {}}
-        elif call.step == "student_properties":
-            answer = {"deviations": [elastic(self.deviations.pop(0))]}
-        elif call.step == "weak_spots":
+        if call.step == "weak_spots":
             self.selected += (added := call.params["structures"])
             answer = {"added": added, "added_by": {"error": added}, "selected": self.selected, "how": {"error": added}}
         elif call.step == "frames":
@@ -54,7 +57,11 @@ class Steps:
         elif call.step == "stability":
             answer = {"unstable_because": self.unstable}
         elif call.step == "evaluate":
-            answer = evaluated(500.0)
+            answer = evaluated(self.test)
+        elif call.step == "property_structures":
+            answer = {"structures": 34, "by_group": {"elastic": 34}, "failed": {}}
+        elif call.step == "student_properties":
+            answer = {"deviations": [c44(self.c44_percent)]}
         elif call.step == "pace_train":
             error = self.errors.pop(0)
             if isinstance(error, str):
@@ -65,11 +72,6 @@ class Steps:
 
     def of(self, step: str) -> list[StepCall]:
         return [call for _, call in self.calls if call.step == step]
-
-
-def elastic(percent: float) -> dict[str, Any]:
-    given = {"crystal": "Si Fd-3m", "property": "C44", "kind": "elastic", "unit": "GPa", "teacher": 80.0}
-    return {**given, "student": 80 + 0.8 * percent, "deviation": percent}
 
 
 def fit_metrics(error: float, gap: float, functions: int = 250) -> dict[str, Any]:
@@ -87,39 +89,44 @@ def evaluated(error: float) -> dict[str, Any]:
     return {f"teacher_{name}": value for name, value in figures.items()}
 
 
+def c44(percent: float) -> dict[str, Any]:
+    """A deviation of C44 from the teacher's 80 GPa."""
+    given = {"crystal": "Si Fd-3m", "property": "C44", "kind": "elastic", "unit": "GPa", "teacher": 80.0}
+    return {**given, "student": 80 + 0.8 * percent, "deviation": percent}
+
+
 @pytest.fixture
 def distilled(prepared: Prepared, data: Artefact, artefact: MakeArtefact) -> Any:
-    """Runs the loop after a first fit with a validation force error of 300 meV/Å."""
+    """Runs the loop after a first fit with a validation force error of `start` (meV/Å)."""
 
     def run(
         errors: list[float | str],
         gap: float = 2.0,
         unstable: str | None = None,
         test: float = 500.0,
-        deviations: Sequence[float] = (),
+        start: float = 300.0,
+        c44_percent: tuple[float, float] | None = None,
         **changes: Any,
     ) -> tuple[Results, Steps, Run, FittedStudent]:
-        steps = Steps(artefact, errors, gap, unstable)
-        first_deviation, steps.deviations = deviations[:1], list(deviations[1:])
+        steps = Steps(artefact, errors, gap, unstable, test, c44_percent and c44_percent[1])
         run = Run(WORKSPACE, step=steps)
         selection = artefact("pace_select", candidates=500, selected=100, how={"bulk": 100})
-        made = artefact("pace_train", "first", **fit_metrics(300.0, gap))
+        made = artefact("pace_train", "first", **fit_metrics(start, gap))
         stable = artefact("stability", "first", unstable_because=unstable)
         core, active_set = artefact("pace_corerep", "first"), artefact("pace_activeset", "first")
         config = prepared.config
         once = config.train.model_copy(update={"max_attempts": 1})
-        convergence = changes.pop("convergence", config.convergence)
-        extended = {"extend": config.extend.model_copy(update=changes), "train": once, "convergence": convergence}
+        extended = {"extend": config.extend.model_copy(update=changes), "train": once}
         given = prepared.with_config(config.model_copy(update=extended))
         attempt = Attempt("pace_train attempt 1", first_plan(given.recipe.stages[0]), "not_accurate", 1.0, made)
         tested = artefact("evaluate", "first", **evaluated(test))
         training = TrainingSet(selection, data)
-        properties = None
-        if first_deviation:
-            models = {"teacher.model": External(path=Path("teacher.model"), sha256="teacher")}
-            given = replace(given, of_teacher=artefact("teacher_properties"), models=models)
-            properties = artefact("student_properties", "first", deviations=[elastic(first_deviation[0])])
-        student = FittedStudent(given.recipe, training, [attempt], made, active_set, core, stable, tested, properties)
+        measured = None
+        if c44_percent:
+            model = External(path=Path("/data/teacher.model"), sha256="m")
+            given = replace(given, models={"teacher.model": model}, teacher_properties=artefact("teacher_properties"))
+            measured = artefact("student_properties", "first", deviations=[c44(c44_percent[0])])
+        student = FittedStudent(given.recipe, training, [attempt], made, active_set, core, stable, tested, measured)
         return extend(given, student, run), steps, run, student
 
     return run
@@ -152,6 +159,24 @@ def test_a_round_of_functions_keeps_the_data_and_grows_the_basis(distilled: Any)
     assert train.inputs["start"] == (first.fit.file("best"),)
     assert found.best.recipe.potential.functions_per_element == 375
     assert found.best.training is first.training
+
+
+def test_a_round_for_properties_adds_what_decides_them_and_keeps_the_last_potential(
+    distilled: Any, artefact: MakeArtefact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = artefact("pool_labels", "properties", labels=34)
+    monkeypatch.setattr(training_set, "label", lambda *_: labels)
+    found, steps, _, first = distilled([105.0], start=100.0, test=50.0, c44_percent=(-25.0, -5.0))
+    (made,), (framed,), (train,) = map(steps.of, ("property_structures", "frames", "pace_train"))
+    assert made.params["missed"] == {"Si Fd-3m": ["elastic"]}
+    assert framed.inputs["properties"] == (labels.file("labels"),)
+    assert train.params["keep"] == "last", "validation has no such structures"
+    assert train.inputs["start"] == (first.fit.file("best"),)
+    (one,) = found.extensions.rounds
+    assert (one.kind, one.added_by, one.helped, one.chosen) == ("properties", {"elastic": 34}, True, True)
+    assert (one.before.properties, one.after.properties) == ({"elastic": 2.5}, {"elastic": 0.5})
+    assert found.best.training.properties == (labels,)
+    assert found.extensions.why == "reached"
 
 
 def test_a_round_that_did_harm_is_left_behind(distilled: Any) -> None:
@@ -206,28 +231,6 @@ def test_without_rounds_or_with_an_unstable_student_nothing_is_done(distilled: A
     assert not steps.calls
     assert found.extensions.why == "unsound"
     assert "two atoms fused" in found.extensions.sentence()
-
-
-def test_a_round_for_properties_labels_what_decides_them_and_keeps_the_last_potential(
-    distilled: Any, artefact: MakeArtefact, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    labels = [artefact("pool_labels", f"made {number}", labels=3) for number in (1, 2)]
-    tables = iter(labels)
-    monkeypatch.setattr(training_set, "label", lambda *_args: next(tables))
-    limits = {"errors": [300.0, 310.0], "test": 100.0, "deviations": [-20.0, -12.0, -4.0]}
-    limited = {"convergence": Convergence(force_mae_meV_per_A=1000, energy_mae_meV_per_atom=100)}
-    found, steps, _, first = distilled(**limits, **limited)
-    assert [one.kind for one in found.extensions.rounds] == ["properties", "properties"]
-    assert [one.helped for one in found.extensions.rounds] == [True, True]
-    assert found.extensions.why == "reached"
-    assert [call.params["missed"] for call in steps.of("property_structures")] == [{"Si Fd-3m": ["elastic"]}] * 2
-    assert [call.params["seed"] for call in steps.of("property_structures")] == [42, 43], "chance decides anew"
-    assert [call.inputs["properties"] for call in steps.of("frames")] == [
-        (labels[0].file("labels"),), tuple(one.file("labels") for one in labels),
-    ]  # fmt: skip
-    assert {call.params["keep"] for call in steps.of("pace_train")} == {"last"}
-    assert steps.of("pace_train")[0].inputs["start"] == (first.fit.file("best"),)
-    assert found.extensions.rounds[1].added_by == {"elastic": 3}
 
 
 END, LIMIT, BROKEN, GOOD, CRASH = "iterations_used_up", "time_limit", "diverged", "converged", "crashed"

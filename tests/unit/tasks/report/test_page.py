@@ -359,6 +359,11 @@ def test_a_round_tells_what_changed_and_what_did_not(finished: RunSummary) -> No
         "–, – → –, –",
         "yes",
     )
+    before, after = (BEFORE.model_copy(update={"properties": {"elastic": over, "surface": 0.5}}) for over in (2.4, 0.9))
+    made = extended(kind="properties", before=before, after=after, added_by={"elastic": 34})
+    (row,) = extension_rows(finished, made)
+    assert row[1] == "structures for properties (34 for elastic): the basis is the limit"
+    assert row[-2:] == ("elastic 2.4, surface 0.5 → elastic 0.9, surface 0.5", "yes")
     (row,) = extension_rows(finished, extended(after=None, helped=False, failure="pace_train: out of memory"))
     assert row[-1] == "failed: pace_train: out of memory"
     assert row[3] == "30"

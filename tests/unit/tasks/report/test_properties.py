@@ -10,8 +10,8 @@ import pytest
 from ase.build import bulk
 
 from containers.properties.compare import PropertyLimits
-from containers.properties.measure import Crystal, Properties
 from containers.properties.molecules import Dimer, Molecule
+from containers.properties.results import Crystal, Properties
 from tasks.report import card, property_plots
 from tasks.report.markup import Table
 from tasks.report.plots import BLACK, BLUE
@@ -68,7 +68,7 @@ def test_every_property_has_both_values_and_the_deviation(compared: RunSummary) 
     assert means.rows == [("Si Fd-3m", "8.333")]
     assert ["Si Fd-3m", "C44", "80", "60", "GPa", "-25 %", "10", "no"] in rows.rows
     assert ["Si Fd-3m", "bulk modulus", "100", "100", "GPa", "0 %", "5", "yes"] in rows.rows
-    assert ["Si Fd-3m", "vacancy of Si", "3.2", "–", "eV", "not there", "0.2", "no"] in rows.rows
+    assert ["Si Fd-3m", "vacancy of Si", "3.2", "–", "eV", "no value", "0.2", "no"] in rows.rows
     assert [text for (text,) in failed.rows] == [
         "Si2: does not come to rest", "Si Fd-3m, vacancies (student): RuntimeError: no rest",
     ]  # fmt: skip
@@ -90,7 +90,7 @@ def test_limits_of_the_config_and_values_of_experiment_stand_beside_the_properti
     config = {**compared.config, "properties": {"reference": reference}}
     run = compared.model_copy(update={"config": config, "property_limits": limits})
     table = next(part for part in properties(run).parts if isinstance(part, Table) and len(part.head) > 5)
-    assert list(table.head)[-3:] == ["limit", "held", "DFT or experiment"]
+    assert list(table.head)[-3:] == ["limit", "within", "DFT or experiment"]
     by_name = {row[1]: row for row in table.rows}
     assert by_name["C44"][-4:] == ["-25 %", "10", "no", "79.6"]
     assert by_name["vacancy of Si"][-3:] == ["–", "–", "3.6"], "it is not judged"
@@ -123,3 +123,12 @@ def test_pictures_show_both_curves_of_crystals_and_dimers() -> None:
 
 def test_without_crystals_the_section_says_so(finished: RunSummary) -> None:
     assert properties(finished).parts == ["Not compared: `properties` has no crystals."]
+
+
+def test_crystals_that_the_teacher_cannot_relax_are_named_where_there_is_no_other(compared: RunSummary) -> None:
+    none = Properties(crystals=(), left_out={"Si": "does not come to rest"})
+    for whose in ("teacher", "student"):
+        compared.files[f"properties_{whose}.json"].write_text(none.model_dump_json())
+    (table,) = (part for part in properties(compared).parts if isinstance(part, Table))
+    assert table.rows == [("Si: does not come to rest",)] * 2
+    assert card.properties(compared).reason == "Si: does not come to rest"

@@ -53,6 +53,15 @@ def followed(finished: RunSummary) -> RunSummary:
     return finished.model_copy(update={"steps": finished.steps | steps})
 
 
+def beside_the_teacher(run: RunSummary) -> RunSummary:
+    """The run with g(r) and mean square displacement of both."""
+    curves = {"r_A": [1.0, 2.0], "g": [0.0, 1.5], "time_ps": [0.0, 0.4], "msd_A2": [0.0, 0.02]}
+    metrics = {"temperature_K": 300.0, "steps": 1000, "g_difference_percent": 2.5, "teacher_msd_A2": 0.02,
+               "student_msd_A2": 0.03, "msd_after_ps": 0.4, "teacher": curves, "student": curves}  # fmt: skip
+    made = run.steps["ingest"].model_copy(update={"metrics": metrics})
+    return run.model_copy(update={"steps": run.steps | {"teacher_motion": made}})
+
+
 def test_every_run_and_every_grade_has_its_errors(followed: RunSummary) -> None:
     parts = trajectory(followed).parts
     runs, grades = (part for part in parts if isinstance(part, Table))
@@ -65,29 +74,25 @@ def test_every_run_and_every_grade_has_its_errors(followed: RunSummary) -> None:
     assert "a force of 200 eV/Å" in text
 
 
-def test_the_page_and_the_artifact_show_the_picture(followed: RunSummary, tmp_path: Path) -> None:
-    texts = publish(followed, tmp_path / "run")
-    assert texts["trajectory"].count("data:image/png") == 1
+def test_the_page_and_the_artifact_show_the_pictures(followed: RunSummary, tmp_path: Path) -> None:
+    texts = publish(beside_the_teacher(followed), tmp_path / "run")
+    assert texts["trajectory"].count("data:image/png") == 2
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Energy error over time and force error over the largest extrapolation grade" in page
+    assert "g(r) and mean square displacement of both" in page
 
 
 def test_a_run_without_it_says_so(finished: RunSummary) -> None:
-    assert trajectory(finished).parts == ["Not looked at: trajectory.picoseconds is 0."]
+    assert trajectory(finished).parts == ["Not measured: trajectory.picoseconds is 0."]
 
 
-def test_g_of_r_is_shown_beside_the_teachers_or_what_it_would_cost(followed: RunSummary, tmp_path: Path) -> None:
+def test_g_of_r_is_shown_beside_the_teachers_or_what_it_would_cost(followed: RunSummary) -> None:
     pool = followed.steps["pool_labels"]
     steps = {"pool_labels": pool.model_copy(update={"metrics": {**pool.metrics, "atoms": 3600}})}
     known = followed.model_copy(update={"steps": followed.steps | steps})
     note = " ".join(part.text for part in trajectory(known).parts if isinstance(part, Note))
     assert "a run of it would cost 20 times the labelling of the pool, about 21 s at the speed of this run" in note
     assert "less than 0.1 times" in note
-    curves = {"r_A": [1.0, 2.0], "g": [0.0, 1.5], "time_ps": [0.0, 0.4], "msd_A2": [0.0, 0.02]}
-    metrics = {"temperature_K": 300.0, "steps": 1000, "g_difference_percent": 2.5, "teacher_msd_A2": 0.02,
-               "student_msd_A2": 0.03, "msd_after_ps": 0.4, "teacher": curves, "student": curves}  # fmt: skip
-    beside = pool.model_copy(update={"metrics": metrics})
-    compared = followed.model_copy(update={"steps": followed.steps | {"teacher_motion": beside}})
-    rows = [row for part in trajectory(compared).parts if isinstance(part, Table) for row in part.rows]
+    parts = trajectory(beside_the_teacher(followed)).parts
+    rows = [row for part in parts if isinstance(part, Table) for row in part.rows]
     assert ("mean square displacement after 0.4 ps (Å²)", "student 0.03, teacher 0.02") in rows
-    assert publish(compared, tmp_path / "run")["trajectory"].count("data:image/png") == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,14 @@ from typing import Any
 import pytest
 from ase.build import bulk
 
-from containers.properties.measure import Crystal, Properties
+from containers.properties.results import Crystal, Properties
 from containers.properties.speed import Speed
 from tasks.errors import UserError
+from tasks.report.plots import BLACK
 from tasks.report.publish import report_json
 from tasks.report.run_folder import json_text
 from tasks.report.summary import RunSummary
-from tasks.studies.comparison import COLOURS, TEACHERS, _picture, comparison_page, read_runs
+from tasks.studies.comparison import COLOURS, comparison_page, picture, read_runs
 from tests.unit.tasks.pictures import ink
 
 
@@ -71,8 +73,8 @@ def test_the_page_has_a_column_for_each_run_and_needs_nothing_from_outside(two: 
 
 
 def test_the_curves_of_every_run_lie_over_the_teachers(two: list[Path]) -> None:
-    drawn = _picture("Si Fd-3m", read_runs(two))
-    assert all(ink(drawn, colour) > 100 for colour in (TEACHERS, *COLOURS[:2]))
+    drawn = picture("Si Fd-3m", read_runs(two))
+    assert all(ink(drawn, colour) > 100 for colour in (BLACK, *COLOURS[:2]))
     assert ink(drawn, COLOURS[2]) == 0
 
 
@@ -92,6 +94,9 @@ def test_a_report_or_properties_of_something_else_are_named(two: list[Path]) -> 
     (two[1] / "properties_student.json").write_text('{"crystals": [{"formula": 3}]}')
     with pytest.raises(UserError, match=r"two: its properties are of another version \(crystals.0"):
         read_runs(two)
-    (two[1] / "report.json").write_text('{"name": "x"}')
-    with pytest.raises(UserError, match=r"report\.json is no report of this program"):
-        read_runs(two)
+    report = json.loads((two[1] / "report.json").read_text())
+    other = {**report, "metrics": {"student_properties": {"speed": {"of another version": 1}}}}
+    for wrong in ('{"name": "x"}', "null", json.dumps({**report, "selection": None}), json.dumps(other)):
+        (two[1] / "report.json").write_text(wrong)
+        with pytest.raises(UserError, match=r"report\.json is no report of this program"):
+            read_runs(two)

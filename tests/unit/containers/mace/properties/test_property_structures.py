@@ -7,6 +7,8 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
+from pymatgen.core.surface import SlabGenerator, get_symmetrically_distinct_miller_indices
+from pymatgen.io.ase import AseAtomsAdaptor
 
 from containers.mace.properties.property_structures import (
     DISPLACEMENTS_A,
@@ -16,10 +18,14 @@ from containers.mace.properties.property_structures import (
     STRAINED,
     WAVE_FORCE,
     molecule,
+    thicker,
+    wider,
 )
 from containers.properties.compare import Group
-from containers.properties.measure import Crystal, Settings, measure
+from containers.properties.measure import measure
 from containers.properties.molecules import measure_molecules
+from containers.properties.results import Crystal, Settings
+from containers.structures.cells import grown
 
 NOTHING = Settings(elastic=False, phonons=False, vacancies=False, surfaces=False)
 SIZES = Settings(supercell_A=5.0, slab_A=5.0, vacuum_A=8.0)
@@ -66,6 +72,18 @@ def test_defects_and_displaced_cells_are_never_at_rest_and_larger_than_the_teste
     assert min(force for force, _ in phonon + vacancy) > 10 * REST
     assert min(atoms for _, atoms in phonon) == min(atoms for _, atoms in vacancy) + 1
     assert sum(force > REST for force, _ in surface) >= len(surface) - 3, "a face as cut may be at rest by symmetry"
+
+
+@pytest.mark.parametrize("a_A", [4.05, 4.95, 5.6])
+def test_no_cell_and_no_slab_is_as_large_as_the_tested_one(copper: Crystal, a_A: float) -> None:
+    """A quarter more is the same number of layers on (100) of 4.95 Å, and the same cell of vacancies of 5.6 Å."""
+    cell = bulk("Cu", a=a_A)
+    crystal = copper.model_copy(update={"cell_A": tuple(map(tuple, cell.cell.tolist()))})
+    assert len(wider(crystal, Settings())) > len(grown(cell, 1, Settings().supercell_A))
+    conventional = AseAtomsAdaptor.get_structure(crystal.conventional())
+    for face in get_symmetrically_distinct_miller_indices(conventional, 1):
+        tested = SlabGenerator(conventional, face, 10.0, 15.0, center_slab=True, primitive=True).get_slabs()
+        assert len(thicker(conventional, face, Settings())[0]) > len(tested[0]), face
 
 
 def test_molecules_are_displaced_from_rest() -> None:

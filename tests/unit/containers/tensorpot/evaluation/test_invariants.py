@@ -14,7 +14,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.lj import LennardJones
 
-from containers.properties.measure import Crystal
+from containers.properties.results import Crystal
 from containers.tensorpot.evaluation import invariants
 from containers.tensorpot.evaluation.invariants import InvariantBroken, Probe, check, differences, representatives
 from containers.tensorpot.evaluation.student_speed import LAMMPS_STEPS, student_speed
