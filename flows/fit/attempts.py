@@ -1,7 +1,8 @@
 """The attempts at a fit, stage by stage: run one, judge it, change the plan, until it is good enough or nothing helps.
 
-Each stage begins with the best potential of those before it. What is returned is the best of all attempts of all
-stages by its validation errors, whenever it was reached.
+Each stage begins with the best potential of those before it, and replaces it. Within a stage, the validation errors
+decide, whenever they were reached. If something broke off the whole stage, they decide between all attempts.
+docs/use/training.md has the measurement.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def attempt_name(recipe: Recipe, stage: int, attempt: int, of: str = "") -> str:
 def fit(
     recipe: Recipe, data: Artefact, limits: Limits, run: Run, start: Stored | None = None
 ) -> tuple[list[Attempt], Artefact]:
-    """Return every attempt at every stage, and the result of the one with the smallest validation errors.
+    """Return every attempt at every stage, and the result with the smallest validation errors of the last sound stage.
 
     A stage in which every attempt failed ends the fit with the best of the stages before it. Where an earlier run used
     up the attempts, an accident adds one at the very end of a fit that has not converged: anywhere else it would change
@@ -109,10 +110,12 @@ def fit(
             structures = data.read(frames.Metrics).train_structures
             plan = next_plan(plan, made[-1].verdict, left_by(made[-1].outcome, plan, limits, structures), last)
         attempts += made
-        place = best_of([attempt.outcome for attempt in attempts], limits)
+        # a stage replaces those before it, whose loss was another, unless something broke it off
+        among = [attempt for attempt in made if attempt.verdict in SOUND] or attempts
+        place = best_of([attempt.outcome for attempt in among], limits)
         if place is None:
             raise _nothing_fitted(attempts)
-        best = attempts[place].artefact
+        best = among[place].artefact
         _log_end(made[-1], last)
         if not any(attempt.artefact for attempt in made):
             break

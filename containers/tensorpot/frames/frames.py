@@ -69,7 +69,7 @@ OUTPUTS = {
     "summary": "frames.json",
 }
 PROPERTY_SHARES: dict[Group, float] = {"elastic": 1.5, "phonon": 0.1, "vacancy": 0.1, "surface": 0.1, "molecule": 0.1}
-"""Measured on silicon and nickel-aluminium, see docs/use/properties.md."""
+"""Chosen on the silicon example, see docs/use/properties.md."""
 IN_COMMENT = ("side", "origin", "source", "row", "group", "family", "w_energy", "w_forces")
 
 

@@ -194,8 +194,12 @@ def test_the_best_is_returned_not_the_last(recipe, data, fitted) -> None:
     attempts, best = attempted(recipe, data, run)
     assert best is middle
     assert [attempt.artefact for attempt in attempts[1:]] == [middle, None]
-    run = FakeStep(good := fitted(force=130), *(fitted(force=200) for _ in range(3)))
-    assert attempted(with_train(recipe, **STAGED), data, run)[1] is good, "of an earlier stage"
+    later = [fitted(force=force) for force in (210, 200, 220)]
+    run = FakeStep(fitted(force=130), *later)
+    assert attempted(with_train(recipe, **STAGED), data, run)[1] is later[1], "a later stage replaces an earlier one"
+    broken = [fitted("time_limit", force=200) for _ in range(3)]
+    run = FakeStep(good := fitted(force=130), *broken)
+    assert attempted(with_train(recipe, **STAGED), data, run)[1] is good, "but not where something broke it off"
 
 
 @pytest.mark.parametrize(
