@@ -31,10 +31,12 @@ def grown(atoms: Atoms, count: int, width: float) -> Atoms:
     """Repeat the structure to `count` atoms or more and `width` Å or more between opposite faces.
 
     Always along the lowest height, so that the cell stays as round as it can. The structure is periodic in three
-    directions; what it has beside numbers, positions and cell is not kept.
+    directions: where it was not, its images are `width` apart. What it has beside numbers, positions and cell is not
+    kept.
     """
-    alone = bare(atoms)
-    alone.pbc = True
+    alone, cell = bare(atoms), lattice(atoms)
+    cell[~atoms.pbc] *= (np.ptp(atoms.positions @ cell[~atoms.pbc].T, axis=0) + width)[:, None]
+    alone.cell, alone.pbc = cell, True
     times = np.ones(3, dtype=int)
     low = heights(alone)
     while len(alone) * times.prod() < count or (low * times).min() < width:
@@ -56,7 +58,9 @@ def is_isolated(atoms: Atoms, reach: float) -> bool:
 
 
 def _gaps(atoms: Atoms) -> Floats:
-    """Return (3,) Å of the widest slab without an atom parallel to each face."""
-    scaled = np.sort(atoms.get_scaled_positions(wrap=True), axis=0)
+    """Return (3,) Å of the widest slab without an atom parallel to each face; means nothing where not periodic."""
+    whole = bare(atoms)
+    whole.cell = lattice(atoms)
+    scaled = np.sort(whole.get_scaled_positions(wrap=True), axis=0)
     gaps = np.diff(np.concatenate([scaled, scaled[:1] + 1]), axis=0).max(axis=0)
-    return np.asarray(gaps * heights(atoms), dtype=float)
+    return np.asarray(gaps * heights(whole), dtype=float)

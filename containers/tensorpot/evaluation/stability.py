@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd  # the worker's image has none
 
 IMAGE: Image = "tensorpot"
-VERSION = 2
+VERSION = 3
 INPUTS = {
     "potential": "the student with its core (B-basis .yaml)",
     "asi": "its active set (.asi)",

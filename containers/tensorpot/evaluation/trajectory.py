@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
 
 IMAGE: Image = "tensorpot"
-VERSION = 1
+VERSION = 2
 INPUTS = {
     "potential": "the student with its core (B-basis .yaml)",
     "asi": "its active set (.asi)",

@@ -8,7 +8,7 @@ from ase import Atoms
 from ase.build import bulk, fcc111
 from pydantic import ValidationError
 
-from containers.structures.cells import grown, heights, is_solid
+from containers.structures.cells import grown, heights, is_isolated, is_solid
 from containers.structures.split import SIDES, Split, side
 from containers.tensorpot.student.calculator import neighbours, padded
 
@@ -28,6 +28,29 @@ def test_a_cell_grows_until_it_is_large_and_wide_and_a_large_one_stays() -> None
     assert np.array_equal(same.cell.array, large.cell.array)
     assert len(grown(bulk("Cu", cubic=True), 4, 7.3)) == 4 * 3**3
     assert len(grown(bulk("Cu", cubic=True), 9, 0.0)) in (12, 16)
+
+
+@pytest.mark.parametrize(
+    ("structure", "isolated"),
+    [
+        (Atoms("H2", positions=[(0, 0, 0), (0, 0, 0.7)]), True),
+        (Atoms("H2", positions=[(0, 0, 0), (0, 0, 0.7)], cell=[0.5, 0.5, 0.5]), True),
+        (Atoms("C2", positions=[(0, 0, 0), (1.3, 0, 0.4)], cell=[2.6, 0, 0], pbc=[True, False, False]), False),
+        (
+            Atoms("C2", positions=[(0, 0, 0), (1.2, 0.7, 0)], cell=[[3, 1, 0], [3, -1, 0], [0, 0, 0]], pbc=(1, 1, 0)),
+            False,
+        ),
+    ],
+    ids=["molecule", "molecule in a narrow box", "chain", "sheet"],
+)
+def test_matter_without_a_whole_cell_is_isolated_or_not_and_grows_with_its_images_apart(structure, isolated) -> None:
+    """Files may have no cell vector where nothing repeats."""
+    assert is_isolated(structure, 6.0) == isolated
+    large = grown(structure, 8, 7.0)
+    assert len(large) >= 8
+    assert heights(large).min() >= 7.0
+    shortest = structure.get_all_distances()[0, 1]
+    assert large.get_all_distances(mic=True)[~np.eye(len(large), dtype=bool)].min() == pytest.approx(shortest, rel=0.01)
 
 
 def test_only_matter_in_three_directions_is_solid() -> None:
