@@ -5,7 +5,7 @@ Light: flows and reports read it without matcalc.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Literal, get_args
 
 import numpy as np
@@ -129,8 +129,16 @@ def deviations(teacher: Properties, student: Properties) -> list[Deviation]:
     molecules = {molecule.name: molecule for molecule in student.molecules}
     for molecule in teacher.molecules:
         rows.extend(_molecule(molecule, molecules.get(molecule.name)))
-    for kind, energies in (("phase energy", phase_energies), ("formation energy", formation_energies)):
-        given, others = energies(teacher.crystals), energies(student.crystals)
+    # without one of its phases, the student's lowest may be another one than the teacher's
+    lost = {one.formula for one in teacher.crystals if one.name not in found}
+    phases = [one for one in student.crystals if one.formula not in lost]
+    compounds = [one for one in student.crystals if one.formula not in lost or len(set(one.numbers)) > 1]
+    energies_of: tuple[tuple[Kind, Callable[[Sequence[Crystal]], dict[str, float]], list[Crystal]], ...] = (
+        ("phase energy", phase_energies, phases),
+        ("formation energy", formation_energies, compounds),
+    )
+    for kind, energies, known in energies_of:
+        given, others = energies(teacher.crystals), energies(known)
         rows.extend(
             Deviation(
                 crystal=crystal, property=kind, kind=kind, unit="meV_per_atom", teacher=value,

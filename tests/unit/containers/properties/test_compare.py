@@ -45,6 +45,14 @@ def test_phases_stand_against_the_lowest_and_compounds_against_their_elements() 
     assert found["AlCu Pm-3m", "formation energy"] == pytest.approx(100)
 
 
+def test_no_energy_is_relative_to_another_crystal_where_the_student_lost_the_lowest() -> None:
+    phases = [crystal("Cu", -3.0), crystal("Cu", -2.9, "Im-3m"), crystal("Cu", -2.8, "Pm-3m")]
+    compound = [crystal("Al", -2.0), crystal("AlCu", -2.8, "Pm-3m")]
+    found = rows([*phases, *compound], [*phases[1:], *compound])
+    assert found["Cu Pm-3m", "phase energy"] is None
+    assert found["AlCu Pm-3m", "formation energy"] is None
+
+
 def test_a_crystal_that_the_student_does_not_hold_has_no_deviation() -> None:
     found = rows([crystal("Cu", -3.0)], [crystal("Cu", -3.0, "P1")])
     assert found == {("Cu Fm-3m", "a"): None}
