@@ -38,6 +38,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Literal
 
 from pydantic import Field
@@ -209,7 +210,11 @@ def next_extension(first: State, rounds: Sequence[Tried], extend: Extend, limits
 def _properties(now: Standing, made: int, extend: Extend) -> Extension | Stop:
     """Return the next round for a student within the limits of errors, some of whose properties miss theirs."""
     state = now.state
-    figures = ", ".join(f"{group} ({state.properties[group]:.2g} times its limit)" for group in state.missed)
+    overs = {group: state.properties[group] for group in state.missed}
+    figures = ", ".join(
+        f"{group} ({f'{over:.2g} times its limit' if isfinite(over) else 'a value is lacking'})"
+        for group, over in overs.items()
+    )
     if made >= extend.property_rounds:
         limit = f"extend.property_rounds ({extend.property_rounds}) are used up"
         return Stop(why="rounds", reason=f"{limit}; beyond the limits are still {figures}")
