@@ -38,11 +38,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-<<<<<<< HEAD
 from math import inf
-=======
-from math import isfinite
->>>>>>> break
 from typing import Literal
 
 from pydantic import Field
@@ -214,17 +210,9 @@ def next_extension(first: State, rounds: Sequence[Tried], extend: Extend, limits
 def _properties(now: Standing, made: int, extend: Extend) -> Extension | Stop:
     """Return the next round for a student within the limits of errors, some of whose properties miss theirs."""
     state = now.state
-<<<<<<< HEAD
     times = {group: state.properties[group] for group in state.missed}
     each = [f"{group} ({over:.2g} times)" if over < inf else f"{group} (no value)" for group, over in times.items()]
     figures = f"exceed their limits: {', '.join(each)}"
-=======
-    overs = {group: state.properties[group] for group in state.missed}
-    figures = ", ".join(
-        f"{group} ({f'{over:.2g} times its limit' if isfinite(over) else 'a value is lacking'})"
-        for group, over in overs.items()
-    )
->>>>>>> break
     if made >= extend.property_rounds:
         limit = f"extend.property_rounds ({extend.property_rounds}) are used up"
         return Stop(why="rounds", reason=f"{limit}; these properties still {figures}")

@@ -251,8 +251,3 @@ def test_properties_are_repaired_together_then_one_by_one() -> None:
     alone = then(first, better)
     assert isinstance(alone, Extension)
     assert (alone.groups, alone.structures, alone.functions) == (("elastic",), 100, 200)
-
-
-def test_a_property_without_a_value_of_the_student_is_the_farthest_and_said_to_be_lacking() -> None:
-    coming = then(state(90.0, properties={"surface": 4.0, "elastic": math.inf}))
-    assert coming.reason == "beyond the limits are elastic (a value is lacking), surface (4 times its limit)"
