@@ -5,9 +5,12 @@ python benchmarks/best_potential.py ROOT [--data benchmarks/data] [--systems exa
 Each fit has two stages, as the preset `accurate` has, but is small: order 3, 120 functions an element, kappa 0.3 and
 then 0.03, one thread. The seed decides the sides (by family) and which structures of the training side are trained.
 The second stage begins with the potential of the first that the product takes. The potential of every iteration stays
-in ROOT, so a rule can be added later and costs no fit; fits that are in ROOT are not repeated. A rule sees the course of a
-fit (train and validation side); its potential is then compared with the teacher's labels of the test side, and with
-DFT's test file where the system has one, energies aligned by a constant for each element fitted on the training file.
+in ROOT, so a rule can be added later and costs no fit; fits that are in ROOT are not repeated. A rule sees the course
+of a fit (train and validation side). Its potential is then compared with the teacher's labels of the test side, and
+with DFT's test file where the system has one, energies aligned by a constant for each element fitted on DFT's training
+file. A change is the mean over the fits of the logarithm of the ratio to today's rule, with its standard error; beside
+it, in how many of the fits in which the rules differ the error is smaller. The best by train loss is the last: BFGS
+never lets the loss rise.
 """
 
 from __future__ import annotations
@@ -41,7 +44,7 @@ from containers.tensorpot.fit.working_folder import Checkpoint, make_working_fol
 from containers.tensorpot.frames.frame_file import fit_label, frame, read_frame, write_frame
 from containers.tensorpot.frames.rows import TrainingRow
 from containers.tensorpot.frames.weights import energy_weighted
-from containers.tensorpot.pacemaker.input import Loss, Potential
+from containers.tensorpot.pacemaker.input import Loss, Potential, Start
 from containers.tensorpot.pacemaker.launcher import kept
 from containers.tensorpot.pacemaker.program import fit_program, run_pacemaker
 from containers.tensorpot.student import potential as fitted
@@ -108,7 +111,7 @@ class Stage:
 
 def by_mae(stage: Stage, n: int) -> float:
     """Geometric mean of both MAEs on the validation frame."""
-    return measure(*(stage.figure(n, name) for name in FIGURES), 0.5)
+    return measure(stage.figure(n, FIGURES[0]), stage.figure(n, FIGURES[1]), 0.5)
 
 
 def by_rmse(stage: Stage, n: int) -> float:
@@ -282,7 +285,8 @@ def fit(data: Data, what: System, seed: int, folder: Path) -> list[Stage]:
         if stages:
             start = stages[-1].folder / f"kept_{stages[-1].lowest(by_mae)[0]:06d}.yaml"
         params = pace_train.Params(potential=potential, loss=Loss(kappa=kappa), maxiter=iterations, display_step=LOOKS)
-        kind, resources = "continue" if start else "fresh", Resources(threads=1)
+        resources = Resources(threads=1)
+        kind: Start = "continue" if start else "fresh"
         given = pace_train.pacemaker_input(
             params, counts.sizes["train"], counts.atoms, kind, resources, counts.neighbours
         )
@@ -347,7 +351,7 @@ def compare(stages: Sequence[Stage], limits: Limits, folder: Path) -> dict[str, 
 
     results = {name: found(rule(stages, limits)) for name, rule in RULES.items()}
     looks = [found((len(stages) - 1, (n,))) for n in stages[-1].looks()]
-    results[BEST] = min(looks, key=lambda one: measure(*(one["test"][name] for name in FIGURES), 0.5))
+    results[BEST] = min(looks, key=lambda one: measure(one["test"][FIGURES[0]], one["test"][FIGURES[1]], 0.5))
     return results
 
 
