@@ -417,7 +417,8 @@ def main() -> int:
                 ]
                 print(f"    {rule:<32} {one['chosen'][:24]:<24} {'   '.join(figures)}", flush=True)
             (root / "results.json").write_text(json.dumps(results, indent=1))
-    for some in (*([[name] for name in options.systems]), list(options.systems)):
+    groups = [[name] for name in options.systems] if len(options.systems) > 1 else []
+    for some in (*groups, options.systems):
         of = {key: one for key, one in results.items() if key.rpartition("-")[0] in some}
         if of:
             print(f"\n{', '.join(some)}: {len(of)} fits\n{table(of)}", flush=True)
