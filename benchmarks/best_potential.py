@@ -178,6 +178,8 @@ RULES: dict[str, Rule] = {
     "mean of the last 5": late(5),
     "mean of the last 10": late(10),
     "mean of the last 20": late(20),
+    "mean of the last 30": late(30),
+    "mean of the last stage": late(40),
     "mean of the 3 best looks": last_stage(by_mae, 3),
 }
 
