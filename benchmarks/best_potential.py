@@ -8,7 +8,7 @@ The second stage begins with the potential of the first that the product takes. 
 in ROOT, so a rule can be added later and costs no fit; fits that are in ROOT are not repeated. A rule sees the course
 of a fit (train and validation side). Its potential is then compared with the teacher's labels of the test side, and
 with DFT's test file where the system has one, energies aligned by a constant for each element fitted on DFT's training
-file. A change is the mean over the fits of the logarithm of the ratio to today's rule, with its standard error; beside
+file. A change is the mean over the fits of the logarithm of the ratio to the rule before, with its standard error; beside
 it, in how many of the fits in which the rules differ the error is smaller. The best by train loss is the last: BFGS
 never lets the loss rise.
 """
@@ -250,7 +250,7 @@ def compare(stages: Sequence[Stage], limits: Limits, folder: Path) -> dict[str, 
 
 
 def table(fits: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return a line a rule: change of each error against today's rule, mean over the fits and its standard error."""
+    """Return a line a rule: change of each error against the rule before, mean over the fits and its standard error."""
     names = [(where, figure) for where in TARGETS for figure in FIGURES]
     heads = [f"{where} {figure.partition('_')[0]}" for where, figure in names]
     lines = [f"| rule | {' | '.join(heads)} | test, both |", "|---" * (len(names) + 2) + "|"]

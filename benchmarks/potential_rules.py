@@ -88,7 +88,7 @@ def late(number: int) -> Rule:
 
 BEST = "(best look on the test side)"
 """No rule: it needs the answer. What could be had at most."""
-TODAY = "MAE, stages by limits (today)"
+TODAY = "MAE, stages by limits (before)"
 RULES: dict[str, Rule] = {
     TODAY: today,
     "MAE, all stages": every_stage(by_mae),
