@@ -8,8 +8,8 @@ The second stage begins with the potential of the first that the product takes. 
 in ROOT, so a rule can be added later and costs no fit; fits that are in ROOT are not repeated. A rule sees the course
 of a fit (train and validation side). Its potential is then compared with the teacher's labels of the test side, and
 with DFT's test file where the system has one, energies aligned by a constant for each element fitted on DFT's training
-file. A change is the mean over the fits of the logarithm of the ratio to the rule before, with its standard error; beside
-it, in how many of the fits in which the rules differ the error is smaller. The best by train loss is the last: BFGS
+file. A change is the mean over the fits of the logarithm of the ratio to the rule before, with its standard error;
+beside it, in how many of the fits in which the rules differ the error is smaller. The best by train loss is the last: BFGS
 never lets the loss rise.
 """
 
