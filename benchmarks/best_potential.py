@@ -9,8 +9,8 @@ in ROOT, so a rule can be added later and costs no fit; fits that are in ROOT ar
 of a fit (train and validation side). Its potential is then compared with the teacher's labels of the test side, and
 with DFT's test file where the system has one, energies aligned by a constant for each element fitted on DFT's training
 file. A change is the mean over the fits of the logarithm of the ratio to the rule before, with its standard error;
-beside it, in how many of the fits in which the rules differ the error is smaller. The best by train loss is the last: BFGS
-never lets the loss rise.
+beside it, in how many of the fits in which the rules differ the error is smaller. The best by train loss is the last:
+BFGS never lets the loss rise.
 """
 
 from __future__ import annotations
