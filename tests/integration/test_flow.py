@@ -73,9 +73,11 @@ def test_the_run_folder_is_whole(first: tuple[Path, Outcome]) -> None:
 def test_every_step_is_a_task_run_of_its_own_name(first: tuple[Path, Outcome]) -> None:
     states = {name: run.state_name for name, run in task_runs("first").items()}
     once = set(STEPS) - {
-        *("teacher_fetch", "mace_label", "strain", "pace_train", "weak_spots", "property_structures", "committee")
+        *("teacher_fetch", "mace_label", "strain", "pace_train", "weak_spots", "committee"),
+        *("property_structures", "teacher_motion"),
     }
-    assert set(states) == once | {"label shard 1 of 1", "pace_train attempt 1", "report"}
+    others = {"label shard 1 of 1", "pool_labels trajectory", "pace_train attempt 1", "report"}
+    assert set(states) == once | others
     assert set(states.values()) == {"Completed"}
 
 
@@ -85,7 +87,7 @@ def test_a_second_run_computes_nothing_and_shows_cached(first: tuple[Path, Outco
     runs = task_runs("second")
     states = {name: run.state_name for name, run in runs.items() if name in STEPS or name.startswith("pace_train")}
     assert set(states.values()) == {"Cached"}
-    assert set(runs) - set(states) == {"report"}, "nothing was labelled"
+    assert set(runs) - set(states) == {"report", "pool_labels trajectory"}, "nothing was labelled"
     assert all(runs[name].state.state_details.cache_key for name in states)
     report = json.loads((root / "runs/silicon/report.json").read_text())
     assert report["labels"]["computed"] == 0
