@@ -45,7 +45,10 @@ def training_set(prepared: Prepared, run: Run) -> TrainingSet:
 
 def properties_in_training(prepared: Prepared, run: Run) -> tuple[Artefact, ...]:
     """Label the structures that decide `properties.in_training`, of every crystal and molecule of the teacher."""
-    groups = prepared.recipe.properties.in_training
+    properties = prepared.recipe.properties
+    measured = {"elastic": properties.elastic, "phonon": properties.phonons, "vacancy": properties.vacancies}
+    measured |= {"surface": properties.surfaces}
+    groups = [group for group in properties.in_training if measured.get(group, True)]
     if not prepared.teacher_properties or not groups:
         return ()
     found = prepared.teacher_properties.read(teacher_properties.Metrics)
