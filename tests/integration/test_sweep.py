@@ -65,14 +65,15 @@ def test_every_student_is_a_task_run_with_its_steps(swept: Path) -> None:
     assert found.stub
 
 
-def test_the_chosen_config_gives_the_run_folder_and_computes_nothing(swept: Path) -> None:
+def test_the_chosen_config_gives_the_run_folder_and_computes_its_trajectory_alone(swept: Path) -> None:
     folder = swept / "runs" / "silicon"
     outcome = distill.with_options(flow_run_name="chosen")(load_config(folder / "sweep" / "chosen.yaml"), swept)
     assert outcome.folder == folder
     tasks, _ = of_flow_run("chosen")
     fits = {name: state for name, state in tasks.items() if name.startswith("pace_train")}
     assert set(fits.values()) == {"Cached"}
-    assert {name for name, state in tasks.items() if state != "Cached"} <= {"report"}
+    of_trajectory = {"trajectory", "trajectory_errors", "pool_labels trajectory", "label shard 1 of 1"}
+    assert {name for name, state in tasks.items() if state != "Cached"} <= {"report", *of_trajectory}
     assert {"report.html", "potential.yace", "sweep", "committee"} <= {path.name for path in folder.iterdir()}
 
 
