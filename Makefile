@@ -25,7 +25,7 @@ $(READY): pyproject.toml constraints.txt requirements-no-deps.txt
 	$(BIN)/pip install --quiet --no-deps -r requirements-no-deps.txt
 	@touch $@
 
-demo: $(READY)  ## distil the bundled silicon example into runs/silicon/ (at most 5 minutes on 2 cores)
+demo: $(READY)  ## distil the bundled silicon example into runs/silicon/ (about 6 minutes on 2 cores)
 	$(BIN)/python -m flows.distill
 
 test: $(READY)  ## tests that need no Docker and no root, but the longest; lists the others (12 minutes on 2 cores)
