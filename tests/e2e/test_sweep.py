@@ -170,6 +170,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory, command_environment: dict[st
         "selection": {"max_structures": 30},
         "train": {"maxiter": 5, "max_attempts": 1},
         "stability": {"picoseconds": 0.05},
+        "trajectory": {"picoseconds": 0},
         "properties": {"from_pool": 0},
         "convergence": {"force_mae_meV_per_A": 100000, "energy_mae_meV_per_atom": 100000},
         "sweep": {"at_once": 2, "committee": 2},
