@@ -25,7 +25,13 @@ WORKER = (
     *("PyYAML", "ruamel.yaml", "matplotlib", "Jinja2", "scipy", *CONTRACT),
 )
 OLDER_PYTHON = {"async-timeout": "5.0.1"}  # redis, in Prefect's server, asks for it below Python 3.11.3 (Debian 12)
-LEFT_OUT = ("tensorflow", "questionary")  # asked for by tensorpotential: the CUDA build; dialogues that nobody has
+LEFT_OUT = (
+    "tensorflow",  # tensorpotential: the CUDA build
+    "questionary",  # tensorpotential: dialogues that nobody has
+    "plotly",  # pymatgen: figures of phase diagrams
+    "lxml",  # pymatgen: files of other programs
+    "tensorboard",  # TensorFlow: its server of figures
+)
 HEADS = {
     "mace": "# The exact packages of the image `mace`: labelling with torch.\n",
     "tensorpot": "# The exact packages of the image `tensorpot`: data sets, selection, pacemaker, evaluation.\n"

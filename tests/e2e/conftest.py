@@ -19,6 +19,14 @@ from tests.e2e.copper import Fit, shared_student
 START_S = 600
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_fused_operations() -> None:
+    """As `load_model` leaves torch: a test that asks MACE's own calculator first must not change later digits."""
+    import torch
+
+    torch.jit.set_fusion_strategy([])
+
+
 @pytest.fixture(scope="session")
 def command_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment of commands that share one server; none of the caller's settings is in it."""

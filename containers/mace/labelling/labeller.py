@@ -58,7 +58,6 @@ class Labeller:
     def __init__(self, settings: LabelSettings) -> None:
         check_device(settings.device)
         torch.set_num_threads(1)
-        torch.jit.set_fusion_strategy([])  # else the first calls differ from later ones in the last digit
         model = load_model(settings.model)
         self.settings = settings
         self.teacher = describe(model)

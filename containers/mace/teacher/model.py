@@ -22,6 +22,8 @@ GIVE_MODEL = "Give a model that mace-torch saved (NAME.model)."
 def load_model(path: Path, device: str = "cpu") -> torch.nn.Module:
     """Return the MACE model in `path`, in evaluation mode, its weights frozen.
 
+    From then on torch fuses no operations in this process: fused ones change the last digits of later calls.
+
     A `.model` file is a pickle: opening it runs its code.
 
     Raises:
@@ -29,6 +31,7 @@ def load_model(path: Path, device: str = "cpu") -> torch.nn.Module:
         StepError: `device` is cuda and torch sees none.
     """
     check_device(device)
+    torch.jit.set_fusion_strategy([])
     try:
         model = torch.load(path, map_location=device, weights_only=False)
     except MemoryError:
