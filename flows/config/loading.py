@@ -71,6 +71,7 @@ def with_absolute_paths(config: DistillConfig, place: Path) -> DistillConfig:
         "dft": {name: [path(file) for file in getattr(dft, name)] for name in ("files", "test_files")},
         "dataset": {"base": path(base) if base else None},
         "selection": {"potential": path(fitted) if fitted else None},
+        "properties": {"files": [path(name) for name in config.properties.files]},
     }
     sections = {name: getattr(config, name).model_copy(update=values) for name, values in changes.items()}
     return config.model_copy(update=sections)
@@ -151,15 +152,15 @@ BASE = ("dataset.parquet", "selection.parquet", "baseline.json")
 
 
 def user_files(config: DistillConfig) -> Files:
-    """Return the files of `pool`, `dft`, `dft_test`, of the earlier run `base` (as BASE) and the `potential` whose
-    coefficients the selection uses; empty where there is none.
+    """Return the files of `pool`, `dft`, `dft_test` and `crystals`, of the earlier run `base` (as BASE) and the
+    `potential` whose coefficients the selection uses; empty where there is none.
 
     Raises:
         UserError: names the first that is missing.
     """
     base, fitted = config.dataset.base, config.selection.potential
     groups = {"pool": config.pool.files, "dft": config.dft.files, "dft_test": config.dft.test_files}
-    groups["potential"] = [fitted] if fitted else []
+    groups |= {"crystals": config.properties.files, "potential": [fitted] if fitted else []}
     files = {name: tuple(external(Path(path)) for path in paths) for name, paths in groups.items()}
     try:
         return files | {"base": tuple(external(Path(base) / name) for name in BASE) if base else ()}

@@ -75,6 +75,7 @@ class PropertiesConfig(Settings, ConfigSection):
         description="at most so many crystals, and molecules, from the pool: the lowest of each composition; 0: none",
     )
     prototypes: list[Prototype] = Field([], description="crystals by the name of their structure; they come first")
+    files: list[str] = Field([], description="crystals in files of the formats of pool.files; they come next")
     in_training: list[Group] = Field(
         ["elastic", "vacancy", "surface", "molecule"],
         description="groups of properties whose structures, labelled by the teacher, the first fit has already",
@@ -87,7 +88,7 @@ class PropertiesConfig(Settings, ConfigSection):
     @property
     def wanted(self) -> bool:
         """True where the config asks for crystals or molecules."""
-        return bool(self.from_pool or self.prototypes)
+        return bool(self.from_pool or self.prototypes or self.files)
 
     @property
     def settings(self) -> Settings:

@@ -27,6 +27,7 @@ from flows.data.labelling import label
 from flows.data.recipe import Recipe, check_committee, check_elements, check_split, resolve
 from flows.run import Missing, Run, is_made
 from tasks.artefact import Artefact, External, FileRef
+from tasks.errors import UserError
 from tasks.labelling.shard_task import TeacherCall
 from tasks.prefect_logging import run_log
 from tasks.workspace import Workspace
@@ -37,6 +38,7 @@ class Ingested:
     """The user's structures as tables, and files of earlier runs.
 
     Attributes:
+        crystals: of the user's files, on which properties are measured.
         merged, given, earlier_baseline: data set, selection and baseline of an earlier run (flows.config.loading.BASE).
         fitted: potential of an earlier run, whose coefficients the selection uses.
     """
@@ -44,6 +46,7 @@ class Ingested:
     pool: Artefact
     dft: Artefact | None = None
     dft_test: Artefact | None = None
+    crystals: Artefact | None = None
     merged: External | None = None
     given: External | None = None
     earlier_baseline: External | None = None
@@ -62,7 +65,12 @@ class Ingested:
         if self.merged:
             column = pq.read_table(self.merged.path, columns=["numbers"])["numbers"]
             in_pool |= {chemical_symbols[number] for number in pc.unique(pc.list_flatten(column)).to_pylist()}
-        return resolve(config, teachers, in_pool, in_dft)
+        recipe = resolve(config, teachers, in_pool, in_dft)
+        in_crystals = set(self.crystals.read(ingest.Metrics).elements) if self.crystals else set()
+        if strange := sorted(in_crystals - set(recipe.potential.elements)):
+            known = ", ".join(recipe.potential.elements)
+            raise UserError(f"properties.files: a crystal has {strange[0]}, but the potential has {known}.")
+        return recipe
 
     def tables(self, workspace: Workspace) -> Tables:
         """Return the files of the structures by their origin."""
@@ -97,8 +105,11 @@ def ingest_all(config: DistillConfig, files: Files, run: Run, reads: Reads | Non
     test = None
     if files["dft_test"]:
         test = run(steps.dft_call(config, files["dft_test"], known, reads, test=True), "ingest DFT test data")
+    crystals = None
+    if files["crystals"]:
+        crystals = run(steps.ingest_call(config, files["crystals"], reads=reads), "ingest crystals")
     merged, given, taken_off = files["base"] or (None, None, None)
-    ingested = Ingested(pool, dft, test, merged, given, taken_off, next(iter(files["potential"]), None))
+    ingested = Ingested(pool, dft, test, crystals, merged, given, taken_off, next(iter(files["potential"]), None))
     for name, table in [("pool", pool), *ingested.with_dft]:
         for warning in frame_warnings(table.read(ingest.Metrics), name):
             run_log().warning(warning)
@@ -188,7 +199,8 @@ def label_and_merge(known: Resolved, run: Run) -> Prepared:
     warn_of_dft(made.read(baseline.Metrics))
     crystals = None
     if recipe.properties.wanted:
-        crystals = run(steps.teacher_properties_call(recipe, known.models.values(), labels, run.workspace.settings))
+        sources = (known.models.values(), labels, ingested.crystals)
+        crystals = run(steps.teacher_properties_call(recipe, *sources, run.workspace.settings))
     return Prepared(**vars(known), baseline=made, dataset=merged, teacher_properties=crystals)
 
 

@@ -157,21 +157,24 @@ def baseline_call(
 
 
 def teacher_properties_call(
-    recipe: Recipe, models: Iterable[FileRef], labels: Artefact, settings: Settings
+    recipe: Recipe, models: Iterable[FileRef], labels: Artefact, crystals: Artefact | None, settings: Settings
 ) -> StepCall:
     """Crystals and the teacher's properties of them.
 
     Args:
         labels: of the pool, from which crystals are chosen.
+        crystals: of the user's files.
     """
     wanted = recipe.properties
     params = teacher_properties.Params(
         head=recipe.head, prototypes=tuple(wanted.prototypes), at_most=wanted.from_pool, settings=wanted.settings
     )
-    structures = labels.file("labels") if wanted.from_pool else None
-    return call(
-        "teacher_properties", params, Resources(threads=settings.cores), model=list(models), structures=structures
-    )
+    inputs = {
+        "model": list(models),
+        "structures": labels.file("labels") if wanted.from_pool else None,
+        "crystals": crystals.file("structures") if crystals else None,
+    }
+    return call("teacher_properties", params, Resources(threads=settings.cores), **inputs)
 
 
 def property_structures_call(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from containers.contract import Device
 from containers.ingest import ingest
+from containers.mace.properties import teacher_motion
 from containers.tensorpot.evaluation import trajectory
 from flows.data.labelling import label
 from flows.data.prepare import Prepared
@@ -41,7 +42,9 @@ def follow(prepared: Prepared, student: FittedStudent, run: Run) -> None:
     labelled_here = beside.resources.device == run.workspace.settings.teacher_device
     atoms = prepared.ingested.pool.read(ingest.Metrics).atoms
     if labelled_here and affordable(found.motion_atom_steps, atoms, beside.resources.device):
-        run(beside)
+        motion = run(beside).read(teacher_motion.Metrics)
+        if motion.failed:
+            run_log().warning("the teacher's run beside the student's ended early: %s", motion.failed)
 
 
 def affordable(atom_steps: int | None, pool_atoms: int, device: Device) -> bool:

@@ -17,6 +17,7 @@ EXTRAPOLATING = 0.02
 """Share of test atoms with γ above 1 from which structures are lacking, as in flows.fit.next_round."""
 OFTEN = 0.02
 """Share of the steps of molecular dynamics with an atom of γ above 5, from which the section is to check."""
+GIVE_CRYSTALS = "Give crystals in properties.prototypes or properties.files."
 FASTER = 10.0
 """Times: a student that is not so much faster than its teacher is hardly worth its errors."""
 
@@ -72,13 +73,13 @@ def properties(summary: RunSummary) -> Judgement:
     """Properties of crystals and molecules against their limits."""
     if summary.properties is None:
         because = "`properties` has no crystals"
-        return Judgement("properties", "not measured", because, "Give crystals in properties.prototypes.")
+        return Judgement("properties", "not measured", because, GIVE_CRYSTALS)
     teacher, student = summary.properties
     rows, limits = deviations(teacher, student), summary.property_limits
     if not rows:
         failed = "; ".join(f"{name}: {reason}" for name, reason in teacher.left_out.items())
         because = failed or "the pool has no small crystal and no molecule"
-        return Judgement("properties", "not measured", because, "Give crystals in properties.prototypes.")
+        return Judgement("properties", "not measured", because, GIVE_CRYSTALS)
     judged = [row for row in rows if limits.of(row.kind) is not None and row.teacher is not None]
     missed = [row.words() for row in judged if limits.over(row) > 1]
     held = len(judged) - len(missed)

@@ -51,7 +51,7 @@ def draw(summary: RunSummary) -> dict[str, bytes]:
             drawn["dimers"] = property_plots.dimers(teacher.dimers, student.dimers)
     if frames := summary.metrics("trajectory_errors").get("frames"):
         drawn["trajectory"] = trajectory.picture(frames)
-    if found := summary.metrics("teacher_motion"):
+    if (found := summary.metrics("teacher_motion")) and not found.get("failed"):
         drawn["motion"] = trajectory.motion_picture(found)
     if summary.repulsion:
         drawn["core-repulsion"] = plots.core_repulsion(summary.repulsion)

@@ -72,8 +72,15 @@ def trajectory(summary: RunSummary) -> Section:
 
 
 def motion(summary: RunSummary) -> list[Part]:
-    """g(r) and mean square displacement of both, or the cost that was too much."""
+    """g(r) and mean square displacement of both, or why they are not there."""
     found, cost = summary.metrics("teacher_motion"), summary.metrics("trajectory").get("motion_atom_steps")
+    if found.get("failed"):
+        return [
+            Note(
+                "g(r) and mean square displacement were not compared with the teacher's: its run at"
+                f" {number(found['temperature_K'])} K ended early, because {found['failed']}."
+            )
+        ]
     if found:
         after = f"mean square displacement after {number(found['msd_after_ps'])} ps (Å²)"
         rows = [

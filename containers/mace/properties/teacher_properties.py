@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ase import Atoms
 from pydantic import Field
 
-from containers.contract import Closed, Image, Inputs, Machine, Optional, StepMetrics
-from containers.properties.crystals import Prototype, distinct, lowest_of_each_composition
+from containers.contract import BadInput, Closed, Image, Inputs, Machine, Optional, StepMetrics
+from containers.properties.crystals import GAP_A, Prototype, distinct, lowest_of_each_composition
 from containers.properties.measure import measure_all
 from containers.properties.molecules import dimers, lowest_molecules, measure_molecules, pair_distances
 from containers.properties.results import Properties, Settings
 from containers.properties.speed import Speed
+from containers.structures.cells import is_solid
 from containers.structures.table import read_atoms
 
 IMAGE: Image = "mace"
@@ -50,7 +52,7 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     float64.
 
     Raises:
-        BadInput: a file is not a MACE model, or a prototype does not fit its formula.
+        BadInput: a file is not a MACE model, a prototype does not fit its formula, or a file has what is no crystal.
     """
     from containers.mace.properties.teacher_speed import teacher_speed
     from containers.mace.teacher.calculator import teacher_calculator
@@ -58,7 +60,7 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     device = machine.resources.device
     teacher = teacher_calculator(inputs.all("model"), params.head, device)
     given = [prototype.atoms() for prototype in params.prototypes]
-    given += [atoms for path in inputs.all("crystals") for atoms in read_atoms(path)]
+    given += [crystal_of_file(atoms) for path in inputs.all("crystals") for atoms in read_atoms(path)]
     labelled = read_atoms(inputs.one("structures")) if inputs.all("structures") else []
     left_out: dict[str, str] = {}
     chosen = distinct(given, lowest_of_each_composition(labelled), teacher, params.at_most, left_out)
@@ -73,6 +75,17 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     found = write(outputs, properties.model_copy(update=further))
     speed = teacher_speed(inputs.all("model")[0], params.head, properties.crystals, device)
     return found | {"speed": speed.model_dump()}
+
+
+def crystal_of_file(atoms: Atoms) -> Atoms:
+    """Return a structure of the user's files; `BadInput` for a molecule, a wire or a slab."""
+    if not is_solid(atoms, GAP_A):
+        info = atoms.info
+        raise BadInput(
+            f"properties.files: {info['source']}, structure {info['row']} ({atoms.get_chemical_formula()}) is not a"
+            f" crystal: it is not periodic in three directions, or has {GAP_A:g} Å without an atom. Take it out."
+        )
+    return atoms
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def chain(pool: Path, model: Path, workspace: Workspace) -> dict[str, Artefact]:
     potential = fitted.file("best")
     active_set = run(fit_steps.active_set_call(recipe, potential, frames))
     core = run(fit_steps.core_call(recipe, potential, active_set, frames, baseline))
-    of_teacher = run(steps.teacher_properties_call(recipe, [teacher], labels, workspace.settings))
+    of_teacher = run(steps.teacher_properties_call(recipe, [teacher], labels, None, workspace.settings))
     run(fit_steps.student_properties_call(recipe, core, active_set, baseline, of_teacher))
     stable = run(fit_steps.stability_call(recipe, core, active_set, frames, baseline))
     run(fit_steps.evaluate_call(recipe, core, active_set, frames, baseline, None))

@@ -146,6 +146,15 @@ def config_of(**changes: object) -> DistillConfig:
     return DistillConfig.model_validate({**MINIMAL, "pool": {"files": [str(Path(__file__))]}, **changes})
 
 
+def test_crystals_of_files_are_found_beside_the_config(tmp_path: Path) -> None:
+    config = load_config(written(tmp_path, {**MINIMAL, "properties": {"from_pool": 0, "files": ["crystal.cif"]}}))
+    assert config.properties.files == [str(tmp_path / "crystal.cif")]
+    assert config.properties.wanted
+    (tmp_path / "pool.extxyz").touch()
+    with pytest.raises(UserError, match=r"crystal\.cif"):
+        user_files(config)
+
+
 def test_a_base_gives_its_data_set_its_selection_and_its_baseline(tmp_path: Path) -> None:
     assert user_files(config_of())["base"] == ()
     names = ["dataset.parquet", "selection.parquet", "baseline.json"]

@@ -15,7 +15,7 @@ from containers.structures.table import structure_id, structures_table, write_ta
 from containers.tensorpot.selection.coverage import Tables
 from flows.config.schema import DistillConfig
 from flows.config.training import Stage
-from flows.data.prepare import Prepared
+from flows.data.prepare import Ingested, Prepared
 from flows.data.recipe import check_committee, check_elements, check_split, resolve
 from tasks.errors import UserError
 
@@ -179,6 +179,13 @@ def test_a_prototype_that_does_not_fit_is_refused_before_the_labelling(config, t
     prototype = Prototype(structure="fcc", formula=formula, a_A=4.0)
     with pytest.raises(UserError, match=message):
         resolve(changed(config, "properties", prototypes=[prototype]), [teacher], {"Si"}, set())
+
+
+def test_a_crystal_of_a_file_that_does_not_fit_is_refused_before_the_labelling(config, teacher, artefact) -> None:
+    pool, crystals = artefact("ingest", elements=["Si"]), artefact("ingest", "crystals", elements=["Al", "Si"])
+    assert Ingested(pool, crystals=pool).resolve(config, [teacher]).potential.elements == ("Si",)
+    with pytest.raises(UserError, match=r"properties\.files: a crystal has Al, but the potential has Si"):
+        Ingested(pool, crystals=crystals).resolve(config, [teacher])
 
 
 def test_the_head_decides_the_reference_energies_and_must_be_one_of_the_teacher_s(config, two_heads) -> None:

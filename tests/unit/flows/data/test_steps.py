@@ -125,7 +125,7 @@ OPTIONS: list[tuple[str, Any, set[str]]] = [
 ]
 INPUTS = {
     "preset", "teacher.model", "teacher.committee", "pool.files", "dft.files", "dft.test_files", "dataset.base",
-    "selection.potential",
+    "selection.potential", "properties.files",
 }  # fmt: skip
 """Count by their content; a preset gives the others."""
 
@@ -189,7 +189,7 @@ def all_calls(teacher: Teacher, artefact: Callable[..., Artefact], data: Artefac
             calls_fit.train_call(recipe, first_plan(recipe.stages[0]), frames, None, settings),
             calls_fit.active_set_call(recipe, fitted, frames),
             calls_fit.core_call(recipe, fitted, active, frames, baseline),
-            calls.teacher_properties_call(recipe, FILES, labels, settings),
+            calls.teacher_properties_call(recipe, FILES, labels, artefact("ingest", "crystals"), settings),
             calls_fit.student_properties_call(recipe, core, active, baseline, artefact("teacher_properties")),
             calls_fit.stability_call(recipe, core, active, frames, baseline),
             calls_fit.evaluate_call(recipe, core, active, frames, baseline, dft_test),
@@ -279,7 +279,9 @@ def test_every_step_reads_what_the_steps_before_it_wrote(base, all_calls) -> Non
             "dft_rejected": "pool_labels dft rejected", **dft, **labels,
         },
         "dataset": {"base": "old data", **dft, **labels},
-        "teacher_properties": {"model": "b + a", "structures": "pool_labels one labels"},
+        "teacher_properties": {
+            "model": "b + a", "structures": "pool_labels one labels", "crystals": "ingest crystals structures",
+        },
         "student_properties": {
             "properties": "teacher_properties one properties", "yace": "pace_corerep one yace",
             "reference_table": "pace_corerep one reference_table", **student, **baseline,

@@ -25,11 +25,15 @@ WORKSPACE = Workspace(root=Path("nowhere"), settings=Settings(cores=1))
 def followed(prepared: Any, data: Artefact, artefact: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs `follow` for a student; labelling gives labels, or fails with this kind."""
 
-    def run(frames: int = 30, failure: str = "", atoms: int = 5_000, **wanted: Any) -> list[StepCall | str]:
+    def run(
+        frames: int = 30, failure: str = "", atoms: int = 5_000, ended: str = "", **wanted: Any
+    ) -> list[StepCall | str]:
         called: list[StepCall | str] = []
 
         def step(call: StepCall, workspace: Workspace, name: str) -> Artefact:
             called.append(call)
+            if call.step == "teacher_motion":
+                return artefact(call.step, temperature_K=300.0, steps=1000, failed=ended)
             return artefact(call.step, frames=frames, motion_atom_steps=72_000)
 
         def label(recipe: Any, pool: Artefact, teachers: Any, run: Run, name: str) -> Artefact:
@@ -83,3 +87,8 @@ def test_the_teacher_repeats_a_run_that_costs_less_than_a_tenth_of_its_labels(fo
     assert followed(atoms=720_000)[-1].step == "trajectory_errors"
     assert not trajectory.affordable(72_000, 720_001, "cuda"), "a small cell does not fill a GPU"
     assert not trajectory.affordable(None, 720_001, "cpu")
+
+
+def test_a_run_of_the_teacher_that_ends_early_is_warned_of(followed: Any, caplog: pytest.LogCaptureFixture) -> None:
+    followed(atoms=720_001, ended="its forces are no numbers after 0.02 ps")
+    assert "the teacher's run beside the student's ended early: its forces are no numbers" in caplog.text

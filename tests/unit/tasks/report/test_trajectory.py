@@ -96,3 +96,12 @@ def test_g_of_r_is_shown_beside_the_teachers_or_what_it_would_cost(followed: Run
     parts = trajectory(beside_the_teacher(followed)).parts
     rows = [row for part in parts if isinstance(part, Table) for row in part.rows]
     assert ("mean square displacement after 0.4 ps (Å²)", "student 0.03, teacher 0.02") in rows
+
+
+def test_a_run_of_the_teacher_that_ended_early_is_told_and_has_no_picture(followed: RunSummary, tmp_path: Path) -> None:
+    metrics = {"temperature_K": 300.0, "steps": 1000, "failed": "its forces are no numbers after 0.02 ps"}
+    made = followed.steps["ingest"].model_copy(update={"metrics": metrics})
+    broken = followed.model_copy(update={"steps": followed.steps | {"teacher_motion": made}})
+    (note,) = [part.text for part in trajectory(broken).parts if isinstance(part, Note) and "g(r)" in part.text]
+    assert note.endswith("its run at 300 K ended early, because its forces are no numbers after 0.02 ps.")
+    assert publish(broken, tmp_path / "run")["trajectory"].count("data:image/png") == 1
