@@ -47,15 +47,17 @@ ALL: dict[str, Any] = {
     "stability.picoseconds": 0.2,
     "trajectory.picoseconds": 0,
 }
-HEAD = ("force (meV/Å)", "energy (meV/atom)", "stress (meV/Å³)", "DFT energy (meV/atom)", "lattice, B, C (%)", "C44 (%)",
-        "phonons (THz)")  # fmt: skip
+HEAD = (
+    *("force (meV/Å)", "energy (meV/atom)", "stress (meV/Å³)", "DFT energy (meV/atom)"),
+    *("lattice, B, C (%)", "C44 (%)", "phonons (THz)"),
+)
 
 
 def config(name: str, data: Path, folder: Path) -> Path:
     """Write the config that all arms of a system share; return its file."""
     files = {"files": [str(data / "pool.extxyz")]}
     values = {"name": name, "teacher": {"model": str(data / "teacher.model")}, "pool": files}
-    values["dft"] = {"test_files": [str(data / "dft_test.extxyz")], "energies": "align"}
+    values["dft"] = {"test_files": [str(data / "dft_test.extxyz")]}
     with (folder / f"{name}.yaml").open("w") as text:
         YAML().dump(values, text)
     return folder / f"{name}.yaml"
@@ -66,7 +68,9 @@ def report_of(root: Path, given: Path, name: str, settings: dict[str, Any]) -> P
     folder = root / "runs" / name
     if not (folder / "report.json").is_file():
         sets = [
-            part for key, value in {**settings, "name": name}.items() for part in ("--set", f"{key}={_yaml(value)}")
+            part
+            for key, value in {**settings, "name": name}.items()
+            for part in ("--set", f"{key}={json.dumps(value)}")
         ]
         command = [sys.executable, "-m", "flows.distill", str(given), *sets]
         with (root / f"{name}.log").open("w") as log:
@@ -95,10 +99,6 @@ def figures(folder: Path) -> Iterator[float]:
     yield from (statistics.fmean(each) for each in sizes.values())
 
 
-def _yaml(value: Any) -> str:
-    return json.dumps(value)
-
-
 def main() -> int:
     """Parse, run, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -118,10 +118,8 @@ def main() -> int:
             for seed in options.seeds:
                 name = f"{system}-{list(ARMS).index(arm)}-{seed}"
                 found.append(list(figures(report_of(root, given, name, ALL | ARMS[arm] | {"train.seed": seed}))))
-            print(
-                f"{system}, {arm}: " + ", ".join(f"{statistics.median(one):.2f}" for one in zip(*found, strict=True)),
-                flush=True,
-            )
+            medians = [f"{statistics.median(one):.2f}" for one in zip(*found, strict=True)]
+            print(f"{system}, {arm}: {', '.join(medians)}", flush=True)
     return 0
 
 
