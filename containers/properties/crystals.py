@@ -22,6 +22,7 @@ COARSE_A = 0.2
 FINE_A = 1e-3  # Å, of a relaxed crystal
 GAP_A = 6.0  # Å without an atom: a surface, no crystal
 LARGEST = 16  # atoms of a primitive cell that is found by itself: larger ones are disordered or cost too much
+TRIED = 20  # larger cells of a composition whose symmetry is looked for: a molecular dynamics has thousands
 
 
 class Prototype(Closed):
@@ -45,18 +46,24 @@ class Prototype(Closed):
 def lowest_of_each_composition(labelled: Iterable[Atoms]) -> list[Atoms]:
     """Return the crystal of the lowest energy (of its calculator) of each composition, primitive, small cells first.
 
-    Left out are slabs and clusters, and cells without symmetry of more than LARGEST atoms.
+    Left out are slabs and clusters, and cells without symmetry of more than LARGEST atoms: the next higher crystal then
+    stands for its composition. Of the cells of more than LARGEST atoms the TRIED lowest are looked at.
     """
-    lowest: dict[str, Atoms] = {}
+    by_name: dict[str, list[Atoms]] = {}
     for atoms in labelled:
-        name = atoms.symbols.formula.reduce()[0].format("hill")
-        energy = atoms.get_potential_energy() / len(atoms)
-        if is_solid(atoms, GAP_A) and (
-            name not in lowest or energy < lowest[name].get_potential_energy() / len(lowest[name])
-        ):
-            lowest[name] = atoms
-    found = [primitive(atoms, COARSE_A) for atoms in lowest.values()]
-    return sorted((one for one in found if len(one) <= LARGEST), key=lambda one: (len(set(one.numbers)), len(one)))
+        if is_solid(atoms, GAP_A):
+            by_name.setdefault(atoms.symbols.formula.reduce()[0].format("hill"), []).append(atoms)
+    found: list[Atoms] = []
+    for rising in by_name.values():
+        large = 0
+        for atoms in sorted(rising, key=lambda atoms: atoms.get_potential_energy() / len(atoms)):
+            large += len(atoms) > LARGEST
+            if len(atoms) > LARGEST and large > TRIED:
+                continue
+            if len(one := primitive(atoms, COARSE_A)) <= LARGEST:
+                found.append(one)
+                break
+    return sorted(found, key=lambda one: (len(set(one.numbers)), len(one)))
 
 
 def primitive(atoms: Atoms, tolerance_A: float) -> Atoms:

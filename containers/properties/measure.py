@@ -265,6 +265,7 @@ def vacancies(
     found: dict[str, float] = {}
     for defect in made.calc_defects(structure, min_length=settings.supercell_A):
         element = next(iter(defect["element_changes"]))
+        _check_at_rest(defect["final_defect"], calculator, f"the cell with a vacancy of {element}")
         energy = float(defect["formation_energy"])
         found[element] = min(found.get(element, energy), energy)
     return {"vacancy_eV": dict(sorted(found.items()))}
@@ -285,16 +286,25 @@ def surfaces(conventional: Any, calculator: Calculator, settings: Settings, ener
         slabs = SlabGenerator(
             conventional, index, settings.slab_A, settings.vacuum_A, center_slab=True, primitive=True
         ).get_slabs()
-        energies = [
-            float(
-                made.calc({"slab": slab, "bulk_energy_per_atom": energy, "final_bulk": conventional})["surface_energy"]
-            )
-            for slab in slabs
-            if slab.composition.reduced_formula == conventional.composition.reduced_formula
-        ]
+        name, energies = "".join(map(str, index)), []
+        for slab in slabs:
+            if slab.composition.reduced_formula == conventional.composition.reduced_formula:
+                face = made.calc({"slab": slab, "bulk_energy_per_atom": energy, "final_bulk": conventional})
+                _check_at_rest(face["final_slab"], calculator, f"the face {name}")
+                energies.append(float(face["surface_energy"]))
         if energies:
-            found["".join(map(str, index))] = min(energies) * EV_PER_A2_IN_J_PER_M2
+            found[name] = min(energies) * EV_PER_A2_IN_J_PER_M2
     return {"surface_J_per_m2": found}
+
+
+def _check_at_rest(structure: Any, calculator: Calculator, what: str) -> None:
+    """Raise `StepError` for a structure that matcalc relaxed and whose forces are above DEFECT_TOLERANCE still."""
+    from pymatgen.io.ase import AseAtomsAdaptor
+
+    atoms = AseAtomsAdaptor.get_atoms(structure, msonable=False)
+    atoms.calc = calculator
+    if not np.linalg.norm(atoms.get_forces(), axis=1).max() < 1.1 * DEFECT_TOLERANCE:  # rounded on the way
+        raise StepError(f"{what} does not come to rest within {RELAX_STEPS} steps")
 
 
 def _finite(value: Any) -> bool:

@@ -22,9 +22,9 @@ class Settings(Closed):
     phonons: bool = Field(True, description="phonon frequencies on a mesh and along the bands")
     vacancies: bool = Field(True, description="formation energy of a vacancy of each element")
     surfaces: bool = Field(True, description="energies of the faces of low index")
-    supercell_A: float = Field(10.0, gt=0, description="Å; least width of the cells of phonons and vacancies")
-    slab_A: float = Field(10.0, gt=0, description="Å; least thickness of a slab")
-    vacuum_A: float = Field(15.0, gt=0, description="Å between slabs; more than the cutoff of the teacher")
+    supercell_A: float = Field(10.0, ge=3, description="Å; least width of the cells of phonons and vacancies")
+    slab_A: float = Field(10.0, ge=3, description="Å; least thickness of a slab")
+    vacuum_A: float = Field(15.0, ge=3, description="Å between slabs; more than the cutoff of the teacher")
 
 
 class Crystal(Closed):

@@ -18,7 +18,7 @@ from containers.structures.cells import is_solid
 from containers.structures.table import read_atoms
 
 IMAGE: Image = "mace"
-VERSION = 4
+VERSION = 5
 INPUTS = {
     "model": "the teacher, a MACE model; several are a committee",
     "structures": Optional("labelled structures to choose crystals from (Parquet of LABELS)"),

@@ -14,7 +14,7 @@ from containers.properties.results import Properties, Settings
 from containers.properties.speed import Speed
 
 IMAGE: Image = "tensorpot"
-VERSION = 4
+VERSION = 5
 INPUTS = {
     "potential": "the student (B-basis .yaml)",
     "asi": "its active set (.asi)",

@@ -43,6 +43,13 @@ def test_the_lowest_solid_of_each_composition_is_found_primitive_through_its_rat
     assert alloy.get_chemical_formula() == "AuCu3"
 
 
+def test_where_the_lowest_is_a_disordered_cell_the_next_small_one_stands_for_its_composition() -> None:
+    disordered = labelled(bulk("Cu", cubic=True) * (2, 2, 2), -3.6, rattle_A=0.5)
+    assert lowest_of_each_composition([disordered]) == []
+    (copper,) = lowest_of_each_composition([labelled(bulk("Cu", "bcc", a=2.9), -3.4)] + [disordered] * 30)
+    assert copper.get_volume() == pytest.approx(2.9**3 / 2)
+
+
 def test_relaxed_crystals_that_are_the_same_are_kept_once() -> None:
     left_out: dict[str, str] = {}
     sheared = make_supercell(bulk("Cu", a=3.5), [[1, 1, 0], [0, 1, 0], [0, 0, 2]])

@@ -117,3 +117,14 @@ def test_two_phases_of_one_formula_and_space_group_have_two_names_which_the_stud
     found = {row.crystal: row.deviation for row in deviations(teacher, student) if row.property == "a"}
     assert found["Ar Fm-3m (2)"] == 0
     assert found["Ar Fm-3m"] != 0
+
+
+def test_a_vacancy_or_face_that_does_not_come_to_rest_has_no_value(
+    crystal: Crystal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("containers.properties.measure.RELAX_STEPS", 1)
+    found = measure(crystal.atoms(), pairs(2.5), Settings(elastic=False, phonons=False), {})
+    assert found.failed["vacancies"] == "the cell with a vacancy of Ar does not come to rest within 1 steps"
+    assert found.failed["surfaces"].startswith("the face 1")
+    assert found.vacancy_eV is None
+    assert found.surface_J_per_m2 is None
