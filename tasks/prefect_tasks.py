@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import get_run_logger, task
+from prefect import Task, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import StateDetails
@@ -33,6 +33,11 @@ def _step(call: StepCall, workspace: Workspace) -> Any:
         return Completed(name="Cached", message="found in the store", data=artefact, state_details=details)
     log.info("%s: %.1f s, key %s", call.step, artefact.seconds, artefact.key[:8])
     return artefact
+
+
+def step_task(name: str) -> Task[..., Any]:
+    """Return the task that runs a call, for many calls side by side."""
+    return _step.with_options(name=name)
 
 
 def step(call: StepCall, workspace: Workspace, run_name: str | None = None) -> Artefact:

@@ -68,6 +68,7 @@ def with_absolute_paths(config: DistillConfig, place: Path) -> DistillConfig:
     changes = {
         "teacher": {"model": model(teacher.model), "committee": [model(name) for name in teacher.committee]},
         "pool": {"files": [path(name) for name in config.pool.files]},
+        "explore": {"seeds": [path(name) for name in config.explore.seeds]},
         "dft": {name: [path(file) for file in getattr(dft, name)] for name in ("files", "test_files")},
         "dataset": {"base": path(base) if base else None},
         "selection": {"potential": path(fitted) if fitted else None},
@@ -152,7 +153,7 @@ BASE = ("dataset.parquet", "selection.parquet", "baseline.json")
 
 
 def user_files(config: DistillConfig) -> Files:
-    """Return the files of `pool`, `dft`, `dft_test` and `crystals`, of the earlier run `base` (as BASE) and the
+    """Return the files of `pool`, `seeds`, `dft`, `dft_test` and `crystals`, of the earlier run `base` (as BASE) and the
     `potential` whose coefficients the selection uses; empty where there is none.
 
     Raises:
@@ -160,7 +161,8 @@ def user_files(config: DistillConfig) -> Files:
     """
     base, fitted = config.dataset.base, config.selection.potential
     groups = {"pool": config.pool.files, "dft": config.dft.files, "dft_test": config.dft.test_files}
-    groups |= {"crystals": config.properties.files, "potential": [fitted] if fitted else []}
+    groups |= {"seeds": config.explore.seeds, "crystals": config.properties.files}
+    groups |= {"potential": [fitted] if fitted else []}
     files = {name: tuple(external(Path(path)) for path in paths) for name, paths in groups.items()}
     try:
         return files | {"base": tuple(external(Path(base) / name) for name in BASE) if base else ()}

@@ -16,6 +16,7 @@ from containers.tensorpot.baseline.baseline import LennardJones
 from containers.tensorpot.pacemaker.blocks import Overrides
 from containers.tensorpot.pacemaker.input import Kappa
 from containers.tensorpot.pacemaker.own_keys import own_backend, own_fit
+from flows.config.exploration import Explore
 from flows.config.training import (
     ConfigSection,
     Convergence,
@@ -92,7 +93,7 @@ class TeacherConfig(ConfigSection):
 class Pool(ConfigSection):
     """The unlabelled structures."""
 
-    files: list[str] = Field(min_length=1, description="extended XYZ, anything ASE reads, ASE databases, Parquet")
+    files: list[str] = Field([], description="extended XYZ, anything ASE reads, ASE databases, Parquet")
 
 
 class Dft(ConfigSection):
@@ -288,7 +289,8 @@ class DistillConfig(ConfigSection):
         "standard", description="accurate: a longer reach, a larger basis and set, stages; about ten times the fit"
     )
     teacher: TeacherConfig
-    pool: Pool
+    pool: Pool = Pool()
+    explore: Explore = Explore()
     dft: Dft = Dft()
     dataset: Dataset = Dataset()
     labels: Sanity = Sanity()
@@ -309,6 +311,12 @@ class DistillConfig(ConfigSection):
             raise ValueError(
                 "pacemaker.fit.min_relative_test_loss_per_iter needs train.early_stop, whose patience counts for both"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _has_structures(self) -> DistillConfig:
+        if not self.pool.files and not self.explore.seeds:
+            raise ValueError("give structures: pool.files, or explore.seeds to make a first pool of")
         return self
 
     @property

@@ -39,6 +39,7 @@ class Ingested:
 
     Attributes:
         crystals: of the user's files, on which properties are measured.
+        starts: structures made of the seeds, from which molecular dynamics starts.
         merged, given, earlier_baseline: data set, selection and baseline of an earlier run (flows.config.loading.BASE).
         fitted: potential of an earlier run, whose coefficients the selection uses.
     """
@@ -47,6 +48,7 @@ class Ingested:
     dft: Artefact | None = None
     dft_test: Artefact | None = None
     crystals: Artefact | None = None
+    starts: Artefact | None = None
     merged: External | None = None
     given: External | None = None
     earlier_baseline: External | None = None
@@ -92,13 +94,17 @@ def ingest_all(config: DistillConfig, files: Files, run: Run, reads: Reads | Non
         reads: keys of a frame that the teachers read beside its geometry.
     """
     known = list[FileRef](files["base"][:1])
+    starts, made = None, dict[str, FileRef]()
+    if files["seeds"]:
+        starts = run(steps.seed_pool_call(config, run(steps.ingest_call(config, files["seeds"], (), reads), "ingest seeds")))
+        made = {"seed_pool.parquet": starts.file("structures")}
     dft = run(steps.dft_call(config, files["dft"], known, reads), "ingest DFT data") if files["dft"] else None
     beside = [*known, dft.file("structures")] if dft else known
-    pool = run(steps.ingest_call(config, files["pool"], beside, reads), "ingest")
+    pool = run(steps.ingest_call(config, files["pool"], beside, reads, made), "ingest")
     own = dft.read(ingest.Metrics) if dft else None
     unnamed = own is not None and own.frames_with_given_family < own.structures + own.duplicates
     if unnamed and pool.read(ingest.Metrics).frames_with_given_family:
-        pool = run(steps.ingest_call(config, files["pool"], known, reads), "ingest pool first")
+        pool = run(steps.ingest_call(config, files["pool"], known, reads, made), "ingest pool first")
         call = steps.dft_call(config, files["dft"], [*known, pool.file("structures")], reads, every=True)
         dft = run(call, "ingest DFT data beside the pool")
     known += [table.file("structures") for table in (dft, pool) if table]
@@ -109,7 +115,7 @@ def ingest_all(config: DistillConfig, files: Files, run: Run, reads: Reads | Non
     if files["crystals"]:
         crystals = run(steps.ingest_call(config, files["crystals"], reads=reads), "ingest crystals")
     merged, given, taken_off = files["base"] or (None, None, None)
-    ingested = Ingested(pool, dft, test, crystals, merged, given, taken_off, next(iter(files["potential"]), None))
+    ingested = Ingested(pool, dft, test, crystals, starts, merged, given, taken_off, next(iter(files["potential"]), None))
     for name, table in [("pool", pool), *ingested.with_dft]:
         for warning in frame_warnings(table.read(ingest.Metrics), name):
             run_log().warning(warning)
@@ -202,6 +208,20 @@ def label_and_merge(known: Resolved, run: Run) -> Prepared:
         sources = (known.models.values(), labels, ingested.crystals)
         crystals = run(steps.teacher_properties_call(recipe, *sources, run.workspace.settings))
     return Prepared(**vars(known), baseline=made, dataset=merged, teacher_properties=crystals)
+
+
+def with_structures(prepared: Prepared, table: Artefact, run: Run) -> Prepared:
+    """Return the data with the structures of a table, labelled by the teacher; what was there keeps its split.
+
+    Args:
+        table: of `ingest`, with the data set before as its known one.
+    """
+    recipe, teachers = prepared.recipe, prepared.teachers
+    labels = label(recipe, table, teachers, run)
+    keys = [teacher.key(run.workspace) for teacher in teachers]
+    before = prepared.dataset.file("dataset")
+    merged = run(steps.dataset_call(recipe, labels, None, prepared.ingested.dft_test, before, keys))
+    return replace(prepared, dataset=merged)
 
 
 def warn_of_dft(found: baseline.Metrics) -> None:

@@ -19,6 +19,7 @@ from containers.tensorpot.core.inner_radius import check_r_in
 from containers.tensorpot.pacemaker.input import Fit, Loss, Optimizer, Potential, Randomness, Schedule
 from containers.tensorpot.pacemaker.own_keys import check_blocks, own_fit
 from containers.tensorpot.selection.coverage import Tables, never_trained
+from flows.config.exploration import Explore
 from flows.config.schema import Dataset, DistillConfig, Selection
 from flows.config.training import PropertiesConfig, Stability, Stage, Trajectory
 from tasks.errors import UserError
@@ -69,6 +70,7 @@ class Recipe(Closed):
     stability: Stability
     trajectory: Trajectory
     properties: PropertiesConfig
+    explore: Explore
 
 
 def resolve(config: DistillConfig, teachers: Sequence[Teacher], in_pool: set[str], in_dft: set[str]) -> Recipe:

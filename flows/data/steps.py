@@ -20,6 +20,7 @@ from containers.properties.compare import Group
 from containers.structures.state import Reads
 from containers.tensorpot.baseline import baseline
 from containers.tensorpot.dataset import dataset
+from containers.tensorpot.exploration import seed_pool
 from containers.tensorpot.frames import frames, strain
 from containers.tensorpot.selection import pace_select
 from flows.config.schema import DistillConfig
@@ -35,22 +36,42 @@ def ingest_call(
     files: Sequence[External],
     known: Sequence[FileRef] = (),
     reads: Reads | None = None,
-    **of_dft: Any,
+    made: Mapping[str, FileRef] | None = None,
+    **further: Any,
 ) -> StepCall:
     """Return the call that reads files into one table of structures, which join the families of the `known` tables.
 
     Args:
         reads: keys of a frame that the teachers read beside its geometry.
-        of_dft: further parameters, for files with labels: see `dft_call`.
+        made: further tables, which steps made, by their names (`name.parquet`).
+        further: parameters; for files with labels see `dft_call`.
     """
+    tables = made or {}
     params = ingest.Params(
-        file_names=distinct_names([file.path for file in files]),
+        file_names=(*distinct_names([file.path for file in files]), *tables),
         likeness_A=config.dataset.likeness_A,
         type_elements=tuple(config.dataset.elements_of_types),
         reads=dict(reads or {}),
-        **of_dft,
+        **further,
     )
-    return call("ingest", params, files=files, known=known)
+    return call("ingest", params, files=[*files, *tables.values()], known=known)
+
+
+def seed_pool_call(config: DistillConfig, seeds: Artefact) -> StepCall:
+    """Return the call that makes a first pool, and start structures for molecular dynamics.
+
+    Args:
+        seeds: of `ingest`.
+    """
+    wanted = config.explore
+    params = seed_pool.Params(
+        structures=wanted.structures,
+        vacancies=wanted.vacancies,
+        slabs=wanted.slabs,
+        substitutions={element: tuple(others) for element, others in wanted.substitutions.items()},
+        seed=config.train.seed,
+    )
+    return call("seed_pool", params, seeds=seeds.file("structures"))
 
 
 def dft_call(

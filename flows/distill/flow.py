@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from prefect import flow
@@ -14,6 +15,7 @@ from flows.data.prepare import prepare
 from flows.data.training_set import training_set
 from flows.distill.summary import Outcome, summarise
 from flows.distill.trajectory import follow
+from flows.fit.exploration import explore_all
 from flows.fit.rounds import extend
 from flows.fit.student import make_student
 from flows.run import Run
@@ -57,8 +59,14 @@ def distill(
 def _distill(config: DistillConfig, files: Files, models: Models, workspace: Workspace) -> RunSummary:
     run = Run(workspace)
     prepared = prepare(config, files, models, run)
-    training = training_set(prepared, run)
-    student = make_student(prepared, training, run)
+    training, start, explored = training_set(prepared, run), None, None
+    if config.explore.conditions:
+        explored = explore_all(prepared, training, run)
+        last = explored.explorer
+        prepared, training, start = last.prepared, last.training, last.fit.file("best")
+    student = make_student(prepared, training, run, start)
     results = extend(prepared, student, run)
     follow(prepared, results.best, run)
-    return summarise(digests(files, prepared.models), results, run)
+    if explored:
+        results = dataclasses.replace(results, attempts=[*explored.attempts, *results.attempts])
+    return summarise(digests(files, prepared.models), results, run, explored.rounds if explored else None)

@@ -25,6 +25,7 @@ from flows.run import Run
 from tasks.artefact import Artefact
 from tasks.errors import StepFailed
 from tasks.report import summary as run_summary
+from tasks.report.exploration import Exploration
 from tasks.report.summary import Labelling, RunSummary
 from tasks.workspace import Workspace
 
@@ -112,7 +113,9 @@ def not_converged_because(
     return "; ".join(found) or None
 
 
-def summarise(inputs: dict[str, str], results: Results, run: Run) -> RunSummary:
+def summarise(
+    inputs: dict[str, str], results: Results, run: Run, explored: Exploration | None = None
+) -> RunSummary:
     """Return the values of report.json, manifest.json and the page.
 
     Args:
@@ -166,6 +169,7 @@ def summarise(inputs: dict[str, str], results: Results, run: Run) -> RunSummary:
         attempts=tuple(_attempt(attempt, workspace) for attempt in attempts),
         chosen=chosen,
         extensions=results.extensions,
+        exploration=explored,
         thresholds=limits.model_dump(include=set(CHECKED)),
         property_limits=limits.properties,
         converged=because is None,

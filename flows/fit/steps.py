@@ -9,6 +9,7 @@ from containers.mace.properties import teacher_motion
 from containers.tensorpot.active_set import pace_activeset
 from containers.tensorpot.core import pace_corerep
 from containers.tensorpot.evaluation import evaluate, stability, student_properties, trajectory
+from containers.tensorpot.exploration import choose_frames, explore
 from containers.tensorpot.fit import pace_train
 from containers.tensorpot.pacemaker.input import Loss, Minimisation
 from containers.tensorpot.selection import weak_spots
@@ -185,6 +186,57 @@ def weak_spots_call(
         potential=core,
         asi=active_set,
     )
+
+
+def explore_call(
+    recipe: Recipe,
+    condition: explore.Condition,
+    start: str,
+    replica: int,
+    starts: Artefact,
+    core: Artefact,
+    active_set: Artefact,
+    base: Artefact,
+) -> StepCall:
+    """Molecular dynamics of a student under one condition.
+
+    Args:
+        start: id of a structure in `starts`, the result of `seed_pool`.
+        core, active_set: the student.
+    """
+    params = explore.Params(
+        condition=condition,
+        start=start,
+        replica=replica,
+        seed=recipe.seed,
+        gamma_select=recipe.explore.gamma_select,
+        gamma_stop=recipe.explore.gamma_stop,
+    )
+    return call("explore", params, starts=starts, potential=core, asi=active_set, baseline=base)
+
+
+def choose_frames_call(
+    recipe: Recipe, explored: Sequence[Artefact], structures: int, fitted: Stored, active_set: Artefact,
+    settings: Settings,
+) -> StepCall:  # fmt: skip
+    """The frames of explorations that the teacher labels.
+
+    Args:
+        explored: of `explore`.
+        structures: at most so many.
+        fitted: the potential that the active set belongs to.
+    """
+    params = choose_frames.Params(
+        structures=structures,
+        elements=recipe.potential.elements,
+        cutoff=recipe.potential.cutoff,
+        projections=recipe.selection.projections,
+        gamma_select=recipe.explore.gamma_select,
+        seed=recipe.seed,
+    )
+    frames = [one.file("structures") for one in explored]
+    resources = select_resources(settings)
+    return call("choose_frames", params, resources, frames=frames, potential=fitted, asi=active_set)
 
 
 def committee_call(potentials: Sequence[Stored], frames: Artefact, baseline: Artefact) -> StepCall:

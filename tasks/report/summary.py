@@ -197,6 +197,7 @@ class RunSummary(Closed):
     attempts: tuple[AttemptSummary, ...] = Field(min_length=1)
     chosen: int = Field(ge=0, description="index of the attempt whose potential is published, from 0")
     extensions: Extensions | None = Field(None, description="what was tried when the first fit was not good enough")
+    exploration: Exploration | None = Field(None, description="rounds of molecular dynamics before the fit")
     thresholds: dict[str, float] = Field(description="largest errors that count as converged, units in the keys")
     property_limits: PropertyLimits = PropertyLimits()
     converged: bool

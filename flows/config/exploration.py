@@ -1,0 +1,76 @@
+"""Section `explore`: a first pool from a few structures, and the simulations that the student must survive."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from flows.config.training import ConfigSection
+
+Start = Literal["bulk", "vacancy", "slab", "alloy"]
+ROOM_K = 300.0
+
+
+class ExploreCondition(ConfigSection):
+    """A simulation that the student is meant for."""
+
+    ensemble: Literal["NVE", "NVT", "NPT"] = Field("NPT", description="what is kept constant; a slab is run at NVT")
+    temperature_K: float = Field(gt=0, le=10000, description="K; of a ramp: at its beginning")
+    end_temperature_K: float | None = Field(None, gt=0, le=10000, description="K at the end of a ramp")
+    pressure_GPa: float = Field(0.0, ge=-20, le=1000, description="GPa, of NPT")
+    picoseconds: float = Field(5.0, gt=0, le=10000, description="ps of each run")
+    starts: list[Start] = Field(["bulk"], min_length=1, description="kinds of start structures, made of the seeds")
+    replicas: int = Field(1, ge=1, le=100, description="runs from each start, which differ by chance")
+
+    def milder(self, share: float) -> ExploreCondition:
+        """Return this condition at a share of its time, its pressure, and its temperature above 300 K."""
+
+        def eased(temperature_K: float) -> float:
+            return round(min(temperature_K, ROOM_K) + share * max(temperature_K - ROOM_K, 0.0), 1)
+
+        return self.model_copy(
+            update={
+                "temperature_K": eased(self.temperature_K),
+                "end_temperature_K": eased(self.end_temperature_K) if self.end_temperature_K else None,
+                "pressure_GPa": round(share * self.pressure_GPa, 4),
+                "picoseconds": round(share * self.picoseconds, 4),
+            }
+        )
+
+
+class Explore(ConfigSection):
+    """Rounds in which the student runs simulations, and the teacher labels structures on which it extrapolates."""
+
+    seeds: list[str] = Field([], description="structures in files of the formats of pool.files: a first pool is made of them")
+    structures: int = Field(200, ge=20, description="of that first pool")
+    vacancies: bool = Field(True, description="the first pool has cells with a vacancy")
+    slabs: bool = Field(True, description="the first pool has slabs")
+    substitutions: dict[str, list[str]] = Field(
+        {}, description="element -> elements that take its place by chance; several elements in the seeds mix without it"
+    )
+    conditions: list[ExploreCondition] = Field([], description="simulations; none: no exploration")
+    levels: int = Field(3, ge=1, le=20, description="steps from mild conditions to those of `conditions`")
+    rounds: int = Field(10, ge=1, le=100, description="times at most that structures are labelled and the fit is repeated")
+    structures_per_round: int = Field(50, ge=1, description="that the teacher labels, at most")
+    max_labels: int = Field(600, ge=1, description="labels at most, those of the first pool included")
+    hours: float | None = Field(None, gt=0, description="after which no further round begins; null: no limit")
+    maxiter: int = Field(100, ge=1, description="iterations of the fit of a round; the last fit has those of `train`")
+    gamma_select: float = Field(2.0, gt=1, description="extrapolation grade above which a structure may be labelled")
+    gamma_stop: float = Field(25.0, gt=1, description="extrapolation grade that ends a run")
+    share: float = Field(0.01, ge=0, lt=1, description="share of steps above gamma_select that a condition may have")
+    error_ratio: float = Field(
+        1.5, gt=0, description="errors on its own trajectory may be so many times those on the test split"
+    )
+
+    @model_validator(mode="after")
+    def _grades_rise(self) -> Explore:
+        if self.gamma_stop <= self.gamma_select:
+            raise ValueError("gamma_stop must be above gamma_select")
+        if self.seeds and not self.conditions:
+            raise ValueError("seeds need conditions: simulations that the potential is meant for")
+        if self.conditions and not self.seeds:
+            raise ValueError("conditions need seeds: structures that the simulations start from")
+        return self
+
+
