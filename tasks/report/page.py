@@ -23,6 +23,7 @@ from tasks.report.markup import (
     to_html,
     to_markdown,
 )
+from tasks.report.exploration import exploration
 from tasks.report.summary import RunSummary
 
 PAGE_BYTES, ARTIFACT_BYTES = 2_500_000, 800_000
@@ -37,6 +38,7 @@ def page(summary: RunSummary, pictures: Pictures) -> str:
         usage.usage(summary),
         training.attempts(summary),
         training.learning_curve(summary, pictures),
+        *([exploration(summary.exploration)] if summary.exploration else []),
         training.extensions(summary),
         quality.fidelity(summary),
         quality.failures(summary),
@@ -68,6 +70,7 @@ def artifacts(summary: RunSummary, pictures: Pictures) -> dict[str, str]:
         "parity": errors,
         "properties": [properties.properties(summary)],
         "trajectory": [trajectory.trajectory(summary)],
+        **({"exploration": [exploration(summary.exploration)]} if summary.exploration else {}),
     }
     texts = {}
     for key, sections in found.items():

@@ -1,0 +1,1 @@
+"""The command that explores: `python -m flows.explore CONFIG.yaml`."""
