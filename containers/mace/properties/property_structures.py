@@ -3,9 +3,9 @@
 A property of a crystal is measured on cells that training never sees: strains of other sizes and directions, other
 supercells, slabs of another thickness, no cell at rest. The structures here teach the same physics:
 
-- elastic: frozen long waves and cells strained at random (see `waves`);
+- elastic: frozen long waves (see `waves`), cells of other volumes, and cells strained at random;
 - phonon: supercells with random displacements of a few sizes;
-- vacancy: a supercell without one atom, on the way to rest and displaced at random from it;
+- vacancy: supercells without one atom, on the way to rest and displaced at random from it;
 - surface: slabs of the faces of low index, the same;
 - molecule: the molecule with random displacements.
 """
@@ -31,7 +31,7 @@ from containers.structures.cells import bare, grown, heights
 from containers.structures.table import structure_id, structures_table, write_table
 
 IMAGE: Image = "mace"
-VERSION = 2
+VERSION = 3
 INPUTS = {
     "model": "the teacher, a MACE model; several are a committee",
     "properties": "the teacher's properties of the crystals (properties.json of teacher_properties)",
@@ -41,12 +41,16 @@ OUTPUTS = {"structures": "structures.parquet"}  # containers.structures.table.ST
 WAVE_LENGTHS_A = (16.0, 21.0)  # least
 WAVE_FORCE = 0.15  # eV/Å, the largest on an atom
 STRAINED, STRAIN = 16, 0.025  # cells, largest component of their strains
+LENGTHS = (-0.055, -0.045, -0.035, 0.035, 0.045, 0.055)
+"""Strains of all lengths: their energies decide the bulk modulus. None is on the curve of the equation of state."""
 DISPLACEMENTS_A = (0.01, 0.02, 0.04, 0.06)
 EACH = 3  # molecules of each size of displacement
 NEAR_REST_A = (0.02, 0.04)  # displacements from rest of defects
 WIDER = 1.25
 """Cells of defects and displacements are so much wider and slabs so much thicker than those of the test: by one
 repetition at least."""
+NARROWER = 0.7
+"""Cells of vacancies are made of this width too: in fewer atoms, a vacancy is a larger share of the energy."""
 MOST_STEPS = 80  # to rest
 
 
@@ -117,7 +121,7 @@ def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dic
 
 
 def elastic(crystal: Crystal, teacher: Calculator, settings: Settings, random: np.random.Generator) -> Iterator[Atoms]:
-    """Yield waves whose largest force is WAVE_FORCE, and strained primitive cells."""
+    """Yield waves whose largest force is WAVE_FORCE, and primitive cells of other volumes and strained at random."""
     conventional = crystal.conventional()
     shortest = crystal.shortest_A()
     for length in WAVE_LENGTHS_A:
@@ -126,6 +130,10 @@ def elastic(crystal: Crystal, teacher: Calculator, settings: Settings, random: n
             trial.calc = teacher
             force = float(np.abs(trial.get_forces()).max())
             yield bare(wave.at(wave.amplitude_A * min(WAVE_FORCE / force, 0.1 * shortest / wave.amplitude_A)))
+    for strain in LENGTHS:
+        scaled = crystal.atoms()
+        scaled.set_cell(scaled.cell.array * (1 + strain), scale_atoms=True)
+        yield scaled
     for _ in range(STRAINED):
         square = random.uniform(-STRAIN, STRAIN, (3, 3))
         strained = crystal.atoms()
@@ -143,12 +151,14 @@ def phonon(crystal: Crystal, teacher: Calculator, settings: Settings, random: np
 
 
 def vacancy(crystal: Crystal, teacher: Calculator, settings: Settings, random: np.random.Generator) -> Iterator[Atoms]:
-    """Yield a supercell without one atom of each element."""
-    rest = wider(crystal, settings)
-    for number in sorted(set(rest.numbers.tolist())):
-        lacking = rest.copy()
-        del lacking[int(np.flatnonzero(rest.numbers == number)[0])]
-        yield from around_rest(lacking, teacher, random)
+    """Yield supercells without one atom of each element: wider than the tested one, and narrower where it can be."""
+    tested = len(grown(crystal.atoms(), 1, settings.supercell_A))
+    narrow = grown(crystal.atoms(), 1, NARROWER * settings.supercell_A)
+    for rest in (wider(crystal, settings), *([narrow] if 1 < len(narrow) < tested else [])):
+        for number in sorted(set(rest.numbers.tolist())):
+            lacking = rest.copy()
+            del lacking[int(np.flatnonzero(rest.numbers == number)[0])]
+            yield from around_rest(lacking, teacher, random)
 
 
 def wider(crystal: Crystal, settings: Settings) -> Atoms:

@@ -13,6 +13,7 @@ from pymatgen.io.ase import AseAtomsAdaptor
 from containers.mace.properties.property_structures import (
     DISPLACEMENTS_A,
     EACH,
+    LENGTHS,
     MAKERS,
     STRAIN,
     STRAINED,
@@ -22,7 +23,7 @@ from containers.mace.properties.property_structures import (
     wider,
 )
 from containers.properties.compare import Group
-from containers.properties.measure import measure
+from containers.properties.measure import CURVE_STRAIN, LENGTH_STRAIN, measure
 from containers.properties.molecules import measure_molecules
 from containers.properties.results import Crystal, Settings
 from containers.structures.cells import grown
@@ -48,7 +49,7 @@ def made(copper: Crystal, group: Group) -> list[tuple[float, int]]:
 
 def test_waves_show_elastic_constants_as_forces_of_the_size_wanted(copper: Crystal) -> None:
     """fcc has three distinct directions. A soft wave stays below the force, at a tenth of the distance of atoms."""
-    waves = made(copper, "elastic")[:-STRAINED]
+    waves = made(copper, "elastic")[: -STRAINED - len(LENGTHS)]
     assert len(waves) == 2 * 3 * 3
     forces = np.array([force for force, _ in waves])
     assert forces.max() < 1.05 * WAVE_FORCE
@@ -64,13 +65,29 @@ def test_strained_cells_are_within_the_strain_and_differ(copper: Crystal) -> Non
     assert len({round(strain[0, 1], 6) for strain in strains}) == STRAINED
 
 
-def test_defects_and_displaced_cells_are_never_at_rest_and_larger_than_the_tested_ones(copper: Crystal) -> None:
+def test_cells_of_other_volumes_are_none_of_the_curve_and_none_of_the_bulk_modulus(copper: Crystal) -> None:
+    cells = list(MAKERS["elastic"](copper, EMT(), SIZES, np.random.default_rng(1)))[
+        -STRAINED - len(LENGTHS) : -STRAINED
+    ]
+    strains = [(atoms.get_volume() / copper.atoms().get_volume()) ** (1 / 3) - 1 for atoms in cells]
+    assert strains == pytest.approx(LENGTHS)
+    assert min(np.abs(strains)) > LENGTH_STRAIN
+    curve = np.linspace(-CURVE_STRAIN, CURVE_STRAIN, 17)
+    assert min(np.abs(curve - strain).min() for strain in strains) > 1e-3
+
+
+def test_defects_and_displaced_cells_are_never_at_rest_and_of_other_sizes_than_the_tested_ones(copper: Crystal) -> None:
     phonon, vacancy, surface = (made(copper, group) for group in ("phonon", "vacancy", "surface"))
     assert len(phonon) == len(DISPLACEMENTS_A)
     assert len(vacancy) >= 3
     assert len(surface) >= 9, "three faces, three states or more"
-    assert min(force for force, _ in phonon + vacancy) > 10 * REST
-    assert min(atoms for _, atoms in phonon) == min(atoms for _, atoms in vacancy) + 1
+    wide = [(force, atoms) for force, atoms in vacancy if atoms == max(size for _, size in vacancy)]
+    assert len(vacancy) > len(wide), "the narrow cell as cut may be at rest by symmetry"
+    assert min(force for force, _ in phonon + wide) > 10 * REST
+    tested = len(grown(copper.atoms(), 1, SIZES.supercell_A))
+    sizes = {atoms + 1 for _, atoms in vacancy}
+    assert min(sizes) < tested < max(sizes) == min(atoms for _, atoms in phonon)
+    assert tested not in sizes
     assert sum(force > REST for force, _ in surface) >= len(surface) - 3, "a face as cut may be at rest by symmetry"
 
 
