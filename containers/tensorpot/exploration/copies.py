@@ -1,4 +1,4 @@
-"""Copies of a seed: strained, repeated, with a vacancy, cut to a slab, alloyed or disordered, and displaced.
+"""Kinds of copies of a seed: strained, repeated, with a vacancy, cut to a slab, alloyed or disordered, and displaced.
 
 A maker of a kind yields pairs of a family's name and a structure, without end or until it has no more. A parent is a
 clean structure; copies that differ from it by displacements alone share its family.
@@ -9,30 +9,33 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import count, cycle, islice, product
+from itertools import count, cycle, islice
 
 import numpy as np
 from ase import Atoms
-from ase.data import atomic_numbers
 from ase.neighborlist import natural_cutoffs, neighbor_list
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from containers.arrays import Floats, Indices, Mask
+from containers.arrays import Floats, Mask
 from containers.ingest.families import LIKENESS_A
 from containers.properties.crystals import conventional, primitive
 from containers.properties.molecules import BOND
-from containers.structures.cells import bare, continues, heights, lattice
-from containers.structures.distances import shortest_per_pair
+from containers.structures.cells import bare, continues, heights
+from containers.tensorpot.exploration.changes import (
+    GAP_A,
+    WIDTH_A,
+    alloyed,
+    enlarged,
+    pair_distances,
+    rattled,
+    strained,
+    widened,
+)
 
-GAP_A = 6.0  # Å without an atom: matter ends there
 SYMMETRY_A = 0.01  # Å by which atoms may lie off their symmetric places
 FEW = 4  # atoms of a strained cell at least: displacements mean nothing in a cell of one atom
-WIDTH_A = 8.0  # Å between opposite faces of a supercell at least, where most_atoms allows it
-SLAB_A, VACUUM_A = 8.0, 12.0  # Å, at least
-VOLUME = (0.88, 1.15)  # of strained cells, by that of the seed
-SHAPE = 0.06  # largest component of a strain of the shape
-MILD = 0.5  # share of these strains in supercells, slabs and defects
+MILD = 0.5  # share of the strains of cells in supercells, slabs and defects
 RATTLES_A = (0.02, 0.15, 0.1, 0.3, 0.05, 0.2)
 """Å, standard deviations of each coordinate, in turn."""
 USUAL_A = 2.3
@@ -42,9 +45,7 @@ COPIES = 2  # of a parent
 CLOSEST, CLOSEST_DISORDERED = 0.8, 0.85
 """No two atoms come nearer than this share of the seed's shortest distance of their elements. It is larger where atoms
 move far: they come as near as they may."""
-SWEEP_A, TRIES = 0.25, 20  # Å of one move of an atom at most; draws before the atom stays
 STRETCHES = (0.92, 1.1, 1.2, 1.3)  # of a bond
-GOLDEN = (5**0.5 - 1) / 2  # multiples of it, less their integers, cover 0 to 1 evenly
 
 Named = Iterator[tuple[str, Atoms]]
 
@@ -146,12 +147,15 @@ def strains(seed: Seed, plan: Plan, random: np.random.Generator) -> Named:
 
 
 def supercells(seed: Seed, plan: Plan, random: np.random.Generator) -> Named:
-    """Yield displaced supercells, mildly strained but the first."""
+    """Yield displaced supercells, mildly strained but the first, whose family is that of the cell without strain."""
     sizes = seed.sizes_A()
     for number in count():
         parent = strained(seed.usual, seed.along, number, plan.seed, MILD)
         for size in islice(sizes, COPIES):
-            yield f"supercell {number}", rattled(parent, size, CLOSEST * seed.distances, random)
+            yield (
+                f"supercell {number}" if number else "strain 0",
+                rattled(parent, size, CLOSEST * seed.distances, random),
+            )
 
 
 def vacancies(seed: Seed, plan: Plan, random: np.random.Generator) -> Named:
@@ -177,10 +181,15 @@ def slabs(seed: Seed, plan: Plan, random: np.random.Generator) -> Named:
 
 
 def alloys(seed: Seed, plan: Plan, random: np.random.Generator) -> Named:
-    """Yield displaced supercells of random compositions; those of one composition are a family."""
+    """Yield displaced supercells of random compositions; those of one composition are a family.
+
+    A parent of one element, or with every atom on its own place, is another kind's: it is drawn anew.
+    """
     sizes = seed.sizes_A()
     while not set(plan.exchange).isdisjoint(seed.usual.symbols):
-        parent = alloyed(seed.usual, plan, lambda partners: random.dirichlet(np.ones(partners + 1))[1:], random)
+        parent = alloyed(seed.usual, plan.exchange, plan.volumes_A3, random)
+        if len(set(parent.symbols)) == 1 or (parent.numbers == seed.usual.numbers).all():
+            continue
         closest = CLOSEST * pair_distances(parent)
         for size in islice(sizes, COPIES):
             yield f"alloy {parent.get_chemical_formula()}", rattled(parent, size, closest, random)
@@ -229,129 +238,3 @@ OF_CRYSTALS: dict[str, Maker] = {
 }
 OF_SLABS: dict[str, Maker] = {"rattle": rattles, "strain": strains}
 OF_MOLECULES: dict[str, Maker] = {"rattle": rattles, "stretch": stretches}
-
-
-def enlarged(atoms: Atoms, along: Mask, count: int, width_A: float, most_atoms: int) -> Atoms:
-    """Repeat along some cell vectors to `count` atoms and `width_A`, always the lowest, within `most_atoms`."""
-    times, high = np.ones(3, dtype=int), heights(Atoms(cell=lattice(atoms)))
-    while len(atoms) * times.prod() < count or (high * times)[along].min(initial=np.inf) < width_A - 1e-6:
-        more = times.copy()
-        more[np.argmin(np.where(along, np.round(high * times, 6), np.inf))] += 1
-        if not along.any() or len(atoms) * more.prod() > most_atoms:
-            break
-        times = more
-    return bare(atoms) * tuple(times.tolist())
-
-
-def strained(atoms: Atoms, along: Mask, number: int, seed: int, share: float = 1.0) -> Atoms:
-    """Return the structure in the strain state of a number; state 0 is none.
-
-    Volumes cover `share` of VOLUME evenly; every second state has another shape too. A strain acts in the plane, or
-    along the line, in which matter continues.
-    """
-    made = bare(atoms)
-    if number == 0:
-        return made
-    square = np.random.default_rng([seed, number]).uniform(-1, 1, (3, 3))
-    shape = np.eye(3) + (number % 2) * share * SHAPE * (square + square.T) / 2
-    volume = 1 + share * (VOLUME[0] - 1 + (VOLUME[1] - VOLUME[0]) * (number * GOLDEN % 1))
-    change = shape * (volume / np.linalg.det(shape)) ** (1 / 3)
-    if not along.all():
-        plane = np.linalg.qr(atoms.cell.array[along].T)[0]
-        change = np.eye(3) + plane @ plane.T @ (change - np.eye(3)) @ plane @ plane.T
-    made.positions, made.cell = atoms.positions @ change, atoms.cell.array @ change
-    return made
-
-
-def rattled(
-    atoms: Atoms, size_A: float, closest_A: Floats, random: np.random.Generator, moving: Indices | None = None
-) -> Atoms:
-    """Displace atoms by `size_A` (standard deviation of each coordinate) in small random moves.
-
-    Args:
-        closest_A: (119, 119) by atomic numbers; a move that brings two atoms nearer is refused and drawn anew.
-        moving: atoms that move; None: all.
-    """
-    made, cell = bare(atoms), lattice(atoms)
-    inverse, bounds = np.linalg.inv(cell), closest_A[np.ix_(atoms.numbers, atoms.numbers)]
-    copies = np.where(atoms.pbc, np.ceil(0.5 + bounds.max() * np.linalg.norm(inverse, axis=0)), 0).astype(int)
-    images = np.array(list(product(*(range(-n, n + 1) for n in copies)))) @ cell
-    sweeps = max(1, int(np.ceil((size_A / SWEEP_A) ** 2)))
-    everyone = np.arange(len(atoms))
-    for _ in range(sweeps):
-        for one in random.permutation(everyone if moving is None else moving):
-            others = everyone != one
-            for _ in range(TRIES):
-                place = made.positions[one] + random.normal(scale=size_A / sweeps**0.5, size=3)
-                apart = (made.positions[others] - place) @ inverse
-                apart = (apart - np.where(atoms.pbc, np.round(apart), 0.0)) @ cell
-                distances = np.linalg.norm(apart[:, None] + images, axis=2).min(axis=1)
-                if (distances >= bounds[one, others]).all():
-                    made.positions[one] = place
-                    break
-    return made
-
-
-def faces(crystal: Atoms) -> list[tuple[str, Atoms]]:
-    """Return slabs of every termination of the faces of low index of a conventional cell, the lowest first."""
-    from pymatgen.core.surface import SlabGenerator, get_symmetrically_distinct_miller_indices
-    from pymatgen.io.ase import AseAtomsAdaptor
-
-    structure, found = AseAtomsAdaptor.get_structure(crystal), []
-    indices = get_symmetrically_distinct_miller_indices(structure, 1)
-    for index in sorted(indices, key=lambda index: (np.abs(index).sum(), index)):
-        generator = SlabGenerator(structure, index, SLAB_A, VACUUM_A, center_slab=True, primitive=True)
-        for cut, slab in enumerate(generator.get_slabs()):
-            name = f"slab ({' '.join(map(str, index))}) cut {cut}"
-            found.append((name, bare(AseAtomsAdaptor.get_atoms(slab, msonable=False))))
-    return found
-
-
-def widened(slab: Atoms, atoms: int, most_atoms: int) -> Atoms:
-    """Repeat a slab in its plane."""
-    return enlarged(slab, continues(slab, GAP_A), atoms, WIDTH_A, most_atoms)
-
-
-def alloyed(atoms: Atoms, plan: Plan, shares: Callable[[int], Floats], random: np.random.Generator) -> Atoms:
-    """Exchange atoms at random places, and scale the volume as the mean atomic volumes of the compositions say.
-
-    Args:
-        shares: how much of the sites of an element each of so many partners takes.
-    """
-    made, symbols = bare(atoms), np.array(atoms.get_chemical_symbols(), dtype=object)
-    for element, partners in sorted(plan.exchange.items()):
-        sites = random.permutation(np.flatnonzero(atoms.symbols == element))
-        ends = np.round(np.cumsum(shares(len(partners))) * len(sites)).astype(int).tolist()
-        for partner, start, end in zip(partners, [0, *ends], ends, strict=False):
-            symbols[sites[start:end]] = partner
-    made.symbols = symbols.tolist()
-    if {*symbols, *atoms.symbols} <= set(plan.volumes_A3):
-        volume, before = (sum(plan.volumes_A3[symbol] for symbol in each) for each in (symbols, atoms.symbols))
-        made.set_cell(made.cell.array * (volume / before) ** (1 / 3), scale_atoms=True)
-    return made
-
-
-def atomic_volumes(seeds: list[Seed]) -> dict[str, float]:
-    """Return Å³ an atom of each element: of crystals of pure elements, where all have one, else fitted to all crystals.
-
-    Empty where the crystals do not determine them.
-    """
-    crystals = [seed.atoms for seed in seeds if seed.along.all()]
-    elements = sorted({symbol for atoms in crystals for symbol in atoms.symbols})
-    pure = [atoms for atoms in crystals if len(set(atoms.symbols)) == 1]
-    used = pure if {atoms.symbols[0] for atoms in pure} == set(elements) else crystals
-    if not used:
-        return {}
-    matrix = np.array([[np.mean(atoms.symbols == element) for element in elements] for atoms in used])
-    volumes, _, rank, _ = np.linalg.lstsq(matrix, [atoms.get_volume() / len(atoms) for atoms in used], rcond=None)
-    known = rank == len(elements) and (volumes > 0).all()
-    return dict(zip(elements, volumes.tolist(), strict=True)) if known else {}
-
-
-def pair_distances(atoms: Atoms) -> Floats:
-    """Return (119, 119) Å: the shortest distance of two elements by atomic numbers; 0 where none is within GAP_A."""
-    found = np.zeros((119, 119))
-    for pair, distance in shortest_per_pair([atoms], GAP_A).items():
-        first, second = (atomic_numbers[symbol] for symbol in pair.split("-"))
-        found[first, second] = found[second, first] = distance
-    return found

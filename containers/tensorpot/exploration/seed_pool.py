@@ -22,21 +22,8 @@ from containers.contract import BadInput, Closed, Image, Inputs, Machine, StepMe
 from containers.properties.crystals import LARGEST, conventional
 from containers.structures.cells import bare
 from containers.structures.table import STATE, read_atoms, structure_id, structures_table, write_table
-from containers.tensorpot.exploration.copies import (
-    OF_CRYSTALS,
-    OF_MOLECULES,
-    OF_SLABS,
-    SYMMETRY_A,
-    WIDTH_A,
-    Maker,
-    Plan,
-    Seed,
-    alloyed,
-    atomic_volumes,
-    enlarged,
-    faces,
-    widened,
-)
+from containers.tensorpot.exploration.changes import WIDTH_A, alloyed, atomic_volumes, enlarged, faces, widened
+from containers.tensorpot.exploration.copies import OF_CRYSTALS, OF_MOLECULES, OF_SLABS, SYMMETRY_A, Maker, Plan, Seed
 
 IMAGE: Image = "tensorpot"
 VERSION = 1
@@ -72,6 +59,9 @@ class Params(Closed):
         names = {*self.substitutions, *(symbol for partners in self.substitutions.values() for symbol in partners)}
         if unknown := sorted(names - set(atomic_numbers)):
             raise ValueError(f"substitutions: no element is called {', '.join(unknown)}")
+        for element, partners in self.substitutions.items():
+            if not partners or element in partners:
+                raise ValueError(f"substitutions: give {element} other elements than itself, at least one")
         return self
 
 
@@ -90,8 +80,13 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     """Write the pool and the starts; raises `BadInput` when no seed gives anything."""
     left_out: dict[str, str] = {}
     seeds = usable_seeds(read_atoms(inputs.one("seeds")), params, left_out)
-    plan = Plan(params.seed, cut_faces(seeds, params, left_out), exchange(seeds, params), atomic_volumes(seeds))
-    streams = [copies(seed, plan, params) for seed in seeds]
+    plan = Plan(
+        params.seed,
+        faces=cut_faces(seeds, params, left_out),
+        exchange=exchange(seeds, params),
+        volumes_A3=atomic_volumes(seed.atoms for seed in seeds if seed.along.all()),
+    )
+    streams = [copies(seed, plan, params, first) for first, seed in enumerate(seeds)]
     made: dict[str, Atoms] = {}
     for atoms in islice(in_turns(streams), SPARE * params.structures):
         made.setdefault(atoms.info["id"], atoms)
@@ -130,7 +125,9 @@ def usable_seeds(structures: Iterable[Atoms], params: Params, left_out: dict[str
         elif len(seed.small) > params.most_atoms:
             left_out[seed.place] = f"{len(seed.small)} atoms, more than most_atoms ({params.most_atoms})"
     if found := [seed for seed in seeds if seed.place not in left_out]:
-        return found
+        for seed in found[params.structures :]:
+            left_out[seed.place] = f"there are more seeds than structures ({params.structures})"
+        return found[: params.structures]
     reasons = "; ".join(f"{place}: {reason}" for place, reason in left_out.items()) or "there is none"
     raise BadInput(
         f"no seed gives structures for a first pool: {reasons}. Give a crystal (one cell is enough), a slab or a"
@@ -189,15 +186,17 @@ def cut_faces(seeds: Iterable[Seed], params: Params, left_out: dict[str, str]) -
     return found
 
 
-def copies(seed: Seed, plan: Plan, params: Params) -> Iterator[Atoms]:
-    """Yield copies of a seed, of each kind in turn."""
+def copies(seed: Seed, plan: Plan, params: Params, first: int) -> Iterator[Atoms]:
+    """Yield copies of a seed, of each kind in turn, from the `first` kind: so many seeds have copies of all kinds."""
 
     def of_kind(kind: str, maker: Maker) -> Iterator[Atoms]:
         random = np.random.default_rng([params.seed, int(seed.id[:16], 16), *kind.encode()])
         for number, (family, atoms) in enumerate(maker(seed, plan, random)):
             yield named(seed, atoms, kind, family, number)
 
-    return in_turns([of_kind(kind, maker) for kind, maker in makers_of(seed, params).items()])
+    streams = [of_kind(kind, maker) for kind, maker in makers_of(seed, params).items()]
+    first %= len(streams)
+    return in_turns(streams[first:] + streams[:first])
 
 
 def in_turns(streams: Iterable[Iterator[T]]) -> Iterator[T]:
@@ -238,7 +237,7 @@ def starts(seed: Seed, plan: Plan, params: Params) -> Iterator[Atoms]:
         yield named(seed, widened(slab, params.start_atoms, most), "slab", name, 0)
     if not set(plan.exchange).isdisjoint(bulk.symbols):
         for number, share in enumerate(ALLOYED):
-            made = alloyed(bulk, plan, lambda partners, share=share: np.full(partners, share / partners), random)
+            made = alloyed(bulk, plan.exchange, plan.volumes_A3, random, share)
             yield named(seed, made, "alloy", f"alloy {made.get_chemical_formula()}", number)
 
 
