@@ -68,10 +68,19 @@ def lowest_of_each_composition(labelled: Iterable[Atoms]) -> list[Atoms]:
 
 def primitive(atoms: Atoms, tolerance_A: float) -> Atoms:
     """Return the primitive standard cell that symmetry gives within a tolerance; the same where spglib finds none."""
+    return _standard(atoms, tolerance_A, to_primitive=True)
+
+
+def conventional(atoms: Atoms, tolerance_A: float) -> Atoms:
+    """Return the conventional standard cell that symmetry gives within a tolerance; the same where there is none."""
+    return _standard(atoms, tolerance_A, to_primitive=False)
+
+
+def _standard(atoms: Atoms, tolerance_A: float, to_primitive: bool) -> Atoms:
     import spglib
 
     cell = (atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers)
-    found = spglib.standardize_cell(cell, to_primitive=True, symprec=tolerance_A)
+    found = spglib.standardize_cell(cell, to_primitive=to_primitive, symprec=tolerance_A)
     if found is None:
         return bare(atoms)
     lattice, positions, numbers = found

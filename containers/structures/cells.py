@@ -6,7 +6,7 @@ import numpy as np
 from ase import Atoms
 from ase.geometry import complete_cell
 
-from containers.arrays import Floats
+from containers.arrays import Floats, Mask
 
 
 def lattice(atoms: Atoms) -> Floats:
@@ -49,12 +49,17 @@ def is_solid(atoms: Atoms, reach: float) -> bool:
 
     A cluster or surface that is padded with empty space is periodic by name only.
     """
-    return bool(atoms.pbc.all() and (_gaps(atoms) < reach).all())
+    return bool(continues(atoms, reach).all())
 
 
 def is_isolated(atoms: Atoms, reach: float) -> bool:
     """Return whether matter continues in no direction: none is periodic, but with `reach` Å without an atom."""
-    return bool((~atoms.pbc).all() or (~atoms.pbc | (_gaps(atoms) >= reach)).all())
+    return not continues(atoms, reach).any()
+
+
+def continues(atoms: Atoms, reach: float) -> Mask:
+    """Return (3,) whether matter continues along each cell vector: periodic, without a gap of `reach` Å."""
+    return np.asarray(atoms.pbc & (_gaps(atoms) < reach))
 
 
 def _gaps(atoms: Atoms) -> Floats:
