@@ -127,19 +127,30 @@ class DynamicsRun:
     def note(self) -> bool:
         """Add where the atoms are now to the series; False when energy or forces are no numbers."""
         energy, forces = self.atoms.get_potential_energy(), self.atoms.get_forces()
-        kinetic = self.atoms.get_kinetic_energy()
+        kinetic, gamma = self.atoms.get_kinetic_energy(), float(np.max(self.atoms.calc.results["gamma"]))
+        step = len(self.potential_eV)
         if not (np.isfinite([energy, kinetic]).all() and np.isfinite(forces).all()):
-            self.unstable_because = f"energy or forces are no numbers at step {len(self.potential_eV)}"
+            self.unstable_because = f"energy or forces are no numbers at step {step}"
             return False
-        if (step := len(self.potential_eV)) in self.wanted:
+        if not np.isfinite(gamma):
+            self.unstable_because = f"the extrapolation grade is no number at step {step}"
+            return False
+        if step in self.wanted:
             self.kept.append((step, bare(self.atoms)))
         if self.traced and step % EVERY == 0:
             self.trace.append(self.atoms.get_positions())
         self.potential_eV.append(float(energy))
         self.kinetic_eV.append(float(kinetic))
         self.temperature_K.append(float(self.atoms.get_temperature()))
-        self.gamma.append(float(np.max(self.atoms.calc.results["gamma"])))
+        self.gamma.append(gamma)
         return True
+
+    def heated(self) -> str | None:
+        """Return why the temperature is one that only a hole in the potential gives, or None."""
+        if self.temperature_K[-1] <= HOT * self.temperature_K[0]:
+            return None
+        risen = f"the temperature rose from {self.temperature_K[0]:.0f} to {self.temperature_K[-1]:.0f} K"
+        return f"{risen} within {len(self.temperature_K) - 1} steps"
 
     def look(self) -> bool:
         """Look at the distances; False when atoms fused or left."""
@@ -174,25 +185,25 @@ def relax(run: DynamicsRun, steps: int, force: float) -> int:
 
 def constant_energy(run: DynamicsRun, steps: int, progress: Progress) -> None:
     """Run velocity Verlet for so many steps, or until the run is unstable."""
-    _follow(run, VelocityVerlet(run.atoms, timestep=run.timestep_fs * units.fs), steps, progress)
+    follow(run, VelocityVerlet(run.atoms, timestep=run.timestep_fs * units.fs), steps, progress)
 
 
 def constant_temperature(run: DynamicsRun, start: Start, progress: Progress) -> None:
     """Run Langevin dynamics from a start, or until the run is unstable; its positions are kept in `trace`."""
     run.traced = True
-    _follow(run, start.dynamics(run.atoms), start.steps, progress)
+    follow(run, start.dynamics(run.atoms), start.steps, progress)
 
 
-def _follow(run: DynamicsRun, dynamics: MolecularDynamics, steps: int, progress: Progress) -> None:
+def follow(run: DynamicsRun, dynamics: MolecularDynamics, steps: int, progress: Progress) -> None:
+    """Run the dynamics of the run's atoms for so many steps, or until the run is unstable."""
     for step, _ in enumerate(dynamics.irun(steps)):
         if not run.note():
             return
-        hot = run.temperature_K[-1] > HOT * run.temperature_K[0]
+        hot = run.heated()
         if (hot or step == steps or step % LOOK_EVERY == 0) and not run.look():
             return
         if hot:
-            risen = f"the temperature rose from {run.temperature_K[0]:.0f} to {run.temperature_K[-1]:.0f} K"
-            run.unstable_because = f"{risen} within {step} steps"
+            run.unstable_because = hot
             return
         progress(step, steps, "molecular dynamics")
 
@@ -214,9 +225,14 @@ def named_frames(run: DynamicsRun, name: str) -> list[Atoms]:
     return found
 
 
+def evenly(count: int, points: int) -> slice:
+    """Return the slice that takes at most `points` of `count` entries, evenly, the first among them."""
+    return slice(None, None, max(1, -(-count // points)))
+
+
 def thinned(run: DynamicsRun, points: int) -> dict[str, Any]:
     """Return the series at no more than `points` evenly spread steps, the first among them; energies in eV/atom."""
-    every = slice(None, None, max(1, -(-len(run.potential_eV) // points)))
+    every = evenly(len(run.potential_eV), points)
     atoms = len(run.atoms)
     return {
         "time_ps": run.times_ps[every].tolist(),
