@@ -48,6 +48,7 @@ STEPS: dict[str, str] = {
     "student_properties": "containers.tensorpot.evaluation.student_properties",
     "weak_spots": "containers.tensorpot.selection.weak_spots",
     "committee": "containers.tensorpot.evaluation.committee",
+    "choose_frames": "containers.tensorpot.exploration.choose_frames",
 }
 """Every step by name. A new step is a module and a line here."""
 
