@@ -33,6 +33,8 @@ from containers.tensorpot.selection.grades import INSIDE
 from containers.tensorpot.student.calculator import neighbours, padded
 
 if TYPE_CHECKING:
+    from pyace import ACEBBasisSet
+
     from containers.tensorpot.active_set.projection_files import Projected
 
 IMAGE: Image = "tensorpot"
@@ -46,7 +48,7 @@ OUTPUTS = {
     "structures": "structures.parquet",  # containers.structures.table.STRUCTURES, by id; rows as they came
     "record": "choice.json",  # the metrics, "chosen" in the order of choice, "dropped" with the reason
 }
-UNPHYSICAL = "a pair too near"
+TOO_NEAR = "a pair too near"
 NOT_FINITE = "not finite"
 
 
@@ -88,10 +90,9 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     """Write the chosen frames and the record; no frame above `gamma_select` gives an empty table."""
     from containers.tensorpot.active_set.projection_files import projections
     from containers.tensorpot.active_set.projections import Projector
-    from containers.tensorpot.student.potential import load_basis
 
     table, dropped = physical_frames(inputs.all("frames"), params)
-    basis = load_basis(path := inputs.one("potential"))
+    basis = coreless_basis(path := inputs.one("potential"))
     if basis.cutoffmax > params.cutoff + 1e-9:
         raise BadInput(f"{path} has a cutoff of {basis.cutoffmax:g} Å, and the step was given {params.cutoff:g} Å")
     projector = Projector(basis, params.projections)
@@ -157,7 +158,22 @@ def why_unphysical(atoms: Atoms, closest: float) -> str | None:
     radii = covalent_radii[atoms.numbers]
     first, second, vectors = neighbours(atoms, 2 * closest * float(radii.max()))
     near = np.linalg.norm(vectors, axis=1) < closest * (radii[first] + radii[second])
-    return UNPHYSICAL if near.any() else None
+    return TOO_NEAR if near.any() else None
+
+
+def coreless_basis(path: Path) -> ACEBBasisSet:
+    """Load the basis of a student without the core.
+
+    The core fades an atom's energy, and full projections of a faded atom would be too small: pyace's γ has no core.
+    """
+    from pyace import ACEBBasisSet
+
+    from containers.tensorpot.student.potential import load_basis
+
+    configuration = load_basis(path).to_BBasisConfiguration()
+    for block in configuration.funcspecs_blocks:
+        block.inner_cutoff_type, block.r_in, block.delta_in = "distance", 0.0, 0.0
+    return ACEBBasisSet(configuration)
 
 
 def read_inverses(path: Path, functions: dict[str, int], projections: str) -> dict[str, Floats]:
@@ -285,8 +301,8 @@ def write(
         "method": params.method,
         "frames": table.num_rows + len(dropped),
         "equal": reasons["equal"],
-        "unphysical": reasons[UNPHYSICAL] + reasons[NOT_FINITE],
-        "unphysical_because": {name: reasons[name] for name in (UNPHYSICAL, NOT_FINITE)},
+        "unphysical": reasons[TOO_NEAR] + reasons[NOT_FINITE],
+        "unphysical_because": {name: reasons[name] for name in (TOO_NEAR, NOT_FINITE)},
         "extrapolating": sum(gamma > params.gamma_select for gamma in before),
         "chosen": len(chosen),
         "gamma_max_before": max(before, default=None),
