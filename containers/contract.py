@@ -50,6 +50,7 @@ STEPS: dict[str, str] = {
     "weak_spots": "containers.tensorpot.selection.weak_spots",
     "committee": "containers.tensorpot.evaluation.committee",
     "explore": "containers.tensorpot.exploration.explore",
+    "choose_frames": "containers.tensorpot.exploration.choose_frames",
 }
 """Every step by name. A new step is a module and a line here."""
 
