@@ -42,16 +42,21 @@ class ExploreCondition(ConfigSection):
 class Explore(ConfigSection):
     """Rounds in which the student runs simulations, and the teacher labels structures on which it extrapolates."""
 
-    seeds: list[str] = Field([], description="structures in files of the formats of pool.files: a first pool is made of them")
+    seeds: list[str] = Field(
+        [], description="structures in files of the formats of pool.files: a first pool is made of them"
+    )
     structures: int = Field(200, ge=20, description="of that first pool")
     vacancies: bool = Field(True, description="the first pool has cells with a vacancy")
     slabs: bool = Field(True, description="the first pool has slabs")
     substitutions: dict[str, list[str]] = Field(
-        {}, description="element -> elements that take its place by chance; several elements in the seeds mix without it"
+        {},
+        description="element -> elements that may take its place; {}: metals mix, and elements of one column",
     )
     conditions: list[ExploreCondition] = Field([], description="simulations; none: no exploration")
     levels: int = Field(3, ge=1, le=20, description="steps from mild conditions to those of `conditions`")
-    rounds: int = Field(10, ge=1, le=100, description="times at most that structures are labelled and the fit is repeated")
+    rounds: int = Field(
+        10, ge=1, le=100, description="times at most that structures are labelled and the fit is repeated"
+    )
     structures_per_round: int = Field(50, ge=1, description="that the teacher labels, at most")
     max_labels: int = Field(600, ge=1, description="labels at most, those of the first pool included")
     hours: float | None = Field(None, gt=0, description="after which no further round begins; null: no limit")
@@ -72,5 +77,3 @@ class Explore(ConfigSection):
         if self.conditions and not self.seeds:
             raise ValueError("conditions need seeds: structures that the simulations start from")
         return self
-
-

@@ -153,8 +153,8 @@ BASE = ("dataset.parquet", "selection.parquet", "baseline.json")
 
 
 def user_files(config: DistillConfig) -> Files:
-    """Return the files of `pool`, `seeds`, `dft`, `dft_test` and `crystals`, of the earlier run `base` (as BASE) and the
-    `potential` whose coefficients the selection uses; empty where there is none.
+    """Return the files of `pool`, `seeds`, `dft`, `dft_test` and `crystals`, of the earlier run `base` (as BASE) and
+    the `potential` whose coefficients the selection uses; empty where there is none.
 
     Raises:
         UserError: names the first that is missing.

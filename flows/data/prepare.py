@@ -96,7 +96,9 @@ def ingest_all(config: DistillConfig, files: Files, run: Run, reads: Reads | Non
     known = list[FileRef](files["base"][:1])
     starts, made = None, dict[str, FileRef]()
     if files["seeds"]:
-        starts = run(steps.seed_pool_call(config, run(steps.ingest_call(config, files["seeds"], (), reads), "ingest seeds")))
+        starts = run(
+            steps.seed_pool_call(config, run(steps.ingest_call(config, files["seeds"], (), reads), "ingest seeds"))
+        )
         made = {"seed_pool.parquet": starts.file("structures")}
     dft = run(steps.dft_call(config, files["dft"], known, reads), "ingest DFT data") if files["dft"] else None
     beside = [*known, dft.file("structures")] if dft else known
@@ -115,7 +117,9 @@ def ingest_all(config: DistillConfig, files: Files, run: Run, reads: Reads | Non
     if files["crystals"]:
         crystals = run(steps.ingest_call(config, files["crystals"], reads=reads), "ingest crystals")
     merged, given, taken_off = files["base"] or (None, None, None)
-    ingested = Ingested(pool, dft, test, crystals, starts, merged, given, taken_off, next(iter(files["potential"]), None))
+    ingested = Ingested(
+        pool, dft, test, crystals, starts, merged, given, taken_off, next(iter(files["potential"]), None)
+    )
     for name, table in [("pool", pool), *ingested.with_dft]:
         for warning in frame_warnings(table.read(ingest.Metrics), name):
             run_log().warning(warning)

@@ -113,9 +113,7 @@ def not_converged_because(
     return "; ".join(found) or None
 
 
-def summarise(
-    inputs: dict[str, str], results: Results, run: Run, explored: Exploration | None = None
-) -> RunSummary:
+def summarise(inputs: dict[str, str], results: Results, run: Run, explored: Exploration | None = None) -> RunSummary:
     """Return the values of report.json, manifest.json and the page.
 
     Args:

@@ -17,7 +17,7 @@ def main(arguments: list[str]) -> int:
     """Run the command; the exit code says how it ended."""
     options = parser().parse_args(arguments)
     if not load_config(options.config, tuple(options.set)).explore.conditions:
-        raise UserError(f"{options.config}: explore.conditions is empty. Give the simulations that the potential is for.")
+        raise UserError(f"{options.config}: explore.conditions is empty: give simulations.")
     return distill(arguments)
 
 

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from containers.tensorpot.dataset import dataset
 from containers.tensorpot.exploration import choose_frames, explore
-from flows.config.exploration import Explore, ExploreCondition
+from containers.tensorpot.exploration.dynamics import Condition
+from flows.config.exploration import ExploreCondition
 from flows.data import steps as data_steps
 from flows.data.prepare import Prepared, with_structures
 from flows.data.training_set import TrainingSet, frames_of
@@ -68,7 +69,7 @@ def explore_all(prepared: Prepared, training: TrainingSet, run: Run) -> Explored
     while not why:
         mine = replace(run, of=f"exploration {len(rounds) + 1}")
         runs = run_conditions(explorer, level, mine)
-        settled = all(one.survived and one.share_above_select <= wanted.share for one in runs)
+        settled = all(one.survived and one.extrapolating <= wanted.share for one in runs)
         labels = explorer.prepared.dataset.read(dataset.Metrics).teacher_rows
         made = ExplorationRound(number=len(rounds) + 1, level=level, labels=labels, runs=runs)
         spent = (time.monotonic() - begun) / 3600
@@ -85,14 +86,14 @@ def explore_all(prepared: Prepared, training: TrainingSet, run: Run) -> Explored
         else:
             structures = min(wanted.structures_per_round, wanted.max_labels - labels)
             chosen = choose(explorer, [one.result for one in runs], structures, mine)
-            found = chosen.read(choose_frames.Metrics)
-            if found.chosen == 0:
-                why = f"no frame can be labelled: {found.unphysical} of {found.frames} are unphysical"
+            counts = chosen.read(choose_frames.Metrics)
+            if counts.chosen == 0:
+                why = f"no frame can be labelled: {counts.unphysical} of {counts.frames} are unphysical"
             else:
                 explorer = fit_explorer(*add_frames(explorer, chosen, mine), mine, explorer)
                 attempts += explorer.attempts
                 level += all(one.survived for one in runs) and level < wanted.levels
-            made = made.model_copy(update={"chosen": found.chosen, "gamma_max_left": found.gamma_max_left})
+            made = made.model_copy(update={"chosen": counts.chosen, "gamma_max_left": counts.gamma_max_left})
         rounds.append(made)
         run_log().info(made.sentence())
     settled = why == "no condition extrapolates"
@@ -139,9 +140,9 @@ def run_conditions(explorer: Explorer, level: int, run: Run) -> tuple[Exploratio
     )
 
 
-def dynamics_of(condition: ExploreCondition) -> explore.Condition:
+def dynamics_of(condition: ExploreCondition) -> Condition:
     """Return the condition as the step takes it."""
-    return explore.Condition(**{name: getattr(condition, name) for name in explore.Condition.model_fields})
+    return Condition(**{name: getattr(condition, name) for name in Condition.model_fields})
 
 
 def run_side_by_side(wanted: Sequence[tuple[str, StepCall]], run: Run) -> list[Artefact]:

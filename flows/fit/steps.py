@@ -10,6 +10,7 @@ from containers.tensorpot.active_set import pace_activeset
 from containers.tensorpot.core import pace_corerep
 from containers.tensorpot.evaluation import evaluate, stability, student_properties, trajectory
 from containers.tensorpot.exploration import choose_frames, explore
+from containers.tensorpot.exploration.dynamics import Condition
 from containers.tensorpot.fit import pace_train
 from containers.tensorpot.pacemaker.input import Loss, Minimisation
 from containers.tensorpot.selection import weak_spots
@@ -190,7 +191,7 @@ def weak_spots_call(
 
 def explore_call(
     recipe: Recipe,
-    condition: explore.Condition,
+    condition: Condition,
     start: str,
     replica: int,
     starts: Artefact,

@@ -15,7 +15,6 @@ class ExplorationRun(Closed):
     """A run of molecular dynamics of a round."""
 
     name: str
-    condition: str
     survived_ps: float
     wanted_ps: float
     ended_because: str | None
@@ -75,12 +74,12 @@ def exploration(found: Exploration | None) -> Section:
         return Section(title, ["Not done: explore has no conditions."])
     rounds = [
         (
-            one.number,
-            one.level,
-            one.labels,
+            str(one.number),
+            str(one.level),
+            str(one.labels),
             f"{sum(run.survived for run in one.runs)} of {len(one.runs)}",
             number(100 * max((run.extrapolating for run in one.runs), default=0.0)),
-            one.chosen,
+            str(one.chosen),
         )
         for one in found.rounds
     ]

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 
 from tasks.report import card, data, invariants, properties, quality, training, trajectory, usage
+from tasks.report.exploration import exploration
 from tasks.report.markup import (
     ERRORS,
     STUB,
@@ -23,7 +24,6 @@ from tasks.report.markup import (
     to_html,
     to_markdown,
 )
-from tasks.report.exploration import exploration
 from tasks.report.summary import RunSummary
 
 PAGE_BYTES, ARTIFACT_BYTES = 2_500_000, 800_000

@@ -16,6 +16,7 @@ from containers.properties.results import Properties
 from containers.tensorpot.student import calculator
 from containers.tensorpot.student.baseline import Baseline
 from tasks.artefact import Artefact
+from tasks.report.exploration import Exploration
 
 
 def _numbers_only(figures: Any) -> Any:

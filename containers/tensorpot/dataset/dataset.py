@@ -123,6 +123,7 @@ class Metrics(StepMetrics):
     """Figures of the data set."""
 
     train_structures: int
+    teacher_rows: int
     force_mean_meV_per_A: float  # of the teacher's labels, see `Sizes`
     energy_spread_meV_per_atom: float
 
