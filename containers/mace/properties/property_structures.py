@@ -5,7 +5,7 @@ supercells, slabs of another thickness, no cell at rest. The structures here tea
 
 - elastic: frozen long waves (see `waves`), cells of other volumes, and cells strained at random;
 - phonon: supercells with random displacements of a few sizes;
-- vacancy: supercells without one atom, on the way to rest and displaced at random from it;
+- vacancy: a supercell without one atom, on the way to rest and displaced at random from it;
 - surface: slabs of the faces of low index, the same;
 - molecule: the molecule with random displacements.
 """
@@ -49,8 +49,10 @@ NEAR_REST_A = (0.02, 0.04)  # displacements from rest of defects
 WIDER = 1.25
 """Cells of defects and displacements are so much wider and slabs so much thicker than those of the test: by one
 repetition at least."""
-NARROWER = 0.7
-"""Cells of vacancies are made of this width too: in fewer atoms, a vacancy is a larger share of the energy."""
+NARROWER = 0.8
+"""Cells of vacancies are so much narrower than those of the test: in fewer atoms, a vacancy is a larger share of the
+energy, and the fit is faster."""
+FEWEST = 16  # atoms of such a cell
 MOST_STEPS = 80  # to rest
 
 
@@ -151,14 +153,14 @@ def phonon(crystal: Crystal, teacher: Calculator, settings: Settings, random: np
 
 
 def vacancy(crystal: Crystal, teacher: Calculator, settings: Settings, random: np.random.Generator) -> Iterator[Atoms]:
-    """Yield supercells without one atom of each element: wider than the tested one, and narrower where it can be."""
+    """Yield a supercell without one atom of each element: narrower than the tested one, or wider if it is small."""
     tested = len(grown(crystal.atoms(), 1, settings.supercell_A))
-    narrow = grown(crystal.atoms(), 1, NARROWER * settings.supercell_A)
-    for rest in (wider(crystal, settings), *([narrow] if 1 < len(narrow) < tested else [])):
-        for number in sorted(set(rest.numbers.tolist())):
-            lacking = rest.copy()
-            del lacking[int(np.flatnonzero(rest.numbers == number)[0])]
-            yield from around_rest(lacking, teacher, random)
+    narrow = grown(crystal.atoms(), FEWEST, NARROWER * settings.supercell_A)
+    rest = narrow if len(narrow) < tested else wider(crystal, settings)
+    for number in sorted(set(rest.numbers.tolist())):
+        lacking = rest.copy()
+        del lacking[int(np.flatnonzero(rest.numbers == number)[0])]
+        yield from around_rest(lacking, teacher, random)
 
 
 def wider(crystal: Crystal, settings: Settings) -> Atoms:
