@@ -10,10 +10,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
+from ase.build import bulk
+from ase.io import write
+
 from containers.contract import load_step, no_progress
 from containers.mace.labelling import mace_label
 from containers.properties.compare import Group
 from containers.properties.results import Properties
+from containers.tensorpot.exploration.dynamics import Condition
 from flows.config.schema import DistillConfig
 from flows.config.training import Limits
 from flows.data import steps
@@ -32,6 +37,7 @@ from tasks.workspace import Workspace, open_workspace
 ITERATIONS = 4
 LIMITS = Limits(force_mae_meV_per_A=100, energy_mae_meV_per_atom=10)
 MODEL = "small"
+CONDITION = Condition(ensemble="NPT", temperature_K=600, picoseconds=0.02)
 
 
 def config(pool: str, model: str) -> DistillConfig:
@@ -48,6 +54,7 @@ def config(pool: str, model: str) -> DistillConfig:
             "trajectory": {"picoseconds": 0.02, "temperatures_K": [300.0], "frames": 2},
             "properties": {"phonons": False, "vacancies": False, "supercell_A": 5},
             "train": {"maxiter": ITERATIONS, "threads": 1},
+            "explore": {"structures": 20, "slabs": False},
         }
     )
 
@@ -84,6 +91,12 @@ def chain(pool: Path, model: Path, workspace: Workspace) -> dict[str, Artefact]:
     made = run(fit_steps.trajectory_call(recipe, core, active_set, frames, baseline, stable))
     run(fit_steps.teacher_motion_call(recipe, [teacher], made, workspace.settings))
     run(fit_steps.trajectory_errors_call(core, active_set, baseline, made, None))
+    write(pool.with_name("seed.extxyz"), bulk("Si"))
+    seeds = run_step(steps.ingest_call(given, (external(pool.with_name("seed.extxyz")),)), workspace)
+    starts = run(steps.seed_pool_call(given, seeds))
+    start = pq.read_table(workspace.store.path(starts.file("starts")))["id"][0].as_py()
+    moved = run(fit_steps.explore_call(recipe, CONDITION, start, 1, starts, core, active_set, baseline))
+    run(fit_steps.choose_frames_call(recipe, [moved], 5, potential, active_set, workspace.settings))
     run(fit_steps.committee_call([core.file("potential")] * 2, frames, baseline))
     return done
 

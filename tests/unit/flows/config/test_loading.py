@@ -83,7 +83,7 @@ def test_overrides_reach_nested_keys(tmp_path: Path) -> None:
         ({"selection": {"projections": "full"}}, "selection: full projections need coefficients: give potential"),
         ({"pacemaker": {"loss_energy": 0, "loss_forces": 0}}, "loss_energy \\+ loss_forces must be above 0"),
         ({"dft": {"energy_key": ""}}, "dft.energy_key: .*at least 1 character"),
-        ({"pool": {"files": []}}, "pool.files: "),
+        ({"pool": {"files": []}}, "give structures: pool.files, or explore.seeds"),
         ({"name": "../up"}, "name: "),
         ({"split": {"validation": 0.6, "test": 0.5}}, "split: .*must leave something to train on"),
         ({"train": {"maxiter": float("inf")}}, "train.maxiter"),

@@ -35,7 +35,7 @@ def order(config: DistillConfig, artefact: Callable[..., Artefact], tmp_path: Pa
     the tables it is given and how it compares."""
 
     def read(**named: int) -> list[Any]:
-        files, calls = {"base": (), "crystals": (), "potential": ()}, []
+        files, calls = {"base": (), "seeds": (), "crystals": (), "potential": ()}, []
         for number, (role, name) in enumerate([("pool", "pool"), ("dft", "dft"), ("dft_test", "test")]):
             (tmp_path / f"{name}.extxyz").write_text(str(number))
             files[role] = (external(tmp_path / f"{name}.extxyz"),)
@@ -87,7 +87,7 @@ def test_a_dft_structure_and_its_copies_in_the_pool_are_one_family(
     parent.calc = SinglePointCalculator(parent, energy=-1.0, forces=np.zeros((8, 3)))
     write(tmp_path / "dft.extxyz", parent)
     given = {name: (external(tmp_path / f"{name}.extxyz"),) for name in ("pool", "dft")}
-    files = {"base": (), "crystals": (), "potential": (), "dft_test": (), **given}
+    files = {"base": (), "seeds": (), "crystals": (), "potential": (), "dft_test": (), **given}
     workspace = open_workspace(tmp_path, Settings(runner="in_process", cores=1))
     found = ingest_all(config, files, Run(workspace, step=lambda call, workspace, name: run_step(call, workspace)))
     tables = [workspace.store.path(table.file("structures")) for table in (found.pool, found.dft) if table]

@@ -14,6 +14,7 @@ from containers.mace.teacher.description import Teacher
 from containers.mace.teacher.teacher_fetch import FOUNDATION_MODELS
 from containers.properties.compare import PropertyLimits
 from containers.tensorpot.evaluation import stability
+from containers.tensorpot.exploration.dynamics import Condition
 from containers.tensorpot.fit import pace_train
 from containers.tensorpot.pacemaker.input import EarlyStop, Loss
 from flows.config.schema import DistillConfig
@@ -41,7 +42,7 @@ SECTION: dict[str, Any] = {
 }
 
 LJ = {"Si-Si": {"epsilon_eV": 1.0, "sigma_A": 2.0}}
-CUTOFF = {"baseline", "pace_select", "frames", "pace_train"}
+CUTOFF = {"baseline", "pace_select", "frames", "pace_train", "choose_frames"}
 NO_STEP: list[tuple[str, Any]] = [  # a preset fills keys that are not given; here all are
     ("name", "other"), ("preset", "accurate"), ("train.max_attempts", 9), ("train.threads", 9), ("extend.rounds", 9),
     ("extend.structures", 9), ("extend.max_structures", 999), ("extend.max_functions_per_element", 999),
@@ -49,6 +50,8 @@ NO_STEP: list[tuple[str, Any]] = [  # a preset fills keys that are not given; he
     ("sweep.differ_by", "coefficients"), ("sweep.at_once", 9), ("sweep.take", "cheapest"), ("sweep.within", 0.5),
     ("convergence.force_mae_meV_per_A", 9), ("convergence.energy_mae_meV_per_atom", 9),
     ("extend.property_rounds", 9), ("extend.error_growth", 0.9), ("properties.in_training", ["phonon"]),
+    *((f"explore.{name}", 7) for name in ("levels", "rounds", "max_labels", "structures_per_round", "maxiter")),
+    *((f"explore.{name}", 0.5) for name in ("hours", "share", "error_ratio")),
     *((f"convergence.properties.{name}", 9.0) for name in PropertyLimits.model_fields),
 ]  # fmt: skip
 FIT: list[tuple[str, Any]] = [
@@ -100,14 +103,24 @@ OPTIONS: list[tuple[str, Any, set[str]]] = [
     ("selection.method", "random", {"pace_select"}),
     ("selection.max_structures", 99, {"pace_select"}),
     ("selection.fraction", 0.5, {"pace_select"}),
-    ("selection.projections", "full", {"pace_select", "pace_activeset"}),
+    ("selection.projections", "full", {"pace_select", "pace_activeset", "choose_frames"}),
     ("split.validation", 0.2, {"baseline", "dataset"}),
     ("split.test", 0.2, {"baseline", "dataset"}),
     ("split.train", ["family1"], {"baseline", "dataset"}),
     ("pacemaker.overrides.embeddings", {"Si": {"ndensity": 1}}, {"pace_select", "pace_train"}),
     ("pacemaker.overrides.bonds", {"Si-Si": {"radbase": "ChebExpCos"}}, {"pace_select", "pace_train"}),
     ("pacemaker.overrides.functions", {"Si": SECTION["functions"]["ALL"]}, {"pace_select", "pace_train"}),
-    ("train.seed", 9, {"pace_select", "strain", "pace_train", "stability", "trajectory"}),
+    (
+        "train.seed",
+        9,
+        {"pace_select", "strain", "pace_train", "stability", "trajectory", "seed_pool", "explore", "choose_frames"},
+    ),
+    ("explore.structures", 99, {"seed_pool"}),
+    ("explore.vacancies", False, {"seed_pool"}),
+    ("explore.slabs", False, {"seed_pool"}),
+    ("explore.substitutions", {"Si": ["O"]}, {"seed_pool"}),
+    ("explore.gamma_select", 3.0, {"explore", "choose_frames"}),
+    ("explore.gamma_stop", 50.0, {"explore"}),
     ("properties.from_pool", 9, {"teacher_properties"}),
     ("properties.reference", {"Si Fd-3m": {"C44": 79.6}}, set()),
     ("properties.prototypes", [{"structure": "fcc", "formula": "Si", "a_A": 3.8}], {"teacher_properties"}),
@@ -125,7 +138,7 @@ OPTIONS: list[tuple[str, Any, set[str]]] = [
 ]
 INPUTS = {
     "preset", "teacher.model", "teacher.committee", "pool.files", "dft.files", "dft.test_files", "dataset.base",
-    "selection.potential", "properties.files",
+    "selection.potential", "properties.files", "explore.seeds", "explore.conditions",
 }  # fmt: skip
 """Count by their content; a preset gives the others."""
 
@@ -150,6 +163,9 @@ def options_of(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield from options_of(field.annotation, f"{prefix}{name}.")
         else:
             yield prefix + name
+
+
+CONDITION = Condition(ensemble="NVT", temperature_K=300.0, picoseconds=1.0)
 
 
 @pytest.fixture
@@ -195,6 +211,9 @@ def all_calls(teacher: Teacher, artefact: Callable[..., Artefact], data: Artefac
             calls_fit.evaluate_call(recipe, core, active, frames, baseline, dft_test),
             calls_fit.trajectory_call(recipe, core, active, frames, baseline, artefact("stability")),
             calls_fit.teacher_motion_call(recipe, FILES, artefact("trajectory"), settings),
+            calls.seed_pool_call(config, artefact("ingest", "seeds")),
+            calls_fit.explore_call(recipe, CONDITION, "start", 1, artefact("seed_pool"), core, active, baseline),
+            calls_fit.choose_frames_call(recipe, [artefact("explore")], 50, fitted, active, settings),
             calls_fit.trajectory_errors_call(
                 core, active, baseline, artefact("trajectory"), artefact("pool_labels", "trajectory")
             ),
@@ -226,7 +245,10 @@ def test_no_option_is_forgotten_here() -> None:
             {step: {"threads": 7, "device": "cuda"} for step in ("mace_label", "pace_train", "teacher_motion")},
         ),
         ({"cores": 2, "label_device": "cuda"}, {"mace_label": {"device": "cuda"}, "pace_train": {"device": "cpu"}}),
-        ({"cores": 2, "select_memory_GB": 1.5}, {"pace_select": {"memory_bytes": 1_500_000_000}}),
+        (
+            {"cores": 2, "select_memory_GB": 1.5},
+            {step: {"memory_bytes": 1_500_000_000} for step in ("pace_select", "choose_frames")},
+        ),
         (
             {"cores": 3, "inter_op_threads": 2, "fit_memory_GB": 1.5, "step_timeout_s": 60},
             {
@@ -305,6 +327,11 @@ def test_every_step_reads_what_the_steps_before_it_wrote(base, all_calls) -> Non
             **student, **baseline, **train,
         },
         "teacher_motion": {"model": "b + a", "trajectory": "trajectory one trajectory"},
+        "seed_pool": {"seeds": "ingest seeds structures"},
+        "explore": {"starts": "seed_pool one starts", **student, **baseline},
+        "choose_frames": {
+            "frames": "explore one structures", "potential": "pace_train one best", "asi": "pace_activeset one asi",
+        },
         "trajectory_errors": {
             "trajectory": "trajectory one trajectory", "structures": "trajectory one structures",
             "labels": "pool_labels trajectory labels", "rejected": "pool_labels trajectory rejected",
