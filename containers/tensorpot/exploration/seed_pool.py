@@ -55,7 +55,10 @@ class Params(Closed):
     @model_validator(mode="after")
     def _sizes_and_elements(self) -> Params:
         if self.start_atoms > 2 * self.most_atoms:
-            raise ValueError(f"start_atoms ({self.start_atoms}) is more than twice most_atoms ({self.most_atoms})")
+            raise ValueError(
+                f"start_atoms ({self.start_atoms}) is more than twice most_atoms ({self.most_atoms}): lower start_atoms"
+                " or raise most_atoms"
+            )
         names = {*self.substitutions, *(symbol for partners in self.substitutions.values() for symbol in partners)}
         if unknown := sorted(names - set(atomic_numbers)):
             raise ValueError(f"substitutions: no element is called {', '.join(unknown)}")

@@ -72,19 +72,22 @@ def test_seeds_and_kinds_share_the_budget(made: Made) -> None:
 
 
 def test_no_two_atoms_come_nearer_than_their_share_of_the_seeds_distance(made: Made) -> None:
-    """An alloy of B2 is bounded by its own volume, which is at least that of nickel."""
-    smaller = (3.52**3 / 4 / (2.88**3 / 2)) ** (1 / 3)
-    shortest = {"seeds.xyz, row 0": 3.52 / 2**0.5, "seeds.xyz, row 1": 2.88 * 0.75**0.5}
+    """The distance in an alloy is that of the seed's lattice with the volume of its composition."""
+    of_lattice = {
+        "0": lambda volume: (4 * volume) ** (1 / 3) / 2**0.5,  # fcc
+        "1": lambda volume: (2 * volume) ** (1 / 3) * 0.75**0.5,  # bcc
+    }
+    volumes = {"0": 3.52**3 / 4, "1": 2.88**3 / 2}
     for atoms in made[0]:
-        place = str(atoms.info["source"]).partition(" of ")[2]
-        share = CLOSEST * (smaller if atoms.info["group"] == "alloy" and place.endswith("1") else 1)
-        assert shortest_distance(atoms, 6.0) >= share * shortest[place] - 1e-9, atoms.info
+        row = str(atoms.info["source"])[-1]
+        volume = atoms.get_volume() / len(atoms) if atoms.info["group"] == "alloy" else volumes[row]
+        assert shortest_distance(atoms, 6.0) >= CLOSEST * of_lattice[row](volume) - 1e-9, atoms.info
 
 
 def test_each_pair_of_elements_has_its_bound_even_where_atoms_move_far() -> None:
     salt = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
     moved = rattled(salt, 1.0, 0.9 * pair_distances(salt), np.random.default_rng(1))
-    assert np.sqrt(((moved.positions - salt.positions) ** 2).mean()) > 0.1, "0.9 leaves an atom a tenth"
+    assert np.sqrt(((moved.positions - salt.positions) ** 2).mean()) > 0.1
     found = shortest_per_pair([moved], 6.0)
     assert min(found["Cl-Cl"], found["Na-Na"]) >= 0.9 * 5.64 / 2**0.5 - 1e-9
     assert found["Cl-Na"] >= 0.9 * 2.82 - 1e-9
@@ -177,8 +180,9 @@ def test_substitutions_bring_elements_that_no_seed_has(tmp_path: Path) -> None:
     assert {symbol for atoms in of_kind(pool, "alloy") for symbol in atoms.symbols} == {"Ni", "Al", "Cr"}
     for atoms in of_kind(starts, "alloy"):
         assert atoms.get_volume() / len(atoms) == pytest.approx(3.52**3 / 4), "nothing shows another volume"
+    (tmp_path / "other").mkdir()
     with pytest.raises(BadInput, match="no seed has Fe"):
-        make(tmp_path / "other", nickel(), substitutions={"Fe": ["Al"]}) if (tmp_path / "other").mkdir() is None else 0
+        make(tmp_path / "other", nickel(), substitutions={"Fe": ["Al"]})
 
 
 @pytest.mark.parametrize(
