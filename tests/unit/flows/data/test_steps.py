@@ -109,6 +109,7 @@ OPTIONS: list[tuple[str, Any, set[str]]] = [
     ("pacemaker.overrides.functions", {"Si": SECTION["functions"]["ALL"]}, {"pace_select", "pace_train"}),
     ("train.seed", 9, {"pace_select", "strain", "pace_train", "stability", "trajectory"}),
     ("properties.from_pool", 9, {"teacher_properties"}),
+    ("properties.weights", {"elastic": 9.0}, {"frames"}),
     ("properties.reference", {"Si Fd-3m": {"C44": 79.6}}, set()),
     ("properties.prototypes", [{"structure": "fcc", "formula": "Si", "a_A": 3.8}], {"teacher_properties"}),
     *((f"properties.{name}", False, PROPERTIES) for name in ("elastic", "phonons", "vacancies", "surfaces")),
