@@ -80,6 +80,9 @@ class PropertiesConfig(Settings, ConfigSection):
         ["elastic", "vacancy", "surface", "molecule"],
         description="groups of properties whose structures, labelled by the teacher, the first fit has already",
     )
+    weights: dict[Group, Annotated[float, Field(gt=0)]] = Field(
+        {}, description="weight of all structures of a group over the others' in the fit; {}: docs/use/properties.md"
+    )
     reference: dict[str, dict[str, float]] = Field(
         {},
         description="DFT or experiment for the report, in its units, such as {Si Fd-3m: {C44: 79.6, vacancy Si: 3.6}}",

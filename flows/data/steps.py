@@ -305,6 +305,7 @@ def frames_call(
         cutoff=recipe.potential.cutoff,
         weight_dft=recipe.weight_dft,
         weights=recipe.dataset.weights,
+        property_shares=frames.PROPERTY_SHARES | recipe.properties.weights,
         energy_weights=recipe.energy_weights,
         energy_scale_eV_per_atom=recipe.energy_scale_eV_per_atom,
         force_scale_eV_per_A=recipe.force_scale_eV_per_A,

@@ -3,7 +3,7 @@
 A property of a crystal is measured on cells that training never sees: strains of other sizes and directions, other
 supercells, slabs of another thickness, no cell at rest. The structures here teach the same physics:
 
-- elastic: frozen long waves (see `waves`), cells of other volumes, and cells strained at random;
+- elastic: frozen long waves and cells strained at random (see `waves`);
 - phonon: supercells with random displacements of a few sizes;
 - vacancy: a supercell without one atom, on the way to rest and displaced at random from it;
 - surface: slabs of the faces of low index, the same;
@@ -41,8 +41,6 @@ OUTPUTS = {"structures": "structures.parquet"}  # containers.structures.table.ST
 WAVE_LENGTHS_A = (16.0, 21.0)  # least
 WAVE_FORCE = 0.15  # eV/Å, the largest on an atom
 STRAINED, STRAIN = 16, 0.025  # cells, largest component of their strains
-LENGTHS = (-0.055, -0.045, -0.035, 0.035, 0.045, 0.055)
-"""Strains of all lengths: their energies decide the bulk modulus. None is on the curve of the equation of state."""
 DISPLACEMENTS_A = (0.01, 0.02, 0.04, 0.06)
 EACH = 3  # molecules of each size of displacement
 NEAR_REST_A = (0.02, 0.04)  # displacements from rest of defects
@@ -123,7 +121,7 @@ def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dic
 
 
 def elastic(crystal: Crystal, teacher: Calculator, settings: Settings, random: np.random.Generator) -> Iterator[Atoms]:
-    """Yield waves whose largest force is WAVE_FORCE, and primitive cells of other volumes and strained at random."""
+    """Yield waves whose largest force is WAVE_FORCE, and strained primitive cells."""
     conventional = crystal.conventional()
     shortest = crystal.shortest_A()
     for length in WAVE_LENGTHS_A:
@@ -132,10 +130,6 @@ def elastic(crystal: Crystal, teacher: Calculator, settings: Settings, random: n
             trial.calc = teacher
             force = float(np.abs(trial.get_forces()).max())
             yield bare(wave.at(wave.amplitude_A * min(WAVE_FORCE / force, 0.1 * shortest / wave.amplitude_A)))
-    for strain in LENGTHS:
-        scaled = crystal.atoms()
-        scaled.set_cell(scaled.cell.array * (1 + strain), scale_atoms=True)
-        yield scaled
     for _ in range(STRAINED):
         square = random.uniform(-STRAIN, STRAIN, (3, 3))
         strained = crystal.atoms()

@@ -49,7 +49,7 @@ from containers.tensorpot.frames.weights import ENERGY_SCALE, FORCE_SCALE, energ
 from containers.tensorpot.student.baseline import Baseline
 
 IMAGE: Image = "tensorpot"
-VERSION = 2
+VERSION = 3
 INPUTS = {
     "dataset": "the labelled structures with their sides (Parquet, from the dataset step)",
     "selection": "training structures of the pool (Parquet with id and weight, from pace_select)",
@@ -69,7 +69,7 @@ OUTPUTS = {
     "summary": "frames.json",
 }
 PROPERTY_SHARES: dict[Group, float] = {"elastic": 1.5, "phonon": 0.1, "vacancy": 0.2, "surface": 0.1, "molecule": 0.1}
-"""Chosen on the silicon example, see docs/use/properties.md."""
+"""Chosen on silicon, see docs/use/properties.md."""
 IN_COMMENT = ("side", "origin", "source", "row", "group", "family", "w_energy", "w_forces")
 
 

@@ -122,6 +122,7 @@ OPTIONS: list[tuple[str, Any, set[str]]] = [
     ("explore.gamma_select", 3.0, {"explore", "choose_frames"}),
     ("explore.gamma_stop", 50.0, {"explore"}),
     ("properties.from_pool", 9, {"teacher_properties"}),
+    ("properties.weights", {"elastic": 9.0}, {"frames"}),
     ("properties.reference", {"Si Fd-3m": {"C44": 79.6}}, set()),
     ("properties.prototypes", [{"structure": "fcc", "formula": "Si", "a_A": 3.8}], {"teacher_properties"}),
     *((f"properties.{name}", False, PROPERTIES) for name in ("elastic", "phonons", "vacancies", "surfaces")),

@@ -14,7 +14,6 @@ from containers.mace.properties.property_structures import (
     DISPLACEMENTS_A,
     EACH,
     FEWEST,
-    LENGTHS,
     MAKERS,
     NARROWER,
     STRAIN,
@@ -25,7 +24,7 @@ from containers.mace.properties.property_structures import (
     wider,
 )
 from containers.properties.compare import Group
-from containers.properties.measure import CURVE_STRAIN, LENGTH_STRAIN, measure
+from containers.properties.measure import measure
 from containers.properties.molecules import measure_molecules
 from containers.properties.results import Crystal, Settings
 from containers.structures.cells import grown
@@ -51,7 +50,7 @@ def made(copper: Crystal, group: Group) -> list[tuple[float, int]]:
 
 def test_waves_show_elastic_constants_as_forces_of_the_size_wanted(copper: Crystal) -> None:
     """fcc has three distinct directions. A soft wave stays below the force, at a tenth of the distance of atoms."""
-    waves = made(copper, "elastic")[: -STRAINED - len(LENGTHS)]
+    waves = made(copper, "elastic")[:-STRAINED]
     assert len(waves) == 2 * 3 * 3
     forces = np.array([force for force, _ in waves])
     assert forces.max() < 1.05 * WAVE_FORCE
@@ -65,17 +64,6 @@ def test_strained_cells_are_within_the_strain_and_differ(copper: Crystal) -> Non
     assert max(np.abs(strain).max() for strain in strains) <= STRAIN
     assert all(np.allclose(strain, strain.T) for strain in strains)
     assert len({round(strain[0, 1], 6) for strain in strains}) == STRAINED
-
-
-def test_cells_of_other_volumes_are_none_of_the_curve_and_none_of_the_bulk_modulus(copper: Crystal) -> None:
-    cells = list(MAKERS["elastic"](copper, EMT(), SIZES, np.random.default_rng(1)))[
-        -STRAINED - len(LENGTHS) : -STRAINED
-    ]
-    strains = [(atoms.get_volume() / copper.atoms().get_volume()) ** (1 / 3) - 1 for atoms in cells]
-    assert strains == pytest.approx(LENGTHS)
-    assert min(np.abs(strains)) > LENGTH_STRAIN
-    curve = np.linspace(-CURVE_STRAIN, CURVE_STRAIN, 17)
-    assert min(np.abs(curve - strain).min() for strain in strains) > 1e-3
 
 
 def test_defects_and_displaced_cells_are_never_at_rest_and_of_other_sizes_than_the_tested_ones(copper: Crystal) -> None:
