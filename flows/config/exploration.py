@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from flows.config.training import ConfigSection
 
-Start = Literal["bulk", "vacancy", "slab", "alloy"]
+Start = Literal["bulk", "vacancy", "slab", "alloy", "molecule"]
 ROOM_K = 300.0
 
 

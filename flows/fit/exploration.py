@@ -26,7 +26,7 @@ from flows.fit import steps
 from flows.fit.attempts import Attempt, fit
 from flows.run import Run
 from tasks.artefact import Artefact, StepCall
-from tasks.errors import StepFailed
+from tasks.errors import StepFailed, UserError
 from tasks.labelling.task_runner import run_shards, started
 from tasks.prefect_logging import run_log
 from tasks.prefect_tasks import step_task
@@ -119,19 +119,29 @@ def fit_explorer(prepared: Prepared, training: TrainingSet, run: Run, before: Ex
 def run_conditions(explorer: Explorer, level: int, run: Run) -> tuple[ExplorationRun, ...]:
     """Run every condition of a level from each of its starts, side by side on the cores of this machine or a cluster.
 
-    A run that fails, which is no run that ends early, raises what it raised.
+    A run that ends early is a result. One that fails raises what it raised.
+
+    Raises:
+        UserError: the seeds gave no start of the kinds that a condition wants.
     """
     recipe, prepared = explorer.prepared.recipe, explorer.prepared
     starts = prepared.ingested.starts
     assert starts
     table = pq.read_table(run.workspace.store.path(starts.file("starts")), columns=["id", "group", "source"])
+    student = (explorer.core, explorer.active_set, prepared.baseline)
     wanted: list[tuple[str, StepCall]] = []
-    for number, asked in enumerate(recipe.explore.conditions, 1):
-        condition = asked.milder(level / recipe.explore.levels)
-        for row in table.to_pylist():
-            for replica in range(1, asked.replicas + 1) if row["group"] in asked.starts else ():
-                student = (explorer.core, explorer.active_set, prepared.baseline)
-                call = steps.explore_call(recipe, dynamics_of(condition), row["id"], replica, starts, *student)
+    for number, given in enumerate(recipe.explore.conditions, 1):
+        condition = dynamics_of(given.milder(level / recipe.explore.levels))
+        rows = [row for row in table.to_pylist() if row["group"] in given.starts]
+        if not rows:
+            kinds = ", ".join(sorted(set(table["group"].to_pylist())))
+            raise UserError(
+                f"explore.conditions, number {number}: the seeds gave no start of the kind"
+                f" {' or '.join(given.starts)}. They gave: {kinds}."
+            )
+        for row in rows:
+            for replica in range(1, given.replicas + 1):
+                call = steps.explore_call(recipe, condition, row["id"], replica, starts, *student)
                 wanted.append((f"explore {number} from {row['source']}, run {replica}", call))
     results = run_side_by_side(wanted, run)
     return tuple(
