@@ -51,6 +51,7 @@ STEPS: dict[str, str] = {
     "committee": "containers.tensorpot.evaluation.committee",
     "explore": "containers.tensorpot.exploration.explore",
     "choose_frames": "containers.tensorpot.exploration.choose_frames",
+    "frame_errors": "containers.tensorpot.exploration.frame_errors",
 }
 """Every step by name. A new step is a module and a line here."""
 

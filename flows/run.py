@@ -51,6 +51,7 @@ class Run:
     Attributes:
         of: ends the names of the task runs, where one flow run takes the same steps several times.
         step: runs a call as a task run of a name.
+        approved: the user approves any number of labels in advance.
         note: takes a name and a dry run's line about it; None in a real run.
         done: results by the names of their task runs, for the report's table of steps.
         labels: the tables of labels, the pool's first.
@@ -60,6 +61,7 @@ class Run:
     workspace: Workspace
     of: str = ""
     step: RunStep = step
+    approved: bool = False
     note: Callable[[str, str], None] | None = None
     done: dict[str, Artefact] = field(default_factory=dict)
     labels: list[Artefact] = field(default_factory=list)

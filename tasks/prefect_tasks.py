@@ -14,6 +14,8 @@ from prefect.states import Completed
 from tasks.artefact import Artefact, StepCall
 from tasks.progress.live_fit import FitProgress
 from tasks.progress.step_bar import shown_progress, to_all
+from tasks.report.exploration import Exploration, exploration
+from tasks.report.markup import to_markdown
 from tasks.report.publish import publish
 from tasks.report.summary import RunSummary
 from tasks.run_step import run_step
@@ -52,6 +54,12 @@ def report(summary: RunSummary, workspace: Workspace) -> None:
     """Publish the run folder and show its convergence as artifacts."""
     for key, markdown in publish(summary, workspace.root / "runs" / summary.name).items():
         create_markdown_artifact(markdown, key=key, description=f"{summary.name}: {key}")
+
+
+def publish_exploration(name: str, found: Exploration) -> None:
+    """Show the rounds of exploration so far as an artifact."""
+    markdown = to_markdown(f"{name}: exploration", [exploration(found)], {})
+    create_markdown_artifact(markdown, key="exploration", description=f"{name}: rounds of exploration so far")
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)

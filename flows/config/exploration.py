@@ -48,6 +48,9 @@ class Explore(ConfigSection):
     structures: int = Field(200, ge=20, description="of that first pool")
     vacancies: bool = Field(True, description="the first pool has cells with a vacancy")
     slabs: bool = Field(True, description="the first pool has slabs")
+    faces: list[tuple[int, int, int]] = Field(
+        [], description="Miller indices of the slabs from which runs start, of the conventional cell; []: the lowest"
+    )
     substitutions: dict[str, list[str]] = Field(
         {},
         description="element -> elements that may take its place; {}: metals mix, and elements of one column",
@@ -59,14 +62,21 @@ class Explore(ConfigSection):
     )
     structures_per_round: int = Field(50, ge=1, description="that the teacher labels, at most")
     max_labels: int = Field(600, ge=1, description="labels at most, those of the first pool included")
+    ask_above: int | None = Field(
+        None, ge=0, description="structures that a round may label without approval; null: any number"
+    )
     hours: float | None = Field(None, gt=0, description="after which no further round begins; null: no limit")
     maxiter: int = Field(100, ge=1, description="iterations of the fit of a round; the last fit has those of `train`")
     gamma_select: float = Field(2.0, gt=1, description="extrapolation grade above which a structure may be labelled")
     gamma_stop: float = Field(25.0, gt=1, description="extrapolation grade that ends a run")
     share: float = Field(0.01, ge=0, lt=1, description="share of steps above gamma_select that a condition may have")
     error_ratio: float = Field(
-        1.5, gt=0, description="errors on its own trajectory may be so many times those on the test split"
+        1.5,
+        gt=0,
+        description="errors on frames of its own runs may be so many times those on the test split, or as large as the"
+        " limits of `convergence`",
     )
+    checked: int = Field(3, ge=1, description="frames of each run whose errors are measured, whatever their grade")
 
     @model_validator(mode="after")
     def _grades_rise(self) -> Explore:

@@ -68,6 +68,7 @@ def seed_pool_call(config: DistillConfig, seeds: Artefact) -> StepCall:
         structures=wanted.structures,
         vacancies=wanted.vacancies,
         slabs=wanted.slabs,
+        faces=tuple(wanted.faces),
         substitutions={element: tuple(others) for element, others in wanted.substitutions.items()},
         seed=config.train.seed,
     )

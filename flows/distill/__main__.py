@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> int:
             print(dry_run.plan(config, machine))
             return 0
         with command_line_run():
-            outcome = distill(config, workspace.root, options.verify, options.replace)
+            outcome = distill(config, workspace.root, options.verify, options.replace, options.approve_labels)
     print(summary_lines(outcome))
     return CONVERGED if outcome.converged else NOT_CONVERGED
 
@@ -82,6 +82,9 @@ def parser() -> argparse.ArgumentParser:
     made = parser_of("distill", description, EPILOG + "\n".join(_keys(DistillConfig)))
     made.add_argument(
         "--dry-run", action="store_true", help="validate, write plan and input.yaml; label and fit nothing"
+    )
+    made.add_argument(
+        "--approve-labels", action="store_true", help="label any number of structures, see explore.ask_above"
     )
     made.add_argument("--verify", action="store_true", help="digest every stored file again before it is used")
     return made

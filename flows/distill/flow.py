@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 from prefect import flow
@@ -11,19 +10,20 @@ from prefect.runtime import flow_run
 from flows.config.loading import Files, Models, digests, teacher_files, user_files, with_absolute_paths
 from flows.config.run_name import refuse_other
 from flows.config.schema import DistillConfig
-from flows.data.prepare import prepare
-from flows.data.training_set import training_set
+from flows.data.prepare import Prepared, prepare
+from flows.data.training_set import TrainingSet, training_set
 from flows.distill.summary import Outcome, summarise
 from flows.distill.trajectory import follow
-from flows.fit.exploration import explore_all
-from flows.fit.rounds import extend
+from flows.fit.exploration import distil_by_exploration
+from flows.fit.rounds import Results, extend
 from flows.fit.student import make_student
 from flows.run import Run
 from tasks.prefect_tasks import report
+from tasks.report.exploration import Exploration
 from tasks.report.summary import RunSummary
 from tasks.runners.readiness import ready, remove_left_containers
 from tasks.settings import Settings
-from tasks.workspace import Workspace, open_workspace
+from tasks.workspace import open_workspace
 
 
 @flow(
@@ -34,7 +34,11 @@ from tasks.workspace import Workspace, open_workspace
     on_crashed=[remove_left_containers],
 )
 def distill(
-    config: DistillConfig, work_root: Path | None = None, verify: bool = False, replace: bool = False
+    config: DistillConfig,
+    work_root: Path | None = None,
+    verify: bool = False,
+    replace: bool = False,
+    approve_labels: bool = False,
 ) -> Outcome:
     """Label a pool with the teacher, choose a training set, fit a student, and say how well it does.
 
@@ -43,6 +47,7 @@ def distill(
         work_root: gets store/ (results by content) and runs/NAME/; default: DISTILL_WORK_ROOT or this directory.
         verify: digest every stored file again instead of trusting unchanged sizes and times.
         replace: replace the results in runs/NAME of another config with the same name instead of refusing.
+        approve_labels: label any number of structures without a pause, see `explore.ask_above`.
     """
     config = with_absolute_paths(config, Path.cwd())
     files, models = user_files(config), teacher_files(config)
@@ -50,23 +55,21 @@ def distill(
     folder = workspace.run_folder(config.name)  # another config's results are reported now, not after the fit
     refuse_other(config, files, models, folder, "manifest.json", replace)
     with ready(workspace) as machine:
-        summary = _distill(config, files, models, machine)
+        summary = _distill(config, files, models, Run(machine, approved=approve_labels))
         refuse_other(config, files, models, folder, "manifest.json", replace)  # of a run beside this one
         report(summary, machine)
         return Outcome.of(summary, machine)
 
 
-def _distill(config: DistillConfig, files: Files, models: Models, workspace: Workspace) -> RunSummary:
-    run = Run(workspace)
+def _distill(config: DistillConfig, files: Files, models: Models, run: Run) -> RunSummary:
     prepared = prepare(config, files, models, run)
-    training, start, explored = training_set(prepared, run), None, None
-    if config.explore.conditions:
-        explored = explore_all(prepared, training, run)
-        last = explored.explorer
-        prepared, training, start = last.prepared, last.training, last.fit.file("best")
-    student = make_student(prepared, training, run, start)
-    results = extend(prepared, student, run)
-    follow(prepared, results.best, run)
-    if explored:
-        results = dataclasses.replace(results, attempts=[*explored.attempts, *results.attempts])
-    return summarise(digests(files, prepared.models), results, run, explored.rounds if explored else None)
+    results, explored = distil(prepared, training_set(prepared, run), run)
+    follow(results.prepared, results.best, run)
+    return summarise(digests(files, prepared.models), results, run, explored)
+
+
+def distil(prepared: Prepared, training: TrainingSet, run: Run) -> tuple[Results, Exploration | None]:
+    """Make the student of a training set: with rounds of exploration where the config has conditions."""
+    if prepared.config.explore.conditions:
+        return distil_by_exploration(prepared, training, run)
+    return extend(prepared, make_student(prepared, training, run), run), None

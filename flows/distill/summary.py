@@ -19,7 +19,7 @@ from containers.tensorpot.selection import pace_select
 from containers.tensorpot.student.baseline import Baseline
 from flows.config.training import Limits
 from flows.fit.attempts import Attempt, led_to
-from flows.fit.rounds import Results, rows_of
+from flows.fit.rounds import Results
 from flows.fit.verdict import ACCIDENTS, hint_for
 from flows.run import Run
 from tasks.artefact import Artefact
@@ -130,8 +130,10 @@ def summarise(inputs: dict[str, str], results: Results, run: Run, explored: Expl
     unstable = student.stability.read(stability.Metrics).unstable_because if student.stability else None
     last = chosen == len(attempts) - 1
     falls = student.core.read(pace_corerep.Metrics).bonded_dimer_falls_eV
-    limits, rows = prepared.limits, rows_of(student)
+    limits, rows = prepared.limits, student.deviations
     because = not_converged_because(evaluation["teacher"], attempts[chosen], unstable, limits, last, falls, rows)
+    if explored and explored.unsettled_because:
+        because = "; ".join(filter(None, (because, explored.unsettled_because)))
     first, selected = (one.read(pace_select.Metrics) for one in (results.selection, student.training.selection))
     committee = config.teacher.model_dump(include={"committee", "max_force_std"}) if config.teacher.committee else {}
     made = {

@@ -12,15 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from containers.labels import pool_labels
-from containers.properties.compare import DECIDED_BY, Deviation, Group
-from containers.tensorpot.evaluation import evaluate, stability, student_properties
+from containers.properties.compare import DECIDED_BY, Group
+from containers.tensorpot.evaluation import evaluate, stability
 from containers.tensorpot.fit import pace_train
-from containers.tensorpot.selection import pace_select, weak_spots
+from containers.tensorpot.selection import pace_select
 from flows.config.training import Limits
 from flows.data.prepare import Prepared
-from flows.data.training_set import TrainingSet, frames_of, label_properties
-from flows.fit import steps
+from flows.fit.acquisition import for_properties, from_pool
 from flows.fit.attempts import Attempt
 from flows.fit.next_round import Extension, State, Stop, Tried, next_extension, standing
 from flows.fit.student import FittedStudent, make_student
@@ -64,16 +62,10 @@ def state_of(student: FittedStudent, candidates: int, limits: Limits) -> State:
     )
 
 
-def rows_of(student: FittedStudent) -> list[Deviation]:
-    """Return the deviations of a student's properties; none where no crystal was compared."""
-    found = student.properties.read(student_properties.Metrics).deviations if student.properties else []
-    return [Deviation.model_validate(row) for row in found]
-
-
 def _over(student: FittedStudent, limits: Limits) -> dict[Group, float]:
     """Return the largest deviation of each group of properties, in units of its limit."""
     found: dict[Group, float] = {}
-    for row in rows_of(student):
+    for row in student.deviations:
         group = DECIDED_BY[row.kind]
         found[group] = max(found.get(group, 0.0), limits.properties.over(row))
     return found
@@ -124,7 +116,7 @@ def extend(prepared: Prepared, student: FittedStudent, run: Run) -> Results:
         coming = next_extension(first, tried, config.extend, limits)
         if isinstance(coming, Stop):
             break
-        mine = replace(run, of=f"round {len(rounds) + 1}")
+        mine = replace(run, of=f"{run.of} round {len(rounds) + 1}".lstrip())
         what = f"structures for {' and '.join(coming.groups)}" if coming.groups else f"more {coming.kind}"
         run_log().info("%s: %s, because %s", mine.of, what, coming.reason)
         made, state, added_by, failed = None, None, dict[str, int](), ""
@@ -164,49 +156,19 @@ def _fit_round(
     structures that were added by the reason."""
     pacemaker = prepared.config.pacemaker.model_copy(update={"functions_per_element": coming.functions})
     grown = prepared.with_config(prepared.config.model_copy(update={"pacemaker": pacemaker}))
-    training, candidates, added_by = base.training, before.candidates, dict[str, int]()
+    training, added_by = base.training, dict[str, int]()
     if coming.kind == "structures":
-        call = steps.weak_spots_call(
-            base.recipe,
-            prepared.dataset,
-            training.selection,
-            prepared.baseline,
-            base.core,
-            base.active_set,
-            coming.structures - before.structures,
-            prepared.limits,
-            run.workspace.settings,
-        )
-        selection = run(call)
-        found = selection.read(weak_spots.Metrics)
-        candidates, added_by = candidates - found.added, found.added_by
-        training = frames_of(prepared, selection, run, training.properties)
+        found = from_pool(prepared, base, coming.structures - before.structures, run)
+        training, added_by = found.training, found.added_by
     if coming.kind == "properties":
-        training, added_by = _with_properties(prepared, base, coming.groups, run)
+        found = for_properties(prepared, base, coming.groups, run)
+        training, added_by = found.training, found.added_by
         # the validation split has no such structures: the smallest validation error would keep the start
         stages = tuple(stage.model_copy(update={"keep": "last"}) for stage in grown.recipe.stages)
         grown = replace(grown, recipe=grown.recipe.model_copy(update={"stages": stages}))
     student = make_student(grown, training, run, base.fit.file("best"))
+    candidates = before.candidates - (sum(added_by.values()) if coming.kind == "structures" else 0)
     return student, state_of(student, candidates, prepared.limits), added_by
-
-
-def _with_properties(
-    prepared: Prepared, base: FittedStudent, groups: Sequence[Group], run: Run
-) -> tuple[TrainingSet, dict[str, int]]:
-    """Return the training set with labelled structures that decide these groups of properties, for each crystal that
-    misses one, and their number by group."""
-    assert prepared.teacher_properties
-    missed: dict[str, list[Group]] = {}
-    for row in rows_of(base):
-        group = DECIDED_BY[row.kind]
-        if group in groups and prepared.limits.properties.over(row) > 1 and group not in missed.get(row.crystal, ()):
-            missed.setdefault(row.crystal, []).append(group)
-    training = base.training
-    made = label_properties(prepared, missed, len(training.properties), run)
-    if made is None:
-        return training, {}
-    tables, added = (*training.properties, made), made.read(pool_labels.Metrics).labels
-    return frames_of(prepared, training.selection, run, tables), {" and ".join(groups): added}
 
 
 def _size(state: State) -> Size:

@@ -194,6 +194,7 @@ def explore_call(
     condition: Condition,
     start: str,
     replica: int,
+    number: int,
     starts: Artefact,
     core: Artefact,
     active_set: Artefact,
@@ -203,15 +204,17 @@ def explore_call(
 
     Args:
         start: id of a structure in `starts`, the result of `seed_pool`.
+        number: of the round; each has other velocities.
         core, active_set: the student.
     """
     params = explore.Params(
         condition=condition,
         start=start,
         replica=replica,
-        seed=recipe.seed,
+        seed=recipe.seed + number,
         gamma_select=recipe.explore.gamma_select,
         gamma_stop=recipe.explore.gamma_stop,
+        checked=recipe.explore.checked,
     )
     return call("explore", params, starts=starts, potential=core, asi=active_set, baseline=base)
 
@@ -238,6 +241,26 @@ def choose_frames_call(
     frames = [one.file("structures") for one in explored]
     resources = select_resources(settings)
     return call("choose_frames", params, resources, frames=frames, potential=fitted, asi=active_set)
+
+
+def frame_errors_call(
+    core: Artefact, active_set: Artefact, base: Artefact, frames: Artefact, labels: Artefact | None
+) -> StepCall:
+    """Errors of a student on frames of its explorations.
+
+    Args:
+        frames: of `ingest`.
+        labels: the teacher's; None where no frame has one.
+    """
+    return call(
+        "frame_errors",
+        potential=core,
+        asi=active_set,
+        baseline=base,
+        structures=frames,
+        labels=labels.file("labels") if labels else None,
+        rejected=labels.file("rejected") if labels else None,
+    )
 
 
 def committee_call(potentials: Sequence[Stored], frames: Artefact, baseline: Artefact) -> StepCall:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from containers.tensorpot.evaluation import stability
+from containers.properties.compare import Deviation
+from containers.tensorpot.evaluation import stability, student_properties
 from flows.data.prepare import Prepared
 from flows.data.recipe import Recipe
 from flows.data.training_set import TrainingSet
@@ -15,14 +16,12 @@ from tasks.artefact import Artefact, Stored
 
 
 @dataclass(frozen=True)
-class FittedStudent:
-    """A finished student: its training set, its fit, its active set, the exported potential, its errors.
+class Student:
+    """A fit with what molecular dynamics needs: its active set and its core.
 
     Attributes:
         recipe: its potential has the number of functions.
         attempts: at the fit; `fit` is the result of the best.
-        stability: None when the config wants no gate.
-        properties: beside the teacher's; None when the config wants no crystals.
     """
 
     recipe: Recipe
@@ -31,19 +30,36 @@ class FittedStudent:
     fit: Artefact
     active_set: Artefact
     core: Artefact
-    stability: Artefact | None
-    evaluation: Artefact
-    properties: Artefact | None = None
 
     @property
     def taken(self) -> Attempt:
         """The attempt whose result is the fit."""
         return next(attempt for attempt in self.attempts if attempt.artefact is self.fit)
 
+
+@dataclass(frozen=True)
+class FittedStudent(Student):
+    """A finished student: exported, with its errors.
+
+    Attributes:
+        stability: None when the config wants no gate.
+        properties: beside the teacher's; None when the config wants no crystals.
+    """
+
+    stability: Artefact | None
+    evaluation: Artefact
+    properties: Artefact | None = None
+
     @property
     def stable(self) -> bool | None:
         """Verdict of the stability gate; None without one."""
         return self.stability.read(stability.Metrics).stable if self.stability else None
+
+    @property
+    def deviations(self) -> list[Deviation]:
+        """Of its properties from the teacher's; none where no crystal was compared."""
+        found = self.properties.read(student_properties.Metrics).deviations if self.properties else []
+        return [Deviation.model_validate(row) for row in found]
 
     @property
     def results(self) -> dict[str, Artefact]:
@@ -55,21 +71,30 @@ class FittedStudent:
         return {artefact.step: artefact for artefact in found if artefact}
 
 
-def make_student(prepared: Prepared, training: TrainingSet, run: Run, start: Stored | None = None) -> FittedStudent:
-    """Fit; then active set, core, stability, evaluation and properties of the best potential.
+def fit_student(
+    prepared: Prepared, recipe: Recipe, training: TrainingSet, run: Run, start: Stored | None = None
+) -> Student:
+    """Fit, and find the active set and the core of the best potential.
 
     Args:
         start: potential without core repulsion that the fit begins with.
     """
-    recipe, frames, baseline = prepared.recipe, training.frames, prepared.baseline
+    frames = training.frames
     attempts, best = fit(recipe, frames, prepared.limits, run, start)
-    potential = best.file("best")
-    active_set = run(steps.active_set_call(recipe, potential, frames))
-    core = run(steps.core_call(recipe, potential, active_set, frames, baseline))
+    active_set = run(steps.active_set_call(recipe, best.file("best"), frames))
+    core = run(steps.core_call(recipe, best.file("best"), active_set, frames, prepared.baseline))
+    return Student(recipe, training, attempts, best, active_set, core)
+
+
+def make_student(prepared: Prepared, training: TrainingSet, run: Run, start: Stored | None = None) -> FittedStudent:
+    """Fit a student with the prepared recipe; then stability, evaluation and properties."""
+    recipe, frames, baseline = prepared.recipe, training.frames, prepared.baseline
+    made = fit_student(prepared, recipe, training, run, start)
+    student = (made.core, made.active_set)
     gate = recipe.stability.picoseconds > 0
-    stable = run(steps.stability_call(recipe, core, active_set, frames, baseline)) if gate else None
-    evaluation = run(steps.evaluate_call(recipe, core, active_set, frames, baseline, prepared.ingested.dft_test))
+    stable = run(steps.stability_call(recipe, *student, frames, baseline)) if gate else None
+    evaluation = run(steps.evaluate_call(recipe, *student, frames, baseline, prepared.ingested.dft_test))
     properties = None
     if prepared.teacher_properties:
-        properties = run(steps.student_properties_call(recipe, core, active_set, baseline, prepared.teacher_properties))
-    return FittedStudent(recipe, training, attempts, best, active_set, core, stable, evaluation, properties)
+        properties = run(steps.student_properties_call(recipe, *student, baseline, prepared.teacher_properties))
+    return FittedStudent(**vars(made), stability=stable, evaluation=evaluation, properties=properties)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 
 import numpy as np
@@ -83,18 +83,26 @@ def rattled(
     return made
 
 
-def faces(crystal: Atoms) -> list[tuple[str, Atoms]]:
-    """Return slabs of every termination of the faces of low index of a conventional cell, the lowest first."""
+Miller = tuple[int, int, int]
+
+
+def face_name(index: Miller) -> str:
+    """Return the first words of the names of slabs of a face."""
+    return f"slab ({' '.join(map(str, index))})"
+
+
+def faces(crystal: Atoms, further: Sequence[Miller] = ()) -> list[tuple[str, Atoms]]:
+    """Return slabs of every termination of the faces of low index of a conventional cell, the lowest first, and of
+    `further` faces."""
     from pymatgen.core.surface import SlabGenerator, get_symmetrically_distinct_miller_indices
     from pymatgen.io.ase import AseAtomsAdaptor
 
     structure, found = AseAtomsAdaptor.get_structure(crystal), []
     indices = get_symmetrically_distinct_miller_indices(structure, 1)
-    for index in sorted(indices, key=lambda index: (np.abs(index).sum(), index)):
+    for index in sorted({*indices, *further}, key=lambda index: (np.abs(index).sum(), index)):
         generator = SlabGenerator(structure, index, SLAB_A, VACUUM_A, center_slab=True, primitive=True)
         for cut, slab in enumerate(generator.get_slabs()):
-            name = f"slab ({' '.join(map(str, index))}) cut {cut}"
-            found.append((name, bare(AseAtomsAdaptor.get_atoms(slab, msonable=False))))
+            found.append((f"{face_name(index)} cut {cut}", bare(AseAtomsAdaptor.get_atoms(slab, msonable=False))))
     return found
 
 

@@ -70,6 +70,7 @@ class Params(Closed):
 class Metrics(StepMetrics):
     """The run; a mean is over its later part and None where no step was made."""
 
+    source: str  # of its frames
     condition: dict[str, Any]
     ensemble: Ensemble
     ensemble_because: str | None
@@ -176,7 +177,7 @@ def write(
         write_table(outputs / OUTPUTS[output], structures_table(list(rows.values())))
         counts.append(len(rows))
     origin = {"start": params.start, "start_source": start.info["source"], "start_group": start.info["group"]}
-    metrics = {**origin, **figures(seen, params, ensemble), "frames": counts[0], "checks": counts[1]}
+    metrics = {"source": name, **origin, **figures(seen, params, ensemble), "frames": counts[0], "checks": counts[1]}
     volumes = seen.volumes_A3[evenly(len(seen.volumes_A3), POINTS)]
     series = {
         **thinned(seen, POINTS),

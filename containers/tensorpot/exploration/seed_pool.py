@@ -22,7 +22,16 @@ from containers.contract import BadInput, Closed, Image, Inputs, Machine, StepMe
 from containers.properties.crystals import LARGEST, conventional
 from containers.structures.cells import bare
 from containers.structures.table import STATE, read_atoms, structure_id, structures_table, write_table
-from containers.tensorpot.exploration.changes import WIDTH_A, alloyed, atomic_volumes, enlarged, faces, widened
+from containers.tensorpot.exploration.changes import (
+    WIDTH_A,
+    Miller,
+    alloyed,
+    atomic_volumes,
+    enlarged,
+    face_name,
+    faces,
+    widened,
+)
 from containers.tensorpot.exploration.copies import OF_CRYSTALS, OF_MOLECULES, OF_SLABS, SYMMETRY_A, Maker, Plan, Seed
 
 IMAGE: Image = "tensorpot"
@@ -44,6 +53,10 @@ class Params(Closed):
     seed: int = Field(42, ge=0, description="of strains, displacements, vacancies and compositions")
     vacancies: bool = Field(True, description="supercells without one atom of each element")
     slabs: bool = Field(True, description="slabs of the faces of low index")
+    faces: tuple[Miller, ...] = Field(
+        (),
+        description="Miller indices of the slabs from which runs start, of the conventional cell. Empty: the lowest",
+    )
     substitutions: dict[str, tuple[str, ...]] = Field(
         {},
         description="element -> elements that may take its sites in alloys. Empty: metals take the sites of metals, and"
@@ -178,7 +191,7 @@ def cut_faces(seeds: Iterable[Seed], params: Params, left_out: dict[str, str]) -
             reason = f"the primitive cell has more than {LARGEST} atoms: it has as many faces"
         else:
             try:
-                cut = faces(conventional(seed.atoms, SYMMETRY_A))
+                cut = faces(conventional(seed.atoms, SYMMETRY_A), params.faces)
                 found[seed.id] = [(name, slab) for name, slab in cut if len(slab) <= params.most_atoms]
             except MemoryError:
                 raise
@@ -236,8 +249,10 @@ def starts(seed: Seed, plan: Plan, params: Params) -> Iterator[Atoms]:
         lacking = bulk.copy()
         del lacking[int(np.flatnonzero(bulk.symbols == element)[0])]
         yield named(seed, lacking, "vacancy", f"vacancy {element}", number)
-    for name, slab in plan.faces.get(seed.id, [])[:1]:
-        yield named(seed, widened(slab, params.start_atoms, most), "slab", name, 0)
+    cuts = dict(plan.faces.get(seed.id, []))
+    names = [next((name for name in cuts if name.startswith(face_name(face))), "") for face in params.faces]
+    for number, name in enumerate(filter(None, names) if params.faces else list(cuts)[:1]):
+        yield named(seed, widened(cuts[name], params.start_atoms, most), "slab", name, number)
     if not set(plan.exchange).isdisjoint(bulk.symbols):
         for number, share in enumerate(ALLOYED):
             made = alloyed(bulk, plan.exchange, plan.volumes_A3, random, share)

@@ -32,7 +32,9 @@ class FakeFlow:
         self.answer = answer
         self.calls: list[tuple[DistillConfig, Path, bool, bool]] = []
 
-    def __call__(self, config: DistillConfig, work_root: Path, verify: bool, replace: bool) -> Outcome:
+    def __call__(
+        self, config: DistillConfig, work_root: Path, verify: bool, replace: bool, approve_labels: bool
+    ) -> Outcome:
         self.calls.append((config, work_root, verify, replace))
         if isinstance(self.answer, BaseException):
             raise self.answer
