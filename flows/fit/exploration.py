@@ -69,7 +69,8 @@ def distil_by_exploration(prepared: Prepared, training: TrainingSet, run: Run) -
                 "the teacher has no label of a frame" if made.quiet else "every frame that extrapolates is unphysical"
             )
             why = why or used_up or made.refused or none
-        publish_exploration(prepared.config.name, Exploration(rounds=tuple(rounds), settled=False))
+        if run.note is None:
+            publish_exploration(prepared.config.name, Exploration(rounds=tuple(rounds), settled=False))
     assert results
     found = Exploration(rounds=tuple(rounds), settled=why == SETTLED, stopped_because=why)
     run_log().info(found.sentence())
