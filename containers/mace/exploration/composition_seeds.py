@@ -1,13 +1,12 @@
 """Step `composition_seeds`: crystals of a composition, found by chance and relaxed by the teacher.
 
 Random crystals of random space groups are drawn by assyst and pyxtal and relaxed: the volume first, then everything
-(Poul et al., npj Computational Materials 11, 174 (2025), the method ASSYST). The lowest become seeds of `seed_pool`.
+(method ASSYST, https://doi.org/10.1038/s41524-025-01669-4). The lowest become seeds of `seed_pool`.
 The same inputs and params give the same bytes with the same number of threads.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,12 +16,13 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
-from ase.formula import Formula
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from containers.contract import BadInput, Closed, Image, Inputs, Machine, Optional, Progress, StepError, StepMetrics
+from containers.contract import BadInput, Closed, Image, Inputs, Machine, Optional, Progress, StepMetrics
+from containers.mace.exploration.formulas import check_compositions, counts, name_of
+from containers.mace.exploration.random_crystals import DRAWN, RELAXED, Stage, draw_crystals, energy, stages_of
 from containers.properties.crystals import COARSE_A, GAP_A, LARGEST, distinct, primitive
-from containers.properties.measure import VOLUMES, reason, unused
+from containers.properties.measure import unused
 from containers.structures.cells import bare, is_solid
 from containers.structures.distances import shortest_per_pair, touching
 from containers.structures.table import STATE, read_atoms, structure_id, structures_table, write_table
@@ -37,14 +37,9 @@ OUTPUTS = {
     "structures": "structures.parquet",  # containers.structures.table.STRUCTURES, by id
     "seeds": "seeds.parquet",  # the same columns; the lowest crystals at rest
 }
-DRAWN, VOLUME, RELAXED = "drawn", "volume relaxed", "relaxed"
-DRAWS = 30  # for each crystal wanted, at most: many space groups do not fit a small cell
 REACH_A = 4.0  # Å within which distances are checked
 CLOSEST = 0.75
-"""No two atoms come nearer than this share of the sum of their covalent radii: bonds of N2 and O2 have 0.77 and 0.91."""
-DRAWN_VOLUMES = (0.8, 1.25)  # of a drawn crystal, by the relaxed volume; others are scaled to these bounds
-DISPLACEMENT_A = 0.05  # Å, before everything relaxes: a drawn symmetry would hold otherwise
-VOLUME_STEPS, FULL_STEPS, FORCE_TOLERANCE = 20, 80, 0.05  # eV/Å; the pool needs no crystals at rest
+"""No two atoms come nearer than this share of the sum of their covalent radii; N2 has 0.77 of it, O2 0.91."""
 SAME_EV_PER_ATOM, SAME_VOLUME = 0.01, 0.02  # two crystals of one space group that differ by less are the same
 
 
@@ -64,20 +59,9 @@ class Params(Closed):
     )
     seed: int = Field(42, ge=0, description="of space groups, cells, positions and displacements")
 
-    @field_validator("compositions")
-    @classmethod
-    def _each_once(cls, compositions: tuple[str, ...]) -> tuple[str, ...]:
-        check_compositions(compositions)
-        return compositions
-
     @model_validator(mode="after")
-    def _fits(self) -> Params:
-        for composition in self.compositions:
-            if (atoms := sum(counts(composition).values())) > self.most_atoms:
-                raise ValueError(
-                    f"one formula unit of {composition} has {atoms} atoms, more than the limit of a drawn cell"
-                    f" ({self.most_atoms}): raise the limit or give a crystal as a seed"
-                )
+    def _formulas(self) -> Params:
+        check_compositions(self.compositions, self.most_atoms)
         return self
 
 
@@ -91,16 +75,6 @@ class Metrics(StepMetrics):
     seeds_eV_per_atom: dict[str, float]  # name of a seed -> energy
     left_out: dict[str, dict[str, int]]  # composition -> reason -> crystals or stages of them
     failed: dict[str, str]  # stage of a crystal -> the error
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A crystal as drawn, or after a relaxation."""
-
-    kind: str
-    crystal: int
-    atoms: Atoms
-    energy_eV_per_atom: float
 
 
 @dataclass
@@ -117,7 +91,7 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
     """Draw, relax and filter crystals of every composition; all arithmetic is float64.
 
     Raises:
-        BadInput: the teacher lacks an element, a file is not a MACE model, or a composition gives no crystal.
+        BadInput: a file is not a MACE model, or no crystal of a composition is left.
     """
     from containers.mace.teacher.calculator import teacher_calculator
 
@@ -145,31 +119,6 @@ def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dic
     return write(outputs, found)
 
 
-def counts(composition: str) -> dict[str, int]:
-    """Return element -> atoms of the smallest formula unit; `ValueError` for a formula that ASE does not read."""
-    try:
-        formula = Formula(composition, strict=True)
-        found = formula.reduce()[0].count()
-    except (ValueError, AssertionError, ZeroDivisionError) as error:
-        raise ValueError(f"{composition!r} is no formula that ASE reads: {error}. Write Si, NiAl, Ni3Al") from None
-    if not found or "X" in found:
-        raise ValueError(f"{composition!r} is no formula of elements. Write Si, NiAl, Ni3Al")
-    return {symbol: int(count) for symbol, count in sorted(found.items())}
-
-
-def name_of(composition: str) -> str:
-    """Return the formula of the smallest unit in Hill's order: Si of Si2, AlNi of NiAl."""
-    return str(Formula.from_dict(counts(composition)).format("hill"))
-
-
-def check_compositions(compositions: Iterable[str]) -> None:
-    """Raise `ValueError` for what is no formula, or two formulas of one composition."""
-    seen: dict[str, str] = {}
-    for composition in compositions:
-        if (same := seen.setdefault(name_of(composition), composition)) is not composition:
-            raise ValueError(f"{composition} is the same composition as {same}: give each once")
-
-
 def within(progress: Progress, place: int, params: Params) -> Progress:
     """Return the progress of one composition as a part of that of all."""
 
@@ -188,19 +137,21 @@ def explore_composition(
         known: crystals of the user, of any composition; no seed or structure is a copy of one.
 
     Raises:
-        BadInput: the calculator lacks an element, or no crystal is left.
+        BadInput: no crystal is left.
     """
-    name = name_of(composition)
+    name, window = name_of(composition), params.energy_above_eV_per_atom
     left_out = found.left_out[composition] = Counter()
-    drawn = draw_crystals(composition, params, left_out)
+    drawn = draw_crystals(composition, params.crystals, params.most_atoms, params.seed, left_out)
     stages: list[Stage] = []
     for number, atoms in enumerate(drawn):
         progress(number, len(drawn), f"{composition}: crystal {number + 1} of {len(drawn)}")
-        stages += stages_of(name, number, atoms, teacher, params, found.failed)
-    lowest = min((stage.energy_eV_per_atom for stage in stages), default=0.0)
-    usable = []
+        stages += stages_of(name, number, atoms, teacher, params.seed, found.failed)
+    usable: list[Stage] = []
     for stage in sorted(stages, key=lambda stage: stage.energy_eV_per_atom):
-        if why := unusable(stage, lowest + params.energy_above_eV_per_atom):
+        why = odd(stage.atoms)  # first: atoms that fused may have the lowest energy
+        if not why and usable and stage.energy_eV_per_atom > usable[0].energy_eV_per_atom + window:
+            why = "energy too far above the lowest"
+        if why:
             left_out[f"{stage.kind}: {why}"] += 1
         else:
             usable.append(stage)
@@ -208,12 +159,14 @@ def explore_composition(
     reasons: dict[str, str] = {}
     given = distinct(own, [], teacher, 0, reasons)
     rising = [primitive(stage.atoms, COARSE_A) for stage in usable if stage.kind == RELAXED]
-    at_rest = distinct(given, rising, teacher, params.kept, reasons)
-    found.failed.update({f"{unused(f'{name} at rest', found.failed)}": why for why in reasons.values()})
-    seen = [signature(atoms, energy(atoms, teacher)) for atoms in at_rest]
-    new = [(atoms, energy(atoms, teacher)) for atoms in at_rest[len(given) :]]
-    for atoms, energy_eV in sorted(new, key=lambda one: one[1]):
-        found.seeds[unused(f"{name} {space_group(atoms)[0]}", found.seeds)] = (atoms, energy_eV)
+    new = [atoms for atoms in distinct(given, rising, teacher, params.kept, reasons)[len(given) :] if not odd(atoms)]
+    for text in reasons.values():
+        found.failed[unused(f"{name} on the way to rest", found.failed)] = text
+    for atoms in sorted(new, key=lambda atoms: energy(atoms, teacher)):
+        found.seeds[unused(f"{name} {space_group(atoms)[0]}", found.seeds)] = (atoms, energy(atoms, teacher))
+    if not given and not new:
+        raise BadInput(none_left(composition, len(drawn), left_out, found.failed))
+    seen = [signature(atoms, energy(atoms, teacher)) for atoms in (*given, *new)]
     for stage in usable:
         mark = signature(stage.atoms, stage.energy_eV_per_atom)
         if any(same(mark, other) for other in seen):
@@ -221,98 +174,24 @@ def explore_composition(
             continue
         seen.append(mark)
         found.structures.append(named(stage.atoms, name, stage.kind, stage.crystal))
-    if not at_rest:
-        why = "; ".join(f"{count} {text}" for text, count in left_out.items()) or "none could be drawn"
-        raise BadInput(
-            f"explore.compositions: no crystal of {composition} is left of {len(drawn)} drawn ({why}). Raise"
-            " explore.drawn_crystals or explore.energy_above_eV_per_atom, or give a crystal in explore.seeds"
-        )
 
 
-def draw_crystals(composition: str, params: Params, left_out: Counter[str]) -> list[Atoms]:
-    """Return random crystals, the same for the same seed whatever other compositions there are."""
-    from assyst.crystals import pyxtal
-    from pyxtal.tolerance import Tol_matrix
-
-    unit, name = counts(composition), name_of(composition)
-    units = params.most_atoms // sum(unit.values())
-    distances, made = Tol_matrix(prototype="metallic"), list[Atoms]()
-    for number in range(DRAWS * params.crystals):
-        random = np.random.default_rng([params.seed, number, *name.encode()])
-        times, group = int(random.integers(1, units + 1)), int(random.integers(1, 231))
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # pyxtal warns of each cell that it enlarges
-                atoms = pyxtal(group, tuple(unit), tuple(times * n for n in unit.values()), tm=distances, rng=random)
-        except (ValueError, RuntimeError):  # incompatible; no valid crystal in pyxtal's own number of attempts
-            left_out["draw: the space group has no such crystal"] += 1
-            continue
-        made.append(bare(atoms))
-        if len(made) == params.crystals:
-            break
-    return made
+def none_left(composition: str, drawn: int, left_out: Counter[str], failed: dict[str, str]) -> str:
+    """Return the message for a composition without a crystal."""
+    reasons = [f"{text}: {count}" for text, count in sorted(left_out.items())]
+    reasons += [f"{stage}: {text}" for stage, text in list(failed.items())[:1]]
+    return (
+        f"explore.compositions: none of {drawn} random crystals of {composition} is left ({'; '.join(reasons)}). Raise"
+        " explore.drawn_crystals or explore.drawn_atoms, or give a crystal in explore.seeds"
+    )
 
 
-def stages_of(
-    name: str, number: int, drawn: Atoms, teacher: Calculator, params: Params, failed: dict[str, str]
-) -> list[Stage]:
-    """Return a crystal as drawn, of relaxed volume, and relaxed; as far as it gets."""
-    from assyst.relaxations import FullRelax, VolumeRelax
-
-    stages, kind = [], VOLUME
-    try:
-        atoms = relaxed(drawn, teacher, VolumeRelax(), VOLUME_STEPS)
-        stages.append(Stage(kind, number, bare(atoms), energy(atoms, teacher)))
-        kind, volume = DRAWN, atoms.get_volume()
-        scaled = drawn.copy()
-        share = float(np.clip(drawn.get_volume() / volume, *DRAWN_VOLUMES))
-        scaled.set_cell(drawn.cell * (share * volume / drawn.get_volume()) ** (1 / 3), scale_atoms=True)
-        stages.append(Stage(kind, number, scaled, energy(scaled, teacher)))
-        kind = RELAXED
-        atoms.positions += np.random.default_rng([params.seed, number]).normal(0, DISPLACEMENT_A, atoms.positions.shape)
-        atoms = relaxed(atoms, teacher, FullRelax(), FULL_STEPS)
-        stages.append(Stage(kind, number, bare(atoms), energy(atoms, teacher)))
-    except MemoryError:
-        raise
-    except Exception as error:  # noqa: BLE001  far from its data a potential makes the libraries fail in any way
-        failed[f"{name} crystal {number}, {kind}"] = reason(error)
-    return stages
-
-
-def relaxed(atoms: Atoms, teacher: Calculator, relaxation: Any, steps: int) -> Atoms:
-    """Return a copy after some steps of one of assyst's relaxations.
-
-    Raises `StepError` when a number is not finite, or when the volume leaves VOLUMES times that of the beginning.
-    """
-    from ase.optimize import LBFGS
-
-    found, begun = bare(atoms), atoms.get_volume()
-    found.calc = teacher
-    for _ in LBFGS(relaxation.apply_filter_and_constraints(found), logfile=None).irun(FORCE_TOLERANCE, steps):
-        if not VOLUMES[0] < found.get_volume() / begun < VOLUMES[1]:
-            raise StepError(f"its volume went from {begun:.3g} to {found.get_volume():.3g} Å³")
-        if not np.isfinite(found.get_potential_energy()):
-            raise StepError("its energy is no number")
-    return bare(found)
-
-
-def energy(atoms: Atoms, teacher: Calculator) -> float:
-    """Return eV/atom; `StepError` when it is no number."""
-    alone = bare(atoms)
-    alone.calc = teacher
-    if not np.isfinite(found := float(alone.get_potential_energy()) / len(alone)):
-        raise StepError("its energy is no number")
-    return found
-
-
-def unusable(stage: Stage, highest_eV_per_atom: float) -> str:
-    """Return why a stage is left out; nothing for one that stays."""
-    if stage.energy_eV_per_atom > highest_eV_per_atom:
-        return "energy too far above the lowest"
-    shortest = shortest_per_pair([stage.atoms], REACH_A)
+def odd(atoms: Atoms) -> str:
+    """Return why a structure is no crystal that the potential needs; nothing for one that is."""
+    shortest = shortest_per_pair([atoms], REACH_A)
     if any(distance < CLOSEST * touching(pair) for pair, distance in shortest.items()):
         return "atoms too close"
-    return "" if is_solid(stage.atoms, GAP_A) else f"{GAP_A:g} Å without an atom"
+    return "" if is_solid(atoms, GAP_A) else f"{GAP_A:g} Å without an atom"
 
 
 def is_crystal_of(atoms: Atoms, name: str) -> bool:
