@@ -20,11 +20,19 @@ from pydantic import Field, model_validator
 
 from containers.contract import BadInput, Closed, Image, Inputs, Machine, Optional, Progress, StepMetrics
 from containers.mace.exploration.formulas import check_compositions, counts, name_of
-from containers.mace.exploration.random_crystals import DRAWN, RELAXED, Stage, draw_crystals, energy, stages_of
+from containers.mace.exploration.random_crystals import (
+    CLOSEST,
+    DRAWN,
+    RELAXED,
+    Stage,
+    closeness,
+    draw_crystals,
+    energy,
+    stages_of,
+)
 from containers.properties.crystals import COARSE_A, GAP_A, LARGEST, distinct, primitive
 from containers.properties.measure import unused
 from containers.structures.cells import bare, is_solid
-from containers.structures.distances import shortest_per_pair, touching
 from containers.structures.table import STATE, read_atoms, structure_id, structures_table, write_table
 
 IMAGE: Image = "mace"
@@ -37,9 +45,6 @@ OUTPUTS = {
     "structures": "structures.parquet",  # containers.structures.table.STRUCTURES, by id
     "seeds": "seeds.parquet",  # the same columns; the lowest crystals at rest
 }
-REACH_A = 4.0  # Å within which distances are checked
-CLOSEST = 0.75
-"""No two atoms come nearer than this share of the sum of their covalent radii; N2 has 0.77 of it, O2 0.91."""
 SAME_EV_PER_ATOM, SAME_VOLUME = 0.01, 0.02  # two crystals of one space group that differ by less are the same
 
 
@@ -188,8 +193,7 @@ def none_left(composition: str, drawn: int, left_out: Counter[str], failed: dict
 
 def odd(atoms: Atoms) -> str:
     """Return why a structure is no crystal that the potential needs; nothing for one that is."""
-    shortest = shortest_per_pair([atoms], REACH_A)
-    if any(distance < CLOSEST * touching(pair) for pair, distance in shortest.items()):
+    if closeness(atoms) < CLOSEST:
         return "atoms too close"
     return "" if is_solid(atoms, GAP_A) else f"{GAP_A:g} Å without an atom"
 

@@ -13,16 +13,25 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
+from ase.data import atomic_numbers, covalent_radii
 
 from containers.contract import StepError
 from containers.mace.exploration.formulas import counts, name_of
 from containers.properties.measure import VOLUMES, reason
 from containers.structures.cells import bare
+from containers.structures.distances import shortest_per_pair, touching
 
 DRAWN, VOLUME, RELAXED = "drawn", "volume relaxed", "relaxed"
 DRAWS = 30  # for each crystal wanted, at most: many space groups do not fit a small cell
 DRAWN_VOLUMES = (0.8, 1.25)  # of a drawn crystal, by the relaxed volume; others are scaled to these bounds
+EVEN = (
+    0.9  # of the sum of the covalent radii: no two atoms of a drawn crystal are nearer; pyxtal's own limits are lower
+)
+STRETCHED = 1.05  # the same at the beginning of the relaxation, of the nearest pair
+CLOSEST = 0.75
+"""The same of every structure that is kept. Bonds of N2 have 0.77, of O2 0.91, of tungsten 0.85."""
 DISPLACEMENT_A = 0.05  # Å, before everything relaxes: a drawn symmetry would hold otherwise
+LARGEST_FORCE = 1.0  # eV/Å, of a relaxed crystal: in a hole of the teacher, forces are far larger
 VOLUME_STEPS, FULL_STEPS, FORCE_TOLERANCE = 20, 80, 0.05  # eV/Å; the pool needs no crystals at rest
 
 
@@ -48,8 +57,10 @@ def draw_crystals(composition: str, wanted: int, most_atoms: int, seed: int, lef
     from pyxtal.tolerance import Tol_matrix
 
     unit, name = counts(composition), name_of(composition)
+    numbers = sorted(atomic_numbers[symbol] for symbol in unit)
+    pairs = [(i, j, EVEN * float(covalent_radii[i] + covalent_radii[j])) for i in numbers for j in numbers]
     units = most_atoms // sum(unit.values())
-    distances, made = Tol_matrix(prototype="metallic"), list[Atoms]()
+    distances, made = Tol_matrix(*pairs), list[Atoms]()
     for number in range(DRAWS * wanted):
         random = np.random.default_rng([seed, number, *name.encode()])
         times, group = int(random.integers(1, units + 1)), int(random.integers(1, 231))
@@ -69,33 +80,39 @@ def draw_crystals(composition: str, wanted: int, most_atoms: int, seed: int, lef
 def stages_of(
     name: str, number: int, drawn: Atoms, teacher: Calculator, seed: int, failed: dict[str, str]
 ) -> list[Stage]:
-    """Return a crystal of relaxed volume, as drawn, and relaxed; `failed` takes the stage that ends this early."""
+    """Return a crystal as drawn, of relaxed volume, and relaxed.
+
+    A crystal that fails at one stage has none: below short distances a teacher may be a hole without a bottom, and
+    structures at its edge are no use. `failed` takes the stage and the reason.
+    """
     from assyst.relaxations import FullRelax, VolumeRelax
 
-    stages, kind = [], VOLUME
+    kind = VOLUME
     try:
-        atoms = relaxed(drawn, teacher, VolumeRelax(), VOLUME_STEPS)
-        stages.append(Stage(kind, number, bare(atoms), energy(atoms, teacher)))
-        kind, volume = DRAWN, atoms.get_volume()
-        scaled = drawn.copy()
-        share = float(np.clip(drawn.get_volume() / volume, *DRAWN_VOLUMES))
-        scaled.set_cell(drawn.cell * (share * volume / drawn.get_volume()) ** (1 / 3), scale_atoms=True)
-        stages.append(Stage(kind, number, scaled, energy(scaled, teacher)))
+        wide = scaled(drawn, drawn.get_volume() * (STRETCHED / closeness(drawn)) ** 3)
+        even = relaxed(wide, teacher, VolumeRelax(), VOLUME_STEPS)
+        share = float(np.clip(drawn.get_volume() / even.get_volume(), *DRAWN_VOLUMES))
+        first = scaled(drawn, share * even.get_volume())
+        moved = even.copy()
+        moved.positions += np.random.default_rng([seed, number]).normal(0, DISPLACEMENT_A, moved.positions.shape)
         kind = RELAXED
-        atoms.positions += np.random.default_rng([seed, number]).normal(0, DISPLACEMENT_A, atoms.positions.shape)
-        atoms = relaxed(atoms, teacher, FullRelax(), FULL_STEPS)
-        stages.append(Stage(kind, number, bare(atoms), energy(atoms, teacher)))
+        last = relaxed(moved, teacher, FullRelax(), FULL_STEPS)
+        if (force := largest_force(last, teacher)) > LARGEST_FORCE:
+            raise StepError(f"after {FULL_STEPS} steps a force is still {force:.3g} eV/Å")
+        found = {DRAWN: first, VOLUME: even, RELAXED: last}
+        return [Stage(kind, number, atoms, energy(atoms, teacher)) for kind, atoms in found.items()]
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001  far from its data a potential makes the libraries fail in any way
         failed[f"{name} crystal {number}, {kind}"] = reason(error)
-    return stages
+        return []
 
 
 def relaxed(atoms: Atoms, teacher: Calculator, relaxation: Any, steps: int) -> Atoms:
     """Return a copy after some steps of one of assyst's relaxations.
 
-    Raises `StepError` when a number is not finite, or when the volume leaves VOLUMES times that of the beginning.
+    Raises `StepError` when atoms come too close, the volume leaves VOLUMES times that of the beginning, or the energy
+    is no number.
     """
     from ase.optimize import LBFGS
 
@@ -104,9 +121,35 @@ def relaxed(atoms: Atoms, teacher: Calculator, relaxation: Any, steps: int) -> A
     for _ in LBFGS(relaxation.apply_filter_and_constraints(found), logfile=None).irun(FORCE_TOLERANCE, steps):
         if not VOLUMES[0] < found.get_volume() / begun < VOLUMES[1]:
             raise StepError(f"its volume went from {begun:.3g} to {found.get_volume():.3g} Å³")
+        if (share := closeness(found)) < CLOSEST:
+            raise StepError(f"two atoms came as near as {share:.2f} of the sum of their covalent radii")
         if not np.isfinite(found.get_potential_energy()):
             raise StepError("its energy is no number")
     return bare(found)
+
+
+def closeness(atoms: Atoms) -> float:
+    """Return the shortest distance as a share of the sum of the covalent radii, of the pair where it is smallest.
+
+    1.5 where every pair is farther apart than that.
+    """
+    reach = 3.0 * max(float(covalent_radii[number]) for number in atoms.numbers)
+    shares = [distance / touching(pair) for pair, distance in shortest_per_pair([atoms], reach).items()]
+    return min(shares, default=1.5)
+
+
+def scaled(atoms: Atoms, volume_A3: float) -> Atoms:
+    """Return a copy of another volume."""
+    made = bare(atoms)
+    made.set_cell(made.cell.array * (volume_A3 / atoms.get_volume()) ** (1 / 3), scale_atoms=True)
+    return made
+
+
+def largest_force(atoms: Atoms, teacher: Calculator) -> float:
+    """Return eV/Å."""
+    alone = bare(atoms)
+    alone.calc = teacher
+    return float(np.linalg.norm(alone.get_forces(), axis=1).max())
 
 
 def energy(atoms: Atoms, teacher: Calculator) -> float:
