@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
-from ase.data import atomic_numbers, covalent_radii
+from ase.data import covalent_radii
 
 from containers.contract import StepError
 from containers.mace.exploration.formulas import counts, name_of
@@ -24,12 +24,11 @@ from containers.structures.distances import shortest_per_pair, touching
 DRAWN, VOLUME, RELAXED = "drawn", "volume relaxed", "relaxed"
 DRAWS = 30  # for each crystal wanted, at most: many space groups do not fit a small cell
 DRAWN_VOLUMES = (0.8, 1.25)  # of a drawn crystal, by the relaxed volume; others are scaled to these bounds
-EVEN = (
-    0.9  # of the sum of the covalent radii: no two atoms of a drawn crystal are nearer; pyxtal's own limits are lower
-)
-STRETCHED = 1.05  # the same at the beginning of the relaxation, of the nearest pair
+STRETCHED = 1.05
+"""Distance of the nearest pair at the beginning of the relaxation, by the sum of their covalent radii: pyxtal draws nearer
+ones, at which a teacher may have no bottom. (With larger distances in pyxtal itself, one draw took minutes.)"""
 CLOSEST = 0.75
-"""The same of every structure that is kept. Bonds of N2 have 0.77, of O2 0.91, of tungsten 0.85."""
+"""The same of every structure that is kept, at least. Bonds of N2 have 0.77, of O2 0.91, of tungsten 0.85."""
 DISPLACEMENT_A = 0.05  # Å, before everything relaxes: a drawn symmetry would hold otherwise
 LARGEST_FORCE = 1.0  # eV/Å, of a relaxed crystal: in a hole of the teacher, forces are far larger
 VOLUME_STEPS, FULL_STEPS, FORCE_TOLERANCE = 20, 80, 0.05  # eV/Å; the pool needs no crystals at rest
@@ -57,10 +56,8 @@ def draw_crystals(composition: str, wanted: int, most_atoms: int, seed: int, lef
     from pyxtal.tolerance import Tol_matrix
 
     unit, name = counts(composition), name_of(composition)
-    numbers = sorted(atomic_numbers[symbol] for symbol in unit)
-    pairs = [(i, j, EVEN * float(covalent_radii[i] + covalent_radii[j])) for i in numbers for j in numbers]
     units = most_atoms // sum(unit.values())
-    distances, made = Tol_matrix(*pairs), list[Atoms]()
+    distances, made = Tol_matrix(prototype="metallic"), list[Atoms]()
     for number in range(DRAWS * wanted):
         random = np.random.default_rng([seed, number, *name.encode()])
         times, group = int(random.integers(1, units + 1)), int(random.integers(1, 231))
