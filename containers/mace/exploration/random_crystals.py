@@ -25,8 +25,8 @@ DRAWN, VOLUME, RELAXED = "drawn", "volume relaxed", "relaxed"
 DRAWS = 30  # for each crystal wanted, at most: many space groups do not fit a small cell
 DRAWN_VOLUMES = (0.8, 1.25)  # of a drawn crystal, by the relaxed volume; others are scaled to these bounds
 STRETCHED = 1.05
-"""Distance of the nearest pair at the beginning of the relaxation, by the sum of their covalent radii: pyxtal draws nearer
-ones, at which a teacher may have no bottom. (With larger distances in pyxtal itself, one draw took minutes.)"""
+"""Distance of the nearest pair at the beginning of the relaxation, by the sum of their covalent radii. pyxtal draws
+nearer pairs, at which a teacher may have no bottom; with this limit in pyxtal itself, one draw takes minutes."""
 CLOSEST = 0.75
 """The same of every structure that is kept, at least. Bonds of N2 have 0.77, of O2 0.91, of tungsten 0.85."""
 DISPLACEMENT_A = 0.05  # Å, before everything relaxes: a drawn symmetry would hold otherwise
