@@ -50,7 +50,7 @@ NO_STEP: list[tuple[str, Any]] = [  # a preset fills keys that are not given; he
     ("sweep.differ_by", "coefficients"), ("sweep.at_once", 9), ("sweep.take", "cheapest"), ("sweep.within", 0.5),
     ("convergence.force_mae_meV_per_A", 9), ("convergence.energy_mae_meV_per_atom", 9),
     ("extend.property_rounds", 9), ("extend.error_growth", 0.9), ("properties.in_training", ["phonon"]),
-    *((f"explore.{name}", 7) for name in ("levels", "rounds", "max_labels", "structures_per_round", "maxiter")),
+    *((f"explore.{name}", 7) for name in ("ask_above", "levels", "rounds", "max_labels", "structures_per_round", "maxiter")),
     *((f"explore.{name}", 0.5) for name in ("hours", "share", "error_ratio")),
     *((f"convergence.properties.{name}", 9.0) for name in PropertyLimits.model_fields),
 ]  # fmt: skip
@@ -126,6 +126,8 @@ OPTIONS: list[tuple[str, Any, set[str]]] = [
         },
     ),
     ("explore.structures", 99, {"seed_pool"}),
+    ("explore.faces", [(1, 1, 0)], {"seed_pool"}),
+    ("explore.checked", 9, {"explore"}),
     ("explore.compositions", ["O"], {"composition_seeds"}),
     ("explore.drawn_crystals", 99, {"composition_seeds"}),
     ("explore.drawn_atoms", 9, {"composition_seeds"}),
@@ -232,7 +234,7 @@ def all_calls(teacher: Teacher, artefact: Callable[..., Artefact], data: Artefac
             calls_fit.teacher_motion_call(recipe, FILES, artefact("trajectory"), settings),
             calls.composition_seeds_call(config, FILES, recipe.head, artefact("ingest", "seeds"), settings),
             calls.seed_pool_call(config, artefact("ingest", "seeds")),
-            calls_fit.explore_call(recipe, CONDITION, "start", 1, artefact("seed_pool"), core, active, baseline),
+            calls_fit.explore_call(recipe, CONDITION, "start", 1, 1, artefact("seed_pool"), core, active, baseline),
             calls_fit.choose_frames_call(recipe, [artefact("explore")], 50, fitted, active, settings),
             calls_fit.trajectory_errors_call(
                 core, active, baseline, artefact("trajectory"), artefact("pool_labels", "trajectory")
