@@ -50,7 +50,8 @@ NO_STEP: list[tuple[str, Any]] = [  # a preset fills keys that are not given; he
     ("sweep.differ_by", "coefficients"), ("sweep.at_once", 9), ("sweep.take", "cheapest"), ("sweep.within", 0.5),
     ("convergence.force_mae_meV_per_A", 9), ("convergence.energy_mae_meV_per_atom", 9),
     ("extend.property_rounds", 9), ("extend.error_growth", 0.9), ("properties.in_training", ["phonon"]),
-    *((f"explore.{name}", 7) for name in ("ask_above", "levels", "rounds", "max_labels", "structures_per_round", "maxiter")),
+    *((f"explore.{name}", 7) for name in ("levels", "rounds", "max_labels", "structures_per_round", "maxiter")),
+    ("explore.ask_above", 7),
     *((f"explore.{name}", 0.5) for name in ("hours", "share", "error_ratio")),
     *((f"convergence.properties.{name}", 9.0) for name in PropertyLimits.model_fields),
 ]  # fmt: skip
