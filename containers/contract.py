@@ -33,6 +33,7 @@ STEPS: dict[str, str] = {
     "teacher_motion": "containers.mace.properties.teacher_motion",
     "property_structures": "containers.mace.properties.property_structures",
     "pool_labels": "containers.labels.pool_labels",
+    "composition_seeds": "containers.mace.exploration.composition_seeds",
     "seed_pool": "containers.tensorpot.exploration.seed_pool",
     "baseline": "containers.tensorpot.baseline.baseline",
     "dataset": "containers.tensorpot.dataset.dataset",

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 REPOSITORY = Path(__file__).parent.parent
 CONTRACT = ("pydantic", "pyarrow", "ase", "numpy")
 PROPERTIES = ("matcalc", "pymatgen", "spglib", "phonopy")
-MACE = ("mace-torch", "torch", *PROPERTIES, *CONTRACT)
+MACE = ("mace-torch", "torch", "assyst", "pyxtal", *PROPERTIES, *CONTRACT)
 TENSORPOT = (
     *("python-ace", "tensorflow-cpu", "tensorpotential", "tf-keras", "pandas", "scipy", "ruamel.yaml"),
     *PROPERTIES,
@@ -31,6 +31,9 @@ LEFT_OUT = (
     "plotly",  # pymatgen: figures of phase diagrams
     "lxml",  # pymatgen: files of other programs
     "tensorboard",  # TensorFlow: its server of figures
+    "seaborn",  # assyst: its figures
+    "pyocse",  # pyxtal: force fields of molecular crystals
+    "vasprun-xml",  # pyxtal: files of VASP
 )
 HEADS = {
     "mace": "# The exact packages of the image `mace`: labelling with torch.\n",

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from containers.mace.exploration.formulas import check_compositions
 from containers.tensorpot.exploration.seed_pool import Start
 from flows.config.training import ConfigSection
 
@@ -45,7 +46,20 @@ class Explore(ConfigSection):
     seeds: list[str] = Field(
         [], description="structures in files of the formats of pool.files: a first pool is made of them"
     )
-    structures: int = Field(200, ge=20, description="of that first pool")
+    compositions: list[str] = Field(
+        [], description="formulas such as Si or Ni3Al: random crystals of them, relaxed by the teacher, are seeds too"
+    )
+    drawn_crystals: int = Field(40, ge=1, description="random crystals of each composition")
+    drawn_atoms: int = Field(12, ge=1, le=100, description="of a random crystal, at most")
+    crystals_per_composition: int = Field(
+        3, ge=1, description="lowest distinct crystals of each composition that become seeds"
+    )
+    energy_above_eV_per_atom: float = Field(
+        1.0,
+        gt=0,
+        description="eV/atom; found structures higher above the lowest of their composition are left out",
+    )
+    structures: int = Field(200, ge=20, description="of the first pool made of the seeds")
     vacancies: bool = Field(True, description="the first pool has cells with a vacancy")
     slabs: bool = Field(True, description="the first pool has slabs")
     faces: list[tuple[int, int, int]] = Field(
@@ -82,8 +96,10 @@ class Explore(ConfigSection):
     def _grades_rise(self) -> Explore:
         if self.gamma_stop <= self.gamma_select:
             raise ValueError("gamma_stop must be above gamma_select")
-        if self.seeds and not self.conditions:
-            raise ValueError("seeds need conditions: simulations that the potential is meant for")
-        if self.conditions and not self.seeds:
-            raise ValueError("conditions need seeds: structures that the simulations start from")
+        check_compositions(self.compositions, self.drawn_atoms)
+        if (self.seeds or self.compositions) and not self.conditions:
+            name = "seeds" if self.seeds else "compositions"
+            raise ValueError(f"{name} need conditions: simulations that the potential is meant for")
+        if self.conditions and not (self.seeds or self.compositions):
+            raise ValueError("conditions need seeds or compositions: structures that the simulations start from")
         return self

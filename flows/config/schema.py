@@ -316,8 +316,8 @@ class DistillConfig(ConfigSection):
 
     @model_validator(mode="after")
     def _has_structures(self) -> DistillConfig:
-        if not self.pool.files and not self.explore.seeds:
-            raise ValueError("give structures: pool.files, or explore.seeds to make a first pool of")
+        if not (self.pool.files or self.explore.seeds or self.explore.compositions):
+            raise ValueError("give structures: pool.files, or explore.seeds or explore.compositions for a first pool")
         return self
 
     @property

@@ -24,7 +24,15 @@ from flows.config.training import Limits
 from flows.data import steps
 from flows.data.frame_warnings import frame_warnings
 from flows.data.labelling import label
-from flows.data.recipe import Recipe, check_committee, check_elements, check_split, resolve
+from flows.data.recipe import (
+    Recipe,
+    check_committee,
+    check_compositions,
+    check_elements,
+    check_split,
+    common_head,
+    resolve,
+)
 from flows.run import Missing, Run, is_made
 from tasks.artefact import Artefact, External, FileRef
 from tasks.errors import UserError
@@ -83,7 +91,14 @@ class Ingested:
         return Tables(new, test, self.merged.path if self.merged else None)
 
 
-def ingest_all(config: DistillConfig, files: Files, run: Run, reads: Reads | None = None) -> Ingested:
+def ingest_all(
+    config: DistillConfig,
+    files: Files,
+    run: Run,
+    reads: Reads | None = None,
+    models: Sequence[FileRef] = (),
+    head: str = "",
+) -> Ingested:
     """Read every file. DFT data come first and test data last: the later one finds a family that two of them share, so
     that growing the pool changes no family of the DFT data.
 
@@ -92,14 +107,19 @@ def ingest_all(config: DistillConfig, files: Files, run: Run, reads: Reads | Non
 
     Args:
         reads: keys of a frame that the teachers read beside its geometry.
+        models, head: of the teachers, which find crystals of `explore.compositions`.
     """
     known = list[FileRef](files["base"][:1])
     starts, made = None, dict[str, FileRef]()
-    if files["seeds"]:
-        starts = run(
-            steps.seed_pool_call(config, run(steps.ingest_call(config, files["seeds"], (), reads), "ingest seeds"))
-        )
-        made = {"seed_pool.parquet": starts.file("structures")}
+    seeds = run(steps.ingest_call(config, files["seeds"], (), reads), "ingest seeds") if files["seeds"] else None
+    if config.explore.compositions:
+        found = run(steps.composition_seeds_call(config, models, head, seeds, run.workspace.settings))
+        made = {"composition_seeds.parquet": found.file("structures")}
+        further = {"composition_seeds.parquet": found.file("seeds")}
+        seeds = run(steps.ingest_call(config, files["seeds"], (), reads, further), "ingest seeds and found crystals")
+    if seeds:
+        starts = run(steps.seed_pool_call(config, seeds))
+        made["seed_pool.parquet"] = starts.file("structures")
     dft = run(steps.dft_call(config, files["dft"], known, reads), "ingest DFT data") if files["dft"] else None
     beside = [*known, dft.file("structures")] if dft else known
     pool = run(steps.ingest_call(config, files["pool"], beside, reads, made), "ingest")
@@ -181,8 +201,13 @@ def resolve_inputs(config: DistillConfig, files: Files, models: dict[str, Extern
         read_teacher(run(steps.teacher_info_call(model), f"teacher_info {number}" if number > 1 else None), workspace)
         for number, model in enumerate(known.values(), 1)
     )
-    ingested = ingest_all(config, files, run, union(info.reads for info in infos))
-    if len(known) < len(given):
+    fetched = len(known) == len(given)
+    if config.explore.compositions and not fetched:
+        raise Missing("the rest is planned once the foundation models have been fetched")
+    check_compositions(config, infos)
+    head = common_head(config, infos) if config.explore.compositions else ""
+    ingested = ingest_all(config, files, run, union(info.reads for info in infos), list(given.values()), head)
+    if not fetched:
         raise Missing("the rest is planned once the foundation models have been fetched")
     recipe, tables = ingested.resolve(config, infos), ingested.tables(workspace)
     check_split(tables, config.split)

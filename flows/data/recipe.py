@@ -12,6 +12,7 @@ from pydantic import Field
 
 from containers.contract import BadInput, Closed
 from containers.labels.bounds import Sanity
+from containers.mace.exploration.formulas import counts
 from containers.mace.teacher.description import Teacher, choose_head
 from containers.structures.split import Split, empty_sides, empty_sides_message
 from containers.tensorpot.baseline.baseline import LennardJones
@@ -82,7 +83,7 @@ def resolve(config: DistillConfig, teachers: Sequence[Teacher], in_pool: set[str
     Raises:
         UserError: an element that a teacher does not know or the config lacks; no or a wrong head.
     """
-    head = _head(config, teachers)
+    head = common_head(config, teachers)
     elements = _elements(config, teachers, in_pool, in_dft)
     pacemaker = config.pacemaker
     basis = {name: getattr(pacemaker, name) for name in Potential.model_fields}
@@ -149,6 +150,17 @@ def check_committee(models: Mapping[str, str]) -> None:
             raise UserError(f"teacher.committee: {name} is the same model as {same}. Give each model once.")
 
 
+def check_compositions(config: DistillConfig, teachers: Sequence[Teacher]) -> None:
+    """Refuse a composition with an element that a teacher does not know, before anything runs."""
+    for composition in config.explore.compositions:
+        for teacher in teachers:
+            if strange := sorted(set(counts(composition)) - set(teacher.elements)):
+                raise UserError(
+                    f"explore.compositions: {composition} has {strange[0]}, which the teacher does not know; it knows"
+                    f" {', '.join(teacher.elements)}. Take {composition} out, or bring a teacher trained on it."
+                )
+
+
 def check_split(tables: Tables, split: Split) -> None:
     """Refuse data that leave training, validation or test empty, before anything is labelled."""
     paths = [*tables.new.values(), *([tables.base] if tables.base else [])]
@@ -178,8 +190,8 @@ def check_elements(recipe: Recipe, tables: Tables) -> None:
         raise UserError("\n".join(messages))
 
 
-def _head(config: DistillConfig, teachers: Sequence[Teacher]) -> str:
-    """Return the head that every teacher has."""
+def common_head(config: DistillConfig, teachers: Sequence[Teacher]) -> str:
+    """Return the head that every teacher has; `UserError` where there is none."""
     names = (config.teacher.model, *config.teacher.committee)
     heads: dict[str, str] = {}
     for name, teacher in zip(names, teachers, strict=True):

@@ -12,6 +12,7 @@ from typing import Any
 from containers.contract import Resources
 from containers.ingest import ingest
 from containers.labels import pool_labels
+from containers.mace.exploration import composition_seeds
 from containers.mace.labelling import mace_label
 from containers.mace.properties import property_structures, teacher_properties
 from containers.mace.teacher import teacher_fetch
@@ -73,6 +74,28 @@ def seed_pool_call(config: DistillConfig, seeds: Artefact) -> StepCall:
         seed=config.train.seed,
     )
     return call("seed_pool", params, seeds=seeds.file("structures"))
+
+
+def composition_seeds_call(
+    config: DistillConfig, models: Iterable[FileRef], head: str, known: Artefact | None, settings: Settings
+) -> StepCall:
+    """Return the call that finds crystals of compositions with the teacher.
+
+    Args:
+        known: of `ingest`, the user's seeds; their copies are left out.
+    """
+    wanted = config.explore
+    params = composition_seeds.Params(
+        head=head,
+        compositions=tuple(wanted.compositions),
+        crystals=wanted.drawn_crystals,
+        kept=wanted.crystals_per_composition,
+        most_atoms=wanted.drawn_atoms,
+        energy_above_eV_per_atom=wanted.energy_above_eV_per_atom,
+        seed=config.train.seed,
+    )
+    inputs = {"model": list(models), "known": known.file("structures") if known else None}
+    return call("composition_seeds", params, Resources(threads=settings.cores), **inputs)
 
 
 def dft_call(

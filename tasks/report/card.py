@@ -213,8 +213,8 @@ def exploration(summary: RunSummary) -> Judgement:
     last, survived = found.rounds[-1], sum(one.survived for one in found.rounds[-1].runs)
     most = number(100 * max((one.extrapolating for one in last.runs), default=0.0))
     reason = (
-        f"{len(found.rounds)} rounds, {last.labels} labels; {survived} of {len(last.runs)} runs survived, at most {most}"
-        " % of the steps extrapolate"
+        f"{len(found.rounds)} rounds, {last.labels} labels; {survived} of {len(last.runs)} runs survived, {most}"
+        " % of the steps extrapolate at most"
     )
     if found.unsettled_because:
         todo = "Raise explore.rounds or explore.max_labels, or make the conditions milder."

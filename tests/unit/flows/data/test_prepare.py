@@ -14,14 +14,18 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from containers.ingest import ingest
+from containers.mace.teacher.description import Teacher
 from containers.structures.state import States
 from containers.tensorpot.baseline.baseline import Metrics
+from flows.config.exploration import Explore
 from flows.config.schema import DistillConfig
 from flows.data.frame_warnings import frame_warnings
 from flows.data.prepare import ingest_all, warn_of_dft
+from flows.data.recipe import check_compositions
 from flows.data.steps import ingest_call
 from flows.run import Run
 from tasks.artefact import Artefact, StepCall, external
+from tasks.errors import UserError
 from tasks.run_step import run_step
 from tasks.settings import Settings
 from tasks.workspace import Workspace, open_workspace
@@ -92,6 +96,56 @@ def test_a_dft_structure_and_its_copies_in_the_pool_are_one_family(
     found = ingest_all(config, files, Run(workspace, step=lambda call, workspace, name: run_step(call, workspace)))
     tables = [workspace.store.path(table.file("structures")) for table in (found.pool, found.dft) if table]
     assert [set(pq.read_table(path)["family"].to_pylist()) for path in tables] == [{"frame7"}] * 2
+
+
+def test_crystals_of_compositions_join_the_seeds_and_the_pool(config: DistillConfig, tmp_path: Path) -> None:
+    """By stubs: the found crystals are ingested beside the user's seed; their structures join the pool."""
+    write(tmp_path / "seed.extxyz", bulk("Si"))
+    (tmp_path / "teacher.model").write_text("a model")
+    roles = ("base", "pool", "dft", "dft_test", "crystals", "potential")
+    files = {**dict.fromkeys(roles, ()), "seeds": (external(tmp_path / "seed.extxyz"),)}
+    explore = Explore.model_validate({"compositions": ["Si"], "conditions": [{"temperature_K": 300}]})
+    workspace = open_workspace(tmp_path, Settings(runner="stub", cores=1))
+    calls: dict[str, StepCall] = {}
+
+    def step(call: StepCall, workspace: Workspace, name: str) -> Artefact:
+        calls[name] = call
+        return run_step(call, workspace)
+
+    models = [external(tmp_path / "teacher.model")]
+    wanted = config.model_copy(update={"explore": explore})
+    ingest_all(wanted, files, Run(workspace, step=step), models=models, head="Default")
+    assert list(calls) == [
+        "ingest seeds",
+        "composition_seeds",
+        "ingest seeds and found crystals",
+        "seed_pool",
+        "ingest",
+    ]
+    assert calls["composition_seeds"].params["compositions"] == ["Si"]
+    assert calls["ingest seeds and found crystals"].params["file_names"] == ["seed.extxyz", "composition_seeds.parquet"]
+    assert calls["ingest"].params["file_names"] == ["composition_seeds.parquet", "seed_pool.parquet"]
+
+
+def test_a_composition_that_the_teacher_does_not_know_is_refused(config: DistillConfig, teacher: Teacher) -> None:
+    wanted = config.model_copy(update={"explore": Explore.model_construct(compositions=["SiO2", "NiAl"])})
+    with pytest.raises(
+        UserError, match=r"explore\.compositions: NiAl has Al, which the teacher does not know; .* O, Si"
+    ):
+        check_compositions(wanted, [teacher])
+
+
+@pytest.mark.parametrize(
+    ("explore", "message"),
+    [
+        ({"compositions": ["Si"]}, "compositions need conditions"),
+        ({"conditions": [{"temperature_K": 300}]}, "conditions need seeds or compositions"),
+        ({"compositions": ["Qq"], "conditions": [{"temperature_K": 300}]}, "cannot read 'Qq'"),
+    ],
+)
+def test_compositions_are_checked_with_the_config(explore: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Explore.model_validate(explore)
 
 
 def test_dft_structures_that_were_not_compared_are_reported(artefact: Any, caplog: pytest.LogCaptureFixture) -> None:

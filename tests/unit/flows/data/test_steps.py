@@ -51,6 +51,7 @@ NO_STEP: list[tuple[str, Any]] = [  # a preset fills keys that are not given; he
     ("convergence.force_mae_meV_per_A", 9), ("convergence.energy_mae_meV_per_atom", 9),
     ("extend.property_rounds", 9), ("extend.error_growth", 0.9), ("properties.in_training", ["phonon"]),
     *((f"explore.{name}", 7) for name in ("levels", "rounds", "max_labels", "structures_per_round", "maxiter")),
+    ("explore.ask_above", 7),
     *((f"explore.{name}", 0.5) for name in ("hours", "share", "error_ratio")),
     *((f"convergence.properties.{name}", 9.0) for name in PropertyLimits.model_fields),
 ]  # fmt: skip
@@ -62,7 +63,7 @@ FIT: list[tuple[str, Any]] = [
     ("train.coefficients", "random"), ("train.bootstrap", 9), ("train.batch_size", 9),
 ]  # fmt: skip
 PROPERTIES = {"teacher_properties", "student_properties"}
-OF_HEAD = {"mace_label", "teacher_properties", "teacher_motion"}
+OF_HEAD = {"composition_seeds", "mace_label", "teacher_properties", "teacher_motion"}
 OPTIONS: list[tuple[str, Any, set[str]]] = [
     *((*option, set()) for option in NO_STEP),
     *((*option, {"pace_train"}) for option in FIT),
@@ -113,9 +114,26 @@ OPTIONS: list[tuple[str, Any, set[str]]] = [
     (
         "train.seed",
         9,
-        {"pace_select", "strain", "pace_train", "stability", "trajectory", "seed_pool", "explore", "choose_frames"},
+        {
+            "pace_select",
+            "strain",
+            "pace_train",
+            "stability",
+            "trajectory",
+            "seed_pool",
+            "explore",
+            "choose_frames",
+            "composition_seeds",
+        },
     ),
     ("explore.structures", 99, {"seed_pool"}),
+    ("explore.faces", [(1, 1, 0)], {"seed_pool"}),
+    ("explore.checked", 9, {"explore"}),
+    ("explore.compositions", ["O"], {"composition_seeds"}),
+    ("explore.drawn_crystals", 99, {"composition_seeds"}),
+    ("explore.drawn_atoms", 9, {"composition_seeds"}),
+    ("explore.crystals_per_composition", 9, {"composition_seeds"}),
+    ("explore.energy_above_eV_per_atom", 0.5, {"composition_seeds"}),
     ("explore.vacancies", False, {"seed_pool"}),
     ("explore.slabs", False, {"seed_pool"}),
     ("explore.substitutions", {"Si": ["O"]}, {"seed_pool"}),
@@ -172,7 +190,10 @@ CONDITION = Condition(ensemble="NVT", temperature_K=300.0, picoseconds=1.0)
 @pytest.fixture
 def base(config: DistillConfig) -> DistillConfig:
     """The defaults for a committee of two teachers with several heads."""
-    return changed(changed(config, "teacher.head", "pbe"), "teacher.committee", ["other.model"])
+    values = config.model_dump()
+    values["teacher"] |= {"head": "pbe", "committee": ["other.model"]}
+    values["explore"] |= {"compositions": ["Si"], "conditions": [{"temperature_K": 300.0}]}
+    return DistillConfig.model_validate(values)
 
 
 @pytest.fixture
@@ -212,8 +233,9 @@ def all_calls(teacher: Teacher, artefact: Callable[..., Artefact], data: Artefac
             calls_fit.evaluate_call(recipe, core, active, frames, baseline, dft_test),
             calls_fit.trajectory_call(recipe, core, active, frames, baseline, artefact("stability")),
             calls_fit.teacher_motion_call(recipe, FILES, artefact("trajectory"), settings),
+            calls.composition_seeds_call(config, FILES, recipe.head, artefact("ingest", "seeds"), settings),
             calls.seed_pool_call(config, artefact("ingest", "seeds")),
-            calls_fit.explore_call(recipe, CONDITION, "start", 1, artefact("seed_pool"), core, active, baseline),
+            calls_fit.explore_call(recipe, CONDITION, "start", 1, 1, artefact("seed_pool"), core, active, baseline),
             calls_fit.choose_frames_call(recipe, [artefact("explore")], 50, fitted, active, settings),
             calls_fit.trajectory_errors_call(
                 core, active, baseline, artefact("trajectory"), artefact("pool_labels", "trajectory")
@@ -327,6 +349,7 @@ def test_every_step_reads_what_the_steps_before_it_wrote(base, all_calls) -> Non
             "stability": "stability one stability", "nve_frames": "stability one nve_frames",
             **student, **baseline, **train,
         },
+        "composition_seeds": {"model": "b + a", "known": "ingest seeds structures"},
         "teacher_motion": {"model": "b + a", "trajectory": "trajectory one trajectory"},
         "seed_pool": {"seeds": "ingest seeds structures"},
         "explore": {"starts": "seed_pool one starts", **student, **baseline},
