@@ -7,9 +7,9 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from containers.mace.exploration.formulas import check_compositions
+from containers.tensorpot.exploration.seed_pool import Start
 from flows.config.training import ConfigSection
 
-Start = Literal["bulk", "vacancy", "slab", "alloy", "molecule"]
 ROOM_K = 300.0
 
 

@@ -149,6 +149,17 @@ Files = dict[str, tuple[External, ...]]
 """Key of the config (see `user_files`) -> its files."""
 Models = dict[str, External | None]
 """Model of the config -> its file; None for a foundation model."""
+
+
+def refuse_exploration(config: DistillConfig, command: str) -> None:
+    """Raise `UserError` where a command that compares fits of the same data has a config that makes other data."""
+    if config.explore.conditions:
+        raise UserError(
+            f"{command} fits the same data many times, and the rounds of explore.conditions change them. Explore first"
+            f" (flows.explore); then leave explore out and set pool.files: [runs/{config.name}/dataset.parquet]."
+        )
+
+
 BASE = ("dataset.parquet", "selection.parquet", "baseline.json")
 
 

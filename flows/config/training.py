@@ -120,7 +120,7 @@ class Extend(ConfigSection):
     )
 
 
-NOT_VARIED = ("name", "preset", "sweep", "extend", "trajectory")
+NOT_VARIED = ("name", "preset", "sweep", "extend", "explore", "trajectory")
 """Keys that a sweep cannot vary: each student keeps its training set and basis, every value is filled in, and there is
 no trajectory."""
 

@@ -1,6 +1,6 @@
 """The plan of a run, without labelling or fitting anything.
 
-The functions of the flow with a `Run` that looks results up. The two cheap steps (`ingest`, `teacher_info`) may run.
+The functions of the flow with a `Run` that looks results up. The cheap steps (CHEAP) may run.
 The walk ends at the first result that is missing and whose figures the next call depends on.
 """
 
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+
+import pyarrow.parquet as pq
 
 from containers.contract import Request, write_atomic
 from containers.ingest import ingest
@@ -19,19 +21,18 @@ from flows.config.schema import DistillConfig
 from flows.data.prepare import label_and_merge, resolve_inputs
 from flows.data.recipe import Recipe
 from flows.data.training_set import training_set
+from flows.distill.flow import distil
 from flows.distill.trajectory import follow
 from flows.fit import steps as fit_steps
 from flows.fit.attempts import attempt_name
 from flows.fit.repairs import first_plan
-from flows.fit.rounds import extend
-from flows.fit.student import make_student
 from flows.run import Missing, Run, Unmade, is_made
 from tasks.artefact import Artefact, StepCall
 from tasks.errors import StoreError
 from tasks.run_step import look_up, request_of, run_step
 from tasks.workspace import Workspace
 
-CHEAP = ("ingest", "teacher_info")
+CHEAP = ("ingest", "teacher_info", "seed_pool")
 UNKNOWN = "would run (its inputs are made by the steps above)"
 
 TRAIN_US_PER_NEIGHBOUR = 1.5
@@ -85,22 +86,27 @@ def plan(config: DistillConfig, workspace: Workspace) -> str:
     except Missing as missing:
         look.lines[""] = f"  {missing}"
     else:
+        whole = False
         with suppress(Missing):
             prepared = label_and_merge(known, run)
-            student = make_student(prepared, training_set(prepared, run), run)
-            follow(prepared, extend(prepared, student, run).best, run)
+            results, _ = distil(prepared, training_set(prepared, run), run)
+            follow(results.prepared, results.best, run)
+            whole = True
         gate = ["stability"] if config.stability.picoseconds > 0 else []
         fits = [attempt_name(known.recipe, stage, 1) for stage in range(1, len(known.recipe.stages) + 1)]
         certain = ["pace_select", "frames", *fits, "pace_activeset", "pace_corerep", *gate, "evaluate"]
+        if config.explore.conditions:  # what follows depends on the rounds
+            certain = ["pace_select", "frames", attempt_name(known.recipe, 1, 1, "before exploration"), "explore"]
         if config.properties.wanted:
             certain = ["teacher_properties", *certain, "student_properties"]
         if config.trajectory.picoseconds > 0:
             certain += ["trajectory", "pool_labels trajectory", "trajectory_errors"]
         for name in certain:  # the task runs that there will be in any case, if no stage fails
-            if name not in look.lines:
+            if name not in look.lines and not whole:
                 look.note(name, UNKNOWN)
         recipe, expected = known.recipe, _expected(known.recipe, known.ingested.pool)
         basis, first = basis_lines(recipe, expected[1]), first_plan(recipe.stages[0])
+        basis += exploration_lines(recipe, known.ingested.starts, workspace)
         found = {"config": known.config, "recipe": recipe, "first_attempt": first}
         values = {name: value.model_dump(mode="json") for name, value in found.items()}
         texts = {
@@ -160,14 +166,45 @@ def basis_lines(recipe: Recipe, atoms: int) -> list[str]:
     )
     bytes_taken = fixed_bytes(elements, found.parameters, optimizer)
     bytes_taken += min(atoms, ATOMS_PER_BATCH) * batch_bytes_per_atom(most)
-    evaluation_us = EVALUATE_US_PER_NEIGHBOUR * NEIGHBOURS + EVALUATE_US_PER_FUNCTION * most
     duration = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(seconds, 1):.0f} s"
     return [
         *lines,
-        f"estimate for one core, {NEIGHBOURS} neighbours: {evaluation_us:.0f} µs/atom for energy and forces;"
+        f"estimate for one core, {NEIGHBOURS} neighbours: {evaluation_us(most):.0f} µs/atom for energy and forces;"
         f" a fit of {atoms:,} atoms and {iterations} iterations of {optimizer} takes about {duration}"
         f" and {bytes_taken / 1e9:.1f} GB of memory",
     ]
+
+
+def exploration_lines(recipe: Recipe, starts: Artefact | None, workspace: Workspace) -> list[str]:
+    """Return a line on the first round of exploration: its runs and the labels after it; none without conditions.
+
+    Args:
+        starts: of `seed_pool`; its structures are counted if it is made.
+    """
+    wanted = recipe.explore
+    if not wanted.conditions:
+        return []
+    line = f"exploration: {len(wanted.conditions)} conditions, {wanted.levels} levels, at most {wanted.rounds} rounds"
+    line += f" and {wanted.max_labels:,} labels"
+    if starts is None or not is_made(starts.file("starts")):
+        return [line]
+    rows = pq.read_table(workspace.store.path(starts.file("starts")), columns=["group", "numbers"]).to_pylist()
+    atom_steps, runs = 0.0, 0
+    for condition in wanted.conditions:
+        mine = [len(row["numbers"]) for row in rows if row["group"] in condition.starts]
+        runs += condition.replicas * len(mine)
+        atom_steps += condition.replicas * sum(mine) * 1000 * condition.milder(1 / wanted.levels).picoseconds
+    most = max(sum(kinds.values()) for kinds in recipe.potential.functions().by_element().values())
+    seconds = atom_steps * evaluation_us(most) * 1e-6 / min(workspace.settings.cores, max(runs, 1))
+    return [
+        f"{line}; round 1: {runs} runs, about {max(seconds / 60, 1):.0f} min on {workspace.settings.cores} cores with"
+        f" steps of 1 fs, then at most {wanted.structures_per_round} labels"
+    ]
+
+
+def evaluation_us(functions: int) -> float:
+    """Return the µs of one core for energy and forces of an atom with NEIGHBOURS."""
+    return EVALUATE_US_PER_NEIGHBOUR * NEIGHBOURS + EVALUATE_US_PER_FUNCTION * functions
 
 
 def fit_seconds(functions: int, parameters: int, elements: int, atoms: int, iterations: int, optimizer: str) -> float:

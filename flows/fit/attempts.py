@@ -63,10 +63,12 @@ class Attempt:
 
 def led_to(taken: Artefact, attempts: Sequence[Attempt]) -> list[Attempt]:
     """Return the attempts up to the one that made `taken`, each of which began with a potential of the one before."""
-    by_key = {attempt.artefact.key: attempt for attempt in attempts if attempt.artefact}
-    chain = [by_key[taken.key]]
-    while (start := chain[0].start) is not None:
-        chain.insert(0, by_key[start.key])
+    made = [attempt for attempt in attempts if attempt.artefact]
+    place = next(place for place, one in enumerate(made) if one.artefact and one.artefact.key == taken.key)
+    chain = [made[place]]
+    for attempt in reversed(made[:place]):
+        if chain[0].start and attempt.artefact and attempt.artefact.key == chain[0].start.key:
+            chain.insert(0, attempt)
     return chain
 
 

@@ -65,8 +65,12 @@ def distil_by_exploration(prepared: Prepared, training: TrainingSet, run: Run) -
             attempts += student.attempts
             level = min(level + all(one.survived for one in made.runs), wanted.levels)
         else:
-            why = why or used_up or made.refused or "no frame can be labelled: those that extrapolate are unphysical"
-        publish_exploration(prepared.config.name, Exploration(rounds=tuple(rounds), settled=False))
+            none = (
+                "the teacher has no label of a frame" if made.quiet else "every frame that extrapolates is unphysical"
+            )
+            why = why or used_up or made.refused or none
+        if run.note is None:
+            publish_exploration(prepared.config.name, Exploration(rounds=tuple(rounds), settled=False))
     assert results
     found = Exploration(rounds=tuple(rounds), settled=why == SETTLED, stopped_because=why)
     run_log().info(found.sentence())

@@ -11,8 +11,8 @@ is not sound                                stop: the fit was broken off or mole
 is within all limits                        stop: validation and test errors are, and its properties
 any, and the last round was broken off      stop: the next run of the same command continues it, and only then makes
                                             other rounds, so that nothing is made twice
-is within the limits of errors              properties: all that miss at once; where that gave no gain, each by itself,
-                                            the farthest first, `extend.property_rounds` times at most
+is within the limits of errors, or no round properties that miss, if any: all at once; where that gave no gain, each by
+for errors is left                          itself, the farthest first, `extend.property_rounds` times at most
 misses errors, and the rounds are all made  stop: `extend.rounds` are used up
 extrapolates on the test split (γ above 1   structures
 on more than EXTRAPOLATING of its atoms)
@@ -28,8 +28,8 @@ limits, the larger of force and energy; those of the validation split decide eve
 for that the test split counts too, and a student within the limits on both splits is better than any that is not.
 Where the test split alone misses a limit, the validation split stands for it, and the reason says so.
 
-Properties count once the errors are within their limits. A round of properties helped when it lowered what they miss by
-`extend.min_gain`, and the validation error rose by less than `extend.error_growth` and stayed within its limit.
+Properties come after the errors. A round of properties helped when it lowered what they miss by `extend.min_gain`, and
+the validation error rose by less than `extend.error_growth` and stayed within its limit where it was within it.
 
 The loop ends: each round is counted, and both numbers of rounds are finite.
 """
@@ -145,9 +145,11 @@ def standing(first: State, rounds: Sequence[Tried], extend: Extend, limits: Limi
     for number, tried in enumerate(rounds, 1):
         state = None if tried.state is None or tried.state.unsound else tried.state
         better = state if state and _rank(state, limits) < _rank(now.state, limits) else None
-        if better and tried.kind == "properties":
+        if tried.kind == "properties":
             most = (1 + extend.error_growth) * now.state.validation.badness(limits)
-            better = better if better.validation.badness(limits) <= most else None
+            kept = state and _reached(state, limits) >= _reached(now.state, limits)
+            better = state if state and kept and state.validation.badness(limits) <= most else None
+            better = better if better and better.shortfall < now.state.shortfall else None
             helped = better is not None and better.shortfall <= (1 - extend.min_gain) * now.state.shortfall
         else:
             least = (1 - extend.min_gain) * now.state.validation.badness(limits)
@@ -191,9 +193,23 @@ def next_extension(first: State, rounds: Sequence[Tried], extend: Extend, limits
         return Stop(why="reached", reason=f"validation and test errors are within the limits{properties}")
     if rounds and (last := rounds[-1].state) and last.interrupted:
         return Stop(why="unfinished", reason=f"{last.unsound}; run again: it continues")
+    of_properties = sum(one.kind == "properties" for one in rounds)
     if reached:
-        return _properties(now, sum(one.kind == "properties" for one in rounds), extend)
-    if sum(one.kind != "properties" for one in rounds) >= extend.rounds:
+        return _properties(now, of_properties, extend)
+    errors = _errors(first, [one for one in rounds if one.kind != "properties"], extend, limits)
+    if isinstance(errors, Extension) or not state.missed:
+        return errors
+    coming = _properties(now, of_properties, extend)
+    if isinstance(coming, Extension):
+        return coming.model_copy(update={"reason": f"{coming.reason}; errors: {errors.reason}"})
+    return errors.model_copy(update={"reason": f"{errors.reason}; {coming.reason}"})
+
+
+def _errors(first: State, rounds: Sequence[Tried], extend: Extend, limits: Limits) -> Extension | Stop:
+    """Return the next round for a student beyond the limits of errors, after such rounds."""
+    now = standing(first, rounds, extend, limits)
+    state = now.state
+    if len(rounds) >= extend.rounds:
         return Stop(why="rounds", reason=f"extend.rounds ({extend.rounds}) are used up")
     sizes = {kind: _size(kind, state, first, extend) for kind in KINDS}
     wanted, why = preferred(state, limits)
@@ -208,7 +224,7 @@ def next_extension(first: State, rounds: Sequence[Tried], extend: Extend, limits
 
 
 def _properties(now: Standing, made: int, extend: Extend) -> Extension | Stop:
-    """Return the next round for a student within the limits of errors, some of whose properties miss theirs."""
+    """Return the next round for a student some of whose properties miss their limits."""
     state = now.state
     times = {group: state.properties[group] for group in state.missed}
     each = [f"{group} ({over:.2g} times)" if over < inf else f"{group} (no value)" for group, over in times.items()]

@@ -17,7 +17,7 @@ from containers.tensorpot.core import pace_corerep
 from containers.tensorpot.evaluation import evaluate
 from containers.tensorpot.fit import pace_train
 from containers.tensorpot.frames import frames
-from flows.config.loading import teacher_files, user_files, with_absolute_paths
+from flows.config.loading import refuse_exploration, teacher_files, user_files, with_absolute_paths
 from flows.config.run_name import Results, refuse_other
 from flows.config.schema import DistillConfig
 from flows.data.prepare import Prepared, Resolved, label_and_merge, resolve_inputs
@@ -81,6 +81,7 @@ def checked(config: DistillConfig) -> list[Variant]:
     """Return the students to compare, their configs valid and their files there; none for a committee alone."""
     if not config.sweep.vary and not config.sweep.committee:
         raise UserError(NOTHING)
+    refuse_exploration(config, "flows.sweep")
     found = variants(config) if config.sweep.vary else []
     for one in {one.data_key: one for one in found}.values():
         user_files(one.config)

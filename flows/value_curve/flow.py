@@ -17,7 +17,7 @@ from containers.metrics import of_side
 from containers.tensorpot.dataset import dataset
 from containers.tensorpot.fit import pace_train
 from containers.tensorpot.frames import frames
-from flows.config.loading import teacher_files, user_files, with_absolute_paths
+from flows.config.loading import refuse_exploration, teacher_files, user_files, with_absolute_paths
 from flows.config.run_name import refuse_other
 from flows.config.schema import DistillConfig
 from flows.data.prepare import Prepared, prepare
@@ -66,6 +66,7 @@ def value_curve(
         replace: replace the curve of another config with the same name instead of refusing.
     """
     config = with_absolute_paths(config, Path.cwd())
+    refuse_exploration(config, "flows.value_curve")
     files, models = user_files(config), teacher_files(config)
     workspace = open_workspace(work_root, Settings(), run_id=flow_run.id)
     folder = workspace.run_folder(config.name)  # another config's results are reported now, not after the fits

@@ -24,7 +24,8 @@ FASTER = 10.0
 
 def judge(summary: RunSummary) -> list[Judgement]:
     """Return the verdict on each section; of a run that is not converged, one fails at least."""
-    found = [rule(summary) for rule in RULES]
+    rules = (*RULES, exploration) if summary.exploration else RULES
+    found = [rule(summary) for rule in rules]
     if summary.stub:
         found = [Judgement(one.section, "not measured", "a stub run: no figure is real") for one in found]
     if not summary.converged and not any(one.grade == "fails" for one in found):
@@ -203,6 +204,22 @@ def invariants(summary: RunSummary) -> Judgement:
     words = INVARIANTS[nearest.partition("_")[0]]
     reason = f"{len(figures)} checks hold; the nearest to its limit ({words}) is at {share} % of it"
     return Judgement("invariants", "good", reason)
+
+
+def exploration(summary: RunSummary) -> Judgement:
+    """Runs of the finished student under the conditions of the config; only of a config that has some."""
+    found = summary.exploration
+    assert found
+    last, survived = found.rounds[-1], sum(one.survived for one in found.rounds[-1].runs)
+    most = number(100 * max((one.extrapolating for one in last.runs), default=0.0))
+    reason = (
+        f"{len(found.rounds)} rounds, {last.labels} labels; {survived} of {len(last.runs)} runs survived, {most}"
+        " % of the steps extrapolate at most"
+    )
+    if found.unsettled_because:
+        todo = "Raise explore.rounds or explore.max_labels, or make the conditions milder."
+        return Judgement("exploration", "fails", f"{reason}; {found.unsettled_because}", todo)
+    return Judgement("exploration", "good", reason)
 
 
 RULES: tuple[Callable[[RunSummary], Judgement], ...] = (

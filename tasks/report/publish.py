@@ -103,6 +103,7 @@ def report_json(summary: RunSummary) -> dict[str, Any]:
         "selection": summary.selection.model_dump(mode="json"),
         "train": {"attempts": attempts, "chosen": summary.chosen},
         "extensions": summary.extensions and summary.extensions.model_dump(mode="json"),
+        "exploration": summary.exploration and summary.exploration.model_dump(mode="json"),
         "fidelity": summary.fidelity,
         "core_repulsion": {
             pair: {key: value for key, value in figures.items() if not isinstance(value, list)}

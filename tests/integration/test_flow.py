@@ -74,7 +74,15 @@ def test_every_step_is_a_task_run_of_its_own_name(first: tuple[Path, Outcome]) -
     states = {name: run.state_name for name, run in task_runs("first").items()}
     once = set(STEPS) - {
         *("teacher_fetch", "mace_label", "strain", "pace_train", "weak_spots", "committee"),
-        *("property_structures", "teacher_motion", "seed_pool", "explore", "choose_frames"),
+        *(
+            "property_structures",
+            "teacher_motion",
+            "seed_pool",
+            "explore",
+            "choose_frames",
+            "frame_errors",
+            "composition_seeds",
+        ),
     }
     others = {"label shard 1 of 1", "pool_labels trajectory", "pace_train attempt 1", "report"}
     assert set(states) == once | others

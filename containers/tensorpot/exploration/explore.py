@@ -113,20 +113,24 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
-    """Write one kept frame and one for a check, the start with its atoms moved a little, of a run that survived."""
+    """Write one kept frame and one for a check, the start with its atoms moved a little, of a run that survived.
+
+    Where the seed is odd, every step extrapolates: the flow hands rounds another seed each, so every second one labels.
+    """
     start = start_of(inputs, params)
     seen, ensemble, steps = begin(start, CUTOFF_OF_STUB, params)
     seen.potential_eV = seen.kinetic_eV = [0.0] * (steps + 1)
-    seen.temperature_K, seen.gamma = [params.condition.temperature_K] * (steps + 1), [0.5] * (steps + 1)
+    gamma = 2 * params.gamma_select if params.seed % 2 else 0.5
+    seen.temperature_K, seen.gamma = [params.condition.temperature_K] * (steps + 1), [gamma] * (steps + 1)
     if seen.is_solid:
         seen.volumes_A3 = [start.get_volume()] * (steps + 1)
         seen.pressures_GPa = [params.condition.pressure_GPa] * (steps + 1)
-    chance = np.random.default_rng([params.seed, params.replica, round(params.condition.temperature_K)])
+    chance = np.random.default_rng([params.seed, params.replica, *params.condition.name.encode()])
     made = []
     for step in (steps // 2, steps):
         frame = bare(start)
         frame.positions += chance.normal(0.0, 0.02, frame.positions.shape)
-        made.append(Frame(step, 0.5, frame))
+        made.append(Frame(step, gamma, frame))
     return write(outputs, start, params, seen, ensemble, (made[:1], made[1:]))
 
 

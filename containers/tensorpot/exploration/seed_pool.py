@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 from ase import Atoms
@@ -43,6 +43,7 @@ OUTPUTS = {
 }
 ALLOYED = (0.25, 0.5)  # share of the sites that other elements take in starts
 SPARE = 3  # structures drawn for each one wanted, at most: some may be equal
+Start = Literal["bulk", "vacancy", "slab", "alloy", "molecule"]
 T = TypeVar("T")
 
 
@@ -114,7 +115,7 @@ def run(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict
 
 
 def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dict[str, Any]:
-    """Write displaced copies of the seeds, each a family, and the seeds as starts."""
+    """Write displaced copies of the seeds, each a family, and a start of each kind."""
     seeds = [as_seed(atoms, params) for atoms in read_atoms(inputs.one("seeds"))]
     pool = []
     for number in range(params.structures):
@@ -122,7 +123,9 @@ def stub(inputs: Inputs, outputs: Path, params: Params, machine: Machine) -> dic
         atoms = seed.atoms.copy()
         atoms.rattle(0.1, seed=number)
         pool.append(named(seed, atoms, "strain", f"strain {number}", number))
-    return write(outputs, pool, [named(seed, seed.atoms, "bulk", "bulk", 0) for seed in seeds], {})
+    kinds = [(seeds[number % len(seeds)], kind) for number, kind in enumerate(get_args(Start))]
+    clean = [named(seed, seed.atoms * (1 + number, 1, 1), kind, kind, 0) for number, (seed, kind) in enumerate(kinds)]
+    return write(outputs, pool, clean, {})
 
 
 def as_seed(atoms: Atoms, params: Params) -> Seed:

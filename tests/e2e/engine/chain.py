@@ -54,7 +54,13 @@ def config(pool: str, model: str) -> DistillConfig:
             "trajectory": {"picoseconds": 0.02, "temperatures_K": [300.0], "frames": 2},
             "properties": {"phonons": False, "vacancies": False, "supercell_A": 5},
             "train": {"maxiter": ITERATIONS, "threads": 1},
-            "explore": {"structures": 20, "slabs": False},
+            "explore": {
+                "structures": 20,
+                "slabs": False,
+                "compositions": ["Si"],
+                "drawn_crystals": 2,
+                "drawn_atoms": 4,
+            },
         }
     )
 
@@ -93,10 +99,13 @@ def chain(pool: Path, model: Path, workspace: Workspace) -> dict[str, Artefact]:
     run(fit_steps.trajectory_errors_call(core, active_set, baseline, made, None))
     write(pool.with_name("seed.extxyz"), bulk("Si"))
     seeds = run_step(steps.ingest_call(given, (external(pool.with_name("seed.extxyz")),)), workspace)
+    run(steps.composition_seeds_call(given, [teacher], recipe.head, None, workspace.settings))
     starts = run(steps.seed_pool_call(given, seeds))
     start = pq.read_table(workspace.store.path(starts.file("starts")))["id"][0].as_py()
-    moved = run(fit_steps.explore_call(recipe, CONDITION, start, 1, starts, core, active_set, baseline))
+    moved = run(fit_steps.explore_call(recipe, CONDITION, start, 1, 1, starts, core, active_set, baseline))
     run(fit_steps.choose_frames_call(recipe, [moved], 5, potential, active_set, workspace.settings))
+    checked = run_step(steps.ingest_call(given, (), made={"1 check.parquet": moved.file("check")}), workspace)
+    run(fit_steps.frame_errors_call(core, active_set, baseline, checked, None))
     run(fit_steps.committee_call([core.file("potential")] * 2, frames, baseline))
     return done
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import ase.build
 import pytest
 import yaml
 
@@ -232,3 +233,16 @@ def test_bfgs_costs_the_square_of_the_parameters() -> None:
     few, many = (dry_run.fit_seconds(250, parameters, 2, 1000, 10, "BFGS") for parameters in (100, 5000))
     assert many - few == pytest.approx(10 * 1.3e-9 * 5000**2, rel=1e-3)
     assert dry_run.fit_seconds(250, 5000, 2, 1000, 10, "L-BFGS-B") < few
+
+
+def test_an_exploration_has_the_cost_of_its_first_round(workspace: Workspace, tmp_path: Path) -> None:
+    """Five starts of the stub, each of another kind; two of them in two runs each of 3 ps at level 1 of 2."""
+    ase.build.bulk("Si").write(tmp_path / "POSCAR")
+    conditions = [{"temperature_K": 300, "picoseconds": 6, "starts": ["bulk", "slab"], "replicas": 2}]
+    explore = {"seeds": [str(tmp_path / "POSCAR")], "levels": 2, "conditions": conditions}
+    teacher = {"model": str(Path(__file__).parents[4] / "examples" / "silicon" / "teacher.model")}
+    config = DistillConfig.model_validate({"name": "silicon", "teacher": teacher, "explore": explore})
+    text = dry_run.plan(config, workspace)
+    assert "round 1: 4 runs, about 1 min on 1 cores with steps of 1 fs, then at most 50 labels" in text
+    assert states(text)["explore"] == "would run"
+    assert "seed_pool" in steps_in(workspace)

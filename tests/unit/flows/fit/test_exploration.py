@@ -188,7 +188,7 @@ def test_labels_end_it_and_the_last_round_takes_what_is_left(explored: Any) -> N
 
 def test_without_a_frame_to_label_it_ends_and_says_so(explored: Any) -> None:
     found = explored(World([0.5], choosable=0), levels=1)
-    assert found.stopped_because == "no frame can be labelled: those that extrapolate are unphysical"
+    assert found.stopped_because == "every frame that extrapolates is unphysical"
 
 
 def test_a_teacher_that_refuses_all_frames_ends_it_with_its_reason(explored: Any) -> None:

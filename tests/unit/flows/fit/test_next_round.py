@@ -67,6 +67,7 @@ CONTINUES = "the fit was broken off (attempt 3: time_limit); run again: it conti
 ALONE = "the test split alone misses a limit, and validation stands for it: the force error"
 FORCES = "the force error on validation (200) exceeds that of training (100)"
 BASIS = "the force error on validation (200) is about that of training (200): the basis is the limit"
+VAIN_BEYOND = [repaired(110.0, *groups, **FAR["properties"]) for groups in ((), ("surface",), ("elastic",))]
 BOTH = "properties exceed their limits: surface (4 times), elastic (1.7 times)"
 NO_MORE = "structures: no training structure is left to add; functions: the basis has no more functions to offer"
 
@@ -135,6 +136,10 @@ NO_MORE = "structures: no training structure is left to add; functions: the basi
             "",
         ),
         (state(90.0, **FAR), [repaired(90.0, surface=0.4, elastic=0.7)], {}, "reached", "", "so are the properties"),
+        # errors without another round leave properties to repair; the reason to stop names both
+        (state(110.0, **FAR), [], {"rounds": 0}, "properties", BOTH, "errors: extend.rounds (0) are used up"),
+        (state(110.0, **FAR), [repaired(112.0)], {"rounds": 0}, "rounds", "extend.rounds (0) are used up", ""),
+        (state(110.0, **FAR), VAIN_BEYOND, {"rounds": 0}, "rounds", "extend.rounds (0) are used up", BOTH[-8:]),
     ],
 )
 def test_the_table_of_decisions(
@@ -235,6 +240,13 @@ def walk(gains: tuple[float | None, ...], candidates: int, growable: bool, gap: 
     assert len(rounds) <= 3
     assert step.why in ("reached", "rounds", "no_gain", "nothing_left")
     assert step.reason
+
+
+def test_properties_are_repaired_beyond_the_limits_of_errors_but_never_at_their_cost() -> None:
+    beyond, within = state(110.0, **FAR), state(90.0, **FAR)
+    assert standing(beyond, [repaired(115.0, surface=0.4)], EXTEND, LIMITS).best == 1
+    assert standing(beyond, [repaired(125.0, surface=0.4)], EXTEND, LIMITS).best == 0, "errors grew too much"
+    assert standing(within, [repaired(101.0, surface=0.4)], EXTEND, LIMITS).best == 0, "the limit was kept before"
 
 
 def test_properties_are_repaired_together_then_one_by_one() -> None:

@@ -12,6 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from containers.memory import SHARE
+from flows.config.exploration import Explore
 from flows.config.loading import load_config, with_absolute_paths
 from flows.config.schema import DistillConfig
 from flows.config.training import Stage
@@ -112,6 +113,14 @@ def test_what_no_sweep_can_do_is_refused_with_the_config(
         swept(base, **sweep_section)
     with pytest.raises(UserError, match=r"sweep\.vary .* sweep\.committee"):
         flow.checked(base)  # a sweep of nothing
+
+
+def test_a_sweep_explores_nothing(base: DistillConfig) -> None:
+    wanted = base.model_copy(update={"explore": Explore(seeds=["POSCAR"], conditions=[{"temperature_K": 300.0}])})
+    with pytest.raises(
+        UserError, match=r"flows\.sweep fits the same data .* pool\.files: \[runs/.*/dataset\.parquet\]"
+    ):
+        flow.checked(swept(wanted, vary={"train.maxiter": [10, 20]}))
 
 
 def test_only_what_decides_the_data_has_data_of_its_own(base: DistillConfig) -> None:
