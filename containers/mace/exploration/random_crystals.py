@@ -135,14 +135,15 @@ def pushed_apart(drawn: Atoms, random: np.random.Generator) -> Atoms:
 def relaxed(atoms: Atoms, teacher: Calculator, relaxation: Any, steps: int) -> Atoms:
     """Return a copy after some steps of one of assyst's relaxations.
 
+    BFGS of ASE goes downhill where atoms are far apart and the energy bends the other way; LBFGS may go uphill.
     Raises `StepError` when atoms come too close, the volume leaves VOLUMES times that of the beginning, or the energy
     is no number.
     """
-    from ase.optimize import LBFGS
+    from ase.optimize import BFGS
 
     found, begun = bare(atoms), atoms.get_volume()
     found.calc = teacher
-    for _ in LBFGS(relaxation.apply_filter_and_constraints(found), logfile=None).irun(FORCE_TOLERANCE, steps):
+    for _ in BFGS(relaxation.apply_filter_and_constraints(found), logfile=None).irun(FORCE_TOLERANCE, steps):
         if not VOLUMES[0] < found.get_volume() / begun < VOLUMES[1]:
             raise StepError(f"its volume went from {begun:.3g} to {found.get_volume():.3g} Å³")
         if (share := closeness(found)) < CLOSEST:

@@ -60,6 +60,7 @@ def config(pool: str, model: str) -> DistillConfig:
                 "compositions": ["Si"],
                 "drawn_crystals": 2,
                 "drawn_atoms": 4,
+                "conditions": [{"temperature_K": 300}],
             },
         }
     )
