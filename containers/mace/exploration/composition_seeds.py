@@ -36,7 +36,7 @@ from containers.structures.cells import bare, is_solid
 from containers.structures.table import STATE, read_atoms, structure_id, structures_table, write_table
 
 IMAGE: Image = "mace"
-VERSION = 1
+VERSION = 2
 INPUTS = {
     "model": "the teacher, a MACE model; several are a committee",
     "known": Optional("crystals of the user's files (Parquet of STRUCTURES): their copies are left out"),
