@@ -36,7 +36,7 @@ from containers.structures.cells import bare, is_solid
 from containers.structures.table import STATE, read_atoms, structure_id, structures_table, write_table
 
 IMAGE: Image = "mace"
-VERSION = 1
+VERSION = 2
 INPUTS = {
     "model": "the teacher, a MACE model; several are a committee",
     "known": Optional("crystals of the user's files (Parquet of STRUCTURES): their copies are left out"),
@@ -163,15 +163,25 @@ def explore_composition(
     own = [atoms for atoms in known if is_crystal_of(atoms, name)]
     reasons: dict[str, str] = {}
     given = distinct(own, [], teacher, 0, reasons)
-    rising = [primitive(stage.atoms, COARSE_A) for stage in usable if stage.kind == RELAXED]
+    seen = [signature(atoms, energy(atoms, teacher)) for atoms in given]
+    marks, rising = list(seen), list[Atoms]()
+    for stage in usable:
+        mark = signature(stage.atoms, stage.energy_eV_per_atom)
+        if stage.kind == RELAXED and not any(same(mark, other) for other in marks):
+            marks.append(mark)
+            rising.append(primitive(stage.atoms, COARSE_A))
     new = [atoms for atoms in distinct(given, rising, teacher, params.kept, reasons)[len(given) :] if not odd(atoms)]
     for text in reasons.values():
         found.failed[unused(f"{name} on the way to rest", found.failed)] = text
     for atoms in sorted(new, key=lambda atoms: energy(atoms, teacher)):
-        found.seeds[unused(f"{name} {space_group(atoms)[0]}", found.seeds)] = (atoms, energy(atoms, teacher))
+        mark = signature(atoms, energy(atoms, teacher))
+        if any(same(mark, other) for other in seen):
+            left_out["seed: a near copy of a lower one or of the user's"] += 1
+            continue
+        seen.append(mark)
+        found.seeds[unused(f"{name} {space_group(atoms)[0]}", found.seeds)] = (atoms, mark[2])
     if not given and not new:
         raise BadInput(none_left(composition, len(drawn), left_out, found.failed))
-    seen = [signature(atoms, energy(atoms, teacher)) for atoms in (*given, *new)]
     for stage in usable:
         mark = signature(stage.atoms, stage.energy_eV_per_atom)
         if any(same(mark, other) for other in seen):

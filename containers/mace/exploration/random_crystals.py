@@ -14,6 +14,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 from ase.data import covalent_radii
+from matscipy.neighbours import neighbour_list
 
 from containers.contract import StepError
 from containers.mace.exploration.formulas import counts, name_of
@@ -25,11 +26,15 @@ DRAWN, VOLUME, RELAXED = "drawn", "volume relaxed", "relaxed"
 DRAWS = 30  # for each crystal wanted, at most: many space groups do not fit a small cell
 DRAWN_VOLUMES = (0.8, 1.25)  # of a drawn crystal, by the relaxed volume; others are scaled to these bounds
 STRETCHED = 1.05
-"""Distance of the nearest pair at the beginning of the relaxation, by the sum of their covalent radii. pyxtal draws
-nearer pairs, at which a teacher may have no bottom; with this limit in pyxtal itself, one draw takes minutes."""
+"""No two atoms of a drawn crystal are nearer, by the sum of their covalent radii. pyxtal draws nearer pairs, at which a
+teacher may have no bottom; with this limit in pyxtal itself, one draw takes minutes."""
+ROOM = (2.0, 4.0)
+"""Volume in which atoms are moved apart, by that of their covalent spheres. Crystals at rest have 0.9 (tungsten), 1.6
+(NiAl), 3.5 (diamond silicon). Without this, half of silicon's crystals had 20 Å³/atom too much, and holes."""
+PUSHES, PUSH, SHEAR = 200, 0.25, 0.1  # moves apart, and the share of an overlap that one takes away
 CLOSEST = 0.75
 """The same of every structure that is kept, at least. Bonds of N2 have 0.77, of O2 0.91, of tungsten 0.85."""
-DISPLACEMENT_A = 0.05  # Å, before everything relaxes: a drawn symmetry would hold otherwise
+DISPLACEMENT_A = 0.05  # Å, of a drawn crystal: a drawn symmetry would hold otherwise
 LARGEST_FORCE = 1.0  # eV/Å, of a relaxed crystal: in a hole of the teacher, forces are far larger
 VOLUME_STEPS, FULL_STEPS, FORCE_TOLERANCE = 20, 80, 0.05  # eV/Å; the pool needs no crystals at rest
 
@@ -86,14 +91,12 @@ def stages_of(
 
     kind = VOLUME
     try:
-        wide = scaled(drawn, drawn.get_volume() * (STRETCHED / closeness(drawn)) ** 3)
-        even = relaxed(wide, teacher, VolumeRelax(), VOLUME_STEPS)
-        share = float(np.clip(drawn.get_volume() / even.get_volume(), *DRAWN_VOLUMES))
-        first = scaled(drawn, share * even.get_volume())
-        moved = even.copy()
-        moved.positions += np.random.default_rng([seed, number]).normal(0, DISPLACEMENT_A, moved.positions.shape)
+        spread = pushed_apart(drawn, np.random.default_rng([seed, number]))
+        even = relaxed(spread, teacher, VolumeRelax(), VOLUME_STEPS)
+        share = float(np.clip(spread.get_volume() / even.get_volume(), *DRAWN_VOLUMES))
+        first = scaled(spread, share * even.get_volume())
         kind = RELAXED
-        last = relaxed(moved, teacher, FullRelax(), FULL_STEPS)
+        last = relaxed(even, teacher, FullRelax(), FULL_STEPS)
         if (force := largest_force(last, teacher)) > LARGEST_FORCE:
             raise StepError(f"after {FULL_STEPS} steps a force is still {force:.3g} eV/Å")
         found = {DRAWN: first, VOLUME: even, RELAXED: last}
@@ -105,17 +108,42 @@ def stages_of(
         return []
 
 
+def pushed_apart(drawn: Atoms, random: np.random.Generator) -> Atoms:
+    """Return a drawn crystal with a little displacement, in which no two atoms are nearer than STRETCHED.
+
+    Atoms move off each other and the cell changes its shape, at a volume within ROOM; only an overlap that stays makes
+    the cell larger.
+    """
+    radii_A = covalent_radii[drawn.numbers]
+    spheres_A3 = 4 / 3 * np.pi * float((radii_A**3).sum())
+    volume_A3 = float(np.clip(drawn.get_volume(), ROOM[0] * spheres_A3, ROOM[1] * spheres_A3))
+    made = scaled(drawn, volume_A3)
+    made.positions += random.normal(0, DISPLACEMENT_A, made.positions.shape)
+    for _ in range(PUSHES):
+        one, other, distance, way = neighbour_list("ijdD", made, 2 * STRETCHED * float(radii_A.max()))
+        overlap = np.maximum(STRETCHED * (radii_A[one] + radii_A[other]) - distance, 0.0)
+        if not overlap.any():
+            break
+        along = way / distance[:, None]
+        np.add.at(made.positions, one, -PUSH * overlap[:, None] * along)
+        strain = np.einsum("n,ni,nj->ij", overlap / distance, along, along) / len(made)
+        made.set_cell(made.cell.array @ (np.eye(3) + SHEAR * (strain - np.trace(strain) / 3 * np.eye(3))), True)
+        made = scaled(made, volume_A3)
+    return scaled(made, volume_A3 * max(1.0, STRETCHED / closeness(made)) ** 3)
+
+
 def relaxed(atoms: Atoms, teacher: Calculator, relaxation: Any, steps: int) -> Atoms:
     """Return a copy after some steps of one of assyst's relaxations.
 
+    BFGS of ASE goes downhill where atoms are far apart and the energy bends the other way; LBFGS may go uphill.
     Raises `StepError` when atoms come too close, the volume leaves VOLUMES times that of the beginning, or the energy
     is no number.
     """
-    from ase.optimize import LBFGS
+    from ase.optimize import BFGS
 
     found, begun = bare(atoms), atoms.get_volume()
     found.calc = teacher
-    for _ in LBFGS(relaxation.apply_filter_and_constraints(found), logfile=None).irun(FORCE_TOLERANCE, steps):
+    for _ in BFGS(relaxation.apply_filter_and_constraints(found), logfile=None).irun(FORCE_TOLERANCE, steps):
         if not VOLUMES[0] < found.get_volume() / begun < VOLUMES[1]:
             raise StepError(f"its volume went from {begun:.3g} to {found.get_volume():.3g} Å³")
         if (share := closeness(found)) < CLOSEST:

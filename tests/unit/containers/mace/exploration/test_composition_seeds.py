@@ -5,16 +5,26 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
+from ase.data import covalent_radii
 
 from containers.contract import BadInput, no_progress
 from containers.mace.exploration.composition_seeds import OUTPUTS, Found, Params, explore_composition, odd, write
 from containers.mace.exploration.formulas import check_compositions, counts
-from containers.mace.exploration.random_crystals import CLOSEST, closeness, draw_crystals, stages_of
+from containers.mace.exploration.random_crystals import (
+    CLOSEST,
+    ROOM,
+    STRETCHED,
+    closeness,
+    draw_crystals,
+    pushed_apart,
+    stages_of,
+)
 from containers.structures.table import read_atoms
 
 FEW = Params(head="Default", compositions=("NiAl",), crystals=3, kept=2, most_atoms=4, seed=1)
@@ -52,7 +62,7 @@ def test_the_stages_of_a_crystal_share_a_family_and_nothing_is_a_copy_of_a_seed(
     for atoms in nickel_aluminium.structures:
         assert atoms.info["family"] == f"AlNi crystal {atoms.info['row']}"
     left_out = nickel_aluminium.left_out["NiAl"].items()
-    counted = sum(count for reason, count in left_out if not reason.startswith("draw:"))
+    counted = sum(count for reason, count in left_out if not reason.startswith(("draw:", "seed:")))
     failed = sum("crystal" in stage for stage in nickel_aluminium.failed)
     assert len(nickel_aluminium.structures) + counted == 3 * (FEW.crystals - failed)
 
@@ -76,6 +86,14 @@ def test_a_crystal_of_the_user_is_no_seed_again() -> None:
 def test_other_compositions_and_more_crystals_change_none() -> None:
     first, more = (draw_crystals("Cu", wanted, 4, 1, Counter()) for wanted in (2, 4))
     assert first == more[:2]
+
+
+def test_atoms_move_apart_and_no_hole_opens() -> None:
+    for atoms in draw_crystals("Si", 6, 12, 1, Counter()):
+        spread = pushed_apart(atoms, np.random.default_rng(1))
+        sphere = 4 / 3 * np.pi * covalent_radii[14] ** 3
+        assert closeness(spread) >= STRETCHED - 1e-9
+        assert ROOM[0] - 1e-9 <= spread.get_volume() / len(spread) / sphere < 1.1 * ROOM[1]
 
 
 def test_a_crystal_that_does_not_hold_is_left_out_with_the_reason() -> None:
