@@ -7,7 +7,7 @@ reads its files cannot be looked up, and reading its figures ends the walk with 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from containers.contract import OutputFile, load_step
@@ -66,6 +66,10 @@ class Run:
     done: dict[str, Artefact] = field(default_factory=dict)
     labels: list[Artefact] = field(default_factory=list)
     work: LabellingTotals = field(default_factory=LabellingTotals)
+
+    def within(self, name: str) -> Run:
+        """Return the run whose task runs have names that end with `name` too; it collects in the same place."""
+        return replace(self, of=f"{self.of} {name}".lstrip())
 
     def __call__(self, call: StepCall, name: str | None = None) -> Artefact:
         """Return the result of a call; the task run is called `name`, or as its step, and ends with `of`."""

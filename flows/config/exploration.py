@@ -70,6 +70,10 @@ class Explore(ConfigSection):
         description="element -> elements that may take its place; {}: metals mix, and elements of one column",
     )
     conditions: list[ExploreCondition] = Field([], description="simulations; none: no exploration")
+    teacher: str | None = Field(
+        None,
+        description="another model (file or name), faster or softer, that labels rounds before `teacher` does",
+    )
     levels: int = Field(3, ge=1, le=20, description="steps from mild conditions to those of `conditions`")
     rounds: int = Field(
         10, ge=1, le=100, description="times at most that structures are labelled and the fit is repeated"

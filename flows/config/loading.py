@@ -68,7 +68,10 @@ def with_absolute_paths(config: DistillConfig, place: Path) -> DistillConfig:
     changes = {
         "teacher": {"model": model(teacher.model), "committee": [model(name) for name in teacher.committee]},
         "pool": {"files": [path(name) for name in config.pool.files]},
-        "explore": {"seeds": [path(name) for name in config.explore.seeds]},
+        "explore": {
+            "seeds": [path(name) for name in config.explore.seeds],
+            "teacher": model(config.explore.teacher) if config.explore.teacher else None,
+        },
         "dft": {name: [path(file) for file in getattr(dft, name)] for name in ("files", "test_files")},
         "dataset": {"base": path(base) if base else None},
         "selection": {"potential": path(fitted) if fitted else None},
@@ -183,6 +186,8 @@ def user_files(config: DistillConfig) -> Files:
 
 def teacher_files(config: DistillConfig) -> Models:
     """Return the models of teacher and committee by their names in the config; a foundation model is fetched later."""
+    if config.explore.teacher:
+        teacher_files(config.of_exploration)  # a missing one is reported now
     try:
         names = (config.teacher.model, *config.teacher.committee)
         return {name: None if name in FOUNDATION_MODELS else external(Path(name)) for name in names}

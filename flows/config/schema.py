@@ -320,6 +320,28 @@ class DistillConfig(ConfigSection):
             raise ValueError("give structures: pool.files, or explore.seeds or explore.compositions for a first pool")
         return self
 
+    @model_validator(mode="after")
+    def _explores_with_another(self) -> DistillConfig:
+        if self.explore.teacher == self.teacher.model:
+            raise ValueError("explore.teacher is teacher.model: leave it out, or name another model")
+        return self
+
+    @property
+    def of_exploration(self) -> DistillConfig:
+        """This config with `explore.teacher` in the place of the teacher, and nothing that only the last fit needs."""
+        assert self.explore.teacher
+        changes: dict[str, dict[str, Any]] = {
+            "teacher": {"model": self.explore.teacher, "committee": [], "head": None, "max_force_std": None},
+            "explore": {"teacher": None},
+            "dft": {"files": [], "test_files": []},
+            "dataset": {"base": None},
+            "selection": {"potential": None},
+            "properties": {"from_pool": 0, "prototypes": [], "files": []},
+        }
+        return self.model_copy(
+            update={name: getattr(self, name).model_copy(update=values) for name, values in changes.items()}
+        )
+
     @property
     def notices(self) -> list[str]:
         """Remarks on the config for the user, before anything runs."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -98,6 +98,7 @@ def ingest_all(
     reads: Reads | None = None,
     models: Sequence[FileRef] = (),
     head: str = "",
+    explored: Mapping[str, FileRef] | None = None,
 ) -> Ingested:
     """Read every file. DFT data come first and test data last: the later one finds a family that two of them share, so
     that growing the pool changes no family of the DFT data.
@@ -108,13 +109,14 @@ def ingest_all(
     Args:
         reads: keys of a frame that the teachers read beside its geometry.
         models, head: of the teachers, which find crystals of `explore.compositions`.
+        explored: tables of structures that join the pool, by names `name.parquet`.
     """
     known = list[FileRef](files["base"][:1])
-    starts, made = None, dict[str, FileRef]()
+    starts, made = None, dict(explored or {})
     seeds = run(steps.ingest_call(config, files["seeds"], (), reads), "ingest seeds") if files["seeds"] else None
     if config.explore.compositions:
         found = run(steps.composition_seeds_call(config, models, head, seeds, run.workspace.settings))
-        made = {"composition_seeds.parquet": found.file("structures")}
+        made["composition_seeds.parquet"] = found.file("structures")
         further = {"composition_seeds.parquet": found.file("seeds")}
         seeds = run(steps.ingest_call(config, files["seeds"], (), reads, further), "ingest seeds and found crystals")
     if seeds:
@@ -186,8 +188,18 @@ class Prepared(Resolved):
         return self.config.convergence.limits(found.force_mean_meV_per_A, found.energy_spread_meV_per_atom)
 
 
-def resolve_inputs(config: DistillConfig, files: Files, models: dict[str, External | None], run: Run) -> Resolved:
-    """Look at the teachers, ingest the structures, and refuse data that cannot be fitted."""
+def resolve_inputs(
+    config: DistillConfig,
+    files: Files,
+    models: dict[str, External | None],
+    run: Run,
+    explored: Mapping[str, FileRef] | None = None,
+) -> Resolved:
+    """Look at the teachers, ingest the structures, and refuse data that cannot be fitted.
+
+    Args:
+        explored: see `ingest_all`.
+    """
     workspace = run.workspace
     for notice in config.notices if run.note is None else ():  # a dry run prints them
         run_log().warning(notice)
@@ -206,7 +218,8 @@ def resolve_inputs(config: DistillConfig, files: Files, models: dict[str, Extern
         raise Missing("the rest is planned once the foundation models have been fetched")
     check_compositions(config, infos)
     head = common_head(config, infos) if config.explore.compositions else ""
-    ingested = ingest_all(config, files, run, union(info.reads for info in infos), list(given.values()), head)
+    reads = union(info.reads for info in infos)
+    ingested = ingest_all(config, files, run, reads, list(given.values()), head, explored)
     if not fetched:
         raise Missing("the rest is planned once the foundation models have been fetched")
     recipe, tables = ingested.resolve(config, infos), ingested.tables(workspace)
@@ -215,9 +228,15 @@ def resolve_inputs(config: DistillConfig, files: Files, models: dict[str, Extern
     return Resolved(config, recipe, ingested, infos, given)
 
 
-def prepare(config: DistillConfig, files: Files, models: dict[str, External | None], run: Run) -> Prepared:
+def prepare(
+    config: DistillConfig,
+    files: Files,
+    models: dict[str, External | None],
+    run: Run,
+    explored: Mapping[str, FileRef] | None = None,
+) -> Prepared:
     """Ingest, label, merge, find the baseline."""
-    return label_and_merge(resolve_inputs(config, files, models, run), run)
+    return label_and_merge(resolve_inputs(config, files, models, run, explored), run)
 
 
 def label_and_merge(known: Resolved, run: Run) -> Prepared:

@@ -21,7 +21,7 @@ from flows.config.schema import DistillConfig
 from flows.data.prepare import label_and_merge, resolve_inputs
 from flows.data.recipe import Recipe
 from flows.data.training_set import training_set
-from flows.distill.flow import distil
+from flows.distill.flow import distil, explored_by_another
 from flows.distill.trajectory import follow
 from flows.fit import steps as fit_steps
 from flows.fit.attempts import attempt_name
@@ -82,9 +82,11 @@ def plan(config: DistillConfig, workspace: Workspace) -> str:
     texts: dict[str, str] = {}
     basis: list[str] = []
     try:
-        known = resolve_inputs(config, user_files(config), teacher_files(config), run)
+        files = user_files(config)
+        explored = explored_by_another(config, files, run)
+        known = resolve_inputs(config, files, teacher_files(config), run, explored)
     except Missing as missing:
-        look.lines[""] = f"  {missing}"
+        look.lines[""] = f"  {missing}".rstrip() or "  the rest is planned once the other teacher has explored"
     else:
         whole = False
         with suppress(Missing):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from prefect import flow
@@ -14,10 +15,11 @@ from flows.data.prepare import Prepared, prepare
 from flows.data.training_set import TrainingSet, training_set
 from flows.distill.summary import Outcome, summarise
 from flows.distill.trajectory import follow
-from flows.fit.exploration import distil_by_exploration
+from flows.fit.exploration import distil_by_exploration, explore_all
 from flows.fit.rounds import Results, extend
 from flows.fit.student import make_student
 from flows.run import Run
+from tasks.artefact import Stored
 from tasks.prefect_tasks import report
 from tasks.report.exploration import Exploration
 from tasks.report.summary import RunSummary
@@ -62,10 +64,22 @@ def distill(
 
 
 def _distill(config: DistillConfig, files: Files, models: Models, run: Run) -> RunSummary:
-    prepared = prepare(config, files, models, run)
+    prepared = prepare(config, files, models, run, explored_by_another(config, files, run))
     results, explored = distil(prepared, training_set(prepared, run), run)
     follow(results.prepared, results.best, run)
     return summarise(digests(files, prepared.models), results, run, explored)
+
+
+def explored_by_another(config: DistillConfig, files: Files, run: Run) -> dict[str, Stored]:
+    """Explore with `explore.teacher` in the place of the teacher; return the structures that it labelled, without a
+    finished student. None without such a teacher."""
+    if not config.explore.teacher:
+        return {}
+    other, mine = config.of_exploration, replace(run.within("other teacher"), labels=[])
+    kept = {name: () if name in ("dft", "dft_test", "base", "potential") else given for name, given in files.items()}
+    prepared = prepare(other, kept, teacher_files(other), mine)
+    last, _, _ = explore_all(prepared, training_set(prepared, mine), mine, finishing=False)
+    return {"explored.parquet": last.dataset.file("dataset")}
 
 
 def distil(prepared: Prepared, training: TrainingSet, run: Run) -> tuple[Results, Exploration | None]:

@@ -36,12 +36,28 @@ def distil_by_exploration(prepared: Prepared, training: TrainingSet, run: Run) -
     Returns:
         The results of the last finished student, with the attempts at all fits, and the rounds.
     """
+    _, results, found = explore_all(prepared, training, run)
+    assert results
+    return results, found
+
+
+def explore_all(
+    prepared: Prepared, training: TrainingSet, run: Run, finishing: bool = True
+) -> tuple[Prepared, Results | None, Exploration]:
+    """Do the rounds; see `distil_by_exploration`.
+
+    Args:
+        finishing: False: end before the student would be finished.
+
+    Returns:
+        The data of the last round, what `distil_by_exploration` returns, None where no student is finished.
+    """
     wanted, begun = prepared.recipe.explore, time.monotonic()
-    student: Student = fit_explorer(prepared, training, None, replace(run, of="before exploration"))
+    student: Student = fit_explorer(prepared, training, None, run.within("before exploration"))
     attempts, rounds, results = list(student.attempts), list[ExplorationRound](), None
     level, why = 1, ""
     while not why:
-        mine = replace(run, of=f"exploration {len(rounds) + 1}")
+        mine = run.within(f"exploration {len(rounds) + 1}")
         made = explore_round(prepared, student, level, rounds, results is not None, mine)
         used_up = used_up_after(made, wanted, (time.monotonic() - begun) / 3600)
         made, grown, declined = acquire(prepared, student, made, not used_up, mine)
@@ -52,6 +68,8 @@ def distil_by_exploration(prepared: Prepared, training: TrainingSet, run: Run) -
             prepared = grown.prepared
         if made.settled and not results and level < wanted.levels:
             level += 1
+        elif not results and (made.settled or not grown) and not finishing:
+            why = why or used_up or made.refused or "the student is settled"
         elif not results and (made.settled or not grown):
             results = finish(prepared, student, mine)
             level, student = wanted.levels, results.best
@@ -71,10 +89,9 @@ def distil_by_exploration(prepared: Prepared, training: TrainingSet, run: Run) -
             why = why or used_up or made.refused or none
         if run.note is None:
             publish_exploration(prepared.config.name, Exploration(rounds=tuple(rounds), settled=False))
-    assert results
     found = Exploration(rounds=tuple(rounds), settled=why == SETTLED, stopped_because=why)
     run_log().info(found.sentence())
-    return replace(results, attempts=attempts), found
+    return prepared, results and replace(results, attempts=attempts), found
 
 
 def used_up_after(made: ExplorationRound, wanted: Explore, hours: float) -> str:
@@ -100,5 +117,5 @@ def fit_explorer(prepared: Prepared, training: TrainingSet, before: Student | No
 
 def finish(prepared: Prepared, student: Student, run: Run) -> Results:
     """Give a student the full fit, from its potential, and the rounds of extension."""
-    mine = replace(run, of=f"{run.of} finished".lstrip())
+    mine = run.within("finished")
     return extend(prepared, make_student(prepared, student.training, mine, student.fit.file("best")), mine)

@@ -116,7 +116,7 @@ def extend(prepared: Prepared, student: FittedStudent, run: Run) -> Results:
         coming = next_extension(first, tried, config.extend, limits)
         if isinstance(coming, Stop):
             break
-        mine = replace(run, of=f"{run.of} round {len(rounds) + 1}".lstrip())
+        mine = run.within(f"round {len(rounds) + 1}")
         what = f"structures for {' and '.join(coming.groups)}" if coming.groups else f"more {coming.kind}"
         run_log().info("%s: %s, because %s", mine.of, what, coming.reason)
         made, state, added_by, failed = None, None, dict[str, int](), ""

@@ -71,6 +71,25 @@ def test_the_same_command_again_computes_nothing(config: Path, whole: dict[str, 
     assert not [name for name in task_runs("explored again") if name.startswith("label shard")]
 
 
+def test_another_teacher_labels_rounds_first_and_the_teacher_labels_its_structures(
+    config: Path, tmp_path: Path
+) -> None:
+    softer = tmp_path / "softer.model"
+    softer.write_bytes((REPOSITORY / "examples" / "silicon" / "teacher.model").read_bytes() + b" ")
+    outcome = distill.with_options(flow_run_name="two teachers")(
+        load_config(config, (f"explore.teacher={softer}", "name=two")), tmp_path
+    )
+    names = list(task_runs("two teachers"))
+    first = [name for name in names if "other teacher" in name]
+    assert "pace_train other teacher before exploration attempt 1" in first
+    assert not [name for name in first if "finished" in name]
+    read = [
+        json.loads(path.read_text())["params"]["file_names"] for path in tmp_path.glob("store/ingest/*/request.json")
+    ]
+    assert ["explored.parquet", "seed_pool.parquet"] in read
+    assert outcome.converged
+
+
 def environment(home: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "DISTILL_"))}
     return kept | {"PREFECT_HOME": str(home), "DISTILL_RUNNER": "stub"}

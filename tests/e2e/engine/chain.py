@@ -60,7 +60,7 @@ def config(pool: str, model: str) -> DistillConfig:
                 "compositions": ["Si"],
                 "drawn_crystals": 2,
                 "drawn_atoms": 4,
-                "conditions": [{"temperature_K": 300}],
+                "conditions": [{"temperature_K": 600}],
             },
         }
     )
@@ -105,7 +105,7 @@ def chain(pool: Path, model: Path, workspace: Workspace) -> dict[str, Artefact]:
     start = pq.read_table(workspace.store.path(starts.file("starts")))["id"][0].as_py()
     moved = run(fit_steps.explore_call(recipe, CONDITION, start, 1, 1, starts, core, active_set, baseline))
     run(fit_steps.choose_frames_call(recipe, [moved], 5, potential, active_set, workspace.settings))
-    checked = run_step(steps.ingest_call(given, (), made={"1 check.parquet": moved.file("check")}), workspace)
+    checked = run_step(steps.ingest_call(given, (), made={"1 check.parquet": made.file("structures")}), workspace)
     run(fit_steps.frame_errors_call(core, active_set, baseline, checked, None))
     run(fit_steps.committee_call([core.file("potential")] * 2, frames, baseline))
     return done
