@@ -157,7 +157,7 @@ OPTIONS: list[tuple[str, Any, set[str]]] = [
 ]
 INPUTS = {
     "preset", "teacher.model", "teacher.committee", "pool.files", "dft.files", "dft.test_files", "dataset.base",
-    "selection.potential", "properties.files", "explore.seeds", "explore.conditions",
+    "selection.potential", "properties.files", "explore.seeds", "explore.teacher", "explore.conditions",
 }  # fmt: skip
 """Count by their content; a preset gives the others."""
 
