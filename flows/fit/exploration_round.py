@@ -33,23 +33,31 @@ from tasks.runners.cancellation import end_running
 
 
 def explore_round(
-    prepared: Prepared, student: Student, level: int, rounds: Sequence[ExplorationRound], finished: bool, run: Run
+    prepared: Prepared,
+    student: Student,
+    level: int,
+    rounds: Sequence[ExplorationRound],
+    finished: bool,
+    run: Run,
+    number: int | None = None,
 ) -> ExplorationRound:
     """Run all conditions of a level.
 
     Args:
         rounds: before it.
+        number: of the round, which decides its velocities; None: the next one.
     """
+    number = number or len(rounds) + 1
     wanted, limits = prepared.recipe.explore, prepared.limits
     force, energy = (wanted.error_ratio * error for error in errors_of(student).model_dump().values())
     # frames whose errors were measured are labelled too; some were added to the data, where they count
     checked = sum(each.frames for one in rounds for each in one.errors) - sum(one.chosen for one in rounds if one.quiet)
     return ExplorationRound(
-        number=len(rounds) + 1,
+        number=number,
         level=level,
         finished=finished,
         labels=prepared.dataset.read(dataset.Metrics).teacher_rows + checked,
-        runs=run_conditions(prepared, student, level, len(rounds) + 1, run),
+        runs=run_conditions(prepared, student, level, number, run),
         share=wanted.share,
         force_limit_meV_per_A=max(force, limits.force_mae_meV_per_A),
         energy_limit_meV_per_atom=max(energy, limits.energy_mae_meV_per_atom),
