@@ -25,11 +25,13 @@ class TrainingSet:
         selection: of `pace_select`, or of `weak_spots`.
         frames: of the three splits.
         properties: labels of structures that decide properties, of every round that made some.
+        plain: frames without these, for all stages of a fit but the last; None: `frames` are for all.
     """
 
     selection: Artefact
     frames: Artefact
     properties: tuple[Artefact, ...] = ()
+    plain: Artefact | None = None
 
 
 def training_set(prepared: Prepared, run: Run) -> TrainingSet:
@@ -86,6 +88,10 @@ def frames_of(prepared: Prepared, selection: Artefact, run: Run, properties: tup
         strained = run(steps.strain_call(recipe, prepared.dataset, selection))
         strains = label(recipe, strained, prepared.teachers, run, "pool_labels strains")
     made = run(steps.frames_call(recipe, prepared.dataset, selection, prepared.baseline, strains, properties))
+    plain = None
+    if properties and len(recipe.stages) > 1:
+        call = steps.frames_call(recipe, prepared.dataset, selection, prepared.baseline, strains, ())
+        plain = run(call, "frames plain")
     pairs = made.read(frames.Metrics).pairs
     if unseen := [pair for pair, splits in pairs.items() if not splits["train"]["structures"]]:
         elsewhere = [pair for pair in unseen if any(pairs[pair][name]["structures"] for name in ("validation", "test"))]
@@ -94,4 +100,4 @@ def frames_of(prepared: Prepared, selection: Artefact, run: Run, properties: tup
             ", ".join(unseen),
             f" Validation or test structures have {', '.join(elsewhere)}." if elsewhere else "",
         )
-    return TrainingSet(selection, made, properties)
+    return TrainingSet(selection, made, properties, plain)

@@ -79,7 +79,12 @@ def attempt_name(recipe: Recipe, stage: int, attempt: int, of: str = "") -> str:
 
 
 def fit(
-    recipe: Recipe, data: Artefact, limits: Limits, run: Run, start: Stored | None = None
+    recipe: Recipe,
+    data: Artefact,
+    limits: Limits,
+    run: Run,
+    start: Stored | None = None,
+    plain: Artefact | None = None,
 ) -> tuple[list[Attempt], Artefact]:
     """Return every attempt at every stage, and the result with the smallest validation errors of the last sound stage.
 
@@ -91,6 +96,7 @@ def fit(
         data: of the `frames` step.
         limits: validation errors within them end the attempts at a stage.
         start: potential without core repulsion that the first stage begins with.
+        plain: the data of all stages but the last; None: `data`.
 
     Raises:
         StepFailed: of the last attempt, when none left a potential.
@@ -99,6 +105,7 @@ def fit(
     best: Artefact | None = None
     for number, stage in enumerate(recipe.stages, 1):
         last, origin = number == len(recipe.stages), best.file("best") if best else start
+        table = data if last or plain is None else plain
         plan: FitPlan | None = first_plan(stage, number, onward=origin is not None)
         made: list[Attempt] = []
         converged = any(attempt.verdict == "converged" for attempt in attempts)
@@ -108,8 +115,8 @@ def fit(
             interim = [one.artefact.file("interim") for one in made if one.artefact and one.outcome.resumable]
             begin = interim[-1] if interim and plan.start == "continue" else origin
             name = attempt_name(recipe, number, len(made) + 1, run.of)
-            made.append(_attempted(name, recipe, plan, data, begin, limits, run))
-            structures = data.read(frames.Metrics).train_structures
+            made.append(_attempted(name, recipe, plan, table, begin, limits, run))
+            structures = table.read(frames.Metrics).train_structures
             plan = next_plan(plan, made[-1].verdict, left_by(made[-1].outcome, plan, limits, structures), last)
         attempts += made
         # a stage replaces those before it, whose loss was another, unless something broke it off

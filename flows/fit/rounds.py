@@ -164,8 +164,9 @@ def _fit_round(
         found = for_properties(prepared, base, coming.groups, run)
         training, added_by = found.training, found.added_by
         # the validation split has no such structures: the smallest validation error would keep the start
-        stages = tuple(stage.model_copy(update={"keep": "last"}) for stage in grown.recipe.stages)
-        grown = replace(grown, recipe=grown.recipe.model_copy(update={"stages": stages}))
+        last = grown.recipe.stages[-1].model_copy(update={"keep": "last"})
+        recipe = grown.recipe.model_copy(update={"stages": (last,), "staged": False})
+        grown, training = replace(grown, recipe=recipe), replace(training, plain=None)
     student = make_student(grown, training, run, base.fit.file("best"))
     candidates = before.candidates - (sum(added_by.values()) if coming.kind == "structures" else 0)
     return student, state_of(student, candidates, prepared.limits), added_by

@@ -79,8 +79,12 @@ def fit_student(
     Args:
         start: potential without core repulsion that the fit begins with.
     """
-    frames = training.frames
-    attempts, best = fit(recipe, frames, prepared.limits, run, start)
+    frames, planned = training.frames, recipe
+    if training.plain:
+        # the validation split has no structures for properties: the smallest error would keep the stage before
+        last = recipe.stages[-1].model_copy(update={"keep": "last"})
+        planned = recipe.model_copy(update={"stages": (*recipe.stages[:-1], last)})
+    attempts, best = fit(planned, frames, prepared.limits, run, start, training.plain)
     active_set = run(steps.active_set_call(recipe, best.file("best"), frames))
     core = run(steps.core_call(recipe, best.file("best"), active_set, frames, prepared.baseline))
     return Student(recipe, training, attempts, best, active_set, core)
