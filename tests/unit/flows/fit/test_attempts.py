@@ -242,6 +242,14 @@ def test_stages_have_their_names_losses_and_attempts(staged, data, fitted) -> No
     assert [attempt.stage for attempt in attempts] == [1, 1, 1, 2, 2, 2]
 
 
+def test_all_stages_but_the_last_are_fitted_to_the_plain_data(recipe, data, fitted, artefact) -> None:
+    """Without structures for properties, which would raise the errors on others in a long stage."""
+    three, plain = with_train(recipe, stages=[*STAGES, STAGES[1]]), artefact("frames", "plain", train_structures=30)
+    run = FakeStep(fitted(), fitted(), fitted(force=10))
+    fit(three, data, LIMITS, Run(WORKSPACE, step=run), plain=plain)
+    assert [call.inputs["train"] for call in run.calls] == [(one.file("train"),) for one in (plain, plain, data)]
+
+
 def test_a_stage_that_leaves_nothing_ends_the_fit_with_the_best_so_far(recipe, data, fitted, caplog) -> None:
     three = with_train(recipe, stages=[*STAGES, STAGES[1]])
     run = FakeStep(good := fitted(), failed("RowsDiffer", "other rows"))
