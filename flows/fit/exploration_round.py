@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -182,7 +181,7 @@ def of_condition(
         return sum(count * value for count, value in found) / sum(count for count, _ in found) if found else None
 
     force, energy = mean("force_mae_meV_per_A"), mean("energy_mae_meV_per_atom")
-    over = math.inf
+    over = None
     if force is not None and energy is not None:
         over = max(force / made.force_limit_meV_per_A, energy / made.energy_limit_meV_per_atom)
     reasons = [row["set_aside_because"] for row in rows if row["set_aside_because"]]
@@ -233,7 +232,7 @@ def choose(
         The round with their number, and tables of the frames by name; none where there is no such frame.
     """
     if made.quiet:
-        over = [one for one in made.errors if one.over > 1 and one.frames]
+        over = [one for one in made.errors if one.over is not None and one.over > 1]
         tables = check_tables(made, [one.condition for one in over])
         return made.model_copy(update={"chosen": sum(one.frames for one in over)}), tables
     wanted, settings = prepared.recipe.explore, run.workspace.settings

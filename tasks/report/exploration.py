@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -61,9 +62,12 @@ class ConditionErrors(Closed):
     set_aside_because: str | None
     force_mae_meV_per_A: float | None
     energy_mae_meV_per_atom: float | None
-    over: float = Field(description="the larger error in units of its limit; not finite where there is no label")
+    over: float | None = Field(description="the larger error in units of its limit; None where there is no label")
 
-    model_config = Closed.model_config | {"allow_inf_nan": True, "ser_json_inf_nan": "strings"}
+    @property
+    def excess(self) -> float:
+        """`over`; not finite where there is no label."""
+        return math.inf if self.over is None else self.over
 
 
 class ExplorationRound(Closed):
@@ -91,7 +95,7 @@ class ExplorationRound(Closed):
     @property
     def settled(self) -> bool:
         """True where it is quiet and the errors, where they are wanted, are within their limits."""
-        measured = not self.wanted_errors or (bool(self.errors) and all(one.over <= 1 for one in self.errors))
+        measured = not self.wanted_errors or (bool(self.errors) and all(one.excess <= 1 for one in self.errors))
         return self.quiet and measured
 
     def sentence(self) -> str:
@@ -104,8 +108,9 @@ class ExplorationRound(Closed):
             f" {100 * most:.3g} % of the steps extrapolate"
         ]
         if self.errors:
-            worst = max(self.errors, key=lambda one: one.over)
-            parts.append(f"the largest error is {worst.over:.2g} times its limit (condition {worst.condition})")
+            worst = max(self.errors, key=lambda one: one.excess)
+            size = "not known" if worst.over is None else f"{worst.over:.2g} times its limit"
+            parts.append(f"the largest error is {size} (condition {worst.condition})")
         if self.refused:
             parts.append(f"the teacher refused every frame: {self.refused}")
         parts.append(f"{self.chosen} frames are added ({self.labels} labels before)")
@@ -139,10 +144,10 @@ class Exploration(Closed):
             worst = max(last.runs, key=lambda one: one.extrapolating)
             what = f"{100 * worst.extrapolating:.3g} % of the steps extrapolate, {worst.name}"
         else:
-            over = max(last.errors, key=lambda one: one.over, default=None)
+            worst_errors = max(last.errors, key=lambda one: one.excess, default=None)
             what = "its errors on frames of its own runs are not known"
-            if over and over.frames:
-                times = f"{over.over:.2g} times their limit, condition {over.condition}"
+            if worst_errors and worst_errors.over is not None:
+                times = f"{worst_errors.over:.2g} times their limit, condition {worst_errors.condition}"
                 what = f"errors on frames of its own runs are {times}"
         return f"exploration: {what}; {self.stopped_because}"
 
@@ -173,7 +178,7 @@ def _rounds(rounds: Sequence[ExplorationRound]) -> Table:
             f"{sum(run.survived for run in one.runs)} of {len(one.runs)}",
             f"{number(sum(run.survived_ps for run in one.runs))} of {number(sum(run.wanted_ps for run in one.runs))}",
             number(100 * max((run.extrapolating for run in one.runs), default=0.0)),
-            number(max(each.over for each in one.errors)) if one.errors else DASH,
+            number(max(one.errors, key=lambda each: each.excess).over) if one.errors else DASH,
             str(one.chosen),
         )
         for one in rounds

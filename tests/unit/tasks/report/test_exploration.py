@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import json
 from typing import Any
 
 import pytest
@@ -22,8 +22,8 @@ def ran(result: Any, name: str = "explore 1", **changes: Any) -> ExplorationRun:
     return ExplorationRun(result=result, **values | changes)
 
 
-def erred(over: float, frames: int = 6) -> ConditionErrors:
-    known = 50.0 * over if frames else None
+def erred(over: float | None, frames: int = 6) -> ConditionErrors:
+    known = 50.0 * over if over else None
     return ConditionErrors(
         condition=1, frames=frames, set_aside=6 - frames, set_aside_because=None if frames else "a force of 200 eV/Å",
         force_mae_meV_per_A=known, energy_mae_meV_per_atom=known, over=over,
@@ -50,7 +50,7 @@ def found(*runs: ExplorationRun, errors: tuple[ConditionErrors, ...] = (), why: 
         ({"share_above_select": 0.2}, (), "20 % of the steps extrapolate, explore 1"),
         ({"share_above_select": None}, (), "100 % of the steps extrapolate"),
         ({}, (erred(1.4),), "errors on frames of its own runs are 1.4 times their limit, condition 1"),
-        ({}, (erred(math.inf, 0),), "its errors on frames of its own runs are not known"),
+        ({}, (erred(None, 0),), "its errors on frames of its own runs are not known"),
         ({}, (), "its errors on frames of its own runs are not known"),
         ({}, (erred(0.9),), None),
     ],
@@ -63,6 +63,7 @@ def test_the_reason_is_the_first_thing_that_does_not_hold(
     if because:
         assert because in str(one.unsettled_because)
         assert str(one.unsettled_because).endswith("; the budget")
+    json.dumps(one.model_dump(mode="json"), allow_nan=False)
     verdict = next(
         each for each in judge(finished.model_copy(update={"exploration": one})) if each.section == "exploration"
     )
