@@ -79,11 +79,11 @@ class Explore(ConfigSection):
         10, ge=1, le=100, description="times at most that structures are labelled and the fit is repeated"
     )
     structures_per_round: int = Field(50, ge=1, description="that the teacher labels, at most")
-    max_labels: int = Field(600, ge=1, description="labels at most, those of the first pool included")
+    max_labels: int = Field(600, ge=1, description="labels of rounds and of the first pool made of seeds, at most")
     ask_above: int | None = Field(
         None, ge=0, description="structures that a round may label without approval; null: any number"
     )
-    hours: float | None = Field(None, gt=0, description="after which no further round begins; null: no limit")
+    hours: float | None = Field(None, gt=0, description="of a command, after which it labels no more; null: no limit")
     maxiter: int = Field(100, ge=1, description="iterations of the fit of a round; the last fit has those of `train`")
     gamma_select: float = Field(2.0, gt=1, description="extrapolation grade above which a structure may be labelled")
     gamma_stop: float = Field(25.0, gt=1, description="extrapolation grade that ends a run")

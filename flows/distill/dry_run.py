@@ -79,6 +79,7 @@ def plan(config: DistillConfig, workspace: Workspace) -> str:
     """
     look = _Look()
     run = Run(workspace, step=look, note=look.note)
+    earlier = "the rounds of the other teacher" if config.explore.teacher else "the crystals of explore.compositions"
     texts: dict[str, str] = {}
     basis: list[str] = []
     try:
@@ -86,7 +87,7 @@ def plan(config: DistillConfig, workspace: Workspace) -> str:
         explored = explored_by_another(config, files, run)
         known = resolve_inputs(config, files, teacher_files(config), run, explored)
     except Missing as missing:
-        look.lines[""] = f"  {missing}".rstrip() or "  the rest is planned once the other teacher has explored"
+        look.lines[""] = f"  {missing}".rstrip() or f"  the rest is planned once {earlier} are there"
     else:
         whole = False
         with suppress(Missing):
@@ -98,7 +99,8 @@ def plan(config: DistillConfig, workspace: Workspace) -> str:
         fits = [attempt_name(known.recipe, stage, 1) for stage in range(1, len(known.recipe.stages) + 1)]
         certain = ["pace_select", "frames", *fits, "pace_activeset", "pace_corerep", *gate, "evaluate"]
         if config.explore.conditions:  # what follows depends on the rounds
-            certain = ["pace_select", "frames", attempt_name(known.recipe, 1, 1, "before exploration"), "explore"]
+            one = known.recipe.model_copy(update={"staged": False})
+            certain = ["pace_select", "frames", attempt_name(one, 1, 1, "before exploration"), "explore"]
         if config.properties.wanted:
             certain = ["teacher_properties", *certain, "student_properties"]
         if config.trajectory.picoseconds > 0:

@@ -85,6 +85,7 @@ def fit(
     run: Run,
     start: Stored | None = None,
     plain: Artefact | None = None,
+    resumes: bool = True,
 ) -> tuple[list[Attempt], Artefact]:
     """Return every attempt at every stage, and the result with the smallest validation errors of the last sound stage.
 
@@ -97,6 +98,7 @@ def fit(
         limits: validation errors within them end the attempts at a stage.
         start: potential without core repulsion that the first stage begins with.
         plain: the data of all stages but the last; None: `data`.
+        resumes: whether such an attempt is added.
 
     Raises:
         StepFailed: of the last attempt, when none left a potential.
@@ -110,7 +112,7 @@ def fit(
         made: list[Attempt] = []
         converged = any(attempt.verdict == "converged" for attempt in attempts)
         while plan is not None and (
-            len(made) < recipe.max_attempts or (last and not converged and _interrupted_before(made[-1]))
+            len(made) < recipe.max_attempts or (resumes and last and not converged and _interrupted_before(made[-1]))
         ):
             interim = [one.artefact.file("interim") for one in made if one.artefact and one.outcome.resumable]
             begin = interim[-1] if interim and plan.start == "continue" else origin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from prefect.exceptions import FlowPauseTimeout
 from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
 from prefect.runtime import deployment
@@ -51,5 +52,10 @@ def ask(prepared: Prepared, table: Artefact, purpose: str, run: Run) -> None:
     if deployment.id is None:
         raise UserError(f"{question}. Run the same command with --approve-labels: it continues here.")
     run_log().info("paused: %s. Resume the run in the UI with your answer.", question)
-    if not pause_flow_run(wait_for_input=Approval.with_initial_data(description=question), timeout=WAIT_S).approved:
+    wanted = Approval.with_initial_data(description=question)
+    try:
+        answer = pause_flow_run(wait_for_input=wanted, timeout=WAIT_S)
+    except FlowPauseTimeout:
+        raise Declined(f"{question}, and nobody answered for a week") from None
+    if not answer.approved:
         raise Declined(f"{question}, and the answer was no")

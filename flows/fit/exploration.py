@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+from containers.tensorpot.dataset import dataset
 from flows.config.exploration import Explore
 from flows.data.prepare import Prepared
 from flows.data.training_set import TrainingSet
@@ -54,11 +55,13 @@ def explore_all(
     """
     wanted, begun = prepared.recipe.explore, time.monotonic()
     student: Student = fit_explorer(prepared, training, None, run.within("before exploration"))
+    rows = prepared.dataset.read(dataset.Metrics).teacher_rows
+    uncounted = max(rows - wanted.structures, 0)  # of the user's pool, of an earlier run, of another teacher's rounds
     attempts, rounds, results = list(student.attempts), list[ExplorationRound](), None
     level, why = 1, ""
     while not why:
         mine = run.within(f"exploration {len(rounds) + 1}")
-        made = explore_round(prepared, student, level, rounds, results is not None, mine)
+        made = explore_round(prepared, student, level, rounds, results is not None, mine, uncounted=uncounted)
         used_up = used_up_after(made, wanted, (time.monotonic() - begun) / 3600)
         made, grown, declined = acquire(prepared, student, made, not used_up, mine)
         rounds.append(made)
@@ -74,7 +77,9 @@ def explore_all(
             results = finish(prepared, student, mine)
             level, student = wanted.levels, results.best
             attempts += results.attempts
-        elif grown and results:
+        elif grown and results:  # a round of functions may have made the basis larger
+            recipe = prepared.recipe.model_copy(update={"potential": results.best.recipe.potential})
+            prepared = replace(prepared, recipe=recipe)
             results = finish(prepared, replace(student, training=grown.training), mine)
             student = results.best
             attempts += results.attempts
@@ -112,7 +117,8 @@ def fit_explorer(prepared: Prepared, training: TrainingSet, before: Student | No
         first = first.model_copy(update={"maxiter": recipe.explore.maxiter})
         recipe = recipe.model_copy(update={"max_attempts": 1})
     recipe = recipe.model_copy(update={"stages": (first,), "staged": False})
-    return fit_student(prepared, recipe, training, run, before.fit.file("best") if before else None)
+    start = before.fit.file("best") if before else None
+    return fit_student(prepared, recipe, training, run, start, resumes=False)
 
 
 def finish(prepared: Prepared, student: Student, run: Run) -> Results:

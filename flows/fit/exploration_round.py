@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -39,23 +40,29 @@ def explore_round(
     finished: bool,
     run: Run,
     number: int | None = None,
+    uncounted: int = 0,
 ) -> ExplorationRound:
     """Run all conditions of a level.
 
     Args:
         rounds: before it.
         number: of the round, which decides its velocities; None: the next one.
+        uncounted: labels that the budget does not count.
     """
     number = number or len(rounds) + 1
     wanted, limits = prepared.recipe.explore, prepared.limits
-    force, energy = (wanted.error_ratio * error for error in errors_of(student).model_dump().values())
+    errors = errors_of(student)  # not finite where a split has no structure
+    force, energy = (
+        wanted.error_ratio * error if math.isfinite(error) else 0.0
+        for error in (errors.force_mae_meV_per_A, errors.energy_mae_meV_per_atom)
+    )
     # frames whose errors were measured are labelled too; some were added to the data, where they count
     checked = sum(each.frames for one in rounds for each in one.errors) - sum(one.chosen for one in rounds if one.quiet)
     return ExplorationRound(
         number=number,
         level=level,
         finished=finished,
-        labels=prepared.dataset.read(dataset.Metrics).teacher_rows + checked,
+        labels=prepared.dataset.read(dataset.Metrics).teacher_rows - uncounted + checked,
         runs=run_conditions(prepared, student, level, number, run),
         share=wanted.share,
         force_limit_meV_per_A=max(force, limits.force_mae_meV_per_A),
@@ -88,12 +95,19 @@ def run_conditions(
     """
     recipe, starts = prepared.recipe, prepared.ingested.starts
     assert starts
-    table = pq.read_table(run.workspace.store.path(starts.file("starts")), columns=["id", "group", "source"])
+    table = pq.read_table(
+        run.workspace.store.path(starts.file("starts")), columns=["id", "group", "source", "row", "state"]
+    )
     parts = (student.core, student.active_set, prepared.baseline)
     wanted: list[tuple[str, int, StepCall]] = []
     for place, given in enumerate(recipe.explore.conditions, 1):
         condition = dynamics_of(given.milder(level / recipe.explore.levels))
         rows = [row for row in table.to_pylist() if row["group"] in given.starts]
+        if any(row["state"] for row in rows):
+            raise UserError(
+                f"explore.conditions, number {place}: a start has a charge, a spin or another state, which molecular"
+                " dynamics of the student does not know. Leave conditions out, or give seeds without one."
+            )
         if not rows:
             kinds = ", ".join(sorted(set(table["group"].to_pylist())))
             raise UserError(
@@ -103,7 +117,9 @@ def run_conditions(
         for row in rows:
             for replica in range(1, given.replicas + 1):
                 call = steps.explore_call(recipe, condition, row["id"], replica, number, starts, *parts)
-                wanted.append((f"explore {place} from {row['source']}, run {replica}", place, call))
+                wanted.append(
+                    (f"explore {place} from {row['source']}, number {row['row']}, run {replica}", place, call)
+                )
     results = run_side_by_side([(name, call) for name, _, call in wanted], run)
     return tuple(
         ExplorationRun.of_metrics(name, place, artefact, artefact.read(explore.Metrics))

@@ -72,19 +72,25 @@ class FittedStudent(Student):
 
 
 def fit_student(
-    prepared: Prepared, recipe: Recipe, training: TrainingSet, run: Run, start: Stored | None = None
+    prepared: Prepared,
+    recipe: Recipe,
+    training: TrainingSet,
+    run: Run,
+    start: Stored | None = None,
+    resumes: bool = True,
 ) -> Student:
     """Fit, and find the active set and the core of the best potential.
 
     Args:
         start: potential without core repulsion that the fit begins with.
+        resumes: False: other fits follow, so that a later run must not continue it.
     """
     frames, planned = training.frames, recipe
     if training.plain:
         # the validation split has no structures for properties: the smallest error would keep the stage before
         last = recipe.stages[-1].model_copy(update={"keep": "last"})
         planned = recipe.model_copy(update={"stages": (*recipe.stages[:-1], last)})
-    attempts, best = fit(planned, frames, prepared.limits, run, start, training.plain)
+    attempts, best = fit(planned, frames, prepared.limits, run, start, training.plain, resumes)
     active_set = run(steps.active_set_call(recipe, best.file("best"), frames))
     core = run(steps.core_call(recipe, best.file("best"), active_set, frames, prepared.baseline))
     return Student(recipe, training, attempts, best, active_set, core)
