@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from flows.config.exploration import Explore, ExploreCondition
@@ -16,13 +17,13 @@ from flows.fit import exploration, exploration_round
 from flows.fit.acquisition import Acquired
 from flows.fit.consent import Declined
 from flows.fit.exploration import SETTLED, distil_by_exploration
-from flows.fit.exploration_round import of_condition
+from flows.fit.exploration_round import of_condition, run_conditions
 from flows.fit.rounds import Results
 from flows.fit.student import Student
 from flows.fit.verdict import Errors
 from flows.run import Run
 from tasks.artefact import Artefact, StepCall
-from tasks.errors import StepFailed
+from tasks.errors import StepFailed, UserError
 from tasks.report.exploration import ConditionErrors, Exploration, ExplorationRound, ExplorationRun
 from tasks.report.summary import Extensions
 from tasks.settings import Settings
@@ -186,6 +187,12 @@ def test_labels_end_it_and_the_last_round_takes_what_is_left(explored: Any) -> N
     assert "its errors on frames of its own runs are not known" in (quiet.unsettled_because or "")
 
 
+def test_labels_of_a_pool_that_the_user_gave_do_not_count(explored: Any) -> None:
+    found = explored(World([0.5, 0.0], labels=2000), levels=1, structures=60, max_labels=100)
+    assert found.settled
+    assert [one.labels for one in found.rounds] == [60, 90, 96]
+
+
 def test_without_a_frame_to_label_it_ends_and_says_so(explored: Any) -> None:
     found = explored(World([0.5], choosable=0), levels=1)
     assert found.stopped_because == "every frame that extrapolates is unphysical"
@@ -213,6 +220,37 @@ def test_hours_end_it_before_another_round(explored: Any, monkeypatch: pytest.Mo
     found = explored(World([0.5]), levels=1, hours=2.0)
     assert found.stopped_because == "explore.hours (2) are used up"
     assert [one.finished for one in found.rounds] == [False, False, True]
+
+
+START = {"id": "a", "group": "vacancy", "source": "vacancy of Ni.vasp, row 0", "state": ""}
+
+
+def test_each_run_has_a_name_of_its_own_and_a_start_with_a_charge_is_refused(
+    prepared: Any, artefact: Callable[..., Artefact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two vacancies of one seed differ by their row alone."""
+    condition = ExploreCondition(temperature_K=300.0, starts=["vacancy"], replicas=2)
+    recipe = prepared.recipe.model_copy(update={"explore": Explore(seeds=["POSCAR"], conditions=[condition])})
+    given = replace(prepared, recipe=recipe, ingested=replace(prepared.ingested, starts=artefact("seed_pool")))
+    student = Student(recipe, None, [], *map(artefact, ("pace_train", "pace_activeset", "pace_corerep")))  # type: ignore[arg-type]
+    table = pa.Table.from_pylist([START | {"row": 0}, START | {"row": 1, "id": "b"}])
+    monkeypatch.setattr(exploration_round.pq, "read_table", lambda *_, **__: table)
+    names: list[str] = []
+    figures = dict.fromkeys(("mean_temperature_K", "mean_pressure_GPa", "density_g_per_cm3", "gamma_max"), 1.0)
+    figures |= {"survived_ps": 1.0, "wanted_ps": 1.0, "share_above_select": 0.0}
+    made = artefact("explore", ended_because=None, composition="Ni7", atoms=7, frames=0, **figures)
+
+    def step(call: StepCall, workspace: Workspace, name: str) -> Artefact:
+        names.append(name)
+        return made
+
+    run = Run(Workspace(root=Path("nowhere"), settings=Settings(cores=1)), step=step, note=lambda *_: None)
+    monkeypatch.setattr(type(run.workspace.store), "path", lambda *_: Path("starts.parquet"))
+    assert len(run_conditions(given, student, 1, 1, run)) == 4
+    assert len(set(names)) == 4
+    table = pa.Table.from_pylist([START | {"row": 0, "state": '{"charge": 1}'}])
+    with pytest.raises(UserError, match="a start has a charge, a spin or another state"):
+        run_conditions(given, student, 1, 1, run)
 
 
 def test_errors_of_a_condition_are_those_of_its_frames_and_none_without_a_label() -> None:
