@@ -34,7 +34,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "accurate": {
         "pacemaker": {"cutoff": "wide", "order": 4, "functions_per_element": 300, "densities": 4},
         "selection": {"max_structures": 200},
-        "properties": {"weights": {"elastic": 4.0}},
+        "properties": {"weights": {"elastic": 12.0}},
         "extend": {"error_growth": 0.05},
         "train": {"stages": [{"kappa": 0.3, "maxiter": "auto"}, {"kappa": 0.03, "maxiter": "auto"}]},
     },
