@@ -13,6 +13,7 @@ from containers.metrics import of_side
 from containers.properties.compare import Deviation
 from containers.tensorpot.core import pace_corerep
 from containers.tensorpot.evaluation import stability
+from containers.tensorpot.exploration import choose_frames
 from containers.tensorpot.fit import pace_train
 from containers.tensorpot.frames import frames
 from containers.tensorpot.selection import pace_select
@@ -144,6 +145,8 @@ def summarise(inputs: dict[str, str], results: Results, run: Run, explored: Expl
         "baseline": prepared.baseline,
         "pace_select": student.training.selection,
     }
+    added = [one for one in run.done.values() if one.step == "choose_frames" and one.read(choose_frames.Metrics).chosen]
+    made |= {"choose_frames": added[-1]} if added else {}
     return RunSummary(
         name=config.name,
         config=config.model_dump(mode="json"),

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from containers.contract import Closed
 from tasks.artefact import Artefact
-from tasks.report.markup import DASH, Part, Section, Table, number
+from tasks.report.markup import DASH, Part, Picture, Section, Table, number
 
 
 class ExplorationRun(Closed):
@@ -161,7 +161,8 @@ def exploration(found: Exploration | None) -> Section:
     if errors := [one for one in found.rounds if one.errors][-1:]:
         parts.append(_errors(errors[0]))
     if origins := _origins(found.rounds):
-        parts.append(origins)
+        text = "Two frames of the last round whose frames extrapolated, atoms coloured by element."
+        parts += [origins, Picture("explored", text)]
     return Section(title, parts)
 
 

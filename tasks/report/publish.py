@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from containers.tensorpot.fit import draw as draw_rows
 from containers.tensorpot.pacemaker.input import START_FILE, TRAIN_FILE, VALIDATION_FILE
 from containers.tensorpot.pacemaker.program import INPUT_FILE
-from tasks.report import card, plots, property_plots, trajectory
+from tasks.report import card, plots, property_plots, structure_plots, trajectory
 from tasks.report.page import artifacts, page
 from tasks.report.run_folder import json_text, publish_files
 from tasks.report.summary import CALCULATOR, PROPERTIES, PUBLISHED, FitFiles, RunSummary
@@ -53,6 +53,8 @@ def draw(summary: RunSummary) -> dict[str, bytes]:
         drawn["trajectory"] = trajectory.picture(frames)
     if (found := summary.metrics("teacher_motion")) and not found.get("failed"):
         drawn["motion"] = trajectory.motion_picture(found)
+    if summary.exploration and "explored" in summary.files:
+        drawn["explored"] = structure_plots.structures(pq.read_table(summary.files["explored"]).slice(0, 2).to_pylist())
     if summary.repulsion:
         drawn["core-repulsion"] = plots.core_repulsion(summary.repulsion)
     return drawn

@@ -104,6 +104,7 @@ READ = {
     "evaluation": ("evaluate", "evaluation"),
     "parity": ("evaluate", "parity"),
     "core_repulsion": ("pace_corerep", "core_repulsion"),
+    "explored": ("choose_frames", "structures"),
 }
 """Name -> step and output that the report reads and does not publish."""
 

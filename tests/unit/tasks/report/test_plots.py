@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from tasks.report import plots
+from tasks.report import plots, structure_plots
 from tasks.report.plots import BEST, BLUE, ORANGE, STAGE, Course, learning_curve, live_curve
 from tests.unit.tasks.pictures import ink
 
@@ -140,3 +140,17 @@ def test_a_live_curve_stays_small_and_keeps_its_end_and_gaps_stay_gaps() -> None
     gappy = learning_curve([Course("one", 1, rows(1.0, float("inf"), float("nan"), None, 0.0))])
     assert gappy.startswith(PNG)
     assert ink(gappy, BLUE, near=24) > 10
+
+
+def test_structures_have_a_colour_for_each_element_and_equal_bytes() -> None:
+    """B2 NiAl has as much of the one colour as of the other, about; nickel alone has the first one."""
+    rows = [
+        {"numbers": numbers, "positions": [0.0, 0, 0, 1.4, 1.4, 1.4], "cell": [2.8, 0, 0, 0, 2.8, 0, 0, 0, 2.8]}
+        for numbers in ([13, 28], [28, 28])
+    ]
+    both = structure_plots.structures(rows[:1])
+    assert both == structure_plots.structures(rows[:1])
+    assert min(ink(both, BLUE), ink(both, ORANGE)) > 500
+    nickel = structure_plots.structures(rows[1:])
+    assert ink(nickel, BLUE) > 1000
+    assert ink(nickel, ORANGE) == 0
