@@ -61,6 +61,7 @@ def test_rounds_label_what_extrapolates_until_the_finished_student_is_settled(wh
     assert whole["converged"]
     assert [len(one["runs"]) for one in rounds] == [3] * 4
     assert [one["labels"] for one in rounds] == [40, 80, 120, 160], "the stub of ingest makes forty of any frames"
+    assert [sum(run["chosen"] for run in one["runs"]) for one in rounds] == [one["chosen"] for one in rounds]
     assert "exploration" in artifacts("explored")
 
 

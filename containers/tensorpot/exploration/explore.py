@@ -181,7 +181,13 @@ def write(
         write_table(outputs / OUTPUTS[output], structures_table(list(rows.values())))
         counts.append(len(rows))
     origin = {"start": params.start, "start_source": start.info["source"], "start_group": start.info["group"]}
-    metrics = {"source": name, **origin, **figures(seen, params, ensemble), "frames": counts[0], "checks": counts[1]}
+    metrics = {
+        "source": f"molecular dynamics of the student, {name}",
+        **origin,
+        **figures(seen, params, ensemble),
+        "frames": counts[0],
+        "checks": counts[1],
+    }
     volumes = seen.volumes_A3[evenly(len(seen.volumes_A3), POINTS)]
     series = {
         **thinned(seen, POINTS),

@@ -220,6 +220,7 @@ def test_the_stub_has_the_figures_of_a_run(explored: Any, tmp_path: Path) -> Non
     assert set(record(tmp_path)["series"]) == set(series)
     assert [len(read_atoms(tmp_path / name)) for name in ("structures.parquet", "check.parquet")] == [1, 1]
     assert (stubbed["frames"], stubbed["checks"]) == (1, 1)
+    assert {atoms.info["source"] for atoms in read_atoms(tmp_path / "check.parquet")} == {stubbed["source"]}
 
 
 def test_a_start_that_is_missing_or_a_single_atom_is_the_users_to_change(explored: Any) -> None:
