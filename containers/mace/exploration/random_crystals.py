@@ -14,7 +14,6 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 from ase.data import covalent_radii
-from matscipy.neighbours import neighbour_list
 
 from containers.contract import StepError
 from containers.mace.exploration.formulas import counts, name_of
@@ -114,6 +113,8 @@ def pushed_apart(drawn: Atoms, random: np.random.Generator) -> Atoms:
     Atoms move off each other and the cell changes its shape, at a volume within ROOM; only an overlap that stays makes
     the cell larger.
     """
+    from matscipy.neighbours import neighbour_list  # the flow loads this module without it
+
     radii_A = covalent_radii[drawn.numbers]
     spheres_A3 = 4 / 3 * np.pi * float((radii_A**3).sum())
     volume_A3 = float(np.clip(drawn.get_volume(), ROOM[0] * spheres_A3, ROOM[1] * spheres_A3))
