@@ -75,9 +75,7 @@ class Explore(ConfigSection):
         description="another model (file or name), faster or softer, that labels rounds before `teacher` does",
     )
     levels: int = Field(3, ge=1, le=20, description="steps from mild conditions to those of `conditions`")
-    rounds: int = Field(
-        10, ge=1, le=100, description="times at most that structures are labelled and the fit is repeated"
-    )
+    rounds: int = Field(10, ge=1, le=100, description="rounds of runs at most; a finished student has one more")
     structures_per_round: int = Field(50, ge=1, description="that the teacher labels, at most")
     max_labels: int = Field(600, ge=1, description="labels of rounds and of the first pool made of seeds, at most")
     ask_above: int | None = Field(
