@@ -96,6 +96,7 @@ def environment(home: Path) -> dict[str, str]:
     return kept | {"PREFECT_HOME": str(home), "DISTILL_RUNNER": "stub"}
 
 
+@pytest.mark.long
 def test_a_run_that_is_killed_in_every_phase_ends_as_one_that_was_not(
     config: Path, whole: dict[str, Any], tmp_path: Path
 ) -> None:
