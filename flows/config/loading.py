@@ -167,8 +167,8 @@ BASE = ("dataset.parquet", "selection.parquet", "baseline.json")
 
 
 def user_files(config: DistillConfig) -> Files:
-    """Return the files of `pool`, `seeds`, `dft`, `dft_test` and `crystals`, of the earlier run `base` (as BASE) and
-    the `potential` whose coefficients the selection uses; empty where there is none.
+    """Return the files of `pool`, `seeds`, `dft`, `dft_test` and `crystals`, of the earlier run `base` (as BASE), the
+    `potential` whose coefficients the selection uses and the model `explorer`; empty where there is none.
 
     Raises:
         UserError: names the first that is missing.
@@ -176,7 +176,9 @@ def user_files(config: DistillConfig) -> Files:
     base, fitted = config.dataset.base, config.selection.potential
     groups = {"pool": config.pool.files, "dft": config.dft.files, "dft_test": config.dft.test_files}
     groups |= {"seeds": config.explore.seeds, "crystals": config.properties.files}
+    explorer = config.explore.teacher
     groups |= {"potential": [fitted] if fitted else []}
+    groups |= {"explorer": [explorer] if explorer and explorer not in FOUNDATION_MODELS else []}
     files = {name: tuple(external(Path(path)) for path in paths) for name, paths in groups.items()}
     try:
         return files | {"base": tuple(external(Path(base) / name) for name in BASE) if base else ()}
@@ -186,8 +188,6 @@ def user_files(config: DistillConfig) -> Files:
 
 def teacher_files(config: DistillConfig) -> Models:
     """Return the models of teacher and committee by their names in the config; a foundation model is fetched later."""
-    if config.explore.teacher:
-        teacher_files(config.of_exploration)  # a missing one is reported now
     try:
         names = (config.teacher.model, *config.teacher.committee)
         return {name: None if name in FOUNDATION_MODELS else external(Path(name)) for name in names}

@@ -84,6 +84,18 @@ def label(
     return run.labels[-1]
 
 
+def label_or_refusal(
+    recipe: Recipe, pool: Artefact, teachers: Sequence[TeacherCall], run: Run, name: str
+) -> tuple[Artefact | None, str | None]:
+    """Return the labels as `label` does; None and the reason where no label keeps the bounds."""
+    try:
+        return label(recipe, pool, teachers, run, name), None
+    except StepFailed as failure:
+        if failure.kind != "BadInput":  # what `pool_labels` raises when no label keeps the bounds
+            raise
+        return None, failure.message
+
+
 @contextmanager
 def _sources_of(call: StepCall, teachers: Sequence[TeacherCall], workspace: Workspace) -> Iterator[StepCall]:
     """Yield the call with the files of the teachers' label stores, which stay until the block is left."""

@@ -6,12 +6,11 @@ from containers.contract import Device
 from containers.ingest import ingest
 from containers.mace.properties import teacher_motion
 from containers.tensorpot.evaluation import trajectory
-from flows.data.labelling import label
+from flows.data.labelling import label_or_refusal
 from flows.data.prepare import Prepared
 from flows.fit import steps
 from flows.fit.student import FittedStudent
 from flows.run import Run
-from tasks.errors import StepFailed
 from tasks.prefect_logging import run_log
 from tasks.report.trajectory import MOST_OF_LABELLING
 
@@ -31,12 +30,9 @@ def follow(prepared: Prepared, student: FittedStudent, run: Run) -> None:
     made = run(steps.trajectory_call(recipe, *of_student, frames, baseline, student.stability))
     found = made.read(trajectory.Metrics)
     if found.frames:
-        try:
-            labels = label(recipe, made, prepared.teachers, run, "pool_labels trajectory")
-        except StepFailed as failure:
-            if failure.kind != "BadInput":  # what `pool_labels` raises when no label keeps the bounds
-                raise
-            run_log().warning("no frame of the student's own trajectory has a label: %s", failure.message)
+        labels, refused = label_or_refusal(recipe, made, prepared.teachers, run, "pool_labels trajectory")
+        if refused:
+            run_log().warning("no frame of the student's own trajectory has a label: %s", refused)
     run(steps.trajectory_errors_call(*of_student, baseline, made, labels))
     beside = steps.teacher_motion_call(recipe, prepared.models.values(), made, run.workspace.settings)
     labelled_here = beside.resources.device == run.workspace.settings.teacher_device

@@ -16,7 +16,7 @@ from containers.tensorpot.exploration.dynamics import Condition
 from containers.tensorpot.fit import pace_train
 from flows.config.exploration import ExploreCondition
 from flows.data import steps as data_steps
-from flows.data.labelling import label
+from flows.data.labelling import label_or_refusal
 from flows.data.prepare import Prepared
 from flows.fit import steps
 from flows.fit.acquisition import Acquired, from_dynamics
@@ -168,23 +168,13 @@ def measure_errors(
     tables = {f"{name}.parquet": file for name, file in check_tables(made, conditions).items()}
     frames = run(data_steps.ingest_call(prepared.config, (), made=tables), "ingest check")
     ask(prepared, frames, f"measure the errors of {run.of}", run)
-    labels, refused = label_frames(prepared, frames, run)
+    labels, refused = label_or_refusal(prepared.recipe, frames, prepared.teachers, run, "pool_labels check")
     call = steps.frame_errors_call(student.core, student.active_set, prepared.baseline, frames, labels)
     rows = run(call).read(frame_errors.Metrics).runs
     return tuple(
         of_condition(place, [row for row in rows if int(row["source"].split()[0]) == place], made, refused)
         for place in conditions
     )
-
-
-def label_frames(prepared: Prepared, frames: Artefact, run: Run) -> tuple[Artefact | None, str | None]:
-    """Return the teacher's labels of frames; None and the reason where no label keeps the bounds."""
-    try:
-        return label(prepared.recipe, frames, prepared.teachers, run, "pool_labels check"), None
-    except StepFailed as failure:
-        if failure.kind != "BadInput":  # what `pool_labels` raises when no label keeps the bounds
-            raise
-        return None, failure.message
 
 
 def of_condition(

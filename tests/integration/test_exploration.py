@@ -131,10 +131,10 @@ def test_a_run_that_is_killed_in_every_phase_ends_as_one_that_was_not(
 
 
 def test_a_command_needs_a_flag_to_label_more_than_a_config_allows(config: Path, tmp_path: Path) -> None:
-    asked = load_config(config, ("explore.ask_above=0",))
+    limited = load_config(config, ("explore.ask_above=0",))
     with pytest.raises(UserError, match=r"must be labelled to learn what extrapolates .* with --approve-labels"):
-        distill(asked, tmp_path)
-    assert distill(asked, tmp_path, approve_labels=True).converged
+        distill(limited, tmp_path)
+    assert distill(limited, tmp_path, approve_labels=True).converged
 
 
 def test_a_run_of_a_deployment_pauses_until_its_user_approves(
@@ -161,8 +161,8 @@ def test_a_run_of_a_deployment_pauses_until_its_user_approves(
 
     thread = threading.Thread(target=answer)
     thread.start()
-    asked = load_config(config, ("explore.ask_above=2",))
-    outcome = distill.with_options(flow_run_name="asks")(asked, tmp_path)
+    limited = load_config(config, ("explore.ask_above=2",))
+    outcome = distill.with_options(flow_run_name="asks")(limited, tmp_path)
     thread.join()
     assert seen == ["paused"] * 2
     assert "the answer was no" in (outcome.not_converged_because or "")

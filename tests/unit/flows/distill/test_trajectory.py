@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from flows.data import labelling
 from flows.data.prepare import Ingested
 from flows.data.training_set import TrainingSet
 from flows.distill import trajectory
@@ -42,7 +43,7 @@ def followed(prepared: Any, data: Artefact, artefact: Any, monkeypatch: pytest.M
                 raise StepFailed("pool_labels", failure, "none of the 30 structures has a label", Path("kept"))
             return artefact("pool_labels")
 
-        monkeypatch.setattr(trajectory, "label", label)
+        monkeypatch.setattr(labelling, "label", label)
         section = prepared.config.trajectory.model_copy(update=wanted)
         recipe = prepared.recipe.model_copy(update={"trajectory": section})
         student = SimpleNamespace(
